@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The one build file. `make help` lists the targets.
+#
+#   SAN=1        build with AddressSanitizer and UBSan, into build-san/
+#   B=DIR        build directory (default build, or build-san)
+#   DESTDIR=     staging root of install;  prefix=/usr/local
+
+ifeq ($(SAN),1)
+B ?= build-san
+SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else
+B ?= build
+endif
+
+prefix     ?= /usr/local
+bindir     ?= $(prefix)/bin
+libdir     ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+mandir     ?= $(prefix)/share/man
+libexecdir ?= $(prefix)/libexec/stasis
+
+VERSION := $(shell sed -n 's/.*STASIS_VERSION "\(.*\)"/\1/p' include/stasis/version.h)
+SOVER   := 0
+
+CC      ?= gcc
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
+           -Wno-unused-parameter -Wno-missing-field-initializers
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -fPIC -fvisibility=hidden $(WARN) \
+             -DSTASIS_LIBEXECDIR='"$(libexecdir)"' -MMD -MP $(SANFLAGS) $(PKG_CFLAGS) $(CFLAGS)
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = @printf '  %-5s %s\n'
+ALL_LIBS = $(SANFLAGS) $(PKG_LIBS) -pthread
+
+# Only asked for once the packages can be there: `make deps` must work on a machine without them.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+
+LIB_SRC := $(sort $(wildcard hv/base/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
+                             hv/disk/*.c hv/store/*.c hv/engine/*.c))
+CLI_SRC := $(sort $(wildcard hv/cli/*.c))
+UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
+TOOL_SRC := $(sort $(wildcard tests/lib/*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
+
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
+PAGER_OBJ := $(B)/hv/pager/main.o
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
+TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
+
+.PHONY: all help deps demo check check-unit check-san check-valgrind check-fuzz bench fuzz install \
+        clean format format-check guests lib
+.DEFAULT_GOAL := all
+
+all: $(B)/stasis $(B)/stasis-pager $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make             build the library, the command and its man page
+#: make deps        install what is missing (Debian, root)
+#: make demo        boot a Linux guest, checkpoint it live, kill it, bring it back
+#: make check       all tests (TESTS="name …" picks some)
+#: make check-san   unit tests under AddressSanitizer and UBSan
+#: make check-valgrind   unit tests under valgrind
+#: make fuzz        every fuzz target for FUZZ_SECONDS (default 60) each
+#: make bench       the figures, beside QEMU's own ways
+#: make install     into $(DESTDIR)$(prefix)
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(B)/libstasis.a: $(LIB_OBJ)
+	@rm -f $@
+	$(say) AR $@
+	$(Q)ar rcs $@ $^
+
+$(B)/libstasis.so.$(SOVER): $(LIB_OBJ) include/libstasis.map
+	$(say) LINK $@
+	$(Q)$(CC) -shared -Wl,-soname,libstasis.so.$(SOVER) -Wl,--version-script=include/libstasis.map \
+	    $(LDFLAGS) $(LIB_OBJ) -o $@ $(ALL_LIBS)
+	@ln -sf libstasis.so.$(SOVER) $(B)/libstasis.so
+
+# The command uses nothing but the public headers: it is linked with the shared library, which
+# exports nothing else.
+$(B)/hv/cli/%.o: ALL_CFLAGS += -Ihv/cli
+$(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $(CLI_OBJ) -o $@ -L$(B) -lstasis -Wl,-rpath,'$$ORIGIN' $(ALL_LIBS)
+
+$(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+$(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
+	@mkdir -p $(@D)
+	$(say) MAN $@
+	$(Q)$(B)/stasis help --man-options | sed -e '/@OPTIONS@/{r /dev/stdin' -e 'd}' \
+	    -e 's/@VERSION@/$(VERSION)/' docs/man/stasis.1.in > $@.tmp
+	@mv $@.tmp $@
+
+# Unit tests and test tools see the library's inside: they are linked with the archive.
+$(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $< $(B)/libstasis.a -o $@ $(ALL_LIBS)
+
+# It reads all RAM right before the library lets the VM go on.
+$(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_qmp_execute_line
+
+# Fuzz targets: libFuzzer, compiled with what they fuzz.
+FUZZ_SECONDS ?= 60
+$(FUZZ_BIN): $(B)/tests/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
+	@mkdir -p $(@D)
+	$(say) FUZZ $@
+	$(Q)clang -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -g -O1 $(PKG_CFLAGS) \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	    $< $(LIB_SRC) -o $@ $(PKG_LIBS) -pthread
+
+fuzz: $(FUZZ_BIN)
+	@set -e; for f in $(FUZZ_BIN); do mkdir -p $$f.corpus; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	        $$f.corpus $$(d=tests/fuzz/$$(basename $$f).seeds; [ -d $$d ] && echo $$d); done
+
+deps:
+	@tests/deps.sh
+
+guests:
+	@images/build.sh
+
+demo: deps
+	@$(MAKE) --no-print-directory all guests
+	@tests/demo.sh $(B)
+
+TESTS ?=
+check: deps
+	@$(MAKE) --no-print-directory all guests test-binaries
+	@tests/run.sh $(B) $(TESTS)
+
+.PHONY: test-binaries
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager
+
+check-unit: $(UNIT_BIN)
+	@tests/run.sh $(B) unit
+
+check-san:
+	@$(MAKE) --no-print-directory SAN=1 check-unit
+
+check-valgrind: $(UNIT_BIN)
+	@STASIS_TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --suppressions=/usr/share/glib-2.0/valgrind/glib.supp" \
+	    tests/run.sh $(B) unit
+
+bench: deps
+	@$(MAKE) --no-print-directory all guests test-binaries
+	@tests/bench/run.sh $(B)
+
+install: all
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/stasis \
+	    $(DESTDIR)$(libexecdir) \
+	    $(DESTDIR)$(mandir)/man1
+	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
+	    -Wl,-rpath,$(libdir) $(ALL_LIBS)
+	install -m 755 $(B)/stasis-pager $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
+	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
+	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/
+	install -m 644 include/stasis/*.h $(DESTDIR)$(includedir)/stasis/
+	install -m 644 $(B)/stasis.1 $(DESTDIR)$(mandir)/man1/
+	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc
+
+SOURCES := $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null)
+format:
+	clang-format -i $(SOURCES)
+format-check:
+	clang-format --dry-run -Werror $(SOURCES)
+
+clean:
+	rm -rf build build-san
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

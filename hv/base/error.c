@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The error domain: one table from code to name and exit code. */
+#include <gio/gio.h>
+#include <stasis/error.h>
+
+static const struct {
+    const char *name;
+    int exit_code;
+} error_table[] = {
+    [STASIS_ERROR_FAILED] = { "failed", 1 },
+    [STASIS_ERROR_USAGE] = { "usage", 2 },
+    [STASIS_ERROR_UNSUPPORTED] = { "unsupported", 1 },
+    [STASIS_ERROR_BUSY] = { "busy", 1 },
+    [STASIS_ERROR_BUDGET] = { "budget", 5 },
+    [STASIS_ERROR_NO_STORE] = { "no-store", 10 },
+    [STASIS_ERROR_LOCKED] = { "locked", 11 },
+    [STASIS_ERROR_NOT_FOUND] = { "not-found", 12 },
+    [STASIS_ERROR_CORRUPT] = { "corrupt", 13 },
+    [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
+};
+
+G_DEFINE_QUARK(stasis - error - quark, stasis_error)
+
+static StasisErrorCode code_of(const GError *error)
+{
+    if (error != NULL && error->domain == STASIS_ERROR && error->code >= 0 &&
+        error->code < (int)G_N_ELEMENTS(error_table))
+        return error->code;
+    if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+        return STASIS_ERROR_CANCELLED;
+    return STASIS_ERROR_FAILED;
+}
+
+int stasis_error_exit_code(const GError *error)
+{
+    return error_table[code_of(error)].exit_code;
+}
+
+const char *stasis_error_name(const GError *error)
+{
+    return error_table[code_of(error)].name;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Numbered fault points: the places of a checkpoint at which a test kills us or makes us fail.
+ *
+ * STASIS_FAULT=NAME[:kill|:error] arms one point, once per process: "kill" (the default) ends the
+ * process with SIGKILL on the spot, "error" makes the step fail. Without the variable a point
+ * costs one load. The table is the list that tests/fault walks (`stasis_fault_names()`).
+ */
+#pragma once
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+#define STASIS_FAULT_POINTS(X)                                                              \
+    X(VM_LOCKED, "vm-locked")               /* the VM is ours, nothing done yet */          \
+    X(LIFELINE_UP, "lifeline-up")           /* the dead man's switch is armed */            \
+    X(WRITER_OPEN, "writer-open")           /* the image's directory exists aside */        \
+    X(UFFD_INJECTING, "uffd-injecting")     /* a thread of QEMU has our registers */        \
+    X(UFFD_INJECTED, "uffd-injected")       /* QEMU has made a userfaultfd, not ours yet */ \
+    X(UFFD_FETCHED, "uffd-fetched")         /* the descriptor is ours, QEMU's still open */ \
+    X(REGISTERED, "registered")             /* RAM is registered, nothing protected */      \
+    X(PROTECT_HALF, "protect-half")         /* half of RAM is protected */                  \
+    X(ARMED, "armed")                       /* all of RAM is protected */                   \
+    X(COPY_HALF, "copy-half")               /* in the middle of the first round */          \
+    X(ROUND_END, "round-end")               /* between two rounds */                        \
+    X(BEFORE_STOP, "before-stop")           /* last moment with the VM running */           \
+    X(STOPPED, "stopped")                   /* the VM is stopped, nothing saved */          \
+    X(HARVESTED, "harvested")               /* stopped, the residual is known */            \
+    X(DEVICES_SAVED, "devices-saved")       /* stopped, devices and residual saved */       \
+    X(RESUMED, "resumed")                   /* running again, RAM not yet in the image */   \
+    X(COW_HALF, "cow-half")                 /* half of the protected pages are copied */    \
+    X(DATA_WRITTEN, "data-written")         /* all pages written, no index */               \
+    X(INDEX_WRITTEN, "index-written")       /* index written, no manifest */                \
+    X(MANIFEST_WRITTEN, "manifest-written") /* all synced, not renamed */                   \
+    X(RENAMED, "renamed")                   /* listed, the directory not synced */          \
+    X(COMMITTED, "committed")               /* durable, the VM not yet told */              \
+    X(UNREGISTERED, "unregistered")         /* detached from RAM */
+
+#define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
+typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;
+#undef STASIS_FAULT_ENUM
+
+/* All names in order, NULL-terminated. */
+const char *const *stasis_fault_names(void);
+
+/* Pass point @fault. FALSE, with @error set, only when the point is armed to fail. @error may be
+ * NULL where the caller has nowhere to report (kill still works). */
+gboolean stasis_fault(StasisFault fault, GError **error);
+
+G_END_DECLS

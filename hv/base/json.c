@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/json.h"
+
+#include <stasis/error.h>
+#include <string.h>
+
+#define MAX_DEPTH 32
+
+/* json-glib's parser recurses; count brackets outside strings before it may. */
+static gboolean depth_is_bounded(const char *text, gsize len)
+{
+    guint depth = 0;
+    gboolean in_string = FALSE;
+    for (gsize i = 0; i < len; i++) {
+        if (in_string) {
+            if (text[i] == '\\')
+                i++;
+            else if (text[i] == '"')
+                in_string = FALSE;
+        } else if (text[i] == '"') {
+            in_string = TRUE;
+        } else if (text[i] == '{' || text[i] == '[') {
+            if (++depth > MAX_DEPTH)
+                return FALSE;
+        } else if ((text[i] == '}' || text[i] == ']') && depth > 0) {
+            depth--;
+        }
+    }
+    return TRUE;
+}
+
+JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error)
+{
+    gsize n = len < 0 ? strlen(text) : (gsize)len;
+    if (!g_utf8_validate(text, (gssize)n, NULL) || !depth_is_bounded(text, n)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                    "JSON: not UTF-8, or nested more than %d deep", MAX_DEPTH);
+        return NULL;
+    }
+    g_autoptr(JsonParser) parser = json_parser_new_immutable();
+    g_autoptr(GError) local = NULL;
+    if (!json_parser_load_from_data(parser, text, (gssize)n, &local)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "JSON: %s", local->message);
+        return NULL;
+    }
+    JsonNode *root = json_parser_get_root(parser);
+    if (root == NULL || !JSON_NODE_HOLDS_OBJECT(root)) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "JSON: not an object");
+        return NULL;
+    }
+    return json_object_ref(json_node_get_object(root));
+}
+
+static gboolean wrong(GError **error, const char *name, const char *wanted)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "JSON: member \"%s\" is no %s", name,
+                wanted);
+    return FALSE;
+}
+
+static gboolean holds_value(JsonNode *node, GType type)
+{
+    return node != NULL && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == type;
+}
+
+gboolean stasis_json_string(JsonObject *object, const char *name, const char **ret, GError **error)
+{
+    JsonNode *node = json_object_get_member(object, name);
+    if (!holds_value(node, G_TYPE_STRING))
+        return wrong(error, name, "string");
+    *ret = json_node_get_string(node);
+    return TRUE;
+}
+
+gboolean stasis_json_uint(JsonObject *object, const char *name, guint64 *ret, GError **error)
+{
+    JsonNode *node = json_object_get_member(object, name);
+    if (!holds_value(node, G_TYPE_INT64) || json_node_get_int(node) < 0)
+        return wrong(error, name, "non-negative integer");
+    *ret = (guint64)json_node_get_int(node);
+    return TRUE;
+}
+
+gboolean stasis_json_bool(JsonObject *object, const char *name, gboolean *ret, GError **error)
+{
+    JsonNode *node = json_object_get_member(object, name);
+    if (!holds_value(node, G_TYPE_BOOLEAN))
+        return wrong(error, name, "boolean");
+    *ret = json_node_get_boolean(node);
+    return TRUE;
+}
+
+gboolean stasis_json_object(JsonObject *object, const char *name, JsonObject **ret, GError **error)
+{
+    JsonNode *node = json_object_get_member(object, name);
+    if (node == NULL || !JSON_NODE_HOLDS_OBJECT(node))
+        return wrong(error, name, "object");
+    *ret = json_node_get_object(node);
+    return TRUE;
+}
+
+gboolean stasis_json_array(JsonObject *object, const char *name, JsonArray **ret, GError **error)
+{
+    JsonNode *node = json_object_get_member(object, name);
+    if (node == NULL || !JSON_NODE_HOLDS_ARRAY(node))
+        return wrong(error, name, "array");
+    *ret = json_node_get_array(node);
+    return TRUE;
+}
+
+gboolean stasis_json_object_at(JsonArray *array, guint i, JsonObject **ret, GError **error)
+{
+    JsonNode *node = i < json_array_get_length(array) ? json_array_get_element(array, i) : NULL;
+    if (node == NULL || !JSON_NODE_HOLDS_OBJECT(node))
+        return wrong(error, "element", "object");
+    *ret = json_node_get_object(node);
+    return TRUE;
+}
+
+gboolean stasis_json_string_at(JsonArray *array, guint i, const char **ret, GError **error)
+{
+    JsonNode *node = i < json_array_get_length(array) ? json_array_get_element(array, i) : NULL;
+    if (!holds_value(node, G_TYPE_STRING))
+        return wrong(error, "element", "string");
+    *ret = json_node_get_string(node);
+    return TRUE;
+}
+
+const char *stasis_json_string_or(JsonObject *object, const char *name, const char *fallback)
+{
+    const char *value = fallback;
+    stasis_json_string(object, name, &value, NULL);
+    return value;
+}
+
+guint64 stasis_json_uint_or(JsonObject *object, const char *name, guint64 fallback)
+{
+    guint64 value = fallback;
+    stasis_json_uint(object, name, &value, NULL);
+    return value;
+}
+
+gboolean stasis_json_bool_or(JsonObject *object, const char *name, gboolean fallback)
+{
+    gboolean value = fallback;
+    stasis_json_bool(object, name, &value, NULL);
+    return value;
+}
+
+char *stasis_json_to_text(JsonObject *object, gboolean pretty)
+{
+    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
+    json_node_set_object(node, object);
+    return json_to_string(node, pretty);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * JSON from untrusted sources: every access checks that the member is there and of the right
+ * type, and names it if not (json-glib's own getters warn on the terminal instead). Errors are
+ * STASIS_ERROR_CORRUPT "<what>: …" with the member's name.
+ */
+#pragma once
+
+#include <json-glib/json-glib.h>
+
+G_BEGIN_DECLS
+
+/* Parse @len bytes; the top level must be an object, nested at most 32 deep. */
+JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error);
+
+/* Required members. Strings and objects stay owned by @object. */
+gboolean stasis_json_string(JsonObject *object, const char *name, const char **ret, GError **error);
+gboolean stasis_json_uint(JsonObject *object, const char *name, guint64 *ret, GError **error);
+gboolean stasis_json_bool(JsonObject *object, const char *name, gboolean *ret, GError **error);
+gboolean stasis_json_object(JsonObject *object, const char *name, JsonObject **ret, GError **error);
+gboolean stasis_json_array(JsonObject *object, const char *name, JsonArray **ret, GError **error);
+/* Element @i of @array, which must be an object or a string. */
+gboolean stasis_json_object_at(JsonArray *array, guint i, JsonObject **ret, GError **error);
+gboolean stasis_json_string_at(JsonArray *array, guint i, const char **ret, GError **error);
+
+/* Optional members: the default when absent, null or of another type. */
+const char *stasis_json_string_or(JsonObject *object, const char *name, const char *fallback);
+guint64 stasis_json_uint_or(JsonObject *object, const char *name, guint64 fallback);
+gboolean stasis_json_bool_or(JsonObject *object, const char *name, gboolean fallback);
+
+/* One line, or indented for people when @pretty; without a final newline. Takes no ownership. */
+char *stasis_json_to_text(JsonObject *object, gboolean pretty);
+
+G_END_DECLS

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Taking a checkpoint: RAM and devices of a VM at one instant, into a store. */
+#pragma once
+
+#include <stasis/store.h>
+#include <stasis/vm.h>
+
+G_BEGIN_DECLS
+
+typedef enum {
+    STASIS_MODE_LIVE, /* pre-copy while it runs, a short pause for what remains */
+    STASIS_MODE_COW,  /* the instant of the call: protect all, save originals before first write */
+    STASIS_MODE_STOP, /* stop, copy, go on: the reference */
+} StasisMode;
+
+typedef enum {
+    STASIS_CODEC_LZ4, /* default */
+    STASIS_CODEC_ZSTD,
+    STASIS_CODEC_NONE,
+} StasisCodec;
+
+typedef struct {
+    size_t struct_size;
+    StasisMode mode;
+    StasisCodec codec;
+    gboolean full;            /* don't make it incremental, even where that is possible */
+    guint64 max_pause_us;     /* 0: no limit. Else the pause stays within it or the call fails with
+                                 STASIS_ERROR_BUDGET, and the VM runs on */
+    guint64 max_buffer_bytes; /* memory for pages saved ahead of the disk; 0: 1/4 of free memory */
+    guint n_threads;          /* pipeline threads; 0: one for each CPU, at most 8 */
+    const char *tracker;      /* NULL or "auto"; "uffd-async", "uffd-sync" */
+    const char *note;         /* description kept in the image, or NULL */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisCheckpointOptions;
+#define STASIS_CHECKPOINT_OPTIONS_INIT                 \
+    {                                                  \
+        .struct_size = sizeof(StasisCheckpointOptions) \
+    }
+
+/*
+ * Take a checkpoint of @vm into @store. Returns what the image is and what it cost, after the
+ * image is durable; or NULL, with the VM in the state it was in before and nothing new in the
+ * store. If the calling process is killed at any point, the VM runs on.
+ */
+STASIS_API StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
+                                                     const StasisCheckpointOptions *options,
+                                                     GCancellable *cancellable, GError **error);
+
+/* "live", "cow", "stop"; -1 when unknown. */
+STASIS_API int stasis_mode_from_string(const char *name);
+/* "lz4", "zstd", "none"; -1 when unknown. */
+STASIS_API int stasis_codec_from_string(const char *name);
+
+G_END_DECLS

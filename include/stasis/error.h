@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The error contract of libstasis, on one page.
+ *
+ * A function that can fail returns FALSE, NULL or -1 and sets @error; outputs named ret_* are then
+ * left untouched. The message is one line: what failed, the witness, and what to do next. Domains
+ * other than STASIS_ERROR (G_IO_ERROR, G_FILE_ERROR) may pass through; stasis_error_exit_code()
+ * knows them all.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stasis/macros.h>
+
+G_BEGIN_DECLS
+
+/* One value for each reaction that a caller may have; the table in hv/base/error.c gives each its
+ * name and its process exit code. */
+typedef enum {
+    STASIS_ERROR_FAILED,      /* anything else: exit 1 */
+    STASIS_ERROR_USAGE,       /* an argument is wrong: exit 2 */
+    STASIS_ERROR_UNSUPPORTED, /* this VM, host or QEMU can't do that, by name: exit 1 */
+    STASIS_ERROR_BUSY,        /* another operation holds the VM: exit 1 */
+    STASIS_ERROR_BUDGET,      /* the pause budget could not be kept; the VM runs on: exit 5 */
+    STASIS_ERROR_NO_STORE,    /* the store does not exist or can't be used: exit 10 */
+    STASIS_ERROR_LOCKED,      /* another writer holds the store: exit 11 */
+    STASIS_ERROR_NOT_FOUND,   /* no such VM or image: exit 12 */
+    STASIS_ERROR_CORRUPT,     /* an image or stream is malformed or damaged: exit 13 */
+    STASIS_ERROR_CANCELLED,   /* the caller's GCancellable fired: exit 130 */
+} StasisErrorCode;
+
+#define STASIS_ERROR (stasis_error_quark())
+
+STASIS_API GQuark stasis_error_quark(void);
+
+/* The process exit code for @error (never 0); NULL counts as "failed". */
+STASIS_API int stasis_error_exit_code(const GError *error);
+
+/* A stable lower-case name for @error ("budget", "corrupt", …), for --json. Static string. */
+STASIS_API const char *stasis_error_name(const GError *error);
+
+G_END_DECLS

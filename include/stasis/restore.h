@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Bringing a VM back from an image, as a new QEMU process. */
+#pragma once
+
+#include <stasis/store.h>
+#include <stasis/vm.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+    size_t struct_size;
+    const char *name; /* NULL: the name the VM had */
+    gboolean paused;  /* leave it paused */
+    gboolean eager;   /* all RAM in place before the first instruction, instead of on demand */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisRestoreOptions;
+#define STASIS_RESTORE_OPTIONS_INIT                 \
+    {                                               \
+        .struct_size = sizeof(StasisRestoreOptions) \
+    }
+
+/*
+ * Start a fresh QEMU of the image's machine description, give it the image's RAM and device
+ * state, and let it run. On demand (the default), a pager process of ours serves pages as the
+ * guest touches them and the rest in the background, then ends; it is restarted if it is killed,
+ * and the VM waits rather than sees a wrong page.
+ */
+STASIS_API StasisVm *stasis_restore(StasisStore *store, const char *id,
+                                    const StasisRestoreOptions *options, GCancellable *cancellable,
+                                    GError **error);
+
+G_END_DECLS

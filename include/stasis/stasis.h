@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libstasis: point-in-time images of running QEMU virtual machines.
+ *
+ * The whole public API. All strings are UTF-8, all sizes bytes, all times microseconds unless a
+ * name says otherwise. Objects may be used from one thread at a time; different objects are
+ * independent. No function prints, logs or exits.
+ *
+ * Structs named *Options are filled by the caller: start from the matching *_INIT, which records
+ * the struct's size, so that fields can be added at the end. Structs named *Info are made by the
+ * library only and freed with their _free function.
+ */
+#pragma once
+
+#include <stasis/checkpoint.h>
+#include <stasis/doctor.h>
+#include <stasis/error.h>
+#include <stasis/export.h>
+#include <stasis/restore.h>
+#include <stasis/store.h>
+#include <stasis/version.h>
+#include <stasis/vm.h>

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A store: a directory of images (layout: docs/format.md). An image that is listed is whole: it
+ * was written aside, synced and renamed. Any number of readers, one writer at a time.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/macros.h>
+#include <stasis/progress.h>
+
+G_BEGIN_DECLS
+
+typedef struct _StasisStore StasisStore;
+
+typedef enum {
+    STASIS_STORE_EXISTING = 0,    /* STASIS_ERROR_NO_STORE when it is not there */
+    STASIS_STORE_CREATE = 1 << 0, /* make it (and its parents) when it is not there */
+} StasisStoreFlags;
+
+/* What a checkpoint cost; recorded in its image. Times in microseconds. */
+typedef struct {
+    guint64 pause_us;       /* QEMU's STOP event to its RESUME event; 0 if it was paused before */
+    guint64 device_us;      /* of that, saving the device state */
+    guint64 residual_pages; /* pages copied in the pause (stop, live) or protected for it (cow) */
+    guint64 faults;         /* guest writes that waited for us (synchronous write protection) */
+    guint64 worst_stall_us; /* the longest such wait, as we saw it */
+    guint64 total_us;       /* call to commit */
+    guint64 copied_bytes;   /* guest memory read, every round */
+    guint32 rounds;         /* pre-copy rounds before the pause */
+} StasisCost;
+
+typedef struct {
+    char *id;      /* 26 characters, sorts by time of creation */
+    char *parent;  /* ID of the image this one is incremental to, or NULL for a full one */
+    char *digest;  /* "sha256:…" over everything in the image */
+    char *vm;      /* name of the VM */
+    char *note;    /* the user's description, or NULL */
+    char *mode;    /* "live", "cow", "stop" */
+    char *machine; /* "pc-q35-7.2" */
+    char *accel;   /* "kvm" or "tcg" */
+    char *qemu_version;
+    gint64 created_us;    /* Unix time of the instant */
+    guint64 ram_bytes;    /* RAM of the machine, all blocks */
+    guint64 data_pages;   /* pages held by this image itself, not counting zero pages */
+    guint64 zero_pages;   /* pages this image knows to be zero */
+    guint64 stored_bytes; /* on disk, all files of this image, not of its parents */
+    guint32 n_vcpus;
+    gboolean paused; /* the machine was paused when the image was taken */
+    StasisCost cost;
+} StasisImageInfo;
+
+/* One section of the saved device state. */
+typedef struct {
+    char *name;         /* vmstate name: "cpu", "0000:00:02.0/virtio-net", … */
+    guint32 instance;   /* instance id */
+    guint32 version;    /* vmstate version */
+    guint64 size_bytes; /* payload, without header and footer */
+} StasisDeviceInfo;
+
+STASIS_API void stasis_image_info_free(StasisImageInfo *info);
+STASIS_API void stasis_device_info_free(StasisDeviceInfo *info);
+
+/* Open the store at @path; NULL means $STASIS_STORE, else /var/lib/stasis. */
+STASIS_API StasisStore *stasis_store_open(const char *path, StasisStoreFlags flags, GError **error);
+STASIS_API void stasis_store_unref(StasisStore *store);
+STASIS_API const char *stasis_store_get_path(StasisStore *store);
+
+/* All images, oldest first. Element type: StasisImageInfo, freed with the array. A directory that
+ * is no valid image is left out; stasis_store_verify() of its name says why. */
+STASIS_API GPtrArray *stasis_store_list(StasisStore *store, GError **error);
+
+/* The full ID for a unique prefix of one, or for "latest". Free with g_free(). */
+STASIS_API char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError **error);
+
+STASIS_API StasisImageInfo *stasis_store_get_image(StasisStore *store, const char *id,
+                                                   GError **error);
+
+/* The device sections of an image, in stream order. Element type: StasisDeviceInfo. */
+STASIS_API GPtrArray *stasis_store_get_devices(StasisStore *store, const char *id, GError **error);
+
+/* Read everything in @id and its ancestors and compare it with its checksums and digests.
+ * STASIS_ERROR_CORRUPT names the first file and offset that differ. */
+STASIS_API gboolean stasis_store_verify(StasisStore *store, const char *id,
+                                        StasisProgressFunc progress, gpointer user_data,
+                                        GCancellable *cancellable, GError **error);
+
+/* Delete an image. One that others are incremental to is refused by name. */
+STASIS_API gboolean stasis_store_delete(StasisStore *store, const char *id, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisStore, stasis_store_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageInfo, stasis_image_info_free)
+
+G_END_DECLS

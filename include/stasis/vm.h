@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A running virtual machine, by name.
+ *
+ * A name is known on this host from stasis_vm_run(), stasis_vm_attach() or stasis_restore() until
+ * its QEMU ends or stasis_vm_detach(); what is known lives in the runtime directory
+ * ($STASIS_RUNTIME_DIR, else /run/stasis for root, else $XDG_RUNTIME_DIR/stasis). No process of
+ * ours has to keep running. One operation at a time may hold a VM; others get STASIS_ERROR_BUSY.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/macros.h>
+#include <sys/types.h>
+
+G_BEGIN_DECLS
+
+typedef struct _StasisVm StasisVm;
+
+typedef struct {
+    size_t struct_size;
+    const char *accel; /* "auto" (default), "kvm" or "tcg"; ignored when argv names one itself */
+    gboolean paused;   /* leave the machine paused at its first instruction */
+} StasisRunOptions;
+#define STASIS_RUN_OPTIONS_INIT                 \
+    {                                           \
+        .struct_size = sizeof(StasisRunOptions) \
+    }
+
+/* One RAM block of a machine: main memory, video RAM, a ROM, an ACPI table … */
+typedef struct {
+    char *name;         /* QEMU's name of the block (RAMBlock idstr) */
+    guint64 size_bytes; /* in use; a multiple of page_bytes after rounding up */
+    guint64 page_bytes; /* host page size behind it: 4096, or the hugetlb size */
+    char *backing;      /* "memfd", "anonymous", "file", "hugetlb" */
+} StasisRamBlockInfo;
+
+typedef struct {
+    char *name;
+    pid_t pid;
+    char *state;        /* QEMU's run state ("running", "paused", …), or "busy" or "gone" */
+    char *accel;        /* "kvm" or "tcg" */
+    char *machine;      /* machine type as versioned, "pc-q35-7.2" */
+    char *qemu_version; /* "7.2.22" */
+    guint n_vcpus;
+    guint64 ram_bytes;   /* all RAM blocks together */
+    char *qmp_path;      /* the QMP socket in use */
+    char *console_path;  /* file with the console's output, or NULL */
+    char *tracker;       /* dirty tracker in use: "none", "uffd-async", "uffd-sync" */
+    char *tracked_since; /* the image that the next one will be incremental to, or NULL */
+    gboolean loading;    /* restored on demand and not all of its RAM is there yet */
+    gboolean prepared;   /* started by stasis (as opposed to attached) */
+    char *accel_reason;  /* why this accelerator, one line, or NULL */
+    guint n_blocks;
+    StasisRamBlockInfo *blocks; /* n_blocks of them; empty when state is "busy" or "gone" */
+} StasisVmInfo;
+
+STASIS_API void stasis_vm_info_free(StasisVmInfo *info);
+STASIS_API void stasis_vm_unref(StasisVm *vm);
+
+/*
+ * Start @argv (argv[0] a QEMU system emulator, NULL-terminated) as VM @name, prepared for
+ * checkpoints: a QMP socket, RAM in a memfd, the console's output in a file when argv leaves the
+ * serial port free. Whatever argv says itself is kept. Returns with the machine running (or
+ * paused), or NULL with nothing left behind.
+ */
+STASIS_API StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options,
+                                   const char *const *argv, GCancellable *cancellable,
+                                   GError **error);
+
+/* Adopt an already running QEMU by its QMP socket. The machine must be one whose memory can be
+ * tracked, else STASIS_ERROR_UNSUPPORTED names what is in the way; nothing was touched then. */
+STASIS_API StasisVm *stasis_vm_attach(const char *name, const char *qmp_path,
+                                      GCancellable *cancellable, GError **error);
+
+/* A VM known on this host, or STASIS_ERROR_NOT_FOUND. Does not take the VM for an operation. */
+STASIS_API StasisVm *stasis_vm_open(const char *name, GError **error);
+
+/* Forget @vm and leave its QEMU as it was found: no descriptor, no registration, no protected
+ * page of ours. The machine runs on. */
+STASIS_API gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **error);
+
+STASIS_API const char *stasis_vm_get_name(StasisVm *vm);
+STASIS_API StasisVmInfo *stasis_vm_get_info(StasisVm *vm, GError **error);
+
+/* Every VM known on this host, by name. Element type: StasisVmInfo, freed with the array. A VM
+ * whose QEMU ended is listed once as "gone" and then forgotten. */
+STASIS_API GPtrArray *stasis_vm_list(GError **error);
+
+STASIS_API gboolean stasis_vm_pause(StasisVm *vm, GError **error);
+STASIS_API gboolean stasis_vm_resume(StasisVm *vm, GError **error);
+
+/* End the QEMU process (SIGTERM, then SIGKILL after 5 s) and forget the VM. */
+STASIS_API gboolean stasis_vm_kill(StasisVm *vm, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVm, stasis_vm_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmInfo, stasis_vm_info_free)
+
+G_END_DECLS
