@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Rewriting a command line: what cmdline-prepare.c (the whole), cmdline-console.c and
+ * cmdline-machine.c (RAM, accelerator) share. */
+#pragma once
+
+#include "vmm/cmdline.h"
+#include "vmm/machine.h"
+
+G_BEGIN_DECLS
+
+#define STASIS_CONSOLE_ID "stasis-console"
+
+/* A command line being prepared. */
+typedef struct {
+    const char *program;
+    GPtrArray *options; /* of StasisOption */
+    const StasisLaunchOptions *wanted;
+    char *old_console;  /* console file of an earlier preparation, or NULL */
+    char *console_path; /* escaped for an option list */
+    gboolean console_used;
+} StasisPrepare;
+
+static inline const StasisOption *stasis_prepare_nth(const StasisPrepare *p, guint i)
+{
+    return g_ptr_array_index(p->options, i);
+}
+
+gboolean stasis_option_is_any(const StasisOption *option, const char *const *names);
+void stasis_option_set(StasisOption *option, const char *name, const char *value);
+void stasis_prepare_add(StasisPrepare *p, const char *name, const char *value);
+/* The last value of @key over all -machine options, or NULL. Free with g_free(). */
+char *stasis_prepare_machine_property(const StasisPrepare *p, const char *key);
+/* Is it the terminal, as -serial and the like name it? NULL is not. */
+gboolean stasis_prepare_is_stdio(const char *value);
+
+/* Serial port and display for the background. */
+void stasis_prepare_console(StasisPrepare *p);
+/* The console's back end, if a port refers to it. */
+void stasis_prepare_console_backend(StasisPrepare *p);
+/* Main memory in a memfd, unless the line decides otherwise. */
+void stasis_prepare_ram(StasisPrepare *p);
+gboolean stasis_prepare_accel(StasisPrepare *p, StasisLaunch *launch, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A dead man's switch: a small process that lets the VM go on if we die while it is stopped.
+ *
+ * It shares our connection to QEMU's monitor and does nothing but wait for our end; then, if the
+ * switch is armed, it sends "cont". While we live it never touches the connection.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "vmm/qmp.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisLifeline StasisLifeline;
+
+StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
+/* From now on our death makes the VM run. One store; call it before "stop" is sent. */
+void stasis_lifeline_arm(StasisLifeline *lifeline);
+void stasis_lifeline_disarm(StasisLifeline *lifeline);
+/* Ends the process and reaps it. */
+void stasis_lifeline_free(StasisLifeline *lifeline);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisLifeline, stasis_lifeline_free)
+
+G_END_DECLS

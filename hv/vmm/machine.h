@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The machine description: what is needed to start the same machine again. Travels in every image
+ * as machine.json (docs/format.md).
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <json-glib/json-glib.h>
+#include <sys/types.h>
+
+#include "vmm/qmp.h"
+#include "vmm/ram.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    char *name;    /* of the VM */
+    char **argv;   /* as QEMU was started, argv[0] resolved to an absolute path */
+    char *cwd;     /* relative paths in argv start here */
+    char *machine; /* versioned machine type: "pc-q35-7.2" */
+    char *accel;   /* "kvm" or "tcg" */
+    char *qemu_version;
+    guint n_vcpus;
+    GPtrArray *layout; /* of StasisGpaRange; may be NULL when not known yet */
+} StasisMachine;
+
+/* Describe the running QEMU @pid from its command line and from QMP. */
+StasisMachine *stasis_machine_from_running(const char *name, StasisQmp *qmp, pid_t pid,
+                                           const StasisRam *ram, GError **error);
+void stasis_machine_free(StasisMachine *machine);
+GBytes *stasis_machine_to_json(const StasisMachine *machine);
+/* Untrusted input: bounded and checked. */
+StasisMachine *stasis_machine_from_json(GBytes *json, GError **error);
+
+/* Where a launched QEMU gets its sockets and logs from. */
+typedef struct {
+    const char *runtime_dir; /* exists; qmp.sock, console.log, qemu.log are made in it */
+    const char *accel;       /* "auto", "kvm", "tcg" */
+    gboolean incoming;       /* wait with -incoming defer (a restore) */
+} StasisLaunchOptions;
+
+typedef struct {
+    char **argv; /* ready for exec */
+    char *qmp_path;
+    char *console_path; /* NULL when argv takes the serial port for itself */
+    char *accel;        /* "kvm" or "tcg" */
+    char *accel_reason; /* one line */
+} StasisLaunch;
+
+/*
+ * Prepare @argv for a start under our care: -S, a QMP socket of ours, RAM in a shared memfd (unless
+ * argv has memory back ends of its own), an accelerator (unless it names one), the console's output
+ * in a file (unless it uses -serial or -nographic…). Options of argv that cannot live beside a
+ * running twin or in the background (-daemonize, -pidfile, -incoming, -loadvm, earlier -qmp of
+ * ours, -S) are dropped.
+ */
+StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchOptions *options,
+                                    GError **error);
+void stasis_launch_free(StasisLaunch *launch);
+
+/* Start it, detached from our session and terminal, its stderr in runtime_dir/qemu.log; wait until
+ * QMP greets. On failure the error carries QEMU's own last words. */
+StasisQmp *stasis_launch_spawn(const StasisLaunch *launch, const StasisLaunchOptions *options,
+                               const char *cwd, pid_t *ret_pid, GCancellable *cancellable,
+                               GError **error);
+
+/* Can KVM here run an ordinary guest's ring 0 at speed? (mechanisms: a short loop through the KVM
+ * API.) NULL error means yes; the reason otherwise. Cached for the process. */
+gboolean stasis_kvm_probe(char **ret_reason);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisMachine, stasis_machine_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisLaunch, stasis_launch_free)
+
+G_END_DECLS

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What this host knows about VMs by name: a directory each below the runtime directory, with
+ * vm.json (written aside and renamed) and a lock file. A VM is the same only if its PID still has
+ * the start time that was recorded.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <sys/types.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+    char *name;
+    pid_t pid;
+    guint64 start_time; /* field 22 of /proc/PID/stat */
+    char *qmp_path;
+    char *console_path; /* or NULL */
+    char *accel_reason; /* or NULL */
+    gboolean prepared;
+    /* Dirty tracking that outlives a process of ours: the descriptor in QEMU that holds it, and the
+     * image since whose instant it counts. -1 and NULL when off. */
+    int track_fd;
+    char *track_image; /* image ID */
+    char *track_store; /* absolute path of the store that has it */
+    /* On-demand restore in progress: the pager's PID and what it serves from, else 0 and NULL. */
+    pid_t pager_pid;
+    char *pager_image;
+    char *pager_store;
+} StasisRecord;
+
+void stasis_record_free(StasisRecord *record);
+
+/* The runtime directory, made with mode 0700 if need be. Free with g_free(). */
+char *stasis_runtime_dir(GError **error);
+/* 1–64 of [A-Za-z0-9._-], not starting with '.' or '-', else STASIS_ERROR_USAGE. */
+gboolean stasis_vm_name_check(const char *name, GError **error);
+/* The directory of VM @name (whose name is checked); not made. */
+char *stasis_vm_dir(const char *name, GError **error);
+
+/* STASIS_ERROR_NOT_FOUND when there is none. A record whose process is gone is returned all the
+ * same; see stasis_record_is_alive(). */
+StasisRecord *stasis_record_load(const char *name, GError **error);
+gboolean stasis_record_save(const StasisRecord *record, GError **error);
+gboolean stasis_record_is_alive(const StasisRecord *record);
+/* Remove the VM's directory and all in it, its lock too; done already is no error. */
+gboolean stasis_record_remove(const char *name, GError **error);
+/* Names of the VMs that have a record, sorted. */
+char **stasis_record_names(GError **error);
+
+/* Hold VM @name for one operation: a descriptor to close, or -1 with STASIS_ERROR_BUSY naming the
+ * holder's PID. The lock ends with the process (and its children that keep the descriptor). Makes
+ * the directory, so that a new VM can be held while it starts. @wait_ms: how long to wait. */
+int stasis_record_lock(const char *name, guint wait_ms, GError **error);
+
+/* Start time of @pid from /proc, 0 if there is no such process, or only a zombie. */
+guint64 stasis_process_start_time(pid_t pid);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisRecord, stasis_record_free)
+
+G_END_DECLS

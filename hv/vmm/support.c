@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What makes a machine's memory impossible to follow.
+ *
+ * A device that writes guest memory from outside QEMU's and KVM's page tables leaves no trace in
+ * any dirty log: VFIO and vDPA (the hardware does it), vhost-user (another process does).
+ * Encrypted memory can't be read at all. Kernel vhost writes through QEMU's own address space and
+ * is fine. All that is asked over QMP needs no privilege; QEMU's descriptors, which show a device
+ * opened by something unknown to this table, are looked at where we may.
+ */
+#include <stasis/error.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "vmm/ram.h"
+
+#define MAX_CHILDREN 65536
+
+static const char why_hardware[] =
+    "its hardware writes guest memory by itself, which can't be tracked";
+static const char why_process[] = "another process writes guest memory, which can't be tracked";
+static const char why_encrypted[] = "guest memory is encrypted and can't be read";
+
+/* QOM types, by how they begin. */
+static const struct {
+    const char *prefix;
+    const char *why;
+} bad_types[] = {
+    { "vfio-", why_hardware },
+    { "vhost-vdpa", why_hardware },
+    { "vhost-user", why_process },
+    { "cryptodev-vhost-user", why_process },
+    { "x-vfio-user-server", why_process },
+    { "memory-backend-epc", why_encrypted },
+};
+
+/* What QEMU has open, by how the link in /proc/PID/fd begins. */
+static const struct {
+    const char *prefix;
+    const char *why;
+} bad_links[] = {
+    { "/dev/vfio/", why_hardware },       { "anon_inode:[vfio", why_hardware },
+    { "/dev/iommu", why_hardware },       { "/dev/vhost-vdpa", why_hardware },
+    { "/dev/sev", why_encrypted },        { "/dev/sgx_vepc", why_encrypted },
+    { "anon_inode:[tdx", why_encrypted },
+};
+
+static gboolean refuse(const char *what, const char *name, const char *why, GError **error)
+{
+    g_autofree char *shown = g_strescape(name, NULL);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "%s %.200s: %s; remove it from the machine to take checkpoints", what, shown, why);
+    return FALSE;
+}
+
+/* The children and properties of the QOM object at @path; NULL with an error. */
+static JsonNode *qom_list(StasisQmp *qmp, const char *path, JsonArray **ret_items, GError **error)
+{
+    g_autoptr(JsonObject) arguments = json_object_new();
+    json_object_set_string_member(arguments, "path", path);
+    g_autoptr(JsonNode) node = stasis_qmp_execute(qmp, "qom-list", arguments, -1, 0, error);
+    if (node == NULL)
+        return NULL;
+    if (!JSON_NODE_HOLDS_ARRAY(node) ||
+        json_array_get_length(json_node_get_array(node)) > MAX_CHILDREN) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "qom-list %s: not a list", path);
+        return NULL;
+    }
+    *ret_items = json_node_get_array(node);
+    return g_steal_pointer(&node);
+}
+
+/* "vfio-pci" of "child<vfio-pci>", or NULL for what is no child. Free with g_free(). */
+static char *child_type(const char *type)
+{
+    if (!g_str_has_prefix(type, "child<") || !g_str_has_suffix(type, ">"))
+        return NULL;
+    return g_strndup(type + strlen("child<"), strlen(type) - strlen("child<>"));
+}
+
+static gboolean check_children(StasisQmp *qmp, const char *path, GError **error)
+{
+    JsonArray *items;
+    g_autoptr(JsonNode) node = qom_list(qmp, path, &items, error);
+    if (node == NULL)
+        return FALSE;
+    for (guint i = 0; i < json_array_get_length(items); i++) {
+        JsonObject *item;
+        const char *name, *type;
+        if (!stasis_json_object_at(items, i, &item, error) ||
+            !stasis_json_string(item, "name", &name, error) ||
+            !stasis_json_string(item, "type", &type, error))
+            return FALSE;
+        g_autofree char *child = child_type(type);
+        for (guint t = 0; child != NULL && t < G_N_ELEMENTS(bad_types); t++) {
+            if (!g_str_has_prefix(child, bad_types[t].prefix))
+                continue;
+            g_autofree char *what = g_strdup_printf("%s (%.80s)", name, child);
+            g_autofree char *where = g_strdup_printf("%s/%s", path, what);
+            return refuse("device", where, bad_types[t].why, error);
+        }
+    }
+    return TRUE;
+}
+
+static gboolean has_property(JsonArray *items, const char *wanted)
+{
+    for (guint i = 0; i < json_array_get_length(items); i++) {
+        JsonObject *item;
+        if (stasis_json_object_at(items, i, &item, NULL) &&
+            strcmp(stasis_json_string_or(item, "name", ""), wanted) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Encryption is a property of the machine: a link to the object that does it, or a name. */
+static gboolean check_encryption(StasisQmp *qmp, GError **error)
+{
+    static const char *const properties[] = { "confidential-guest-support", "memory-encryption" };
+    JsonArray *items;
+    g_autoptr(JsonNode) node = qom_list(qmp, "/machine", &items, error);
+    if (node == NULL)
+        return FALSE;
+    for (guint i = 0; i < G_N_ELEMENTS(properties); i++) {
+        if (!has_property(items, properties[i]))
+            continue;
+        g_autoptr(JsonObject) arguments = json_object_new();
+        json_object_set_string_member(arguments, "path", "/machine");
+        json_object_set_string_member(arguments, "property", properties[i]);
+        g_autoptr(JsonNode) value = stasis_qmp_execute(qmp, "qom-get", arguments, -1, 0, error);
+        if (value == NULL)
+            return FALSE;
+        const char *text = JSON_NODE_HOLDS_VALUE(value) ? json_node_get_string(value) : NULL;
+        if (text != NULL && *text != '\0')
+            return refuse("memory encryption", text, why_encrypted, error);
+    }
+    return TRUE;
+}
+
+/* Network back ends are no QOM objects; `info network` lists them: "id: index=0,type=TYPE,…". */
+static gboolean check_network(StasisQmp *qmp, GError **error)
+{
+    g_autofree char *text = stasis_qmp_human(qmp, "info network", error);
+    if (text == NULL)
+        return FALSE;
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line != NULL; line++) {
+        char *at = strstr(*line, ": index=");
+        if (at == NULL)
+            continue;
+        const char *type = at + strlen(": index=");
+        type += strspn(type, "-0123456789");
+        gboolean user = g_str_has_prefix(type, ",type=vhost-user,");
+        if (!user && !g_str_has_prefix(type, ",type=vhost-vdpa,"))
+            continue;
+        *at = '\0';
+        const char *id = *line + strspn(*line, " \\");
+        g_autofree char *what = g_strdup_printf("%s (%s)", id, user ? "vhost-user" : "vhost-vdpa");
+        return refuse("network back end", what, user ? why_process : why_hardware, error);
+    }
+    return TRUE;
+}
+
+/* QEMU's descriptors. Where we may not look, QMP's word stands alone. */
+static gboolean check_descriptors(pid_t pid, GError **error)
+{
+    g_autofree char *dir_path = g_strdup_printf("/proc/%d/fd", (int)pid);
+    g_autoptr(GDir) dir = g_dir_open(dir_path, 0, NULL);
+    if (dir == NULL)
+        return TRUE;
+    for (const char *name = g_dir_read_name(dir); name != NULL; name = g_dir_read_name(dir)) {
+        g_autofree char *path = g_build_filename(dir_path, name, NULL);
+        char link[256];
+        ssize_t n = readlink(path, link, sizeof link - 1);
+        link[MAX(n, 0)] = '\0';
+        for (guint i = 0; i < G_N_ELEMENTS(bad_links); i++) {
+            if (g_str_has_prefix(link, bad_links[i].prefix))
+                return refuse("QEMU has open", link, bad_links[i].why, error);
+        }
+    }
+    return TRUE;
+}
+
+gboolean stasis_vm_check_supported(StasisQmp *qmp, pid_t pid, GError **error)
+{
+    static const char *const containers[] = {
+        "/machine/peripheral",
+        "/machine/peripheral-anon",
+        "/machine/unattached",
+        "/objects",
+    };
+    if (qmp != NULL) {
+        for (guint i = 0; i < G_N_ELEMENTS(containers); i++) {
+            if (!check_children(qmp, containers[i], error))
+                return FALSE;
+        }
+        if (!check_network(qmp, error) || !check_encryption(qmp, error))
+            return FALSE;
+    }
+    return pid <= 0 || check_descriptors(pid, error);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: a name leads to just the process it was given to, one operation at a time, whatever died
+ * in between. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "vmm/registry.h"
+
+static char *root;
+
+static void write_record(const char *name, const char *text)
+{
+    g_autofree char *dir = g_build_filename(root, name, NULL);
+    g_autofree char *path = g_build_filename(dir, "vm.json", NULL);
+    g_mkdir(dir, 0700);
+    g_assert_true(g_file_set_contents(path, text, -1, NULL));
+}
+
+static void test_round_trip(void)
+{
+    g_autoptr(GError) error = NULL;
+    StasisRecord full = { .name = (char *)"a.b-c_1",
+                          .pid = 42,
+                          .start_time = 77,
+                          .qmp_path = (char *)"/q \"\xc3\xbc",
+                          .console_path = (char *)"/c",
+                          .accel_reason = (char *)"tcg: because",
+                          .prepared = TRUE,
+                          .track_fd = 0,
+                          .track_image = (char *)"img",
+                          .track_store = (char *)"/s",
+                          .pager_pid = 9,
+                          .pager_image = (char *)"pi",
+                          .pager_store = (char *)"/ps" };
+    g_assert_true(stasis_record_save(&full, &error));
+    g_autoptr(StasisRecord) r = stasis_record_load("a.b-c_1", &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(r->name, ==, full.name);
+    g_assert_cmpint(r->pid, ==, 42);
+    g_assert_cmpuint(r->start_time, ==, 77);
+    g_assert_cmpstr(r->qmp_path, ==, full.qmp_path);
+    g_assert_cmpstr(r->console_path, ==, "/c");
+    g_assert_cmpstr(r->accel_reason, ==, "tcg: because");
+    g_assert_true(r->prepared);
+    g_assert_cmpint(r->track_fd, ==, 0);
+    g_assert_cmpstr(r->track_image, ==, "img");
+    g_assert_cmpstr(r->track_store, ==, "/s");
+    g_assert_cmpint(r->pager_pid, ==, 9);
+    g_assert_cmpstr(r->pager_image, ==, "pi");
+    g_assert_cmpstr(r->pager_store, ==, "/ps");
+    StasisRecord bare = {
+        .name = (char *)"a.b-c_1", .pid = 42, .qmp_path = (char *)"/q", .track_fd = -1
+    };
+    g_assert_true(stasis_record_save(&bare, &error));
+    g_autoptr(StasisRecord) s = stasis_record_load("a.b-c_1", &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(s->track_fd, ==, -1);
+    g_assert_cmpint(s->pager_pid, ==, 0);
+    g_assert_null(s->console_path);
+    g_assert_null(s->track_image);
+    g_assert_true(stasis_record_remove("a.b-c_1", &error));
+    g_assert_true(stasis_record_remove("a.b-c_1", &error));
+    g_assert_null(stasis_record_load("a.b-c_1", &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+}
+
+static void test_names(void)
+{
+    static const char *const bad[] = { "",    ".",    "..",  ".x",       "-x",
+                                       "a/b", "../a", "a b", "\xc3\xbc", "a\n" };
+    g_autoptr(GError) error = NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_null(stasis_vm_dir(bad[i], &error));
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+        g_assert_null(strchr(error->message, '\n'));
+        g_clear_error(&error);
+    }
+    g_autofree char *longest = g_strnfill(64, 'x');
+    g_autofree char *dir = stasis_vm_dir(longest, &error);
+    g_assert_no_error(error);
+    g_autofree char *longer = g_strnfill(65, 'x');
+    g_assert_null(stasis_vm_dir(longer, NULL));
+
+    for (const char *const *name = (const char *const[]){ "z", "b", "a", NULL }; *name; name++) {
+        StasisRecord r = { .name = (char *)*name, .pid = 1, .qmp_path = (char *)"/q" };
+        g_assert_true(stasis_record_save(&r, &error));
+    }
+    stasis_autofd int lock = stasis_record_lock("only-locked", 0, &error);
+    g_assert_cmpint(lock, >=, 0);
+    g_auto(GStrv) names = stasis_record_names(&error);
+    g_autofree char *all = g_strjoinv(" ", names);
+    g_assert_cmpstr(all, ==, "a b z");
+    for (const char *const *name = (const char *const[]){ "z", "b", "a", "only-locked", NULL };
+         *name; name++)
+        g_assert_true(stasis_record_remove(*name, &error));
+}
+
+static void test_damaged(void)
+{
+    static const char *const texts[] = {
+        "",
+        "{",
+        "[]",
+        "{}",
+        "{\"pid\":-1,\"start_time\":1,\"qmp_path\":\"/q\",\"prepared\":true}",
+        "{\"pid\":99999999999,\"start_time\":1,\"qmp_path\":\"/q\",\"prepared\":true}",
+        "{\"pid\":1,\"start_time\":1,\"qmp_path\":5,\"prepared\":true}",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(GError) error = NULL;
+        write_record("damaged", texts[i]);
+        g_assert_null(stasis_record_load("damaged", &error));
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+        g_assert_nonnull(strstr(error->message, "\"damaged\""));
+    }
+    g_assert_true(stasis_record_remove("damaged", NULL));
+}
+
+/* A directory whose files lie deeper, and a link that leads out of it, which is not followed. */
+static void test_remove(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *outside = g_build_filename(root, "outside", NULL);
+    g_autofree char *sub = g_build_filename(root, "deep", "sub", NULL);
+    g_autofree char *file = g_build_filename(sub, "f", NULL);
+    g_autofree char *kept = g_build_filename(outside, "kept", NULL);
+    g_autofree char *link = g_build_filename(root, "deep", "link", NULL);
+    write_record("deep", "{}");
+    g_assert_cmpint(g_mkdir(sub, 0700), ==, 0);
+    g_assert_cmpint(g_mkdir(outside, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(file, "x", 1, NULL));
+    g_assert_true(g_file_set_contents(kept, "x", 1, NULL));
+    g_assert_cmpint(symlink(outside, link), ==, 0);
+    g_assert_true(stasis_record_remove("deep", &error));
+    g_assert_no_error(error);
+    g_assert_true(g_file_test(kept, G_FILE_TEST_EXISTS));
+    g_unlink(kept);
+    g_rmdir(outside);
+}
+
+static void test_alive(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    StasisRecord r = { .pid = child, .start_time = stasis_process_start_time(child) };
+    g_assert_cmpuint(r.start_time, >, 0);
+    g_assert_true(stasis_record_is_alive(&r));
+    r.start_time++; /* the PID is another process's by now */
+    g_assert_false(stasis_record_is_alive(&r));
+    r.start_time--;
+    kill(child, SIGKILL);
+    siginfo_t info;
+    waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT);
+    g_assert_false(stasis_record_is_alive(&r)); /* a zombie runs nothing */
+    waitpid(child, NULL, 0);
+    g_assert_false(stasis_record_is_alive(&r));
+    g_assert_cmpuint(stasis_process_start_time(0), ==, 0);
+    g_assert_cmpuint(stasis_process_start_time(-1), ==, 0);
+}
+
+/* A child that locks "locked", says so, and waits to be killed. */
+static pid_t locking_child(void)
+{
+    int ends[2];
+    char byte;
+    g_assert_cmpint(pipe(ends), ==, 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = stasis_record_lock("locked", 0, NULL);
+        if (fd < 0 || write(ends[1], "x", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    g_assert_cmpint(read(ends[0], &byte, 1), ==, 1);
+    close(ends[0]);
+    close(ends[1]);
+    return child;
+}
+
+static void test_lock(void)
+{
+    g_autoptr(GError) error = NULL;
+    pid_t child = locking_child();
+    g_assert_cmpint(stasis_record_lock("locked", 0, &error), ==, -1);
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_BUSY);
+    g_autofree char *pid = g_strdup_printf("process %d;", (int)child);
+    g_assert_nonnull(strstr(error->message, pid));
+    g_clear_error(&error);
+    guint64 start = stasis_now_us();
+    g_assert_cmpint(stasis_record_lock("locked", 150, NULL), ==, -1);
+    g_assert_cmpuint(stasis_now_us() - start, >=, 150000);
+    /* killed: free at once */
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    stasis_autofd int fd = stasis_record_lock("locked", 0, &error);
+    g_assert_no_error(error);
+    g_assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    /* the VM is removed and made anew by its holder: who waited gets the new lock, not the old */
+    g_assert_true(stasis_record_remove("locked", &error));
+    pid_t second = locking_child();
+    g_assert_cmpint(stasis_record_lock("locked", 0, &error), ==, -1);
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_BUSY);
+    kill(second, SIGKILL);
+    waitpid(second, NULL, 0);
+    g_assert_true(stasis_record_remove("locked", NULL));
+}
+
+static void test_runtime_dir(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *fresh = g_build_filename(root, "x", "y", NULL);
+    g_autofree char *parent = g_build_filename(root, "x", NULL);
+    struct stat st;
+    g_setenv("STASIS_RUNTIME_DIR", fresh, TRUE);
+    g_autofree char *dir = stasis_runtime_dir(&error);
+    g_assert_cmpstr(dir, ==, fresh);
+    g_assert_cmpint(stat(dir, &st), ==, 0);
+    g_assert_cmpuint(st.st_mode & 0777, ==, 0700);
+    g_chmod(fresh, 0777); /* others could plant a record there */
+    g_assert_null(stasis_runtime_dir(&error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
+    g_setenv("STASIS_RUNTIME_DIR", root, TRUE);
+    g_rmdir(fresh);
+    g_rmdir(parent);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    root = g_dir_make_tmp("stasis-reg-XXXXXX", NULL);
+    g_setenv("STASIS_RUNTIME_DIR", root, TRUE);
+    g_test_add_func("/vmm/registry/round-trip", test_round_trip);
+    g_test_add_func("/vmm/registry/names", test_names);
+    g_test_add_func("/vmm/registry/damaged", test_damaged);
+    g_test_add_func("/vmm/registry/remove", test_remove);
+    g_test_add_func("/vmm/registry/alive", test_alive);
+    g_test_add_func("/vmm/registry/lock", test_lock);
+    g_test_add_func("/vmm/registry/runtime-dir", test_runtime_dir);
+    int r = g_test_run();
+    g_assert_cmpint(g_rmdir(root), ==, 0);
+    g_free(root);
+    return r;
+}
