@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * System calls in another process, such that our death in the middle harms nobody.
+ *
+ * The thread is seized, and its registers are set to run a `syscall` instruction that is there
+ * already. If we were killed at that moment the kernel would let it go on with our registers. So
+ * the instruction is one that is followed by `ret`, and below the thread's stack (and red zone)
+ * lies what a signal handler's frame would be, with everything the thread had: the `ret` leads to
+ * libc's signal restorer, whose rt_sigreturn(2) puts the thread back by itself.
+ *
+ *      rsp ──> [ address of restorer ]     <- popped by `ret`
+ *              [ ucontext: registers, signal mask ]
+ *              [ xsave area, 64-byte aligned     ]
+ *              …red zone… old rsp
+ *
+ * As long as we live, we step over the one instruction and put the old registers back ourselves,
+ * which also lets an interrupted system call restart as if nothing had been.
+ *
+ * Source of the frame's layout: arch/x86/kernel/signal_64.c, asm/sigcontext.h of Linux; ptrace(2).
+ */
+#include "track/inject.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stasis/error.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/io.h"
+
+#define HOLD_TIMEOUT_US 2000000
+#define RED_ZONE 128
+#define MAX_XSAVE 16384
+#define MAX_TEXT (16u << 20)
+
+/* struct _fpx_sw_bytes in the last 48 bytes of the 512-byte legacy area. */
+#define SW_OFFSET 464
+#define SW_MAGIC1 0x46505853u
+#define SW_MAGIC2 0x46505845u
+
+/* uc_flags of the kernel's ucontext. */
+#define UC_FLAGS (1 /* FP_XSTATE */ | 2 /* SIGCONTEXT_SS */ | 4 /* STRICT_RESTORE_SS */)
+
+struct _StasisInject {
+    pid_t pid;
+    struct user_regs_struct saved;
+    guint64 syscall_addr;  /* `syscall; ret` */
+    guint64 restorer_addr; /* `mov $15, %rax; syscall` */
+    guint64 frame_addr;    /* what lies below the red zone, see above */
+};
+
+static const guint8 syscall_ret[] = { 0x0f, 0x05, 0xc3 };
+static const guint8 syscall_cmp_ret[] = { 0x0f, 0x05, 0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, 0x73 };
+static const guint8 restorer[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
+
+static gboolean refuse(GError **error, pid_t pid, const char *what, int errnum)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "process %d: %s: %s; run as root, or with CAP_SYS_PTRACE, and with no debugger "
+                "attached to it",
+                (int)pid, what, g_strerror(errnum));
+    return FALSE;
+}
+
+/* Wait until the thread is stopped. ptrace stops are reported through waitpid only; a thread that
+ * is in an uninterruptible sleep may take a while, hence the time limit. */
+static int wait_for_stop(pid_t pid, int *ret_status)
+{
+    guint64 deadline = stasis_now_us() + HOLD_TIMEOUT_US;
+    for (guint spins = 0;; spins++) {
+        pid_t got = waitpid(pid, ret_status, WNOHANG | __WALL);
+        if (got == pid)
+            return WIFSTOPPED(*ret_status) ? 0 : -ESRCH;
+        if (got < 0 && errno != EINTR)
+            return -errno;
+        if (stasis_now_us() > deadline)
+            return -ETIMEDOUT;
+        if (spins > 200)
+            g_usleep(50);
+    }
+}
+
+/* Look for the two instruction sequences in the executable mapping [start, end). */
+static void search_text(StasisInject *inject, guint64 start, guint64 end)
+{
+    gsize len = MIN(end - start, MAX_TEXT);
+    g_autofree guint8 *text = g_malloc(len);
+    struct iovec local = { text, len }, remote = { (void *)start, len };
+    ssize_t got = process_vm_readv(inject->pid, &local, 1, &remote, 1, 0);
+    if (got <= 0)
+        return;
+    const guint8 *hit = memmem(text, (gsize)got, syscall_ret, sizeof(syscall_ret));
+    if (hit == NULL) /* libc's syscall(): looks for an error, then returns */
+        hit = memmem(text, (gsize)got, syscall_cmp_ret, sizeof(syscall_cmp_ret));
+    const guint8 *back = memmem(text, (gsize)got, restorer, sizeof(restorer));
+    if (hit == NULL || back == NULL)
+        return;
+    inject->syscall_addr = start + (guint64)(hit - text);
+    inject->restorer_addr = start + (guint64)(back - text);
+}
+
+/* libc's text has both; it is one of the few executable mappings of files. */
+static gboolean find_code(StasisInject *inject, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/maps", (int)inject->pid);
+    g_autofree char *maps = NULL;
+    if (!g_file_get_contents(path, &maps, NULL, error))
+        return FALSE;
+    g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
+    for (char **line = lines; *line != NULL && inject->syscall_addr == 0; line++) {
+        unsigned long start, end;
+        char perms[5];
+        if (sscanf(*line, "%lx-%lx %4s", &start, &end, perms) != 3 || perms[2] != 'x')
+            continue;
+        if (strstr(*line, "/libc") != NULL || strstr(*line, "/ld-musl") != NULL)
+            search_text(inject, start, end);
+    }
+    if (inject->syscall_addr != 0)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "process %d: no libc with a known signal restorer in it; it can't be attached "
+                "safely",
+                (int)inject->pid);
+    return FALSE;
+}
+
+/* What the kernel does to an interrupted system call when a handler runs. */
+static void finish_interrupted(struct user_regs_struct *regs)
+{
+    if ((long)regs->orig_rax < 0)
+        return;
+    switch ((long)regs->rax) {
+    case -512: /* ERESTARTSYS */
+    case -513: /* ERESTARTNOINTR */
+        regs->rax = regs->orig_rax;
+        regs->rip -= 2;
+        break;
+    case -514: /* ERESTARTNOHAND */
+    case -516: /* ERESTART_RESTARTBLOCK */
+        regs->rax = (unsigned long)-EINTR;
+        break;
+    }
+}
+
+static void fill_ucontext(ucontext_t *uc, const struct user_regs_struct *saved, guint64 mask,
+                          guint64 xsave_addr)
+{
+    struct user_regs_struct r = *saved;
+    finish_interrupted(&r);
+    greg_t *g = uc->uc_mcontext.gregs;
+    g[REG_R8] = (greg_t)r.r8, g[REG_R9] = (greg_t)r.r9, g[REG_R10] = (greg_t)r.r10;
+    g[REG_R11] = (greg_t)r.r11, g[REG_R12] = (greg_t)r.r12, g[REG_R13] = (greg_t)r.r13;
+    g[REG_R14] = (greg_t)r.r14, g[REG_R15] = (greg_t)r.r15, g[REG_RDI] = (greg_t)r.rdi;
+    g[REG_RSI] = (greg_t)r.rsi, g[REG_RBP] = (greg_t)r.rbp, g[REG_RBX] = (greg_t)r.rbx;
+    g[REG_RDX] = (greg_t)r.rdx, g[REG_RAX] = (greg_t)r.rax, g[REG_RCX] = (greg_t)r.rcx;
+    g[REG_RSP] = (greg_t)r.rsp, g[REG_RIP] = (greg_t)r.rip, g[REG_EFL] = (greg_t)r.eflags;
+    g[REG_CSGSFS] = (greg_t)((r.cs & 0xffff) | (r.ss & 0xffff) << 48);
+    uc->uc_flags = UC_FLAGS;
+    uc->uc_stack.ss_flags = SS_DISABLE;
+    uc->uc_mcontext.fpregs = (fpregset_t)xsave_addr;
+    memcpy(&uc->uc_sigmask, &mask, sizeof(mask));
+}
+
+/* Write the frame below the stack. The thread does not run; nothing there is in use. */
+static gboolean write_frame(StasisInject *inject, GError **error)
+{
+    g_autofree guint8 *xsave = g_malloc0(MAX_XSAVE + 4);
+    struct iovec regset = { xsave, MAX_XSAVE };
+    guint64 mask = 0;
+    if (ptrace(PTRACE_GETREGSET, inject->pid, NT_X86_XSTATE, &regset) < 0 ||
+        ptrace(PTRACE_GETSIGMASK, inject->pid, sizeof(mask), &mask) < 0)
+        return refuse(error, inject->pid, "can't read its state", errno);
+    guint32 xsave_len = (guint32)regset.iov_len;
+    guint32 sw[] = { SW_MAGIC1, xsave_len + 4 };
+    memcpy(xsave + SW_OFFSET + 16, &xsave_len, sizeof(xsave_len));
+    /* ptrace puts the feature mask where the frame wants magic and size. */
+    guint64 features;
+    memcpy(&features, xsave + SW_OFFSET, sizeof(features));
+    memcpy(xsave + SW_OFFSET, sw, sizeof(sw));
+    memcpy(xsave + SW_OFFSET + 8, &features, sizeof(features));
+    guint32 magic2 = SW_MAGIC2;
+    memcpy(xsave + xsave_len, &magic2, sizeof(magic2));
+
+    guint64 xsave_addr = (inject->saved.rsp - RED_ZONE - xsave_len - 4) & ~(guint64)63;
+    inject->frame_addr = ((xsave_addr - sizeof(ucontext_t)) & ~(guint64)15) - 8;
+    g_autofree struct {
+        guint64 ret_addr;
+        ucontext_t uc;
+    } *frame = g_malloc0(sizeof(*frame));
+    frame->ret_addr = inject->restorer_addr;
+    fill_ucontext(&frame->uc, &inject->saved, mask, xsave_addr);
+
+    struct iovec local[] = { { frame, sizeof(*frame) }, { xsave, xsave_len + 4 } };
+    struct iovec remote[] = { { (void *)inject->frame_addr, sizeof(*frame) },
+                              { (void *)xsave_addr, xsave_len + 4 } };
+    ssize_t want = (ssize_t)(sizeof(*frame) + xsave_len + 4);
+    if (process_vm_writev(inject->pid, local, 2, remote, 2, 0) != want)
+        return refuse(error, inject->pid, "can't write below its stack", errno);
+    return TRUE;
+}
+
+StasisInject *stasis_inject_begin(pid_t pid, GError **error)
+{
+    g_autofree StasisInject *inject = g_new0(StasisInject, 1);
+    inject->pid = pid;
+    if (!find_code(inject, error))
+        return NULL;
+    if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0) {
+        refuse(error, pid, "can't be traced", errno);
+        return NULL;
+    }
+    int status, r = ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0 ? -errno : 0;
+    if (r == 0)
+        r = wait_for_stop(pid, &status);
+    if (r == 0 && ptrace(PTRACE_GETREGS, pid, NULL, &inject->saved) < 0)
+        r = -errno;
+    if (r < 0) {
+        ptrace(PTRACE_DETACH, pid, NULL, NULL);
+        refuse(error, pid, "can't be held", -r);
+        return NULL;
+    }
+    if (!write_frame(inject, error)) {
+        ptrace(PTRACE_DETACH, pid, NULL, NULL);
+        return NULL;
+    }
+    return g_steal_pointer(&inject);
+}
+
+/* Step over the system call. A signal that arrives first is put off: it is delivered again, by
+ * sending it to the process, once the registers are back. */
+static int step(StasisInject *inject)
+{
+    for (int tries = 0; tries < 64; tries++) {
+        int status;
+        if (ptrace(PTRACE_SINGLESTEP, inject->pid, NULL, NULL) < 0)
+            return -errno;
+        int r = wait_for_stop(inject->pid, &status);
+        if (r < 0)
+            return r;
+        struct user_regs_struct now;
+        if (ptrace(PTRACE_GETREGS, inject->pid, NULL, &now) < 0)
+            return -errno;
+        if (now.rip == inject->syscall_addr + 2)
+            return 0;
+        if (WSTOPSIG(status) != SIGTRAP)
+            kill(inject->pid, WSTOPSIG(status));
+    }
+    return -ELOOP;
+}
+
+long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long args[6])
+{
+    struct user_regs_struct regs = inject->saved;
+    regs.rip = inject->syscall_addr;
+    regs.rsp = inject->frame_addr;
+    regs.rax = (unsigned long)nr;
+    regs.orig_rax = (unsigned long)-1;
+    regs.rdi = args[0], regs.rsi = args[1], regs.rdx = args[2];
+    regs.r10 = args[3], regs.r8 = args[4], regs.r9 = args[5];
+    if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &regs) < 0)
+        return -ENOTRECOVERABLE;
+    stasis_fault(STASIS_FAULT_UFFD_INJECTING, NULL);
+    int r = step(inject);
+    if (r == 0 && ptrace(PTRACE_GETREGS, inject->pid, NULL, &regs) < 0)
+        r = -errno;
+    if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &inject->saved) < 0 || r < 0)
+        return -ENOTRECOVERABLE;
+    return (long)regs.rax;
+}
+
+void stasis_inject_end(StasisInject *inject)
+{
+    if (inject == NULL)
+        return;
+    ptrace(PTRACE_DETACH, inject->pid, NULL, NULL);
+    g_free(inject);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The table of trackers, and dirty sets. */
+#include "track/tracker.h"
+
+#include <stasis/error.h>
+#include <string.h>
+
+#include "track/uffd-ram.h"
+
+/* Best first. */
+static const StasisTrackerOps *const trackers[] = {
+    &stasis_tracker_uffd_async,
+    &stasis_tracker_uffd_sync,
+};
+
+const StasisTrackerOps *stasis_tracker_choose(const char *name, gboolean need_sync, GError **error)
+{
+    gboolean any = name == NULL || strcmp(name, "auto") == 0;
+    for (gsize i = 0; i < G_N_ELEMENTS(trackers); i++) {
+        const StasisTrackerOps *ops = trackers[i];
+        if (any ? need_sync && !ops->synchronous : strcmp(name, ops->name) != 0)
+            continue;
+        if (ops->available())
+            return ops;
+        if (!any)
+            break;
+    }
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "dirty tracker %s: not possible with this kernel (see stasis doctor); --mode stop "
+                "needs none",
+                any ? "uffd" : name);
+    return NULL;
+}
+
+gboolean stasis_tracker_is_kept(const StasisRam *ram)
+{
+    g_autoptr(StasisUffd) uffd = stasis_uffd_find(ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
+    return uffd != NULL;
+}
+
+gboolean stasis_tracker_sweep(pid_t pid, GError **error)
+{
+    return stasis_uffd_drop(pid, STASIS_UFFD_ASYNC_FEATURES, error) &&
+           stasis_uffd_drop(pid, 0, error);
+}
+
+/* ---- dirty sets ---- */
+
+StasisDirty *stasis_dirty_new(const StasisRam *ram)
+{
+    StasisDirty *dirty = g_new0(StasisDirty, 1);
+    dirty->n_blocks = ram->blocks->len;
+    dirty->blocks = g_new0(StasisBitmap *, dirty->n_blocks);
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        dirty->blocks[i] = stasis_bitmap_new(stasis_ram_block_pages(stasis_ram_block(ram, i)));
+    return dirty;
+}
+
+void stasis_dirty_free(StasisDirty *dirty)
+{
+    if (dirty == NULL)
+        return;
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        stasis_bitmap_free(dirty->blocks[i]);
+    g_free(dirty->blocks);
+    g_free(dirty);
+}
+
+void stasis_dirty_set_all(StasisDirty *dirty)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        stasis_bitmap_set_range(dirty->blocks[i], 0, dirty->blocks[i]->n_pages);
+}
+
+void stasis_dirty_clear(StasisDirty *dirty)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        stasis_bitmap_clear(dirty->blocks[i]);
+}
+
+void stasis_dirty_or(StasisDirty *dirty, const StasisDirty *other)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        stasis_bitmap_or(dirty->blocks[i], other->blocks[i]);
+}
+
+guint64 stasis_dirty_count(const StasisDirty *dirty)
+{
+    guint64 n = 0;
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        n += stasis_bitmap_count(dirty->blocks[i]);
+    return n;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Tracker "uffd-async": the kernel lets the guest write and remembers it (userfaultfd with
+ * WP_ASYNC), we ask with PAGEMAP_SCAN. A first write costs the guest 1–2 µs and waits for nobody.
+ *
+ * The context stays in QEMU's descriptor table between two checkpoints, so that tracking needs no
+ * process of ours. Harvesting first only reads, and re-arms just the regions found: a scan that
+ * protects as it goes notifies KVM of its whole range, which throws away all second-level
+ * mappings there and makes the guest fault them in again.
+ */
+#include "track/tracker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "track/uffd-ram.h"
+
+#define PAGE 4096u
+#define MAX_REGIONS 4096u
+/* Regions nearer than this are re-armed together: one call costs about as much as walking them. */
+#define SPAN_GAP_BYTES (64u * PAGE)
+
+typedef struct {
+    StasisTracker base;
+    const StasisRam *ram;
+    StasisUffd *uffd;
+    int pagemap_fd;
+    struct page_region regions[MAX_REGIONS];
+} AsyncTracker;
+
+static void async_close(StasisTracker *tracker, gboolean keep)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    if (!keep && self->uffd != NULL) {
+        stasis_uffd_ram_unregister(self->uffd, self->ram);
+        stasis_uffd_drop(self->uffd->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
+    }
+    stasis_uffd_free(self->uffd);
+    stasis_clear_fd(&self->pagemap_fd);
+    g_free(self);
+}
+
+static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
+{
+    AsyncTracker *self = g_new0(AsyncTracker, 1);
+    self->base.ops = &stasis_tracker_uffd_async;
+    self->ram = ram;
+    g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)ram->pid);
+    self->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (self->pagemap_fd < 0) {
+        stasis_set_errno(error, errno, "open %s", path);
+        async_close(&self->base, TRUE);
+        return NULL;
+    }
+    g_autoptr(GError) local = NULL;
+    self->uffd = stasis_uffd_find(ram->pid, STASIS_UFFD_ASYNC_FEATURES, &local);
+    if (self->uffd == NULL && local == NULL)
+        self->uffd = stasis_uffd_create(ram->pid, qmp, STASIS_UFFD_ASYNC_FEATURES, TRUE, &local);
+    /* Registering again what is registered already is free, and covers blocks that are new. */
+    if (self->uffd == NULL || !stasis_uffd_ram_register(self->uffd, ram, &local)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        async_close(&self->base, FALSE);
+        return NULL;
+    }
+    return &self->base;
+}
+
+static gboolean async_arm(StasisTracker *tracker, GError **error)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    return stasis_uffd_ram_protect(self->uffd, self->ram, error);
+}
+
+/* Scan [start, end) of QEMU's memory for written pages into self->regions; their number or −errno.
+ * *ret_next: where to go on. */
+static int scan(AsyncTracker *self, guint64 start, guint64 end, guint64 flags, guint64 *ret_next)
+{
+    struct pm_scan_arg arg = {
+        .size = sizeof(arg),
+        .flags = flags,
+        .start = start,
+        .end = end,
+        .vec = (guint64)self->regions,
+        .vec_len = MAX_REGIONS,
+        .category_mask = PAGE_IS_WRITTEN,
+        .return_mask = PAGE_IS_WRITTEN,
+    };
+    int n;
+    do
+        n = ioctl(self->pagemap_fd, PAGEMAP_SCAN, &arg);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    *ret_next = arg.walk_end;
+    return n;
+}
+
+static void mark(StasisBitmap *bitmap, guint64 hva, const struct page_region *region)
+{
+    guint64 first = (region->start - hva) / PAGE, end = (region->end - hva) / PAGE;
+    end = MIN(end, bitmap->n_pages);
+    if (first < end)
+        stasis_bitmap_set_range(bitmap, first, end - first);
+}
+
+/* Re-arm one span of regions. What was written between the scan and this is found by a scan that
+ * protects as it goes, or lies in the one region and is returned already. */
+static int rearm_span(AsyncTracker *self, StasisBitmap *bitmap, guint64 hva, guint64 start,
+                      guint64 end, gboolean single)
+{
+    if (single)
+        return stasis_uffd_protect(self->uffd, start, end - start);
+    while (start < end) {
+        int n = scan(self, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
+        if (n < 0)
+            return n;
+        for (int i = 0; i < n; i++)
+            mark(bitmap, hva, &self->regions[i]);
+    }
+    return 0;
+}
+
+/* Group the @n regions just found into spans and re-arm each. The spans are taken down first: the
+ * scan that re-arms writes over the regions. */
+static int rearm(AsyncTracker *self, StasisBitmap *bitmap, guint64 hva, int n)
+{
+    g_autofree struct page_region *found =
+        g_memdup2(self->regions, (gsize)n * sizeof(struct page_region));
+    for (int i = 0, next; i < n; i = next) {
+        guint64 end = found[i].end;
+        for (next = i + 1; next < n && found[next].start - end < SPAN_GAP_BYTES; next++)
+            end = found[next].end;
+        int r = rearm_span(self, bitmap, hva, found[i].start, end, next == i + 1);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int harvest_block(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap,
+                         gboolean with_rearm)
+{
+    guint64 at = block->hva, end = block->hva + bitmap->n_pages * PAGE;
+    while (at < end) {
+        int n = scan(self, at, end, 0, &at);
+        if (n < 0)
+            return n;
+        for (int i = 0; i < n; i++)
+            mark(bitmap, block->hva, &self->regions[i]);
+        int r = with_rearm ? rearm(self, bitmap, block->hva, n) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static gboolean async_harvest(StasisTracker *tracker, StasisDirty *dirty, gboolean with_rearm,
+                              GError **error)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    for (guint i = 0; i < dirty->n_blocks; i++) {
+        const StasisRamBlock *block = stasis_ram_block(self->ram, i);
+        int r = harvest_block(self, block, dirty->blocks[i], with_rearm);
+        if (r < 0)
+            return stasis_set_errno(error, -r, "scan RAM block %s for written pages", block->name);
+    }
+    return TRUE;
+}
+
+static int async_harvest_stopped(StasisTracker *tracker, StasisDirty *dirty)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    int r = 0;
+    for (guint i = 0; i < dirty->n_blocks && r == 0; i++)
+        r = harvest_block(self, stasis_ram_block(self->ram, i), dirty->blocks[i], FALSE);
+    return r;
+}
+
+static int async_give_back(StasisTracker *tracker, const StasisDirty *dirty)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    return stasis_uffd_ram_release_dirty(self->uffd, self->ram, dirty);
+}
+
+const StasisTrackerOps stasis_tracker_uffd_async = {
+    .name = "uffd-async",
+    .synchronous = FALSE,
+    .available = stasis_uffd_has_async,
+    .open = async_open,
+    .arm = async_arm,
+    .harvest = async_harvest,
+    .harvest_stopped = async_harvest_stopped,
+    .give_back = async_give_back,
+    .close = async_close,
+};

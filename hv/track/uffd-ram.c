@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "track/uffd-ram.h"
+
+#include <errno.h>
+#include <stasis/error.h>
+
+#include "base/fault.h"
+#include "base/io.h"
+
+#define PAGE 4096u
+
+static guint64 round_up(guint64 n, guint64 unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+/* A resizeable block may grow later: what is registered is all that is mapped. */
+static guint64 mapped_bytes(const StasisRamBlock *block)
+{
+    return round_up(MAX(block->max_bytes, block->size_bytes), block->page_bytes);
+}
+
+gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(ram, i);
+        int r =
+            stasis_uffd_register(uffd, block->hva, mapped_bytes(block), UFFDIO_REGISTER_MODE_WP);
+        if (r == 0)
+            continue;
+        stasis_uffd_ram_unregister(uffd, ram);
+        if (r == -EBUSY)
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                        "RAM block %s: another userfaultfd has it (a restore that still loads, or "
+                        "QEMU's background-snapshot); try again when it is done",
+                        block->name);
+        else
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                        "RAM block %s can't be write-protected: %s", block->name, g_strerror(-r));
+        return FALSE;
+    }
+    return stasis_fault(STASIS_FAULT_REGISTERED, error);
+}
+
+void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(ram, i);
+        stasis_uffd_unregister(uffd, block->hva, mapped_bytes(block));
+    }
+    stasis_fault(STASIS_FAULT_UNREGISTERED, NULL);
+}
+
+gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, GError **error)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(ram, i);
+        int r =
+            stasis_uffd_protect(uffd, block->hva, round_up(block->size_bytes, block->page_bytes));
+        if (r < 0)
+            return stasis_set_errno(error, -r, "write-protect RAM block %s", block->name);
+        if (i == ram->blocks->len / 2 && !stasis_fault(STASIS_FAULT_PROTECT_HALF, error))
+            return FALSE;
+    }
+    return stasis_fault(STASIS_FAULT_ARMED, error);
+}
+
+typedef int (*RangeCall)(const StasisUffd *uffd, guint64 start, guint64 len);
+
+static int call_pages(RangeCall call, const StasisUffd *uffd, const StasisRamBlock *block,
+                      guint64 first, guint64 n)
+{
+    guint64 start = first * PAGE / block->page_bytes * block->page_bytes;
+    guint64 end = round_up((first + n) * PAGE, block->page_bytes);
+    return call(uffd, block->hva + start, end - start);
+}
+
+static int call_dirty(RangeCall call, const StasisUffd *uffd, const StasisRam *ram,
+                      const StasisDirty *dirty)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        guint64 first = 0, n;
+        for (guint64 at = 0; stasis_bitmap_next_run(dirty->blocks[i], at, G_MAXUINT64, &first, &n);
+             at = first + n) {
+            int r = call_pages(call, uffd, stasis_ram_block(ram, i), first, n);
+            if (r < 0)
+                return r;
+        }
+    }
+    return 0;
+}
+
+int stasis_uffd_ram_protect_dirty(const StasisUffd *uffd, const StasisRam *ram,
+                                  const StasisDirty *dirty)
+{
+    return call_dirty(stasis_uffd_protect, uffd, ram, dirty);
+}
+
+int stasis_uffd_ram_release_dirty(const StasisUffd *uffd, const StasisRam *ram,
+                                  const StasisDirty *dirty)
+{
+    return call_dirty(stasis_uffd_release, uffd, ram, dirty);
+}
+
+int stasis_uffd_ram_release(const StasisUffd *uffd, const StasisRamBlock *block, guint64 first,
+                            guint64 n)
+{
+    return call_pages(stasis_uffd_release, uffd, block, first, n);
+}
+
+const StasisRamBlock *stasis_uffd_ram_at(const StasisRam *ram, guint64 address, guint *ret_block,
+                                         guint64 *ret_page)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(ram, i);
+        if (address < block->hva || address >= block->hva + mapped_bytes(block))
+            continue;
+        *ret_block = i;
+        *ret_page = (address - block->hva) / PAGE;
+        return block;
+    }
+    return NULL;
+}
