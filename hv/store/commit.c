@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Commit: from a directory aside to an image.
+ *
+ * The order is what makes an image that is listed whole, whenever the power fails: every file is
+ * synced, then the directory that names them, and only then does one rename give it its place in
+ * images/; that directory is synced last. Before the rename the image is a leftover in tmp/, which
+ * readers never see and the next writer removes. After it, nothing is missing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/internal.h"
+
+/* Punching holes costs the file system metadata: only when it gives back more than this. */
+#define PUNCH_MIN_BYTES ((guint64)1 << 20)
+#define PUNCH_ALIGN ((guint64)4096)
+
+static gboolean check_ready(StasisImageWriter *writer, GError **error)
+{
+    static const char *const required[] = { "vmstate", "machine.json" };
+    const StasisManifest *manifest = writer->manifest;
+    const char *id = manifest->info->id;
+    if (writer->committed || g_atomic_int_get(&writer->failed)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "image %s: not committed: %s; take another", id,
+                    writer->committed ? "it was before" : "a page could not be written");
+        return FALSE;
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(required); i++) {
+        if (stasis_manifest_find_part(manifest, required[i]) != NULL)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "image %s: not committed: no %s", id,
+                    required[i]);
+        return FALSE;
+    }
+    guint wanted = writer->parent != NULL ? writer->parent->blocks->len : 1;
+    if (manifest->blocks->len < wanted) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "image %s: not committed: %u RAM blocks where %u are needed", id,
+                    manifest->blocks->len, wanted);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean check_complete(const StasisManifest *manifest, GError **error)
+{
+    guint64 known = manifest->info->data_pages + manifest->info->zero_pages;
+    if (manifest->info->parent != NULL || known == manifest->n_pages)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "image %s: not committed: a full image with %" G_GUINT64_FORMAT
+                " of %" G_GUINT64_FORMAT " pages",
+                manifest->info->id, known, manifest->n_pages);
+    return FALSE;
+}
+
+/* The blocks of the file that lie in [offset, +len) wholly. */
+static guint64 whole_blocks(const StasisDeadRange *range, guint64 *ret_start)
+{
+    guint64 start = (range->offset + PUNCH_ALIGN - 1) / PUNCH_ALIGN * PUNCH_ALIGN;
+    guint64 end = (range->offset + range->len) / PUNCH_ALIGN * PUNCH_ALIGN;
+    *ret_start = start;
+    return end > start ? end - start : 0;
+}
+
+static guint64 punch_dead(int fd, const GArray *dead)
+{
+    guint64 start, sum = 0, punched = 0;
+    for (guint i = 0; i < dead->len; i++)
+        sum += whole_blocks(&g_array_index(dead, StasisDeadRange, i), &start);
+    if (sum <= PUNCH_MIN_BYTES)
+        return 0;
+    for (guint i = 0; i < dead->len; i++) {
+        guint64 len = whole_blocks(&g_array_index(dead, StasisDeadRange, i), &start);
+        /* A file system that can't is no failure. */
+        if (len > 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
+                                 (off_t)len) == 0)
+            punched += len;
+    }
+    return punched;
+}
+
+static gboolean sync_fd(int fd, const char *name, GError **error)
+{
+    return fdatasync(fd) == 0 || stasis_set_errno(error, errno, "%s: sync", name);
+}
+
+static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
+{
+    StasisManifest *manifest = writer->manifest;
+    g_autoptr(GArray) dead = NULL;
+    g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead);
+    manifest->pages_bytes = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
+    manifest->hole_bytes = punch_dead(writer->pages_fd, dead);
+    if (!check_complete(manifest, error) || !sync_fd(writer->pages_fd, "pages", error) ||
+        !stasis_fault(STASIS_FAULT_DATA_WRITTEN, error))
+        return FALSE;
+    stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, "index", error);
+    return fd >= 0 && stasis_index_write(fd, records, manifest, error) &&
+           sync_fd(fd, "index", error) && stasis_fault(STASIS_FAULT_INDEX_WRITTEN, error);
+}
+
+static gboolean sync_parts(StasisImageWriter *writer, GError **error)
+{
+    for (guint i = 0; i < writer->manifest->parts->len; i++) {
+        const StasisFileRef *part = g_ptr_array_index(writer->manifest->parts, i);
+        stasis_autofd int fd = stasis_store_open_file(writer->dir_fd, part->name, NULL, error);
+        if (fd < 0 || !sync_fd(fd, part->name, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* Returns the manifest as any reader will see it. */
+static StasisManifest *write_manifest(StasisImageWriter *writer, GError **error)
+{
+    if (writer->manifest->info->created_us <= 0)
+        writer->manifest->info->created_us = g_get_real_time();
+    g_autofree char *text = stasis_manifest_write(writer->manifest, error);
+    if (text == NULL)
+        return NULL;
+    size_t len = strlen(text);
+    g_autoptr(StasisManifest) listed = stasis_manifest_parse(text, len, error);
+    stasis_autofd int fd =
+        listed == NULL ? -1 : stasis_store_create_file(writer->dir_fd, "manifest.json", error);
+    if (fd < 0)
+        return NULL;
+    int e = stasis_pwrite_all(fd, text, len, 0);
+    if (e < 0) {
+        stasis_set_errno(error, -e, "manifest.json: write");
+        return NULL;
+    }
+    if (!sync_fd(fd, "manifest.json", error) || !sync_parts(writer, error))
+        return NULL;
+    return g_steal_pointer(&listed);
+}
+
+static gboolean give_place(StasisImageWriter *writer, GError **error)
+{
+    const char *id = writer->manifest->info->id;
+    int images_fd = writer->store->images_fd;
+    if (fsync(writer->dir_fd) < 0 || fsync(writer->tmp_fd) < 0)
+        return stasis_set_errno(error, errno, "tmp: sync");
+    if (!stasis_fault(STASIS_FAULT_MANIFEST_WRITTEN, error))
+        return FALSE;
+    if (renameat2(writer->tmp_fd, id, images_fd, id, RENAME_NOREPLACE) < 0)
+        return stasis_set_errno(error, errno, "rename to images/%s", id);
+    gboolean ok = stasis_fault(STASIS_FAULT_RENAMED, error);
+    if (ok && (fsync(images_fd) < 0 || fsync(writer->tmp_fd) < 0))
+        ok = stasis_set_errno(error, errno, "images: sync");
+    /* Not known to be durable, so not to be listed; _free then removes it. */
+    if (!ok)
+        renameat(images_fd, id, writer->tmp_fd, id);
+    return ok;
+}
+
+StasisImageInfo *stasis_image_writer_commit(StasisImageWriter *writer, GError **error)
+{
+    if (!check_ready(writer, error))
+        return NULL;
+    g_autoptr(StasisManifest) listed = NULL;
+    gboolean ok = write_data_and_index(writer, error);
+    if (ok) {
+        listed = write_manifest(writer, error);
+        ok = listed != NULL && give_place(writer, error);
+    }
+    if (!ok) {
+        g_atomic_int_set(&writer->failed, 1);
+        g_prefix_error(error, "image %s: ", writer->manifest->info->id);
+        return NULL;
+    }
+    writer->committed = TRUE;
+    stasis_store_unlock(&writer->lock_fd);
+    return g_steal_pointer(&listed->info);
+}

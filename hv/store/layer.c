@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One image of a chain, open for reading: its manifest and index, checked, and the descriptor of
+ * its data. The data file is read with pread(2), each extent checked when it is read.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/internal.h"
+
+static gboolean open_index(StasisLayer *layer, GError **error)
+{
+    const StasisFileRef *ref = &layer->manifest->index;
+    stasis_autofd int fd = stasis_store_open_file(layer->dir_fd, "index", NULL, error);
+    if (fd < 0)
+        return FALSE;
+    guint8 *bytes = stasis_store_read_checked(fd, "index", ref->size, ref->sha256, error);
+    return bytes != NULL &&
+           stasis_index_parse(bytes, ref->size, layer->manifest, &layer->index, error);
+}
+
+static gboolean open_pages(StasisLayer *layer, GError **error)
+{
+    guint64 size;
+    layer->pages_fd = stasis_store_open_file(layer->dir_fd, "pages", &size, error);
+    if (layer->pages_fd < 0)
+        return FALSE;
+    if (size != layer->manifest->pages_bytes)
+        return stasis_corrupt(
+            error, "pages: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT, size,
+            layer->manifest->pages_bytes);
+    return TRUE;
+}
+
+StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error)
+{
+    g_autoptr(StasisLayer) layer = g_new0(StasisLayer, 1);
+    layer->dir_fd = layer->pages_fd = -1;
+    layer->manifest = stasis_manifest_load(store, id, &layer->dir_fd, error);
+    if (layer->manifest == NULL)
+        return NULL;
+    if (!open_index(layer, error) || !open_pages(layer, error)) {
+        stasis_store_explain(store, id, "", error);
+        return NULL;
+    }
+    return g_steal_pointer(&layer);
+}
+
+StasisLayer *stasis_layer_open_parent(StasisStore *store, const StasisLayer *child, GError **error)
+{
+    const char *id = child->manifest->info->parent;
+    if (id == NULL)
+        return NULL;
+    g_autoptr(GError) local = NULL;
+    g_autoptr(StasisLayer) parent = stasis_layer_open(store, id, &local);
+    if (parent == NULL) {
+        if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+            stasis_corrupt(error, "image %s: its parent %s is missing in store %s",
+                           child->manifest->info->id, id, store->path);
+        else
+            g_propagate_error(error, g_steal_pointer(&local));
+        return NULL;
+    }
+    if (!stasis_manifest_check_parent(child->manifest, parent->manifest, error))
+        return NULL;
+    return g_steal_pointer(&parent);
+}
+
+void stasis_layer_free(StasisLayer *layer)
+{
+    if (layer == NULL)
+        return;
+    stasis_index_clear(&layer->index);
+    stasis_manifest_free(layer->manifest);
+    stasis_close_fdp(&layer->dir_fd);
+    stasis_close_fdp(&layer->pages_fd);
+    g_free(layer);
+}
+
+static gboolean damaged(const StasisLayer *layer, const StasisIndexRecord *r, const char *what,
+                        GError **error)
+{
+    return stasis_corrupt(
+        error,
+        "image %s: pages: extent at offset %" G_GUINT64_FORMAT
+        " (%u bytes, block \"%s\", page %" G_GUINT64_FORMAT ") %s; use another image",
+        layer->manifest->info->id, r->offset, r->stored_len,
+        stasis_manifest_block(layer->manifest, r->block)->name, r->first_page, what);
+}
+
+gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *r, guint8 *dst,
+                                  GError **error)
+{
+    size_t plain_len = r->extent_pages * STASIS_PAGE_BYTES;
+    guint8 stored[STASIS_EXTENT_BYTES];
+    gboolean raw = r->stored_as == STASIS_STORED_RAW;
+    guint8 *bytes = raw ? dst : stored;
+    int e = stasis_pread_all(layer->pages_fd, bytes, r->stored_len, (off_t)r->offset);
+    if (e == -ENODATA)
+        return damaged(layer, r, "lies behind the end of the file", error);
+    if (e < 0)
+        return stasis_set_errno(error, -e, "image %s: pages: read at offset %" G_GUINT64_FORMAT,
+                                layer->manifest->info->id, r->offset);
+    StasisDigest digest;
+    if (!stasis_digest_of(&digest, bytes, r->stored_len, NULL, 0, error))
+        return FALSE;
+    if (memcmp(digest.bytes, r->checksum, STASIS_CHECKSUM_BYTES) != 0)
+        return damaged(layer, r, "differs from its checksum", error);
+    if (!raw && !stasis_codec_ops(r->stored_as)->decompress(dst, plain_len, stored, r->stored_len))
+        return damaged(layer, r, "does not decompress", error);
+    return TRUE;
+}

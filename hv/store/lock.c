@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The one writer lock of a store: an open-file-description lock (fcntl(2)) on the file `lock`,
+ * which the kernel drops when the last descriptor of it closes, so that a killed writer leaves no
+ * lock behind. What it left in tmp/ is removed by the next one to come. The PID in the file is for
+ * the message only.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/internal.h"
+
+static gboolean cant_write(StasisStore *store, int errnum, const char *what, GError **error)
+{
+    g_set_error(
+        error, STASIS_ERROR, STASIS_ERROR_NO_STORE,
+        "store %s can't be written: %s: %s; make it writable or choose another with --store",
+        store->path, what, g_strerror(errnum));
+    return FALSE;
+}
+
+static gboolean set_lock(int fd, short type)
+{
+    struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+static void set_locked_error(StasisStore *store, int fd, GError **error)
+{
+    char holder[16] = "";
+    ssize_t n = pread(fd, holder, sizeof(holder) - 1, 0);
+    int pid = n > 0 ? atoi(holder) : 0;
+    g_autofree char *who = pid > 0 ? g_strdup_printf("process %d", pid) : g_strdup("a process");
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_LOCKED,
+                "store %s is locked: %s is writing to it; try again when that has ended",
+                store->path, who);
+}
+
+static void remove_leftovers(int tmp_fd)
+{
+    g_auto(GStrv) names = stasis_store_list_names(tmp_fd);
+    for (guint i = 0; names != NULL && names[i] != NULL; i++)
+        stasis_store_remove_dir(tmp_fd, names[i]);
+}
+
+int stasis_store_lock(StasisStore *store, int *ret_tmp_fd, GError **error)
+{
+    stasis_autofd int fd =
+        openat(store->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        cant_write(store, errno, "open lock", error);
+        return -1;
+    }
+    if (!set_lock(fd, F_WRLCK)) {
+        if (errno == EAGAIN || errno == EACCES)
+            set_locked_error(store, fd, error);
+        else
+            cant_write(store, errno, "lock", error);
+        return -1;
+    }
+    char holder[16];
+    int len = snprintf(holder, sizeof(holder), "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) == 0)
+        stasis_pwrite_all(fd, holder, (size_t)len, 0);
+
+    if (mkdirat(store->dir_fd, "tmp", 0700) < 0 && errno != EEXIST) {
+        cant_write(store, errno, "make tmp/", error);
+        return -1;
+    }
+    stasis_autofd int tmp_fd = stasis_store_open_dir(store->dir_fd, "tmp");
+    if (tmp_fd < 0) {
+        cant_write(store, errno, "open tmp/", error);
+        return -1;
+    }
+    remove_leftovers(tmp_fd);
+    *ret_tmp_fd = stasis_steal_fd(&tmp_fd);
+    return stasis_steal_fd(&fd);
+}
+
+void stasis_store_unlock(int *lock_fd)
+{
+    if (*lock_fd >= 0) {
+        if (ftruncate(*lock_fd, 0) < 0)
+            errno = 0; /* the PID is for a message only */
+        set_lock(*lock_fd, F_UNLCK);
+    }
+    stasis_clear_fd(lock_fd);
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The digest line that ends a manifest, and the sums over it, for its reader and its writer. */
+#pragma once
+
+#include "store/internal.h"
+
+#define STASIS_DIGEST_PREFIX "sha256:"
+#define STASIS_DIGEST_LINE "  \"digest\" : \"" STASIS_DIGEST_PREFIX "%s\"\n}\n"
+#define STASIS_DIGEST_TAIL_BYTES (sizeof(STASIS_DIGEST_LINE) - 1 - 2 + STASIS_DIGEST_HEX - 1)
+
+/* "sha256:…" of @body, and the line and bracket that must follow it. */
+char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GError **error);
+/* Bytes of the image's files, with @manifest_len of the manifest and without holes. */
+guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len);

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Writing manifest.json: members in the order in which people want to read them, the digest last.
+ */
+#include <string.h>
+
+#include "base/json.h"
+#include "store/internal.h"
+#include "store/manifest-text.h"
+
+void stasis_image_info_free(StasisImageInfo *info)
+{
+    if (info == NULL)
+        return;
+    g_free(info->id);
+    g_free(info->parent);
+    g_free(info->digest);
+    g_free(info->vm);
+    g_free(info->note);
+    g_free(info->mode);
+    g_free(info->machine);
+    g_free(info->accel);
+    g_free(info->qemu_version);
+    g_free(info);
+}
+
+StasisImageInfo *stasis_image_info_copy(const StasisImageInfo *info)
+{
+    StasisImageInfo *copy = g_memdup2(info, sizeof(*info));
+    copy->id = g_strdup(info->id);
+    copy->parent = g_strdup(info->parent);
+    copy->digest = g_strdup(info->digest);
+    copy->vm = g_strdup(info->vm);
+    copy->note = g_strdup(info->note);
+    copy->mode = g_strdup(info->mode);
+    copy->machine = g_strdup(info->machine);
+    copy->accel = g_strdup(info->accel);
+    copy->qemu_version = g_strdup(info->qemu_version);
+    return copy;
+}
+
+char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GError **error)
+{
+    StasisDigest digest;
+    char hex[STASIS_DIGEST_HEX];
+    if (!stasis_digest_of(&digest, body, len, NULL, 0, error))
+        return NULL;
+    stasis_digest_to_hex(&digest, hex);
+    *ret_tail = g_strdup_printf(STASIS_DIGEST_LINE, hex);
+    return g_strconcat(STASIS_DIGEST_PREFIX, hex, NULL);
+}
+
+guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len)
+{
+    guint64 sum =
+        manifest_len + manifest->index.size + manifest->pages_bytes - manifest->hole_bytes;
+    for (guint i = 0; i < manifest->parts->len; i++)
+        sum += ((const StasisFileRef *)g_ptr_array_index(manifest->parts, i))->size;
+    return sum;
+}
+
+/* JSON of json-glib holds signed 64-bit integers. */
+static void set_uint(JsonObject *object, const char *name, guint64 value)
+{
+    json_object_set_int_member(object, name, (gint64)MIN(value, (guint64)G_MAXINT64));
+}
+
+/* Strings come from command lines and from QEMU: make them UTF-8. */
+static void set_string(JsonObject *object, const char *name, const char *value)
+{
+    g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
+    json_object_set_string_member(object, name, valid);
+}
+
+static void set_file(JsonObject *files, const StasisFileRef *ref)
+{
+    JsonObject *object = json_object_new();
+    set_uint(object, "size", ref->size);
+    set_string(object, "sha256", ref->sha256);
+    json_object_set_object_member(files, ref->name, object);
+}
+
+static void set_parent(JsonObject *root, const StasisManifest *manifest)
+{
+    if (manifest->info->parent == NULL) {
+        json_object_set_null_member(root, "parent");
+    } else {
+        JsonObject *parent = json_object_new();
+        set_string(parent, "id", manifest->info->parent);
+        set_string(parent, "digest", manifest->parent_digest);
+        json_object_set_object_member(root, "parent", parent);
+    }
+    set_uint(root, "depth", manifest->depth);
+}
+
+static void set_about(JsonObject *root, const StasisImageInfo *info)
+{
+    set_string(root, "vm", info->vm);
+    if (info->note == NULL)
+        json_object_set_null_member(root, "note");
+    else
+        set_string(root, "note", info->note);
+    set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
+    set_string(root, "mode", info->mode);
+    set_string(root, "machine", info->machine);
+    set_string(root, "accel", info->accel);
+    set_string(root, "qemu_version", info->qemu_version);
+    set_uint(root, "n_vcpus", info->n_vcpus);
+    json_object_set_boolean_member(root, "paused", info->paused);
+}
+
+static void set_cost(JsonObject *root, const StasisCost *cost)
+{
+    JsonObject *object = json_object_new();
+    set_uint(object, "pause_us", cost->pause_us);
+    set_uint(object, "device_us", cost->device_us);
+    set_uint(object, "residual_pages", cost->residual_pages);
+    set_uint(object, "faults", cost->faults);
+    set_uint(object, "worst_stall_us", cost->worst_stall_us);
+    set_uint(object, "total_us", cost->total_us);
+    set_uint(object, "copied_bytes", cost->copied_bytes);
+    set_uint(object, "rounds", cost->rounds);
+    json_object_set_object_member(root, "cost", object);
+}
+
+static void set_ram(JsonObject *root, const StasisManifest *manifest)
+{
+    JsonObject *ram = json_object_new();
+    set_uint(ram, "page_bytes", STASIS_PAGE_BYTES);
+    set_uint(ram, "data_pages", manifest->info->data_pages);
+    set_uint(ram, "zero_pages", manifest->info->zero_pages);
+    JsonArray *blocks = json_array_new();
+    for (guint i = 0; i < manifest->blocks->len; i++) {
+        JsonObject *block = json_object_new();
+        set_string(block, "name", stasis_manifest_block(manifest, i)->name);
+        set_uint(block, "size", stasis_manifest_block(manifest, i)->size_bytes);
+        json_array_add_object_element(blocks, block);
+    }
+    json_object_set_array_member(ram, "blocks", blocks);
+    json_object_set_object_member(root, "ram", ram);
+}
+
+static void set_files(JsonObject *root, const StasisManifest *manifest)
+{
+    JsonObject *files = json_object_new();
+    set_file(files, &manifest->index);
+    JsonObject *pages = json_object_new();
+    set_uint(pages, "size", manifest->pages_bytes);
+    set_uint(pages, "dead", manifest->dead_bytes);
+    set_uint(pages, "holes", manifest->hole_bytes);
+    json_object_set_object_member(files, "pages", pages);
+    for (guint i = 0; i < manifest->parts->len; i++)
+        set_file(files, g_ptr_array_index(manifest->parts, i));
+    json_object_set_object_member(root, "files", files);
+}
+
+char *stasis_manifest_write(StasisManifest *manifest, GError **error)
+{
+    g_autoptr(JsonObject) root = json_object_new();
+    set_uint(root, "format", STASIS_FORMAT_VERSION);
+    set_string(root, "id", manifest->info->id);
+    set_parent(root, manifest);
+    set_about(root, manifest->info);
+    set_cost(root, &manifest->info->cost);
+    set_ram(root, manifest);
+    set_files(root, manifest);
+
+    g_autofree char *text = stasis_json_to_text(root, TRUE);
+    if (!g_str_has_suffix(text, "\n}")) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "manifest.json: json-glib laid it out in an unknown way");
+        return NULL;
+    }
+    g_autofree char *body = g_strdup_printf("%.*s,\n", (int)strlen(text) - 2, text);
+    g_autofree char *tail = NULL;
+    g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, error);
+    if (digest == NULL)
+        return NULL;
+    g_autofree char *whole = g_strconcat(body, tail, NULL);
+    if (strlen(whole) > STASIS_MAX_MANIFEST_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "manifest.json: larger than %u bytes; shorten the note",
+                    STASIS_MAX_MANIFEST_BYTES);
+        return NULL;
+    }
+    return g_steal_pointer(&whole);
+}

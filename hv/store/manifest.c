@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading manifest.json, the one file that says what an image is. It is JSON for people and for
+ * programs, and its last member, "digest", stands on a line of its own and is the SHA-256 of all
+ * bytes before that line. What follows those bytes is fixed, so each bit of the file counts.
+ * The text is untrusted until its digest and then its members have been checked.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "store/internal.h"
+#include "store/manifest-text.h"
+
+static void clear_block(gpointer data)
+{
+    g_free((char *)((StasisImageBlock *)data)->name);
+}
+
+static void free_part(gpointer data)
+{
+    StasisFileRef *part = data;
+    g_free(part->name);
+    g_free(part);
+}
+
+StasisManifest *stasis_manifest_new(void)
+{
+    StasisManifest *manifest = g_new0(StasisManifest, 1);
+    manifest->info = g_new0(StasisImageInfo, 1);
+    manifest->blocks = g_array_new(FALSE, TRUE, sizeof(StasisImageBlock));
+    g_array_set_clear_func(manifest->blocks, clear_block);
+    manifest->parts = g_ptr_array_new_with_free_func(free_part);
+    return manifest;
+}
+
+void stasis_manifest_free(StasisManifest *manifest)
+{
+    if (manifest == NULL)
+        return;
+    stasis_image_info_free(manifest->info);
+    g_free(manifest->parent_digest);
+    g_array_unref(manifest->blocks);
+    g_free(manifest->index.name);
+    g_ptr_array_unref(manifest->parts);
+    g_free(manifest);
+}
+
+static gboolean has_control(const char *name)
+{
+    while (*name != '\0' && !g_ascii_iscntrl(*name))
+        name++;
+    return *name != '\0';
+}
+
+static gboolean has_block(const StasisManifest *manifest, const char *name)
+{
+    for (guint i = 0; i < manifest->blocks->len; i++)
+        if (strcmp(stasis_manifest_block(manifest, i)->name, name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+gboolean stasis_manifest_add_block(StasisManifest *manifest, const char *name, guint64 size_bytes,
+                                   GError **error)
+{
+    StasisImageInfo *info = manifest->info;
+    if (manifest->blocks->len >= STASIS_MAX_BLOCKS)
+        return stasis_corrupt(error, "more than %u RAM blocks", STASIS_MAX_BLOCKS);
+    if (*name == '\0' || strlen(name) > STASIS_MAX_NAME_BYTES || has_control(name) ||
+        has_block(manifest, name))
+        return stasis_corrupt(
+            error, "RAM block \"%.64s\": name is empty, too long, not printable or not unique",
+            name);
+    if (size_bytes == 0 || size_bytes > STASIS_MAX_RAM_BYTES - info->ram_bytes)
+        return stasis_corrupt(error, "RAM block \"%s\": size %" G_GUINT64_FORMAT " out of range",
+                              name, size_bytes);
+    StasisImageBlock block = { .name = g_strdup(name),
+                               .size_bytes = size_bytes,
+                               .n_pages = (size_bytes - 1) / STASIS_PAGE_BYTES + 1 };
+    g_array_append_val(manifest->blocks, block);
+    manifest->n_pages += block.n_pages;
+    info->ram_bytes += size_bytes;
+    return TRUE;
+}
+
+gboolean stasis_part_name_is_valid(const char *name)
+{
+    static const char *const reserved[] = { "manifest.json", "index", "pages", NULL };
+    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.");
+    return len > 0 && len <= 64 && name[len] == '\0' && name[0] != '.' &&
+           !g_strv_contains(reserved, name);
+}
+
+const StasisFileRef *stasis_manifest_find_part(const StasisManifest *manifest, const char *name)
+{
+    for (guint i = 0; i < manifest->parts->len; i++) {
+        const StasisFileRef *part = g_ptr_array_index(manifest->parts, i);
+        if (strcmp(part->name, name) == 0)
+            return part;
+    }
+    return NULL;
+}
+
+static gboolean parse_file(JsonObject *files, const char *name, StasisFileRef *ret, GError **error)
+{
+    JsonObject *object;
+    const char *sha256;
+    if (!stasis_json_object(files, name, &object, error) ||
+        !stasis_json_uint(object, "size", &ret->size, error) ||
+        !stasis_json_string(object, "sha256", &sha256, error))
+        return FALSE;
+    if (!stasis_digest_hex_is_valid(sha256))
+        return stasis_corrupt(error, "file %s: sha256 is malformed", name);
+    g_strlcpy(ret->sha256, sha256, sizeof(ret->sha256));
+    ret->name = g_strdup(name);
+    return TRUE;
+}
+
+static gboolean parse_pages(JsonObject *files, StasisManifest *manifest, GError **error)
+{
+    JsonObject *object;
+    if (!stasis_json_object(files, "pages", &object, error) ||
+        !stasis_json_uint(object, "size", &manifest->pages_bytes, error) ||
+        !stasis_json_uint(object, "dead", &manifest->dead_bytes, error) ||
+        !stasis_json_uint(object, "holes", &manifest->hole_bytes, error))
+        return FALSE;
+    if (manifest->dead_bytes > manifest->pages_bytes || manifest->hole_bytes > manifest->dead_bytes)
+        return stasis_corrupt(error, "file pages: more dead bytes than bytes");
+    return TRUE;
+}
+
+static gboolean parse_files(JsonObject *root, StasisManifest *manifest, GError **error)
+{
+    JsonObject *files;
+    if (!stasis_json_object(root, "files", &files, error) ||
+        !parse_file(files, "index", &manifest->index, error) ||
+        !parse_pages(files, manifest, error))
+        return FALSE;
+    if (manifest->index.size > STASIS_MAX_INDEX_BYTES)
+        return stasis_corrupt(error, "file index: larger than %" G_GUINT64_FORMAT " bytes",
+                              STASIS_MAX_INDEX_BYTES);
+    g_autoptr(GList) names = json_object_get_members(files);
+    for (GList *l = names; l != NULL; l = l->next) {
+        const char *name = l->data;
+        if (strcmp(name, "index") == 0 || strcmp(name, "pages") == 0)
+            continue;
+        if (!stasis_part_name_is_valid(name) || manifest->parts->len >= STASIS_MAX_PARTS)
+            return stasis_corrupt(error, "file \"%.64s\": bad name, or too many files", name);
+        StasisFileRef *part = g_new0(StasisFileRef, 1);
+        g_ptr_array_add(manifest->parts, part);
+        if (!parse_file(files, name, part, error))
+            return FALSE;
+        if (part->size > STASIS_MAX_PART_BYTES)
+            return stasis_corrupt(error, "file %s: larger than %u bytes", name,
+                                  STASIS_MAX_PART_BYTES);
+    }
+    return TRUE;
+}
+
+static gboolean parse_ram(JsonObject *root, StasisManifest *manifest, GError **error)
+{
+    StasisImageInfo *info = manifest->info;
+    JsonObject *ram;
+    JsonArray *blocks;
+    guint64 page_bytes;
+    if (!stasis_json_object(root, "ram", &ram, error) ||
+        !stasis_json_uint(ram, "page_bytes", &page_bytes, error) ||
+        !stasis_json_uint(ram, "data_pages", &info->data_pages, error) ||
+        !stasis_json_uint(ram, "zero_pages", &info->zero_pages, error) ||
+        !stasis_json_array(ram, "blocks", &blocks, error))
+        return FALSE;
+    if (page_bytes != STASIS_PAGE_BYTES)
+        return stasis_corrupt(error, "page size %" G_GUINT64_FORMAT " is not %u", page_bytes,
+                              STASIS_PAGE_BYTES);
+    for (guint i = 0; i < json_array_get_length(blocks); i++) {
+        JsonObject *block;
+        const char *name;
+        guint64 size;
+        if (!stasis_json_object_at(blocks, i, &block, error) ||
+            !stasis_json_string(block, "name", &name, error) ||
+            !stasis_json_uint(block, "size", &size, error) ||
+            !stasis_manifest_add_block(manifest, name, size, error))
+            return FALSE;
+    }
+    if (manifest->blocks->len == 0)
+        return stasis_corrupt(error, "no RAM block");
+    return TRUE;
+}
+
+/* "parent" is null in a full image. */
+static gboolean parse_parent(JsonObject *root, StasisManifest *manifest, GError **error)
+{
+    if (!stasis_json_uint(root, "depth", &manifest->depth, error))
+        return FALSE;
+    if (json_object_has_member(root, "parent") && json_object_get_null_member(root, "parent")) {
+        if (manifest->depth != 0)
+            return stasis_corrupt(error, "an image without parent has depth 0");
+        return TRUE;
+    }
+    JsonObject *parent;
+    const char *id, *digest;
+    if (!stasis_json_object(root, "parent", &parent, error) ||
+        !stasis_json_string(parent, "id", &id, error) ||
+        !stasis_json_string(parent, "digest", &digest, error))
+        return FALSE;
+    if (!stasis_id_is_valid(id) || !g_str_has_prefix(digest, STASIS_DIGEST_PREFIX) ||
+        !stasis_digest_hex_is_valid(digest + strlen(STASIS_DIGEST_PREFIX)))
+        return stasis_corrupt(error, "the parent's ID or digest is malformed");
+    if (manifest->depth == 0 || manifest->depth > STASIS_MAX_DEPTH)
+        return stasis_corrupt(error, "depth %" G_GUINT64_FORMAT " is not 1 to %u", manifest->depth,
+                              STASIS_MAX_DEPTH);
+    manifest->info->parent = g_strdup(id);
+    manifest->parent_digest = g_strdup(digest);
+    return TRUE;
+}
+
+static gboolean parse_string(JsonObject *root, const char *name, char **ret, GError **error)
+{
+    const char *value;
+    if (!stasis_json_string(root, name, &value, error))
+        return FALSE;
+    *ret = g_strdup(value);
+    return TRUE;
+}
+
+static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
+{
+    JsonObject *object;
+    guint64 rounds;
+    if (!stasis_json_object(root, "cost", &object, error) ||
+        !stasis_json_uint(object, "pause_us", &cost->pause_us, error) ||
+        !stasis_json_uint(object, "device_us", &cost->device_us, error) ||
+        !stasis_json_uint(object, "residual_pages", &cost->residual_pages, error) ||
+        !stasis_json_uint(object, "faults", &cost->faults, error) ||
+        !stasis_json_uint(object, "worst_stall_us", &cost->worst_stall_us, error) ||
+        !stasis_json_uint(object, "total_us", &cost->total_us, error) ||
+        !stasis_json_uint(object, "copied_bytes", &cost->copied_bytes, error) ||
+        !stasis_json_uint(object, "rounds", &rounds, error))
+        return FALSE;
+    if (rounds > G_MAXUINT32)
+        return stasis_corrupt(error, "cost.rounds is out of range");
+    cost->rounds = (guint32)rounds;
+    return TRUE;
+}
+
+static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **error)
+{
+    guint64 created_us, n_vcpus;
+    if (!parse_string(root, "id", &info->id, error) ||
+        !parse_string(root, "vm", &info->vm, error) ||
+        !parse_string(root, "mode", &info->mode, error) ||
+        !parse_string(root, "machine", &info->machine, error) ||
+        !parse_string(root, "accel", &info->accel, error) ||
+        !parse_string(root, "qemu_version", &info->qemu_version, error) ||
+        !stasis_json_uint(root, "created_us", &created_us, error) ||
+        !stasis_json_uint(root, "n_vcpus", &n_vcpus, error) ||
+        !stasis_json_bool(root, "paused", &info->paused, error) ||
+        !parse_cost(root, &info->cost, error))
+        return FALSE;
+    if (!stasis_id_is_valid(info->id) || n_vcpus > G_MAXUINT32)
+        return stasis_corrupt(error, "id or n_vcpus is malformed");
+    info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
+    info->created_us = (gint64)created_us;
+    info->n_vcpus = (guint32)n_vcpus;
+    return TRUE;
+}
+
+/* The digest line must be what the bytes before it make it. */
+static gboolean check_digest(const char *text, size_t len, StasisManifest *manifest, GError **error)
+{
+    if (len < STASIS_DIGEST_TAIL_BYTES)
+        return stasis_corrupt(error, "shorter than its digest line");
+    size_t body_len = len - STASIS_DIGEST_TAIL_BYTES;
+    g_autofree char *tail = NULL;
+    manifest->info->digest = stasis_manifest_digest(text, body_len, &tail, error);
+    if (manifest->info->digest == NULL)
+        return FALSE;
+    if (memcmp(text + body_len, tail, STASIS_DIGEST_TAIL_BYTES) != 0)
+        return stasis_corrupt(error, "its digest line is not that of its contents (%.23s…)",
+                              manifest->info->digest);
+    return TRUE;
+}
+
+StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **error)
+{
+    g_autoptr(StasisManifest) manifest = stasis_manifest_new();
+    if (!check_digest(text, len, manifest, error))
+        return NULL;
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonObject) root = stasis_json_parse_object(text, (gssize)len, &local);
+    guint64 format;
+    if (root == NULL) {
+        stasis_corrupt(error, "%s", local->message);
+        return NULL;
+    }
+    if (!stasis_json_uint(root, "format", &format, error))
+        return NULL;
+    if (format != STASIS_FORMAT_VERSION) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "format %" G_GUINT64_FORMAT ", this program knows %u only", format,
+                    STASIS_FORMAT_VERSION);
+        return NULL;
+    }
+    if (!parse_about(root, manifest->info, error) || !parse_parent(root, manifest, error) ||
+        !parse_ram(root, manifest, error) || !parse_files(root, manifest, error))
+        return NULL;
+    manifest->info->stored_bytes = stasis_manifest_stored_bytes(manifest, len);
+    return g_steal_pointer(&manifest);
+}
+
+static StasisManifest *load_from(int dir_fd, const char *id, GError **error)
+{
+    guint64 size;
+    stasis_autofd int fd = stasis_store_open_file(dir_fd, "manifest.json", &size, error);
+    if (fd < 0)
+        return NULL;
+    if (size > STASIS_MAX_MANIFEST_BYTES) {
+        stasis_corrupt(error, "larger than %u bytes", STASIS_MAX_MANIFEST_BYTES);
+        return NULL;
+    }
+    g_autofree char *text = g_malloc(size + 1);
+    int r = stasis_pread_all(fd, text, size, 0);
+    if (r < 0) {
+        stasis_set_errno(error, -r, "read");
+        return NULL;
+    }
+    g_autoptr(StasisManifest) manifest = stasis_manifest_parse(text, size, error);
+    if (manifest != NULL && strcmp(manifest->info->id, id) != 0) {
+        stasis_corrupt(error, "it is the manifest of image %s", manifest->info->id);
+        return NULL;
+    }
+    return g_steal_pointer(&manifest);
+}
+
+StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *ret_dir_fd,
+                                     GError **error)
+{
+    stasis_autofd int dir_fd =
+        stasis_id_is_valid(id) ? stasis_store_open_dir(store->images_fd, id) : -1;
+    if (dir_fd < 0 && (!stasis_id_is_valid(id) || errno == ENOENT)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "no image \"%.64s\" in store %s; checkpoint-list shows what is there", id,
+                    store->path);
+        return NULL;
+    }
+    if (dir_fd < 0) {
+        stasis_set_errno(error, errno, "image %s: open its directory", id);
+        return NULL;
+    }
+    StasisManifest *manifest = load_from(dir_fd, id, error);
+    if (manifest == NULL)
+        stasis_store_explain(store, id, "manifest.json: ", error);
+    else if (ret_dir_fd != NULL)
+        *ret_dir_fd = stasis_steal_fd(&dir_fd);
+    return manifest;
+}
+
+gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisManifest *parent,
+                                      GError **error)
+{
+    const char *id = child->info->id, *parent_id = parent->info->id;
+    if (g_strcmp0(child->parent_digest, parent->info->digest) != 0)
+        return stasis_corrupt(error, "image %s: its parent %s has digest %.23s…, not %.23s…", id,
+                              parent_id, parent->info->digest, child->parent_digest);
+    if (child->depth != parent->depth + 1 || child->blocks->len != parent->blocks->len)
+        return stasis_corrupt(error, "image %s: depth or RAM blocks do not fit its parent %s", id,
+                              parent_id);
+    for (guint i = 0; i < child->blocks->len; i++) {
+        const StasisImageBlock *a = stasis_manifest_block(child, i);
+        const StasisImageBlock *b = stasis_manifest_block(parent, i);
+        if (strcmp(a->name, b->name) != 0 || a->size_bytes != b->size_bytes)
+            return stasis_corrupt(error, "image %s: RAM block \"%s\" is not its parent's", id,
+                                  a->name);
+    }
+    return TRUE;
+}

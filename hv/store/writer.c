@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing an image: everything goes into tmp/ID, which no reader looks at, until commit.c gives it
+ * its place. Several threads add extents: a thread takes its place in the data file with one
+ * atomic addition, hashes and writes with no lock held, and takes the mutex to note one record.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/internal.h"
+
+/* Start writing to the disk each time this much has come together, so that the sync at the end
+ * finds little to do. */
+#define WRITEBACK_BYTES ((guint64)8 << 20)
+
+static gboolean set_parent(StasisImageWriter *writer, const char *parent, GError **error)
+{
+    writer->parent = stasis_manifest_load(writer->store, parent, NULL, error);
+    if (writer->parent == NULL)
+        return FALSE;
+    if (writer->parent->depth >= STASIS_MAX_DEPTH) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "image %s has %u ancestors, the most there can be; take a full one", parent,
+                    STASIS_MAX_DEPTH);
+        return FALSE;
+    }
+    writer->manifest->depth = writer->parent->depth + 1;
+    writer->manifest->info->parent = g_strdup(parent);
+    writer->manifest->parent_digest = g_strdup(writer->parent->info->digest);
+    return TRUE;
+}
+
+static char *make_id(StasisStore *store, GError **error)
+{
+    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
+    if (ids == NULL)
+        return NULL;
+    guint n = g_strv_length(ids);
+    return stasis_id_new(n > 0 ? ids[n - 1] : NULL, error);
+}
+
+static gboolean open_aside(StasisImageWriter *writer, GError **error)
+{
+    const char *id = writer->manifest->info->id;
+    if (mkdirat(writer->tmp_fd, id, 0700) < 0)
+        return stasis_set_errno(error, errno, "store %s: make tmp/%s", writer->store->path, id);
+    writer->dir_fd = stasis_store_open_dir(writer->tmp_fd, id);
+    if (writer->dir_fd < 0)
+        return stasis_set_errno(error, errno, "store %s: open tmp/%s", writer->store->path, id);
+    if (!stasis_fault(STASIS_FAULT_WRITER_OPEN, error))
+        return FALSE;
+    writer->pages_fd = stasis_store_create_file(writer->dir_fd, "pages", error);
+    return writer->pages_fd >= 0;
+}
+
+StasisImageWriter *stasis_image_writer_new(StasisStore *store, const char *parent, GError **error)
+{
+    g_autoptr(StasisImageWriter) writer = g_new0(StasisImageWriter, 1);
+    writer->store = stasis_store_ref(store);
+    writer->lock_fd = writer->tmp_fd = writer->dir_fd = writer->pages_fd = -1;
+    writer->manifest = stasis_manifest_new();
+    writer->records = g_array_new(FALSE, TRUE, sizeof(StasisIndexRecord));
+    g_mutex_init(&writer->mutex);
+
+    writer->lock_fd = stasis_store_lock(store, &writer->tmp_fd, error);
+    if (writer->lock_fd < 0)
+        return NULL;
+    writer->manifest->info->id = make_id(store, error);
+    if (writer->manifest->info->id == NULL)
+        return NULL;
+    if (parent != NULL && !set_parent(writer, parent, error))
+        return NULL;
+    if (!open_aside(writer, error))
+        return NULL;
+    return g_steal_pointer(&writer);
+}
+
+const char *stasis_image_writer_get_id(StasisImageWriter *writer)
+{
+    return writer->manifest->info->id;
+}
+
+static gboolean usage(GError **error, const char *message)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "image writer: %s", message);
+    return FALSE;
+}
+
+int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, guint64 size_bytes,
+                                  GError **error)
+{
+    guint n = writer->manifest->blocks->len;
+    if (writer->records->len > 0) {
+        usage(error, "a RAM block after the first page");
+        return -1;
+    }
+    if (writer->parent != NULL) {
+        const StasisImageBlock *block =
+            n < writer->parent->blocks->len ? stasis_manifest_block(writer->parent, n) : NULL;
+        if (block == NULL || strcmp(block->name, name) != 0 || block->size_bytes != size_bytes) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "RAM block %u \"%s\" is not that of parent image %s; take a full image", n,
+                        name, writer->parent->info->id);
+            return -1;
+        }
+    }
+    g_autoptr(GError) local = NULL;
+    if (!stasis_manifest_add_block(writer->manifest, name, size_bytes, &local)) {
+        usage(error, local->message);
+        return -1;
+    }
+    return (int)n;
+}
+
+static gboolean check_extent(StasisImageWriter *writer, const StasisIndexRecord *r,
+                             const void *stored, GError **error)
+{
+    if (r->block >= writer->manifest->blocks->len)
+        return usage(error, "an extent of an unknown RAM block");
+    guint64 n_pages = stasis_manifest_block(writer->manifest, r->block)->n_pages;
+    if (r->n_pages == 0 || r->first_page >= n_pages || r->n_pages > n_pages - r->first_page)
+        return usage(error, "an extent outside its RAM block");
+    if (r->stored_as == STASIS_STORED_ZERO)
+        return r->stored_len == 0 || usage(error, "a zero extent with data");
+    if (stasis_codec_ops(r->stored_as) == NULL || stored == NULL ||
+        r->n_pages > STASIS_EXTENT_PAGES || r->stored_len == 0 ||
+        r->stored_len > r->n_pages * STASIS_PAGE_BYTES ||
+        (r->stored_as == STASIS_STORED_RAW && r->stored_len != r->n_pages * STASIS_PAGE_BYTES))
+        return usage(error, "an extent of a bad size or codec");
+    return TRUE;
+}
+
+/* Hash and write @stored, whose place is r->offset. */
+static gboolean write_extent(StasisImageWriter *writer, StasisIndexRecord *r, const void *stored,
+                             GError **error)
+{
+    StasisDigest digest;
+    if (!stasis_digest_of(&digest, stored, r->stored_len, NULL, 0, error))
+        return FALSE;
+    memcpy(r->checksum, digest.bytes, STASIS_CHECKSUM_BYTES);
+    int e = stasis_pwrite_all(writer->pages_fd, stored, r->stored_len, (off_t)r->offset);
+    if (e < 0)
+        return stasis_set_errno(error, -e,
+                                "image %s: pages: write %u bytes at offset %" G_GUINT64_FORMAT,
+                                writer->manifest->info->id, r->stored_len, r->offset);
+    guint64 chunk = r->offset / WRITEBACK_BYTES;
+    if ((r->offset + r->stored_len) / WRITEBACK_BYTES != chunk)
+        sync_file_range(writer->pages_fd, (off_t)(chunk * WRITEBACK_BYTES), WRITEBACK_BYTES,
+                        SYNC_FILE_RANGE_WRITE);
+    return TRUE;
+}
+
+gboolean stasis_image_writer_add_extent(StasisImageWriter *writer, guint block, guint64 first_page,
+                                        guint64 n_pages, StasisStoredAs stored_as,
+                                        const void *stored, size_t stored_len, GError **error)
+{
+    StasisIndexRecord record = { .first_page = first_page,
+                                 .n_pages = n_pages,
+                                 .block = block,
+                                 .stored_len = (guint32)MIN(stored_len, G_MAXUINT32),
+                                 .stored_as = (guint8)stored_as };
+    if (!check_extent(writer, &record, stored, error))
+        return FALSE;
+    if (stored_as != STASIS_STORED_ZERO) {
+        record.extent_pages = (guint16)n_pages;
+        record.offset = __atomic_fetch_add(&writer->end, record.stored_len, __ATOMIC_RELAXED);
+        if (!write_extent(writer, &record, stored, error)) {
+            g_atomic_int_set(&writer->failed, 1);
+            return FALSE;
+        }
+    }
+    g_mutex_lock(&writer->mutex);
+    g_array_append_val(writer->records, record);
+    g_mutex_unlock(&writer->mutex);
+    return TRUE;
+}
+
+gboolean stasis_image_writer_add_part(StasisImageWriter *writer, const char *name, GBytes *data,
+                                      GError **error)
+{
+    size_t len;
+    const void *bytes = g_bytes_get_data(data, &len);
+    if (!stasis_part_name_is_valid(name) || len > STASIS_MAX_PART_BYTES ||
+        writer->manifest->parts->len >= STASIS_MAX_PARTS ||
+        stasis_manifest_find_part(writer->manifest, name) != NULL)
+        return usage(error, "a part of a bad name, twice, too large, or too many parts");
+    StasisDigest digest;
+    if (!stasis_digest_of(&digest, bytes, len, NULL, 0, error))
+        return FALSE;
+    stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, name, error);
+    if (fd < 0)
+        return FALSE;
+    int e = stasis_pwrite_all(fd, bytes, len, 0);
+    if (e < 0)
+        return stasis_set_errno(error, -e, "image %s: %s: write %zu bytes",
+                                writer->manifest->info->id, name, len);
+    StasisFileRef *part = g_new0(StasisFileRef, 1);
+    part->name = g_strdup(name);
+    part->size = len;
+    stasis_digest_to_hex(&digest, part->sha256);
+    g_ptr_array_add(writer->manifest->parts, part);
+    return TRUE;
+}
+
+void stasis_image_writer_set_info(StasisImageWriter *writer, const StasisImageInfo *info)
+{
+    StasisImageInfo *own = writer->manifest->info;
+    StasisImageInfo *copy = stasis_image_info_copy(info);
+    g_free(copy->id);
+    g_free(copy->parent);
+    g_free(copy->digest);
+    copy->id = g_steal_pointer(&own->id);
+    copy->parent = g_steal_pointer(&own->parent);
+    copy->digest = NULL;
+    copy->ram_bytes = own->ram_bytes;
+    stasis_image_info_free(own);
+    writer->manifest->info = copy;
+}
+
+void stasis_image_writer_free(StasisImageWriter *writer)
+{
+    if (writer == NULL)
+        return;
+    if (writer->dir_fd >= 0 && !writer->committed)
+        stasis_store_remove_dir(writer->tmp_fd, writer->manifest->info->id);
+    stasis_close_fdp(&writer->pages_fd);
+    stasis_close_fdp(&writer->dir_fd);
+    stasis_close_fdp(&writer->tmp_fd);
+    stasis_store_unlock(&writer->lock_fd);
+    stasis_manifest_free(writer->manifest);
+    stasis_manifest_free(writer->parent);
+    g_array_unref(writer->records);
+    g_mutex_clear(&writer->mutex);
+    stasis_store_unref(writer->store);
+    g_free(writer);
+}
