@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * QEMU's migration stream, as far as device state goes: reading it into sections and writing it
+ * back. Source of the format: QEMU's docs/devel/migration.rst (7.2) and the layout that
+ * `scripts/analyze-migration.py` documents. Everything on the wire is big-endian.
+ *
+ * Input is untrusted: every length is checked against what is left, counts are bounded.
+ */
+#pragma once
+
+#include <gio/gio.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+    char *name; /* idstr: "cpu", "0000:00:02.0/virtio-net" … */
+    guint32 section_id;
+    guint32 instance;
+    guint32 version;
+    guint8 type;          /* QEMU_VM_SECTION_FULL (4), _START (1), _PART (2), _END (3) */
+    gsize offset;         /* of the section's type byte in the stream */
+    gsize payload_offset; /* of the first byte behind the header */
+    gsize payload_size;   /* up to the footer */
+} StasisVmstateSection;
+
+typedef struct _StasisVmstate StasisVmstate;
+
+/* Index @stream (at most 64 MiB). Boundaries are not on the wire: of the ways to cut it up that
+ * consume it whole, always the same one is chosen (vmstate-scan.c). A truncated or unknown stream
+ * is STASIS_ERROR_CORRUPT with the offset. Takes a reference on @stream. */
+StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error);
+void stasis_vmstate_free(StasisVmstate *vmstate);
+
+/* The machine type of the configuration section, or NULL when the stream has none (as QEMU's
+ * xen-save-devices-state leaves it). */
+const char *stasis_vmstate_get_machine(StasisVmstate *vmstate);
+/* What was parsed; stays the vmstate's. */
+GBytes *stasis_vmstate_get_stream(StasisVmstate *vmstate);
+guint stasis_vmstate_get_n_sections(StasisVmstate *vmstate);
+const StasisVmstateSection *stasis_vmstate_get_section(StasisVmstate *vmstate, guint i);
+/* The section of device @name and @instance, or NULL. */
+const StasisVmstateSection *stasis_vmstate_find(StasisVmstate *vmstate, const char *name,
+                                                guint32 instance);
+/* The payload, sharing @stream's memory. */
+GBytes *stasis_vmstate_get_payload(StasisVmstate *vmstate, const StasisVmstateSection *section);
+
+/* The stream with a configuration section that names @machine right behind the header, as a
+ * loading QEMU expects it; @stream itself when it has one for that machine already (another
+ * machine is STASIS_ERROR_CORRUPT). */
+GBytes *stasis_vmstate_with_machine(GBytes *stream, const char *machine, GError **error);
+
+/* The stream with the payload of one section replaced; everything else byte for byte. */
+GBytes *stasis_vmstate_replace(StasisVmstate *vmstate, const StasisVmstateSection *section,
+                               GBytes *payload, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmstate, stasis_vmstate_free)
+
+G_END_DECLS
