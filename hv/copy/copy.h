@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The three ways to copy a VM's RAM as of one instant: one ops table each, in one visible array
+ * (copy.c). The engine calls, in this order:
+ *
+ *      before()   the VM runs: arm the tracker, pre-copy, get memory for what comes
+ *        — the engine stops the VM —
+ *      during()   the VM is stopped; in a thread of its own, beside the saving of the devices.
+ *                 Allocates nothing. After it, what the image needs is either captured in our
+ *                 memory or protected in the guest
+ *        — the engine lets the VM go on —
+ *      after()    the VM runs: everything into the image
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/checkpoint.h>
+
+#include "copy/capture.h"
+#include "copy/pipeline.h"
+#include "copy/protected.h"
+#include "track/tracker.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    /* Set by the engine. */
+    const StasisRam *ram;
+    StasisTracker *tracker; /* NULL: none; whole RAM, mode stop only */
+    StasisPipeline *pipeline;
+    gboolean incremental; /* the tracker has been on since the parent's instant */
+    guint64 max_pause_us; /* 0: no limit */
+    guint64 max_buffer_bytes;
+    StasisProgressFunc progress;
+    gpointer progress_data;
+    GCancellable *cancellable;
+    guint64 stop_deadline_us; /* set at the stop when there is a limit: during() must end by then */
+
+    /* The modes' own. */
+    StasisDirty *pending;   /* pages the image still needs */
+    StasisDirty *harvested; /* every page taken from the tracker, to give back on failure */
+    StasisCapture *capture;
+    StasisProtected *protect;
+
+    /* Results. */
+    guint rounds;
+    guint64 residual_pages;
+    guint64 harvest_us; /* duration of the latest harvest: an estimate for the one in the stop */
+} StasisCopy;
+
+typedef struct {
+    const char *name;
+    gboolean needs_tracker;
+    gboolean needs_sync; /* that tracker must be a synchronous one */
+    gboolean (*before)(StasisCopy *copy, GError **error);
+    int (*during)(StasisCopy *copy); /* 0; −ETIME: out of budget; −ENOBUFS: more than there is
+                                        memory for; another −errno */
+    /* After a during() that ended in −ENOBUFS, the VM running: prepare for another stop. NULL where
+     * that can't happen. */
+    gboolean (*again)(StasisCopy *copy, GError **error);
+    gboolean (*after)(StasisCopy *copy, GError **error);
+} StasisModeOps;
+
+const StasisModeOps *stasis_mode_ops(StasisMode mode);
+
+/* Before the first and after the last of a mode's calls. @failed: give the tracker back what was
+ * taken from it, so that the next incremental image misses nothing; FALSE if that went wrong. */
+void stasis_copy_begin(StasisCopy *copy);
+gboolean stasis_copy_end(StasisCopy *copy, gboolean failed);
+/* Free what the modes made; after the pipeline is freed and the tracker closed. */
+void stasis_copy_clear(StasisCopy *copy);
+
+/* ---- shared by the modes ---- */
+
+/* Push every run of copy->pending through the pipeline, reading from the guest, and wait. */
+gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error);
+/* Save copy->pending, protected in the running guest, and wait. */
+gboolean stasis_copy_protected(StasisCopy *copy, GError **error);
+/* FALSE and STASIS_ERROR_CANCELLED, or the pipeline's failure. */
+gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error);
+void stasis_copy_report(StasisCopy *copy, const char *phase, guint64 done, guint64 total);
+
+extern const StasisModeOps stasis_mode_live, stasis_mode_cow, stasis_mode_stop;
+
+G_END_DECLS

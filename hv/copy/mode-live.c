@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Mode "live": pre-copy. Each round takes what was written since the last one and copies it while
+ * the VM runs; pages that were written in two rounds on end are hot and are left for later rounds,
+ * since copying them now is in vain. When the rounds bring nothing more, or what remains is small,
+ * the VM is stopped for the residual:
+ *
+ *   asynchronous tracker   harvest and capture it into memory in the stop
+ *   synchronous tracker    protect it again, let the VM go on, copy-on-write
+ */
+#include "copy/copy.h"
+
+#include <errno.h>
+#include <stasis/error.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+
+#define MAX_ROUNDS 12
+/* A residual this small is copied in well under a millisecond. */
+#define SMALL_PAGES 512u
+/* What a stop costs apart from RAM, and how fast RAM is captured: for the forecast only. */
+#define STOP_OVERHEAD_US 4000u
+#define CAPTURE_PAGES_PER_US 1u
+/* About as long as it takes from the last harvest to the stop. */
+#define LOOK_AHEAD_US 5000u
+
+static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
+{
+    guint64 t0 = stasis_now_us();
+    stasis_dirty_clear(into);
+    if (!copy->tracker->ops->harvest(copy->tracker, into, TRUE, error))
+        return FALSE;
+    copy->harvest_us = stasis_now_us() - t0;
+    stasis_dirty_or(copy->harvested, into);
+    return TRUE;
+}
+
+/* dst = a & b */
+static void intersect(StasisDirty *dst, const StasisDirty *a, const StasisDirty *b)
+{
+    for (guint i = 0; i < dst->n_blocks; i++)
+        for (guint64 w = 0; w < (dst->blocks[i]->n_pages + 63) / 64; w++)
+            dst->blocks[i]->words[w] = a->blocks[i]->words[w] & b->blocks[i]->words[w];
+}
+
+/* a &= ~b */
+static void subtract(StasisDirty *a, const StasisDirty *b)
+{
+    for (guint i = 0; i < a->n_blocks; i++)
+        for (guint64 w = 0; w < (a->blocks[i]->n_pages + 63) / 64; w++)
+            a->blocks[i]->words[w] &= ~b->blocks[i]->words[w];
+}
+
+static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
+{
+    if (copy->tracker->ops->synchronous)
+        return STOP_OVERHEAD_US + residual_pages / (4 * CAPTURE_PAGES_PER_US);
+    return STOP_OVERHEAD_US + copy->harvest_us + residual_pages / CAPTURE_PAGES_PER_US;
+}
+
+/* Rounds until what is left is small or no longer shrinks; that is in copy->pending then. */
+static gboolean pre_copy(StasisCopy *copy, GError **error)
+{
+    g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
+    g_autoptr(StasisDirty) last = stasis_dirty_new(copy->ram);
+    g_autoptr(StasisDirty) hot = stasis_dirty_new(copy->ram);
+    guint64 n_last = G_MAXUINT64;
+    for (guint round = 1;; round++) {
+        copy->rounds++;
+        g_autofree char *phase = g_strdup_printf("round %u", round);
+        if (!stasis_copy_pending(copy, phase, error) ||
+            !stasis_fault(STASIS_FAULT_ROUND_END, error) || !harvest(copy, fresh, error))
+            return FALSE;
+        stasis_dirty_clear(copy->pending);
+        stasis_dirty_or(copy->pending, hot);
+        stasis_dirty_or(copy->pending, fresh);
+        guint64 n_pending = stasis_dirty_count(copy->pending);
+        if (n_pending <= SMALL_PAGES || round >= MAX_ROUNDS || n_pending > n_last - n_last / 5)
+            return TRUE;
+        n_last = n_pending;
+        intersect(hot, fresh, last);
+        subtract(copy->pending, hot);
+        stasis_dirty_clear(last);
+        stasis_dirty_or(last, fresh);
+    }
+}
+
+/* What a stop a few milliseconds from now would find: a guest that rewrites its working set all the
+ * time shows it only after a while, however short the last round was. */
+static gboolean look_ahead(StasisCopy *copy, guint64 *ret_residual, GError **error)
+{
+    g_usleep(LOOK_AHEAD_US);
+    g_autoptr(StasisDirty) now = stasis_dirty_new(copy->ram);
+    if (!copy->tracker->ops->harvest(copy->tracker, now, FALSE, error))
+        return FALSE;
+    stasis_dirty_or(now, copy->pending);
+    *ret_residual = stasis_dirty_count(now);
+    return TRUE;
+}
+
+/* Pre-copy, see whether the stop can be short enough, and get memory for it. */
+static gboolean settle(StasisCopy *copy, GError **error)
+{
+    guint64 residual;
+    if (!pre_copy(copy, error) || !look_ahead(copy, &residual, error))
+        return FALSE;
+    if (copy->max_pause_us != 0 && forecast_us(copy, residual) > copy->max_pause_us) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                    "the guest rewrites %" G_GUINT64_FORMAT
+                    " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
+                    "allowed; the VM was not stopped",
+                    residual * STASIS_PAGE_BYTES >> 20, (double)forecast_us(copy, residual) / 1e3,
+                    (double)copy->max_pause_us / 1e3);
+        return FALSE;
+    }
+    if (copy->tracker->ops->synchronous) {
+        copy->protect =
+            stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
+        return TRUE;
+    }
+    guint64 room = residual + residual / 2 + 4 * SMALL_PAGES;
+    copy->capture =
+        stasis_capture_new(copy->ram, MIN(room, copy->max_buffer_bytes / STASIS_PAGE_BYTES), error);
+    return copy->capture != NULL;
+}
+
+static gboolean live_before(StasisCopy *copy, GError **error)
+{
+    if (copy->incremental) {
+        if (!harvest(copy, copy->pending, error))
+            return FALSE;
+    } else {
+        if (!copy->tracker->ops->arm(copy->tracker, error))
+            return FALSE;
+        stasis_dirty_set_all(copy->pending);
+    }
+    return settle(copy, error);
+}
+
+/* The residual was more than there was memory for. Nothing is lost: what was dirty at the stop is
+ * still dirty for the tracker, and what was pending besides is put back. */
+static gboolean live_again(StasisCopy *copy, GError **error)
+{
+    stasis_capture_give_back(copy->capture, copy->pending);
+    g_clear_pointer(&copy->capture, stasis_capture_free);
+    return settle(copy, error);
+}
+
+static int live_during(StasisCopy *copy)
+{
+    const StasisTrackerOps *tracker = copy->tracker->ops;
+    if (tracker->synchronous) {
+        /* Pages that are pending but not written since are still protected. */
+        stasis_dirty_clear(copy->harvested);
+        int r = tracker->harvest_stopped(copy->tracker, copy->harvested);
+        if (r < 0)
+            return r;
+        stasis_dirty_or(copy->pending, copy->harvested);
+        copy->residual_pages = stasis_dirty_count(copy->pending);
+        stasis_protected_begin(copy->protect, copy->pending);
+        return tracker->protect(copy->tracker, copy->harvested);
+    }
+    int r = tracker->harvest_stopped(copy->tracker, copy->pending);
+    if (r < 0)
+        return r;
+    copy->residual_pages = stasis_dirty_count(copy->pending);
+    return stasis_capture_pages(copy->capture, copy->pending, copy->stop_deadline_us);
+}
+
+static gboolean live_after(StasisCopy *copy, GError **error)
+{
+    if (copy->protect != NULL)
+        return stasis_copy_protected(copy, error);
+    return stasis_capture_push(copy->capture, copy->pipeline, error);
+}
+
+const StasisModeOps stasis_mode_live = {
+    .name = "live",
+    .needs_tracker = TRUE,
+    .before = live_before,
+    .during = live_during,
+    .again = live_again,
+    .after = live_after,
+};
