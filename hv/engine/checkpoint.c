@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A checkpoint, from the call to the durable image: composes session, tracker, mode, pipeline,
+ * instant and store. Everything that is made is undone by job_clear(), in the order that never
+ * leaves a page protected or a VM stopped: pipeline, tracker, captured memory, lifeline, writer.
+ *
+ * What is recorded about tracking follows one rule: track_image is set only while the tracker's
+ * dirty pages are all that was written since that image's instant. It is cleared, durably enough
+ * to survive our being killed, before the first page is taken from the tracker.
+ */
+#include <stasis/checkpoint.h>
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "copy/copy.h"
+#include "device/vmstate.h"
+#include "engine/instant.h"
+#include "engine/pager.h"
+#include "engine/session.h"
+#include "store/image.h"
+#include "vmm/lifeline.h"
+#include "vmm/machine.h"
+
+#define DEFAULT_BUFFER_SHARE 4
+#define REPORT_INTERVAL_US 50000
+#define MAX_TRIES 3
+
+typedef struct {
+    const StasisCheckpointOptions *options;
+    const StasisModeOps *mode;
+    guint64 begun_us, reported_us;
+    StasisSession *session;
+    StasisStore *store;
+    StasisRam *ram;
+    StasisMachine *machine;
+    char *parent;        /* image ID, or NULL */
+    char *tracked_since; /* as recorded before we began */
+    StasisTracker *tracker;
+    StasisImageWriter *writer;
+    StasisPipeline *pipeline;
+    StasisLifeline *lifeline;
+    StasisInstant *instant;
+    StasisCopy copy;
+    gboolean done;
+} Job;
+
+static gboolean set_tracked_since(Job *job, const char *image, GError **error);
+
+/* After a failure: what was taken from the tracker is given back, so it counts from the parent's
+ * instant still. Otherwise the next image is a full one. */
+static void undo_tracking(Job *job)
+{
+    gboolean given_back = job->pipeline == NULL || stasis_copy_end(&job->copy, TRUE);
+    if (given_back && job->parent != NULL && job->tracker != NULL)
+        set_tracked_since(job, job->tracked_since, NULL);
+}
+
+static void job_clear(Job *job)
+{
+    if (!job->done)
+        undo_tracking(job);
+    else
+        stasis_copy_end(&job->copy, FALSE);
+    g_clear_pointer(&job->pipeline, stasis_pipeline_free);
+    if (job->tracker != NULL) {
+        gboolean keep = !job->tracker->ops->synchronous;
+        job->tracker->ops->close(job->tracker, keep);
+    }
+    stasis_copy_clear(&job->copy);
+    g_clear_pointer(&job->instant, stasis_instant_free);
+    g_clear_pointer(&job->lifeline, stasis_lifeline_free);
+    g_clear_pointer(&job->writer, stasis_image_writer_free);
+    g_clear_pointer(&job->ram, stasis_ram_free);
+    g_clear_pointer(&job->machine, stasis_machine_free);
+    g_clear_pointer(&job->parent, g_free);
+    g_clear_pointer(&job->tracked_since, g_free);
+    g_clear_pointer(&job->session, stasis_session_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
+
+/* ---- preparing ---- */
+
+static guint64 default_buffer_bytes(void)
+{
+    g_autofree char *text = NULL;
+    const char *line = NULL;
+    if (g_file_get_contents("/proc/meminfo", &text, NULL, NULL))
+        line = strstr(text, "MemAvailable:");
+    guint64 kib = line != NULL ? g_ascii_strtoull(line + strlen("MemAvailable:"), NULL, 10) : 0;
+    return MAX(kib * 1024 / DEFAULT_BUFFER_SHARE, (guint64)64 << 20);
+}
+
+/* The caller's function, not more often than it wants to be bothered. */
+static void report(const StasisProgress *progress, gpointer data)
+{
+    Job *job = data;
+    guint64 now = stasis_now_us();
+    if (now - job->reported_us < REPORT_INTERVAL_US)
+        return;
+    job->reported_us = now;
+    job->options->progress(progress, job->options->progress_data);
+}
+
+/* The image that this one can be incremental to: the one whose instant tracking counts from, if it
+ * is in this store. */
+static char *find_parent(const Job *job)
+{
+    const StasisRecord *record = job->session->record;
+    if (job->options->full || record->track_image == NULL || record->track_store == NULL ||
+        job->mode->needs_sync ||
+        strcmp(record->track_store, stasis_store_get_path(job->store)) != 0)
+        return NULL;
+    if (job->options->tracker != NULL && strcmp(job->options->tracker, "uffd-sync") == 0)
+        return NULL;
+    return stasis_tracker_is_kept(job->ram) ? g_strdup(record->track_image) : NULL;
+}
+
+static gboolean open_tracker(Job *job, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    const StasisTrackerOps *ops =
+        stasis_tracker_choose(job->options->tracker, job->mode->needs_sync, &local);
+    if (ops != NULL && job->mode->needs_sync && !ops->synchronous) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "mode %s needs a synchronous tracker, and %s is none", job->mode->name,
+                    ops->name);
+        return FALSE;
+    }
+    /* Mode stop tracks only for the next image's sake. */
+    if (!job->mode->needs_tracker && (ops == NULL || ops->synchronous))
+        return TRUE;
+    if (ops == NULL) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    job->tracker = ops->open(job->ram, job->session->qmp, error);
+    return job->tracker != NULL;
+}
+
+static gboolean add_blocks(Job *job, GError **error)
+{
+    for (guint i = 0; i < job->ram->blocks->len; i++) {
+        const StasisRamBlock *block = g_ptr_array_index(job->ram->blocks, i);
+        if (stasis_image_writer_add_block(job->writer, block->name, block->size_bytes, error) < 0)
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* An incremental image where that works out, else a full one: after a hotplug, say, or when the
+ * parent is gone. */
+static gboolean open_writer(Job *job, GError **error)
+{
+    if (job->parent != NULL) {
+        g_autoptr(GError) local = NULL;
+        job->writer = stasis_image_writer_new(job->store, job->parent, &local);
+        if (job->writer != NULL && add_blocks(job, &local))
+            return TRUE;
+        if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_LOCKED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        g_clear_pointer(&job->writer, stasis_image_writer_free);
+        g_clear_pointer(&job->parent, g_free);
+    }
+    job->writer = stasis_image_writer_new(job->store, NULL, error);
+    return job->writer != NULL && add_blocks(job, error);
+}
+
+static gboolean set_tracked_since(Job *job, const char *image, GError **error)
+{
+    StasisRecord *record = job->session->record;
+    if (g_strcmp0(record->track_image, image) == 0)
+        return TRUE;
+    g_free(record->track_image);
+    record->track_image = g_strdup(image);
+    g_free(record->track_store);
+    record->track_store = image != NULL ? g_strdup(stasis_store_get_path(job->store)) : NULL;
+    return stasis_record_save(record, error);
+}
+
+static gboolean prepare(Job *job, const char *vm_name, GCancellable *cancellable, GError **error)
+{
+    job->session = stasis_session_open(vm_name, STASIS_LOCK_WAIT_MS, error);
+    if (job->session == NULL || !stasis_fault(STASIS_FAULT_VM_LOCKED, error))
+        return FALSE;
+    StasisRecord *record = job->session->record;
+    if (!stasis_vm_check_supported(job->session->qmp, record->pid, error) ||
+        !stasis_pager_wait(record, job->options->progress, job->options->progress_data, cancellable,
+                           error))
+        return FALSE;
+    job->ram = stasis_ram_discover(job->session->qmp, record->pid, error);
+    if (job->ram == NULL)
+        return FALSE;
+    job->machine =
+        stasis_machine_from_running(record->name, job->session->qmp, record->pid, job->ram, error);
+    if (job->machine == NULL)
+        return FALSE;
+    job->parent = find_parent(job);
+    job->tracked_since = g_strdup(record->track_image);
+    if (!open_writer(job, error) || !set_tracked_since(job, NULL, error))
+        return FALSE;
+    job->lifeline = stasis_lifeline_new(job->session->qmp, error);
+    return job->lifeline != NULL && stasis_fault(STASIS_FAULT_LIFELINE_UP, error) &&
+           open_tracker(job, error);
+}
+
+/* ---- copying ---- */
+
+/* A guest may write more in the last moment than there is memory for; then once more, with more. */
+static gboolean take_instant(Job *job, GError **error)
+{
+    for (int tries = 1;; tries++) {
+        g_autoptr(GError) local = NULL;
+        if (stasis_instant_take(job->instant, &job->copy, job->mode, &local))
+            return TRUE;
+        if (!stasis_instant_lacked_memory(job->instant) || job->mode->again == NULL ||
+            tries == MAX_TRIES) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (!job->mode->again(&job->copy, error) || !stasis_copy_may_go_on(&job->copy, error))
+            return FALSE;
+    }
+}
+
+static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
+{
+    const StasisCheckpointOptions *options = job->options;
+    job->pipeline = stasis_pipeline_new(job->ram, job->writer, options->codec, options->n_threads);
+    job->copy = (StasisCopy){
+        .ram = job->ram,
+        .tracker = job->tracker,
+        .pipeline = job->pipeline,
+        .incremental = job->parent != NULL,
+        .max_pause_us = options->max_pause_us,
+        .max_buffer_bytes =
+            options->max_buffer_bytes != 0 ? options->max_buffer_bytes : default_buffer_bytes(),
+        .progress = options->progress != NULL ? report : NULL,
+        .progress_data = job,
+        .cancellable = cancellable,
+    };
+    stasis_copy_begin(&job->copy);
+    if (!job->mode->before(&job->copy, error))
+        return FALSE;
+    job->instant = stasis_instant_new(job->session->qmp, job->lifeline, error);
+    if (job->instant == NULL || !stasis_copy_may_go_on(&job->copy, error) ||
+        !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
+        return FALSE;
+    return take_instant(job, error) && job->mode->after(&job->copy, error) &&
+           stasis_copy_may_go_on(&job->copy, error);
+}
+
+/* ---- committing ---- */
+
+static void fill_cost(Job *job, StasisCost *cost)
+{
+    StasisFaultStats faults = { 0 };
+    if (job->tracker != NULL && job->tracker->ops->get_fault_stats != NULL)
+        job->tracker->ops->get_fault_stats(job->tracker, &faults);
+    guint64 pause_us = stasis_instant_get_pause_us(job->instant);
+    *cost = (StasisCost){
+        .pause_us = pause_us,
+        .device_us = stasis_instant_get_device_us(job->instant),
+        .residual_pages = job->copy.residual_pages,
+        .faults = faults.n,
+        .worst_stall_us = MAX(pause_us, faults.worst_us),
+        .total_us = stasis_now_us() - job->begun_us,
+        .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
+        .rounds = job->copy.rounds,
+    };
+}
+
+static StasisImageInfo *commit(Job *job, GError **error)
+{
+    g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
+    g_autoptr(GBytes) machine = stasis_machine_to_json(job->machine);
+    if (vmstate == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
+        !stasis_image_writer_add_part(job->writer, "machine.json", machine, error))
+        return NULL;
+    StasisImageInfo info = {
+        .vm = job->session->record->name,
+        .note = (char *)job->options->note,
+        .mode = (char *)job->mode->name,
+        .machine = job->machine->machine,
+        .accel = job->machine->accel,
+        .qemu_version = job->machine->qemu_version,
+        .created_us = stasis_instant_get_time_us(job->instant),
+        .ram_bytes = job->ram->total_bytes,
+        .n_vcpus = job->machine->n_vcpus,
+        .paused = stasis_instant_was_paused(job->instant),
+    };
+    fill_cost(job, &info.cost);
+    stasis_image_writer_set_info(job->writer, &info);
+    return stasis_image_writer_commit(job->writer, error);
+}
+
+StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
+                                          const StasisCheckpointOptions *options,
+                                          GCancellable *cancellable, GError **error)
+{
+    g_auto(Job) job = { .options = options,
+                        .store = store,
+                        .mode = stasis_mode_ops(options->mode),
+                        .begun_us = stasis_now_us() };
+    if (!prepare(&job, stasis_vm_get_name(vm), cancellable, error) ||
+        !copy_ram(&job, cancellable, error))
+        return NULL;
+    g_autoptr(StasisImageInfo) info = commit(&job, error);
+    if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
+        return NULL;
+    job.done = TRUE;
+    /* The image is there, whatever becomes of this: without it the next one is a full one. */
+    if (job.tracker != NULL && !job.tracker->ops->synchronous)
+        set_tracked_since(&job, info->id, NULL);
+    return g_steal_pointer(&info);
+}
+
+/* ---- names ---- */
+
+int stasis_mode_from_string(const char *name)
+{
+    for (int i = STASIS_MODE_LIVE; i <= STASIS_MODE_STOP; i++)
+        if (strcmp(stasis_mode_ops((StasisMode)i)->name, name) == 0)
+            return i;
+    return -1;
+}
+
+int stasis_codec_from_string(const char *name)
+{
+    static const char *const names[] = { "lz4", "zstd", "none" };
+    for (int i = 0; i < (int)G_N_ELEMENTS(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}

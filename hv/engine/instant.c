@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ *      us:    stop ──answer──> xen-save-devices-state ──answer──┐        ┌─> cont ──answer──>
+ *      RAM:              └───> during() of the mode ────────────┴─ both ─┘
+ *
+ * QEMU's xen-save-devices-state writes the state of CPUs and devices without RAM. With live=false
+ * on a stopped VM it leaves the VM stopped and the disks' locks alone.
+ */
+#include "engine/instant.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "base/json.h"
+
+#define STOP_LINE "{\"execute\":\"stop\"}\n"
+#define CONT_LINE "{\"execute\":\"cont\"}\n"
+/* Hang limits, not expectations. */
+#define STOP_TIMEOUT_MS 30000
+#define SAVE_TIMEOUT_MS 30000
+#define CONT_TIMEOUT_MS 30000
+#define CONT_TRIES 3
+/* Kept back of a pause budget for letting the VM go on. */
+#define CONT_RESERVE_US 1000
+#define MAX_STATE_BYTES (64u << 20)
+
+struct _StasisInstant {
+    StasisQmp *qmp;
+    StasisLifeline *lifeline;
+    int state_fd; /* memfd; QEMU has it in an fdset */
+    gint64 fdset;
+    char *save_line;
+    gboolean was_paused, stopped;
+    guint64 stop_sent_us, device_us, pause_us;
+    gint64 time_us;
+
+    StasisCopy *copy;
+    const StasisModeOps *mode;
+    GThread *thread; /* made before the stop */
+    sem_t go;        /* posted when the RAM thread may begin, or shall end */
+    gboolean abandoned;
+    int ram_result;
+};
+
+/* QEMU wants a descriptor that is open for writing only; it shares our file position. */
+static gboolean lend_memfd(StasisInstant *instant, GError **error)
+{
+    instant->state_fd = memfd_create("stasis-vmstate", MFD_CLOEXEC);
+    if (instant->state_fd < 0)
+        return stasis_set_errno(error, errno, "memory for the device state");
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", instant->state_fd);
+    stasis_autofd int write_fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (write_fd < 0)
+        return stasis_set_errno(error, errno, "open the memory for the device state");
+    g_autoptr(JsonNode) answer =
+        stasis_qmp_execute(instant->qmp, "add-fd", NULL, write_fd, 0, error);
+    guint64 set;
+    if (answer == NULL || !JSON_NODE_HOLDS_OBJECT(answer) ||
+        !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
+        return FALSE;
+    instant->fdset = (gint64)set;
+    instant->save_line =
+        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
+                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
+                        instant->fdset);
+    return TRUE;
+}
+
+StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
+{
+    g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
+    *instant = (StasisInstant){ .qmp = qmp, .lifeline = lifeline, .state_fd = -1, .fdset = -1 };
+    g_autofree char *state = stasis_qmp_run_state(qmp, error);
+    if (state == NULL)
+        return NULL;
+    sem_init(&instant->go, 0, 0);
+    instant->was_paused = strcmp(state, "running") != 0;
+    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+}
+
+void stasis_instant_free(StasisInstant *instant)
+{
+    if (instant == NULL)
+        return;
+    if (instant->fdset >= 0) {
+        g_autoptr(JsonObject) args = json_object_new();
+        json_object_set_int_member(args, "fdset-id", instant->fdset);
+        g_autoptr(JsonNode) answer =
+            stasis_qmp_execute(instant->qmp, "remove-fd", args, -1, 0, NULL);
+    }
+    stasis_clear_fd(&instant->state_fd);
+    g_free(instant->save_line);
+    g_free(instant);
+}
+
+static gboolean stop(StasisInstant *instant, GError **error)
+{
+    instant->stop_sent_us = stasis_now_us();
+    instant->time_us = g_get_real_time();
+    if (instant->was_paused)
+        return TRUE;
+    stasis_lifeline_arm(instant->lifeline);
+    instant->stopped = TRUE;
+    if (!stasis_qmp_execute_line(instant->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
+        return FALSE;
+    return stasis_fault(STASIS_FAULT_STOPPED, error);
+}
+
+/* On every way out of the stop. More than one try: nothing is worse than a VM left stopped. */
+static gboolean resume(StasisInstant *instant, GError **error)
+{
+    if (!instant->stopped)
+        return TRUE;
+    g_autoptr(GError) local = NULL;
+    for (int i = 0; i < CONT_TRIES; i++) {
+        g_clear_error(&local);
+        if (stasis_qmp_execute_line(instant->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local)) {
+            instant->stopped = FALSE;
+            stasis_lifeline_disarm(instant->lifeline);
+            return TRUE;
+        }
+    }
+    /* The lifeline stays armed: it tries once more when we end. */
+    g_propagate_prefixed_error(error, g_steal_pointer(&local), "the VM could not be resumed: ");
+    return FALSE;
+}
+
+static gpointer ram_thread(gpointer data)
+{
+    StasisInstant *instant = data;
+    while (sem_wait(&instant->go) < 0)
+        ;
+    if (!instant->abandoned)
+        instant->ram_result = instant->mode->during(instant->copy);
+    return NULL;
+}
+
+static gboolean save_devices(StasisInstant *instant, GError **error)
+{
+    guint64 t0 = stasis_now_us();
+    /* QEMU writes from our position on; an earlier take may have moved it. */
+    if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->state_fd, 0, SEEK_SET) < 0)
+        return stasis_set_errno(error, errno, "rewind the device state");
+    gboolean ok = stasis_qmp_execute_line(instant->qmp, instant->save_line, SAVE_TIMEOUT_MS, error);
+    instant->device_us = stasis_now_us() - t0;
+    return ok;
+}
+
+static gboolean budget_error(const StasisCopy *copy, const char *why, GError **error)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                "the pause would have been longer than the %.1f ms allowed (%s); the VM runs on",
+                (double)copy->max_pause_us / 1e3, why);
+    return FALSE;
+}
+
+static gboolean check_ram(const StasisInstant *instant, GError **error)
+{
+    if (instant->ram_result == 0)
+        return TRUE;
+    if (instant->ram_result == -ETIME)
+        return budget_error(instant->copy, "memory to copy", error);
+    if (instant->ram_result == -ENOBUFS) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "the guest wrote far more in the last moment than in the round before: "
+                    "%" G_GUINT64_FORMAT " MiB; try again",
+                    instant->copy->residual_pages * STASIS_PAGE_BYTES >> 20);
+        return FALSE;
+    }
+    return stasis_set_errno(error, -instant->ram_result, "take the RAM of the stopped VM");
+}
+
+/* The VM is stopped. */
+static gboolean take_stopped(StasisInstant *instant, GError **error)
+{
+    StasisCopy *copy = instant->copy;
+    guint64 stop_us = stasis_now_us() - instant->stop_sent_us;
+    if (copy->max_pause_us != 0) {
+        copy->stop_deadline_us = instant->stop_sent_us + copy->max_pause_us - CONT_RESERVE_US;
+        if (stop_us + CONT_RESERVE_US > copy->max_pause_us)
+            return budget_error(copy, "stopping alone took it", error);
+    }
+    instant->abandoned = FALSE;
+    sem_post(&instant->go);
+    gboolean saved = save_devices(instant, error);
+    g_thread_join(g_steal_pointer(&instant->thread));
+    if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error))
+        return FALSE;
+    return stasis_fault(STASIS_FAULT_DEVICES_SAVED, error);
+}
+
+/* QEMU's own times where it gives them; they leave out our scheduling. */
+static void measure(StasisInstant *instant, guint64 resumed_us)
+{
+    if (instant->was_paused)
+        return;
+    guint64 begin = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
+    guint64 end = stasis_qmp_wait_event(instant->qmp, "RESUME", 0, 0);
+    if (end > begin && begin >= (guint64)instant->time_us)
+        instant->pause_us = end - begin;
+    else
+        instant->pause_us = resumed_us - instant->stop_sent_us;
+}
+
+gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
+                             GError **error)
+{
+    instant->copy = copy;
+    instant->mode = mode;
+    instant->ram_result = 0;
+    instant->abandoned = TRUE;
+    instant->thread = g_thread_try_new("stasis-ram", ram_thread, instant, error);
+    if (instant->thread == NULL)
+        return FALSE;
+    g_autoptr(GError) local = NULL;
+    gboolean ok = stop(instant, &local) && take_stopped(instant, &local);
+    if (!resume(instant, ok ? &local : NULL))
+        ok = FALSE;
+    guint64 resumed_us = stasis_now_us();
+    if (instant->thread != NULL) {
+        sem_post(&instant->go);
+        g_thread_join(g_steal_pointer(&instant->thread));
+    }
+    if (!ok) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    measure(instant, resumed_us);
+    if (copy->max_pause_us != 0 && instant->pause_us > copy->max_pause_us)
+        return budget_error(copy, "measured after the fact", error);
+    return stasis_fault(STASIS_FAULT_RESUMED, error);
+}
+
+gboolean stasis_instant_lacked_memory(const StasisInstant *instant)
+{
+    return instant->ram_result == -ENOBUFS;
+}
+
+GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error)
+{
+    off_t size = lseek(instant->state_fd, 0, SEEK_END);
+    if (size <= 0 || size > MAX_STATE_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "QEMU saved %" G_GINT64_FORMAT " bytes of device state", (gint64)size);
+        return NULL;
+    }
+    g_autofree guint8 *data = g_malloc((gsize)size);
+    int r = stasis_pread_all(instant->state_fd, data, (size_t)size, 0);
+    if (r < 0) {
+        stasis_set_errno(error, -r, "read the device state");
+        return NULL;
+    }
+    return g_bytes_new_take(g_steal_pointer(&data), (gsize)size);
+}
+
+gint64 stasis_instant_get_time_us(StasisInstant *instant)
+{
+    return instant->time_us;
+}
+
+guint64 stasis_instant_get_pause_us(StasisInstant *instant)
+{
+    return instant->pause_us;
+}
+
+guint64 stasis_instant_get_device_us(StasisInstant *instant)
+{
+    return instant->device_us;
+}
+
+gboolean stasis_instant_was_paused(StasisInstant *instant)
+{
+    return instant->was_paused;
+}

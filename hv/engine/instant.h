@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The instant: the VM is stopped, its devices are saved, what the mode wants of RAM is taken beside
+ * it, and the VM goes on. Whatever happens, it goes on.
+ */
+#pragma once
+
+#include "copy/copy.h"
+#include "vmm/lifeline.h"
+#include "vmm/qmp.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisInstant StasisInstant;
+
+/* Everything that can be done with the VM running: memory for the device state, QEMU's descriptor
+ * of it, the thread for RAM. */
+StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error);
+void stasis_instant_free(StasisInstant *instant);
+
+/* Take it. A VM that was paused before stays so. On failure (STASIS_ERROR_BUDGET when the pause
+ * got too long) the VM is as it was. */
+gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
+                             GError **error);
+
+/* The take failed for want of memory for the residual (−ENOBUFS); another may be made. */
+gboolean stasis_instant_lacked_memory(const StasisInstant *instant);
+
+/* After a take. */
+GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error);
+gint64 stasis_instant_get_time_us(StasisInstant *instant);   /* Unix time of the stop */
+guint64 stasis_instant_get_pause_us(StasisInstant *instant); /* 0 if it was paused before */
+guint64 stasis_instant_get_device_us(StasisInstant *instant);
+gboolean stasis_instant_was_paused(StasisInstant *instant);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisInstant, stasis_instant_free)
+
+G_END_DECLS

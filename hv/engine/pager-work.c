@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a pager does: serve the guest's page faults first, and between two of them move on through
+ * RAM in the background. Zero pages are left to the kernel: what is still missing at the end reads
+ * as zero once the blocks are unregistered.
+ *
+ * Source: userfaultfd(2), UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WAKE.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stasis/error.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "engine/pager-file.h"
+
+#define MAX_MESSAGES 32
+#define PROGRESS_INTERVAL_US 200000
+
+typedef struct {
+    const char *vm_name;
+    GArray *blocks;
+    StasisStore *store;
+    StasisImageReader *reader;
+    StasisUffd *uffd;
+    int pidfd;
+    guint8 *buffer; /* one unit of the largest block */
+    guint64 done_bytes, total_bytes, reported_us;
+} Pager;
+
+static void pager_clear(Pager *pager)
+{
+    g_clear_pointer(&pager->reader, stasis_image_reader_free);
+    g_clear_pointer(&pager->store, stasis_store_unref);
+    g_clear_pointer(&pager->uffd, stasis_uffd_free);
+    stasis_clear_fd(&pager->pidfd);
+    g_clear_pointer(&pager->buffer, g_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Pager, pager_clear)
+
+/* Bytes that are put in place at once: an extent, or a huge page. */
+static guint64 unit_bytes(const StasisPagerBlock *block)
+{
+    return MAX(block->page_bytes, STASIS_EXTENT_BYTES);
+}
+
+static void wake(const Pager *pager, guint64 start, guint64 len)
+{
+    struct uffdio_range range = { start, len };
+    ioctl(pager->uffd->fd, UFFDIO_WAKE, &range);
+}
+
+/* Place @len bytes of the buffer at @start, past pages that are there already. */
+static int place(const Pager *pager, guint64 start, guint64 len, guint64 page_bytes)
+{
+    for (guint64 done = 0; done < len;) {
+        struct uffdio_copy copy = { .dst = start + done,
+                                    .src = (guint64)pager->buffer + done,
+                                    .len = len - done };
+        if (ioctl(pager->uffd->fd, UFFDIO_COPY, &copy) == 0)
+            return 0;
+        if (copy.copy > 0)
+            done += (guint64)copy.copy;
+        else if (errno == EEXIST)
+            done += page_bytes;
+        else if (errno != EAGAIN && errno != EINTR)
+            return -errno;
+    }
+    wake(pager, start, len);
+    return 0;
+}
+
+static int place_zero(const Pager *pager, guint64 start, guint64 len)
+{
+    struct uffdio_zeropage zero = { .range = { start, len } };
+    if (ioctl(pager->uffd->fd, UFFDIO_ZEROPAGE, &zero) == 0)
+        return 0;
+    if (errno != EEXIST && errno != EAGAIN)
+        return -errno;
+    wake(pager, start, len);
+    return 0;
+}
+
+static gboolean check_placed(const Pager *pager, int r, guint64 start, GError **error)
+{
+    /* ESRCH, ENOENT: QEMU ends. */
+    if (r == 0 || r == -ESRCH || r == -ENOENT)
+        return TRUE;
+    return stasis_set_errno(error, -r, "VM %s: put a page at %#" G_GINT64_MODIFIER "x",
+                            pager->vm_name, start);
+}
+
+/* Put the unit that has @offset in place. */
+static gboolean fill_unit(Pager *pager, const StasisPagerBlock *block, guint64 offset,
+                          GError **error)
+{
+    guint64 unit = unit_bytes(block), first = offset / unit * unit;
+    guint64 len = MIN(unit, block->size_bytes - first);
+    guint64 n_pages = (len + STASIS_PAGE_BYTES - 1) / STASIS_PAGE_BYTES;
+    if (!stasis_image_reader_read_pages(pager->reader, block->image_block,
+                                        first / STASIS_PAGE_BYTES, n_pages, pager->buffer, error))
+        return FALSE;
+    len = (len + block->page_bytes - 1) / block->page_bytes * block->page_bytes;
+    int r = place(pager, block->hva + first, len, block->page_bytes);
+    return check_placed(pager, r, block->hva + first, error);
+}
+
+/* Where does the run of pages that are alike end? */
+static gboolean is_zero_run(const Pager *pager, const StasisPagerBlock *block, guint64 offset,
+                            guint64 *ret_end, GError **error)
+{
+    guint64 n;
+    gboolean zero;
+    if (!stasis_image_reader_locate(pager->reader, block->image_block, offset / STASIS_PAGE_BYTES,
+                                    &n, &zero, error))
+        return FALSE;
+    *ret_end = zero ? offset + n * STASIS_PAGE_BYTES : offset;
+    return TRUE;
+}
+
+static const StasisPagerBlock *block_at(const Pager *pager, guint64 address)
+{
+    for (guint i = 0; i < pager->blocks->len; i++) {
+        const StasisPagerBlock *block = &g_array_index(pager->blocks, StasisPagerBlock, i);
+        if (address >= block->hva && address < block->hva + block->size_bytes)
+            return block;
+    }
+    return NULL;
+}
+
+static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
+{
+    const StasisPagerBlock *block = block_at(pager, address);
+    if (block == NULL)
+        return TRUE;
+    guint64 offset = (address - block->hva) / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES, zero_end;
+    if (!is_zero_run(pager, block, offset, &zero_end, error))
+        return FALSE;
+    if (zero_end == offset || block->page_bytes > STASIS_PAGE_BYTES)
+        return fill_unit(pager, block, offset, error);
+    int r = place_zero(pager, block->hva + offset, STASIS_PAGE_BYTES);
+    return check_placed(pager, r, block->hva + offset, error);
+}
+
+/* Serve what waits now. *ret_gone: the VM has ended. */
+static gboolean serve_faults(Pager *pager, gboolean *ret_gone, GError **error)
+{
+    struct uffd_msg messages[MAX_MESSAGES];
+    struct pollfd fds[] = { { .fd = pager->uffd->fd, .events = POLLIN },
+                            { .fd = pager->pidfd, .events = POLLIN } };
+    while (poll(fds, 2, 0) > 0) {
+        if (fds[1].revents != 0) {
+            *ret_gone = TRUE;
+            return TRUE;
+        }
+        ssize_t got = read(pager->uffd->fd, messages, sizeof(messages));
+        if (got <= 0)
+            return TRUE;
+        for (ssize_t i = 0; i < got / (ssize_t)sizeof(messages[0]); i++)
+            if (messages[i].event == UFFD_EVENT_PAGEFAULT &&
+                !serve_fault(pager, messages[i].arg.pagefault.address, error))
+                return FALSE;
+    }
+    return TRUE;
+}
+
+static void report(Pager *pager)
+{
+    guint64 now = stasis_now_us();
+    if (now - pager->reported_us < PROGRESS_INTERVAL_US)
+        return;
+    pager->reported_us = now;
+    stasis_pager_set_progress(pager->vm_name, pager->done_bytes, pager->total_bytes);
+}
+
+static gboolean fill_block(Pager *pager, const StasisPagerBlock *block, gboolean *ret_gone,
+                           GError **error)
+{
+    guint64 unit = unit_bytes(block), next;
+    for (guint64 at = 0; at < block->size_bytes && !*ret_gone; at = next) {
+        guint64 zero_end;
+        if (!serve_faults(pager, ret_gone, error) ||
+            !is_zero_run(pager, block, at, &zero_end, error))
+            return FALSE;
+        next = at / unit * unit + unit;
+        if (zero_end >= next || (zero_end > at && block->page_bytes == STASIS_PAGE_BYTES))
+            next = MIN(zero_end, block->size_bytes);
+        else if (!fill_unit(pager, block, at, error))
+            return FALSE;
+        pager->done_bytes += MIN(next, block->size_bytes) - at;
+        report(pager);
+    }
+    return TRUE;
+}
+
+static gboolean open_all(Pager *pager, const StasisPagerTask *task, GError **error)
+{
+    pager->pidfd = pidfd_open(task->pid, 0);
+    if (pager->pidfd < 0 || stasis_process_start_time(task->pid) != task->start_time) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "VM %s: its QEMU has ended",
+                    pager->vm_name);
+        return FALSE;
+    }
+    pager->store = stasis_store_open(task->store_path, STASIS_STORE_EXISTING, error);
+    if (pager->store == NULL)
+        return FALSE;
+    pager->reader = stasis_image_reader_open(pager->store, task->image, error);
+    if (pager->reader == NULL)
+        return FALSE;
+    pager->uffd = stasis_uffd_find(task->pid, STASIS_UFFD_PAGER_FEATURES, error);
+    if (pager->uffd == NULL && error != NULL && *error == NULL)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "VM %s: it has no userfaultfd of ours", pager->vm_name);
+    return pager->uffd != NULL;
+}
+
+static void prepare_blocks(Pager *pager, const StasisPagerTask *task)
+{
+    guint64 largest = 0;
+    pager->blocks = task->blocks;
+    for (guint i = 0; i < task->blocks->len; i++) {
+        const StasisPagerBlock *block = &g_array_index(task->blocks, StasisPagerBlock, i);
+        largest = MAX(largest, unit_bytes(block));
+        pager->total_bytes += block->size_bytes;
+        /* An earlier pager may have taken faults and died: let them fault again. */
+        wake(pager, block->hva, block->size_bytes);
+    }
+    pager->buffer = g_malloc(largest);
+}
+
+/* RAM is complete: nothing of ours stays in QEMU. */
+static gboolean finish(Pager *pager, const StasisPagerTask *task, GError **error)
+{
+    for (guint i = 0; i < task->blocks->len; i++) {
+        const StasisPagerBlock *block = &g_array_index(task->blocks, StasisPagerBlock, i);
+        stasis_uffd_unregister(pager->uffd, block->hva, block->size_bytes);
+    }
+    return stasis_uffd_drop(task->pid, STASIS_UFFD_PAGER_FEATURES, error) &&
+           stasis_pager_task_remove(pager->vm_name, error);
+}
+
+gboolean stasis_pager_work(const char *vm_name, const StasisPagerTask *task, int ready_fd,
+                           GError **error)
+{
+    g_auto(Pager) pager = { .vm_name = vm_name, .pidfd = -1 };
+    if (!open_all(&pager, task, error))
+        return FALSE;
+    prepare_blocks(&pager, task);
+    stasis_write_all(ready_fd, "r", 1);
+    gboolean gone = FALSE;
+    for (guint i = 0; i < task->blocks->len && !gone; i++)
+        if (!fill_block(&pager, &g_array_index(task->blocks, StasisPagerBlock, i), &gone, error))
+            return FALSE;
+    return gone || finish(&pager, task, error);
+}

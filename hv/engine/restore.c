@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Restore: a fresh paused QEMU of the same description, RAM supplied from outside, the device state
+ * loaded as an incoming migration without RAM, go.
+ */
+#include <errno.h>
+#include <stasis/error.h>
+#include <stasis/restore.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "device/vmstate.h"
+#include "engine/pager.h"
+#include "engine/session.h"
+#include "engine/vm-start.h"
+#include "store/image.h"
+#include "vmm/machine.h"
+#include "vmm/ram.h"
+
+/* Blocks smaller than this are filled before the start: firmware, tables. */
+#define LAZY_MIN_BYTES (4u << 20)
+#define LOAD_TIMEOUT_US 30000000
+#define LOAD_POLL_US 500
+/* Fill at once: enough for the reader to work in long runs. */
+#define FILL_PAGES 256u
+
+typedef struct {
+    const StasisRestoreOptions *options;
+    StasisImageReader *reader;
+    StasisMachine *machine;
+    StasisStarted *started;
+    StasisRam *ram;
+    guint64 done_bytes, total_bytes;
+} Restore;
+
+static void restore_clear(Restore *restore)
+{
+    g_clear_pointer(&restore->ram, stasis_ram_free);
+    g_clear_pointer(&restore->started, stasis_started_free);
+    g_clear_pointer(&restore->machine, stasis_machine_free);
+    g_clear_pointer(&restore->reader, stasis_image_reader_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Restore, restore_clear)
+
+/* ---- the machine ---- */
+
+static gboolean open_image(Restore *restore, StasisStore *store, const char *id, GError **error)
+{
+    restore->reader = stasis_image_reader_open(store, id, error);
+    if (restore->reader == NULL)
+        return FALSE;
+    g_autoptr(GBytes) json = stasis_image_reader_get_part(restore->reader, "machine.json", error);
+    restore->machine = json != NULL ? stasis_machine_from_json(json, error) : NULL;
+    return restore->machine != NULL;
+}
+
+/* Same blocks, same sizes: then every byte of the image has its place and no other byte is there.
+ */
+static gboolean check_blocks(Restore *restore, GError **error)
+{
+    guint n = stasis_image_reader_get_n_blocks(restore->reader);
+    for (guint i = 0; i < n; i++) {
+        const StasisImageBlock *want = stasis_image_reader_get_block(restore->reader, i);
+        const StasisRamBlock *have = stasis_ram_find(restore->ram, want->name, NULL);
+        if (have != NULL && have->size_bytes == want->size_bytes)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "RAM block %s: %" G_GUINT64_FORMAT " bytes in the image, %" G_GUINT64_FORMAT
+                    " in a new machine of the same description; restore with the QEMU version "
+                    "that the image is from (%s)",
+                    want->name, want->size_bytes, have != NULL ? have->size_bytes : 0,
+                    restore->machine->qemu_version);
+        return FALSE;
+    }
+    if (restore->ram->blocks->len == n)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "the new machine has %u RAM blocks, the image %u", restore->ram->blocks->len, n);
+    return FALSE;
+}
+
+static gboolean start_machine(Restore *restore, GCancellable *cancellable, GError **error)
+{
+    const char *name =
+        restore->options->name != NULL ? restore->options->name : restore->machine->name;
+    StasisStart start = { .name = name,
+                          .argv = (const char *const *)restore->machine->argv,
+                          .cwd = restore->machine->cwd,
+                          .accel = restore->machine->accel,
+                          .incoming = TRUE };
+    restore->started = stasis_vm_start(&start, cancellable, error);
+    if (restore->started == NULL)
+        return FALSE;
+    /* Known from now on, so that it can be found and killed whatever becomes of us. */
+    if (!stasis_record_save(restore->started->record, error))
+        return FALSE;
+    restore->ram = stasis_ram_discover(restore->started->qmp, restore->started->record->pid, error);
+    return restore->ram != NULL && check_blocks(restore, error);
+}
+
+/* ---- RAM ---- */
+
+static gboolean fill_run(Restore *restore, guint index, const StasisRamBlock *block, guint64 first,
+                         guint64 n, gboolean zero, guint8 *buffer, GError **error)
+{
+    guint64 offset = first * STASIS_PAGE_BYTES;
+    guint64 len = MIN(n * STASIS_PAGE_BYTES, block->size_bytes - offset), same;
+    if (zero && stasis_ram_is_hole(restore->ram, block, offset, len, &same) && same >= len)
+        return TRUE;
+    if (zero)
+        memset(buffer, 0, len);
+    else if (!stasis_image_reader_read_pages(restore->reader, index, first, n, buffer, error))
+        return FALSE;
+    int r = stasis_ram_write(restore->ram, block, offset, buffer, len);
+    return r == 0 || stasis_set_errno(error, -r, "write RAM block %s", block->name);
+}
+
+static gboolean fill_block(Restore *restore, guint index, const StasisRamBlock *block,
+                           GCancellable *cancellable, GError **error)
+{
+    const StasisImageBlock *image = stasis_image_reader_get_block(restore->reader, index);
+    g_autofree guint8 *buffer = g_malloc((gsize)FILL_PAGES * STASIS_PAGE_BYTES);
+    for (guint64 page = 0, n; page < image->n_pages; page += n) {
+        gboolean zero;
+        if (g_cancellable_set_error_if_cancelled(cancellable, error) ||
+            !stasis_image_reader_locate(restore->reader, index, page, &n, &zero, error))
+            return FALSE;
+        guint64 limit = zero ? n : MAX(n, FILL_PAGES);
+        n = MIN(MIN(limit, FILL_PAGES), image->n_pages - page);
+        if (!fill_run(restore, index, block, page, n, zero, buffer, error))
+            return FALSE;
+        restore->done_bytes += n * STASIS_PAGE_BYTES;
+        StasisProgress progress = { "load", restore->done_bytes, restore->total_bytes };
+        if (restore->options->progress != NULL && restore->done_bytes % (4u << 20) == 0)
+            restore->options->progress(&progress, restore->options->progress_data);
+    }
+    return TRUE;
+}
+
+/* On demand only where the kernel can tell us of missing pages, and nothing is there yet. */
+static gboolean may_be_lazy(Restore *restore, const StasisUffd *uffd, const StasisRamBlock *block)
+{
+    guint64 same = 0;
+    if (uffd == NULL || block->size_bytes < LAZY_MIN_BYTES ||
+        !stasis_ram_is_hole(restore->ram, block, 0, block->size_bytes, &same) ||
+        same < block->size_bytes)
+        return FALSE;
+    return stasis_uffd_register(uffd, block->hva, block->size_bytes,
+                                UFFDIO_REGISTER_MODE_MISSING) == 0;
+}
+
+static gboolean supply_ram(Restore *restore, StasisStore *store, GCancellable *cancellable,
+                           GError **error)
+{
+    const StasisRecord *record = restore->started->record;
+    g_autoptr(StasisUffd) uffd = NULL;
+    g_autoptr(GArray) lazy = g_array_new(FALSE, FALSE, sizeof(StasisPagerBlock));
+    if (!restore->options->eager)
+        uffd = stasis_uffd_create(record->pid, restore->started->qmp, STASIS_UFFD_PAGER_FEATURES,
+                                  TRUE, NULL);
+    guint n = stasis_image_reader_get_n_blocks(restore->reader);
+    for (guint i = 0; i < n; i++)
+        restore->total_bytes += stasis_image_reader_get_block(restore->reader, i)->size_bytes;
+    for (guint i = 0; i < n; i++) {
+        const StasisRamBlock *block = stasis_ram_find(
+            restore->ram, stasis_image_reader_get_block(restore->reader, i)->name, NULL);
+        StasisPagerBlock entry = { i, block->hva, block->size_bytes, block->page_bytes };
+        if (may_be_lazy(restore, uffd, block))
+            g_array_append_val(lazy, entry);
+        else if (!fill_block(restore, i, block, cancellable, error))
+            return FALSE;
+    }
+    if (lazy->len > 0)
+        return stasis_pager_start(record, stasis_store_get_path(store),
+                                  stasis_image_reader_get_info(restore->reader)->id, lazy, error);
+    return uffd == NULL || stasis_uffd_drop(record->pid, STASIS_UFFD_PAGER_FEATURES, error);
+}
+
+/* ---- devices ---- */
+
+typedef struct {
+    int fd;
+    GBytes *stream;
+} Feed;
+
+static gpointer feed_thread(gpointer data)
+{
+    Feed *feed = data;
+    gsize len;
+    const guint8 *bytes = g_bytes_get_data(feed->stream, &len);
+    for (gsize done = 0; done < len;) {
+        ssize_t n = send(feed->fd, bytes + done, len - done, MSG_NOSIGNAL);
+        if (n < 0 && errno != EINTR)
+            break;
+        done += n > 0 ? (gsize)n : 0;
+    }
+    /* QEMU looks for a description behind the end and waits for it, or for this. */
+    shutdown(feed->fd, SHUT_WR);
+    return NULL;
+}
+
+/* QEMU ends by itself when it can't load; its reason is in its log then. */
+static gboolean wait_loaded(StasisQmp *qmp, GError **error)
+{
+    guint64 deadline = stasis_now_us() + LOAD_TIMEOUT_US;
+    while (stasis_now_us() < deadline) {
+        g_autofree char *state = stasis_qmp_run_state(qmp, error);
+        if (state == NULL) {
+            g_prefix_error(error, "QEMU does not take the device state (see qemu.log in the VM's "
+                                  "directory): ");
+            return FALSE;
+        }
+        if (strcmp(state, "inmigrate") != 0)
+            return TRUE;
+        g_usleep(LOAD_POLL_US);
+    }
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "QEMU does not come to an end with loading the device state");
+    return FALSE;
+}
+
+static gboolean begin_incoming(StasisQmp *qmp, int fd, GError **error)
+{
+    g_autoptr(JsonObject) name = json_object_new();
+    json_object_set_string_member(name, "fdname", "stasis-vmstate");
+    g_autoptr(JsonObject) uri = json_object_new();
+    json_object_set_string_member(uri, "uri", "fd:stasis-vmstate");
+    g_autoptr(JsonNode) got = stasis_qmp_execute(qmp, "getfd", name, fd, 0, error);
+    g_autoptr(JsonNode) begun =
+        got != NULL ? stasis_qmp_execute(qmp, "migrate-incoming", uri, -1, 0, error) : NULL;
+    return begun != NULL;
+}
+
+static gboolean load_devices(Restore *restore, GError **error)
+{
+    g_autoptr(GBytes) saved = stasis_image_reader_get_part(restore->reader, "vmstate", error);
+    g_autoptr(GBytes) stream =
+        saved != NULL ? stasis_vmstate_with_machine(saved, restore->machine->machine, error) : NULL;
+    int ends[2];
+    if (stream == NULL)
+        return FALSE;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return stasis_set_errno(error, errno, "socket for the device state");
+    Feed feed = { ends[0], stream };
+    gboolean begun = begin_incoming(restore->started->qmp, ends[1], error);
+    close(ends[1]);
+    GThread *thread = g_thread_new("stasis-feed", feed_thread, &feed);
+    gboolean ok = begun && wait_loaded(restore->started->qmp, error);
+    shutdown(ends[0], SHUT_RDWR);
+    g_thread_join(thread);
+    close(ends[0]);
+    return ok;
+}
+
+StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *options,
+                         GCancellable *cancellable, GError **error)
+{
+    g_auto(Restore) restore = { .options = options };
+    if (!open_image(&restore, store, id, error) || !start_machine(&restore, cancellable, error) ||
+        !supply_ram(&restore, store, cancellable, error) || !load_devices(&restore, error))
+        return NULL;
+    if (!options->paused && !stasis_image_reader_get_info(restore.reader)->paused) {
+        g_autoptr(JsonNode) answer =
+            stasis_qmp_execute(restore.started->qmp, "cont", NULL, -1, 0, error);
+        if (answer == NULL)
+            return NULL;
+    }
+    if (!stasis_started_keep(restore.started, error))
+        return NULL;
+    return stasis_vm_new(restore.started->record->name);
+}

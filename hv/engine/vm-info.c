@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What is known about a VM: the telling half of include/stasis/vm.h. */
+#include <stasis/error.h>
+#include <stasis/vm.h>
+
+#include "base/fd.h"
+#include "engine/session.h"
+#include "track/tracker.h"
+#include "vmm/machine.h"
+#include "vmm/ram.h"
+
+void stasis_vm_info_free(StasisVmInfo *info)
+{
+    if (info == NULL)
+        return;
+    for (guint i = 0; i < info->n_blocks; i++) {
+        g_free(info->blocks[i].name);
+        g_free(info->blocks[i].backing);
+    }
+    g_free(info->blocks);
+    g_free(info->name);
+    g_free(info->state);
+    g_free(info->accel);
+    g_free(info->machine);
+    g_free(info->qemu_version);
+    g_free(info->qmp_path);
+    g_free(info->console_path);
+    g_free(info->tracker);
+    g_free(info->tracked_since);
+    g_free(info->accel_reason);
+    g_free(info);
+}
+
+static StasisVmInfo *info_from_record(const StasisRecord *record, const char *state)
+{
+    StasisVmInfo *info = g_new0(StasisVmInfo, 1);
+    info->name = g_strdup(record->name);
+    info->pid = record->pid;
+    info->state = g_strdup(state);
+    info->qmp_path = g_strdup(record->qmp_path);
+    info->console_path = g_strdup(record->console_path);
+    info->accel_reason = g_strdup(record->accel_reason);
+    info->prepared = record->prepared;
+    info->loading = record->pager_pid != 0;
+    info->tracked_since = g_strdup(record->track_image);
+    info->tracker = g_strdup("none");
+    return info;
+}
+
+static void fill_blocks(StasisVmInfo *info, const StasisRam *ram)
+{
+    static const char *const backings[] = {
+        [STASIS_BACKING_ANONYMOUS] = "anonymous",
+        [STASIS_BACKING_MEMFD] = "memfd",
+        [STASIS_BACKING_FILE] = "file",
+        [STASIS_BACKING_HUGETLB] = "hugetlb",
+    };
+    info->n_blocks = ram->blocks->len;
+    info->blocks = g_new0(StasisRamBlockInfo, info->n_blocks);
+    for (guint i = 0; i < info->n_blocks; i++) {
+        const StasisRamBlock *block = g_ptr_array_index(ram->blocks, i);
+        info->blocks[i] = (StasisRamBlockInfo){ .name = g_strdup(block->name),
+                                                .size_bytes = block->size_bytes,
+                                                .page_bytes = block->page_bytes,
+                                                .backing = g_strdup(backings[block->backing]) };
+    }
+    info->ram_bytes = ram->total_bytes;
+    if (stasis_tracker_is_kept(ram)) {
+        g_free(info->tracker);
+        info->tracker = g_strdup(stasis_tracker_uffd_async.name);
+    }
+}
+
+static StasisVmInfo *info_from_session(StasisSession *session, GError **error)
+{
+    g_autofree char *state = stasis_qmp_run_state(session->qmp, error);
+    if (state == NULL)
+        return NULL;
+    g_autoptr(StasisVmInfo) info = info_from_record(session->record, state);
+    g_autoptr(StasisMachine) machine = stasis_machine_from_running(
+        session->record->name, session->qmp, session->record->pid, NULL, error);
+    if (machine == NULL)
+        return NULL;
+    info->accel = g_strdup(machine->accel);
+    info->machine = g_strdup(machine->machine);
+    info->qemu_version = g_strdup(machine->qemu_version);
+    info->n_vcpus = machine->n_vcpus;
+    g_autoptr(StasisRam) ram = stasis_ram_discover(session->qmp, session->record->pid, error);
+    if (ram == NULL)
+        return NULL;
+    fill_blocks(info, ram);
+    return g_steal_pointer(&info);
+}
+
+/* @wait_ms: how long to wait for an operation that holds the VM before "busy" is the answer. */
+static StasisVmInfo *get_info(const char *name, guint wait_ms, GError **error)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(name, error);
+    if (record == NULL)
+        return NULL;
+    if (!stasis_record_is_alive(record))
+        return info_from_record(record, "gone");
+    g_autoptr(GError) local = NULL;
+    g_autoptr(StasisSession) session = stasis_session_open(name, wait_ms, &local);
+    if (session != NULL)
+        return info_from_session(session, error);
+    if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_BUSY))
+        return info_from_record(record, "busy");
+    g_propagate_error(error, g_steal_pointer(&local));
+    return NULL;
+}
+
+StasisVmInfo *stasis_vm_get_info(StasisVm *vm, GError **error)
+{
+    return get_info(stasis_vm_get_name(vm), 200, error);
+}
+
+GPtrArray *stasis_vm_list(GError **error)
+{
+    g_auto(GStrv) names = stasis_record_names(error);
+    if (names == NULL)
+        return NULL;
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_vm_info_free);
+    for (char **name = names; *name != NULL; name++) {
+        g_autoptr(StasisRecord) record = stasis_record_load(*name, NULL);
+        if (record == NULL)
+            continue;
+        StasisVmInfo *info = get_info(*name, 0, NULL);
+        g_ptr_array_add(list, info != NULL ? info : info_from_record(record, "unknown"));
+        if (!stasis_record_is_alive(record))
+            stasis_record_remove(*name, NULL);
+    }
+    return g_steal_pointer(&list);
+}

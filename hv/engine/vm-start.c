@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/vm-start.h"
+
+#include <errno.h>
+#include <stasis/error.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "vmm/machine.h"
+
+#define CLAIM_WAIT_MS 2000
+
+int stasis_vm_claim_name(const char *name, GError **error)
+{
+    g_autofree char *dir = stasis_vm_dir(name, error);
+    if (dir == NULL)
+        return -1;
+    if (g_mkdir_with_parents(dir, 0700) < 0) {
+        stasis_set_errno(error, errno, "make %s", dir);
+        return -1;
+    }
+    stasis_autofd int fd = stasis_record_lock(name, CLAIM_WAIT_MS, error);
+    if (fd < 0)
+        return -1;
+    g_autoptr(StasisRecord) old = stasis_record_load(name, NULL);
+    if (old != NULL && stasis_record_is_alive(old)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "VM %s exists already (process %d); kill or detach it first, or take another "
+                    "name",
+                    name, (int)old->pid);
+        return -1;
+    }
+    return stasis_steal_fd(&fd);
+}
+
+StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellable, GError **error)
+{
+    stasis_autofd int lock_fd = stasis_vm_claim_name(start->name, error);
+    g_autofree char *dir = lock_fd >= 0 ? stasis_vm_dir(start->name, error) : NULL;
+    if (dir == NULL)
+        return NULL;
+    g_autoptr(StasisStarted) started = g_new0(StasisStarted, 1);
+    started->lock_fd = stasis_steal_fd(&lock_fd);
+    started->record = g_new0(StasisRecord, 1);
+    started->record->name = g_strdup(start->name);
+    started->record->track_fd = -1;
+    StasisLaunchOptions options = { .runtime_dir = dir,
+                                    .accel = start->accel,
+                                    .incoming = start->incoming };
+    g_autoptr(StasisLaunch) launch = stasis_launch_prepare(start->argv, &options, error);
+    if (launch == NULL)
+        return NULL;
+    started->qmp = stasis_launch_spawn(launch, &options, start->cwd, &started->record->pid,
+                                       cancellable, error);
+    if (started->qmp == NULL)
+        return NULL;
+    started->record->start_time = stasis_process_start_time(started->record->pid);
+    started->record->qmp_path = g_strdup(launch->qmp_path);
+    started->record->console_path = g_strdup(launch->console_path);
+    started->record->accel_reason = g_strdup(launch->accel_reason);
+    started->record->prepared = TRUE;
+    return g_steal_pointer(&started);
+}
+
+gboolean stasis_started_keep(StasisStarted *started, GError **error)
+{
+    started->kept = stasis_record_save(started->record, error);
+    return started->kept;
+}
+
+void stasis_started_free(StasisStarted *started)
+{
+    if (started == NULL)
+        return;
+    g_clear_pointer(&started->qmp, stasis_qmp_free);
+    if (!started->kept) {
+        if (started->record->pid > 0)
+            stasis_process_end(started->record->pid, started->record->start_time, NULL);
+        stasis_record_remove(started->record->name, NULL);
+    }
+    g_clear_pointer(&started->record, stasis_record_free);
+    stasis_clear_fd(&started->lock_fd);
+    g_free(started);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Starting a QEMU under a name: what run and restore share. */
+#pragma once
+
+#include <gio/gio.h>
+
+#include "vmm/qmp.h"
+#include "vmm/registry.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    const char *name;
+    const char *const *argv;
+    const char *cwd;
+    const char *accel;
+    gboolean incoming; /* wait for device state (a restore) */
+} StasisStart;
+
+/* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all
+ * traces, unless stasis_started_keep() went well. */
+typedef struct {
+    StasisRecord *record;
+    StasisQmp *qmp;
+    int lock_fd;
+    gboolean kept;
+} StasisStarted;
+
+/* Take @name for a new VM: the lock's descriptor, or -1 when one of that name lives. */
+int stasis_vm_claim_name(const char *name, GError **error);
+
+StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellable, GError **error);
+gboolean stasis_started_keep(StasisStarted *started, GError **error);
+void stasis_started_free(StasisStarted *started);
+
+/* SIGTERM, then SIGKILL; TRUE when the process of that start time is gone. */
+gboolean stasis_process_end(pid_t pid, guint64 start_time, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisStarted, stasis_started_free)
+
+G_END_DECLS

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Starting, adopting and ending VMs: include/stasis/vm.h, but for what it tells about them. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stasis/error.h>
+#include <stasis/vm.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "engine/session.h"
+#include "engine/vm-start.h"
+#include "track/tracker.h"
+#include "vmm/machine.h"
+#include "vmm/ram.h"
+
+#define TERM_WAIT_MS 5000
+#define KILL_WAIT_MS 10000
+
+struct _StasisVm {
+    gint refs;
+    char *name;
+};
+
+StasisVm *stasis_vm_new(const char *name)
+{
+    StasisVm *vm = g_new0(StasisVm, 1);
+    vm->refs = 1;
+    vm->name = g_strdup(name);
+    return vm;
+}
+
+void stasis_vm_unref(StasisVm *vm)
+{
+    if (vm == NULL || !g_atomic_int_dec_and_test(&vm->refs))
+        return;
+    g_free(vm->name);
+    g_free(vm);
+}
+
+const char *stasis_vm_get_name(StasisVm *vm)
+{
+    return vm->name;
+}
+
+StasisVm *stasis_vm_open(const char *name, GError **error)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(name, error);
+    return record != NULL ? stasis_vm_new(name) : NULL;
+}
+
+StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const char *const *argv,
+                        GCancellable *cancellable, GError **error)
+{
+    g_autofree char *cwd = g_get_current_dir();
+    StasisStart start = { .name = name,
+                          .argv = argv,
+                          .cwd = cwd,
+                          .accel = options->accel != NULL ? options->accel : "auto" };
+    g_autoptr(StasisStarted) started = stasis_vm_start(&start, cancellable, error);
+    if (started == NULL)
+        return NULL;
+    if (!options->paused) {
+        g_autoptr(JsonNode) answer = stasis_qmp_execute(started->qmp, "cont", NULL, -1, 0, error);
+        if (answer == NULL)
+            return NULL;
+    }
+    return stasis_started_keep(started, error) ? stasis_vm_new(name) : NULL;
+}
+
+/* The lock also keeps two attachments of one name apart. */
+StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable *cancellable,
+                           GError **error)
+{
+    stasis_autofd int lock_fd = stasis_vm_claim_name(name, error);
+    if (lock_fd < 0)
+        return NULL;
+    g_autofree char *path = g_canonicalize_filename(qmp_path, NULL);
+    g_autoptr(StasisQmp) qmp = stasis_qmp_connect(path, STASIS_QMP_TIMEOUT_MS, error);
+    g_autoptr(StasisRam) ram = NULL;
+    pid_t pid = qmp != NULL ? stasis_qmp_get_peer_pid(qmp) : 0;
+    if (qmp != NULL && stasis_vm_check_supported(qmp, pid, error))
+        ram = stasis_ram_discover(qmp, pid, error);
+    if (ram == NULL) {
+        stasis_record_remove(name, NULL);
+        return NULL;
+    }
+    StasisRecord record = { .name = (char *)name,
+                            .pid = pid,
+                            .start_time = stasis_process_start_time(pid),
+                            .qmp_path = path,
+                            .track_fd = -1 };
+    return stasis_record_save(&record, error) ? stasis_vm_new(name) : NULL;
+}
+
+/* What stasis started has its monitor's socket in the VM's directory: only the record goes. */
+static gboolean forget(const StasisRecord *record, GError **error)
+{
+    if (!record->prepared)
+        return stasis_record_remove(record->name, error);
+    g_autofree char *dir = stasis_vm_dir(record->name, error);
+    if (dir == NULL)
+        return FALSE;
+    g_autofree char *path = g_build_filename(dir, "vm.json", NULL);
+    return unlink(path) == 0 || stasis_set_errno(error, errno, "remove %s", path);
+}
+
+gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
+    if (session == NULL)
+        return FALSE;
+    if (session->record->pager_pid != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "VM %s is still loading from image %s; detach it when that is done", vm->name,
+                    session->record->pager_image);
+        return FALSE;
+    }
+    return stasis_tracker_sweep(session->record->pid, error) && forget(session->record, error);
+}
+
+static gboolean change_state(StasisVm *vm, const char *command, GError **error)
+{
+    g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
+    if (session == NULL)
+        return FALSE;
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(session->qmp, command, NULL, -1, 0, error);
+    return answer != NULL;
+}
+
+gboolean stasis_vm_pause(StasisVm *vm, GError **error)
+{
+    return change_state(vm, "stop", error);
+}
+
+gboolean stasis_vm_resume(StasisVm *vm, GError **error)
+{
+    return change_state(vm, "cont", error);
+}
+
+gboolean stasis_process_end(pid_t pid, guint64 start_time, GError **error)
+{
+    stasis_autofd int pidfd = pidfd_open(pid, 0);
+    if (pidfd < 0 || stasis_process_start_time(pid) != start_time)
+        return TRUE;
+    const struct {
+        int signal, wait_ms;
+    } steps[] = { { SIGTERM, TERM_WAIT_MS }, { SIGKILL, KILL_WAIT_MS } };
+    for (gsize i = 0; i < G_N_ELEMENTS(steps); i++) {
+        if (pidfd_send_signal(pidfd, steps[i].signal, NULL, 0) < 0 && errno != ESRCH)
+            return stasis_set_errno(error, errno, "end process %d", (int)pid);
+        struct pollfd ended = { .fd = pidfd, .events = POLLIN };
+        if (poll(&ended, 1, steps[i].wait_ms) > 0)
+            return TRUE;
+    }
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "process %d does not end", (int)pid);
+    return FALSE;
+}
+
+/* Not a session: a QEMU that no longer answers must be killable too. */
+gboolean stasis_vm_kill(StasisVm *vm, GError **error)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(vm->name, error);
+    if (record == NULL)
+        return FALSE;
+    stasis_autofd int lock_fd = stasis_record_lock(vm->name, STASIS_LOCK_WAIT_MS, error);
+    if (lock_fd < 0)
+        return FALSE;
+    if (stasis_record_is_alive(record) &&
+        !stasis_process_end(record->pid, record->start_time, error))
+        return FALSE;
+    return stasis_record_remove(vm->name, error);
+}
