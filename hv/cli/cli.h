@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the files of the command share. A command is one CliCommand: its handler, its arguments,
+ * its options and its words, in one table that dispatch, help, the man page and completion read.
+ * Synopses and option help are made from it, so neither is written twice.
+ *
+ * Names here start with Cli/cli_, never stasis_: that prefix is the library's.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <json-glib/json-glib.h>
+#include <stasis/stasis.h>
+
+G_BEGIN_DECLS
+
+/* What a value is: decides how it is checked and what completes it (cli_types[] in parse.c). */
+typedef enum {
+    CLI_FLAG,   /* an option without a value */
+    CLI_TEXT,   /* any UTF-8 */
+    CLI_VM,     /* the name of a known VM */
+    CLI_IMAGE,  /* an image ID, a unique prefix of one, or "latest" */
+    CLI_FILE,   /* a path, any bytes */
+    CLI_DIR,    /* a directory, any bytes */
+    CLI_CHOICE, /* one of the words of the shown value, "auto|kvm|tcg" */
+    CLI_COUNT,  /* 1 … 2^31-1 */
+    CLI_SIZE,   /* bytes, with K, M, G or T for powers of 1024 */
+    CLI_MS,     /* milliseconds with a fraction; the number is microseconds */
+    CLI_TOPIC,  /* a command or a group */
+    CLI_ARGV,   /* words of a command line, behind "--" */
+    CLI_N_TYPES,
+} CliType;
+
+typedef enum {
+    CLI_ONE = 1, /* so that a forgotten field shows in the table's check */
+    CLI_OPTIONAL,
+    CLI_ANY,    /* any number */
+    CLI_SOME,   /* one or more */
+    CLI_BEHIND, /* one or more, behind "--" and not looked at */
+} CliArity;
+
+typedef struct {
+    const char *name; /* in capitals, as shown; NULL ends the array */
+    CliArity arity;
+    CliType type;
+    const char *summary;
+} CliArgument;
+
+typedef struct {
+    const char *name; /* without dashes; NULL ends the array */
+    char letter;      /* or 0 */
+    CliType type;
+    const char *value; /* shown name of the value; the words of a CLI_CHOICE; NULL for a flag */
+    const char *summary;
+    gboolean required;
+    gboolean hidden; /* for the build only: in no help */
+} CliOption;
+
+typedef struct {
+    const char *command; /* without "stasis " */
+    const char *does;
+} CliExample;
+
+typedef struct _CliCall CliCall;
+
+typedef struct {
+    const char *group; /* id in cli_groups[] */
+    const char *name;
+    const char *summary;          /* one line, no full stop */
+    const char *description;      /* whole sentences; a blank line between paragraphs */
+    const CliArgument *arguments; /* NULL: takes none */
+    const CliOption *options;     /* NULL: none of its own */
+    const CliExample *examples;
+    gboolean (*handler)(CliCall *call, GError **error);
+} CliCommand;
+
+typedef struct {
+    const char *id;
+    const char *title;
+} CliGroup;
+
+/* NULL-terminated; an entry with NULL id ends cli_groups. */
+extern const CliCommand *const cli_commands[];
+extern const CliGroup cli_groups[];
+/* Options of every command. */
+extern const CliOption cli_global_options[];
+
+/* One run of one command. Everything a handler knows comes from here. */
+struct _CliCall {
+    const CliCommand *command; /* NULL until it is known */
+    GHashTable *values;        /* option name → CliValue */
+    char **args;               /* positional arguments, all of them */
+    gboolean json;
+    GCancellable *cancellable; /* fires on Ctrl-C, SIGTERM, SIGHUP */
+    JsonNode *result;          /* what --json shows; set by the handler */
+    int exit_code;             /* of a handler that returned TRUE */
+};
+
+/* parse.c */
+const CliCommand *cli_find_command(const char *name);
+const CliGroup *cli_find_group(const char *id);
+/* The command whose name is nearest to @name, or NULL when none is near. */
+const char *cli_nearest_command(const char *name);
+const char *cli_completer_name(CliType type);
+/* Read @argv (argv[0] the program) into @call. Errors are STASIS_ERROR_USAGE. */
+gboolean cli_parse(CliCall *call, const char *const *argv, GError **error);
+
+/* Values of options, by a name that is in the command's table (or the global one). */
+gboolean cli_flag(const CliCall *call, const char *name);
+const char *cli_text(const CliCall *call, const char *name);
+guint64 cli_number(const CliCall *call, const char *name, guint64 fallback);
+
+/* NULL, and STASIS_ERROR_NO_STORE, when the store is not there and @flags don't make it. */
+StasisStore *cli_open_store(CliCall *call, StasisStoreFlags flags, GError **error);
+
+/* help.c: texts made from the table. All are to be freed with g_free(). */
+char *cli_help_overview(void);
+char *cli_help_group(const CliGroup *group);
+char *cli_help_command(const CliCommand *command);
+char *cli_help_roff(void);
+JsonNode *cli_help_json(void);
+/* NULL when every field that must be there is; else one line for each that isn't. */
+char *cli_check_table(void);
+
+/* cmd-vm.c */
+JsonObject *cli_vm_to_json(const StasisVmInfo *info);
+/* Where the VM runs now: its name on stdout, or its description as JSON. */
+gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
+
+extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
+    cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console, cli_cmd_checkpoint_create,
+    cli_cmd_checkpoint_list, cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify,
+    cli_cmd_checkpoint_delete, cli_cmd_restore, cli_cmd_export, cli_cmd_doctor, cli_cmd_help;
+
+G_END_DECLS

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Listing and describing images. */
+#include <stdio.h>
+#include <string.h>
+
+#include "image.h"
+#include "output.h"
+#include "table.h"
+
+/* The first ten characters of an ID are its time; shorter prefixes say nothing to anyone. */
+#define MIN_SHOWN_ID 10
+
+static JsonObject *cost_to_json(const StasisCost *cost)
+{
+    JsonObject *object = json_object_new();
+    cli_json_set_uint(object, "pause_us", cost->pause_us);
+    cli_json_set_uint(object, "device_us", cost->device_us);
+    cli_json_set_uint(object, "residual_pages", cost->residual_pages);
+    cli_json_set_uint(object, "faults", cost->faults);
+    cli_json_set_uint(object, "worst_stall_us", cost->worst_stall_us);
+    cli_json_set_uint(object, "total_us", cost->total_us);
+    cli_json_set_uint(object, "copied_bytes", cost->copied_bytes);
+    cli_json_set_uint(object, "rounds", cost->rounds);
+    return object;
+}
+
+JsonObject *cli_image_to_json(const StasisImageInfo *info)
+{
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "id", info->id);
+    cli_json_set_string(object, "parent", info->parent);
+    cli_json_set_string(object, "digest", info->digest);
+    cli_json_set_string(object, "vm", info->vm);
+    cli_json_set_string(object, "note", info->note);
+    cli_json_set_string(object, "mode", info->mode);
+    cli_json_set_string(object, "machine", info->machine);
+    cli_json_set_string(object, "accel", info->accel);
+    cli_json_set_string(object, "qemu_version", info->qemu_version);
+    json_object_set_int_member(object, "created_us", info->created_us);
+    cli_json_set_uint(object, "ram_bytes", info->ram_bytes);
+    cli_json_set_uint(object, "data_pages", info->data_pages);
+    cli_json_set_uint(object, "zero_pages", info->zero_pages);
+    cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
+    cli_json_set_uint(object, "n_vcpus", info->n_vcpus);
+    json_object_set_boolean_member(object, "paused", info->paused);
+    json_object_set_object_member(object, "cost", cost_to_json(&info->cost));
+    return object;
+}
+
+/* How many characters tell all of @images apart. */
+static int shown_id_length(const GPtrArray *images)
+{
+    size_t len = MIN_SHOWN_ID;
+    /* Sorted by time, hence by ID: only neighbours can share a long prefix. */
+    for (guint i = 1; i < images->len; i++) {
+        const char *a = ((StasisImageInfo *)images->pdata[i - 1])->id;
+        const char *b = ((StasisImageInfo *)images->pdata[i])->id;
+        size_t same = 0;
+        while (a[same] != '\0' && a[same] == b[same])
+            same++;
+        len = MAX(len, same + 1);
+    }
+    return (int)len;
+}
+
+static void add_image(CliTable *table, const char *branch, const StasisImageInfo *info, int id_len)
+{
+    g_autofree char *id = g_strdup_printf("%s%.*s", branch, id_len, info->id);
+    g_autofree char *created = cli_format_time(info->created_us);
+    g_autofree char *pause = info->paused ? g_strdup("-") : cli_format_us(info->cost.pause_us);
+    g_autofree char *stored = cli_format_bytes(info->stored_bytes);
+    g_autofree char *ram = cli_format_bytes(info->ram_bytes);
+    cli_table_add(table, id, info->vm, created, info->parent != NULL ? "incr" : "full", info->mode,
+                  pause, stored, ram, info->note);
+}
+
+typedef struct {
+    CliTable *table;
+    const GPtrArray *images;
+    gboolean *shown;
+    int id_len;
+    gboolean utf8;
+} Tree;
+
+static gboolean is_child(const StasisImageInfo *image, const char *parent)
+{
+    return image->parent != NULL && strcmp(image->parent, parent) == 0;
+}
+
+/* Show image @i after @lead + @corner, and its children after @lead + @below. A manifest may claim
+ * any parent, so a chain of ever deeper calls is cut where a picture is of no use any more. */
+static void add_branch(Tree *tree, guint i, const char *lead, const char *corner, const char *below,
+                       guint depth)
+{
+    const StasisImageInfo *info = tree->images->pdata[i];
+    g_autofree char *branch = g_strconcat(lead, corner, NULL);
+    add_image(tree->table, branch, info, tree->id_len);
+    tree->shown[i] = TRUE;
+    g_autofree char *deeper = g_strconcat(lead, depth < 60 ? below : "", NULL);
+    guint last = i;
+    for (guint j = i + 1; j < tree->images->len; j++) {
+        if (is_child(tree->images->pdata[j], info->id))
+            last = j;
+    }
+    for (guint j = i + 1; j <= last && depth < 1000; j++) {
+        if (tree->shown[j] || !is_child(tree->images->pdata[j], info->id))
+            continue;
+        if (tree->utf8)
+            add_branch(tree, j, deeper, j == last ? "└─" : "├─", j == last ? "  " : "│ ",
+                       depth + 1);
+        else
+            add_branch(tree, j, deeper, j == last ? "`-" : "|-", j == last ? "  " : "| ",
+                       depth + 1);
+    }
+}
+
+static void add_forest(CliTable *table, const GPtrArray *images, int id_len)
+{
+    g_autofree gboolean *shown = g_new0(gboolean, images->len + 1);
+    Tree tree = { table, images, shown, id_len, g_get_charset(NULL) };
+    g_autoptr(GHashTable) known = g_hash_table_new(g_str_hash, g_str_equal);
+    for (guint i = 0; i < images->len; i++) {
+        const StasisImageInfo *info = images->pdata[i];
+        /* Older images come first, so a parent that is there has been seen. */
+        if (info->parent == NULL || !g_hash_table_contains(known, info->parent))
+            add_branch(&tree, i, "", "", "", 0);
+        g_hash_table_add(known, info->id);
+    }
+    for (guint i = 0; i < images->len; i++) {
+        if (!shown[i])
+            add_image(table, "", images->pdata[i], id_len);
+    }
+}
+
+static gboolean list(CliCall *call, GError **error)
+{
+    const char *vm = cli_text(call, "vm");
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autoptr(GPtrArray) images = store != NULL ? stasis_store_list(store, error) : NULL;
+    if (images == NULL)
+        return FALSE;
+    int id_len = shown_id_length(images);
+    for (guint i = images->len; vm != NULL && i > 0; i--) {
+        if (g_strcmp0(((StasisImageInfo *)images->pdata[i - 1])->vm, vm) != 0)
+            g_ptr_array_remove_index(images, i - 1);
+    }
+    if (call->json) {
+        JsonArray *array = json_array_new();
+        for (guint i = 0; i < images->len; i++)
+            json_array_add_object_element(array, cli_image_to_json(images->pdata[i]));
+        cli_take_array(call, array);
+        return TRUE;
+    }
+    g_autoptr(CliTable) table = cli_table_new("lllllrrrl");
+    cli_table_add(table, "ID", "VM", "CREATED", "KIND", "MODE", "PAUSE", "STORED", "RAM", "NOTE");
+    if (cli_flag(call, "tree"))
+        add_forest(table, images, id_len);
+    for (guint i = 0; !cli_flag(call, "tree") && i < images->len; i++)
+        add_image(table, "", images->pdata[i], id_len);
+    cli_table_print(table, 0);
+    return TRUE;
+}
+
+G_GNUC_PRINTF(3, 4)
+static void add_line(CliTable *table, const char *key, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    g_autofree char *value = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    cli_table_add(table, key, value);
+}
+
+static void add_cost(CliTable *table, const StasisCost *cost)
+{
+    g_autofree char *pause = cli_format_us(cost->pause_us);
+    g_autofree char *device = cli_format_us(cost->device_us);
+    g_autofree char *stall = cli_format_us(cost->worst_stall_us);
+    g_autofree char *total = cli_format_us(cost->total_us);
+    g_autofree char *copied = cli_format_bytes(cost->copied_bytes);
+    add_line(table, "Pause:", "%s, of it %s for the devices", pause, device);
+    add_line(table, "Residual:", "%" G_GUINT64_FORMAT " pages", cost->residual_pages);
+    add_line(table, "Writes that waited:", "%" G_GUINT64_FORMAT ", at most %s", cost->faults,
+             stall);
+    add_line(table, "Copied:", "%s in %u rounds before the pause, and in it or after", copied,
+             cost->rounds);
+    add_line(table, "Took:", "%s", total);
+}
+
+static void show_image(const StasisImageInfo *info)
+{
+    g_autofree char *created = cli_format_time(info->created_us);
+    g_autofree char *ram = cli_format_bytes(info->ram_bytes);
+    g_autofree char *stored = cli_format_bytes(info->stored_bytes);
+    g_autoptr(CliTable) table = cli_table_new("ll");
+    cli_table_add(table, "ID:", info->id);
+    cli_table_add(table, "VM:", info->vm);
+    cli_table_add(table, "Created:", created);
+    if (info->note != NULL)
+        cli_table_add(table, "Note:", info->note);
+    if (info->parent != NULL)
+        add_line(table, "Kind:", "incremental to %s", info->parent);
+    else
+        add_line(table, "Kind:", "full");
+    cli_table_add(table, "Mode:", info->mode);
+    add_line(table, "Machine:", "%s under %s, QEMU %s, %u vCPUs, %s when the image was taken",
+             info->machine, info->accel, info->qemu_version, info->n_vcpus,
+             info->paused ? "paused" : "running");
+    cli_table_add(table, "RAM:", ram);
+    add_line(table, "Stored:",
+             "%s: %" G_GUINT64_FORMAT " pages with data; %" G_GUINT64_FORMAT " known to be zero",
+             stored, info->data_pages, info->zero_pages);
+    add_cost(table, &info->cost);
+    cli_table_add(table, "Digest:", info->digest);
+    cli_table_print(table, 0);
+}
+
+static void show_devices(const GPtrArray *devices)
+{
+    puts("\nDevice state:");
+    g_autoptr(CliTable) table = cli_table_new("lrrr");
+    cli_table_add(table, "NAME", "INSTANCE", "VERSION", "BYTES");
+    for (guint i = 0; i < devices->len; i++) {
+        const StasisDeviceInfo *device = devices->pdata[i];
+        g_autofree char *instance = g_strdup_printf("%u", device->instance);
+        g_autofree char *version = g_strdup_printf("%u", device->version);
+        g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, device->size_bytes);
+        cli_table_add(table, device->name, instance, version, size);
+    }
+    cli_table_print(table, 2);
+}
+
+static JsonArray *devices_to_json(const GPtrArray *devices)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < devices->len; i++) {
+        const StasisDeviceInfo *device = devices->pdata[i];
+        JsonObject *object = json_object_new();
+        cli_json_set_string(object, "name", device->name);
+        cli_json_set_uint(object, "instance", device->instance);
+        cli_json_set_uint(object, "version", device->version);
+        cli_json_set_uint(object, "size_bytes", device->size_bytes);
+        json_array_add_object_element(array, object);
+    }
+    return array;
+}
+
+static gboolean info_image(CliCall *call, GError **error)
+{
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
+    g_autoptr(StasisImageInfo) info = id != NULL ? stasis_store_get_image(store, id, error) : NULL;
+    if (info == NULL)
+        return FALSE;
+    g_autoptr(GPtrArray) devices = NULL;
+    if (cli_flag(call, "devices")) {
+        devices = stasis_store_get_devices(store, id, error);
+        if (devices == NULL)
+            return FALSE;
+    }
+    if (call->json) {
+        JsonObject *object = cli_image_to_json(info);
+        if (devices != NULL)
+            json_object_set_array_member(object, "devices", devices_to_json(devices));
+        cli_take_object(call, object);
+        return TRUE;
+    }
+    show_image(info);
+    if (devices != NULL)
+        show_devices(devices);
+    return TRUE;
+}
+
+static const CliOption list_options[] = {
+    { "vm", 0, CLI_VM, "NAME", "only images of this VM" },
+    { "tree", 0, CLI_FLAG, NULL, "draw which image is incremental to which" },
+    { NULL },
+};
+static const CliExample list_examples[] = {
+    { "checkpoint-list --tree", "All images, children below their parents" },
+    { NULL },
+};
+const CliCommand cli_cmd_checkpoint_list = {
+    .group = "checkpoint",
+    .name = "checkpoint-list",
+    .summary = "list the images of the store",
+    .description =
+        "List images, oldest first. The ID column is cut to what tells them apart; every "
+        "command takes that. A directory that is no valid image is left out.",
+    .options = list_options,
+    .examples = list_examples,
+    .handler = list,
+};
+
+static const CliArgument info_arguments[] = {
+    { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { NULL },
+};
+static const CliOption info_options[] = {
+    { "devices", 0, CLI_FLAG, NULL, "also list the saved device state, by device and instance" },
+    { NULL },
+};
+static const CliExample info_examples[] = {
+    { "checkpoint-info latest --devices", "The newest image, and the devices in it" },
+    { NULL },
+};
+const CliCommand cli_cmd_checkpoint_info = {
+    .group = "checkpoint",
+    .name = "checkpoint-info",
+    .summary = "describe an image and what it cost",
+    .description =
+        "Show what an image is, what it holds and what taking it cost: the pause, pages left for "
+        "it, guest writes that waited.",
+    .arguments = info_arguments,
+    .options = info_options,
+    .examples = info_examples,
+    .handler = info_image,
+};

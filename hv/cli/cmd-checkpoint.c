@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Taking, verifying and deleting images; showing them is in cmd-checkpoint-show.c. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "output.h"
+#include "progress.h"
+
+/* "pause 2.1 ms (devices 1.3 ms), 512.0 MiB RAM, 13.0 MiB stored, …" */
+static char *describe_cost(const StasisImageInfo *info)
+{
+    g_autofree char *pause = cli_format_us(info->cost.pause_us);
+    g_autofree char *device = cli_format_us(info->cost.device_us);
+    g_autofree char *ram = cli_format_bytes(info->ram_bytes);
+    g_autofree char *stored = cli_format_bytes(info->stored_bytes);
+    g_autofree char *total = cli_format_us(info->cost.total_us);
+    g_autofree char *stall = cli_format_us(info->cost.worst_stall_us);
+    GString *text = g_string_new(NULL);
+    if (info->paused)
+        g_string_append(text, "VM was paused");
+    else
+        g_string_append_printf(text, "pause %s (devices %s)", pause, device);
+    g_string_append_printf(text, ", %s RAM, %s stored (%s, %s), %u round%s", ram, stored,
+                           info->parent != NULL ? "incremental" : "full", info->mode,
+                           info->cost.rounds, info->cost.rounds == 1 ? "" : "s");
+    if (info->cost.faults > 0)
+        g_string_append_printf(text, ", %" G_GUINT64_FORMAT " writes waited, at most %s",
+                               info->cost.faults, stall);
+    g_string_append_printf(text, ", %s in all", total);
+    return g_string_free(text, FALSE);
+}
+
+static gboolean create(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
+    options.mode = mode != NULL ? stasis_mode_from_string(mode) : STASIS_MODE_LIVE;
+    options.codec = codec != NULL ? stasis_codec_from_string(codec) : STASIS_CODEC_LZ4;
+    options.full = cli_flag(call, "full");
+    options.max_pause_us = cli_number(call, "max-pause", 0);
+    options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
+    options.n_threads = (guint)cli_number(call, "threads", 0);
+    options.tracker = cli_text(call, "tracker");
+    options.note = cli_text(call, "note");
+    options.progress = cli_progress_show;
+    options.progress_data = &progress;
+
+    /* The VM first: a name that is not known makes no store. */
+    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisStore) store =
+        vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+    if (store == NULL)
+        return FALSE;
+    g_autoptr(StasisImageInfo) info =
+        stasis_checkpoint_create(vm, store, &options, call->cancellable, error);
+    cli_progress_end(&progress);
+    if (info == NULL)
+        return FALSE;
+    if (call->json)
+        cli_take_object(call, cli_image_to_json(info));
+    else
+        puts(info->id);
+    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
+        g_autofree char *cost = describe_cost(info);
+        cli_note(call, "%s", cost);
+    }
+    return TRUE;
+}
+
+/* The images the arguments name, each once. */
+static GPtrArray *resolve_arguments(CliCall *call, StasisStore *store, GError **error)
+{
+    g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
+    for (char **arg = call->args; *arg != NULL; arg++) {
+        g_autofree char *id = stasis_store_resolve(store, *arg, error);
+        if (id == NULL)
+            return NULL;
+        if (!g_ptr_array_find_with_equal_func(ids, id, g_str_equal, NULL))
+            g_ptr_array_add(ids, g_steal_pointer(&id));
+    }
+    return g_steal_pointer(&ids);
+}
+
+static int compare_ids(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Every image of the store, damaged ones too: those are in no list, but they are what verifying is
+ * for. A directory in images/ (docs/format.md) whose name is an ID is an image. */
+static GPtrArray *find_every(StasisStore *store, GError **error)
+{
+    g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *path = g_build_filename(stasis_store_get_path(store), "images", NULL);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
+    if (dir == NULL)
+        return NULL;
+    for (const char *name = g_dir_read_name(dir); name != NULL; name = g_dir_read_name(dir)) {
+        g_autofree char *id = stasis_store_resolve(store, name, NULL);
+        if (g_strcmp0(id, name) == 0)
+            g_ptr_array_add(ids, g_steal_pointer(&id));
+    }
+    g_ptr_array_sort(ids, compare_ids);
+    return g_steal_pointer(&ids);
+}
+
+/* Tell of one image of several, in the form asked for. */
+static void show_outcome(CliCall *call, JsonArray *array, const char *id, const char *word,
+                         const GError *failed)
+{
+    g_autofree char *shown = cli_printable(failed != NULL ? failed->message : word);
+    if (!call->json) {
+        printf("%s: %s\n", id, shown);
+        return;
+    }
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "id", id);
+    cli_json_set_string(object, "outcome", failed != NULL ? stasis_error_name(failed) : word);
+    cli_json_set_string(object, "message", failed != NULL ? failed->message : NULL);
+    json_array_add_object_element(array, object);
+}
+
+static gboolean check_ids_or_all(CliCall *call, GError **error)
+{
+    gboolean every = cli_flag(call, "all");
+    if (every == (call->args[0] == NULL))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "give %s",
+                every ? "IDs or --all, not both" : "the IDs of images, or --all");
+    return FALSE;
+}
+
+static gboolean verify(CliCall *call, GError **error)
+{
+    if (!check_ids_or_all(call, error))
+        return FALSE;
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autoptr(GPtrArray) ids = NULL;
+    if (store != NULL)
+        ids = cli_flag(call, "all") ? find_every(store, error)
+                                    : resolve_arguments(call, store, error);
+    if (ids == NULL)
+        return FALSE;
+    g_autoptr(GError) first = NULL;
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < ids->len; i++) {
+        g_autoptr(GError) failed = NULL;
+        CliProgress progress = cli_progress_new(call);
+        stasis_store_verify(store, ids->pdata[i], cli_progress_show, &progress, call->cancellable,
+                            &failed);
+        cli_progress_end(&progress);
+        if (cli_flag(call, "all") && g_error_matches(failed, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+            continue; /* deleted since it was listed */
+        if (failed != NULL && stasis_error_exit_code(failed) == 130) {
+            g_clear_error(&first);
+            first = g_steal_pointer(&failed);
+            break;
+        }
+        show_outcome(call, array, ids->pdata[i], "ok", failed);
+        fflush(stdout);
+        if (failed != NULL && first == NULL)
+            first = g_steal_pointer(&failed);
+    }
+    cli_take_array(call, array);
+    if (first == NULL)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&first));
+    return FALSE;
+}
+
+static gboolean delete_images(CliCall *call, GError **error)
+{
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    /* All are looked up before the first goes: "latest" is the latest of now. */
+    g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
+    if (ids == NULL)
+        return FALSE;
+    /* IDs sort by time, and a parent is older than its children, which keep it from going. */
+    g_ptr_array_sort(ids, compare_ids);
+    JsonArray *array = json_array_new();
+    gboolean ok = TRUE;
+    for (guint i = ids->len; ok && i > 0; i--) {
+        const char *id = ids->pdata[i - 1];
+        if (g_cancellable_set_error_if_cancelled(call->cancellable, error))
+            ok = FALSE;
+        else
+            ok = stasis_store_delete(store, id, error);
+        if (ok)
+            show_outcome(call, array, id, "deleted", NULL);
+    }
+    cli_take_array(call, array);
+    return ok;
+}
+
+static const CliArgument create_arguments[] = {
+    { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
+    { NULL },
+};
+static const CliOption create_options[] = {
+    { "mode", 0, CLI_CHOICE, "live|cow|stop",
+      "how the VM is stopped for it (default: live; see MODES in the manual)" },
+    { "full", 0, CLI_FLAG, NULL, "don't make it incremental, even where that is possible" },
+    { "max-pause", 0, CLI_MS, "MS",
+      "fail with exit status 5, the VM running, rather than pause it for longer" },
+    { "compress", 0, CLI_CHOICE, "lz4|zstd|none", "how pages are compressed (default: lz4)" },
+    { "max-buffer", 0, CLI_SIZE, "SIZE",
+      "memory for pages that wait for the disk (default: a quarter of what is free)" },
+    { "threads", 0, CLI_COUNT, "N", "compressing threads (default: one a CPU, at most 8)" },
+    { "tracker", 0, CLI_CHOICE, "auto|uffd-async|uffd-sync",
+      "how writes are found (default: auto, the best this kernel has)" },
+    { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
+    { NULL },
+};
+static const CliExample create_examples[] = {
+    { "checkpoint-create vm1", "Checkpoint a running VM; prints the new image's ID" },
+    { "checkpoint-create vm1 --max-pause 5 --note \"before the upgrade\"",
+      "Pause for at most 5 ms, or fail and let the VM be" },
+    { NULL },
+};
+const CliCommand cli_cmd_checkpoint_create = {
+    .group = "checkpoint",
+    .name = "checkpoint-create",
+    .summary = "take a checkpoint of a running VM",
+    .description =
+        "Write RAM and devices of VM NAME, as they are at one instant, into the store as a new "
+        "image, and print the image's ID once it is durable. On failure, or Ctrl-C, the VM runs "
+        "on and the store is as before. What it cost is printed on stderr if that is a terminal, "
+        "or with -v.",
+    .arguments = create_arguments,
+    .options = create_options,
+    .examples = create_examples,
+    .handler = create,
+};
+
+static const CliArgument verify_arguments[] = {
+    { "ID", CLI_ANY, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { NULL },
+};
+static const CliOption verify_options[] = {
+    { "all", 0, CLI_FLAG, NULL, "every image of the store" },
+    { NULL },
+};
+static const CliExample verify_examples[] = {
+    { "checkpoint-verify --all", "Read everything and compare it with its checksums" },
+    { NULL },
+};
+const CliCommand cli_cmd_checkpoint_verify = {
+    .group = "checkpoint",
+    .name = "checkpoint-verify",
+    .summary = "compare images with their checksums",
+    .description =
+        "Read every byte of each image and of those it is incremental to, and print \"ID: ok\" or "
+        "the first file and offset that is wrong. All are read even if one is bad; the exit "
+        "status is that of the first bad one.",
+    .arguments = verify_arguments,
+    .options = verify_options,
+    .examples = verify_examples,
+    .handler = verify,
+};
+
+static const CliArgument delete_arguments[] = {
+    { "ID", CLI_SOME, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { NULL },
+};
+static const CliExample delete_examples[] = {
+    { "checkpoint-delete latest", "Drop the newest image" },
+    { NULL },
+};
+const CliCommand cli_cmd_checkpoint_delete = {
+    .group = "checkpoint",
+    .name = "checkpoint-delete",
+    .summary = "delete images",
+    .description = "Delete the images named, newest first. One that another image is incremental "
+                   "to is refused by name; give both, and both go.",
+    .arguments = delete_arguments,
+    .examples = delete_examples,
+    .handler = delete_images,
+};

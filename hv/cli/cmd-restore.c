@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "output.h"
+#include "progress.h"
+
+static gboolean restore(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
+    options.name = cli_text(call, "name");
+    options.paused = cli_flag(call, "paused");
+    options.eager = cli_flag(call, "eager");
+    options.progress = cli_progress_show;
+    options.progress_data = &progress;
+
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
+    if (id == NULL)
+        return FALSE;
+    gint64 start_us = g_get_monotonic_time();
+    g_autoptr(StasisVm) vm = stasis_restore(store, id, &options, call->cancellable, error);
+    cli_progress_end(&progress);
+    if (vm == NULL)
+        return FALSE;
+    if (cli_flag(call, "verbose")) {
+        g_autofree char *took = cli_format_us((guint64)(g_get_monotonic_time() - start_us));
+        cli_note(call, "%s from %s in %s", stasis_vm_get_name(vm), id, took);
+    }
+    return cli_show_started(call, vm, error);
+}
+
+static const CliArgument arguments[] = {
+    { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { NULL },
+};
+static const CliOption options[] = {
+    { "name", 0, CLI_TEXT, "NAME", "name of the new VM (default: the name it had)" },
+    { "paused", 0, CLI_FLAG, NULL, "leave it paused at the instant of the image" },
+    { "eager", 0, CLI_FLAG, NULL, "all RAM in place before it runs, instead of on demand" },
+    { NULL },
+};
+static const CliExample examples[] = {
+    { "restore latest", "Bring the newest image back under the VM's own name" },
+    { "restore 01jq4z7k2m --name twin --paused", "A second VM, paused, to look at" },
+    { NULL },
+};
+const CliCommand cli_cmd_restore = {
+    .group = "image",
+    .name = "restore",
+    .summary = "start a VM from an image",
+    .description =
+        "Start a fresh QEMU of the machine that the image describes, and let it go on from the "
+        "image's instant. Prints the VM's name. Memory is brought in as the guest touches it and "
+        "the rest in the background, so that the start does not wait for it.",
+    .arguments = arguments,
+    .options = options,
+    .examples = examples,
+    .handler = restore,
+};

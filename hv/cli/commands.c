@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* All commands, groups and global options: the one place that lists them, in the order of help. */
+#include <string.h>
+
+#include "cli.h"
+
+const CliGroup cli_groups[] = {
+    { "vm", "Virtual machines" },
+    { "checkpoint", "Checkpoints" },
+    { "image", "Using images" },
+    { "host", "This host, and help" },
+    { NULL, NULL },
+};
+
+const CliCommand *const cli_commands[] = {
+    &cli_cmd_run,
+    &cli_cmd_attach,
+    &cli_cmd_detach,
+    &cli_cmd_list,
+    &cli_cmd_info,
+    &cli_cmd_pause,
+    &cli_cmd_resume,
+    &cli_cmd_kill,
+    &cli_cmd_console,
+    &cli_cmd_checkpoint_create,
+    &cli_cmd_checkpoint_list,
+    &cli_cmd_checkpoint_info,
+    &cli_cmd_checkpoint_verify,
+    &cli_cmd_checkpoint_delete,
+    &cli_cmd_restore,
+    &cli_cmd_export,
+    &cli_cmd_doctor,
+    &cli_cmd_help,
+    NULL,
+};
+
+const CliOption cli_global_options[] = {
+    { "store", 0, CLI_DIR, "DIR",
+      "directory of the images (default: $STASIS_STORE, else /var/lib/stasis)" },
+    { "json", 0, CLI_FLAG, NULL, "print the result, or the error, as one JSON object on stdout" },
+    { "progress", 0, CLI_CHOICE, "auto|none|json",
+      "progress on stderr: a bar if it is a terminal, nothing, or one JSON object a line" },
+    { "quiet", 'q', CLI_FLAG, NULL, "nothing on stderr but errors" },
+    { "verbose", 'v', CLI_FLAG, NULL, "on stderr, also what an operation cost" },
+    { "help", 'h', CLI_FLAG, NULL, "describe the command" },
+    { "version", 0, CLI_FLAG, NULL, "print the version of stasis" },
+    { NULL },
+};
+
+const CliCommand *cli_find_command(const char *name)
+{
+    for (guint i = 0; cli_commands[i] != NULL; i++) {
+        if (strcmp(cli_commands[i]->name, name) == 0)
+            return cli_commands[i];
+    }
+    return NULL;
+}
+
+const CliGroup *cli_find_group(const char *id)
+{
+    for (const CliGroup *g = cli_groups; g->id != NULL; g++) {
+        if (strcmp(g->id, id) == 0)
+            return g;
+    }
+    return NULL;
+}
+
+/* How many letters must be changed, added or dropped to make @b of @a; both at most 31 long. */
+static guint edit_distance(const char *a, const char *b)
+{
+    guint row[32];
+    size_t len = strlen(b);
+    for (size_t j = 0; j <= len; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        guint corner = row[0]++;
+        for (size_t j = 0; j < len; j++) {
+            guint change = corner + (a[i] != b[j]);
+            corner = row[j + 1];
+            row[j + 1] = MIN(change, MIN(row[j], row[j + 1]) + 1);
+        }
+    }
+    return row[len];
+}
+
+const char *cli_nearest_command(const char *name)
+{
+    const char *nearest = NULL;
+    guint least = MAX(2, strlen(name) / 3) + 1;
+    if (strlen(name) > 31)
+        return NULL;
+    for (guint i = 0; cli_commands[i] != NULL; i++) {
+        guint distance = edit_distance(name, cli_commands[i]->name);
+        if (distance < least && distance < strlen(name)) {
+            least = distance;
+            nearest = cli_commands[i]->name;
+        }
+    }
+    return nearest;
+}
