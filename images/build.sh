@@ -1,0 +1,184 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Build the test guests: what is out of date, and nothing else.
+#
+#   images/build.sh                            build both
+#   images/build.sh --print bare|kernel|initrd print where one is (built or not)
+#
+# Outputs lie outside the source tree, in $STASIS_CACHE (default /var/cache/stasis; for those who
+# may not write there $XDG_CACHE_HOME/stasis or ~/.cache/stasis):
+#
+#   bare.elf           the bare-metal guest
+#   kernel-VERSION/    Debian's cloud kernel, unpacked: boot/vmlinuz-*, lib/modules/*
+#   vmlinuz            link to it
+#   initrd.gz          the Linux guest's root
+#
+# Each output is written aside and renamed, under one lock, so that concurrent runs are safe and an
+# interrupted one leaves the old state. A kernel that is there is kept: the network is used once.
+# Whether a built guest is current is decided by a digest of everything that goes into it.
+set -euo pipefail
+umask 022 # a QEMU of another user reads the guests
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+kernel_meta=linux-image-cloud-amd64
+
+# In the order they are loaded. Those a kernel does not have as modules are left out.
+modules="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk
+         virtio_console failover net_failover virtio_net"
+
+die() { echo "images/build.sh: $*" >&2; exit 1; }
+
+cache_dir()
+{
+    local dir=${STASIS_CACHE:-/var/cache/stasis}
+
+    if ! { mkdir -p "$dir" && [ -w "$dir" ]; } 2>/dev/null; then
+        [ -z "${STASIS_CACHE:-}" ] || die "cannot write to STASIS_CACHE=$dir"
+        dir=${XDG_CACHE_HOME:-$HOME/.cache}/stasis
+        mkdir -p "$dir" || die "no place for the test guests: set STASIS_CACHE"
+    fi
+    (cd "$dir" && pwd)
+}
+
+# Is output $1 made of exactly what digest $2 says?
+current() { [ -e "$1" ] && [ "$(cat "$1.made-of" 2>/dev/null)" = "$2" ]; }
+
+# digest TEXT FILE...
+digest()
+{
+    local text=$1
+    shift
+    { echo "$text"; cat -- "$@"; } | sha256sum | cut -d' ' -f1
+}
+
+need()
+{
+    local tool
+
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || die "'$tool' is missing: run tests/deps.sh"
+    done
+}
+
+publish() # NEW OUTPUT DIGEST
+{
+    rm -f "$2.made-of"
+    mv "$1" "$2"
+    echo "$3" > "$2.made-of.$$"
+    mv "$2.made-of.$$" "$2.made-of"
+    echo "images: built $2"
+}
+
+build_bare()
+{
+    local flags="-m64 -std=gnu17 -O2 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie
+        -mcmodel=small -mno-red-zone -mgeneral-regs-only -fno-stack-protector
+        -fno-asynchronous-unwind-tables -fcf-protection=none -fno-tree-loop-distribute-patterns
+        -nostdlib -static -Wl,--build-id=none,--no-warn-rwx-segments"
+    local out=$cache/bare.elf sum
+
+    sum=$(digest "$flags" "$here"/bare/*)
+    current "$out" "$sum" && return
+    need gcc objcopy
+    # QEMU's multiboot loader takes 32-bit ELF only; the code in it is 64-bit all the same.
+    # shellcheck disable=SC2086
+    gcc $flags -Wl,-T,"$here/bare/link.ld" "$here"/bare/boot.S "$here"/bare/*.c -o "$tmp/bare64.elf"
+    objcopy -O elf32-i386 "$tmp/bare64.elf" "$tmp/bare.elf"
+    publish "$tmp/bare.elf" "$out" "$sum"
+}
+
+# The package that the meta package depends on, e.g. linux-image-6.1.0-18-cloud-amd64.
+# Nothing when apt's lists are not there yet.
+kernel_package()
+{
+    { apt-cache depends "$kernel_meta" 2>/dev/null || true; } | sed -n 's/^ *Depends: //p;T;q'
+}
+
+fetch_kernel()
+{
+    local package
+
+    [ -e "$cache/vmlinuz" ] && return
+    need apt-get apt-cache dpkg-deb
+    package=$(kernel_package)
+    if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
+        apt-get -qq update
+        package=$(kernel_package)
+    fi
+    [ -n "$package" ] || die "apt knows no $kernel_meta: run 'apt-get update' (Debian 12, amd64)"
+    echo "images: downloading $package"
+    download_kernel "$package" || {
+        # Package lists older than the mirror name files that are gone.
+        [ "$(id -u)" = 0 ] && apt-get -qq update
+        package=$(kernel_package)
+        download_kernel "$package" || die "apt-get download $package failed"
+    }
+    mkdir "$tmp/kernel"
+    dpkg-deb -x "$tmp"/deb/*.deb "$tmp/kernel"
+    rm -rf "${cache:?}/kernel-$package" "$tmp/kernel/usr/share/doc"
+    mv "$tmp/kernel" "$cache/kernel-$package"
+    (cd "$cache" && ln -s "kernel-$package"/boot/vmlinuz-* "$tmp/vmlinuz")
+    mv -T "$tmp/vmlinuz" "$cache/vmlinuz"
+    echo "images: unpacked $cache/kernel-$package"
+}
+
+download_kernel()
+{
+    rm -rf "$tmp/deb"
+    mkdir "$tmp/deb"
+    (cd "$tmp/deb" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$1" >&2)
+}
+
+build_initrd()
+{
+    local flags="-std=gnu17 -O2 -Wall -Wextra -Werror -static"
+    local out=$cache/initrd.gz busybox=/bin/busybox root=$tmp/root kernel_dir sum module file
+
+    kernel_dir=$(dirname "$(dirname "$(readlink -f "$cache/vmlinuz")")")
+    [ -x "$busybox" ] || die "$busybox is missing (package busybox-static): run tests/deps.sh"
+    sum=$(digest "$flags $modules $kernel_dir" "$here"/linux/* "$busybox" "$here/build.sh")
+    current "$out" "$sum" && return
+    need gcc cpio gzip
+
+    mkdir -p "$root"/{bin,dev,lib/modules,proc,run,sys,tmp}
+    cp "$busybox" "$root/bin/busybox"
+    install -m 755 "$here/linux/init" "$root/init"
+    # shellcheck disable=SC2086
+    gcc $flags "$here"/linux/*.c -o "$root/bin/stasis-job"
+    strip "$root/bin/stasis-job"
+    for module in $modules; do
+        file=$(find "$kernel_dir/lib/modules" -name "$module.ko" -print -quit)
+        [ -n "$file" ] || continue
+        cp "$file" "$root/lib/modules/"
+        echo "$module" >> "$root/lib/modules/order"
+    done
+    (cd "$root" && find . -exec touch -h -d @0 {} + && find . -print0 | LC_ALL=C sort -z |
+        cpio --null --quiet -o -H newc -R 0:0 --reproducible) | gzip -1n > "$tmp/initrd.gz"
+    publish "$tmp/initrd.gz" "$out" "$sum"
+}
+
+cache=$(cache_dir)
+case "${1:-}" in
+--print)
+    case "${2:-}" in
+    bare) echo "$cache/bare.elf" ;;
+    kernel) echo "$cache/vmlinuz" ;;
+    initrd) echo "$cache/initrd.gz" ;;
+    *) die "--print bare, kernel or initrd" ;;
+    esac
+    exit 0
+    ;;
+'') ;;
+*) die "usage: images/build.sh [--print bare|kernel|initrd]" ;;
+esac
+
+need flock
+exec 9> "$cache/.lock"
+flock 9
+rm -rf "$cache"/.build-* # of a run that was killed: we have the lock
+tmp=$(mktemp -d "$cache/.build-XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+build_bare
+fetch_kernel
+build_initrd
