@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What checkpoints cost besides the stop: guest slowdown, size of images, copy rate."""
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from benchlib import (ACCEL, BUILD, HAVE_ENGINE, MIB, RUNS, SIZES, Machine, half,  # noqa: E402
+                      save, size_bytes, stasis, summary, table, with_case)
+
+DIRTY_PAGES = 1000
+
+
+def slowdown(t, ram):
+    """Page visits a second: alone, tracked (armed, nothing going on), while it is copied."""
+    machine = Machine(t, ram, touch=half(ram))
+    machine.adopt()
+    rates = {"alone": [machine.rate(1.0) for _ in range(RUNS)]}
+    for mode in ("live", "cow", "stop"):
+        rates[f"while copied, {mode}"] = [rate_during(machine, mode) for _ in range(RUNS)]
+    machine.vm.checkpoint("--mode", "live", *machine.store)
+    # The first visit of a page since the checkpoint is what tracking costs; later ones are free.
+    rates["tracked"] = [machine.rate(1.0) for _ in range(RUNS)]
+    stasis("detach", machine.vm.name)
+    rates["alone again"] = [machine.rate(1.0) for _ in range(RUNS)]
+    return {name: summary(values) for name, values in rates.items()}
+
+
+def rate_during(machine, mode):
+    """The guest's rate over one checkpoint as a whole, the stop included."""
+    time.sleep(0.1)
+    first = machine.guest.state(machine.vm)
+    machine.vm.checkpoint("--mode", mode, "--full", *machine.store, timeout=600)
+    last = machine.guest.state(machine.vm)
+    return (last.stores - first.stores) / ((last.tsc - first.tsc) / (last.tsc_khz * 1000))
+
+
+def sizes(t, ram, touched):
+    """Bytes in the store of a full image, and of an increment with about DIRTY_PAGES pages."""
+    machine = Machine(t, ram, set=f"{DIRTY_PAGES * 4}K", touch=half(ram) if touched else None)
+    machine.adopt()
+    full = machine.vm.checkpoint("--mode", "live", "--full", *machine.store, timeout=600)
+    pages, stored, took = [], [], []
+    for _ in range(RUNS):
+        time.sleep(0.2)
+        image = machine.vm.checkpoint("--mode", "live", *machine.store, timeout=600)
+        pages.append(image["data_pages"] + image["zero_pages"])
+        stored.append(image["stored_bytes"])
+        took.append(image["cost"]["total_us"] / 1000)
+    return {"ram": ram, "touched": touched, "full_bytes": full["stored_bytes"],
+            "pages": summary(pages), "increment_bytes": summary(stored),
+            "increment_ms": summary(took)}
+
+
+def memcpy():
+    tool = os.path.join(BUILD, "tests", "lib", "memcpy-bench")
+    return json.loads(subprocess.run([tool], check=True, stdout=subprocess.PIPE).stdout)
+
+
+def copy_rate(t, ram, codec):
+    """Bytes of guest memory that a full checkpoint takes in a second, and what it took in all."""
+    store = t.path("ram-disk")
+    os.makedirs(store)
+    # In memory, so that the disk is not what is measured.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", store], check=True)
+    t.defer(subprocess.run, ["umount", "-l", store], check=False)
+    machine = Machine(t, ram, touch=f"{size_bytes(ram) * 3 // 4 // MIB}M", rate=1)
+    machine.adopt()
+    rates = []
+    for number in range(RUNS + 1):
+        image = machine.vm.checkpoint("--mode", "live", "--full", "--compress", codec, "--store",
+                                      store, timeout=600)
+        stasis("checkpoint-delete", image["id"], "--store", store, expect=None)
+        if number > 0:
+            rates.append(image["cost"]["copied_bytes"] * 1e6 / image["cost"]["total_us"])
+    return summary(rates)
+
+
+def human(n_bytes):
+    return f"{n_bytes / MIB:.2f}"
+
+
+def main():
+    if not HAVE_ENGINE:
+        print("\ncost: no stasis here to measure")
+        return
+    out = {"accel": ACCEL}
+    ram = SIZES[0]
+    out["slowdown"] = with_case(slowdown, ram)
+    alone = out["slowdown"]["alone"]["median"]
+    table(f"Speed of the guest, {ram}, {ACCEL}; million page visits a second, median of {RUNS}",
+          ["", "M/s", "of alone"],
+          [[name, f"{s['median'] / 1e6:.1f}", f"{s['median'] / alone * 100:.1f} %"]
+           for name, s in out["slowdown"].items()])
+
+    out["sizes"] = [with_case(sizes, ram, touched) for ram in SIZES for touched in (False, True)]
+    table(f"Size of images, MiB; an increment after {DIRTY_PAGES} pages were rewritten",
+          ["RAM", "touched", "full", "increment", "its pages", "its ms"],
+          [[s["ram"], "half" if s["touched"] else "no", human(s["full_bytes"]),
+            human(s["increment_bytes"]["median"]), f"{s['pages']['median']:.0f}",
+            f"{s['increment_ms']['median']:.0f}"] for s in out["sizes"]])
+
+    out["memcpy"] = memcpy()
+    base = out["memcpy"]["far_bytes_per_s"]
+    rows = [["memcpy, one thread", f"{base / MIB:.0f}", "100 %"]]
+    for codec in ("none", "lz4", "zstd"):
+        found = out[f"copy_{codec}"] = with_case(copy_rate, SIZES[0], codec)
+        rows.append([f"checkpoint, {codec}", f"{found['median'] / MIB:.0f}",
+                     f"{found['median'] / base * 100:.0f} %"])
+    table(f"Copy rate, {SIZES[0]} of which 3/4 random data, store in memory, call to commit",
+          ["", "MiB/s", "of memcpy"], rows)
+    save("cost", out)
+
+
+main()

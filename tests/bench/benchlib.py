@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the benchmarks share: machines with an observer, statistics, tables, JSON.
+
+A VM that is measured has two monitors: one for whoever takes the snapshot, one for an observer
+that takes the times of QEMU's own STOP and RESUME events and sends nothing meanwhile.
+"""
+import json
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import guests  # noqa: E402
+from qmp import Qmp, QmpError  # noqa: E402
+from stasistest import (BUILD, STASIS, Vm, attach, fresh_name, kvm_usable,  # noqa: E402
+                        new_store, number_from_env, plain_qemu, restored_vm, run_vm, stasis,
+                        stasis_json)
+from tap import Case  # noqa: E402
+
+MIB = 1 << 20
+RUNS = number_from_env("STASIS_BENCH_RUNS", 5)
+SIZES = os.environ.get("STASIS_BENCH_RAM", "512M 2G 8G").split()
+ACCEL = "kvm" if kvm_usable() else "tcg"
+SET = "32M"  # the guest rewrites this much all the time
+HAVE_ENGINE = os.access(STASIS, os.X_OK) and not os.environ.get("STASIS_BENCH_PEERS_ONLY")
+
+
+def size_bytes(text):
+    return int(text[:-1]) << {"K": 10, "M": 20, "G": 30}[text[-1]]
+
+
+class Machine:
+    """A measured VM with the bare-metal guest. memory: "memfd" (shared) or "anonymous"."""
+
+    def __init__(self, t, ram, memory="memfd", touch=None, more=(), **options):
+        backend = {"memfd": f"memory-backend-memfd,id=m,size={ram},share=on",
+                   "anonymous": f"memory-backend-ram,id=m,size={ram}"}[memory]
+        options = {"set": SET, "fill": "random", **options}
+        if touch:
+            options["touch"] = touch
+        self.t, self.ram = t, ram
+        self.guest = guests.Bare(mem=ram, memory_args=["-object", backend,
+                                                       "-machine", "memory-backend=m"], **options)
+        self.vm = plain_qemu(t, self.guest, *more, accel=ACCEL, observer=True)
+        self.observer = Qmp(self.vm.observer_path)
+        t.defer(self.observer.close)
+
+    def adopt(self):
+        """Let stasis have the first monitor."""
+        attach(self.vm)
+        self.store = new_store(self.t)
+
+    def measure(self, action):
+        """Run action(). Returns its result, QEMU's stop and the guest's worst stall, both in ms,
+        and how long the action took in s."""
+        self.guest.reset_stalls(self.vm)
+        start = len(self.observer.events)
+        began = time.monotonic()
+        result = action()
+        total_s = time.monotonic() - began
+        self.observer.drain(0.1)
+        stops = self.observer.stops_us(start)
+        stall_ms = self.guest.state(self.vm).worst_ns / 1e6
+        return result, sum(stops) / 1000, stall_ms, total_s
+
+    def rate(self, seconds):
+        """Page visits a second over the coming seconds, by the guest's own clock."""
+        first = self.guest.state(self.vm)
+        time.sleep(seconds)
+        last = self.guest.state(self.vm)
+        return (last.stores - first.stores) / ((last.tsc - first.tsc) / (last.tsc_khz * 1000))
+
+
+def half(ram):
+    """Half of the machine's RAM, to be touched beside the set."""
+    return f"{size_bytes(ram) // 2 // MIB}M"
+
+
+def quantile(values, q):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+def summary(values):
+    return {"n": len(values), "median": statistics.median(values), "p99": quantile(values, 0.99),
+            "max": max(values), "min": min(values)} if values else None
+
+
+def ms(stats):
+    """"4.1 (7.9)": median and most, in milliseconds."""
+    return f"{stats['median']:.1f} ({stats['max']:.1f})" if stats else "-"
+
+
+def table(title, head, rows):
+    print(f"\n{title}\n")
+    rows = [[str(c) for c in row] for row in [head, *rows]]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]
+        print("  " + "  ".join(cells).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * w for w in widths))
+    sys.stdout.flush()
+
+
+def save(name, data):
+    """Put a benchmark's figures where tests/bench/run.sh collects them."""
+    directory = os.environ.get("STASIS_BENCH_OUT")
+    if directory:
+        with open(os.path.join(directory, name + ".json"), "w") as f:
+            json.dump(data, f, indent=2)
+
+
+def with_case(function, *args, **kwargs):
+    """Call function(t, …) with a case of its own, tidied up after."""
+    t = Case(0)
+    try:
+        return function(t, *args, **kwargs)
+    finally:
+        for error in t.undo():
+            print(f"bench: while tidying up: {error}", file=sys.stderr)
+
+
+__all__ = ["ACCEL", "BUILD", "HAVE_ENGINE", "MIB", "Machine", "Qmp", "QmpError", "RUNS", "SET",
+           "SIZES", "Vm", "fresh_name", "guests", "half", "ms", "new_store", "restored_vm",
+           "run_vm", "save", "size_bytes", "stasis", "stasis_json", "summary", "table",
+           "with_case"]

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Prints the figures of one run, and writes them to BUILD/bench.json.
+#
+#   tests/bench/run.sh BUILD [stop|cost|restore …]
+#
+#   STASIS_BENCH_RUNS=5             repetitions of each measurement
+#   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
+#   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
+set -uo pipefail
+
+if [ $# -lt 1 ] || [ ! -d "$1" ]; then
+    echo "usage: tests/bench/run.sh BUILD [NAME…]" >&2
+    exit 2
+fi
+build=$(cd "$1" && pwd)
+shift
+cd "$(dirname "$0")/../.." || exit 2
+[ $# -gt 0 ] || set -- stop cost restore
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
+mkdir "$dir/out" "$dir/run" "$dir/tmp"
+child=
+finish() {
+    # Each benchmark ends what it started when it is told to end.
+    [ -z "$child" ] || { kill -TERM "$child" 2>/dev/null && wait "$child"; }
+    rm -rf --one-file-system "$dir"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+echo "Machine: $(nproc) CPUs, $(awk '/^model name/ { sub(/.*: */, ""); print; exit }' /proc/cpuinfo)," \
+    "$(awk '/^MemTotal/ { printf "%d GiB", $2 / 1048576 + 0.5 }' /proc/meminfo)," \
+    "kernel $(uname -r), $(qemu-system-x86_64 --version | head -n 1)"
+status=0
+for name; do
+    env STASIS_BUILD="$build" STASIS_BENCH_OUT="$dir/out" STASIS_RUNTIME_DIR="$dir/run" \
+        TMPDIR="$dir/tmp" python3 -B "tests/bench/bench_$name.py" &
+    child=$!
+    wait "$child" || { echo "bench: $name failed" >&2; status=1; }
+    child=
+done
+
+python3 -B - "$dir/out" "$build/bench.json" <<'PYTHON' || status=1
+import json, os, platform, subprocess, sys, time
+out = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "cpus": os.cpu_count(),
+       "kernel": platform.release(),
+       "qemu": subprocess.run(["qemu-system-x86_64", "--version"], text=True, check=True,
+                              stdout=subprocess.PIPE).stdout.splitlines()[0]}
+for name in sorted(os.listdir(sys.argv[1])):
+    with open(os.path.join(sys.argv[1], name)) as f:
+        out[name.removesuffix(".json")] = json.load(f)
+with open(sys.argv[2] + ".tmp", "w") as f:
+    json.dump(out, f, indent=2)
+    f.write("\n")
+os.replace(sys.argv[2] + ".tmp", sys.argv[2])
+print(f"\nAll figures: {sys.argv[2]}")
+PYTHON
+exit $status

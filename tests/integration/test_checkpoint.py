@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a checkpoint does what it is asked, keeps its budget or fails, and costs by what changed."""
+import json
+import signal
+import subprocess
+import time
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guests import Bare, check_memory_image  # noqa: E402
+from stasistest import (BUILD, MODES, accelerators, add_case, case, image_ids, main,  # noqa: E402
+                        need_kvm, new_store, run_vm, stasis, stasis_json, stasis_start)
+
+MIB = 1 << 20
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+
+
+@case
+def only_the_id_on_stdout(t):
+    """stdout of checkpoint-create is the image's ID and nothing else"""
+    vm = run_vm(t, Bare(mem="48M"))
+    store = new_store(t)
+    result = stasis("checkpoint-create", vm.name, *store)
+    t.equal(result.out, image_ids(store)[0] + "\n", "stdout")
+    t.equal(len(result.out.strip()), 26, "length of the ID")
+    t.equal(result.err, "", "stderr of a run without a terminal")
+
+
+@case
+def describes_itself(t):
+    """an image says what it is and what it cost, in each mode; the VM works on"""
+    vm = run_vm(t, Bare(mem="64M", set="8M"), accel=FAST)
+    store = new_store(t)
+    for mode in MODES:
+        image = vm.checkpoint("--mode", mode, "--full", "--note", f"by {mode}", *store)
+        t.equal((image["mode"], image["note"], image["vm"], image["parent"]),
+                (mode, f"by {mode}", vm.name, None), "description")
+        cost = image["cost"]
+        t.check(0 < cost["pause_us"] <= cost["total_us"], f"times: {cost}")
+        t.check(0 < cost["device_us"] <= cost["pause_us"], f"times: {cost}")
+        t.check(cost["copied_bytes"] >= 8 * MIB, f"copied: {cost}")
+        t.equal(image["ram_bytes"] >= 64 * MIB, True, "RAM size")
+        stasis("checkpoint-verify", image["id"], *store)
+        vm.check_runs(what=mode)
+    devices = stasis_json("checkpoint-info", "latest", "--devices", *store)["devices"]
+    t.check({"cpu", "timer"} <= {d["name"] for d in devices}, f"devices: {devices}")
+
+
+def impossible_budget(t, mode):
+    """a pause budget that can't be kept: exit 5, the VM runs, nothing new, the next one works"""
+    # 0.2 ms: less than stop and cont take by themselves.
+    vm = run_vm(t, Bare(mem="256M", set="32M", touch="128M"), accel=FAST)
+    store = new_store(t)
+    result = stasis("checkpoint-create", vm.name, "--mode", mode, "--max-pause", "0.2", *store,
+                    expect=5)
+    t.check(result.out == "" and result.err.count("\n") == 1, f"one clear line: {result!r}")
+    vm.check_runs(what="after the missed budget")
+    vm.check_nothing_left(tracked_allowed=True)
+    t.equal(image_ids(store), [], "images")
+    image = vm.checkpoint("--mode", mode, "--max-pause", "10000", *store)
+    t.check(image["cost"]["pause_us"] <= 10000000, f"cost: {image['cost']}")
+    vm.guest.check_unharmed(vm)
+
+
+for _mode in MODES:
+    add_case(impossible_budget, _mode, promise=f"mode {_mode}: {impossible_budget.__doc__}")
+
+
+@case
+def budget_is_kept(t):
+    """with a budget, a checkpoint either stays within it or fails with exit 5; never in between"""
+    vm = run_vm(t, Bare(mem="256M", set="32M"), accel=FAST)
+    store = new_store(t)
+    kept = 0
+    for budget_ms in (3, 5, 10, 20, 50, 100, 1000):
+        result = stasis("checkpoint-create", "--json", vm.name, "--max-pause", budget_ms, *store,
+                        expect=None)
+        t.check(result.rc in (0, 5), f"budget {budget_ms} ms: {result!r}")
+        if result.rc == 0:
+            kept += 1
+            pause_us = result.json["cost"]["pause_us"]
+            t.check(pause_us <= budget_ms * 1000, f"budget {budget_ms} ms, stopped {pause_us} µs")
+        vm.check_runs(what=f"budget {budget_ms} ms")
+    t.check(kept > 0, "no budget up to 1 s could be kept")
+    t.equal(len(image_ids(store)), kept, "images")
+
+
+def start_checkpoint(t, vm, *options):
+    """Start a checkpoint and return in the middle of it: when a tenth of RAM is copied."""
+    process = stasis_start(t, "checkpoint-create", vm.name, "--progress", "json", *options)
+    for line in process.stderr:
+        seen = json.loads(line)["progress"]
+        if seen["done_bytes"] * 10 > seen["total_bytes"] > 0:
+            return process
+    raise AssertionError("the checkpoint ended before a tenth of RAM was copied")
+
+
+def interrupted(t, mode):
+    """interrupted in the middle: exit 130, the VM runs, nothing left, the next one works"""
+    guest = Bare(mem="1G", set="16M", touch="768M", fill="random")
+    vm = run_vm(t, guest, accel=FAST)
+    store = new_store(t)
+    process = start_checkpoint(t, vm, "--mode", mode, "--compress", "zstd", *store)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    out, _ = process.communicate(timeout=30)
+    t.equal(process.returncode, 130, "exit status")
+    t.equal(out, b"", "stdout")
+    t.check(time.monotonic() - began < 3, "took longer than 3 s to let go")
+    vm.check_runs(what="after the interrupt")
+    vm.check_nothing_left(tracked_allowed=True)
+    t.equal(image_ids(store), [], "images")
+    held = sum(os.path.getsize(os.path.join(top, f)) for top, _, files in os.walk(store[1])
+               for f in files)
+    t.check(held < MIB, f"{held} bytes left in the store")
+    vm.checkpoint_id("--mode", mode, *store)
+    guest.check_unharmed(vm)
+
+
+for _mode in MODES:
+    add_case(interrupted, _mode, promise=f"mode {_mode}: {interrupted.__doc__}")
+
+
+@case
+def paused_stays_paused(t):
+    """a paused VM stays paused, its image says so, and the guest has not moved"""
+    guest = Bare(mem="48M")
+    vm = run_vm(t, guest)
+    store = new_store(t)
+    stasis("pause", vm.name)
+    before = guest.progress(vm)
+    for mode in MODES:
+        image = vm.checkpoint("--mode", mode, *store)
+        t.equal((image["paused"], image["cost"]["pause_us"]), (True, 0), "paused, pause_us")
+        t.equal(vm.status(), "paused", "query-status")
+    t.equal(guest.progress(vm), before, "progress of the paused guest")
+    stasis("resume", vm.name)
+    vm.check_runs()
+
+
+@case
+def increment_costs_by_what_changed(t):
+    """an incremental image holds what changed, whatever the size of RAM"""
+    guest = Bare(mem="512M", set="4M", touch="384M", fill="random")
+    vm = run_vm(t, guest, accel=FAST)
+    store = new_store(t)
+    full = vm.checkpoint("--mode", "live", *store)
+    t.check(full["parent"] is None and full["stored_bytes"] > 384 * MIB, f"full: {full}")
+    image = vm.checkpoint("--mode", "live", *store)
+    t.equal(image["parent"], full["id"], "parent")
+    # The set's 1,024 pages, the state page, and a few that devices wrote.
+    t.check(1024 <= image["data_pages"] + image["zero_pages"] <= 1500,
+            f"pages of the increment: {image['data_pages']} + {image['zero_pages']} zero")
+    t.check(image["stored_bytes"] < 8 * MIB, f"stored: {image['stored_bytes']}")
+    stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+    check_memory_image(t, t.path("raw"))
+
+
+@case
+def empty_memory_is_small(t):
+    """the image of a mostly empty VM is small, and taking it does not fill the VM's memory"""
+    vm = run_vm(t, Bare(mem="4G", set="4M"), accel=FAST)
+    store = new_store(t)
+
+    def resident():
+        with open(f"/proc/{vm.pid}/statm") as f:
+            return int(f.read().split()[1]) * 4096
+
+    before = resident()
+    for mode in MODES:
+        image = vm.checkpoint("--mode", mode, "--full", *store)
+        t.check(image["stored_bytes"] < 16 * MIB, f"{mode}: {image['stored_bytes']} bytes stored")
+    t.check(resident() - before < 64 * MIB, f"QEMU grew by {(resident() - before) >> 20} MiB")
+
+
+@case
+def one_at_a_time(t):
+    """while one operation holds a VM, another gets a clear error and disturbs nothing"""
+    vm = run_vm(t, Bare(mem="1G", set="16M", touch="768M", fill="random"), accel=FAST)
+    store, other = new_store(t), new_store(t, "other")
+    process = start_checkpoint(t, vm, *store)
+    # It holds the VM for as long as we like.
+    process.send_signal(signal.SIGSTOP)
+    result = stasis("checkpoint-create", vm.name, *other, expect=1)
+    t.check(str(process.pid) in result.err, f"does not name the holder {process.pid}: {result!r}")
+    t.equal(stasis_json("info", vm.name)["state"], "busy", "state of a held VM")
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=120)
+    t.equal(process.returncode, 0, "exit status of the first")
+    vm.check_runs()
+
+
+@case
+def writers_wait_their_turn(t):
+    """one writer at a time in a store: a second VM's checkpoint gets exit 11 and its VM runs"""
+    big = run_vm(t, Bare(mem="1G", set="16M", touch="768M", fill="random"), accel=FAST)
+    small = run_vm(t, Bare(mem="48M"))
+    store = new_store(t)
+    process = start_checkpoint(t, big, *store)
+    process.send_signal(signal.SIGSTOP)
+    stasis("checkpoint-create", small.name, *store, expect=11)
+    small.check_runs()
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=120)
+    t.equal(process.returncode, 0, "exit status of the first")
+    small.checkpoint(*store)
+
+
+def equals_reference(t, mode, accel):
+    tool = os.path.join(BUILD, "tests", "lib", "reference-check")
+    vm = run_vm(t, Bare(mem="64M", set="16M"), accel=accel)
+    process = subprocess.run([tool, mode, vm.name], capture_output=True, text=True, check=False,
+                             timeout=120)
+    t.check(process.returncode == 0, process.stdout + process.stderr)
+    vm.check_runs()
+
+
+if os.access(os.path.join(BUILD, "tests", "lib", "reference-check"), os.X_OK):
+    for _accel in accelerators():
+        for _mode in ("stop", "cow"):
+            add_case(equals_reference, _mode, _accel,
+                     promise=f"mode {_mode}, {_accel}: the image equals a copy made of the stopped "
+                             "VM at that instant, byte for byte")
+
+main()

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: tests/run.sh and .ci/run can fail — whatever goes wrong in a test program is counted."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import procmem  # noqa: E402
+from stasistest import ROOT, case, main  # noqa: E402
+
+OK = "print('1..1'); print('ok 1 - it works')"
+
+
+def run_suite(t, env=None, names=(), **programs):
+    """Run tests/run.sh in a tree of its own that has these programs; returns (exit, output)."""
+    for part in ("tests/integration", "tests/unit", "build"):
+        os.makedirs(t.path(part), exist_ok=True)
+    shutil.copy(os.path.join(ROOT, "tests", "run.sh"), t.path("tests/run.sh"))
+    for name, text in programs.items():
+        with open(t.path(f"tests/integration/test_{name}.py"), "w") as f:
+            f.write("import os, sys, signal, subprocess, time\n" + text + "\n")
+    clean = {k: v for k, v in os.environ.items() if k not in ("CI", "STASIS_TEST_MARK")}
+    done = subprocess.run([t.path("tests/run.sh"), t.path("build"), *names], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                          timeout=60, env={**clean, **(env or {})})
+    return done.returncode, done.stdout
+
+
+def expect(t, outcome, status, counts, text=""):
+    t.equal(outcome[0], status, f"exit status\n{outcome[1]}")
+    t.equal(outcome[1].splitlines()[-1], counts, f"last line\n{outcome[1]}")
+    t.check(re.search(text, outcome[1]), f"no {text!r} in\n{outcome[1]}")
+
+
+@case
+def all_pass(t):
+    """points that pass are counted, and the run passes"""
+    two = "print('1..2'); print('ok 1 - a'); print('ok 2 - b')"
+    expect(t, run_suite(t, one=OK, two=two), 0, "3 passed, 0 failed, 0 skipped")
+
+
+@case
+def point_fails(t):
+    """a failed point fails the run, and the end of its log is shown"""
+    text = "print('1..2'); print('ok 1 - a'); print('not ok 2 - b'); print('# why'); sys.exit(1)"
+    expect(t, run_suite(t, bad=text, good=OK), 1, "2 passed, 1 failed, 0 skipped", r"\| # why")
+
+
+@case
+def dies(t):
+    """a program that dies counts as failed, also after its last point"""
+    text = OK + "; sys.stdout.flush(); os.kill(os.getpid(), signal.SIGSEGV)"
+    expect(t, run_suite(t, dies=text), 1, "1 passed, 1 failed, 0 skipped", "ended by signal 11")
+
+
+@case
+def exits_early(t):
+    """a program that runs fewer points than planned counts as failed, with any exit status"""
+    text = "print('1..3'); print('ok 1 - a')"
+    expect(t, run_suite(t, short=text), 1, "1 passed, 1 failed, 0 skipped", "1 of 3 planned")
+
+
+@case
+def no_plan(t):
+    """a program that says nothing counts as failed"""
+    expect(t, run_suite(t, mute="pass"), 1, "0 passed, 1 failed, 0 skipped", "no TAP plan")
+
+
+@case
+def bad_exit(t):
+    """a bad exit status without a failed point counts as failed"""
+    expect(t, run_suite(t, odd=OK + "; sys.exit(3)"), 1, "1 passed, 1 failed, 0 skipped", "exit 3")
+
+
+@case
+def hangs(t):
+    """a program that hangs is ended and counts as failed"""
+    text = OK + "; sys.stdout.flush(); time.sleep(100)"
+    expect(t, run_suite(t, env={"STASIS_TEST_LIMIT": "1"}, hangs=text), 1,
+           "1 passed, 1 failed, 0 skipped", "still running after 1 s")
+
+
+@case
+def leaves_process(t):
+    """a process left behind is ended and fails the program that started it"""
+    text = "p = subprocess.Popen(['sleep', '1000'], start_new_session=True); " \
+           "open(os.environ['STASIS_BUILD'] + '/pid', 'w').write(str(p.pid)); " + OK
+    expect(t, run_suite(t, leaves=text), 1, "1 passed, 1 failed, 0 skipped",
+           r"left behind: process \d+: sleep 1000")
+    with open(t.path("build/pid")) as f:
+        t.check(not procmem.is_alive(int(f.read())), "the process is still there")
+
+
+@case
+def short_lived_child(t):
+    """a process that ends by itself within a moment is no failure"""
+    text = "subprocess.Popen(['sleep', '0.5'], start_new_session=True); " + OK
+    expect(t, run_suite(t, lingers=text), 0, "1 passed, 0 failed, 0 skipped")
+
+
+@case
+def skipped(t):
+    """what is skipped is counted and said; with CI=true it fails the run"""
+    text = "print('1..1'); print('ok 1 - a # SKIP no such device'); sys.exit(77)"
+    expect(t, run_suite(t, skips=text), 0, "0 passed, 0 failed, 1 skipped", "no such device")
+    expect(t, run_suite(t, env={"CI": "true"}, skips=text), 1, "0 passed, 0 failed, 1 skipped")
+
+
+@case
+def picks_by_name(t):
+    """names pick programs, and a name that is none fails the run"""
+    expect(t, run_suite(t, names=["test_one"], one=OK, two=OK), 0, "1 passed, 0 failed, 0 skipped")
+    expect(t, run_suite(t, names=["test_no"], one=OK), 1, "0 passed, 1 failed, 0 skipped")
+
+
+@case
+def nothing_to_run(t):
+    """a run without any test fails"""
+    expect(t, run_suite(t), 1, "0 passed, 1 failed, 0 skipped")
+
+
+@case
+def ci_counts_last(t):
+    """.ci/run ends with the counts, also when make talks after them or never came to the tests"""
+    os.makedirs(t.path(".ci"))
+    shutil.copy(os.path.join(ROOT, ".ci", "run"), t.path(".ci/run"))
+    for recipe, status, last in (("@echo 2 passed, 0 failed, 0 skipped", 0, "2 passed, 0 failed, 0 skipped"),
+                                 ("@echo 2 passed, 1 failed, 0 skipped; false", None,
+                                  "2 passed, 1 failed, 0 skipped"),
+                                 ("@echo no compiler; false", None, "0 passed, 1 failed, 0 skipped")):
+        with open(t.path("Makefile"), "w") as f:
+            f.write(f"check:\n\t{recipe}\n")
+        done = subprocess.run([t.path(".ci/run")], text=True, stdout=subprocess.PIPE, check=False,
+                              stderr=subprocess.STDOUT, env={k: v for k, v in os.environ.items()
+                                                             if k not in ("MAKEFLAGS", "MAKELEVEL")})
+        t.equal(done.stdout.splitlines()[-1], last, f"last line with {recipe!r}")
+        t.check((done.returncode == 0) == (status == 0), f"exit {done.returncode}, {recipe!r}")
+
+
+main()

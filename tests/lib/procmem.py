@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What another process's memory looks like from outside: write-protected pages and userfaultfds.
+
+Sources: the kernel's Documentation/admin-guide/mm/pagemap.rst (bit 57: the page-table entry is
+write-protected by userfaultfd) and fs/userfaultfd.c (userfaultfd_show_fdinfo).
+"""
+import os
+import re
+
+UFFD_FEATURE_WP_ASYNC = 1 << 15
+
+# Deleting these from the top bytes of pagemap entries leaves those without bit 57.
+_TOP_BYTES_WITH_WP = bytes(b for b in range(256) if b & 0x02)
+
+
+def maps(pid):
+    """(start, end, permissions, name) of each mapping."""
+    rows = []
+    with open(f"/proc/{pid}/maps") as f:
+        for line in f:
+            fields = line.split(None, 5)
+            start, end = (int(x, 16) for x in fields[0].split("-"))
+            rows.append((start, end, fields[1], fields[5].strip() if len(fields) > 5 else ""))
+    return rows
+
+
+def wp_pages(pid):
+    """How many pages of a process are write-protected through userfaultfd."""
+    found = 0
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as f:
+        for start, end, _, name in maps(pid):
+            if name in ("[vsyscall]", "[vdso]", "[vvar]"):
+                continue
+            at, stop = start // 4096 * 8, end // 4096 * 8
+            while at < stop:
+                # 512 KiB of entries describe 256 MiB.
+                data = os.pread(f.fileno(), min(stop - at, 1 << 19), at)
+                if not data:
+                    break
+                top = data[7::8]
+                found += len(top) - len(top.translate(None, _TOP_BYTES_WITH_WP))
+                at += len(data)
+    return found
+
+
+def wp_registered(pid):
+    """Names of the mappings that a userfaultfd watches for writes (VmFlags "uw")."""
+    names, name = [], ""
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                fields = line.split(None, 5)
+                name = fields[0] + (" " + fields[5].strip() if len(fields) > 5 else "")
+            elif line.startswith("VmFlags:") and "uw" in line.split():
+                names.append(name)
+    return names
+
+
+class Uffd:
+    def __init__(self, fd, pending, features):
+        self.fd, self.pending, self.features = fd, pending, features
+        self.is_async = bool(features & UFFD_FEATURE_WP_ASYNC)
+
+    def __repr__(self):
+        kind = "async" if self.is_async else "sync"
+        return f"uffd(fd {self.fd}, {kind}, {self.pending} waiting)"
+
+
+def uffds(pid):
+    """The userfaultfds among a process's descriptors."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{fd}") != "anon_inode:[userfaultfd]":
+                continue
+            with open(f"/proc/{pid}/fdinfo/{fd}") as f:
+                info = f.read()
+        except FileNotFoundError:
+            continue
+        pending = int(re.search(r"pending:\s*(\d+)", info).group(1))
+        features = int(re.search(r"API:\s*[0-9a-f]+:([0-9a-f]+):", info).group(1), 16)
+        found.append(Uffd(int(fd), pending, features))
+    return found
+
+
+def open_fds(pid):
+    """Sorted link targets of a process's descriptors, sockets and inodes without their numbers."""
+    targets = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            targets.append(re.sub(r":\[\d+\]", "", os.readlink(f"/proc/{pid}/fd/{fd}")))
+        except FileNotFoundError:
+            pass
+    return sorted(targets)
+
+
+def is_alive(pid):
+    """Running, and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def status(pid, field):
+    """A field of /proc/PID/status."""
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith(field + ":"):
+                return line.split(":", 1)[1].strip()
+    return None

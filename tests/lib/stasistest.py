@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What integration tests share: the command, virtual machines, and looking at both from outside.
+
+Only Python's standard library. Everything started here ends with its case, by PID.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import time
+
+import guests
+import procmem
+from qmp import Qmp, QmpError
+from tap import Failure, add_case, case, main  # noqa: F401 (handed on)
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(os.environ.get("STASIS_BUILD", os.path.join(ROOT, "build")))
+STASIS = os.path.join(BUILD, "stasis")
+QEMU = shutil.which("qemu-system-x86_64") or "/usr/bin/qemu-system-x86_64"
+MODES = ("live", "cow", "stop")
+NOBODY = 65534
+SANDBOX = ("-sandbox",
+           "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+
+
+def number_from_env(name, default):
+    return int(os.environ.get(name, default))
+
+
+# ---- the command ----
+
+class Result:
+    """How a run of the command ended."""
+
+    def __init__(self, args, rc, out, err):
+        self.args, self.rc, self.out, self.err = args, rc, out, err
+
+    def __repr__(self):
+        return (f"`stasis {' '.join(self.args)}` exit {self.rc}"
+                f"\n  out: {self.out.strip()[:600]}\n  err: {self.err.strip()[:1200]}")
+
+    @property
+    def envelope(self):
+        try:
+            value = json.loads(self.out)
+        except ValueError as error:
+            raise Failure(f"no JSON on stdout ({error}): {self!r}") from error
+        if value.get("stasis") != 1 or value.get("command") != self.args[0]:
+            raise Failure(f"not the envelope of this command: {self!r}")
+        return value
+
+    @property
+    def json(self):
+        """The result inside the --json envelope."""
+        envelope = self.envelope
+        if "result" not in envelope:
+            raise Failure(f"no result: {self!r}")
+        return envelope["result"]
+
+
+def environment(**extra):
+    env = {k: v for k, v in os.environ.items() if k not in ("STASIS_FAULT", "PYTHONPATH")}
+    env.update({k: str(v) for k, v in extra.items()})
+    return env
+
+
+def stasis(*args, expect=0, timeout=180, env=None):
+    """Run the command; `expect` is the exit code it must have (None: any)."""
+    args = [str(a) for a in args]
+    try:
+        done = subprocess.run([STASIS, *args], stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=timeout, env=environment(**(env or {})), check=False)
+    except FileNotFoundError as missing:
+        raise Failure(f"{missing.filename} is not there: build first (make)") from missing
+    except subprocess.TimeoutExpired as late:
+        raise Failure(f"`stasis {' '.join(args)}` hung for {timeout} s; "
+                      f"stderr: {(late.stderr or b'')[-1000:]!r}") from late
+    result = Result(args, done.returncode, done.stdout.decode(errors="replace"),
+                    done.stderr.decode(errors="replace"))
+    if expect is not None and result.rc != expect:
+        raise Failure(f"expected exit {expect}: {result!r}")
+    return result
+
+
+def stasis_json(command, *args, **kwargs):
+    """The result of `stasis COMMAND --json …`."""
+    return stasis(command, "--json", *args, **kwargs).json
+
+
+def stasis_start(t, *args, env=None):
+    """Start the command and don't wait; it ends with the case at the latest."""
+    process = subprocess.Popen([STASIS, *map(str, args)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment(**(env or {})))
+    t.defer(end_process, process)
+    return process
+
+
+def end_process(process, seconds=5):
+    """SIGTERM, then SIGKILL, by PID."""
+    if process.poll() is None:
+        process.terminate()
+        process.send_signal(signal.SIGCONT)  # it may be stopped
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+
+
+def end_pid(pid, seconds=5):
+    """End a process that is not our child. `pid` was learnt from stasis or a peer credential."""
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + seconds
+        while procmem.is_alive(pid):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
+            return
+
+
+def new_store(t, name="store"):
+    """A store of the case's own, as options of a command."""
+    return ["--store", t.path(name)]
+
+
+def image_ids(store):
+    return [image["id"] for image in stasis_json("checkpoint-list", *store)]
+
+
+# ---- virtual machines ----
+
+class Vm:
+    """A running QEMU, however it was started."""
+
+    def __init__(self, t, guest, name=None, pid=None, qmp_path=None):
+        self.t, self.guest, self.name, self.pid, self.qmp_path = t, guest, name, pid, qmp_path
+
+    def qmp(self, timeout=20.0):
+        return Qmp(self.qmp_path, timeout)
+
+    def status(self):
+        with self.qmp() as qmp:
+            return qmp.status()
+
+    def alive(self):
+        return procmem.is_alive(self.pid)
+
+    def info(self):
+        return stasis_json("info", self.name)
+
+    def progress(self):
+        """A number that rises while the guest works."""
+        return self.guest.progress(self)
+
+    def check_runs(self, seconds=2.0, what="the guest works"):
+        """QEMU says "running", and the guest's own work goes on within `seconds`."""
+        self.t.check(self.alive(), f"{what}: QEMU {self.pid} is gone")
+        self.t.equal(self.status(), "running", f"{what}: query-status")
+        before = self.progress()
+        self.t.wait(lambda: self.progress() > before, seconds,
+                    f"{what}: its progress stays at {before}")
+
+    def checkpoint(self, *args, **kwargs):
+        """Take a checkpoint; returns the image's description."""
+        return stasis_json("checkpoint-create", self.name, *args, **kwargs)
+
+    def checkpoint_id(self, *args, **kwargs):
+        return self.checkpoint(*args, **kwargs)["id"]
+
+    def check_nothing_left(self, tracked_allowed=False, seconds=3.0):
+        """No page of the VM is protected by us and no userfaultfd is left.
+
+        With `tracked_allowed`, one may stay: the tracking descriptor of a VM that stasis itself
+        says is tracked. It must be asynchronous (a write never waits for anyone).
+        """
+        def complaint():
+            found = procmem.uffds(self.pid)
+            if tracked_allowed and found and self.info().get("tracker") == "uffd-async":
+                if len(found) == 1 and found[0].is_async and found[0].pending == 0:
+                    return None
+                return f"userfaultfds of a tracked VM: {found}"
+            if found:
+                return f"userfaultfds left: {found}"
+            pages = procmem.wp_pages(self.pid)
+            if pages:
+                return f"{pages} pages left write-protected"
+            left = procmem.wp_registered(self.pid)
+            if left:
+                return f"still registered for write protection: {left}"
+            return None
+
+        deadline = time.monotonic() + seconds
+        while True:
+            said = complaint()
+            if said is None:
+                return
+            if time.monotonic() > deadline:
+                raise Failure(f"after {seconds} s: {said}")
+            time.sleep(0.05)
+
+    def forget(self):
+        """Detach if stasis still knows the VM."""
+        stasis("detach", self.name, expect=None, timeout=30)
+
+    def kill(self):
+        end_pid(self.pid)
+
+
+_names = iter(range(1, 1 << 30))
+
+
+def fresh_name(prefix="vm"):
+    return f"{prefix}{next(_names)}"
+
+
+def run_vm(t, guest, *qemu_args, accel="tcg", options=(), name=None):
+    """Start a guest by `stasis run`."""
+    name = name or fresh_name()
+    argv = [QEMU, *guest.qemu_args(t, accel), *qemu_args]
+    vm = Vm(t, guest, name)
+    t.defer(_kill_by_name, name)
+    stasis("run", "--accel", accel, *options, name, "--", *argv)
+    _learn(vm)
+    t.defer(end_pid, vm.pid)
+    if "--paused" not in options:
+        guest.wait_ready(vm)
+    return vm
+
+
+def restored_vm(t, image_id, store, guest, *options):
+    """Bring an image back under a new name."""
+    vm = Vm(t, guest, fresh_name("back"))
+    t.defer(_kill_by_name, vm.name)
+    stasis("restore", image_id, "--name", vm.name, *store, *options)
+    _learn(vm)
+    t.defer(end_pid, vm.pid)
+    return vm
+
+
+def pager_pid(vm):
+    """PID of the process that serves an on-demand restore, from the VM's record, or None."""
+    path = os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "vm.json")
+    with open(path) as f:
+        found = re.search(r'"pager[-_]pid"\s*:\s*(\d+)', f.read())
+    return int(found.group(1)) or None if found else None
+
+
+def _learn(vm):
+    info = vm.info()
+    vm.pid, vm.qmp_path = info["pid"], info["qmp_path"]
+
+
+def _kill_by_name(name):
+    if os.access(STASIS, os.X_OK):
+        stasis("kill", name, expect=None, timeout=30)
+
+
+def plain_qemu(t, guest, *qemu_args, accel="tcg", uid=None, sandbox=False, observer=False):
+    """Start a guest by QEMU alone, unprepared, with one QMP socket (and one for an observer)."""
+    directory = t.path(fresh_name("q"))
+    os.mkdir(directory)
+    qmp_path = os.path.join(directory, "qmp")
+    argv = [QEMU, *guest.qemu_args(t, accel), *(SANDBOX if sandbox else ()),
+            "-accel", accel, "-display", "none", "-nodefaults",
+            "-qmp", f"unix:{qmp_path},server=on,wait=off"]
+    if observer:
+        argv += ["-qmp", f"unix:{directory}/observer,server=on,wait=off"]
+    argv += qemu_args
+    if uid is not None:
+        os.chown(directory, uid, uid)
+        guest.give_to(t, uid)
+        argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
+                "--no-new-privs", "--inh-caps=-all", *argv]
+        if accel == "kvm":
+            argv = _with_open_kvm(directory, argv)
+    log = open(os.path.join(directory, "log"), "w+b")
+    env = environment()
+    env.pop("G_DEBUG", None)
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                               cwd=directory, start_new_session=True)
+    t.defer(log.close)
+    t.defer(end_process, process)
+    vm = Vm(t, guest, None, process.pid, qmp_path)
+    vm.observer_path = os.path.join(directory, "observer")
+    try:
+        t.wait(lambda: os.path.exists(qmp_path) or process.poll() is not None, 20, "QMP socket")
+        t.equal(vm.status(), "running", "query-status of a fresh QEMU")
+    except (QmpError, Failure) as error:
+        log.seek(0)
+        raise Failure(f"QEMU did not start: {error}; {log.read()[-800:].decode()}") from error
+    guest.wait_ready(vm)
+    return vm
+
+
+def _with_open_kvm(directory, argv):
+    """Run in a mount namespace where everybody may open /dev/kvm (libvirt gives its QEMUs a
+    namespace and a device node of their own, too); the host's own node keeps its mode."""
+    node = os.path.join(directory, "kvm")
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+    os.chmod(node, 0o666)
+    script = 'mount --bind "$1" /dev/kvm && shift && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", node,
+            *argv]
+
+
+def attach(vm, expect=0):
+    """Let stasis adopt a QEMU that plain_qemu() started."""
+    vm.name = vm.name or fresh_name()
+    vm.t.defer(_forget_by_name, vm.name)
+    return stasis("attach", vm.name, "--qmp", vm.qmp_path, expect=expect)
+
+
+def _forget_by_name(name):
+    stasis("detach", name, expect=None, timeout=30)
+
+
+# ---- what the host can do ----
+
+def kvm_usable():
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def accelerators(t=None):
+    """The accelerators to test with: KVM where there is one, and TCG always."""
+    return ("kvm", "tcg") if kvm_usable() else ("tcg",)
+
+
+def need_kvm(t):
+    if not kvm_usable():
+        t.skip("no /dev/kvm")
+
+
+def mount_tmpfs(t, path, size):
+    """A small file system of the case's own."""
+    os.makedirs(path, exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path],
+                          capture_output=True, check=False)
+    if done.returncode != 0:
+        t.skip(f"no right to mount: {done.stderr.decode().strip()}")
+    t.defer(subprocess.run, ["umount", "-l", path], check=False)
+
+
+def mount_read_only(t, source, path):
+    """`source` once more at `path`, where nobody can write."""
+    os.makedirs(path, exist_ok=True)
+    for options in (["--bind", source, path], ["-o", "remount,bind,ro", path]):
+        done = subprocess.run(["mount", *options], capture_output=True, check=False)
+        if done.returncode != 0:
+            t.skip(f"no right to mount: {done.stderr.decode().strip()}")
+        if options[0] == "--bind":
+            t.defer(subprocess.run, ["umount", "-l", path], check=False)
+
+
+def huge_pages(t, n):
+    """Have `n` free 2 MiB pages for the length of the case."""
+    path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+    try:
+        with open(path) as f:
+            before = f.read().strip()
+        with open(path, "w") as f:
+            f.write(str(int(before) + n))
+        t.defer(_write, path, before)
+        with open("/proc/meminfo") as f:
+            free = int(re.search(r"HugePages_Free:\s*(\d+)", f.read()).group(1))
+    except OSError as error:
+        t.skip(f"huge pages can't be set aside here: {error}")
+    if free < n:
+        t.skip(f"only {free} of {n} huge pages could be set aside")
+
+
+def _write(path, text):
+    with open(path, "w") as f:
+        f.write(text)

@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Runs test programs one after the other and counts their points.
+#
+#   tests/run.sh BUILD [NAME…]
+#
+# NAME is a test program ("test-store-index", "test_attach", "fuzz-vmstate"), or a group: unit,
+# integration, fault, fuzz. Default: everything.
+#
+# A program speaks TAP. It has failed if a point failed, and also if it died, hung, did not run the
+# number of points it had planned, or left a process or a mount behind. Each program gets a
+# directory, a runtime directory and a store of its own; its output is in BUILD/logs/NAME.log.
+#
+#   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
+#   STASIS_TEST_LIMIT=900           seconds until a program counts as hung
+#   STASIS_TEST_KEEP=1              keep the directories of failed programs
+#   STASIS_FUZZ_SECONDS=5           how long each fuzz target runs here (`make fuzz` runs longer)
+#   CI=true                         a skipped point fails the run
+set -uo pipefail
+
+if [ $# -lt 1 ] || [ ! -d "$1" ]; then
+    echo "usage: tests/run.sh BUILD [NAME…|unit|integration|fault|fuzz]" >&2
+    exit 2
+fi
+build=$(cd "$1" && pwd)
+shift
+cd "$(dirname "$0")/.." || exit 2
+root=$PWD
+limit=${STASIS_TEST_LIMIT:-900}
+fuzz_seconds=${STASIS_FUZZ_SECONDS:-5}
+logs=$build/logs
+mkdir -p "$logs"
+
+passed=0
+failed=0
+skipped=0
+
+# ---- which programs ----
+
+programs=() # "KIND NAME"
+shopt -s nullglob
+for f in tests/unit/*.c; do programs+=("unit $(basename "$f" .c)"); done
+for f in tests/integration/test_*.py; do programs+=("integration $(basename "$f" .py)"); done
+for f in tests/fault/test_*.py; do programs+=("fault $(basename "$f" .py)"); done
+for f in tests/fuzz/*.c; do programs+=("fuzz $(basename "$f" .c)"); done
+shopt -u nullglob
+
+chosen=()
+if [ $# -eq 0 ]; then
+    chosen=(${programs[@]+"${programs[@]}"})
+fi
+for want; do
+    found=no
+    for p in ${programs[@]+"${programs[@]}"}; do
+        read -r kind name <<<"$p"
+        if [ "$want" = "$kind" ] || [ "$want" = "$name" ]; then
+            chosen+=("$p")
+            found=yes
+        fi
+    done
+    if [ $found = no ]; then
+        echo "run.sh: no test program or group '$want'" >&2
+        failed=$((failed + 1))
+    fi
+done
+
+# ---- what a program left behind ----
+
+# PIDs of the live processes that carry mark $1 in their environment, which children inherit.
+marked() {
+    local file
+    grep -aslF "STASIS_TEST_MARK=$1" /proc/[0-9]*/environ 2>/dev/null | while read -r file; do
+        file=${file#/proc/}
+        echo "${file%/environ}"
+    done
+}
+
+# End what is left of mark $1 and undo mounts below $2; says what there was, one line each. What is
+# on its way out by itself gets two seconds.
+sweep() {
+    local mark=$1 dir=$2 pid pids try point
+    for try in 1 2 3 4 5 6 7 8; do
+        pids=$(marked "$mark")
+        [ -n "$pids" ] || break
+        sleep 0.25
+    done
+    for pid in $pids; do
+        echo "left behind: process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-150)"
+        kill -KILL "$pid" 2>/dev/null
+    done
+    # Innermost mounts first.
+    awk -v d="$dir/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r point; do
+        echo "left behind: mount $point"
+        umount -l "$point"
+    done
+}
+
+# ---- one program ----
+
+# On SIGINT and SIGTERM: end program $1 (mark $2, directory $3), then ourselves.
+interrupted() {
+    trap - INT TERM
+    kill -TERM "$1" 2>/dev/null
+    wait "$1"
+    sweep "$2" "$3"
+    rm -rf --one-file-system "$3"
+    echo "run.sh: interrupted" >&2
+    exit 130
+}
+
+# Counts of TAP in file $1: "passed failed skipped planned"; planned is -1 without a plan.
+tap_counts() {
+    awk 'BEGIN { plan = -1 }
+         /^1\.\.[0-9]+/ { split($1, a, /\.\./); plan = a[2] + 0 }
+         /^ok/ { if (toupper($0) ~ /# SKIP/) s++; else p++ }
+         /^not ok/ { if (toupper($0) ~ /# TODO/) p++; else f++ }
+         END { print p + 0, f + 0, s + 0, plan }' "$1"
+}
+
+run_program() {
+    local kind=$1 name=$2
+    local log=$logs/$name.log left=$logs/$name.left
+    local dir mark status p f s plan note="" began took wrap=()
+    local command=()
+    case $kind in
+    unit)
+        read -r -a wrap <<<"${STASIS_TEST_WRAP:-}"
+        command=(${wrap[@]+"${wrap[@]}"} "$build/tests/unit/$name" --tap)
+        ;;
+    integration | fault) command=(python3 -B "$root/tests/$kind/$name.py") ;;
+    fuzz) command=("$build/tests/fuzz/$name" -max_total_time="$fuzz_seconds" -timeout=10
+                   -rss_limit_mb=2048 -print_final_stats=1) ;;
+    esac
+
+    # Short, because UNIX socket paths below it are limited to 107 bytes.
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/st.XXXXXX") || exit 2
+    chmod 755 "$dir" # guests of other users live below it
+    mark=$(basename "$dir").$$.$RANDOM
+    mkdir -m 700 "$dir/run"
+    mkdir "$dir/tmp"
+
+    began=$(date +%s%N)
+    : >"$log"
+    if [ "$kind" = fuzz ] && ! make --no-print-directory -s -C "$root" B="$build" \
+            "$build/tests/fuzz/$name" >"$log" 2>&1; then
+        status=1
+    else
+        if [ "$kind" = fuzz ]; then
+            mkdir "$dir/corpus"
+            command+=("$dir/corpus")
+            [ ! -d "tests/fuzz/$name.seeds" ] || command+=("$root/tests/fuzz/$name.seeds")
+        fi
+        # TERM first, so that a Python test can tidy up.
+        (cd "$dir/tmp" && exec env STASIS_TEST_MARK="$mark" STASIS_BUILD="$build" \
+            STASIS_RUNTIME_DIR="$dir/run" STASIS_STORE="$dir/store" TMPDIR="$dir/tmp" \
+            G_DEBUG="${G_DEBUG:-fatal-criticals}" \
+            timeout -k 20 "$limit" "${command[@]}") >>"$log" 2>&1 </dev/null &
+        # timeout(1) leaves the terminal's process group, so an interrupt has to be handed on.
+        trap "interrupted $! $mark $dir" INT TERM
+        wait $!
+        status=$?
+        trap - INT TERM
+    fi
+    took=$((($(date +%s%N) - began) / 1000000))
+
+    if [ "$kind" = fuzz ]; then
+        plan=1 s=0
+        if [ $status -eq 0 ]; then p=1 f=0; else p=0 f=1; fi
+        [ $status -eq 0 ] || note="a crash, a hang or no build"
+    else
+        read -r p f s plan <<<"$(tap_counts "$log")"
+        if [ $status -eq 124 ] || [ $status -eq 137 ] && [ $took -ge $((limit * 1000)) ]; then
+            f=$((f + 1)) note="still running after $limit s"
+        elif [ $status -eq 77 ] && [ $((p + f)) -eq 0 ]; then
+            [ "$s" -gt 0 ] || s=1
+            note="skipped: $(grep -a '^# ' "$log" | tail -n 1 | cut -c3-120)"
+        elif [ $status -gt 128 ]; then
+            f=$((f + 1)) note="ended by signal $((status - 128))"
+        elif [ "$plan" -lt 0 ]; then
+            f=$((f + 1)) note="no TAP plan, exit $status"
+        elif [ $((p + f + s)) -ne "$plan" ]; then
+            f=$((f + 1)) note="ran $((p + f - 1 + s)) of $plan planned points"
+        elif [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+            f=$((f + 1)) note="exit $status though no point failed"
+        fi
+    fi
+
+    sweep "$mark" "$dir" >"$left" 2>&1
+    if [ -s "$left" ]; then
+        cat "$left" >>"$log"
+        f=$((f + 1))
+        note="${note:+$note; }$(wc -l <"$left") things left behind"
+    fi
+    rm -f "$left"
+
+    local word=ok
+    [ "$s" -eq 0 ] || word=SKIP
+    [ "$f" -eq 0 ] || word=FAIL
+    printf '%-4s %-34s %4d passed %3d failed %3d skipped %7d.%d s%s\n' "$word" "$name" "$p" "$f" \
+        "$s" $((took / 1000)) $((took % 1000 / 100)) "${note:+  ($note)}"
+    if [ "$f" -gt 0 ]; then
+        grep -a '^not ok' "$log" | sed 's/^/    | /'
+        echo "    | … the end of $log:"
+        tail -n 40 "$log" | cut -c1-300 | sed 's/^/    | /'
+    elif [ "$s" -gt 0 ]; then
+        grep -aiE '^ok.*# SKIP' "$log" | sed 's/^/    | /'
+    fi
+    if [ "$f" -gt 0 ] && [ -n "${STASIS_TEST_KEEP:-}" ]; then
+        echo "    | kept: $dir"
+    else
+        rm -rf --one-file-system "$dir"
+    fi
+    passed=$((passed + p))
+    failed=$((failed + f))
+    skipped=$((skipped + s))
+}
+
+for p in ${chosen[@]+"${chosen[@]}"}; do
+    # Unquoted on purpose: kind and name.
+    run_program $p
+done
+
+if [ ${#chosen[@]} -eq 0 ] && [ $failed -eq 0 ]; then
+    echo "run.sh: no tests" >&2
+    failed=1
+fi
+status=0
+[ $failed -eq 0 ] || status=1
+if [ $skipped -gt 0 ]; then
+    echo "run.sh: $skipped skipped: what they stand for was NOT shown here" >&2
+    [ "${CI:-}" != true ] || status=1
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+exit $status
