@@ -133,7 +133,8 @@ deps:
 guests:
 	@images/build.sh
 
-demo: deps
+demo:
+	@tests/deps.sh build run guests
 	@$(MAKE) --no-print-directory all guests
 	@tests/demo.sh $(B)
 

@@ -58,12 +58,17 @@ as_ms() { awk -v us="$1" 'BEGIN { printf "%.1f ms", us / 1000 }'; }
 as_mib() { awk -v b="$1" 'BEGIN { printf "%.1f MiB", b / 1048576 }'; }
 
 # The numbers that a VM has counted to, in whole lines of its console.
-counts() { tr -d '\r' <"$1" | sed '$!b; /^count [0-9]*$/d' | sed -n 's/^count \([0-9]*\)$/\1/p'; }
+counts() {
+    local line
+    tr -d '\r' <"$1" | while IFS= read -r line; do
+        if [[ $line =~ ^count\ ([0-9]+)$ ]]; then echo "${BASH_REMATCH[1]}"; fi
+    done
+}
 last_count() { counts "$1" | tail -n 1; }
 # wait_count CONSOLE N SECONDS: until there are N numbers.
 wait_counts() {
     local tries=$(($3 * 10))
-    until [ "$(counts "$1" 2>/dev/null | wc -l)" -ge "$2" ]; do
+    until [ -e "$1" ] && [ "$(counts "$1" | wc -l)" -ge "$2" ]; do
         tries=$((tries - 1))
         [ $tries -gt 0 ] || die "the guest did not count to $2 within $3 s; its console: $(tail -n 3 "$1" 2>&1)"
         sleep 0.1
@@ -99,12 +104,12 @@ echo "   The VM was stopped for $(as_ms "$pause_us"). When it began, the guest h
 show stasis checkpoint-verify "$id"
 
 say "The VM goes on for a while, and is then killed."
-wait_counts "$console" $((after + 20)) 60
+wait_counts "$console" $(($(counts "$console" | wc -l) + 20)) 60
 killed=$(last_count "$console")
+echo "   It has counted to $killed."
 show stasis kill demo
-sleep 0.5
-echo "   It had counted to $(last_count "$console"). No QEMU is left:"
-show stasis list
+echo "   Nothing of it is left but the image:"
+show stasis checkpoint-list
 
 say "It comes back from the image, as a new VM."
 echo "   \$ stasis restore $id --name demo-back"
@@ -132,5 +137,5 @@ printf '\n%sIn short%s\n' "$bold" "$plain"
 printf '   stopped for the checkpoint   %s\n' "$(as_ms "$pause_us")"
 printf '   image                        %s for %s of RAM\n' "$(as_mib "$stored")" "$(as_mib "$ram")"
 printf '   restored and running in      %s ms\n' "$restore_ms"
-printf '   counted                      %s at the checkpoint, %s when killed, on with %s after\n' \
-    "$((first - 1))" "$killed" "$first"
+printf '   counted                      %s to %s while it was taken, %s when killed, on with %s after\n' \
+    "$before" "$after" "$killed" "$first"

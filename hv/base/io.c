@@ -123,3 +123,10 @@ gboolean stasis_set_errno(GError **error, int errnum, const char *format, ...)
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s: %s", what, g_strerror(errnum));
     return FALSE;
 }
+
+gboolean stasis_set_cancelled(GError **error)
+{
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CANCELLED,
+                        "interrupted; everything is as before");
+    return FALSE;
+}

@@ -27,5 +27,7 @@ char *stasis_read_file_at(int dir_fd, const char *name, size_t max_bytes, size_t
 
 /* Set @error from an errno value: "<what>: <strerror>". Always returns FALSE. */
 gboolean stasis_set_errno(GError **error, int errnum, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* Set STASIS_ERROR_CANCELLED; what was under way is undone by the caller. Always returns FALSE. */
+gboolean stasis_set_cancelled(GError **error);
 
 G_END_DECLS

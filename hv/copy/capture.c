@@ -11,6 +11,7 @@
 
 /* How much is copied between two looks at the clock: 0.1 ms or so. */
 #define STEP_PAGES 256u
+#define POPULATE_BYTES (64u << 20)
 
 typedef struct {
     guint block;
@@ -27,7 +28,34 @@ struct _StasisCapture {
     guint64 max_runs, n_runs;
 };
 
-StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages, GError **error)
+/* Large pages where there are any, and all of it touched: in the stop it shall not fault. Kernels
+ * before 5.14 can't be asked for that; there the pages are touched one by one. */
+static int populate(guint8 *memory, gsize len, GCancellable *cancellable)
+{
+    madvise(memory, len, MADV_HUGEPAGE);
+    for (gsize done = 0, n; done < len; done += n) {
+        n = MIN(len - done, POPULATE_BYTES);
+        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+            return -ECANCELED;
+        if (madvise(memory + done, n, MADV_POPULATE_WRITE) == 0)
+            continue;
+        if (errno != EINVAL)
+            return -errno;
+        for (gsize at = 0; at < n; at += STASIS_PAGE_BYTES)
+            ((volatile guint8 *)memory)[done + at] = 0;
+    }
+    return 0;
+}
+
+static gboolean no_memory(gsize len, int errnum, GError **error)
+{
+    if (errnum == ECANCELED)
+        return stasis_set_cancelled(error);
+    return stasis_set_errno(error, errnum, "%" G_GSIZE_FORMAT " MiB for captured pages", len >> 20);
+}
+
+StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages,
+                                  GCancellable *cancellable, GError **error)
 {
     /* A run is at least a page, or a hole between two of them. */
     guint64 max_runs = 2 * max_pages + 4096;
@@ -35,13 +63,12 @@ StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages, GErro
     guint8 *memory =
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
-        stasis_set_errno(error, errno, "%" G_GSIZE_FORMAT " MiB for captured pages", len >> 20);
+        no_memory(len, errno, error);
         return NULL;
     }
-    /* Large pages where there are any, and all of it touched: in the stop it shall not fault. */
-    madvise(memory, len, MADV_HUGEPAGE);
-    if (madvise(memory, len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
-        stasis_set_errno(error, errno, "%" G_GSIZE_FORMAT " MiB for captured pages", len >> 20);
+    int r = populate(memory, len, cancellable);
+    if (r < 0) {
+        no_memory(len, -r, error);
         munmap(memory, len);
         return NULL;
     }
@@ -131,10 +158,13 @@ void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty)
                                 capture->runs[i].n_pages);
 }
 
-gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline, GError **error)
+gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline,
+                             GCancellable *cancellable, GError **error)
 {
     for (guint64 i = 0; i < capture->n_runs; i++) {
         const Run *run = &capture->runs[i];
+        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+            return stasis_set_cancelled(error);
         if (run->data != NULL)
             stasis_pipeline_push(pipeline, &(StasisPageRun){ .block = run->block,
                                                              .first_page = run->first_page,

@@ -12,8 +12,10 @@ G_BEGIN_DECLS
 
 typedef struct _StasisCapture StasisCapture;
 
-/* Room for @max_pages pages. STASIS_ERROR_FAILED when the memory can't be had. */
-StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages, GError **error);
+/* Room for @max_pages pages, all of it touched. STASIS_ERROR_FAILED when the memory can't be had.
+ */
+StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages,
+                                  GCancellable *cancellable, GError **error);
 void stasis_capture_free(StasisCapture *capture);
 
 /* Copy the pages of @dirty; those captured are cleared in it. Allocates nothing. 0; −ENOBUFS when
@@ -24,7 +26,8 @@ int stasis_capture_pages(StasisCapture *capture, StasisDirty *dirty, guint64 dea
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty);
 
 /* Put all that was captured into the image, and wait for it. */
-gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline, GError **error);
+gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline,
+                             GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisCapture, stasis_capture_free)
 

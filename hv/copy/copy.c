@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/io.h"
 #include "track/uffd-ram.h"
 
 static const StasisModeOps *const modes[] = {
@@ -25,11 +26,8 @@ const StasisModeOps *stasis_mode_ops(StasisMode mode)
 
 gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error)
 {
-    if (copy->cancellable != NULL && g_cancellable_is_cancelled(copy->cancellable)) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CANCELLED,
-                            "interrupted; the VM runs on and the store is as before");
-        return FALSE;
-    }
+    if (copy->cancellable != NULL && g_cancellable_is_cancelled(copy->cancellable))
+        return stasis_set_cancelled(error);
     return !stasis_pipeline_has_failed(copy->pipeline) ||
            stasis_pipeline_drain(copy->pipeline, error);
 }

@@ -120,8 +120,8 @@ static gboolean settle(StasisCopy *copy, GError **error)
         return TRUE;
     }
     guint64 room = residual + residual / 2 + 4 * SMALL_PAGES;
-    copy->capture =
-        stasis_capture_new(copy->ram, MIN(room, copy->max_buffer_bytes / STASIS_PAGE_BYTES), error);
+    copy->capture = stasis_capture_new(
+        copy->ram, MIN(room, copy->max_buffer_bytes / STASIS_PAGE_BYTES), copy->cancellable, error);
     return copy->capture != NULL;
 }
 
@@ -172,7 +172,7 @@ static gboolean live_after(StasisCopy *copy, GError **error)
 {
     if (copy->protect != NULL)
         return stasis_copy_protected(copy, error);
-    return stasis_capture_push(copy->capture, copy->pipeline, error);
+    return stasis_capture_push(copy->capture, copy->pipeline, copy->cancellable, error);
 }
 
 const StasisModeOps stasis_mode_live = {

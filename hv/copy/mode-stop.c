@@ -43,7 +43,7 @@ static gboolean stop_before(StasisCopy *copy, GError **error)
             n_pages += count_data_pages(copy->ram, stasis_ram_block(copy->ram, i));
     }
     n_pages = MIN(n_pages + n_pages / 4 + 4096, copy->max_buffer_bytes / STASIS_PAGE_BYTES);
-    copy->capture = stasis_capture_new(copy->ram, n_pages, error);
+    copy->capture = stasis_capture_new(copy->ram, n_pages, copy->cancellable, error);
     return copy->capture != NULL;
 }
 
@@ -63,7 +63,7 @@ static int stop_during(StasisCopy *copy)
 
 static gboolean stop_after(StasisCopy *copy, GError **error)
 {
-    return stasis_capture_push(copy->capture, copy->pipeline, error);
+    return stasis_capture_push(copy->capture, copy->pipeline, copy->cancellable, error);
 }
 
 const StasisModeOps stasis_mode_stop = {

@@ -20,6 +20,7 @@
 #include "engine/pager.h"
 #include "engine/session.h"
 #include "store/image.h"
+#include "track/uffd.h"
 #include "vmm/lifeline.h"
 #include "vmm/machine.h"
 
@@ -135,6 +136,9 @@ static gboolean open_tracker(Job *job, GError **error)
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
+    /* What a process of ours that was killed in the middle may have left half-made. */
+    if (!stasis_uffd_drop(job->ram->pid, 0, error))
+        return FALSE;
     job->tracker = ops->open(job->ram, job->session->qmp, error);
     return job->tracker != NULL;
 }

@@ -4,6 +4,7 @@
 #include <stasis/vm.h>
 
 #include "base/fd.h"
+#include "engine/pager.h"
 #include "engine/session.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
@@ -41,7 +42,7 @@ static StasisVmInfo *info_from_record(const StasisRecord *record, const char *st
     info->console_path = g_strdup(record->console_path);
     info->accel_reason = g_strdup(record->accel_reason);
     info->prepared = record->prepared;
-    info->loading = record->pager_pid != 0;
+    info->loading = stasis_pager_is_loading(record->name);
     info->tracked_since = g_strdup(record->track_image);
     info->tracker = g_strdup("none");
     return info;

@@ -43,7 +43,6 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
     started->lock_fd = stasis_steal_fd(&lock_fd);
     started->record = g_new0(StasisRecord, 1);
     started->record->name = g_strdup(start->name);
-    started->record->track_fd = -1;
     StasisLaunchOptions options = { .runtime_dir = dir,
                                     .accel = start->accel,
                                     .incoming = start->incoming };

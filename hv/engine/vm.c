@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/pager.h"
 #include "engine/session.h"
 #include "engine/vm-start.h"
 #include "track/tracker.h"
@@ -86,27 +87,14 @@ StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable 
     if (qmp != NULL && stasis_vm_check_supported(qmp, pid, error))
         ram = stasis_ram_discover(qmp, pid, error);
     if (ram == NULL) {
-        stasis_record_remove(name, NULL);
+        stasis_record_forget(name, NULL);
         return NULL;
     }
     StasisRecord record = { .name = (char *)name,
                             .pid = pid,
                             .start_time = stasis_process_start_time(pid),
-                            .qmp_path = path,
-                            .track_fd = -1 };
+                            .qmp_path = path };
     return stasis_record_save(&record, error) ? stasis_vm_new(name) : NULL;
-}
-
-/* What stasis started has its monitor's socket in the VM's directory: only the record goes. */
-static gboolean forget(const StasisRecord *record, GError **error)
-{
-    if (!record->prepared)
-        return stasis_record_remove(record->name, error);
-    g_autofree char *dir = stasis_vm_dir(record->name, error);
-    if (dir == NULL)
-        return FALSE;
-    g_autofree char *path = g_build_filename(dir, "vm.json", NULL);
-    return unlink(path) == 0 || stasis_set_errno(error, errno, "remove %s", path);
 }
 
 gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **error)
@@ -114,13 +102,13 @@ gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **erro
     g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
     if (session == NULL)
         return FALSE;
-    if (session->record->pager_pid != 0) {
+    if (stasis_pager_is_loading(vm->name)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                    "VM %s is still loading from image %s; detach it when that is done", vm->name,
-                    session->record->pager_image);
+                    "VM %s is still loading from its image; detach it when that is done", vm->name);
         return FALSE;
     }
-    return stasis_tracker_sweep(session->record->pid, error) && forget(session->record, error);
+    return stasis_tracker_sweep(session->record->pid, error) &&
+           stasis_record_forget(vm->name, error);
 }
 
 static gboolean change_state(StasisVm *vm, const char *command, GError **error)

@@ -13,8 +13,8 @@
  *              [ xsave area, 64-byte aligned     ]
  *              …red zone… old rsp
  *
- * As long as we live, we step over the one instruction and put the old registers back ourselves,
- * which also lets an interrupted system call restart as if nothing had been.
+ * As long as we live, we stop the thread behind the instruction and put the old registers back
+ * ourselves, which also lets an interrupted system call restart as if nothing had been.
  *
  * Source of the frame's layout: arch/x86/kernel/signal_64.c, asm/sigcontext.h of Linux; ptrace(2).
  */
@@ -236,26 +236,45 @@ StasisInject *stasis_inject_begin(pid_t pid, GError **error)
     return g_steal_pointer(&inject);
 }
 
-/* Step over the system call. A signal that arrives first is put off: it is delivered again, by
- * sending it to the process, once the registers are back. */
-static int step(StasisInject *inject)
+/* Let the thread run until it stops again with its program counter at @rip. A signal that arrives
+ * first is put off: it is sent to the process again, to be delivered once the registers are back.
+ */
+static int run_to(StasisInject *inject, enum __ptrace_request how, guint64 rip)
 {
     for (int tries = 0; tries < 64; tries++) {
         int status;
-        if (ptrace(PTRACE_SINGLESTEP, inject->pid, NULL, NULL) < 0)
+        struct user_regs_struct now;
+        if (ptrace(how, inject->pid, NULL, NULL) < 0)
             return -errno;
         int r = wait_for_stop(inject->pid, &status);
         if (r < 0)
             return r;
-        struct user_regs_struct now;
         if (ptrace(PTRACE_GETREGS, inject->pid, NULL, &now) < 0)
             return -errno;
-        if (now.rip == inject->syscall_addr + 2)
+        int signal = WSTOPSIG(status) & 0x7f;
+        if (now.rip == rip && signal == SIGTRAP)
             return 0;
-        if (WSTOPSIG(status) != SIGTRAP)
-            kill(inject->pid, WSTOPSIG(status));
+        if (signal != SIGTRAP)
+            kill(inject->pid, signal);
     }
     return -ELOOP;
+}
+
+/* Run the one instruction. Not by PTRACE_SINGLESTEP: the kernel leaves its trap flag on if the
+ * tracer dies, and the next instruction would kill the process. A stop at the system call's entry
+ * and one at its exit it takes back. The last stop is one where the kernel looks for signals,
+ * because only there a system call that was interrupted to begin with is restarted. */
+static int run_syscall(StasisInject *inject, struct user_regs_struct *ret_regs)
+{
+    guint64 behind = inject->syscall_addr + 2;
+    int r = run_to(inject, PTRACE_SYSCALL, behind);
+    if (r == 0)
+        r = run_to(inject, PTRACE_SYSCALL, behind);
+    if (r == 0 && ptrace(PTRACE_GETREGS, inject->pid, NULL, ret_regs) < 0)
+        r = -errno;
+    if (r == 0 && ptrace(PTRACE_INTERRUPT, inject->pid, NULL, NULL) < 0)
+        r = -errno;
+    return r == 0 ? run_to(inject, PTRACE_CONT, behind) : r;
 }
 
 long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long args[6])
@@ -270,9 +289,7 @@ long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long ar
     if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &regs) < 0)
         return -ENOTRECOVERABLE;
     stasis_fault(STASIS_FAULT_UFFD_INJECTING, NULL);
-    int r = step(inject);
-    if (r == 0 && ptrace(PTRACE_GETREGS, inject->pid, NULL, &regs) < 0)
-        r = -errno;
+    int r = run_syscall(inject, &regs);
     if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &inject->saved) < 0 || r < 0)
         return -ENOTRECOVERABLE;
     return (long)regs.rax;

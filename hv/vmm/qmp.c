@@ -156,16 +156,19 @@ char *stasis_qmp_human(StasisQmp *qmp, const char *line, GError **error)
 guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us, guint timeout_ms)
 {
     guint64 deadline_us = stasis_now_us() + timeout_ms * G_GUINT64_CONSTANT(1000);
-    for (;;) {
+    for (gboolean last = FALSE;;) {
         const char *text;
         gsize len;
         StasisQmpLine line;
-        int r = qmp->broken ? -1 : stasis_qmp_take_line(qmp, &text, &len, &line, NULL);
-        if (r > 0 && stasis_now_us() < deadline_us)
-            continue;
+        int r = -1;
+        while (!qmp->broken && (r = stasis_qmp_take_line(qmp, &text, &len, &line, NULL)) > 0)
+            ;
         const StasisQmpEvent *event = stasis_qmp_find_event(qmp, name, strlen(name));
         guint64 time_us = event != NULL ? event->time_us : 0;
-        if (time_us > after_us || r != 0 || !stasis_qmp_receive(qmp, deadline_us, NULL))
+        if (time_us > after_us || r < 0 || last)
+            return time_us;
+        last = stasis_now_us() >= deadline_us; /* but what has come by now still counts */
+        if (!stasis_qmp_receive(qmp, deadline_us, NULL))
             return time_us;
     }
 }

@@ -37,8 +37,6 @@ void stasis_record_free(StasisRecord *record)
     g_free(record->accel_reason);
     g_free(record->track_image);
     g_free(record->track_store);
-    g_free(record->pager_image);
-    g_free(record->pager_store);
     g_free(record);
 }
 
@@ -135,8 +133,6 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     g_autoptr(StasisRecord) record = g_new0(StasisRecord, 1);
     const char *qmp_path;
     guint64 pid, start_time;
-    guint64 fd = stasis_json_uint_or(o, "track_fd", G_MAXUINT64);
-    guint64 pager = stasis_json_uint_or(o, "pager_pid", 0);
     if (!read_int(o, "pid", G_MAXINT, &pid, error) ||
         !read_int(o, "start_time", G_MAXINT64, &start_time, error) ||
         !stasis_json_string(o, "qmp_path", &qmp_path, error) ||
@@ -148,12 +144,8 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->qmp_path = g_strdup(qmp_path);
     record->console_path = g_strdup(stasis_json_string_or(o, "console_path", NULL));
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
-    record->track_fd = fd <= G_MAXINT ? (int)fd : -1;
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
-    record->pager_pid = pager <= G_MAXINT ? (pid_t)pager : 0;
-    record->pager_image = g_strdup(stasis_json_string_or(o, "pager_image", NULL));
-    record->pager_store = g_strdup(stasis_json_string_or(o, "pager_store", NULL));
     return g_steal_pointer(&record);
 }
 
@@ -198,14 +190,8 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     set_string(o, "console_path", record->console_path);
     set_string(o, "accel_reason", record->accel_reason);
     json_object_set_boolean_member(o, "prepared", record->prepared);
-    if (record->track_fd >= 0)
-        json_object_set_int_member(o, "track_fd", record->track_fd);
     set_string(o, "track_image", record->track_image);
     set_string(o, "track_store", record->track_store);
-    if (record->pager_pid > 0)
-        json_object_set_int_member(o, "pager_pid", record->pager_pid);
-    set_string(o, "pager_image", record->pager_image);
-    set_string(o, "pager_store", record->pager_store);
     g_autofree char *text = stasis_json_to_text(o, TRUE);
     if (stasis_write_file_at(dir_fd, RECORD_FILE, text, strlen(text), FALSE, error))
         return TRUE;
@@ -267,6 +253,21 @@ gboolean stasis_record_remove(const char *name, GError **error)
     if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
         r = -errno;
     return r == 0 || stasis_set_errno(error, -r, "remove %s", path);
+}
+
+gboolean stasis_record_forget(const char *name, GError **error)
+{
+    static const char *const ours[] = { RECORD_FILE, LOCK_FILE, "pager.lock", "pager.log" };
+    g_autofree char *path = stasis_vm_dir(name, error);
+    if (path == NULL)
+        return FALSE;
+    for (gsize i = 0; i < G_N_ELEMENTS(ours); i++) {
+        g_autofree char *file = g_build_filename(path, ours[i], NULL);
+        if (unlink(file) < 0 && errno != ENOENT)
+            return stasis_set_errno(error, errno, "remove %s", file);
+    }
+    rmdir(path);
+    return TRUE;
 }
 
 static int compare_names(const void *a, const void *b)

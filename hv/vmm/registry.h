@@ -19,15 +19,10 @@ typedef struct {
     char *console_path; /* or NULL */
     char *accel_reason; /* or NULL */
     gboolean prepared;
-    /* Dirty tracking that outlives a process of ours: the descriptor in QEMU that holds it, and the
-     * image since whose instant it counts. -1 and NULL when off. */
-    int track_fd;
-    char *track_image; /* image ID */
-    char *track_store; /* absolute path of the store that has it */
-    /* On-demand restore in progress: the pager's PID and what it serves from, else 0 and NULL. */
-    pid_t pager_pid;
-    char *pager_image;
-    char *pager_store;
+    /* The image since whose instant the dirty tracking that goes on in QEMU counts, and the
+     * absolute path of the store that has it; NULL when it counts from none. */
+    char *track_image;
+    char *track_store;
 } StasisRecord;
 
 void stasis_record_free(StasisRecord *record);
@@ -46,6 +41,9 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error);
 gboolean stasis_record_is_alive(const StasisRecord *record);
 /* Remove the VM's directory and all in it, its lock too; done already is no error. */
 gboolean stasis_record_remove(const char *name, GError **error);
+/* Remove what is ours of it, and leave what the running QEMU has there: its monitor's socket, its
+ * logs. */
+gboolean stasis_record_forget(const char *name, GError **error);
 /* Names of the VMs that have a record, sorted. */
 char **stasis_record_names(GError **error);
 

@@ -8,6 +8,7 @@
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,6 +26,12 @@ typedef struct {
     char *dir, *sock;
     GPid pid; /* as started; with -daemonize that process has ended */
 } Vm;
+
+/* QEMU ends with us even when an assertion fails. */
+static void end_with_parent(gpointer data)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
 
 static void vm_up(Vm *vm, gconstpointer machine)
 {
@@ -46,11 +53,9 @@ static void vm_up(Vm *vm, gconstpointer machine)
                            "-qmp",
                            qmp,
                            NULL };
-    g_spawn_async(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, NULL,
-                  NULL, &vm->pid, &error);
+    g_spawn_async(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
+                  end_with_parent, NULL, &vm->pid, &error);
     g_assert_no_error(error);
-    for (int i = 0; i < 2000 && !g_file_test(vm->sock, G_FILE_TEST_EXISTS); i++)
-        g_usleep(5000);
 }
 
 static void vm_down(Vm *vm, gconstpointer machine)
@@ -65,12 +70,25 @@ static void vm_down(Vm *vm, gconstpointer machine)
     g_free(vm->dir);
 }
 
-static StasisQmp *vm_connect(Vm *vm)
+/* QEMU binds the socket a moment before it listens. */
+static StasisQmp *connect_when_up(const char *sock)
 {
     g_autoptr(GError) error = NULL;
-    StasisQmp *qmp = stasis_qmp_connect(vm->sock, 20000, &error);
+    StasisQmp *qmp = NULL;
+    for (int i = 0; i < 4000 && qmp == NULL; i++) {
+        g_clear_error(&error);
+        qmp = stasis_qmp_connect(sock, 20000, &error);
+        if (!g_error_matches(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+            break;
+        g_usleep(5000);
+    }
     g_assert_no_error(error);
     return qmp;
+}
+
+static StasisQmp *vm_connect(Vm *vm)
+{
+    return connect_when_up(vm->sock);
 }
 
 static void test_connect(Vm *vm, gconstpointer machine)
@@ -228,8 +246,7 @@ static void test_peer_pid(void)
                         pidfile, sock);
     g_assert_true(g_spawn_command_line_sync(line, NULL, NULL, NULL, &error));
     pid_t pid = read_pidfile(pidfile);
-    StasisQmp *qmp = stasis_qmp_connect(sock, 10000, &error);
-    g_assert_no_error(error);
+    StasisQmp *qmp = connect_when_up(sock);
     g_assert_cmpint(stasis_qmp_get_peer_pid(qmp), ==, pid);
     stasis_qmp_free(qmp);
     kill(pid, SIGKILL);
@@ -266,10 +283,10 @@ static void test_long_path(Vm *vm, gconstpointer machine)
     g_autofree char *name = g_strnfill(120, 'l');
     g_autofree char *deep = g_build_filename(vm->dir, name, NULL);
     g_autofree char *sock = g_build_filename(deep, "q", NULL);
+    stasis_qmp_free(vm_connect(vm)); /* it is up */
     g_assert_cmpint(g_mkdir(deep, 0700), ==, 0);
     g_assert_cmpint(g_rename(vm->sock, sock), ==, 0);
-    StasisQmp *qmp = stasis_qmp_connect(sock, 10000, &error);
-    g_assert_no_error(error);
+    StasisQmp *qmp = connect_when_up(sock);
     stasis_qmp_free(qmp);
     g_unlink(sock);
     g_rmdir(deep);
@@ -375,6 +392,23 @@ static void test_stale_answer(void)
     g_assert_no_error(error);
 }
 
+/* What has come already counts, also behind other lines and with no time to wait. */
+static void test_event_at_once(void)
+{
+    static const char said[] =
+        READY "{\"event\":\"A\",\"timestamp\":{\"seconds\":1,\"microseconds\":0}}\n"
+              "{\"event\":\"B\",\"timestamp\":{\"seconds\":2,\"microseconds\":0}}\n"
+              "{\"event\":\"C\",\"timestamp\":{\"seconds\":3,\"microseconds\":0}}\n";
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    g_assert_cmpint(write(ends[1], said, strlen(said)), ==, (gssize)strlen(said));
+    g_autoptr(StasisQmp) qmp = stasis_qmp_open_fd(ends[0], "peer", 1000, NULL, NULL);
+    g_assert_nonnull(qmp);
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "C", 0, 0), ==, 3000000);
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "A", 0, 0), ==, 1000000);
+    close(ends[1]);
+}
+
 static gpointer cancel_soon(gpointer cancellable)
 {
     g_usleep(100000);
@@ -455,6 +489,7 @@ int main(int argc, char **argv)
     ADD_VM_TEST("/vmm/qmp/cancel", "none", test_cancel);
     g_test_add_func("/vmm/qmp/peer-pid", test_peer_pid);
     g_test_add_func("/vmm/qmp/hostile-peers", test_hostile_peers);
+    g_test_add_func("/vmm/qmp/event-at-once", test_event_at_once);
     g_test_add_func("/vmm/qmp/stale-answer", test_stale_answer);
     return g_test_run();
 }
