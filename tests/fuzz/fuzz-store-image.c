@@ -14,6 +14,7 @@
 #include "store/manifest-text.h"
 
 #define MAX_READ_PAGES 64u
+#define N_PAGES 32u
 
 static StasisStore *store;
 static char *path, *id, *manifest_text, *index_bytes, *pages_bytes;
@@ -32,12 +33,29 @@ static void load(const char *name, char **ret, gsize *ret_len)
         abort();
 }
 
+/* Extents of many pages, one of them cut in two by a later page, and each codec. */
+static void make_image(void)
+{
+    static guint8 plain[N_PAGES * STASIS_PAGE_BYTES];
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, NULL, NULL);
+    stasis_image_writer_add_block(writer, "pc.ram", sizeof(plain), NULL);
+    for (guint page = 0; page < N_PAGES; page++)
+        memset(plain + page * STASIS_PAGE_BYTES, (int)page, STASIS_PAGE_BYTES);
+    test_add(writer, 0, 0, N_PAGES, STASIS_STORED_ZERO, NULL, NULL);
+    test_add(writer, 0, 0, 16, STASIS_STORED_LZ4, plain, NULL);
+    test_add(writer, 0, 5, 1, STASIS_STORED_RAW, plain, NULL);
+    test_add(writer, 0, 18, 8, STASIS_STORED_ZSTD, plain, NULL);
+    test_add_parts(writer);
+    g_autoptr(StasisImageInfo) info = stasis_image_writer_commit(writer, NULL);
+    id = g_strdup(info->id);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     store = test_make_store(&path);
     atexit(clean_up);
-    id = test_small_image(store, NULL, 1, NULL);
+    make_image();
     load("manifest.json", &manifest_text, &manifest_len);
     load("index", &index_bytes, &index_len);
     load("pages", &pages_bytes, &pages_len);

@@ -149,6 +149,7 @@ def man_page_covers_everything(t):
 @case
 def wrong_usage_is_2(t):
     """an unknown option, a missing or a surplus argument: exit 2, nothing on stdout, a hint"""
+    t.defer(stasis, "kill", "nosuch", expect=None)
     for command in table()["commands"]:
         name, good = command["name"], GOOD[command["name"]]
         wrong = [["--no-such-option", *good], ["--store"], ["--progress", "sideways", *good]]

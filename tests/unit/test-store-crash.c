@@ -159,7 +159,7 @@ static void test_write_error(void)
 static void with_small_disk(void)
 {
     g_autofree char *dir = test_make_dir();
-    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") < 0 ||
         mount("none", dir, "tmpfs", 0, "size=1m") < 0) {
         test_remove_tree(dir);
         _exit(77);
@@ -173,7 +173,7 @@ static void with_small_disk(void)
     assert_next_writer_works(store, path, base);
     stasis_store_unref(store);
 
-    g_assert_cmpint(mount("none", dir, NULL, MS_REMOUNT | MS_RDONLY, NULL), ==, 0);
+    g_assert_cmpint(mount("none", dir, "tmpfs", MS_REMOUNT | MS_RDONLY, ""), ==, 0);
     store = stasis_store_open(path, STASIS_STORE_CREATE, &error);
     g_assert_no_error(error);
     test_assert_small(store, base, 1);
@@ -201,7 +201,7 @@ static void test_small_disk(void)
 static void fill_exactly(void)
 {
     g_autofree char *dir = test_make_dir();
-    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") < 0 ||
         mount("none", dir, "tmpfs", 0, "size=256k") < 0) {
         test_remove_tree(dir);
         _exit(77);
