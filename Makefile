@@ -22,6 +22,8 @@ libexecdir ?= $(prefix)/libexec/stasis
 VERSION := $(shell sed -n 's/.*STASIS_VERSION "\(.*\)"/\1/p' include/stasis/version.h)
 SOVER   := 0
 
+SHELL   := bash
+.SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
 PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto
 CFLAGS  ?= -O2 -g

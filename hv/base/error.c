@@ -19,7 +19,9 @@ static const struct {
     [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
 };
 
-G_DEFINE_QUARK(stasis - error - quark, stasis_error)
+/* clang-format off: the first argument is a name with a dash */
+G_DEFINE_QUARK(stasis-error-quark, stasis_error)
+/* clang-format on */
 
 static StasisErrorCode code_of(const GError *error)
 {

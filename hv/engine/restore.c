@@ -203,10 +203,12 @@ static gpointer feed_thread(gpointer data)
 }
 
 /* QEMU ends by itself when it can't load; its reason is in its log then. */
-static gboolean wait_loaded(StasisQmp *qmp, GError **error)
+static gboolean wait_loaded(StasisQmp *qmp, GCancellable *cancellable, GError **error)
 {
     guint64 deadline = stasis_now_us() + LOAD_TIMEOUT_US;
     while (stasis_now_us() < deadline) {
+        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+            return stasis_set_cancelled(error);
         g_autofree char *state = stasis_qmp_run_state(qmp, error);
         if (state == NULL) {
             g_prefix_error(error, "QEMU does not take the device state (see qemu.log in the VM's "
@@ -234,7 +236,7 @@ static gboolean begin_incoming(StasisQmp *qmp, int fd, GError **error)
     return begun != NULL;
 }
 
-static gboolean load_devices(Restore *restore, GError **error)
+static gboolean load_devices(Restore *restore, GCancellable *cancellable, GError **error)
 {
     g_autoptr(GBytes) saved = stasis_image_reader_get_part(restore->reader, "vmstate", error);
     g_autoptr(GBytes) stream =
@@ -248,7 +250,7 @@ static gboolean load_devices(Restore *restore, GError **error)
     gboolean begun = begin_incoming(restore->started->qmp, ends[1], error);
     close(ends[1]);
     GThread *thread = g_thread_new("stasis-feed", feed_thread, &feed);
-    gboolean ok = begun && wait_loaded(restore->started->qmp, error);
+    gboolean ok = begun && wait_loaded(restore->started->qmp, cancellable, error);
     shutdown(ends[0], SHUT_RDWR);
     g_thread_join(thread);
     close(ends[0]);
@@ -260,7 +262,8 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
 {
     g_auto(Restore) restore = { .options = options };
     if (!open_image(&restore, store, id, error) || !start_machine(&restore, cancellable, error) ||
-        !supply_ram(&restore, store, cancellable, error) || !load_devices(&restore, error))
+        !supply_ram(&restore, store, cancellable, error) ||
+        !load_devices(&restore, cancellable, error))
         return NULL;
     if (!options->paused && !stasis_image_reader_get_info(restore.reader)->paused) {
         g_autoptr(JsonNode) answer =

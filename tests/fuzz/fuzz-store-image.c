@@ -131,26 +131,26 @@ static void fuzz_patched_index(const uint8_t *data, size_t size)
     put_manifest(bytes, index_len, pages_len);
 }
 
-/* @data is what the extents hold, each record taking a third, with checksums that fit. */
+/* @data is what the extents hold, each record taking a quarter, with checksums that fit. */
 static void fuzz_pages(const uint8_t *data, size_t size)
 {
     g_autofree char *bytes = g_memdup2(index_bytes, index_len);
-    size_t third = MIN(size / 3, STASIS_PAGE_BYTES), offset = 0;
+    size_t share = MIN(size / 4, STASIS_PAGE_BYTES), offset = 0;
     size_t at = 32 + sizeof(StasisIndexBlock);
     for (; at + sizeof(StasisIndexRecord) <= index_len; at += sizeof(StasisIndexRecord)) {
         StasisIndexRecord r;
         StasisDigest digest;
         memcpy(&r, bytes + at, sizeof(r));
-        if (r.stored_as == STASIS_STORED_ZERO || third == 0)
+        if (r.stored_as == STASIS_STORED_ZERO || share == 0 || size - offset < share)
             continue;
-        if (r.stored_as == STASIS_STORED_RAW && third < STASIS_PAGE_BYTES)
+        if (r.stored_as == STASIS_STORED_RAW && share < STASIS_PAGE_BYTES)
             r.stored_as = STASIS_STORED_LZ4;
         r.offset = offset;
-        r.stored_len = (guint32)third;
-        stasis_digest_of(&digest, data + offset, third, NULL, 0, NULL);
+        r.stored_len = (guint32)share;
+        stasis_digest_of(&digest, data + offset, share, NULL, 0, NULL);
         memcpy(r.checksum, digest.bytes, STASIS_CHECKSUM_BYTES);
         memcpy(bytes + at, &r, sizeof(r));
-        offset += third;
+        offset += share;
     }
     put("index", bytes, index_len);
     put("pages", data, size);

@@ -3,6 +3,7 @@
  */
 #include <signal.h>
 #include <stasis/store.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "test-store-util.h"
@@ -191,6 +192,7 @@ static void test_lock(void)
     g_assert_cmpint(pipe(ready), ==, 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when this test fails */
         StasisStore *own = stasis_store_open(path, STASIS_STORE_EXISTING, NULL);
         if (own == NULL || stasis_image_writer_new(own, NULL, NULL) == NULL)
             _exit(1);

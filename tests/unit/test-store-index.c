@@ -133,7 +133,7 @@ static void test_head(Fixture *f, gconstpointer unused)
 {
     for (guint i = 0; i < 32; i++)
         assert_refused(f, i, f->bytes[i] ^ 1u, 1);
-    const guint64 wrong[] = { 5, 1, G_MAXUINT64, (guint64)1 << 60 };
+    const guint64 wrong[] = { 5, 2, G_MAXUINT64, (guint64)1 << 60 };
     for (size_t offset = 32; offset < HEAD_BYTES; offset += 8)
         for (guint i = 0; i < G_N_ELEMENTS(wrong); i++)
             assert_refused(f, offset, wrong[i], 8);
