@@ -19,9 +19,10 @@ static const struct {
     [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
 };
 
-/* clang-format off: the first argument is a name with a dash */
-G_DEFINE_QUARK(stasis-error-quark, stasis_error)
-/* clang-format on */
+GQuark stasis_error_quark(void)
+{
+    return g_quark_from_static_string("stasis-error-quark");
+}
 
 static StasisErrorCode code_of(const GError *error)
 {
