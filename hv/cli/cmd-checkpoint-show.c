@@ -15,6 +15,7 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     JsonObject *object = json_object_new();
     cli_json_set_uint(object, "pause_us", cost->pause_us);
     cli_json_set_uint(object, "device_us", cost->device_us);
+    cli_json_set_uint(object, "ram_us", cost->ram_us);
     cli_json_set_uint(object, "residual_pages", cost->residual_pages);
     cli_json_set_uint(object, "faults", cost->faults);
     cli_json_set_uint(object, "worst_stall_us", cost->worst_stall_us);

@@ -268,6 +268,7 @@ static void fill_cost(Job *job, StasisCost *cost)
     *cost = (StasisCost){
         .pause_us = pause_us,
         .device_us = stasis_instant_get_device_us(job->instant),
+        .ram_us = stasis_instant_get_ram_us(job->instant),
         .residual_pages = job->copy.residual_pages,
         .faults = faults.n,
         .worst_stall_us = MAX(pause_us, faults.worst_us),

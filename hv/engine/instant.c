@@ -39,7 +39,7 @@ struct _StasisInstant {
     gint64 fdset;
     char *save_line;
     gboolean was_paused, stopped;
-    guint64 stop_sent_us, device_us, pause_us;
+    guint64 stop_sent_us, device_us, ram_us, pause_us;
     gint64 time_us;
 
     StasisCopy *copy;
@@ -138,8 +138,10 @@ static gpointer ram_thread(gpointer data)
     StasisInstant *instant = data;
     while (sem_wait(&instant->go) < 0)
         ;
+    guint64 t0 = stasis_now_us();
     if (!instant->abandoned)
         instant->ram_result = instant->mode->during(instant->copy);
+    instant->ram_us = stasis_now_us() - t0;
     return NULL;
 }
 
@@ -274,6 +276,11 @@ guint64 stasis_instant_get_pause_us(StasisInstant *instant)
 guint64 stasis_instant_get_device_us(StasisInstant *instant)
 {
     return instant->device_us;
+}
+
+guint64 stasis_instant_get_ram_us(StasisInstant *instant)
+{
+    return instant->ram_us;
 }
 
 gboolean stasis_instant_was_paused(StasisInstant *instant)

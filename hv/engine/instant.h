@@ -31,6 +31,7 @@ GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error);
 gint64 stasis_instant_get_time_us(StasisInstant *instant);   /* Unix time of the stop */
 guint64 stasis_instant_get_pause_us(StasisInstant *instant); /* 0 if it was paused before */
 guint64 stasis_instant_get_device_us(StasisInstant *instant);
+guint64 stasis_instant_get_ram_us(StasisInstant *instant);
 gboolean stasis_instant_was_paused(StasisInstant *instant);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisInstant, stasis_instant_free)

@@ -113,6 +113,7 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     JsonObject *object = json_object_new();
     set_uint(object, "pause_us", cost->pause_us);
     set_uint(object, "device_us", cost->device_us);
+    set_uint(object, "ram_us", cost->ram_us);
     set_uint(object, "residual_pages", cost->residual_pages);
     set_uint(object, "faults", cost->faults);
     set_uint(object, "worst_stall_us", cost->worst_stall_us);

@@ -233,6 +233,7 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
     if (!stasis_json_object(root, "cost", &object, error) ||
         !stasis_json_uint(object, "pause_us", &cost->pause_us, error) ||
         !stasis_json_uint(object, "device_us", &cost->device_us, error) ||
+        !stasis_json_uint(object, "ram_us", &cost->ram_us, error) ||
         !stasis_json_uint(object, "residual_pages", &cost->residual_pages, error) ||
         !stasis_json_uint(object, "faults", &cost->faults, error) ||
         !stasis_json_uint(object, "worst_stall_us", &cost->worst_stall_us, error) ||

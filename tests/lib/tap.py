@@ -99,6 +99,17 @@ class Case:
             time.sleep(0.02)
 
 
+_shared = None
+
+
+def shared():
+    """A case of nobody's, for what several cases use; undone after the last one."""
+    global _shared  # pylint: disable=global-statement
+    if _shared is None:
+        _shared = Case("all")
+    return _shared
+
+
 _ending = False
 
 
@@ -148,11 +159,17 @@ def main():
         chosen = [c for c in _cases
                   if any(a in c[0].__name__ or a in c[2] for a in sys.argv[1:])]
     print(f"1..{len(chosen)}", flush=True)
-    verdicts = []
-    for number, (function, args, promise) in enumerate(chosen, 1):
-        began = time.monotonic()
-        verdicts.append(_run_one(number, function, args, promise))
-        print(f"#   took {time.monotonic() - began:.1f} s", flush=True)
-    if "fail" in verdicts:
+    verdicts, errors = [], []
+    try:
+        for number, (function, args, promise) in enumerate(chosen, 1):
+            began = time.monotonic()
+            verdicts.append(_run_one(number, function, args, promise))
+            print(f"#   took {time.monotonic() - began:.1f} s", flush=True)
+    finally:
+        if _shared is not None:
+            errors = _shared.undo()
+    for error in errors:
+        Case.note(f"while tidying up: {error}")
+    if errors or "fail" in verdicts:
         sys.exit(1)
     sys.exit(77 if verdicts and all(v == "skip" for v in verdicts) else 0)
