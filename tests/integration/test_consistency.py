@@ -3,18 +3,41 @@
 """Promise: an image is an instant — whatever the mode, the accelerator and the guest's speed.
 
 The bare-metal guest numbers its visits to its pages and works at full speed all the time. An image
-in which two moments are mixed holds numbers that no single moment had (images/bare/state.h).
+in which two moments are mixed holds numbers that no single moment had (images/bare/state.h). And
+every second image is compared, byte for byte and with all RAM blocks, with a copy of the VM that is
+made while it is stopped (tests/lib/reference-check.c).
 """
+import re
+import subprocess
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (MODES, accelerators, add_case, main, new_store, number_from_env,  # noqa: E402
-                        restored_vm, run_vm, stasis)
+from stasistest import (BUILD, MODES, accelerators, add_case, environment, main,  # noqa: E402
+                        new_store, number_from_env, restored_vm, run_vm, stasis, stasis_json)
 
 N_CHECKPOINTS = number_from_env("STASIS_TEST_CHECKPOINTS", 50)
-N_RESTORES = 3
+REFERENCE_CHECK = os.path.join(BUILD, "tests", "lib", "reference-check")
+# Images in a row that are increments, after a full one.
+CHAIN = 10
+
+
+def checkpoint_with_reference(t, vm, mode, store, *tracker):
+    """A checkpoint by the library, compared with the stopped VM's RAM; returns the ID."""
+    done = subprocess.run([REFERENCE_CHECK, vm.name, store[1], mode, *tracker], text=True,
+                          capture_output=True, check=False, timeout=120, env=environment())
+    t.check(done.returncode == 0 and re.search(r" differing=0$", done.stdout.strip()),
+            f"reference-check, exit {done.returncode}: {(done.stdout + done.stderr)[:2000]}")
+    return done.stdout.split()[0]
+
+
+def checkpoint(t, vm, mode, store, i, tracker):
+    """The i-th checkpoint; returns its description."""
+    if i % 2 or tracker:
+        image_id = checkpoint_with_reference(t, vm, mode, store, *tracker)
+        return stasis_json("checkpoint-info", image_id, *store)
+    return vm.checkpoint("--mode", mode, *(["--full"] if i % CHAIN == 0 else []), *store)
 
 
 def export_and_check(t, image_id, store):
@@ -25,58 +48,61 @@ def export_and_check(t, image_id, store):
     return state
 
 
-def check_goes_on(t, guest, image_id, saved, store):
+def check_goes_on(t, guest, image_id, saved, store, *options):
     """A VM restored from the image works on from where the image was."""
-    vm = restored_vm(t, image_id, store, guest)
+    vm = restored_vm(t, image_id, store, guest, *options)
+    what = f"restored from {image_id} {' '.join(options)}"
     now = guest.state(vm)
     t.check(now.stores >= saved.stores,
-            f"restored at {now.stores} visits, its image is from {saved.stores}")
+            f"{what}: at {now.stores} visits; the image is from {saved.stores}")
     t.wait(lambda: guest.state(vm).stores > saved.stores + 3 * saved.pages, 60,
-           "the restored guest works on for 3 rounds")
-    guest.check_unharmed(vm, f"restored from {image_id}")
-    vm.check_runs(what="restored guest")
+           f"{what}: works on for 3 rounds")
+    guest.check_unharmed(vm, what)
+    vm.check_runs(what=what)
     stasis("kill", vm.name)
 
 
-def instants(t, mode, accel, pattern):
-    guest = Bare(mem="48M", set="16M", pattern=pattern)
+def instants(t, mode, accel, pattern, count, tracker=()):
+    guest = Bare(mem="32M", set="8M", pattern=pattern)
     vm = run_vm(t, guest, accel=accel)
     store = new_store(t)
-    kept, stops, last = [], [], 0
-    for i in range(N_CHECKPOINTS):
-        # A new chain now and then: full images and increments alike.
-        full = ["--full"] if i % 10 == 0 else []
+    states, stops, increments = [], [], 0
+    for i in range(count):
         before = guest.progress(vm)
-        image = vm.checkpoint("--mode", mode, *full, *store)
+        image = checkpoint(t, vm, mode, store, i, tracker)
         after = guest.progress(vm)
         state = export_and_check(t, image["id"], store)
         # The instant lies within the call, give or take the batch that the guest was in.
         slack = state.batch
         t.check(before <= state.stores + slack and state.stores <= after + slack,
                 f"image {i} is of visit {state.stores}; the call went from {before} to {after}")
-        t.check(state.stores > last, f"image {i} is older than the one before it")
-        if full or mode == "live":
-            t.equal(image["parent"] is None, bool(full), f"image {i} is a full one")
-        last = state.stores
+        t.check(not states or state.stores > states[-1][1].stores,
+                f"image {i} is older than the one before it")
+        chained = mode != "cow" and not tracker and i % CHAIN != 0
+        t.equal(image["parent"], states[-1][0] if chained else None, f"parent of image {i}")
+        increments += chained
+        states.append((image["id"], state))
         stops.append(image["cost"]["pause_us"])
-        if i % max(1, N_CHECKPOINTS // N_RESTORES) == N_CHECKPOINTS // N_RESTORES - 1:
-            kept.append((image["id"], state))
     stops.sort()
-    t.note(f"{mode}, {accel}: stopped {stops[len(stops) // 2] / 1000:.1f} ms (median), "
-           f"{stops[-1] / 1000:.1f} ms (most)")
+    t.note(f"{mode}, {accel}: {increments} increments; stopped {stops[len(stops) // 2] / 1000:.1f} "
+           f"ms (median), {stops[-1] / 1000:.1f} ms (most)")
     guest.check_unharmed(vm, "the guest that was checkpointed")
     vm.check_runs()
     stasis("kill", vm.name)
-    t.check(kept, "no image was kept for a restore")
-    for image_id, state in kept:
-        check_goes_on(t, guest, image_id, state, store)
+    # A full one, one from within a chain, and the end of a chain; each way of filling RAM.
+    for at, options in ((0, ()), (count // 2 + 3, ("--eager",)), (-1, ()), (-1, ("--eager",))):
+        check_goes_on(t, guest, *states[at], store, *options)
 
 
 for _accel in accelerators():
     for _mode in MODES:
         # The order of writes: in sequence, and (where writes meet the copier anywhere) at random.
         _pattern = "random" if _mode == "cow" else "seq"
-        add_case(instants, _mode, _accel, _pattern,
+        add_case(instants, _mode, _accel, _pattern, N_CHECKPOINTS,
                  promise=f"{N_CHECKPOINTS} checkpoints, mode {_mode}, {_accel}, guest writing "
-                         f"{_pattern}: none torn, restored guests go on")
+                         f"{_pattern}: none torn, equal to the stopped VM, restored guests go on")
+    _count = max(4, N_CHECKPOINTS // 5)
+    add_case(instants, "live", _accel, "random", _count, ("uffd-sync",),
+             promise=f"{_count} checkpoints, mode live, synchronous tracker, {_accel}: none torn, "
+                     "equal to the stopped VM, restored guests go on")
 main()

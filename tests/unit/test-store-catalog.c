@@ -118,7 +118,15 @@ static void test_info(void)
                            .created_us = 1700000000123456,
                            .n_vcpus = 8,
                            .paused = TRUE,
-                           .cost = { 1, 2, 3, 4, 5, 6, G_MAXUINT64, G_MAXUINT32 } };
+                           .cost = { .pause_us = 1,
+                                     .device_us = 2,
+                                     .ram_us = 3,
+                                     .residual_pages = 4,
+                                     .faults = 5,
+                                     .worst_stall_us = 6,
+                                     .total_us = 7,
+                                     .copied_bytes = G_MAXUINT64,
+                                     .rounds = G_MAXUINT32 } };
     stasis_image_writer_set_info(writer, &in);
     stasis_image_writer_add_block(writer, "ram", 5000, &error);
     test_add(writer, 0, 0, 2, STASIS_STORED_ZERO, NULL, &error);
@@ -139,7 +147,12 @@ static void test_info(void)
     g_assert_true(out->paused);
     g_assert_cmpuint(out->ram_bytes, ==, 5000);
     g_assert_cmpuint(out->cost.pause_us, ==, 1);
-    g_assert_cmpuint(out->cost.total_us, ==, 6);
+    g_assert_cmpuint(out->cost.device_us, ==, 2);
+    g_assert_cmpuint(out->cost.ram_us, ==, 3);
+    g_assert_cmpuint(out->cost.residual_pages, ==, 4);
+    g_assert_cmpuint(out->cost.faults, ==, 5);
+    g_assert_cmpuint(out->cost.worst_stall_us, ==, 6);
+    g_assert_cmpuint(out->cost.total_us, ==, 7);
     g_assert_cmpuint(out->cost.copied_bytes, ==, G_MAXINT64);
     g_assert_cmpuint(out->cost.rounds, ==, G_MAXUINT32);
     g_assert_cmpuint(out->stored_bytes, ==, committed->stored_bytes);
