@@ -40,6 +40,8 @@ JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **erro
     g_autoptr(JsonParser) parser = json_parser_new_immutable();
     g_autoptr(GError) local = NULL;
     if (!json_parser_load_from_data(parser, text, (gssize)n, &local)) {
+        /* One line, whatever the parser quotes. */
+        g_strdelimit(local->message, "\n\r", ' ');
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "JSON: %s", local->message);
         return NULL;
     }
@@ -63,10 +65,17 @@ static gboolean holds_value(JsonNode *node, GType type)
     return node != NULL && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == type;
 }
 
+/* json-glib takes "\222" for a byte, so that valid JSON can yield invalid UTF-8. */
+static gboolean holds_text(JsonNode *node)
+{
+    return holds_value(node, G_TYPE_STRING) &&
+           g_utf8_validate(json_node_get_string(node), -1, NULL);
+}
+
 gboolean stasis_json_string(JsonObject *object, const char *name, const char **ret, GError **error)
 {
     JsonNode *node = json_object_get_member(object, name);
-    if (!holds_value(node, G_TYPE_STRING))
+    if (!holds_text(node))
         return wrong(error, name, "string");
     *ret = json_node_get_string(node);
     return TRUE;
@@ -120,7 +129,7 @@ gboolean stasis_json_object_at(JsonArray *array, guint i, JsonObject **ret, GErr
 gboolean stasis_json_string_at(JsonArray *array, guint i, const char **ret, GError **error)
 {
     JsonNode *node = i < json_array_get_length(array) ? json_array_get_element(array, i) : NULL;
-    if (!holds_value(node, G_TYPE_STRING))
+    if (!holds_text(node))
         return wrong(error, "element", "string");
     *ret = json_node_get_string(node);
     return TRUE;

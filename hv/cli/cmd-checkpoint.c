@@ -84,27 +84,16 @@ static GPtrArray *resolve_arguments(CliCall *call, StasisStore *store, GError **
     return g_steal_pointer(&ids);
 }
 
-static int compare_ids(gconstpointer a, gconstpointer b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Every image of the store, damaged ones too: those are in no list, but they are what verifying is
- * for. A directory in images/ (docs/format.md) whose name is an ID is an image. */
+/* Damaged ones too: those are in no list, but they are what verifying is for. */
 static GPtrArray *find_every(StasisStore *store, GError **error)
 {
-    g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
-    g_autofree char *path = g_build_filename(stasis_store_get_path(store), "images", NULL);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
-    if (dir == NULL)
+    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
+    if (ids == NULL)
         return NULL;
-    for (const char *name = g_dir_read_name(dir); name != NULL; name = g_dir_read_name(dir)) {
-        g_autofree char *id = stasis_store_resolve(store, name, NULL);
-        if (g_strcmp0(id, name) == 0)
-            g_ptr_array_add(ids, g_steal_pointer(&id));
-    }
-    g_ptr_array_sort(ids, compare_ids);
-    return g_steal_pointer(&ids);
+    GPtrArray *every = g_ptr_array_new_with_free_func(g_free);
+    for (char **id = ids; *id != NULL; id++)
+        g_ptr_array_add(every, g_strdup(*id));
+    return every;
 }
 
 /* Tell of one image of several, in the form asked for. */

@@ -18,10 +18,6 @@
 #include "base/io.h"
 #include "store/internal.h"
 
-/* Punching holes costs the file system metadata: only when it gives back more than this. */
-#define PUNCH_MIN_BYTES ((guint64)1 << 20)
-#define PUNCH_ALIGN ((guint64)4096)
-
 static gboolean check_ready(StasisImageWriter *writer, GError **error)
 {
     static const char *const required[] = { "vmstate", "machine.json" };
@@ -62,32 +58,6 @@ static gboolean check_complete(const StasisManifest *manifest, GError **error)
     return FALSE;
 }
 
-/* The blocks of the file that lie in [offset, +len) wholly. */
-static guint64 whole_blocks(const StasisDeadRange *range, guint64 *ret_start)
-{
-    guint64 start = (range->offset + PUNCH_ALIGN - 1) / PUNCH_ALIGN * PUNCH_ALIGN;
-    guint64 end = (range->offset + range->len) / PUNCH_ALIGN * PUNCH_ALIGN;
-    *ret_start = start;
-    return end > start ? end - start : 0;
-}
-
-static guint64 punch_dead(int fd, const GArray *dead)
-{
-    guint64 start, sum = 0, punched = 0;
-    for (guint i = 0; i < dead->len; i++)
-        sum += whole_blocks(&g_array_index(dead, StasisDeadRange, i), &start);
-    if (sum <= PUNCH_MIN_BYTES)
-        return 0;
-    for (guint i = 0; i < dead->len; i++) {
-        guint64 len = whole_blocks(&g_array_index(dead, StasisDeadRange, i), &start);
-        /* A file system that can't is no failure. */
-        if (len > 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
-                                 (off_t)len) == 0)
-            punched += len;
-    }
-    return punched;
-}
-
 static gboolean sync_fd(int fd, const char *name, GError **error)
 {
     return fdatasync(fd) == 0 || stasis_set_errno(error, errno, "%s: sync", name);
@@ -99,8 +69,9 @@ static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
     g_autoptr(GArray) dead = NULL;
     g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead);
     manifest->pages_bytes = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
-    manifest->hole_bytes = punch_dead(writer->pages_fd, dead);
-    if (!check_complete(manifest, error) || !sync_fd(writer->pages_fd, "pages", error) ||
+    if (!check_complete(manifest, error) ||
+        !stasis_dead_clear(writer->pages_fd, dead, &manifest->hole_bytes, error) ||
+        !sync_fd(writer->pages_fd, "pages", error) ||
         !stasis_fault(STASIS_FAULT_DATA_WRITTEN, error))
         return FALSE;
     stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, "index", error);

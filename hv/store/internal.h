@@ -77,9 +77,6 @@ int stasis_store_lock(StasisStore *store, int *ret_tmp_fd, GError **error);
 /* Give it back now, even if a child process has inherited it. */
 void stasis_store_unlock(int *lock_fd);
 
-/* IDs of all directories in images/, sorted, whole or not. Free with g_strfreev(). */
-char **stasis_store_list_ids(StasisStore *store, GError **error);
-
 /* Say in *error (set already) that image @id, there @what, could not be opened: as it is, or as
  * STASIS_ERROR_NOT_FOUND when the image was deleted under the reader. */
 void stasis_store_explain(StasisStore *store, const char *id, const char *what, GError **error);
@@ -198,6 +195,13 @@ void stasis_layer_free(StasisLayer *layer);
 /* Read the stored extent of @record, check it, and give all its pages to @dst (extent_pages). */
 gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *record,
                                   guint8 *dst, GError **error);
+
+/* ---- dead.c: bytes of the file "pages" in no record ---- */
+
+/* Make them zero; *ret_hole_bytes of them take no room any more. */
+gboolean stasis_dead_clear(int fd, const GArray *dead, guint64 *ret_hole_bytes, GError **error);
+/* Are they? */
+gboolean stasis_dead_check(const StasisLayer *layer, GError **error);
 
 /* ---- writer.c, commit.c ---- */
 

@@ -97,7 +97,8 @@ gboolean stasis_store_verify(StasisStore *store, const char *id, StasisProgressF
     verify.progress.total_bytes = progress != NULL ? total_bytes(store, id) : 0;
     g_autoptr(StasisLayer) layer = stasis_layer_open(store, id, error);
     while (layer != NULL) {
-        if (!verify_parts(&verify, layer, error) || !verify_extents(&verify, layer, error))
+        if (!verify_parts(&verify, layer, error) || !verify_extents(&verify, layer, error) ||
+            !stasis_dead_check(layer, error))
             return FALSE;
         if (layer->manifest->info->parent == NULL)
             return TRUE;

@@ -71,6 +71,9 @@ STASIS_API const char *stasis_store_get_path(StasisStore *store);
  * is no valid image is left out; stasis_store_verify() of its name says why. */
 STASIS_API GPtrArray *stasis_store_list(StasisStore *store, GError **error);
 
+/* The IDs of all images, damaged ones too, sorted. Free with g_strfreev(). */
+STASIS_API char **stasis_store_list_ids(StasisStore *store, GError **error);
+
 /* The full ID for a unique prefix of one, or for "latest". Free with g_free(). */
 STASIS_API char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError **error);
 

@@ -98,7 +98,7 @@ def start_checkpoint(t, vm, *options):
 
 def interrupted(t, mode):
     """interrupted in the middle: exit 130, the VM runs, nothing left, the next one works"""
-    guest = Bare(mem="1G", set="16M", touch="768M", fill="random")
+    guest = Bare(mem="512M", set="16M", touch="384M", fill="random")
     vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
     options = ["--mode", mode, "--compress", "zstd", *store]
@@ -113,7 +113,7 @@ def interrupted(t, mode):
     out, _ = process.communicate(timeout=30)
     t.equal(process.returncode, 130, "exit status")
     t.equal(out, b"", "stdout")
-    t.check(time.monotonic() - began < 3, "took longer than 3 s to let go")
+    t.check(time.monotonic() - began < 10, "took longer than 10 s to let go")
     vm.check_runs(what="after the interrupt")
     vm.check_nothing_left(tracked_allowed=True)
     t.equal(image_ids(store), [], "images")
@@ -183,7 +183,7 @@ def empty_memory_is_small(t):
 @case
 def one_at_a_time(t):
     """while one operation holds a VM, another gets a clear error and disturbs nothing"""
-    vm = run_vm(t, Bare(mem="1G", set="16M", touch="768M", fill="random"), accel=FAST)
+    vm = run_vm(t, Bare(mem="512M", set="16M", touch="320M", fill="random"), accel=FAST)
     store, other = new_store(t), new_store(t, "other")
     process = start_checkpoint(t, vm, *store)
     # It holds the VM for as long as we like.
@@ -200,7 +200,7 @@ def one_at_a_time(t):
 @case
 def writers_wait_their_turn(t):
     """one writer at a time in a store: a second VM's checkpoint gets exit 11 and its VM runs"""
-    big = run_vm(t, Bare(mem="1G", set="16M", touch="768M", fill="random"), accel=FAST)
+    big = run_vm(t, Bare(mem="512M", set="16M", touch="320M", fill="random"), accel=FAST)
     small = run_vm(t, Bare(mem="48M"))
     store = new_store(t)
     process = start_checkpoint(t, big, *store)

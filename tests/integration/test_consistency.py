@@ -90,7 +90,7 @@ def instants(t, mode, accel, pattern, count, tracker=()):
     vm.check_runs()
     stasis("kill", vm.name)
     # A full one, one from within a chain, and the end of a chain; each way of filling RAM.
-    for at, options in ((0, ()), (count // 2 + 3, ("--eager",)), (-1, ()), (-1, ("--eager",))):
+    for at, options in ((0, ()), (min(count // 2 + 3, count - 1), ("--eager",)), (-1, ()), (-1, ("--eager",))):
         check_goes_on(t, guest, *states[at], store, *options)
 
 

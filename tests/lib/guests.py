@@ -4,11 +4,13 @@
 A guest has: qemu_args(t, accel); wait_ready(vm); progress(vm), a number that rises while it works;
 give_to(t, uid), for a QEMU of another user.
 """
+import errno
 import mmap
 import os
 import re
 import struct
 import subprocess
+import time
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(os.path.dirname(_HERE))
@@ -40,10 +42,19 @@ class Memory:
             raise RuntimeError(f"gpa2hva {gpa:#x}: {text.strip()}")
         self.address, self.size, self.pid = int(found.group(1), 16), size, vm.pid
 
-    def read(self, offset=0, size=None):
+    def read(self, offset=0, size=None, seconds=20):
+        """Waits for a page that an on-demand restore has yet to fill: the kernel lets nobody read
+        it from outside (EIO)."""
         fd = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY)
+        deadline = time.monotonic() + seconds
         try:
-            return os.pread(fd, size or self.size - offset, self.address + offset)
+            while True:
+                try:
+                    return os.pread(fd, size or self.size - offset, self.address + offset)
+                except OSError as error:
+                    if error.errno != errno.EIO or time.monotonic() > deadline:
+                        raise
+                time.sleep(0.01)
         finally:
             os.close(fd)
 
