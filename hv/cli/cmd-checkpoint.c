@@ -160,6 +160,11 @@ static gboolean verify(CliCall *call, GError **error)
     return FALSE;
 }
 
+static int compare_ids(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static gboolean delete_images(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
