@@ -32,6 +32,11 @@ gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error)
            stasis_pipeline_drain(copy->pipeline, error);
 }
 
+gboolean stasis_copy_settle_dma(StasisCopy *copy, GError **error)
+{
+    return copy->settle_dma == NULL || copy->settle_dma(copy->settle_dma_data, error);
+}
+
 void stasis_copy_report(StasisCopy *copy, const char *phase, guint64 done, guint64 total)
 {
     if (copy->progress == NULL)

@@ -34,6 +34,9 @@ typedef struct {
     StasisProgressFunc progress;
     gpointer progress_data;
     GCancellable *cancellable;
+    /* Wait until DMA that was under way has landed, or NULL where none goes past the tracker. */
+    gboolean (*settle_dma)(gpointer data, GError **error);
+    gpointer settle_dma_data;
     guint64 stop_deadline_us; /* set at the stop when there is a limit: during() must end by then */
 
     /* The modes' own. */
@@ -51,6 +54,7 @@ typedef struct {
 typedef struct {
     const char *name;
     gboolean needs_tracker;
+    gboolean pre_copies; /* reads RAM while the VM runs and may write it */
     gboolean needs_sync; /* that tracker must be a synchronous one */
     gboolean (*before)(StasisCopy *copy, GError **error);
     int (*during)(StasisCopy *copy); /* 0; −ETIME: out of budget; −ENOBUFS: more than there is
@@ -76,6 +80,12 @@ void stasis_copy_clear(StasisCopy *copy);
 gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error);
 /* Save copy->pending, protected in the running guest, and wait. */
 gboolean stasis_copy_protected(StasisCopy *copy, GError **error);
+/*
+ * After arming or re-arming and before reading. A disk opened with O_DIRECT reads into guest pages
+ * that the kernel pinned, and marked written, at the start; what lands after the tracker was
+ * re-armed is not marked again.
+ */
+gboolean stasis_copy_settle_dma(StasisCopy *copy, GError **error);
 /* FALSE and STASIS_ERROR_CANCELLED, or the pipeline's failure. */
 gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error);
 void stasis_copy_report(StasisCopy *copy, const char *phase, guint64 done, guint64 total);

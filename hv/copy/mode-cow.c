@@ -18,11 +18,11 @@ static gboolean cow_before(StasisCopy *copy, GError **error)
 
 static int cow_during(StasisCopy *copy)
 {
+    stasis_protected_begin(copy->protect, copy->pending);
     int r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->harvested);
     if (r < 0)
         return r;
     copy->residual_pages = stasis_dirty_count(copy->harvested);
-    stasis_protected_begin(copy->protect, copy->pending);
     return copy->tracker->ops->protect(copy->tracker, copy->harvested);
 }
 

@@ -29,27 +29,11 @@ static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 {
     guint64 t0 = stasis_now_us();
     stasis_dirty_clear(into);
-    if (!copy->tracker->ops->harvest(copy->tracker, into, TRUE, error))
-        return FALSE;
-    copy->harvest_us = stasis_now_us() - t0;
+    gboolean ok = copy->tracker->ops->harvest(copy->tracker, into, TRUE, error);
+    /* Also what came before a failure. */
     stasis_dirty_or(copy->harvested, into);
-    return TRUE;
-}
-
-/* dst = a & b */
-static void intersect(StasisDirty *dst, const StasisDirty *a, const StasisDirty *b)
-{
-    for (guint i = 0; i < dst->n_blocks; i++)
-        for (guint64 w = 0; w < (dst->blocks[i]->n_pages + 63) / 64; w++)
-            dst->blocks[i]->words[w] = a->blocks[i]->words[w] & b->blocks[i]->words[w];
-}
-
-/* a &= ~b */
-static void subtract(StasisDirty *a, const StasisDirty *b)
-{
-    for (guint i = 0; i < a->n_blocks; i++)
-        for (guint64 w = 0; w < (a->blocks[i]->n_pages + 63) / 64; w++)
-            a->blocks[i]->words[w] &= ~b->blocks[i]->words[w];
+    copy->harvest_us = stasis_now_us() - t0;
+    return ok && stasis_copy_settle_dma(copy, error);
 }
 
 static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
@@ -79,8 +63,8 @@ static gboolean pre_copy(StasisCopy *copy, GError **error)
         if (n_pending <= SMALL_PAGES || round >= MAX_ROUNDS || n_pending > n_last - n_last / 5)
             return TRUE;
         n_last = n_pending;
-        intersect(hot, fresh, last);
-        subtract(copy->pending, hot);
+        stasis_dirty_intersect(hot, fresh, last);
+        stasis_dirty_subtract(copy->pending, hot);
         stasis_dirty_clear(last);
         stasis_dirty_or(last, fresh);
     }
@@ -120,8 +104,16 @@ static gboolean settle(StasisCopy *copy, GError **error)
         return TRUE;
     }
     guint64 room = residual + residual / 2 + 4 * SMALL_PAGES;
-    copy->capture = stasis_capture_new(
-        copy->ram, MIN(room, copy->max_buffer_bytes / STASIS_PAGE_BYTES), copy->cancellable, error);
+    guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
+    if (residual > max_pages) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "the guest rewrites %" G_GUINT64_FORMAT
+                    " MiB as fast as they are copied, more than the %" G_GUINT64_FORMAT
+                    " MiB of buffer; the VM was not stopped; use --max-buffer or --mode cow",
+                    residual * STASIS_PAGE_BYTES >> 20, copy->max_buffer_bytes >> 20);
+        return FALSE;
+    }
+    copy->capture = stasis_capture_new(copy->ram, MIN(room, max_pages), copy->cancellable, error);
     return copy->capture != NULL;
 }
 
@@ -131,7 +123,7 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         if (!harvest(copy, copy->pending, error))
             return FALSE;
     } else {
-        if (!copy->tracker->ops->arm(copy->tracker, error))
+        if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
             return FALSE;
         stasis_dirty_set_all(copy->pending);
     }
@@ -152,13 +144,13 @@ static int live_during(StasisCopy *copy)
     const StasisTrackerOps *tracker = copy->tracker->ops;
     if (tracker->synchronous) {
         /* Pages that are pending but not written since are still protected. */
+        stasis_protected_begin(copy->protect, copy->pending);
         stasis_dirty_clear(copy->harvested);
         int r = tracker->harvest_stopped(copy->tracker, copy->harvested);
         if (r < 0)
             return r;
         stasis_dirty_or(copy->pending, copy->harvested);
         copy->residual_pages = stasis_dirty_count(copy->pending);
-        stasis_protected_begin(copy->protect, copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
     int r = tracker->harvest_stopped(copy->tracker, copy->pending);
@@ -178,6 +170,7 @@ static gboolean live_after(StasisCopy *copy, GError **error)
 const StasisModeOps stasis_mode_live = {
     .name = "live",
     .needs_tracker = TRUE,
+    .pre_copies = TRUE,
     .before = live_before,
     .during = live_during,
     .again = live_again,

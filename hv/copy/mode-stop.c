@@ -58,6 +58,9 @@ static int stop_during(StasisCopy *copy)
     int r = stasis_capture_pages(copy->capture, copy->pending, copy->stop_deadline_us);
     if (r != -ENOBUFS)
         return r;
+    if (copy->stop_deadline_us != 0)
+        return -ETIME;
+    copy->progress = NULL;
     return stasis_copy_pending(copy, "pause", NULL) ? 0 : -EIO;
 }
 

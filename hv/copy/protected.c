@@ -61,7 +61,7 @@ StasisProtected *stasis_protected_new(const StasisRam *ram, StasisTracker *track
         protect->states[i] = g_malloc0((stasis_ram_block_pages(block) + n - 1) / n + 1);
         protect->slot_bytes = MAX(protect->slot_bytes, n * STASIS_PAGE_BYTES);
     }
-    protect->max_bytes = MAX(max_buffer_bytes, 64 * protect->slot_bytes);
+    protect->max_bytes = MAX(max_buffer_bytes, 4 * protect->slot_bytes);
     g_mutex_init(&protect->mutex);
     g_cond_init(&protect->slot_free);
     protect->free_slots = g_ptr_array_new_with_free_func(g_free);
@@ -112,7 +112,9 @@ static Slot *get_slot_bulk(StasisProtected *protect)
 {
     guint64 limit = MIN(MAX_BULK_BYTES, protect->max_bytes / 2);
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&protect->mutex);
-    while (protect->bulk_bytes >= limit)
+    while (
+        protect->bulk_bytes >= limit ||
+        (protect->used_bytes > 0 && protect->used_bytes + protect->slot_bytes > protect->max_bytes))
         g_cond_wait(&protect->slot_free, &protect->mutex);
     Slot *slot = get_slot_now(protect);
     if (slot == NULL)

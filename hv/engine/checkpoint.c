@@ -16,6 +16,7 @@
 #include "base/fault.h"
 #include "copy/copy.h"
 #include "device/vmstate.h"
+#include "engine/dma.h"
 #include "engine/instant.h"
 #include "engine/pager.h"
 #include "engine/session.h"
@@ -44,6 +45,7 @@ typedef struct {
     StasisLifeline *lifeline;
     StasisInstant *instant;
     StasisCopy copy;
+    gboolean drain; /* DMA goes past the tracker: see dma.h */
     gboolean done;
 } Job;
 
@@ -130,7 +132,7 @@ static gboolean open_tracker(Job *job, GError **error)
         return FALSE;
     }
     /* Mode stop tracks only for the next image's sake. */
-    if (!job->mode->needs_tracker && (ops == NULL || ops->synchronous))
+    if (!job->mode->needs_tracker && job->parent == NULL && (ops == NULL || ops->synchronous))
         return TRUE;
     if (ops == NULL) {
         g_propagate_error(error, g_steal_pointer(&local));
@@ -204,6 +206,8 @@ static gboolean prepare(Job *job, const char *vm_name, GCancellable *cancellable
         return FALSE;
     job->parent = find_parent(job);
     job->tracked_since = g_strdup(record->track_image);
+    if (job->mode->pre_copies && !stasis_dma_needs_drain(job->session->qmp, &job->drain, error))
+        return FALSE;
     if (!open_writer(job, error) || !set_tracked_since(job, NULL, error))
         return FALSE;
     job->lifeline = stasis_lifeline_new(job->session->qmp, error);
@@ -230,6 +234,12 @@ static gboolean take_instant(Job *job, GError **error)
     }
 }
 
+static gboolean settle_dma(gpointer data, GError **error)
+{
+    Job *job = data;
+    return stasis_dma_drain(job->session->qmp, error);
+}
+
 static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 {
     const StasisCheckpointOptions *options = job->options;
@@ -245,6 +255,8 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         .progress = options->progress != NULL ? report : NULL,
         .progress_data = job,
         .cancellable = cancellable,
+        .settle_dma = job->drain ? settle_dma : NULL,
+        .settle_dma_data = job,
     };
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
@@ -271,7 +283,7 @@ static void fill_cost(Job *job, StasisCost *cost)
         .ram_us = stasis_instant_get_ram_us(job->instant),
         .residual_pages = job->copy.residual_pages,
         .faults = faults.n,
-        .worst_stall_us = MAX(pause_us, faults.worst_us),
+        .worst_stall_us = MAX(stasis_instant_get_worst_pause_us(job->instant), faults.worst_us),
         .total_us = stasis_now_us() - job->begun_us,
         .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
         .rounds = job->copy.rounds,

@@ -27,7 +27,6 @@
 #define STOP_TIMEOUT_MS 30000
 #define SAVE_TIMEOUT_MS 30000
 #define CONT_TIMEOUT_MS 30000
-#define CONT_TRIES 3
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
 #define MAX_STATE_BYTES (64u << 20)
@@ -39,7 +38,8 @@ struct _StasisInstant {
     gint64 fdset;
     char *save_line;
     gboolean was_paused, stopped;
-    guint64 stop_sent_us, device_us, ram_us, pause_us;
+    guint64 stop_event_us, reset_event_us; /* the last ones before ours, by QEMU's clock */
+    guint64 stop_sent_us, device_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
 
     StasisCopy *copy;
@@ -74,6 +74,14 @@ static gboolean lend_memfd(StasisInstant *instant, GError **error)
     return TRUE;
 }
 
+/* Not in the middle of a migration or snapshot of QEMU's own. */
+static gboolean state_is_fit(const char *state)
+{
+    static const char *const unfit[] = { "inmigrate",   "save-vm", "restore-vm", "finish-migrate",
+                                         "postmigrate", "colo",    NULL };
+    return !g_strv_contains(unfit, state);
+}
+
 StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
@@ -83,6 +91,12 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GErr
         return NULL;
     sem_init(&instant->go, 0, 0);
     instant->was_paused = strcmp(state, "running") != 0;
+    if (!state_is_fit(state)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "the VM is in state \"%s\": something else is being done to it; try again",
+                    state);
+        return NULL;
+    }
     return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
 }
 
@@ -101,8 +115,12 @@ void stasis_instant_free(StasisInstant *instant)
     g_free(instant);
 }
 
+/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
+ * meanwhile, and it is not ours to resume. */
 static gboolean stop(StasisInstant *instant, GError **error)
 {
+    instant->stop_event_us = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
+    instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
     instant->stop_sent_us = stasis_now_us();
     instant->time_us = g_get_real_time();
     if (instant->was_paused)
@@ -111,25 +129,48 @@ static gboolean stop(StasisInstant *instant, GError **error)
     instant->stopped = TRUE;
     if (!stasis_qmp_execute_line(instant->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
         return FALSE;
+    if (stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0) == instant->stop_event_us) {
+        stasis_lifeline_disarm(instant->lifeline);
+        instant->stopped = FALSE;
+        instant->was_paused = TRUE;
+    }
     return stasis_fault(STASIS_FAULT_STOPPED, error);
 }
 
-/* On every way out of the stop. More than one try: nothing is worse than a VM left stopped. */
+/* On every way out of the stop; nothing is worse than a VM left stopped. @error, if set already, is
+ * what went wrong before. */
 static gboolean resume(StasisInstant *instant, GError **error)
 {
     if (!instant->stopped)
         return TRUE;
     g_autoptr(GError) local = NULL;
-    for (int i = 0; i < CONT_TRIES; i++) {
-        g_clear_error(&local);
-        if (stasis_qmp_execute_line(instant->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local)) {
-            instant->stopped = FALSE;
-            stasis_lifeline_disarm(instant->lifeline);
-            return TRUE;
-        }
-    }
-    /* The lifeline stays armed: it tries once more when we end. */
-    g_propagate_prefixed_error(error, g_steal_pointer(&local), "the VM could not be resumed: ");
+    gboolean ok = stasis_qmp_execute_line(instant->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local);
+    if (ok)
+        stasis_lifeline_disarm(instant->lifeline);
+    else
+        stasis_lifeline_fire(instant->lifeline);
+    instant->stopped = FALSE;
+    if (ok)
+        return TRUE;
+    g_autofree char *before = *error != NULL ? g_strdup((*error)->message) : g_strdup("");
+    g_clear_error(error);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "%s%sthe VM could not be resumed at once (%s); see stasis info, and stasis resume",
+                before, *before != '\0' ? "; " : "", local->message);
+    return FALSE;
+}
+
+/* Somebody else's hand on the VM in the middle of it. */
+static gboolean check_undisturbed(StasisInstant *instant, GError **error)
+{
+    guint64 stopped = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
+    guint64 resumed = stasis_qmp_wait_event(instant->qmp, "RESUME", 0, 0);
+    guint64 reset = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
+    if (resumed <= MAX(stopped, (guint64)instant->time_us) && reset == instant->reset_event_us)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "the VM was resumed or reset by someone else while it was stopped for the "
+                        "checkpoint; try again");
     return FALSE;
 }
 
@@ -194,7 +235,8 @@ static gboolean take_stopped(StasisInstant *instant, GError **error)
     sem_post(&instant->go);
     gboolean saved = save_devices(instant, error);
     g_thread_join(g_steal_pointer(&instant->thread));
-    if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error))
+    if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error) ||
+        !check_undisturbed(instant, error))
         return FALSE;
     return stasis_fault(STASIS_FAULT_DEVICES_SAVED, error);
 }
@@ -210,6 +252,7 @@ static void measure(StasisInstant *instant, guint64 resumed_us)
         instant->pause_us = end - begin;
     else
         instant->pause_us = resumed_us - instant->stop_sent_us;
+    instant->worst_pause_us = MAX(instant->worst_pause_us, instant->pause_us);
 }
 
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
@@ -224,18 +267,18 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
         return FALSE;
     g_autoptr(GError) local = NULL;
     gboolean ok = stop(instant, &local) && take_stopped(instant, &local);
-    if (!resume(instant, ok ? &local : NULL))
+    if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();
     if (instant->thread != NULL) {
         sem_post(&instant->go);
         g_thread_join(g_steal_pointer(&instant->thread));
     }
+    measure(instant, resumed_us);
     if (!ok) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    measure(instant, resumed_us);
     if (copy->max_pause_us != 0 && instant->pause_us > copy->max_pause_us)
         return budget_error(copy, "measured after the fact", error);
     return stasis_fault(STASIS_FAULT_RESUMED, error);
@@ -271,6 +314,11 @@ gint64 stasis_instant_get_time_us(StasisInstant *instant)
 guint64 stasis_instant_get_pause_us(StasisInstant *instant)
 {
     return instant->pause_us;
+}
+
+guint64 stasis_instant_get_worst_pause_us(StasisInstant *instant)
+{
+    return instant->worst_pause_us;
 }
 
 guint64 stasis_instant_get_device_us(StasisInstant *instant)

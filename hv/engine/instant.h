@@ -28,8 +28,9 @@ gboolean stasis_instant_lacked_memory(const StasisInstant *instant);
 
 /* After a take. */
 GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error);
-gint64 stasis_instant_get_time_us(StasisInstant *instant);   /* Unix time of the stop */
-guint64 stasis_instant_get_pause_us(StasisInstant *instant); /* 0 if it was paused before */
+gint64 stasis_instant_get_time_us(StasisInstant *instant);         /* Unix time of the stop */
+guint64 stasis_instant_get_pause_us(StasisInstant *instant);       /* 0 if it was paused before */
+guint64 stasis_instant_get_worst_pause_us(StasisInstant *instant); /* of all takes */
 guint64 stasis_instant_get_device_us(StasisInstant *instant);
 guint64 stasis_instant_get_ram_us(StasisInstant *instant);
 gboolean stasis_instant_was_paused(StasisInstant *instant);

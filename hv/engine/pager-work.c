@@ -18,6 +18,9 @@
 #include "engine/pager-file.h"
 
 #define MAX_MESSAGES 32
+/* Rather wait for memory than leave the guest without its page. */
+#define MEMORY_TRIES 600
+#define MEMORY_WAIT_US 100000
 #define PROGRESS_INTERVAL_US 200000
 
 typedef struct {
@@ -56,6 +59,7 @@ static void wake(const Pager *pager, guint64 start, guint64 len)
 /* Place @len bytes of the buffer at @start, past pages that are there already. */
 static int place(const Pager *pager, guint64 start, guint64 len, guint64 page_bytes)
 {
+    guint tries = 0;
     for (guint64 done = 0; done < len;) {
         struct uffdio_copy copy = { .dst = start + done,
                                     .src = (guint64)pager->buffer + done,
@@ -66,6 +70,8 @@ static int place(const Pager *pager, guint64 start, guint64 len, guint64 page_by
             done += (guint64)copy.copy;
         else if (errno == EEXIST)
             done += page_bytes;
+        else if (errno == ENOMEM && tries++ < MEMORY_TRIES)
+            g_usleep(MEMORY_WAIT_US);
         else if (errno != EAGAIN && errno != EINTR)
             return -errno;
     }
@@ -210,11 +216,12 @@ static gboolean open_all(Pager *pager, const StasisPagerTask *task, GError **err
     pager->reader = stasis_image_reader_open(pager->store, task->image, error);
     if (pager->reader == NULL)
         return FALSE;
-    pager->uffd = stasis_uffd_find(task->pid, STASIS_UFFD_PAGER_FEATURES, error);
-    if (pager->uffd == NULL && error != NULL && *error == NULL)
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "VM %s: it has no userfaultfd of ours", pager->vm_name);
-    return pager->uffd != NULL;
+    g_autoptr(GError) local = NULL;
+    pager->uffd = stasis_uffd_find(task->pid, STASIS_UFFD_PAGER_FEATURES, &local);
+    if (local == NULL)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 static void prepare_blocks(Pager *pager, const StasisPagerTask *task)
@@ -248,6 +255,11 @@ gboolean stasis_pager_work(const char *vm_name, const StasisPagerTask *task, int
     g_auto(Pager) pager = { .vm_name = vm_name, .pidfd = -1 };
     if (!open_all(&pager, task, error))
         return FALSE;
+    /* It is closed last of all: an earlier pager was done but for its own file. */
+    if (pager.uffd == NULL) {
+        stasis_write_all(ready_fd, "r", 1);
+        return stasis_pager_task_remove(vm_name, error);
+    }
     prepare_blocks(&pager, task);
     stasis_write_all(ready_fd, "r", 1);
     gboolean gone = FALSE;

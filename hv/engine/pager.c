@@ -98,15 +98,16 @@ gboolean stasis_pager_start(const StasisRecord *record, const char *store_path, 
     return stasis_pager_task_save(&task, record->name, error) && spawn(record->name, error);
 }
 
+static gboolean is_working(const char *vm_name)
+{
+    stasis_autofd int lock = stasis_pager_lock(vm_name);
+    return lock < 0;
+}
+
 gboolean stasis_pager_ensure(const StasisRecord *record, GError **error)
 {
-    if (!stasis_pager_is_loading(record->name))
-        return TRUE;
-    int lock = stasis_pager_lock(record->name);
-    if (lock < 0)
-        return TRUE;
-    close(lock);
-    return spawn(record->name, error);
+    return !stasis_pager_is_loading(record->name) || is_working(record->name) ||
+           spawn(record->name, error);
 }
 
 gboolean stasis_pager_wait(const StasisRecord *record, StasisProgressFunc progress,
@@ -114,9 +115,15 @@ gboolean stasis_pager_wait(const StasisRecord *record, StasisProgressFunc progre
 {
     while (stasis_pager_is_loading(record->name)) {
         StasisProgress now = { .phase = "load" };
-        if (g_cancellable_set_error_if_cancelled(cancellable, error) ||
-            !stasis_pager_ensure(record, error))
+        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+            return stasis_set_cancelled(error);
+        if (!is_working(record->name) && stasis_pager_is_loading(record->name)) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "VM %s: its RAM is not complete and its pager has ended; see pager.log in "
+                        "its directory",
+                        record->name);
             return FALSE;
+        }
         if (!stasis_record_is_alive(record)) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "VM %s: its QEMU has ended",
                         record->name);

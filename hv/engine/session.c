@@ -26,12 +26,15 @@ StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **err
         stasis_record_remove(name, NULL);
         return NULL;
     }
+    /* Before QEMU is spoken to: its main loop may be waiting for a page. */
+    if (!stasis_pager_ensure(session->record, error))
+        return NULL;
     session->qmp = stasis_qmp_connect(session->record->qmp_path, STASIS_QMP_TIMEOUT_MS, error);
     if (session->qmp == NULL) {
         g_prefix_error(error, "VM %s: ", name);
         return NULL;
     }
-    return stasis_pager_ensure(session->record, error) ? g_steal_pointer(&session) : NULL;
+    return g_steal_pointer(&session);
 }
 
 void stasis_session_free(StasisSession *session)

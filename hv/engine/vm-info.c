@@ -116,6 +116,15 @@ StasisVmInfo *stasis_vm_get_info(StasisVm *vm, GError **error)
     return get_info(stasis_vm_get_name(vm), 200, error);
 }
 
+/* With the lock held: a VM of that name may just be starting. */
+static void forget_gone(const char *name)
+{
+    stasis_autofd int lock_fd = stasis_record_lock(name, 0, NULL);
+    g_autoptr(StasisRecord) record = lock_fd >= 0 ? stasis_record_load(name, NULL) : NULL;
+    if (record != NULL && !stasis_record_is_alive(record))
+        stasis_record_remove(name, NULL);
+}
+
 GPtrArray *stasis_vm_list(GError **error)
 {
     g_auto(GStrv) names = stasis_record_names(error);
@@ -129,7 +138,7 @@ GPtrArray *stasis_vm_list(GError **error)
         StasisVmInfo *info = get_info(*name, 0, NULL);
         g_ptr_array_add(list, info != NULL ? info : info_from_record(record, "unknown"));
         if (!stasis_record_is_alive(record))
-            stasis_record_remove(*name, NULL);
+            forget_gone(*name);
     }
     return g_steal_pointer(&list);
 }

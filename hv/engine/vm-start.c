@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/pager-file.h"
 #include "vmm/machine.h"
 
 #define CLAIM_WAIT_MS 2000
@@ -30,6 +31,8 @@ int stasis_vm_claim_name(const char *name, GError **error)
                     name, (int)old->pid);
         return -1;
     }
+    /* Of an earlier VM of that name, which ended while it was loading. */
+    stasis_pager_task_remove(name, NULL);
     return stasis_steal_fd(&fd);
 }
 

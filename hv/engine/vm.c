@@ -73,6 +73,26 @@ StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const
     return stasis_started_keep(started, error) ? stasis_vm_new(name) : NULL;
 }
 
+/* One QEMU has one name: two records would each believe that tracking counts from its own image. */
+static gboolean is_unknown(pid_t pid, GError **error)
+{
+    if (pid <= 0) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                            "it can't be told which process answers there");
+        return FALSE;
+    }
+    g_auto(GStrv) names = stasis_record_names(error);
+    for (char **name = names; name != NULL && *name != NULL; name++) {
+        g_autoptr(StasisRecord) record = stasis_record_load(*name, NULL);
+        if (record == NULL || record->pid != pid || !stasis_record_is_alive(record))
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "process %d is known as VM %s already; detach that first", (int)pid, *name);
+        return FALSE;
+    }
+    return names != NULL;
+}
+
 /* The lock also keeps two attachments of one name apart. */
 StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable *cancellable,
                            GError **error)
@@ -84,7 +104,7 @@ StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable 
     g_autoptr(StasisQmp) qmp = stasis_qmp_connect(path, STASIS_QMP_TIMEOUT_MS, error);
     g_autoptr(StasisRam) ram = NULL;
     pid_t pid = qmp != NULL ? stasis_qmp_get_peer_pid(qmp) : 0;
-    if (qmp != NULL && stasis_vm_check_supported(qmp, pid, error))
+    if (qmp != NULL && is_unknown(pid, error) && stasis_vm_check_supported(qmp, pid, error))
         ram = stasis_ram_discover(qmp, pid, error);
     if (ram == NULL) {
         stasis_record_forget(name, NULL);
@@ -158,6 +178,10 @@ gboolean stasis_vm_kill(StasisVm *vm, GError **error)
     stasis_autofd int lock_fd = stasis_record_lock(vm->name, STASIS_LOCK_WAIT_MS, error);
     if (lock_fd < 0)
         return FALSE;
+    /* Another one of that name may have come while we waited. */
+    g_autoptr(StasisRecord) now = stasis_record_load(vm->name, error);
+    if (now == NULL || now->pid != record->pid || now->start_time != record->start_time)
+        return now != NULL;
     if (stasis_record_is_alive(record) &&
         !stasis_process_end(record->pid, record->start_time, error))
         return FALSE;

@@ -54,6 +54,7 @@
 struct _StasisInject {
     pid_t pid;
     struct user_regs_struct saved;
+    guint64 saved_mask;    /* of signals */
     guint64 syscall_addr;  /* `syscall; ret` */
     guint64 restorer_addr; /* `mov $15, %rax; syscall` */
     guint64 frame_addr;    /* what lies below the red zone, see above */
@@ -176,9 +177,7 @@ static gboolean write_frame(StasisInject *inject, GError **error)
 {
     g_autofree guint8 *xsave = g_malloc0(MAX_XSAVE + 4);
     struct iovec regset = { xsave, MAX_XSAVE };
-    guint64 mask = 0;
-    if (ptrace(PTRACE_GETREGSET, inject->pid, NT_X86_XSTATE, &regset) < 0 ||
-        ptrace(PTRACE_GETSIGMASK, inject->pid, sizeof(mask), &mask) < 0)
+    if (ptrace(PTRACE_GETREGSET, inject->pid, NT_X86_XSTATE, &regset) < 0)
         return refuse(error, inject->pid, "can't read its state", errno);
     guint32 xsave_len = (guint32)regset.iov_len;
     guint32 sw[] = { SW_MAGIC1, xsave_len + 4 };
@@ -198,7 +197,7 @@ static gboolean write_frame(StasisInject *inject, GError **error)
         ucontext_t uc;
     } *frame = g_malloc0(sizeof(*frame));
     frame->ret_addr = inject->restorer_addr;
-    fill_ucontext(&frame->uc, &inject->saved, mask, xsave_addr);
+    fill_ucontext(&frame->uc, &inject->saved, inject->saved_mask, xsave_addr);
 
     struct iovec local[] = { { frame, sizeof(*frame) }, { xsave, xsave_len + 4 } };
     struct iovec remote[] = { { (void *)inject->frame_addr, sizeof(*frame) },
@@ -209,31 +208,28 @@ static gboolean write_frame(StasisInject *inject, GError **error)
     return TRUE;
 }
 
-StasisInject *stasis_inject_begin(pid_t pid, GError **error)
+/* With the frame in place signals are blocked, so that none gets between our calls; the frame has
+ * the old mask, should we be killed. */
+static gboolean hold(StasisInject *inject, GError **error)
 {
-    g_autofree StasisInject *inject = g_new0(StasisInject, 1);
-    inject->pid = pid;
-    if (!find_code(inject, error))
-        return NULL;
-    if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0) {
-        refuse(error, pid, "can't be traced", errno);
-        return NULL;
-    }
-    int status, r = ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0 ? -errno : 0;
+    static const guint64 all = ~(guint64)0;
+    int status;
+    if (ptrace(PTRACE_SEIZE, inject->pid, NULL, NULL) < 0)
+        return refuse(error, inject->pid, "can't be traced", errno);
+    int r = ptrace(PTRACE_INTERRUPT, inject->pid, NULL, NULL) < 0 ? -errno : 0;
     if (r == 0)
-        r = wait_for_stop(pid, &status);
-    if (r == 0 && ptrace(PTRACE_GETREGS, pid, NULL, &inject->saved) < 0)
+        r = wait_for_stop(inject->pid, &status);
+    if (r == 0 &&
+        (ptrace(PTRACE_GETREGS, inject->pid, NULL, &inject->saved) < 0 ||
+         ptrace(PTRACE_GETSIGMASK, inject->pid, sizeof(guint64), &inject->saved_mask) < 0))
         r = -errno;
-    if (r < 0) {
-        ptrace(PTRACE_DETACH, pid, NULL, NULL);
-        refuse(error, pid, "can't be held", -r);
-        return NULL;
-    }
-    if (!write_frame(inject, error)) {
-        ptrace(PTRACE_DETACH, pid, NULL, NULL);
-        return NULL;
-    }
-    return g_steal_pointer(&inject);
+    if (r < 0)
+        return refuse(error, inject->pid, "can't be held", -r);
+    if (!write_frame(inject, error))
+        return FALSE;
+    if (ptrace(PTRACE_SETSIGMASK, inject->pid, sizeof(all), &all) < 0)
+        return refuse(error, inject->pid, "can't be held", errno);
+    return TRUE;
 }
 
 /* Let the thread run until it stops again with its program counter at @rip. A signal that arrives
@@ -295,10 +291,36 @@ long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long ar
     return (long)regs.rax;
 }
 
-void stasis_inject_end(StasisInject *inject)
+typedef struct {
+    pid_t pid;
+    StasisInjectFunc func;
+    gpointer user_data;
+    gboolean ok;
+    GError *error;
+} Call;
+
+static gpointer call_thread(gpointer data)
 {
-    if (inject == NULL)
-        return;
-    ptrace(PTRACE_DETACH, inject->pid, NULL, NULL);
-    g_free(inject);
+    Call *call = data;
+    StasisInject inject = { .pid = call->pid };
+    if (!find_code(&inject, &call->error))
+        return NULL;
+    if (hold(&inject, &call->error)) {
+        call->ok = call->func(&inject, call->user_data, &call->error);
+        ptrace(PTRACE_SETSIGMASK, inject.pid, sizeof(guint64), &inject.saved_mask);
+    }
+    ptrace(PTRACE_DETACH, inject.pid, NULL, NULL);
+    return NULL;
+}
+
+gboolean stasis_inject(pid_t pid, StasisInjectFunc func, gpointer user_data, GError **error)
+{
+    Call call = { .pid = pid, .func = func, .user_data = user_data };
+    GThread *thread = g_thread_try_new("stasis-inject", call_thread, &call, error);
+    if (thread == NULL)
+        return FALSE;
+    g_thread_join(thread);
+    if (!call.ok)
+        g_propagate_error(error, call.error);
+    return call.ok;
 }

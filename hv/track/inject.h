@@ -13,16 +13,14 @@ G_BEGIN_DECLS
 
 typedef struct _StasisInject StasisInject;
 
-/* Hold the main thread of @pid. All calls up to _end must come from the calling thread (ptrace is
- * per thread). STASIS_ERROR_UNSUPPORTED when we may not, or when someone else traces it. */
-StasisInject *stasis_inject_begin(pid_t pid, GError **error);
+typedef gboolean (*StasisInjectFunc)(StasisInject *inject, gpointer user_data, GError **error);
+
+/* Hold the main thread of @pid, call @func, and let it go on exactly where it was. @func runs in a
+ * thread of its own: the kernel ends tracing with that thread, whatever went wrong in it.
+ * STASIS_ERROR_UNSUPPORTED when we may not trace it, or someone else does. */
+gboolean stasis_inject(pid_t pid, StasisInjectFunc func, gpointer user_data, GError **error);
 
 /* Run system call @nr there; its result, or −errno. -ENOTRECOVERABLE when ptrace itself failed. */
 long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long args[6]);
-
-/* Let the thread go on exactly where it was. */
-void stasis_inject_end(StasisInject *inject);
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisInject, stasis_inject_end)
 
 G_END_DECLS

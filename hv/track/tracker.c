@@ -35,7 +35,8 @@ const StasisTrackerOps *stasis_tracker_choose(const char *name, gboolean need_sy
 gboolean stasis_tracker_is_kept(const StasisRam *ram)
 {
     g_autoptr(StasisUffd) uffd = stasis_uffd_find(ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
-    return uffd != NULL;
+    /* All of it: memory that was unplugged and plugged again is not. */
+    return uffd != NULL && stasis_uffd_ram_is_async(ram);
 }
 
 gboolean stasis_tracker_sweep(pid_t pid, GError **error)
@@ -82,6 +83,25 @@ void stasis_dirty_or(StasisDirty *dirty, const StasisDirty *other)
 {
     for (guint i = 0; i < dirty->n_blocks; i++)
         stasis_bitmap_or(dirty->blocks[i], other->blocks[i]);
+}
+
+static guint64 n_words(const StasisBitmap *bitmap)
+{
+    return (bitmap->n_pages + 63) / 64;
+}
+
+void stasis_dirty_intersect(StasisDirty *dirty, const StasisDirty *a, const StasisDirty *b)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        for (guint64 w = 0; w < n_words(dirty->blocks[i]); w++)
+            dirty->blocks[i]->words[w] = a->blocks[i]->words[w] & b->blocks[i]->words[w];
+}
+
+void stasis_dirty_subtract(StasisDirty *dirty, const StasisDirty *other)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++)
+        for (guint64 w = 0; w < n_words(dirty->blocks[i]); w++)
+            dirty->blocks[i]->words[w] &= ~other->blocks[i]->words[w];
 }
 
 guint64 stasis_dirty_count(const StasisDirty *dirty)

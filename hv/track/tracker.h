@@ -32,6 +32,9 @@ void stasis_dirty_free(StasisDirty *dirty);
 void stasis_dirty_set_all(StasisDirty *dirty);
 void stasis_dirty_clear(StasisDirty *dirty);
 void stasis_dirty_or(StasisDirty *dirty, const StasisDirty *other);
+/* @dirty = @a and @b;  @dirty without @other. */
+void stasis_dirty_intersect(StasisDirty *dirty, const StasisDirty *a, const StasisDirty *b);
+void stasis_dirty_subtract(StasisDirty *dirty, const StasisDirty *other);
 guint64 stasis_dirty_count(const StasisDirty *dirty);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisDirty, stasis_dirty_free)
 
@@ -65,6 +68,7 @@ typedef struct {
     int (*protect)(StasisTracker *tracker, const StasisDirty *dirty);
     /* Release [first, +n) of a block and wake who waits for it. Any thread; allocates nothing. */
     int (*release)(StasisTracker *tracker, guint block, guint64 first, guint64 n);
+    /* When it returns, no call of the function set before is under way. */
     void (*set_before_write)(StasisTracker *tracker, StasisBeforeWrite func, gpointer user_data);
     void (*get_fault_stats)(StasisTracker *tracker, StasisFaultStats *ret_stats);
     /* Let go of @tracker. @keep: leave the tracking on in the VM, for the next checkpoint (an

@@ -123,10 +123,25 @@ static int rearm_span(AsyncTracker *self, StasisBitmap *bitmap, guint64 hva, gui
     return 0;
 }
 
+/* Huge pages: one by one and whole; the kernel's scan does not get past a part of one. */
+static int rearm_huge(AsyncTracker *self, const StasisRamBlock *block, int n)
+{
+    int r = 0;
+    for (int i = 0; i < n && r == 0; i++) {
+        guint64 first = (self->regions[i].start - block->hva) / PAGE;
+        guint64 end = (self->regions[i].end - block->hva) / PAGE;
+        r = stasis_uffd_ram_protect_pages(self->uffd, block, first, end - first);
+    }
+    return r;
+}
+
 /* Group the @n regions just found into spans and re-arm each. The spans are taken down first: the
  * scan that re-arms writes over the regions. */
-static int rearm(AsyncTracker *self, StasisBitmap *bitmap, guint64 hva, int n)
+static int rearm(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap, int n)
 {
+    guint64 hva = block->hva;
+    if (block->page_bytes > PAGE)
+        return rearm_huge(self, block, n);
     g_autofree struct page_region *found =
         g_memdup2(self->regions, (gsize)n * sizeof(struct page_region));
     for (int i = 0, next; i < n; i = next) {
@@ -150,7 +165,7 @@ static int harvest_block(AsyncTracker *self, const StasisRamBlock *block, Stasis
             return n;
         for (int i = 0; i < n; i++)
             mark(bitmap, block->hva, &self->regions[i]);
-        int r = with_rearm ? rearm(self, bitmap, block->hva, n) : 0;
+        int r = with_rearm ? rearm(self, block, bitmap, n) : 0;
         if (r < 0)
             return r;
     }

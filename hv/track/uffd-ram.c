@@ -2,9 +2,11 @@
 #include "track/uffd-ram.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stasis/error.h>
 
 #include "base/fault.h"
+#include "base/fd.h"
 #include "base/io.h"
 
 #define PAGE 4096u
@@ -40,6 +42,35 @@ gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, 
         return FALSE;
     }
     return stasis_fault(STASIS_FAULT_REGISTERED, error);
+}
+
+static gboolean is_async(int pagemap_fd, guint64 start, guint64 len)
+{
+    struct page_region region;
+    struct pm_scan_arg arg = {
+        .size = sizeof(arg),
+        .flags = PM_SCAN_CHECK_WPASYNC,
+        .start = start,
+        .end = start + len,
+        .vec = (guint64)&region,
+        .vec_len = 1,
+        .max_pages = 1,
+        .category_mask = PAGE_IS_WRITTEN,
+        .return_mask = PAGE_IS_WRITTEN,
+    };
+    return ioctl(pagemap_fd, PAGEMAP_SCAN, &arg) >= 0;
+}
+
+gboolean stasis_uffd_ram_is_async(const StasisRam *ram)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)ram->pid);
+    stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    for (guint i = 0; fd >= 0 && i < ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(ram, i);
+        if (!is_async(fd, block->hva, block->page_bytes))
+            return FALSE;
+    }
+    return fd >= 0;
 }
 
 void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram)
@@ -100,6 +131,12 @@ int stasis_uffd_ram_release_dirty(const StasisUffd *uffd, const StasisRam *ram,
                                   const StasisDirty *dirty)
 {
     return call_dirty(stasis_uffd_release, uffd, ram, dirty);
+}
+
+int stasis_uffd_ram_protect_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                  guint64 first, guint64 n)
+{
+    return call_pages(stasis_uffd_protect, uffd, block, first, n);
 }
 
 int stasis_uffd_ram_release(const StasisUffd *uffd, const StasisRamBlock *block, guint64 first,

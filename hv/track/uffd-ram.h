@@ -11,6 +11,8 @@ G_BEGIN_DECLS
  * (QEMU's own background-snapshot, or a restore on demand that still loads). */
 gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error);
 void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram);
+/* Is every block registered for asynchronous write protection? */
+gboolean stasis_uffd_ram_is_async(const StasisRam *ram);
 /* Protect all of every block, passing the fault points PROTECT_HALF and ARMED. */
 gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, GError **error);
 
@@ -20,6 +22,8 @@ int stasis_uffd_ram_protect_dirty(const StasisUffd *uffd, const StasisRam *ram,
                                   const StasisDirty *dirty);
 int stasis_uffd_ram_release_dirty(const StasisUffd *uffd, const StasisRam *ram,
                                   const StasisDirty *dirty);
+int stasis_uffd_ram_protect_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                  guint64 first, guint64 n);
 int stasis_uffd_ram_release(const StasisUffd *uffd, const StasisRamBlock *block, guint64 first,
                             guint64 n);
 

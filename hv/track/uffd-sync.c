@@ -5,7 +5,9 @@
  * tracking on kernels without WP_ASYNC (before 6.7).
  *
  * Only we hold the context: if we die the kernel drops every protection and wakes every waiter.
- * The fault thread never waits for QEMU, nor for a disk.
+ * The fault thread never waits for QEMU, nor for a disk. A fault is one step for everyone else: a
+ * page that is noted, saved and released is never protected again in between, which would let later
+ * writes pass unseen.
  */
 #include "track/tracker.h"
 
@@ -28,7 +30,8 @@ typedef struct {
     StasisUffd *uffd;
     int quit_fd;
     GThread *thread;
-    StasisDirty *written; /* set by the fault thread, bit by bit and atomically */
+    GMutex mutex;         /* held for the whole of a fault; guards what follows */
+    StasisDirty *written; /* by the fault thread */
     StasisBeforeWrite before_write;
     gpointer before_write_data;
     guint64 n_faults, worst_us; /* written by the fault thread, read by anyone, atomically */
@@ -45,13 +48,13 @@ static void handle_fault(SyncTracker *self, guint64 address)
     if (block == NULL)
         return;
     guint64 unit = block->page_bytes / 4096;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
     StasisBitmap *written = self->written->blocks[index];
     guint64 first = page / unit * unit, end = MIN(first + unit, written->n_pages);
-    for (guint64 p = first; p < end; p++)
-        stasis_bitmap_set_atomic(written, p);
-    StasisBeforeWrite func = g_atomic_pointer_get(&self->before_write);
-    if (func != NULL && page < written->n_pages)
-        func(index, page, self->before_write_data);
+    if (first < end)
+        stasis_bitmap_set_range(written, first, end - first);
+    if (self->before_write != NULL && page < written->n_pages)
+        self->before_write(index, page, self->before_write_data);
     stasis_uffd_ram_release(self->uffd, block, page, 1);
     guint64 us = stasis_now_us() - t0;
     __atomic_fetch_add(&self->n_faults, 1, __ATOMIC_RELAXED);
@@ -91,6 +94,7 @@ static void sync_close(StasisTracker *tracker, gboolean keep)
     stasis_clear_fd(&self->quit_fd);
     stasis_uffd_free(self->uffd);
     stasis_dirty_free(self->written);
+    g_mutex_clear(&self->mutex);
     g_free(self);
 }
 
@@ -114,6 +118,7 @@ static StasisTracker *sync_open(const StasisRam *ram, StasisQmp *qmp, GError **e
     SyncTracker *self = g_new0(SyncTracker, 1);
     self->base.ops = &stasis_tracker_uffd_sync;
     self->ram = ram;
+    g_mutex_init(&self->mutex);
     self->quit_fd = eventfd(0, EFD_CLOEXEC);
     self->written = stasis_dirty_new(ram);
     stasis_dirty_set_all(self->written);
@@ -130,38 +135,30 @@ static StasisTracker *sync_open(const StasisRam *ram, StasisQmp *qmp, GError **e
 static gboolean sync_arm(StasisTracker *tracker, GError **error)
 {
     SyncTracker *self = (SyncTracker *)tracker;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
     stasis_dirty_clear(self->written);
     return stasis_uffd_ram_protect(self->uffd, self->ram, error);
-}
-
-/* Move bits from @from to @to, word by word: a write that is noted meanwhile is in one or the
- * other. */
-static void move_bits(StasisBitmap *to, StasisBitmap *from)
-{
-    for (guint64 w = 0; w < (from->n_pages + 63) / 64; w++)
-        if (from->words[w] != 0)
-            to->words[w] |= __atomic_exchange_n(&from->words[w], 0, __ATOMIC_ACQ_REL);
 }
 
 static gboolean sync_harvest(StasisTracker *tracker, StasisDirty *dirty, gboolean rearm,
                              GError **error)
 {
     SyncTracker *self = (SyncTracker *)tracker;
-    if (!rearm) {
-        stasis_dirty_or(dirty, self->written);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
+    stasis_dirty_or(dirty, self->written);
+    if (!rearm)
         return TRUE;
-    }
-    g_autoptr(StasisDirty) moved = stasis_dirty_new(self->ram);
-    for (guint i = 0; i < dirty->n_blocks; i++)
-        move_bits(moved->blocks[i], self->written->blocks[i]);
-    stasis_dirty_or(dirty, moved);
-    int r = stasis_uffd_ram_protect_dirty(self->uffd, self->ram, moved);
-    return r == 0 || stasis_set_errno(error, -r, "write-protect RAM again");
+    int r = stasis_uffd_ram_protect_dirty(self->uffd, self->ram, self->written);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "write-protect RAM again");
+    stasis_dirty_clear(self->written);
+    return TRUE;
 }
 
 static int sync_harvest_stopped(StasisTracker *tracker, StasisDirty *dirty)
 {
     SyncTracker *self = (SyncTracker *)tracker;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
     stasis_dirty_or(dirty, self->written);
     return 0;
 }
@@ -169,20 +166,16 @@ static int sync_harvest_stopped(StasisTracker *tracker, StasisDirty *dirty)
 static int sync_give_back(StasisTracker *tracker, const StasisDirty *dirty)
 {
     SyncTracker *self = (SyncTracker *)tracker;
-    for (guint i = 0; i < dirty->n_blocks; i++)
-        for (guint64 w = 0; w < (dirty->blocks[i]->n_pages + 63) / 64; w++)
-            __atomic_fetch_or(&self->written->blocks[i]->words[w], dirty->blocks[i]->words[w],
-                              __ATOMIC_RELAXED);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
+    stasis_dirty_or(self->written, dirty);
     return 0;
 }
 
 static int sync_protect(StasisTracker *tracker, const StasisDirty *dirty)
 {
     SyncTracker *self = (SyncTracker *)tracker;
-    for (guint i = 0; i < dirty->n_blocks; i++)
-        for (guint64 w = 0; w < (dirty->blocks[i]->n_pages + 63) / 64; w++)
-            __atomic_fetch_and(&self->written->blocks[i]->words[w], ~dirty->blocks[i]->words[w],
-                               __ATOMIC_RELAXED);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
+    stasis_dirty_subtract(self->written, dirty);
     return stasis_uffd_ram_protect_dirty(self->uffd, self->ram, dirty);
 }
 
@@ -196,8 +189,9 @@ static void sync_set_before_write(StasisTracker *tracker, StasisBeforeWrite func
                                   gpointer user_data)
 {
     SyncTracker *self = (SyncTracker *)tracker;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&self->mutex);
     self->before_write_data = user_data;
-    g_atomic_pointer_set(&self->before_write, func);
+    self->before_write = func;
 }
 
 static void sync_get_fault_stats(StasisTracker *tracker, StasisFaultStats *ret_stats)

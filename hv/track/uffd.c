@@ -16,8 +16,9 @@
 #include "base/json.h"
 #include "track/inject.h"
 
-/* One piece of a long range: about 0.1 ms of page table work. */
-#define PIECE_BYTES (64u << 20)
+/* One piece of a long range: a few milliseconds of page table work, and whole pages of any size. */
+#define INITIALIZED ((guint64)1 << 31)
+#define PIECE_BYTES ((guint64)1 << 30)
 
 static gboolean unsupported(GError **error, pid_t pid, const char *what, int errnum)
 {
@@ -67,32 +68,6 @@ static int fetch_fd(pid_t pid, int remote_fd)
     return fd < 0 ? -errno : fd;
 }
 
-/* With the thread held: make the context, fetch it, and close the process's own unless kept. */
-static gboolean make_and_fetch(StasisUffd *uffd, gint64 device_fd, gboolean keep, int *ret_errno,
-                               GError **error)
-{
-    g_autoptr(StasisInject) inject = stasis_inject_begin(uffd->pid, error);
-    if (inject == NULL)
-        return FALSE;
-    long remote = make_remote(inject, device_fd);
-    if (remote < 0) {
-        *ret_errno = (int)-remote;
-        return unsupported(error, uffd->pid, "may not make a userfaultfd", (int)-remote);
-    }
-    gboolean ok = stasis_fault(STASIS_FAULT_UFFD_INJECTED, error);
-    if (ok) {
-        uffd->fd = fetch_fd(uffd->pid, (int)remote);
-        if (uffd->fd < 0)
-            ok = unsupported(error, uffd->pid, "can't fetch its userfaultfd", -uffd->fd);
-    }
-    ok = ok && stasis_fault(STASIS_FAULT_UFFD_FETCHED, error);
-    if (ok && keep)
-        uffd->remote_fd = (int)remote;
-    else
-        stasis_inject_syscall(inject, SYS_close, (unsigned long[6]){ (unsigned long)remote });
-    return ok;
-}
-
 static gboolean negotiate(StasisUffd *uffd, GError **error)
 {
     struct uffdio_api api = { .api = UFFD_API, .features = uffd->features };
@@ -102,20 +77,52 @@ static gboolean negotiate(StasisUffd *uffd, GError **error)
     return TRUE;
 }
 
+typedef struct {
+    StasisUffd *uffd;
+    gint64 device_fd;
+    gboolean keep;
+    int errnum; /* why the process may not make one */
+} Making;
+
+/* With the thread held: make the context, fetch it, and close the process's own unless kept. */
+static gboolean make_and_fetch(StasisInject *inject, gpointer data, GError **error)
+{
+    Making *making = data;
+    StasisUffd *uffd = making->uffd;
+    long remote = make_remote(inject, making->device_fd);
+    if (remote < 0) {
+        making->errnum = (int)-remote;
+        return unsupported(error, uffd->pid, "may not make a userfaultfd", (int)-remote);
+    }
+    gboolean ok = stasis_fault(STASIS_FAULT_UFFD_INJECTED, error);
+    if (ok) {
+        uffd->fd = fetch_fd(uffd->pid, (int)remote);
+        if (uffd->fd < 0)
+            ok = unsupported(error, uffd->pid, "can't fetch its userfaultfd", -uffd->fd);
+    }
+    ok = ok && stasis_fault(STASIS_FAULT_UFFD_FETCHED, error) && negotiate(uffd, error);
+    if (ok && making->keep)
+        uffd->remote_fd = (int)remote;
+    else
+        stasis_inject_syscall(inject, SYS_close, (unsigned long[6]){ (unsigned long)remote });
+    return ok;
+}
+
 StasisUffd *stasis_uffd_create(pid_t pid, StasisQmp *qmp, guint64 features, gboolean keep,
                                GError **error)
 {
     g_autoptr(StasisUffd) uffd = g_new0(StasisUffd, 1);
     *uffd = (StasisUffd){ .pid = pid, .fd = -1, .remote_fd = -1, .features = features };
     g_autoptr(GError) local = NULL;
-    int errnum = 0;
-    gboolean made = make_and_fetch(uffd, -1, keep, &errnum, &local);
-    if (!made && qmp != NULL && (errnum == EPERM || errnum == EACCES || errnum == ENOSYS)) {
-        gint64 device_fd = -1, set = -1;
+    Making making = { .uffd = uffd, .device_fd = -1, .keep = keep };
+    gboolean made = stasis_inject(pid, make_and_fetch, &making, &local);
+    if (!made && qmp != NULL &&
+        (making.errnum == EPERM || making.errnum == EACCES || making.errnum == ENOSYS)) {
+        gint64 set = -1;
         g_clear_error(&local);
-        if (!lend_device(qmp, &device_fd, &set, error))
+        if (!lend_device(qmp, &making.device_fd, &set, error))
             return NULL;
-        made = make_and_fetch(uffd, device_fd, keep, &errnum, &local);
+        made = stasis_inject(pid, make_and_fetch, &making, &local);
         g_autoptr(JsonObject) args = json_object_new();
         json_object_set_int_member(args, "fdset-id", set);
         g_autoptr(JsonNode) gone = stasis_qmp_execute(qmp, "remove-fd", args, -1, 0, NULL);
@@ -124,7 +131,7 @@ StasisUffd *stasis_uffd_create(pid_t pid, StasisQmp *qmp, guint64 features, gboo
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
     }
-    return negotiate(uffd, error) ? g_steal_pointer(&uffd) : NULL;
+    return g_steal_pointer(&uffd);
 }
 
 void stasis_uffd_free(StasisUffd *uffd)
@@ -154,7 +161,7 @@ static gboolean is_uffd(pid_t pid, const char *fd, guint64 *ret_features)
     unsigned int features;
     if (api == NULL || sscanf(api, "API: %llx:%x", &version, &features) != 2)
         return FALSE;
-    *ret_features = features & ~(1u << 31); /* UFFD_FEATURE_INITIALIZED, internal to the kernel */
+    *ret_features = features;
     return TRUE;
 }
 
@@ -168,7 +175,9 @@ static GArray *list_remote(pid_t pid, guint64 features, GError **error)
     GArray *found = g_array_new(FALSE, FALSE, sizeof(int));
     for (const char *name; (name = g_dir_read_name(dir)) != NULL;) {
         guint64 has;
-        if (!is_uffd(pid, name, &has) || has != features)
+        /* The highest bit is the kernel's own: features were negotiated, be they none. */
+        if (!is_uffd(pid, name, &has) || (has != features && has != (features | INITIALIZED)) ||
+            (features == 0 && has != 0))
             continue;
         int fd = (int)g_ascii_strtoll(name, NULL, 10);
         g_array_append_val(found, fd);
@@ -193,23 +202,27 @@ StasisUffd *stasis_uffd_find(pid_t pid, guint64 features, GError **error)
     return g_steal_pointer(&uffd);
 }
 
+static gboolean close_remote(StasisInject *inject, gpointer data, GError **error)
+{
+    const GArray *fds = data;
+    for (guint i = 0; i < fds->len; i++) {
+        unsigned long fd = (unsigned long)g_array_index(fds, int, i);
+        long r = stasis_inject_syscall(inject, SYS_close, (unsigned long[6]){ fd });
+        if (r < 0) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "its userfaultfd %lu could not be closed: %s", fd, g_strerror((int)-r));
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
 gboolean stasis_uffd_drop(pid_t pid, guint64 features, GError **error)
 {
     g_autoptr(GArray) found = list_remote(pid, features, error);
     if (found == NULL)
         return FALSE;
-    if (found->len == 0)
-        return TRUE;
-    g_autoptr(StasisInject) inject = stasis_inject_begin(pid, error);
-    if (inject == NULL)
-        return FALSE;
-    for (guint i = 0; i < found->len; i++) {
-        unsigned long fd = (unsigned long)g_array_index(found, int, i);
-        long r = stasis_inject_syscall(inject, SYS_close, (unsigned long[6]){ fd });
-        if (r < 0)
-            return unsupported(error, pid, "can't close its userfaultfd", (int)-r);
-    }
-    return TRUE;
+    return found->len == 0 || stasis_inject(pid, close_remote, found, error);
 }
 
 /* ---- calls ---- */

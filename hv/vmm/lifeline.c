@@ -16,7 +16,8 @@
 #include "base/fd.h"
 #include "base/io.h"
 
-#define ANSWER_TIMEOUT_MS 3000
+/* A QEMU that is busy answers late; one that is gone hangs up. */
+#define ANSWER_TIMEOUT_MS 30000
 
 struct _StasisLifeline {
     pid_t pid;
@@ -107,13 +108,21 @@ void stasis_lifeline_disarm(StasisLifeline *lifeline)
     __atomic_store_n(lifeline->armed, 0, __ATOMIC_RELEASE);
 }
 
-void stasis_lifeline_free(StasisLifeline *lifeline)
+void stasis_lifeline_fire(StasisLifeline *lifeline)
 {
-    if (lifeline == NULL)
+    if (lifeline->pid < 0)
         return;
     close(lifeline->pipe_fd);
     while (waitpid(lifeline->pid, NULL, 0) < 0 && errno == EINTR)
         ;
+    lifeline->pid = -1;
+}
+
+void stasis_lifeline_free(StasisLifeline *lifeline)
+{
+    if (lifeline == NULL)
+        return;
+    stasis_lifeline_fire(lifeline);
     munmap(lifeline->armed, 4096);
     g_free(lifeline);
 }

@@ -19,6 +19,8 @@ StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
 /* From now on our death makes the VM run. One store; call it before "stop" is sent. */
 void stasis_lifeline_arm(StasisLifeline *lifeline);
 void stasis_lifeline_disarm(StasisLifeline *lifeline);
+/* Let it act now: the way out when our own "cont" can't be sent any more. Waits for it. */
+void stasis_lifeline_fire(StasisLifeline *lifeline);
 /* Ends the process and reaps it. */
 void stasis_lifeline_free(StasisLifeline *lifeline);
 

@@ -86,6 +86,17 @@ def budget_is_kept(t):
     t.equal(len(image_ids(store)), kept, "images")
 
 
+@case
+def keeps_up_with_a_fast_guest(t):
+    """a guest that rewrites much memory as fast as it can is checkpointed live all the same"""
+    vm = run_vm(t, Bare(mem="256M", set="192M", pattern="random"), accel=FAST)
+    store = new_store(t)
+    image = vm.checkpoint("--mode", "live", *store)
+    stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+    check_memory_image(t, t.path("raw"))
+    vm.check_runs()
+
+
 def start_checkpoint(t, vm, *options):
     """Start a checkpoint and return in the middle of it: when a tenth of RAM is copied."""
     process = stasis_start(t, "checkpoint-create", vm.name, "--progress", "json", *options)

@@ -162,6 +162,11 @@ class Vm:
     def info(self):
         return stasis_json("info", self.name)
 
+    def learn(self):
+        """What stasis knows of it."""
+        info = self.info()
+        self.pid, self.qmp_path = info["pid"], info["qmp_path"]
+
     def progress(self):
         """A number that rises while the guest works."""
         return self.guest.progress(self)
@@ -254,7 +259,7 @@ def run_vm(t, guest, *qemu_args, accel="tcg", options=(), name=None):
     vm = Vm(t, guest, name)
     t.defer(_kill_by_name, name)
     stasis("run", "--accel", accel, *options, name, "--", *argv)
-    _learn(vm)
+    vm.learn()
     t.defer(end_pid, vm.pid)
     if "--paused" not in options:
         guest.wait_ready(vm)
@@ -266,22 +271,34 @@ def restored_vm(t, image_id, store, guest, *options):
     vm = Vm(t, guest, fresh_name("back"))
     t.defer(_kill_by_name, vm.name)
     stasis("restore", image_id, "--name", vm.name, *store, *options)
-    _learn(vm)
+    vm.learn()
     t.defer(end_pid, vm.pid)
     return vm
 
 
-def pager_pid(vm):
-    """PID of the process that serves an on-demand restore, from the VM's record, or None."""
-    path = os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "vm.json")
-    with open(path) as f:
-        found = re.search(r'"pager[-_]pid"\s*:\s*(\d+)', f.read())
-    return int(found.group(1)) or None if found else None
+def pager_pids(vm):
+    """PIDs of the processes that serve an on-demand restore: the supervisor, and its worker."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # Another run of the tests may have a VM of the same name.
+        if os.path.basename(words[0]) == "stasis-pager" and words[1] == vm.name and \
+                _runtime_dir_of(pid) == os.environ["STASIS_RUNTIME_DIR"]:
+            found.append(int(pid))
+    return sorted(found)
 
 
-def _learn(vm):
-    info = vm.info()
-    vm.pid, vm.qmp_path = info["pid"], info["qmp_path"]
+def _runtime_dir_of(pid):
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            words = f.read().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return dict(w.split("=", 1) for w in words if "=" in w).get("STASIS_RUNTIME_DIR")
 
 
 def _kill_by_name(name):
