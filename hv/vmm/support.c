@@ -20,6 +20,8 @@
 static const char why_hardware[] =
     "its hardware writes guest memory by itself, which can't be tracked";
 static const char why_process[] = "another process writes guest memory, which can't be tracked";
+static const char why_pinned[] =
+    "the kernel writes guest memory for it past the page tables, which can't be tracked";
 static const char why_encrypted[] = "guest memory is encrypted and can't be read";
 
 /* QOM types, by how they begin. */
@@ -31,6 +33,7 @@ static const struct {
     { "vhost-vdpa", why_hardware },
     { "vhost-user", why_process },
     { "cryptodev-vhost-user", why_process },
+    { "vhost-scsi", why_pinned },
     { "x-vfio-user-server", why_process },
     { "memory-backend-epc", why_encrypted },
 };
@@ -183,6 +186,24 @@ static gboolean check_descriptors(pid_t pid, GError **error)
     return TRUE;
 }
 
+/* Devices whose state QEMU can't save say so as blockers of migration. */
+static gboolean check_blockers(StasisQmp *qmp, GError **error)
+{
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, "query-migrate", NULL, -1, 0, error);
+    JsonArray *reasons = NULL;
+    const char *reason;
+    if (answer == NULL)
+        return FALSE;
+    if (!JSON_NODE_HOLDS_OBJECT(answer) ||
+        !stasis_json_array(json_node_get_object(answer), "blocked-reasons", &reasons, NULL) ||
+        !stasis_json_string_at(reasons, 0, &reason, NULL))
+        return TRUE;
+    g_autofree char *shown = g_strescape(reason, NULL);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "QEMU can't save the state of this machine: %.300s", shown);
+    return FALSE;
+}
+
 gboolean stasis_vm_check_supported(StasisQmp *qmp, pid_t pid, GError **error)
 {
     static const char *const containers[] = {
@@ -196,7 +217,8 @@ gboolean stasis_vm_check_supported(StasisQmp *qmp, pid_t pid, GError **error)
             if (!check_children(qmp, containers[i], error))
                 return FALSE;
         }
-        if (!check_network(qmp, error) || !check_encryption(qmp, error))
+        if (!check_network(qmp, error) || !check_encryption(qmp, error) ||
+            !check_blockers(qmp, error))
             return FALSE;
     }
     return pid <= 0 || check_descriptors(pid, error);

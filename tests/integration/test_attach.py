@@ -29,9 +29,7 @@ def foreign_and_sandboxed(t, accel):
         stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
         check_memory_image(t, t.path("raw"))
     stasis("detach", vm.name)
-    vm.check_nothing_left()
-    t.equal(procmem.open_fds(vm.pid), fds, "descriptors of QEMU after detach")
-    t.equal(procmem.status(vm.pid, "TracerPid"), "0", "tracer of QEMU after detach")
+    vm.check_as_before(fds)
     vm.check_runs(what="after detach")
     guest.check_unharmed(vm, "after detach")
     stasis("info", vm.name, expect=12)
@@ -49,12 +47,13 @@ def attach_again(t):
     """a VM can be attached, detached and attached any number of times"""
     guest = Bare(mem="48M")
     vm = plain_qemu(t, guest)
+    fds = procmem.open_fds(vm.pid)
     store = new_store(t)
-    for _ in range(5):
+    for i in range(5):
         attach(vm)
-        vm.checkpoint("--mode", "live", *store)
+        vm.checkpoint("--mode", MODES[i % len(MODES)], *store)
         stasis("detach", vm.name)
-        vm.check_nothing_left()
+        vm.check_as_before(fds)
     vm.check_runs()
     guest.check_unharmed(vm)
 
@@ -86,7 +85,7 @@ def recorded_pause_is_true(t):
             t.equal(len(stops), 1, f"mode {mode}: stops of the VM ({stops})")
             recorded = image["cost"]["pause_us"]
             t.note(f"{mode}: recorded {recorded} µs, seen {stops[0]} µs")
-            t.check(abs(recorded - stops[0]) <= 100,
+            t.check(recorded == stops[0],
                     f"mode {mode}: recorded {recorded} µs, seen from outside {stops[0]} µs")
 
 
@@ -109,8 +108,7 @@ def vhost_user_is_refused(t):
     fds = procmem.open_fds(vm.pid)
     result = attach(vm, expect=1)
     t.check("vhost-user" in result.err, f"the message does not name it: {result!r}")
-    t.equal(procmem.open_fds(vm.pid), fds, "descriptors of QEMU")
-    vm.check_nothing_left()
+    vm.check_as_before(fds)
     vm.check_runs()
     stasis("info", vm.name, expect=12)
 

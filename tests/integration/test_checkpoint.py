@@ -175,6 +175,26 @@ def increment_costs_by_what_changed(t):
 
 
 @case
+def increment_holds_just_what_changed(t):
+    """an incremental image holds the pages written since its parent's instant, and no others"""
+    # A page takes 16 s to be written again.
+    guest = Bare(mem="96M", set="64M", rate=1, touch="16M")
+    vm = run_vm(t, guest, accel=FAST)
+    store = new_store(t)
+    visits = None
+    for i, pause_s in enumerate((0, 1.5, 0, 0)):
+        time.sleep(pause_s)
+        image = vm.checkpoint("--mode", "live", *store)
+        stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+        before, visits = visits, check_memory_image(t, t.path("raw")).stores
+        if i > 0:
+            n_pages = image["data_pages"] + image["zero_pages"]
+            # More: the state page, and those that devices write.
+            t.check(visits - before <= n_pages <= visits - before + 200,
+                    f"increment {i}: {n_pages} pages; the guest wrote {visits - before}")
+
+
+@case
 def empty_memory_is_small(t):
     """the image of a mostly empty VM is small, and taking it does not fill the VM's memory"""
     vm = run_vm(t, Bare(mem="4G", set="4M"), accel=FAST)

@@ -62,8 +62,8 @@ def check_goes_on(t, guest, image_id, saved, store, *options):
     stasis("kill", vm.name)
 
 
-def instants(t, mode, accel, pattern, count, tracker=()):
-    guest = Bare(mem="32M", set="8M", pattern=pattern)
+def instants(t, mode, accel, pattern, count, tracker=(), **options):
+    guest = Bare(**{"mem": "32M", "set": "8M", "pattern": pattern, **options})
     vm = run_vm(t, guest, accel=accel)
     store = new_store(t)
     states, stops, increments = [], [], 0
@@ -101,7 +101,13 @@ for _accel in accelerators():
         add_case(instants, _mode, _accel, _pattern, N_CHECKPOINTS,
                  promise=f"{N_CHECKPOINTS} checkpoints, mode {_mode}, {_accel}, guest writing "
                          f"{_pattern}: none torn, equal to the stopped VM, restored guests go on")
+    # Slow enough that a write which is lost between two looks at what is dirty is not made good by
+    # the next one.
     _count = max(4, N_CHECKPOINTS // 5)
+    add_case(lambda t, accel=_accel, count=_count:
+             instants(t, "live", accel, "random", count, mem="112M", set="96M", rate=200),
+             promise=f"{_count} checkpoints, mode live, {_accel}, guest writing random pages slowly: "
+                     "none torn, equal to the stopped VM, restored guests go on")
     add_case(instants, "live", _accel, "random", _count, ("uffd-sync",),
              promise=f"{_count} checkpoints, mode live, synchronous tracker, {_accel}: none torn, "
                      "equal to the stopped VM, restored guests go on")

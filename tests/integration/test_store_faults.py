@@ -8,9 +8,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (MODES, add_case, case, fresh_name, image_ids, main,  # noqa: E402
-                        mount_read_only, mount_tmpfs, new_store, number_from_env, run_vm,
-                        stasis, stasis_json, Vm)
+from stasistest import (MODES, Vm, add_case, case, fresh_name, image_ids, main,  # noqa: E402
+                        mount_read_only, mount_tmpfs, new_store, number_from_env, run_vm, stasis,
+                        stasis_json)
 
 N_FLIPS = number_from_env("STASIS_TEST_FLIPS", 150)
 

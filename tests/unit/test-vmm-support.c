@@ -29,6 +29,15 @@ static void test_ordinary(gconstpointer options)
     g_assert_no_error(error);
 }
 
+/* QEMU 7.2 can't save an NVMe controller, and says so itself. */
+static void test_unmigratable(void)
+{
+    g_autoptr(TestQemu) qemu =
+        test_qemu_start("-S -machine q35 -m 64 -drive if=none,id=d,file=null-co://,format=raw "
+                        "-device nvme,serial=1,drive=d");
+    assert_refused(qemu, 0, "nvme", "can't save");
+}
+
 #define SHARED \
     "-machine q35,memory-backend=m -m 64 -object memory-backend-memfd,id=m,size=64M,share=on "
 
@@ -145,6 +154,7 @@ int main(int argc, char **argv)
                          "-device virtio-gpu-pci -object rng-random,id=vfio-rng",
                          test_ordinary);
     g_test_add_data_func("/vmm/support/microvm", "-S -machine microvm -m 64", test_ordinary);
+    g_test_add_func("/vmm/support/unmigratable", test_unmigratable);
     g_test_add_func("/vmm/support/vhost-user-net", test_vhost_user_net);
     g_test_add_func("/vmm/support/vhost-user-blk", test_vhost_user_blk);
     g_test_add_func("/vmm/support/vfio-descriptor", test_vfio_descriptor);
