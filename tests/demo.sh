@@ -53,7 +53,7 @@ show() {
     "$@" | sed 's/^/   /'
 }
 # A number out of JSON on stdin: field NAME. Names of numbers are unique in what we ask.
-field() { grep -o "\"$1\" *: *[0-9]*" | head -n 1 | grep -o '[0-9]*$'; }
+field() { grep -o "\"$1\" *: *[0-9]*" | sed -n 1p | grep -o '[0-9]*$'; }
 as_ms() { awk -v us="$1" 'BEGIN { printf "%.1f ms", us / 1000 }'; }
 as_mib() { awk -v b="$1" 'BEGIN { printf "%.1f MiB", b / 1048576 }'; }
 
@@ -118,8 +118,8 @@ stasis restore "$id" --name demo-back | sed 's/^/   /'
 restore_ms=$(($(now_ms) - began))
 console=$(console_of demo-back)
 wait_counts "$console" 12 60
-first=$(counts "$console" | head -n 1)
-counts "$console" | head -n 5 | sed 's/^/   console: count /'
+first=$(counts "$console" | sed -n 1p)
+counts "$console" | sed -n '1,5s/^/   console: count /p'
 counts "$console" | awk 'NR > 1 && $1 != last + 1 { exit 1 } { last = $1 }' ||
     die "numbers are missing on the restored VM's console ($console)"
 [ "$first" -gt "$before" ] && [ "$first" -le $((after + 2)) ] ||

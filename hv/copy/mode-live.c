@@ -20,7 +20,7 @@
 /* A residual this small is copied in well under a millisecond. */
 #define SMALL_PAGES 512u
 /* What a stop costs apart from RAM, and how fast RAM is captured: for the forecast only. */
-#define STOP_OVERHEAD_US 4000u
+#define STOP_OVERHEAD_US 2000u
 #define CAPTURE_PAGES_PER_US 1u
 /* About as long as it takes from the last harvest to the stop. */
 #define LOOK_AHEAD_US 5000u
