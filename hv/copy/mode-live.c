@@ -103,6 +103,9 @@ static gboolean settle(StasisCopy *copy, GError **error)
             stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
         return TRUE;
     }
+    /* Getting the memory takes time, too, in which a fast guest writes on: what a stop found that
+     * lacked memory is the better forecast. */
+    residual = MAX(residual, copy->residual_pages);
     guint64 room = residual + residual / 2 + 4 * SMALL_PAGES;
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
     if (residual > max_pages) {

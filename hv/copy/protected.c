@@ -230,10 +230,14 @@ static void save_claimed(StasisProtected *protect, const Chunk *chunk, guint8 *s
     int r = slot != NULL ? read_chunk(protect, chunk, slot) : 0;
     if (r < 0)
         __atomic_store_n(&protect->read_errno, -r, __ATOMIC_RELAXED);
+    /* Whoever finds the chunk done may take the image for whole once the pipeline is idle: what the
+     * fault thread saved is in the pipeline by then. That never waits; our own push may. */
+    if (slot != NULL && !may_wait)
+        push_chunk(protect, chunk, slot, FALSE);
     __atomic_store_n(state, DONE, __ATOMIC_RELEASE);
     release_chunk(protect, chunk);
-    if (slot != NULL)
-        push_chunk(protect, chunk, slot, may_wait);
+    if (slot != NULL && may_wait)
+        push_chunk(protect, chunk, slot, TRUE);
 }
 
 gboolean stasis_protected_copy(StasisProtected *protect, guint block, guint64 page,

@@ -294,7 +294,9 @@ static StasisImageInfo *commit(Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
     g_autoptr(GBytes) machine = stasis_machine_to_json(job->machine);
-    if (vmstate == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
+    /* What can't be read back is not worth keeping, and better said now. */
+    g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
+    if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
         !stasis_image_writer_add_part(job->writer, "machine.json", machine, error))
         return NULL;
     StasisImageInfo info = {

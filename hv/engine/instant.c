@@ -34,7 +34,8 @@
 struct _StasisInstant {
     StasisQmp *qmp;
     StasisLifeline *lifeline;
-    int state_fd; /* memfd; QEMU has it in an fdset */
+    int state_fd; /* memfd, to read */
+    int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
     char *save_line;
     gboolean was_paused, stopped;
@@ -50,18 +51,18 @@ struct _StasisInstant {
     int ram_result;
 };
 
-/* QEMU wants a descriptor that is open for writing only; it shares our file position. */
+/* QEMU wants a descriptor that is open for writing only; it shares that one's file position. */
 static gboolean lend_memfd(StasisInstant *instant, GError **error)
 {
     instant->state_fd = memfd_create("stasis-vmstate", MFD_CLOEXEC);
     if (instant->state_fd < 0)
         return stasis_set_errno(error, errno, "memory for the device state");
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", instant->state_fd);
-    stasis_autofd int write_fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (write_fd < 0)
+    instant->write_fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (instant->write_fd < 0)
         return stasis_set_errno(error, errno, "open the memory for the device state");
     g_autoptr(JsonNode) answer =
-        stasis_qmp_execute(instant->qmp, "add-fd", NULL, write_fd, 0, error);
+        stasis_qmp_execute(instant->qmp, "add-fd", NULL, instant->write_fd, 0, error);
     guint64 set;
     if (answer == NULL || !JSON_NODE_HOLDS_OBJECT(answer) ||
         !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
@@ -85,7 +86,9 @@ static gboolean state_is_fit(const char *state)
 StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
-    *instant = (StasisInstant){ .qmp = qmp, .lifeline = lifeline, .state_fd = -1, .fdset = -1 };
+    *instant = (StasisInstant){
+        .qmp = qmp, .lifeline = lifeline, .state_fd = -1, .write_fd = -1, .fdset = -1
+    };
     g_autofree char *state = stasis_qmp_run_state(qmp, error);
     if (state == NULL)
         return NULL;
@@ -111,6 +114,7 @@ void stasis_instant_free(StasisInstant *instant)
             stasis_qmp_execute(instant->qmp, "remove-fd", args, -1, 0, NULL);
     }
     stasis_clear_fd(&instant->state_fd);
+    stasis_clear_fd(&instant->write_fd);
     g_free(instant->save_line);
     g_free(instant);
 }
@@ -189,8 +193,8 @@ static gpointer ram_thread(gpointer data)
 static gboolean save_devices(StasisInstant *instant, GError **error)
 {
     guint64 t0 = stasis_now_us();
-    /* QEMU writes from our position on; an earlier take may have moved it. */
-    if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->state_fd, 0, SEEK_SET) < 0)
+    /* An earlier take has moved QEMU's position. */
+    if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->write_fd, 0, SEEK_SET) < 0)
         return stasis_set_errno(error, errno, "rewind the device state");
     gboolean ok = stasis_qmp_execute_line(instant->qmp, instant->save_line, SAVE_TIMEOUT_MS, error);
     instant->device_us = stasis_now_us() - t0;

@@ -36,6 +36,12 @@ gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, 
                         "RAM block %s: another userfaultfd has it (a restore that still loads, or "
                         "QEMU's background-snapshot); try again when it is done",
                         block->name);
+        else if (r == -EINVAL)
+            g_set_error(
+                error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "RAM block %s: this kernel can't write-protect memory of that kind (a file on "
+                "a disk, say) synchronously; use --mode live or stop",
+                block->name);
         else
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                         "RAM block %s can't be write-protected: %s", block->name, g_strerror(-r));

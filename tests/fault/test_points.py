@@ -9,8 +9,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (BUILD, accelerators, add_case, attach, case, image_ids, main,  # noqa: E402
-                        new_store, plain_qemu, shared, stasis)
+from stasistest import (BUILD, accelerators, add_case, attach, case, environment,  # noqa: E402
+                        image_ids, main, new_store, plain_qemu, shared, stasis)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
@@ -125,6 +125,53 @@ for _mode, _points in POINTS.items():
             add_case(fails_at, _point, _mode, _how,
                      promise=f"{_how} at {_point}, mode {_mode}: VM and store unharmed, the next "
                              "checkpoint works")
+
+
+# A program that uses the library, and lives on after the failed call.
+LIBRARY_USER = """
+import ctypes, sys
+sys.path.insert(0, sys.argv[1])
+from qmp import Qmp
+from ctypes import c_int, c_size_t, c_void_p, c_char_p, byref
+
+class Options(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("mode", c_int), ("rest", c_size_t * 16)]
+
+stasis = ctypes.CDLL(sys.argv[2] + "/libstasis.so.0")
+for name in ("vm_open", "store_open", "checkpoint_create"):
+    getattr(stasis, "stasis_" + name).restype = c_void_p
+error = c_void_p()
+vm = stasis.stasis_vm_open(c_char_p(sys.argv[3].encode()), byref(error))
+store = stasis.stasis_store_open(c_char_p(sys.argv[4].encode()), c_int(1), byref(error))
+assert vm and store
+options = Options(struct_size=ctypes.sizeof(Options),
+                  mode=stasis.stasis_mode_from_string(sys.argv[5].encode()))
+image = stasis.stasis_checkpoint_create(c_void_p(vm), c_void_p(store), byref(options), None,
+                                        byref(error))
+with Qmp(sys.argv[6]) as qmp:
+    print("image" if image else "failed", qmp.status())
+"""
+
+
+def library_resumes(t, point, mode):
+    vm, fds = the_vm(mode)
+    del _vms[mode]
+    t.defer(end_if_harmed, mode, vm)
+    attach(vm)
+    store = new_store(t)
+    lib = os.path.dirname(procmem.__file__)
+    done = subprocess.run([sys.executable, "-B", "-c", LIBRARY_USER, lib, BUILD, vm.name, store[1],
+                           mode, vm.qmp_path], env=environment(STASIS_FAULT=f"{point}:error"),
+                          capture_output=True, text=True, check=False, timeout=60)
+    t.equal(done.stdout, "failed running\n", f"the call, and query-status after it; {done.stderr}")
+    vm.check_runs()
+    stasis("detach", vm.name)
+    _vms[mode] = vm, fds
+
+
+for _point in ("stopped", "harvested", "devices-saved", "resumed"):
+    add_case(library_resumes, _point, "stop",
+             promise=f"error at {_point}: the library itself lets the VM go on, not only its end")
 
 
 @case

@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, check_memory_image  # noqa: E402
 from stasistest import (MODES, accelerators, add_case, case, image_ids, main,  # noqa: E402
-                        new_store, run_vm, stasis, stasis_json, stasis_start)
+                        new_store, restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
 MIB = 1 << 20
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -70,18 +70,23 @@ for _mode in MODES:
 @case
 def budget_is_kept(t):
     """with a budget, a checkpoint either stays within it or fails with exit 5; never in between"""
-    vm = run_vm(t, Bare(mem="256M", set="32M"), accel=FAST)
+    vm = run_vm(t, Bare(mem="64M", set="16M"), accel=FAST)
     store = new_store(t)
     kept = 0
-    for budget_ms in (3, 5, 10, 20, 50, 100, 1000):
-        result = stasis("checkpoint-create", "--json", vm.name, "--max-pause", budget_ms, *store,
-                        expect=None)
-        t.check(result.rc in (0, 5), f"budget {budget_ms} ms: {result!r}")
+    # Mode cow forecasts nothing: there it is the clock that decides, about as often each way.
+    budgets = [("live", ms) for ms in (3, 10, 50, 1000)]
+    budgets += [("cow", 1.2 + i * 0.2) for i in range(15)]
+    for mode, budget_ms in budgets:
+        result = stasis("checkpoint-create", "--json", vm.name, "--mode", mode, "--max-pause",
+                        f"{budget_ms:.1f}", *store, expect=None)
+        what = f"mode {mode}, budget {budget_ms:.1f} ms"
+        t.check(result.rc in (0, 5), f"{what}: {result!r}")
         if result.rc == 0:
             kept += 1
             pause_us = result.json["cost"]["pause_us"]
-            t.check(pause_us <= budget_ms * 1000, f"budget {budget_ms} ms, stopped {pause_us} µs")
-        vm.check_runs(what=f"budget {budget_ms} ms")
+            t.check(pause_us <= budget_ms * 1000 + 0.5, f"{what}: stopped {pause_us} µs")
+        vm.check_runs(what=what)
+    t.note(f"kept {kept} of {len(budgets)}")
     t.check(kept > 0, "no budget up to 1 s could be kept")
     t.equal(len(image_ids(store)), kept, "images")
 
@@ -89,12 +94,19 @@ def budget_is_kept(t):
 @case
 def keeps_up_with_a_fast_guest(t):
     """a guest that rewrites much memory as fast as it can is checkpointed live all the same"""
-    vm = run_vm(t, Bare(mem="256M", set="192M", pattern="random"), accel=FAST)
+    guest = Bare(mem="192M", set="144M", pattern="random")
+    vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
-    image = vm.checkpoint("--mode", "live", *store)
-    stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
-    check_memory_image(t, t.path("raw"))
-    vm.check_runs()
+    # The stop may have to be tried again, with more memory for what remains.
+    for _ in range(2):
+        image = vm.checkpoint("--mode", "live", *store)
+        stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+        check_memory_image(t, t.path("raw"))
+        vm.check_runs()
+        back = restored_vm(t, image["id"], store, guest)
+        back.check_runs(what="restored")
+        guest.check_unharmed(back, "restored")
+        stasis("kill", back.name)
 
 
 def start_checkpoint(t, vm, *options):
@@ -109,7 +121,7 @@ def start_checkpoint(t, vm, *options):
 
 def interrupted(t, mode):
     """interrupted in the middle: exit 130, the VM runs, nothing left, the next one works"""
-    guest = Bare(mem="512M", set="16M", touch="384M", fill="random")
+    guest = Bare(mem="384M", set="16M", touch="256M", fill="random")
     vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
     options = ["--mode", mode, "--compress", "zstd", *store]
@@ -159,11 +171,11 @@ def paused_stays_paused(t):
 @case
 def increment_costs_by_what_changed(t):
     """an incremental image holds what changed, whatever the size of RAM"""
-    guest = Bare(mem="512M", set="4M", touch="384M", fill="random")
+    guest = Bare(mem="384M", set="4M", touch="192M", fill="random")
     vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
     full = vm.checkpoint("--mode", "live", *store)
-    t.check(full["parent"] is None and full["stored_bytes"] > 384 * MIB, f"full: {full}")
+    t.check(full["parent"] is None and full["stored_bytes"] > 192 * MIB, f"full: {full}")
     image = vm.checkpoint("--mode", "live", *store)
     t.equal(image["parent"], full["id"], "parent")
     # The set's 1,024 pages, the state page, and a few that devices wrote.
@@ -177,8 +189,8 @@ def increment_costs_by_what_changed(t):
 @case
 def increment_holds_just_what_changed(t):
     """an incremental image holds the pages written since its parent's instant, and no others"""
-    # A page takes 16 s to be written again.
-    guest = Bare(mem="96M", set="64M", rate=1, touch="16M")
+    # A page takes 4 s to be written again.
+    guest = Bare(mem="64M", set="32M", rate=2)
     vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
     visits = None
@@ -214,7 +226,7 @@ def empty_memory_is_small(t):
 @case
 def one_at_a_time(t):
     """while one operation holds a VM, another gets a clear error and disturbs nothing"""
-    vm = run_vm(t, Bare(mem="512M", set="16M", touch="320M", fill="random"), accel=FAST)
+    vm = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
     store, other = new_store(t), new_store(t, "other")
     process = start_checkpoint(t, vm, *store)
     # It holds the VM for as long as we like.
@@ -231,7 +243,7 @@ def one_at_a_time(t):
 @case
 def writers_wait_their_turn(t):
     """one writer at a time in a store: a second VM's checkpoint gets exit 11 and its VM runs"""
-    big = run_vm(t, Bare(mem="512M", set="16M", touch="320M", fill="random"), accel=FAST)
+    big = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
     small = run_vm(t, Bare(mem="48M"))
     store = new_store(t)
     process = start_checkpoint(t, big, *store)

@@ -90,7 +90,8 @@ def instants(t, mode, accel, pattern, count, tracker=(), **options):
     vm.check_runs()
     stasis("kill", vm.name)
     # A full one, one from within a chain, and the end of a chain; each way of filling RAM.
-    for at, options in ((0, ()), (min(count // 2 + 3, count - 1), ("--eager",)), (-1, ()), (-1, ("--eager",))):
+    inside = min(count // 2 + 3, count - 1)
+    for at, options in ((0, ()), (inside, ("--eager",)), (-1, ()), (-1, ("--eager",))):
         check_goes_on(t, guest, *states[at], store, *options)
 
 
@@ -103,11 +104,12 @@ for _accel in accelerators():
                          f"{_pattern}: none torn, equal to the stopped VM, restored guests go on")
     # Slow enough that a write which is lost between two looks at what is dirty is not made good by
     # the next one.
-    _count = max(4, N_CHECKPOINTS // 5)
+    _count = max(4, N_CHECKPOINTS // 10)
     add_case(lambda t, accel=_accel, count=_count:
-             instants(t, "live", accel, "random", count, mem="112M", set="96M", rate=200),
-             promise=f"{_count} checkpoints, mode live, {_accel}, guest writing random pages slowly: "
-                     "none torn, equal to the stopped VM, restored guests go on")
+             instants(t, "live", accel, "random", count, mem="80M", set="64M", rate=200),
+             promise=f"{_count} checkpoints, mode live, {_accel}, guest writing random pages "
+                     "slowly: none torn, equal to the stopped VM, restored guests go on")
+    _count = max(4, N_CHECKPOINTS // 5)
     add_case(instants, "live", _accel, "random", _count, ("uffd-sync",),
              promise=f"{_count} checkpoints, mode live, synchronous tracker, {_accel}: none torn, "
                      "equal to the stopped VM, restored guests go on")
