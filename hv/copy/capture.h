@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Capturing pages while the VM is stopped: memory that is there and touched beforehand, filled from
- * the front. Captured runs go to the pipeline after the VM runs again.
+ * Capturing pages while the VM is stopped, into memory that is there and touched beforehand. Pages
+ * of which it is known before the stop that they will be wanted are copied by several threads at
+ * once, from the first moment on; what else turns up is added behind. All of it goes to the
+ * pipeline after the VM runs again.
  */
 #pragma once
 
@@ -12,17 +14,21 @@ G_BEGIN_DECLS
 
 typedef struct _StasisCapture StasisCapture;
 
-/* Room for @max_pages pages, all of it touched. STASIS_ERROR_FAILED when the memory can't be had.
- */
-StasisCapture *stasis_capture_new(const StasisRam *ram, guint64 max_pages,
-                                  GCancellable *cancellable, GError **error);
+/* Get ready, with the VM running: room for the pages of @known (copied) and @extra_pages more, all
+ * of it touched, and threads that wait. STASIS_ERROR_FAILED when the memory can't be had. */
+StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known,
+                                  guint64 extra_pages, GCancellable *cancellable, GError **error);
+/* Waits for the threads. */
 void stasis_capture_free(StasisCapture *capture);
 
-/* Copy the pages of @dirty; those captured are cleared in it. Allocates nothing. 0; −ENOBUFS when
- * the room ends; −ETIME when @deadline_us (0: none) passes; another −errno. */
-int stasis_capture_pages(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
+/* In the stop, allocating nothing: the threads begin with the known pages. */
+void stasis_capture_start(StasisCapture *capture);
+/* Help them to the end, then copy the pages of @dirty that were not known. 0; −ENOBUFS when there
+ * is no room (the pages left are those still set in @dirty); −ETIME when @deadline_us (0: none)
+ * passes; another −errno. */
+int stasis_capture_finish(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
 
-/* Mark all that was captured in @dirty again. */
+/* Mark all that was captured, or was to be, in @dirty again. */
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty);
 
 /* Put all that was captured into the image, and wait for it. */

@@ -21,7 +21,7 @@
 #define SMALL_PAGES 512u
 /* What a stop costs apart from RAM, and how fast RAM is captured: for the forecast only. */
 #define STOP_OVERHEAD_US 2000u
-#define CAPTURE_PAGES_PER_US 1u
+#define CAPTURE_PAGES_PER_US 2u
 /* About as long as it takes from the last harvest to the stop. */
 #define LOOK_AHEAD_US 5000u
 
@@ -39,7 +39,7 @@ static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
 {
     if (copy->tracker->ops->synchronous)
-        return STOP_OVERHEAD_US + residual_pages / (4 * CAPTURE_PAGES_PER_US);
+        return STOP_OVERHEAD_US + residual_pages / (2 * CAPTURE_PAGES_PER_US);
     return STOP_OVERHEAD_US + copy->harvest_us + residual_pages / CAPTURE_PAGES_PER_US;
 }
 
@@ -71,24 +71,25 @@ static gboolean pre_copy(StasisCopy *copy, GError **error)
 }
 
 /* What a stop a few milliseconds from now would find: a guest that rewrites its working set all the
- * time shows it only after a while, however short the last round was. */
-static gboolean look_ahead(StasisCopy *copy, guint64 *ret_residual, GError **error)
+ * time shows it only after a while, however short the last round was. These pages stay dirty, so
+ * the stop finds at least them. */
+static StasisDirty *look_ahead(StasisCopy *copy, GError **error)
 {
     g_usleep(LOOK_AHEAD_US);
     g_autoptr(StasisDirty) now = stasis_dirty_new(copy->ram);
     if (!copy->tracker->ops->harvest(copy->tracker, now, FALSE, error))
-        return FALSE;
+        return NULL;
     stasis_dirty_or(now, copy->pending);
-    *ret_residual = stasis_dirty_count(now);
-    return TRUE;
+    return g_steal_pointer(&now);
 }
 
 /* Pre-copy, see whether the stop can be short enough, and get memory for it. */
 static gboolean settle(StasisCopy *copy, GError **error)
 {
-    guint64 residual;
-    if (!pre_copy(copy, error) || !look_ahead(copy, &residual, error))
+    g_autoptr(StasisDirty) known = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
+    if (known == NULL)
         return FALSE;
+    guint64 n_known = stasis_dirty_count(known), residual = n_known;
     if (copy->max_pause_us != 0 && forecast_us(copy, residual) > copy->max_pause_us) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
                     "the guest rewrites %" G_GUINT64_FORMAT
@@ -106,7 +107,6 @@ static gboolean settle(StasisCopy *copy, GError **error)
     /* Getting the memory takes time, too, in which a fast guest writes on: what a stop found that
      * lacked memory is the better forecast. */
     residual = MAX(residual, copy->residual_pages);
-    guint64 room = residual + residual / 2 + 4 * SMALL_PAGES;
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -116,7 +116,9 @@ static gboolean settle(StasisCopy *copy, GError **error)
                     residual * STASIS_PAGE_BYTES >> 20, copy->max_buffer_bytes >> 20);
         return FALSE;
     }
-    copy->capture = stasis_capture_new(copy->ram, MIN(room, max_pages), copy->cancellable, error);
+    guint64 room = MIN(residual + residual / 2 + 4 * SMALL_PAGES, max_pages);
+    copy->capture =
+        stasis_capture_new(copy->ram, known, room - MIN(room, n_known), copy->cancellable, error);
     return copy->capture != NULL;
 }
 
@@ -156,11 +158,11 @@ static int live_during(StasisCopy *copy)
         copy->residual_pages = stasis_dirty_count(copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
+    stasis_capture_start(copy->capture);
     int r = tracker->harvest_stopped(copy->tracker, copy->pending);
-    if (r < 0)
-        return r;
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    return stasis_capture_pages(copy->capture, copy->pending, copy->stop_deadline_us);
+    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
+    return r < 0 ? r : finished;
 }
 
 static gboolean live_after(StasisCopy *copy, GError **error)

@@ -11,53 +11,71 @@
 #include "track/uffd-ram.h"
 
 /* Pages that the backing knows to hold data, without reading any. */
-static guint64 count_data_pages(const StasisRam *ram, const StasisRamBlock *block)
+static void find_data_pages(const StasisRam *ram, const StasisRamBlock *block, StasisBitmap *known)
 {
-    guint64 n_data = 0;
     for (guint64 at = 0, len; at < block->size_bytes; at += len) {
         len = block->size_bytes - at;
         guint64 same = len;
         gboolean hole = stasis_ram_is_hole(ram, block, at, len, &same);
-        len = CLAMP(same, 1, len);
+        len = MAX(MIN(same, len) / STASIS_PAGE_BYTES, 1) * STASIS_PAGE_BYTES;
+        guint64 first = at / STASIS_PAGE_BYTES;
         if (!hole)
-            n_data += len / STASIS_PAGE_BYTES;
+            stasis_bitmap_set_range(known, first,
+                                    MIN(len / STASIS_PAGE_BYTES, known->n_pages - first));
     }
-    return n_data;
+}
+
+/* What fits into @max_pages; the rest is for the stop. */
+static void keep_at_most(StasisDirty *dirty, guint64 max_pages)
+{
+    for (guint i = 0; i < dirty->n_blocks; i++) {
+        StasisBitmap *bitmap = dirty->blocks[i];
+        guint64 first, n;
+        for (guint64 at = 0; stasis_bitmap_next_run(bitmap, at, G_MAXUINT64, &first, &n);
+             at = first + n) {
+            guint64 kept = MIN(n, max_pages);
+            max_pages -= kept;
+            stasis_bitmap_clear_range(bitmap, first + kept, n - kept);
+        }
+    }
 }
 
 /* Pages written between arming and the stop are in this image and stay dirty for the next one:
  * once too often, and nothing has to be protected in the stop. */
 static gboolean stop_before(StasisCopy *copy, GError **error)
 {
-    guint64 n_pages = 0;
+    g_autoptr(StasisDirty) known = stasis_dirty_new(copy->ram);
     if (copy->incremental) {
-        if (!copy->tracker->ops->harvest(copy->tracker, copy->harvested, TRUE, error))
+        gboolean ok = copy->tracker->ops->harvest(copy->tracker, copy->harvested, TRUE, error);
+        if (!ok)
             return FALSE;
         stasis_dirty_or(copy->pending, copy->harvested);
-        n_pages = stasis_dirty_count(copy->pending);
+        stasis_dirty_or(known, copy->pending);
     } else {
         if (copy->tracker != NULL && !copy->tracker->ops->arm(copy->tracker, error))
             return FALSE;
         stasis_dirty_set_all(copy->pending);
-        for (guint i = 0; i < copy->pending->n_blocks; i++)
-            n_pages += count_data_pages(copy->ram, stasis_ram_block(copy->ram, i));
+        for (guint i = 0; i < known->n_blocks; i++)
+            find_data_pages(copy->ram, stasis_ram_block(copy->ram, i), known->blocks[i]);
     }
-    n_pages = MIN(n_pages + n_pages / 4 + 4096, copy->max_buffer_bytes / STASIS_PAGE_BYTES);
-    copy->capture = stasis_capture_new(copy->ram, n_pages, copy->cancellable, error);
+    guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
+    keep_at_most(known, max_pages);
+    guint64 n_known = stasis_dirty_count(known);
+    guint64 extra = MIN(n_known / 4 + 4096, max_pages - n_known);
+    copy->capture = stasis_capture_new(copy->ram, known, extra, copy->cancellable, error);
     return copy->capture != NULL;
 }
 
 static int stop_during(StasisCopy *copy)
 {
-    if (copy->incremental) {
-        int r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->pending);
-        if (r < 0)
-            return r;
-    }
+    stasis_capture_start(copy->capture);
+    int r = 0;
+    if (copy->incremental)
+        r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int r = stasis_capture_pages(copy->capture, copy->pending, copy->stop_deadline_us);
-    if (r != -ENOBUFS)
-        return r;
+    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
+    if (r < 0 || finished != -ENOBUFS)
+        return r < 0 ? r : finished;
     if (copy->stop_deadline_us != 0)
         return -ETIME;
     copy->progress = NULL;
