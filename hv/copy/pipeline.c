@@ -3,10 +3,13 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/io.h"
 
 #define QUEUE_LEN 256u
+#define NICENESS 10
 /* Compression has to save this much (in eighths) to be worth undoing later. */
 #define WORTH_EIGHTHS 7u
 
@@ -153,6 +156,8 @@ static void give_result(StasisPipeline *pipeline, GError *error)
 static gpointer worker(gpointer data)
 {
     StasisPipeline *pipeline = data;
+    /* The guest's own work goes first. */
+    setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
     g_autofree guint8 *buffer = g_malloc(STASIS_EXTENT_BYTES);
     g_autofree guint8 *scratch = g_malloc(STASIS_EXTENT_BYTES);
     StasisPageRun run;

@@ -22,6 +22,8 @@
 #define MAX_REGIONS 4096u
 /* Regions nearer than this are re-armed together: one call costs about as much as walking them. */
 #define SPAN_GAP_BYTES (64u * PAGE)
+/* A vCPU that faults in a span waits for all of it. */
+#define SPAN_MAX_BYTES ((guint64)16 << 20)
 
 typedef struct {
     StasisTracker base;
@@ -108,17 +110,18 @@ static void mark(StasisBitmap *bitmap, guint64 hva, const struct page_region *re
 
 /* Re-arm one span of regions. What was written between the scan and this is found by a scan that
  * protects as it goes, or lies in the one region and is returned already. */
-static int rearm_span(AsyncTracker *self, StasisBitmap *bitmap, guint64 hva, guint64 start,
-                      guint64 end, gboolean single)
+static int rearm_span(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap,
+                      guint64 start, guint64 end, gboolean single)
 {
     if (single)
-        return stasis_uffd_protect(self->uffd, start, end - start);
+        return stasis_uffd_ram_protect_pages(self->uffd, block, (start - block->hva) / PAGE,
+                                             (end - start) / PAGE);
     while (start < end) {
         int n = scan(self, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
         if (n < 0)
             return n;
         for (int i = 0; i < n; i++)
-            mark(bitmap, hva, &self->regions[i]);
+            mark(bitmap, block->hva, &self->regions[i]);
     }
     return 0;
 }
@@ -139,16 +142,17 @@ static int rearm_huge(AsyncTracker *self, const StasisRamBlock *block, int n)
  * scan that re-arms writes over the regions. */
 static int rearm(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap, int n)
 {
-    guint64 hva = block->hva;
     if (block->page_bytes > PAGE)
         return rearm_huge(self, block, n);
     g_autofree struct page_region *found =
         g_memdup2(self->regions, (gsize)n * sizeof(struct page_region));
     for (int i = 0, next; i < n; i = next) {
         guint64 end = found[i].end;
-        for (next = i + 1; next < n && found[next].start - end < SPAN_GAP_BYTES; next++)
+        for (next = i + 1; next < n && found[next].start - end < SPAN_GAP_BYTES &&
+                           found[next].end - found[i].start <= SPAN_MAX_BYTES;
+             next++)
             end = found[next].end;
-        int r = rearm_span(self, bitmap, hva, found[i].start, end, next == i + 1);
+        int r = rearm_span(self, block, bitmap, found[i].start, end, next == i + 1);
         if (r < 0)
             return r;
     }

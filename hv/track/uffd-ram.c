@@ -10,6 +10,9 @@
 #include "base/io.h"
 
 #define PAGE 4096u
+/* A vCPU that faults in a range that is being protected waits for all of it: a fraction of a
+ * millisecond for this much. */
+#define PIECE_BYTES ((guint64)16 << 20)
 
 static guint64 round_up(guint64 n, guint64 unit)
 {
@@ -88,12 +91,26 @@ void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram)
     stasis_fault(STASIS_FAULT_UNREGISTERED, NULL);
 }
 
+typedef int (*RangeCall)(const StasisUffd *uffd, guint64 start, guint64 len);
+
+static int call_in_pieces(RangeCall call, const StasisUffd *uffd, const StasisRamBlock *block,
+                          guint64 start, guint64 end)
+{
+    guint64 piece = MAX(PIECE_BYTES, block->page_bytes);
+    int r = 0;
+    for (guint64 n; start < end && r == 0; start += n) {
+        n = MIN(end - start, piece);
+        r = call(uffd, block->hva + start, n);
+    }
+    return r;
+}
+
 gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, GError **error)
 {
     for (guint i = 0; i < ram->blocks->len; i++) {
         const StasisRamBlock *block = stasis_ram_block(ram, i);
-        int r =
-            stasis_uffd_protect(uffd, block->hva, round_up(block->size_bytes, block->page_bytes));
+        int r = call_in_pieces(stasis_uffd_protect, uffd, block, 0,
+                               round_up(block->size_bytes, block->page_bytes));
         if (r < 0)
             return stasis_set_errno(error, -r, "write-protect RAM block %s", block->name);
         if (i == ram->blocks->len / 2 && !stasis_fault(STASIS_FAULT_PROTECT_HALF, error))
@@ -102,14 +119,12 @@ gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, G
     return stasis_fault(STASIS_FAULT_ARMED, error);
 }
 
-typedef int (*RangeCall)(const StasisUffd *uffd, guint64 start, guint64 len);
-
 static int call_pages(RangeCall call, const StasisUffd *uffd, const StasisRamBlock *block,
                       guint64 first, guint64 n)
 {
     guint64 start = first * PAGE / block->page_bytes * block->page_bytes;
     guint64 end = round_up((first + n) * PAGE, block->page_bytes);
-    return call(uffd, block->hva + start, end - start);
+    return call_in_pieces(call, uffd, block, start, end);
 }
 
 static int call_dirty(RangeCall call, const StasisUffd *uffd, const StasisRam *ram,

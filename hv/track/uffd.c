@@ -16,9 +16,8 @@
 #include "base/json.h"
 #include "track/inject.h"
 
-/* One piece of a long range: a few milliseconds of page table work, and whole pages of any size. */
+/* The kernel's own mark in fdinfo that features were negotiated, be they none. */
 #define INITIALIZED ((guint64)1 << 31)
-#define PIECE_BYTES ((guint64)1 << 30)
 
 static gboolean unsupported(GError **error, pid_t pid, const char *what, int errnum)
 {
@@ -175,7 +174,6 @@ static GArray *list_remote(pid_t pid, guint64 features, GError **error)
     GArray *found = g_array_new(FALSE, FALSE, sizeof(int));
     for (const char *name; (name = g_dir_read_name(dir)) != NULL;) {
         guint64 has;
-        /* The highest bit is the kernel's own: features were negotiated, be they none. */
         if (!is_uffd(pid, name, &has) || (has != features && has != (features | INITIALIZED)) ||
             (features == 0 && has != 0))
             continue;
@@ -241,14 +239,10 @@ int stasis_uffd_unregister(const StasisUffd *uffd, guint64 start, guint64 len)
 
 static int write_protect(const StasisUffd *uffd, guint64 start, guint64 len, guint64 mode)
 {
-    for (guint64 done = 0; done < len;) {
-        guint64 n = MIN(len - done, PIECE_BYTES);
-        struct uffdio_writeprotect arg = { .range = { start + done, n }, .mode = mode };
-        if (ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &arg) == 0)
-            done += n;
-        else if (errno != EAGAIN && errno != EINTR)
+    struct uffdio_writeprotect arg = { .range = { start, len }, .mode = mode };
+    while (ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &arg) < 0)
+        if (errno != EAGAIN && errno != EINTR)
             return -errno;
-    }
     return 0;
 }
 

@@ -47,8 +47,8 @@ void stasis_uffd_free(StasisUffd *uffd);
 /* 0 or −errno; allocate nothing. Addresses are of @uffd's process. */
 int stasis_uffd_register(const StasisUffd *uffd, guint64 start, guint64 len, guint64 mode);
 int stasis_uffd_unregister(const StasisUffd *uffd, guint64 start, guint64 len);
-/* Protect, or release and wake who waits. A range is done in pieces, so that page table locks are
- * held for short times only. */
+/* Protect, or release and wake who waits. While it lasts, a vCPU that faults in the range waits:
+ * long ranges are for the caller to cut. */
 int stasis_uffd_protect(const StasisUffd *uffd, guint64 start, guint64 len);
 int stasis_uffd_release(const StasisUffd *uffd, guint64 start, guint64 len);
 
