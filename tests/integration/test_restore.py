@@ -219,7 +219,7 @@ LAYOUTS = (
 def refused_by_kernel(t, vm, store):
     """The kernel protects file systems' pages asynchronously only: cow is refused by name."""
     result = stasis("checkpoint-create", vm.name, "--mode", "cow", *store, expect=1)
-    t.check(result.err.count("\n") == 1 and "RAM block m " in result.err,
+    t.check(result.err.count("\n") == 1 and "RAM block m: " in result.err and "--mode live" in result.err,
             f"does not name the RAM block: {result!r}")
     vm.check_runs(what="after the refusal")
     vm.check_nothing_left(tracked_allowed=True)
