@@ -19,6 +19,7 @@ includedir ?= $(prefix)/include
 mandir     ?= $(prefix)/share/man
 libexecdir ?= $(prefix)/libexec/stasis
 
+JOBS    := $(shell nproc)
 VERSION := $(shell sed -n 's/.*STASIS_VERSION "\(.*\)"/\1/p' include/stasis/version.h)
 SOVER   := 0
 
@@ -54,7 +55,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
 
-.PHONY: all help deps demo check check-unit check-san check-valgrind check-fuzz bench fuzz install \
+.PHONY: all help deps demo check check-unit check-san check-valgrind bench fuzz install \
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
@@ -115,19 +116,31 @@ $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_qmp_execute_line
 
-# Fuzz targets: libFuzzer, compiled with what they fuzz.
+# Fuzz targets: libFuzzer. The library is compiled for them once, with what they need to see.
 FUZZ_SECONDS ?= 60
-$(FUZZ_BIN): $(B)/tests/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
+FUZZ_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -g -O1 $(PKG_CFLAGS) -MMD -MP \
+              -DSTASIS_LIBEXECDIR='"$(libexecdir)"' \
+              -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+FUZZ_OBJ := $(LIB_SRC:%.c=$(B)/fuzz/%.o)
+
+$(B)/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	$(say) FUZZ $@
-	$(Q)clang -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -g -O1 $(PKG_CFLAGS) \
-	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	    $< $(LIB_SRC) -o $@ $(PKG_LIBS) -pthread
+	$(say) FUZZ $<
+	$(Q)clang $(FUZZ_CFLAGS) -c $< -o $@
+
+$(B)/fuzz/libstasis.a: $(FUZZ_OBJ)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
+	@mkdir -p $(@D)
+	$(say) LINK $@
+	$(Q)clang -fsanitize=fuzzer,address,undefined $^ -o $@ $(PKG_LIBS) -pthread
 
 fuzz: $(FUZZ_BIN)
 	@set -e; for f in $(FUZZ_BIN); do mkdir -p $$f.corpus; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
-	        $$f.corpus $$(d=tests/fuzz/$$(basename $$f).seeds; [ -d $$d ] && echo $$d); done
+	        $$f.corpus $$(d=tests/fuzz/$$(basename $$f).seeds; [ ! -d $$d ] || echo $$d); done
 
 deps:
 	@tests/deps.sh
@@ -137,15 +150,16 @@ guests:
 
 demo:
 	@tests/deps.sh build run guests
-	@$(MAKE) --no-print-directory all guests
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests
 	@tests/demo.sh $(B)
 
 TESTS ?=
 check: deps
-	@$(MAKE) --no-print-directory all guests test-binaries
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries fuzz-binaries
 	@tests/run.sh $(B) $(TESTS)
 
-.PHONY: test-binaries
+.PHONY: test-binaries fuzz-binaries
+fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager
 
 check-unit: $(UNIT_BIN)
@@ -159,7 +173,7 @@ check-valgrind: $(UNIT_BIN)
 	    tests/run.sh $(B) unit
 
 bench: deps
-	@$(MAKE) --no-print-directory all guests test-binaries
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries
 	@tests/bench/run.sh $(B)
 
 install: all
