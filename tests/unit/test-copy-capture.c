@@ -146,6 +146,7 @@ static void test_holes(void)
     g_autofree char *id = copy_commit(store, writer);
     copy_assert_image(store, id, &m);
     g_clear_pointer(&pipeline, stasis_pipeline_free);
+    g_clear_pointer(&capture, stasis_capture_free);
     copy_ram_clear(&m);
     test_remove_tree(path);
 }

@@ -126,7 +126,7 @@ static void test_instant(gconstpointer data)
 {
     Job job;
     job_init(&job, data, 300);
-    for (guint i = 0; i < 4; i++)
+    for (guint i = 0; i < 3; i++)
         checkpoint(&job);
     job_clear(&job);
 }

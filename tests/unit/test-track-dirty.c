@@ -213,49 +213,60 @@ static void test_harvest_adds(Fixture *f, gconstpointer data)
     assert_harvest(f, &model, FALSE);
 }
 
-/* A page taken while it is written all the time is marked again: what pre-copy does, with a copy
- * of RAM that in the end is RAM. */
-static void test_none_lost(Fixture *f, gconstpointer data)
+/* ---- nothing lost ---- */
+
+/* What a page looks like now, for each page taken: what pre-copy does. */
+static void copy_taken(Fixture *f, const StasisDirty *taken, guint8 *mirror[TEST_BLOCKS])
 {
-    g_autoptr(StasisDirty) fresh = stasis_dirty_new(f->ram);
-    guint8 *mirror[TEST_BLOCKS];
-    arm(f);
-    test_hammer_begin(f->child, 0);
+    guint64 first, n;
     for (guint b = 0; b < TEST_BLOCKS; b++)
-        mirror[b] = test_content(f->child, b);
-    guint64 n_taken = 0, begin = stasis_now_us();
-    for (guint round = 0; round < 100; round++) {
-        gboolean last = round == 99 || stasis_now_us() - begin > 3000000;
-        if (last)
-            test_hammer_end(f->child);
-        stasis_dirty_clear(fresh);
-        harvest(f, fresh, TRUE);
-        n_taken += stasis_dirty_count(fresh);
-        for (guint b = 0; b < TEST_BLOCKS; b++) {
-            guint64 first, n;
-            for (guint64 at = 0;
-                 stasis_bitmap_next_run(fresh->blocks[b], at, G_MAXUINT64, &first, &n);
-                 at = first + n) {
-                gsize len = n * TEST_PAGE;
-                struct iovec local = { mirror[b] + first * TEST_PAGE, len };
-                struct iovec remote = { (guint8 *)f->child->control->hva[b] + first * TEST_PAGE,
-                                        len };
-                g_assert_cmpint(process_vm_readv(f->child->pid, &local, 1, &remote, 1, 0), ==, len);
-            }
+        for (guint64 at = 0; stasis_bitmap_next_run(taken->blocks[b], at, G_MAXUINT64, &first, &n);
+             at = first + n) {
+            gsize len = n * TEST_PAGE;
+            guint8 *there = (guint8 *)f->child->control->hva[b] + first * TEST_PAGE;
+            struct iovec local = { mirror[b] + first * TEST_PAGE, len }, remote = { there, len };
+            g_assert_cmpint(process_vm_readv(f->child->pid, &local, 1, &remote, 1, 0), ==, len);
         }
-        if (last)
-            break;
-    }
-    g_test_message("%" G_GUINT64_FORMAT " writes, %" G_GUINT64_FORMAT " pages taken",
-                   test_version(f->child), n_taken);
-    g_assert_cmpuint(n_taken, >, 0);
+}
+
+static void assert_mirrored(Fixture *f, guint8 *mirror[TEST_BLOCKS])
+{
     for (guint b = 0; b < TEST_BLOCKS; b++) {
         g_autofree guint8 *now = test_content(f->child, b);
         for (guint64 i = 0; i < test_n_pages[b]; i++)
             if (memcmp(now + i * TEST_PAGE, mirror[b] + i * TEST_PAGE, TEST_PAGE) != 0)
                 g_error("block %s page %" G_GUINT64_FORMAT ": a write was lost", test_names[b], i);
-        g_free(mirror[b]);
     }
+}
+
+/* A page taken while it is written is marked again. Looked at after a few rounds each, because a
+ * page that is lost gets marked again by its next write, which would hide it. */
+static void test_none_lost(Fixture *f, gconstpointer data)
+{
+    g_autoptr(StasisDirty) fresh = stasis_dirty_new(f->ram);
+    guint8 *mirror[TEST_BLOCKS];
+    guint64 n_taken = 0, begin = stasis_now_us();
+    arm(f);
+    for (guint b = 0; b < TEST_BLOCKS; b++)
+        mirror[b] = test_content(f->child, b);
+    for (guint epoch = 0; epoch < 40 && stasis_now_us() - begin < 3500000; epoch++) {
+        test_hammer_begin(f->child, epoch % 4 * 20);
+        test_wait_writes(f->child, 30);
+        for (guint round = 0; round < 5; round++) {
+            if (round == 4)
+                test_hammer_end(f->child);
+            stasis_dirty_clear(fresh);
+            harvest(f, fresh, TRUE);
+            n_taken += stasis_dirty_count(fresh);
+            copy_taken(f, fresh, mirror);
+        }
+        assert_mirrored(f, mirror);
+    }
+    g_test_message("%" G_GUINT64_FORMAT " writes, %" G_GUINT64_FORMAT " pages taken",
+                   test_version(f->child), n_taken);
+    g_assert_cmpuint(n_taken, >, 0);
+    for (guint b = 0; b < TEST_BLOCKS; b++)
+        g_free(mirror[b]);
 }
 
 static void test_dirty_sets(void)

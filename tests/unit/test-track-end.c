@@ -271,7 +271,7 @@ static void test_take_back(Fixture *f, gconstpointer data)
 static void test_close_under_fire(Fixture *f, gconstpointer data)
 {
     test_hammer_begin(f->child, 0);
-    for (guint i = 0; i < 15; i++) {
+    for (guint i = 0; i < 10; i++) {
         StasisTracker *tracker = open_tracker(f, &stasis_tracker_uffd_sync, TRUE);
         if (i % 2)
             test_wait_writes(f->child, 20);

@@ -191,7 +191,7 @@ static void test_signals_queued(gconstpointer data)
     g_autoptr(SubjectProcess) p = subject_new(kind);
     Sender sender = { .pid = p->pid };
     GThread *thread = g_thread_new("send", send_signals, &sender);
-    for (guint i = 0; i < 300; i++)
+    for (guint i = 0; i < 250; i++)
         inject(p, 2);
     g_atomic_int_set(&sender.quit, TRUE);
     g_thread_join(thread);
@@ -213,8 +213,8 @@ static void test_signals_timer(void)
     memcpy(p->shared->path, &every_ms, sizeof(every_ms));
     stasis_inject(p->pid, call_itimer, &p->shared->path_address, &error);
     g_assert_no_error(error);
-    for (guint i = 0; i < 250; i++)
-        inject(p, 8);
+    for (guint i = 0; i < 200; i++)
+        inject(p, 10);
     guint64 n = subject_get(&p->shared->n_signals);
     g_test_message("%" G_GUINT64_FORMAT " timer signals handled", n);
     g_assert_cmpuint(n, >, 20);
