@@ -6,24 +6,32 @@
 
 #define MAX_DEPTH 32
 
-/* json-glib's parser recurses; count brackets outside strings before it may. */
-static gboolean depth_is_bounded(const char *text, gsize len)
+/* Digits after a minus sign that a gint64 surely holds; json-glib lets larger ones wrap around. */
+#define MAX_NEGATIVE_DIGITS 18
+
+/* json-glib's parser recurses, and takes more than JSON (comments, 'strings', hexadecimal):
+ * whatever is not JSON's own is refused, and brackets are counted, before it may. */
+static gboolean is_acceptable(const char *text, gsize len)
 {
+    static const char allowed[] = " \t\r\n{}[],:\"+-.0123456789eEtrufalsn";
     guint depth = 0;
-    gboolean in_string = FALSE;
     for (gsize i = 0; i < len; i++) {
-        if (in_string) {
-            if (text[i] == '\\')
-                i++;
-            else if (text[i] == '"')
-                in_string = FALSE;
-        } else if (text[i] == '"') {
-            in_string = TRUE;
+        if (text[i] == '\0' || strchr(allowed, text[i]) == NULL)
+            return FALSE;
+        if (text[i] == '"') {
+            for (i++; i < len && text[i] != '"'; i++)
+                i += text[i] == '\\';
         } else if (text[i] == '{' || text[i] == '[') {
             if (++depth > MAX_DEPTH)
                 return FALSE;
         } else if ((text[i] == '}' || text[i] == ']') && depth > 0) {
             depth--;
+        } else if (text[i] == '-') {
+            gsize digits = 0;
+            while (i + 1 + digits < len && g_ascii_isdigit(text[i + 1 + digits]))
+                digits++;
+            if (digits > MAX_NEGATIVE_DIGITS)
+                return FALSE;
         }
     }
     return TRUE;
@@ -32,9 +40,9 @@ static gboolean depth_is_bounded(const char *text, gsize len)
 JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error)
 {
     gsize n = len < 0 ? strlen(text) : (gsize)len;
-    if (!g_utf8_validate(text, (gssize)n, NULL) || !depth_is_bounded(text, n)) {
+    if (!g_utf8_validate(text, (gssize)n, NULL) || !is_acceptable(text, n)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                    "JSON: not UTF-8, or nested more than %d deep", MAX_DEPTH);
+                    "JSON: not UTF-8, not JSON, or nested more than %d deep", MAX_DEPTH);
         return NULL;
     }
     g_autoptr(JsonParser) parser = json_parser_new_immutable();

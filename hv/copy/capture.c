@@ -91,8 +91,8 @@ static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GE
 
 /* ---- the known pages ---- */
 
-/* See a shared block as QEMU sees it. Only pages that are there are touched: reading a hole of
- * shared memory would fill it. A block that can't be mapped is read by system calls. */
+/* See a shared block as QEMU sees it. Reading a hole of shared memory this way would fill it. A
+ * block that is not mapped is read by system calls. */
 static void map_block(StasisCapture *capture, guint index)
 {
     const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
@@ -125,7 +125,6 @@ static void lay_out_known(StasisCapture *capture)
              stasis_bitmap_next_run(capture->known->blocks[i], at, CHUNK_PAGES, &first, &n);
              at = first + n)
             capture->runs[capture->n_runs++] = (Run){ i, first, n, place(capture, n) };
-        map_block(capture, i);
     }
     capture->n_known = capture->n_runs;
 }
@@ -188,7 +187,7 @@ static gpointer helper(gpointer data)
 
 /* ---- life ---- */
 
-StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known,
+StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known, gboolean present,
                                   guint64 extra_pages, GCancellable *cancellable, GError **error)
 {
     StasisCapture *capture = g_new0(StasisCapture, 1);
@@ -207,6 +206,8 @@ StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known
         return NULL;
     }
     lay_out_known(capture);
+    for (guint i = 0; i < known->n_blocks && present; i++)
+        map_block(capture, i);
     guint wanted = CLAMP(g_get_num_processors() - 1, 1, MAX_HELPERS);
     for (guint i = 0; i < wanted; i++) {
         GThread *thread = g_thread_try_new("stasis-capture", helper, capture, NULL);

@@ -15,8 +15,9 @@ G_BEGIN_DECLS
 typedef struct _StasisCapture StasisCapture;
 
 /* Get ready, with the VM running: room for the pages of @known (copied) and @extra_pages more, all
- * of it touched, and threads that wait. STASIS_ERROR_FAILED when the memory can't be had. */
-StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known,
+ * of it touched, and threads that wait. @present: all known pages are there in the guest, so that
+ * looking at them does not make them. STASIS_ERROR_FAILED when the memory can't be had. */
+StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known, gboolean present,
                                   guint64 extra_pages, GCancellable *cancellable, GError **error);
 /* Waits for the threads. */
 void stasis_capture_free(StasisCapture *capture);

@@ -117,8 +117,8 @@ static gboolean settle(StasisCopy *copy, GError **error)
         return FALSE;
     }
     guint64 room = MIN(residual + residual / 2 + 4 * SMALL_PAGES, max_pages);
-    copy->capture =
-        stasis_capture_new(copy->ram, known, room - MIN(room, n_known), copy->cancellable, error);
+    copy->capture = stasis_capture_new(copy->ram, known, TRUE, room - MIN(room, n_known),
+                                       copy->cancellable, error);
     return copy->capture != NULL;
 }
 

@@ -208,17 +208,20 @@ static gboolean write_frame(StasisInject *inject, GError **error)
     return TRUE;
 }
 
-/* With the frame in place signals are blocked, so that none gets between our calls; the frame has
- * the old mask, should we be killed. */
 static gboolean hold(StasisInject *inject, GError **error)
 {
-    static const guint64 all = ~(guint64)0;
     int status;
     if (ptrace(PTRACE_SEIZE, inject->pid, NULL, NULL) < 0)
         return refuse(error, inject->pid, "can't be traced", errno);
     int r = ptrace(PTRACE_INTERRUPT, inject->pid, NULL, NULL) < 0 ? -errno : 0;
     if (r == 0)
         r = wait_for_stop(inject->pid, &status);
+    /* A signal that came first is delivered first. */
+    while (r == 0 && status >> 16 == 0) {
+        r = ptrace(PTRACE_CONT, inject->pid, NULL, (long)WSTOPSIG(status)) < 0 ? -errno : 0;
+        if (r == 0)
+            r = wait_for_stop(inject->pid, &status);
+    }
     if (r == 0 &&
         (ptrace(PTRACE_GETREGS, inject->pid, NULL, &inject->saved) < 0 ||
          ptrace(PTRACE_GETSIGMASK, inject->pid, sizeof(guint64), &inject->saved_mask) < 0))
@@ -227,8 +230,6 @@ static gboolean hold(StasisInject *inject, GError **error)
         return refuse(error, inject->pid, "can't be held", -r);
     if (!write_frame(inject, error))
         return FALSE;
-    if (ptrace(PTRACE_SETSIGMASK, inject->pid, sizeof(all), &all) < 0)
-        return refuse(error, inject->pid, "can't be held", errno);
     return TRUE;
 }
 
@@ -273,6 +274,8 @@ static int run_syscall(StasisInject *inject, struct user_regs_struct *ret_regs)
     return r == 0 ? run_to(inject, PTRACE_CONT, behind) : r;
 }
 
+/* Signals are blocked while the thread has our registers, so that none gets between our calls; the
+ * frame has the old mask, should we be killed. */
 long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long args[6])
 {
     struct user_regs_struct regs = inject->saved;
@@ -282,10 +285,13 @@ long stasis_inject_syscall(StasisInject *inject, long nr, const unsigned long ar
     regs.orig_rax = (unsigned long)-1;
     regs.rdi = args[0], regs.rsi = args[1], regs.rdx = args[2];
     regs.r10 = args[3], regs.r8 = args[4], regs.r9 = args[5];
-    if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &regs) < 0)
+    static const guint64 all = ~(guint64)0;
+    if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &regs) < 0 ||
+        ptrace(PTRACE_SETSIGMASK, inject->pid, sizeof(all), &all) < 0)
         return -ENOTRECOVERABLE;
     stasis_fault(STASIS_FAULT_UFFD_INJECTING, NULL);
     int r = run_syscall(inject, &regs);
+    ptrace(PTRACE_SETSIGMASK, inject->pid, sizeof(guint64), &inject->saved_mask);
     if (ptrace(PTRACE_SETREGS, inject->pid, NULL, &inject->saved) < 0 || r < 0)
         return -ENOTRECOVERABLE;
     return (long)regs.rax;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,11 +19,18 @@
 
 /* A QEMU that is busy answers late; one that is gone hangs up. */
 #define ANSWER_TIMEOUT_MS 30000
+#define READY_TIMEOUT_S 10
+
+/* In memory shared with the process. */
+struct Shared {
+    gint armed;
+    sem_t ready; /* posted when nothing that ends our process group reaches it any more */
+};
 
 struct _StasisLifeline {
     pid_t pid;
     int pipe_fd; /* its other end sees our death */
-    gint *armed; /* in memory shared with the process */
+    struct Shared *shared;
 };
 
 static void close_others(int low, int high)
@@ -58,7 +66,7 @@ static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed)
 
 /* A session of its own, so that Ctrl-C at our terminal doesn't reach it, and no descriptor of ours
  * but the two: one that it kept open could keep guest memory protected. */
-static void child(int death_fd, int qmp_fd, const gint *armed)
+static void child(int death_fd, int qmp_fd, struct Shared *shared)
 {
     setsid();
     struct sigaction ignore = { .sa_handler = SIG_IGN };
@@ -66,46 +74,61 @@ static void child(int death_fd, int qmp_fd, const gint *armed)
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
         sigaction(signals[i], &ignore, NULL);
     close_others(MIN(death_fd, qmp_fd), MAX(death_fd, qmp_fd));
-    wait_and_resume(death_fd, qmp_fd, armed);
+    sem_post(&shared->ready);
+    wait_and_resume(death_fd, qmp_fd, &shared->armed);
     _exit(0);
+}
+
+static gboolean wait_ready(StasisLifeline *lifeline, GError **error)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += READY_TIMEOUT_S;
+    int r;
+    do
+        r = sem_timedwait(&lifeline->shared->ready, &deadline);
+    while (r < 0 && errno == EINTR);
+    return r == 0 || stasis_set_errno(error, errno, "lifeline: its process does not start");
 }
 
 StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
 {
-    int ends[2];
-    gint *armed = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (armed == MAP_FAILED) {
+    struct Shared *shared = mmap(NULL, sizeof(struct Shared), PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) {
         stasis_set_errno(error, errno, "lifeline: shared memory");
         return NULL;
     }
+    g_autoptr(StasisLifeline) lifeline = g_new0(StasisLifeline, 1);
+    *lifeline = (StasisLifeline){ .pid = -1, .shared = shared };
+    sem_init(&shared->ready, 1, 0);
+    int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0) {
         stasis_set_errno(error, errno, "lifeline: pipe");
-        munmap(armed, 4096);
         return NULL;
     }
     pid_t pid = fork();
     if (pid == 0)
-        child(ends[0], stasis_qmp_get_fd(qmp), armed);
+        child(ends[0], stasis_qmp_get_fd(qmp), shared);
     close(ends[0]);
     if (pid < 0) {
         stasis_set_errno(error, errno, "lifeline: fork");
         close(ends[1]);
-        munmap(armed, 4096);
         return NULL;
     }
-    StasisLifeline *lifeline = g_new0(StasisLifeline, 1);
-    *lifeline = (StasisLifeline){ .pid = pid, .pipe_fd = ends[1], .armed = armed };
-    return lifeline;
+    lifeline->pid = pid;
+    lifeline->pipe_fd = ends[1];
+    return wait_ready(lifeline, error) ? g_steal_pointer(&lifeline) : NULL;
 }
 
 void stasis_lifeline_arm(StasisLifeline *lifeline)
 {
-    __atomic_store_n(lifeline->armed, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&lifeline->shared->armed, 1, __ATOMIC_RELEASE);
 }
 
 void stasis_lifeline_disarm(StasisLifeline *lifeline)
 {
-    __atomic_store_n(lifeline->armed, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&lifeline->shared->armed, 0, __ATOMIC_RELEASE);
 }
 
 void stasis_lifeline_fire(StasisLifeline *lifeline)
@@ -123,6 +146,7 @@ void stasis_lifeline_free(StasisLifeline *lifeline)
     if (lifeline == NULL)
         return;
     stasis_lifeline_fire(lifeline);
-    munmap(lifeline->armed, 4096);
+    sem_destroy(&lifeline->shared->ready);
+    munmap(lifeline->shared, sizeof(struct Shared));
     g_free(lifeline);
 }

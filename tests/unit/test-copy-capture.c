@@ -49,7 +49,7 @@ static int take(StasisCapture **ret_capture, const CopyRam *m, const StasisDirty
                 guint64 extra, StasisDirty *dirty, guint64 deadline_us)
 {
     g_autoptr(GError) error = NULL;
-    *ret_capture = stasis_capture_new(m->ram, known, extra, NULL, &error);
+    *ret_capture = stasis_capture_new(m->ram, known, TRUE, extra, NULL, &error);
     g_assert_no_error(error);
     stasis_capture_start(*ret_capture);
     return stasis_capture_finish(*ret_capture, dirty, deadline_us);
@@ -232,16 +232,16 @@ static void test_not_taken(void)
     g_autoptr(StasisDirty) known = stasis_dirty_new(m.ram);
     stasis_bitmap_set_range(known->blocks[0], 0, 300);
     for (guint i = 0; i < 20; i++) {
-        StasisCapture *capture = stasis_capture_new(m.ram, known, 10, NULL, &error);
+        StasisCapture *capture = stasis_capture_new(m.ram, known, TRUE, 10, NULL, &error);
         g_assert_no_error(error);
         stasis_capture_free(capture);
     }
-    g_assert_null(stasis_capture_new(m.ram, known, (guint64)1 << 40, NULL, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, (guint64)1 << 40, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
     g_clear_error(&error);
     g_autoptr(GCancellable) cancelled = g_cancellable_new();
     g_cancellable_cancel(cancelled);
-    g_assert_null(stasis_capture_new(m.ram, known, 1000, cancelled, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, cancelled, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
     copy_ram_clear(&m);
 }
