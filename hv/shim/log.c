@@ -282,7 +282,7 @@ static int turn_on(void)
     return r;
 }
 
-int shim_start(void)
+int shim_start(uint64_t note)
 {
     if (shim.vm_fd < 0 || shim.ring || shim.refused)
         return -EOPNOTSUPP;
@@ -296,6 +296,7 @@ int shim_start(void)
         shim_stop();
         return r;
     }
+    shim.note = note;
     new_token();
     shim_publish();
     return 0;

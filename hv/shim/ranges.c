@@ -172,7 +172,7 @@ static bool is_limited(void)
         return true;
     text[n] = '\0';
     const char *locked = strstr(text, "VmLck:");
-    return locked == NULL || strspn(locked + 6, " \t0") + 6 != strcspn(locked, "k");
+    return locked == NULL || strspn(locked + 6, " \t0") != strcspn(locked + 6, "k");
 }
 
 /* Aligned as QEMU's own mapping is, so that huge pages stay possible. */
@@ -332,5 +332,6 @@ void shim_publish(void)
     page->held = shim.held;
     page->n_slots = shim.n_slots;
     page->n_harvests = shim.n_harvests;
+    page->note = shim.note;
     __atomic_store_n(&page->seq, page->seq + 1, __ATOMIC_SEQ_CST);
 }

@@ -174,7 +174,7 @@ static int perform(const struct stasis_shim_request *request, int fd)
     case STASIS_SHIM_BUFFER:
         return take_buffer(fd, request->arg[0]);
     case STASIS_SHIM_START:
-        return shim_start();
+        return shim_start(request->arg[0]);
     case STASIS_SHIM_HARVEST:
         r = check_layout(request);
         return r < 0 ? r

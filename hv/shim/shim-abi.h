@@ -55,6 +55,7 @@ struct stasis_shim_page {
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
     uint64_t n_harvests;
+    uint64_t note; /* of the last START */
     struct stasis_shim_range ranges[STASIS_SHIM_MAX_RANGES];
 };
 
@@ -64,7 +65,8 @@ enum stasis_shim_op {
     /* With a memfd of n_bytes = arg[0], sealed against shrinking: what HARVEST fills and GIVE_BACK
      * reads. A bitmap for each range, in pages of 4096 bytes. */
     STASIS_SHIM_BUFFER,
-    /* Turn the log on, forget what was written, protect everything: from now on writes count. */
+    /* Turn the log on, forget what was written, protect everything: from now on writes count.
+     * arg[0]: a note of the monitor's to itself, to be read in the page. */
     STASIS_SHIM_START,
     /* OR what was written into the buffer. STASIS_SHIM_REARM: and begin anew for those pages.
      * arg[0]: the layout that the monitor knows; -EAGAIN when it is another one by now. */

@@ -52,7 +52,7 @@ struct shim {
     bool logging; /* our log is on */
     bool ring, refused, held;
     uint64_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 as QEMU enabled it */
-    uint64_t token, last_serial, n_harvests, layout;
+    uint64_t token, last_serial, n_harvests, layout, note;
     uint32_t n_slots;
     struct shim_range ranges[STASIS_SHIM_MAX_RANGES];
     struct shim_slot slots[SHIM_MAX_SLOTS];
@@ -115,7 +115,7 @@ static inline uint64_t shim_words(uint64_t n_pages)
 }
 /* Take KVM's bits of a slot for ourselves, so that QEMU's log begins empty. */
 int shim_absorb(struct shim_slot *slot);
-int shim_start(void);
+int shim_start(uint64_t note);
 int shim_stop(void);
 /* Note the layout that the monitor knows: ranges may come while the lock is let go. Before the next
  * two. */
