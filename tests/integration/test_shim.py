@@ -196,16 +196,16 @@ def start_target(t, vm, shim):
 
 
 def migrates(t, log):
-    vm = shim_vm(t, set="16M", pattern="random", rate=12)
+    vm = shim_vm(t, set="16M", pattern="random", rate=4)
     target_path, uri = start_target(t, vm, shim=log != "off")
     monitor = armed(t, vm) if log in ("on", "off half-way") else None
     with vm.qmp() as source, Qmp(target_path) as target:
         # Slow enough for a few rounds, and for us to read the log in between.
-        source.cmd("migrate-set-parameters", max_bandwidth=60 * MIB, downtime_limit=100)
+        source.cmd("migrate-set-parameters", max_bandwidth=40 * MIB, downtime_limit=30)
         source.cmd("migrate", uri=uri)
         begun, rounds = time.monotonic(), 0
         while source.cmd("query-migrate").get("status") in ("setup", "active", "device"):
-            t.check(time.monotonic() - begun < 60, "the migration does not come to an end")
+            t.check(time.monotonic() - begun < 30, "the migration does not come to an end")
             if log == "on half-way" and monitor is None and time.monotonic() > begun + 0.4:
                 monitor = armed(t, vm)
             if log == "off half-way" and monitor and time.monotonic() > begun + 0.4:
@@ -222,8 +222,8 @@ def migrates(t, log):
         t.wait(lambda: target.cmd("query-status")["status"] != "inmigrate", 20, "the target")
         size = vm.guest.mem.replace("M", "")
         for qmp, name in ((source, "source"), (target, "target")):
-            qmp.cmd("pmemsave", val=0, size=int(size) * MIB, filename=t.path(name))
-        t.check(filecmp.cmp(t.path("source"), t.path("target"), shallow=False),
+            qmp.cmd("pmemsave", val=0, size=int(size) * MIB, filename=t.path(name + ".ram"))
+        t.check(filecmp.cmp(t.path("source.ram"), t.path("target.ram"), shallow=False),
                 "memory of source and target")
 
 
