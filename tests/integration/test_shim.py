@@ -267,7 +267,7 @@ def reset_and_loadvm(t):
 
 @case
 def memory_is_plugged(t):
-    """memory that is plugged in while the log is on becomes part of the next image"""
+    """memory that is plugged in while the log is on is in the next image, and unplugged leaves nothing"""
     path = t.path("qtest")
     guest = Bare(mem="64M,slots=4,maxmem=1G", set="8M", machine="q35", memory_args=[
         "-object", "memory-backend-memfd,id=pc.ram,share=on,size=64M,"
@@ -293,32 +293,22 @@ def memory_is_plugged(t):
         image = check_reference(t, vm, store)
         t.check(image["parent"], "and the next one is not")
         qtest.close()
-        # In QEMU nothing else is in the way of plugging and unplugging.
         t.equal(vm.info()["tracker"], "kvm-log", "the tracker in use")
+    # Unplugged again: the guest's part, to eject it, is done here (QEMU's
+    # docs/specs/acpi_mem_hotplug.txt). The second mapping goes with QEMU's own.
+    with vm.qmp() as qmp:
+        qmp.cmd("device_del", id="d1")
+        qtest = Qtest(path)
+        qtest.call("outl 0xa00 1")
+        qtest.call("outb 0xa14 8")
+        qtest.close()
+        t.wait(lambda: len(qmp.cmd("query-memory-devices")) == 1, 10, "the memory is unplugged")
+        qmp.cmd("object-del", id="m1")
+    t.wait(lambda: len(Page(vm.pid).ranges) == 2, 20, "its second mapping is gone")
+    t.equal(check_reference(t, vm, store)["parent"], None, "parent after unplugging")
+    t.check(check_reference(t, vm, store)["parent"], "and the next one is incremental")
     vm.check_runs()
     vm.guest.check_unharmed(vm)
-
-
-@case
-def memory_comes_and_goes(t):
-    """a second mapping goes with QEMU's own, and comes with the next memory at that address"""
-    guest = Bare(mem="64M,slots=4,maxmem=1G", set="8M", machine="q35")
-    vm = run_vm(t, guest, accel="kvm")
-    monitor = armed(t, vm)
-    with vm.qmp() as qmp:
-        def mappings():
-            with open(f"/proc/{vm.pid}/maps") as f:
-                return sum("memfd:memory-backend-memfd" in line for line in f)
-        before = mappings()
-        # A device that can be unplugged without the guest's help: RAM in a PCI BAR needs the guest
-        # to switch it on, so it has no slot and never gets a second mapping.
-        for _ in range(3):
-            qmp.cmd("object-add", qom_type="memory-backend-memfd", id="m", size=16 * MIB,
-                    share=True)
-            qmp.cmd("object-del", id="m")
-        t.equal(mappings(), before, "mappings of memory back ends")
-    t.equal(monitor.call(shimtalk.STOP), 0, "STOP")
-    vm.check_runs()
 
 
 @case
