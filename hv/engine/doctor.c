@@ -139,7 +139,8 @@ static void probe_kvm_log(const Host *host, StasisCheck *check)
     const char *slow = stasis_kvm_log_why_slow();
     stasis_autofd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (shim == NULL)
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup("stasis-shim.so is not where the library is"),
+        conclude(check, STASIS_CHECK_LIMITED,
+                 g_strdup("stasis-shim.so is not where the library is"),
                  "install stasis as a whole; until then guests are tracked by userfaultfd, which "
                  "costs them more and takes longer with more RAM");
     else if (kvm < 0)

@@ -153,8 +153,8 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
     va_start(list, request);
     void *arg = va_arg(list, void *);
     va_end(list);
-    /* The kernel looks at 32 bits. QEMU hands some requests on as an int, so that the sign fills the
-     * upper half. */
+    /* The kernel looks at 32 bits. QEMU hands some requests on as an int, so that the sign fills
+     * the upper half. */
     uint32_t what = (uint32_t)request;
     if (!concerns_us(fd, what))
         return (int)syscall(SYS_ioctl, fd, request, arg);

@@ -62,10 +62,9 @@ static ssize_t receive(int socket, struct stasis_shim_request *request, int *ret
         char space[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec part = { request, sizeof *request };
-    struct msghdr message = { .msg_iov = &part,
-                              .msg_iovlen = 1,
-                              .msg_control = &control,
-                              .msg_controllen = sizeof control };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+    };
     *ret_fd = -1;
     memset(request, 0, sizeof *request);
     ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -91,8 +90,7 @@ static bool answer(int socket, uint16_t op, int result, uint64_t begun_ns)
         .n_words = shim.page->n_words,
         .took_ns = now_ns() - begun_ns,
     };
-    return send(socket, &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) ==
-           (ssize_t)sizeof reply;
+    return send(socket, &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof reply;
 }
 
 static void close_fd(int *fd)

@@ -47,11 +47,11 @@ struct stasis_shim_page {
     int32_t door_fd;
     uint32_t state; /* enum stasis_shim_state */
     uint64_t seq;
-    uint64_t token;  /* see STASIS_SHIM_ON; 0 when off */
-    uint64_t layout; /* another number whenever ranges come or go */
+    uint64_t token;   /* see STASIS_SHIM_ON; 0 when off */
+    uint64_t layout;  /* another number whenever ranges come or go */
     uint64_t n_words; /* that the bitmaps of all ranges take */
-    uint32_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2's flags as QEMU enabled them */
-    uint32_t held;   /* no new ranges are made */
+    uint32_t manual;  /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2's flags as QEMU enabled them */
+    uint32_t held;    /* no new ranges are made */
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
     uint64_t n_harvests;

@@ -95,8 +95,8 @@ const StasisTrackerOps *stasis_tracker_kept(const StasisRam *ram, guint64 token)
  * left behind. */
 gboolean stasis_tracker_sweep(pid_t pid, GError **error);
 
-/* By name ("kvm-log", "uffd-async", "uffd-sync"), or the best for @ram and @need_sync where @name is
- * NULL or "auto". STASIS_ERROR_UNSUPPORTED when the kernel can't, or not for @ram. */
+/* By name ("kvm-log", "uffd-async", "uffd-sync"), or the best for @ram and @need_sync where @name
+ * is NULL or "auto". STASIS_ERROR_UNSUPPORTED when the kernel can't, or not for @ram. */
 const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *name,
                                               gboolean need_sync, GError **error);
 
