@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import shimtalk  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
 from qmp import Qmp, QmpError  # noqa: E402
-from stasistest import (BUILD, QEMU, SANDBOX, add_case, attach, case, end_process,  # noqa: E402
+from stasistest import (BUILD, QEMU, add_case, attach, case, end_process,  # noqa: E402
                         environment, kvm_usable, main, new_store, plain_qemu, restored_vm, run_vm,
                         stasis, stasis_json, stasis_start)
 from shimtalk import Monitor, Page, Qtest  # noqa: E402
@@ -419,7 +419,9 @@ def monitor_gone_at_each_step(t):
                     monitor.receive()
             monitor.close()
         image = check_reference(t, vm, store)
-        t.equal(image["parent"], None, f"parent after a strange monitor's step {step}")
+        taken = step not in (None, shimtalk.HELLO, shimtalk.BUFFER, shimtalk.HOLD)
+        t.check(image["parent"] is None or not taken,
+                f"step {step} of a strange monitor took pages, and the next image is incremental")
     vm.check_runs()
     vm.guest.check_unharmed(vm)
 
@@ -510,7 +512,7 @@ def daemonized(t):
     guest = Bare(mem="64M", set="8M", memory_args=[
         "-object", "memory-backend-memfd,id=m,size=64M,share=on", "-machine", "memory-backend=m"])
     subprocess.run([QEMU, *guest.qemu_args(t, "kvm"), "-accel", "kvm", "-display", "none",
-                    "-daemonize", "-pidfile", f"{directory}/pid", *SANDBOX,
+                    "-daemonize", "-pidfile", f"{directory}/pid",
                     "-qmp", f"unix:{directory}/qmp,server=on,wait=off"],
                    env=environment(LD_PRELOAD=SHIM), check=True, timeout=30,
                    stdin=subprocess.DEVNULL)
