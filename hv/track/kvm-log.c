@@ -30,6 +30,8 @@
 
 #define PAGE 4096u
 #define LAYOUT_TRIES 5
+/* A bit a page: for 32 TiB of RAM. The shim takes no more. */
+#define MAX_BUFFER_BYTES ((guint64)1 << 30)
 /* In the shim's note: blocks were armed sparse. */
 #define NOTE_SPARSE 1u
 
@@ -142,6 +144,8 @@ static int learn_layout(LogTracker *self)
         return 0;
     unmap_buffer(self);
     guint64 bytes = self->page.n_words * 8;
+    if (bytes == 0 || bytes > MAX_BUFFER_BYTES)
+        return -EPROTO;
     stasis_autofd int fd = memfd_create("stasis-harvest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
