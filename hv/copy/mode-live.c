@@ -2,11 +2,12 @@
 /*
  * Mode "live": pre-copy. Each round takes what was written since the last one and copies it while
  * the VM runs; pages that were written in two rounds on end are hot and are left for later rounds,
- * since copying them now is in vain. When the rounds bring nothing more, or what remains is small,
- * the VM is stopped for the residual:
+ * since copying them now is in vain. When the rounds bring nothing more, or what remains is small:
  *
- *   asynchronous tracker   harvest and capture it into memory in the stop
- *   synchronous tracker    protect it again, let the VM go on, copy-on-write
+ *   asynchronous tracker   rounds into memory, each as short as copying what the last one left, so
+ *                          that also of a hot set only a part is written again; then the stop, in
+ *                          which the rest is harvested and taken into memory
+ *   synchronous tracker    protect what remains again in the stop, let the VM go on, copy-on-write
  */
 #include "copy/copy.h"
 
@@ -15,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 
 #define MAX_ROUNDS 12
 /* A residual this small is copied in well under a millisecond. */
@@ -22,8 +24,9 @@
 /* What a stop costs apart from RAM, and how fast RAM is captured: for the forecast only. */
 #define STOP_OVERHEAD_US 2000u
 #define CAPTURE_PAGES_PER_US 2u
-/* About as long as it takes from the last harvest to the stop. */
+/* About as long as it takes from the last harvest to the approach. */
 #define LOOK_AHEAD_US 5000u
+#define MAX_APPROACHES 4
 
 static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 {
@@ -83,26 +86,31 @@ static StasisDirty *look_ahead(StasisCopy *copy, GError **error)
     return g_steal_pointer(&now);
 }
 
-/* Pre-copy, see whether the stop can be short enough, and get memory for it. */
+static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError **error)
+{
+    guint64 us = forecast_us(copy, residual);
+    if (copy->max_pause_us == 0 || us <= copy->max_pause_us)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                "the guest rewrites %" G_GUINT64_FORMAT
+                " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
+                "allowed; the VM was not stopped",
+                residual * STASIS_PAGE_BYTES >> 20, (double)us / 1e3,
+                (double)copy->max_pause_us / 1e3);
+    return FALSE;
+}
+
+/* Pre-copy, and get ready for what remains. */
 static gboolean settle(StasisCopy *copy, GError **error)
 {
-    g_autoptr(StasisDirty) known = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
-    if (known == NULL)
+    g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
+    if (expected == NULL)
         return FALSE;
-    guint64 n_known = stasis_dirty_count(known), residual = n_known;
-    if (copy->max_pause_us != 0 && forecast_us(copy, residual) > copy->max_pause_us) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
-                    "the guest rewrites %" G_GUINT64_FORMAT
-                    " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
-                    "allowed; the VM was not stopped",
-                    residual * STASIS_PAGE_BYTES >> 20, (double)forecast_us(copy, residual) / 1e3,
-                    (double)copy->max_pause_us / 1e3);
-        return FALSE;
-    }
+    guint64 n_expected = stasis_dirty_count(expected), residual = n_expected;
     if (copy->tracker->ops->synchronous) {
         copy->protect =
             stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
-        return TRUE;
+        return check_forecast(copy, residual, error);
     }
     /* Getting the memory takes time, too, in which a fast guest writes on: what a stop found that
      * lacked memory is the better forecast. */
@@ -117,7 +125,7 @@ static gboolean settle(StasisCopy *copy, GError **error)
         return FALSE;
     }
     guint64 room = MIN(residual + residual / 2 + 4 * SMALL_PAGES, max_pages);
-    copy->capture = stasis_capture_new(copy->ram, known, TRUE, room - MIN(room, n_known),
+    copy->capture = stasis_capture_new(copy->ram, expected, TRUE, room - MIN(room, n_expected),
                                        copy->cancellable, error);
     return copy->capture != NULL;
 }
@@ -133,6 +141,29 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         stasis_dirty_set_all(copy->pending);
     }
     return settle(copy, error);
+}
+
+/* What is pending lands in memory, and so does, again and again, what was written meanwhile. The
+ * first write of a page after each re-arming costs the guest a fault, which is longer than our
+ * copying of it: it falls behind. */
+static gboolean live_approach(StasisCopy *copy, GError **error)
+{
+    if (copy->tracker->ops->synchronous)
+        return TRUE;
+    g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
+    guint64 n_last = G_MAXUINT64, n_fresh;
+    for (guint i = 0;; i++, n_last = n_fresh) {
+        if (!stasis_copy_may_go_on(copy, error) || !harvest(copy, fresh, error))
+            return FALSE;
+        n_fresh = stasis_dirty_count(fresh);
+        stasis_dirty_or(copy->pending, fresh);
+        int r = stasis_capture_take(copy->capture, copy->pending, 0);
+        if (r < 0 && r != -ENOBUFS)
+            return stasis_set_errno(error, -r, "copy guest memory");
+        /* For want of memory the stop will fail, and there is another approach. */
+        if (r < 0 || n_fresh <= SMALL_PAGES || n_fresh > n_last / 2 || i == MAX_APPROACHES)
+            return check_forecast(copy, n_fresh, error);
+    }
 }
 
 /* The residual was more than there was memory for. Nothing is lost: what was dirty at the stop is
@@ -158,11 +189,9 @@ static int live_during(StasisCopy *copy)
         copy->residual_pages = stasis_dirty_count(copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
-    stasis_capture_start(copy->capture);
     int r = tracker->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
-    return r < 0 ? r : finished;
+    return r < 0 ? r : stasis_capture_take(copy->capture, copy->pending, copy->stop_deadline_us);
 }
 
 static gboolean live_after(StasisCopy *copy, GError **error)
@@ -177,6 +206,7 @@ const StasisModeOps stasis_mode_live = {
     .needs_tracker = TRUE,
     .pre_copies = TRUE,
     .before = live_before,
+    .approach = live_approach,
     .during = live_during,
     .again = live_again,
     .after = live_after,

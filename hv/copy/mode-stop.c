@@ -74,9 +74,9 @@ static int stop_during(StasisCopy *copy)
     if (copy->incremental)
         r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
-    if (r < 0 || finished != -ENOBUFS)
-        return r < 0 ? r : finished;
+    int taken = stasis_capture_take(copy->capture, copy->pending, copy->stop_deadline_us);
+    if (r < 0 || taken != -ENOBUFS)
+        return r < 0 ? r : taken;
     if (copy->stop_deadline_us != 0)
         return -ETIME;
     copy->progress = NULL;

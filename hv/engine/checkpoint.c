@@ -222,6 +222,8 @@ static gboolean take_instant(Job *job, GError **error)
 {
     for (int tries = 1;; tries++) {
         g_autoptr(GError) local = NULL;
+        if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
+            return FALSE;
         if (stasis_instant_take(job->instant, &job->copy, job->mode, &local))
             return TRUE;
         if (!stasis_instant_lacked_memory(job->instant) || job->mode->again == NULL ||
