@@ -16,6 +16,7 @@
 #include "base/fault.h"
 #include "copy/copy.h"
 #include "device/vmstate.h"
+#include "disk/flush.h"
 #include "engine/dma.h"
 #include "engine/instant.h"
 #include "engine/pager.h"
@@ -264,8 +265,8 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     if (!job->mode->before(&job->copy, error))
         return FALSE;
     job->instant = stasis_instant_new(job->session->qmp, job->lifeline, error);
-    if (job->instant == NULL || !stasis_copy_may_go_on(&job->copy, error) ||
-        !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
+    if (job->instant == NULL || !stasis_disk_flush(job->session->record->pid, cancellable, error) ||
+        !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
     return take_instant(job, error) && job->mode->after(&job->copy, error) &&
            stasis_copy_may_go_on(&job->copy, error);
