@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- *      us:    stop ──answer──> xen-save-devices-state ──answer──┐        ┌─> cont ──answer──>
- *      RAM:              └───> during() of the mode ────────────┴─ both ─┘
+ *      devices:   stop ──┬──> save ──────────────────┬──> resume
+ *      RAM:              └──> during() of the mode ──┘
  *
  * QEMU's xen-save-devices-state writes the state of CPUs and devices without RAM. With live=false
  * on a stopped VM it leaves the VM stopped and the disks' locks alone.
@@ -20,26 +20,20 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "engine/stopper.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
-/* Hang limits, not expectations. */
-#define STOP_TIMEOUT_MS 30000
-#define SAVE_TIMEOUT_MS 30000
-#define CONT_TIMEOUT_MS 30000
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
 #define MAX_STATE_BYTES (64u << 20)
 
 struct _StasisInstant {
     StasisQmp *qmp;
-    StasisLifeline *lifeline;
+    StasisStopper *stopper;
     int state_fd; /* memfd, to read */
     int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
-    char *save_line;
     gboolean was_paused, stopped;
-    guint64 stop_event_us, reset_event_us; /* the last ones before ours, by QEMU's clock */
+    guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
     guint64 stop_sent_us, device_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
 
@@ -68,10 +62,6 @@ static gboolean lend_memfd(StasisInstant *instant, GError **error)
         !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
         return FALSE;
     instant->fdset = (gint64)set;
-    instant->save_line =
-        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
-                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
-                        instant->fdset);
     return TRUE;
 }
 
@@ -86,9 +76,7 @@ static gboolean state_is_fit(const char *state)
 StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
-    *instant = (StasisInstant){
-        .qmp = qmp, .lifeline = lifeline, .state_fd = -1, .write_fd = -1, .fdset = -1
-    };
+    *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
     g_autofree char *state = stasis_qmp_run_state(qmp, error);
     if (state == NULL)
         return NULL;
@@ -100,7 +88,10 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GErr
                     state);
         return NULL;
     }
-    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+    if (!lend_memfd(instant, error))
+        return NULL;
+    instant->stopper = stasis_stopper_open(qmp, lifeline, instant->fdset, instant->was_paused);
+    return g_steal_pointer(&instant);
 }
 
 void stasis_instant_free(StasisInstant *instant)
@@ -115,30 +106,21 @@ void stasis_instant_free(StasisInstant *instant)
     }
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
-    g_free(instant->save_line);
+    stasis_stopper_close(instant->stopper);
     g_free(instant);
 }
 
-/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
- * meanwhile, and it is not ours to resume. */
 static gboolean stop(StasisInstant *instant, GError **error)
 {
-    instant->stop_event_us = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
     instant->stop_sent_us = stasis_now_us();
     instant->time_us = g_get_real_time();
     if (instant->was_paused)
         return TRUE;
-    stasis_lifeline_arm(instant->lifeline);
-    instant->stopped = TRUE;
-    if (!stasis_qmp_execute_line(instant->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
-        return FALSE;
-    if (stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0) == instant->stop_event_us) {
-        stasis_lifeline_disarm(instant->lifeline);
-        instant->stopped = FALSE;
+    gboolean ok = instant->stopper->ops->stop(instant->stopper, &instant->stopped, error);
+    if (ok && !instant->stopped)
         instant->was_paused = TRUE;
-    }
-    return stasis_fault(STASIS_FAULT_STOPPED, error);
+    return ok && stasis_fault(STASIS_FAULT_STOPPED, error);
 }
 
 /* On every way out of the stop; nothing is worse than a VM left stopped. @error, if set already, is
@@ -148,13 +130,8 @@ static gboolean resume(StasisInstant *instant, GError **error)
     if (!instant->stopped)
         return TRUE;
     g_autoptr(GError) local = NULL;
-    gboolean ok = stasis_qmp_execute_line(instant->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local);
-    if (ok)
-        stasis_lifeline_disarm(instant->lifeline);
-    else
-        stasis_lifeline_fire(instant->lifeline);
     instant->stopped = FALSE;
-    if (ok)
+    if (stasis_stopper_resume(instant->stopper, &local))
         return TRUE;
     g_autofree char *before = *error != NULL ? g_strdup((*error)->message) : g_strdup("");
     g_clear_error(error);
@@ -196,7 +173,7 @@ static gboolean save_devices(StasisInstant *instant, GError **error)
     /* An earlier take has moved QEMU's position. */
     if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->write_fd, 0, SEEK_SET) < 0)
         return stasis_set_errno(error, errno, "rewind the device state");
-    gboolean ok = stasis_qmp_execute_line(instant->qmp, instant->save_line, SAVE_TIMEOUT_MS, error);
+    gboolean ok = instant->stopper->ops->save(instant->stopper, error);
     instant->device_us = stasis_now_us() - t0;
     return ok;
 }
