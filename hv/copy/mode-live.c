@@ -2,7 +2,8 @@
 /*
  * Mode "live": pre-copy. Each round takes what was written since the last one and copies it while
  * the VM runs; pages that were written in two rounds on end are hot and are left for later rounds,
- * since copying them now is in vain. When the rounds bring nothing more, or what remains is small:
+ * since copying them now is in vain. When the rounds bring nothing more, or what remains is small
+ * (or was small from the start):
  *
  *   asynchronous tracker   rounds into memory, each as short as copying what the last one left, so
  *                          that also of a hot set only a part is written again; then the stop, in
@@ -27,6 +28,8 @@
 /* About as long as it takes from the last harvest to the approach. */
 #define LOOK_AHEAD_US 5000u
 #define MAX_APPROACHES 4
+/* An increment of at most 64 MiB needs no rounds but those of the approach. */
+#define MAX_AT_ONCE_PAGES 16384u
 
 static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 {
@@ -100,21 +103,12 @@ static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError 
     return FALSE;
 }
 
-/* Pre-copy, and get ready for what remains. */
-static gboolean settle(StasisCopy *copy, GError **error)
+/* Memory for @expected, and for what may come besides. Getting it takes time in which a fast guest
+ * writes on: what a stop found that lacked memory is the better forecast. */
+static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GError **error)
 {
-    g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
-    if (expected == NULL)
-        return FALSE;
-    guint64 n_expected = stasis_dirty_count(expected), residual = n_expected;
-    if (copy->tracker->ops->synchronous) {
-        copy->protect =
-            stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
-        return check_forecast(copy, residual, error);
-    }
-    /* Getting the memory takes time, too, in which a fast guest writes on: what a stop found that
-     * lacked memory is the better forecast. */
-    residual = MAX(residual, copy->residual_pages);
+    guint64 n_expected = stasis_dirty_count(expected);
+    guint64 residual = MAX(n_expected, copy->residual_pages);
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -130,11 +124,27 @@ static gboolean settle(StasisCopy *copy, GError **error)
     return copy->capture != NULL;
 }
 
+/* Pre-copy, and get ready for what remains. */
+static gboolean settle(StasisCopy *copy, GError **error)
+{
+    g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
+    if (expected == NULL)
+        return FALSE;
+    if (!copy->tracker->ops->synchronous)
+        return get_capture(copy, expected, error);
+    copy->protect =
+        stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
+    return check_forecast(copy, stasis_dirty_count(expected), error);
+}
+
 static gboolean live_before(StasisCopy *copy, GError **error)
 {
     if (copy->incremental) {
         if (!harvest(copy, copy->pending, error))
             return FALSE;
+        /* So little that it all may go into memory at once. */
+        if (stasis_dirty_count(copy->pending) <= MAX_AT_ONCE_PAGES)
+            return get_capture(copy, copy->pending, error);
     } else {
         if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
             return FALSE;
