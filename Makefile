@@ -43,6 +43,8 @@ PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 
 LIB_SRC := $(sort $(wildcard hv/base/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
                              hv/disk/*.c hv/store/*.c hv/engine/*.c))
+# Preloaded into QEMU: nothing of the library is in it.
+SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 TOOL_SRC := $(sort $(wildcard tests/lib/*.c))
@@ -51,6 +53,7 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 PAGER_OBJ := $(B)/hv/pager/main.o
+SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
@@ -59,7 +62,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-pager $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-pager $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -100,6 +103,13 @@ $(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
 $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+# No sanitizer: it is loaded into a QEMU that has none. It exports one name, ioctl.
+$(SHIM_OBJ): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Ihv -fPIC -fvisibility=hidden $(WARN) \
+                          -MMD -MP $(CFLAGS)
+$(B)/stasis-shim.so: $(SHIM_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) -shared -Wl,-soname,stasis-shim.so -Wl,-z,defs $(LDFLAGS) $^ -o $@ -pthread
 
 $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
@@ -160,7 +170,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager $(B)/stasis-shim.so
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit
@@ -182,7 +192,7 @@ install: all
 	    $(DESTDIR)$(mandir)/man1
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS)
-	install -m 755 $(B)/stasis-pager $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-pager $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/

@@ -116,16 +116,18 @@ static char *find_parent(const Job *job)
         job->mode->needs_sync ||
         strcmp(record->track_store, stasis_store_get_path(job->store)) != 0)
         return NULL;
-    if (job->options->tracker != NULL && strcmp(job->options->tracker, "uffd-sync") == 0)
-        return NULL;
-    return stasis_tracker_is_kept(job->ram) ? g_strdup(record->track_image) : NULL;
+    const StasisTrackerOps *ops =
+        stasis_tracker_choose(job->ram, job->options->tracker, FALSE, NULL);
+    gboolean kept =
+        ops != NULL && ops->is_kept != NULL && ops->is_kept(job->ram, record->track_token);
+    return kept ? g_strdup(record->track_image) : NULL;
 }
 
 static gboolean open_tracker(Job *job, GError **error)
 {
     g_autoptr(GError) local = NULL;
     const StasisTrackerOps *ops =
-        stasis_tracker_choose(job->options->tracker, job->mode->needs_sync, &local);
+        stasis_tracker_choose(job->ram, job->options->tracker, job->mode->needs_sync, &local);
     if (ops != NULL && job->mode->needs_sync && !ops->synchronous) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "mode %s needs a synchronous tracker, and %s is none", job->mode->name,
@@ -179,8 +181,10 @@ static gboolean open_writer(Job *job, GError **error)
 static gboolean set_tracked_since(Job *job, const char *image, GError **error)
 {
     StasisRecord *record = job->session->record;
-    if (g_strcmp0(record->track_image, image) == 0)
+    guint64 token = image != NULL ? stasis_tracker_get_token(job->tracker) : 0;
+    if (g_strcmp0(record->track_image, image) == 0 && record->track_token == token)
         return TRUE;
+    record->track_token = token;
     g_free(record->track_image);
     record->track_image = g_strdup(image);
     g_free(record->track_store);

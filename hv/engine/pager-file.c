@@ -46,6 +46,7 @@ static gboolean parse_block(JsonArray *array, guint i, GArray *blocks, GError **
         !stasis_json_uint(object, "page_bytes", &block.page_bytes, error))
         return FALSE;
     block.image_block = (guint)image_block;
+    block.view_hva = stasis_json_uint_or(object, "view_hva", 0);
     g_array_append_val(blocks, block);
     return TRUE;
 }
@@ -97,6 +98,7 @@ gboolean stasis_pager_task_save(const StasisPagerTask *task, const char *vm_name
         json_object_set_int_member(object, "hva", (gint64)block->hva);
         json_object_set_int_member(object, "size_bytes", (gint64)block->size_bytes);
         json_object_set_int_member(object, "page_bytes", (gint64)block->page_bytes);
+        json_object_set_int_member(object, "view_hva", (gint64)block->view_hva);
         json_array_add_object_element(blocks, object);
     }
     json_object_set_array_member(root, "blocks", blocks);

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "track/shim-client.h"
 
 #define MAX_MESSAGES 32
 /* Rather wait for memory than leave the guest without its page. */
@@ -54,6 +55,15 @@ static void wake(const Pager *pager, guint64 start, guint64 len)
 {
     struct uffdio_range range = { start, len };
     ioctl(pager->uffd->fd, UFFDIO_WAKE, &range);
+}
+
+/* Who waits for what lies at @offset of @block now, in KVM's own mapping: the page is the object's,
+ * so it is there, but only in QEMU's mapping did putting it in place wake anyone. */
+static void wake_view(const Pager *pager, const StasisPagerBlock *block, guint64 offset,
+                      guint64 len)
+{
+    if (block->view_hva != 0)
+        wake(pager, block->view_hva + offset, len);
 }
 
 /* Place @len bytes of the buffer at @start, past pages that are there already. */
@@ -111,6 +121,7 @@ static gboolean fill_unit(Pager *pager, const StasisPagerBlock *block, guint64 o
         return FALSE;
     len = (len + block->page_bytes - 1) / block->page_bytes * block->page_bytes;
     int r = place(pager, block->hva + first, len, block->page_bytes);
+    wake_view(pager, block, first, len);
     return check_placed(pager, r, block->hva + first, error);
 }
 
@@ -127,27 +138,34 @@ static gboolean is_zero_run(const Pager *pager, const StasisPagerBlock *block, g
     return TRUE;
 }
 
-static const StasisPagerBlock *block_at(const Pager *pager, guint64 address)
+/* The block that has @address in either of its mappings; *ret_offset in it. */
+static const StasisPagerBlock *block_at(const Pager *pager, guint64 address, guint64 *ret_offset)
 {
     for (guint i = 0; i < pager->blocks->len; i++) {
         const StasisPagerBlock *block = &g_array_index(pager->blocks, StasisPagerBlock, i);
-        if (address >= block->hva && address < block->hva + block->size_bytes)
-            return block;
+        const guint64 starts[] = { block->hva, block->view_hva };
+        for (guint m = 0; m < G_N_ELEMENTS(starts); m++) {
+            *ret_offset = address - starts[m];
+            if (starts[m] != 0 && address >= starts[m] && *ret_offset < block->size_bytes)
+                return block;
+        }
     }
     return NULL;
 }
 
 static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
 {
-    const StasisPagerBlock *block = block_at(pager, address);
+    guint64 offset, zero_end;
+    const StasisPagerBlock *block = block_at(pager, address, &offset);
     if (block == NULL)
         return TRUE;
-    guint64 offset = (address - block->hva) / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES, zero_end;
+    offset = offset / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES;
     if (!is_zero_run(pager, block, offset, &zero_end, error))
         return FALSE;
     if (zero_end == offset || block->page_bytes > STASIS_PAGE_BYTES)
         return fill_unit(pager, block, offset, error);
     int r = place_zero(pager, block->hva + offset, STASIS_PAGE_BYTES);
+    wake_view(pager, block, offset, STASIS_PAGE_BYTES);
     return check_placed(pager, r, block->hva + offset, error);
 }
 
@@ -234,6 +252,7 @@ static void prepare_blocks(Pager *pager, const StasisPagerTask *task)
         pager->total_bytes += block->size_bytes;
         /* An earlier pager may have taken faults and died: let them fault again. */
         wake(pager, block->hva, block->size_bytes);
+        wake_view(pager, block, 0, block->size_bytes);
     }
     pager->buffer = g_malloc(largest);
 }
@@ -244,7 +263,10 @@ static gboolean finish(Pager *pager, const StasisPagerTask *task, GError **error
     for (guint i = 0; i < task->blocks->len; i++) {
         const StasisPagerBlock *block = &g_array_index(task->blocks, StasisPagerBlock, i);
         stasis_uffd_unregister(pager->uffd, block->hva, block->size_bytes);
+        if (block->view_hva != 0)
+            stasis_uffd_unregister(pager->uffd, block->view_hva, block->size_bytes);
     }
+    stasis_shim_unhold(task->pid);
     return stasis_uffd_drop(task->pid, STASIS_UFFD_PAGER_FEATURES, error) &&
            stasis_pager_task_remove(pager->vm_name, error);
 }

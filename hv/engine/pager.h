@@ -24,6 +24,7 @@ G_BEGIN_DECLS
 typedef struct {
     guint image_block;
     guint64 hva, size_bytes, page_bytes;
+    guint64 view_hva; /* KVM's own mapping of it, registered too, else 0 */
 } StasisPagerBlock;
 
 /* Write pager.json and start the pager; returns when it serves. The blocks must be registered for

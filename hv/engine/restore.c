@@ -17,6 +17,7 @@
 #include "engine/session.h"
 #include "engine/vm-start.h"
 #include "store/image.h"
+#include "track/shim-client.h"
 #include "vmm/machine.h"
 #include "vmm/ram.h"
 
@@ -148,8 +149,14 @@ static gboolean may_be_lazy(Restore *restore, const StasisUffd *uffd, const Stas
         !stasis_ram_is_hole(restore->ram, block, 0, block->size_bytes, &same) ||
         same < block->size_bytes)
         return FALSE;
-    return stasis_uffd_register(uffd, block->hva, block->size_bytes,
-                                UFFDIO_REGISTER_MODE_MISSING) == 0;
+    if (stasis_uffd_register(uffd, block->hva, block->size_bytes, UFFDIO_REGISTER_MODE_MISSING) < 0)
+        return FALSE;
+    /* The guest's own accesses go through KVM's mapping where it has another. */
+    if (block->view_hva == 0 || stasis_uffd_register(uffd, block->view_hva, block->size_bytes,
+                                                     UFFDIO_REGISTER_MODE_MISSING) == 0)
+        return TRUE;
+    stasis_uffd_unregister(uffd, block->hva, block->size_bytes);
+    return FALSE;
 }
 
 static gboolean supply_ram(Restore *restore, StasisStore *store, GCancellable *cancellable,
@@ -158,7 +165,8 @@ static gboolean supply_ram(Restore *restore, StasisStore *store, GCancellable *c
     const StasisRecord *record = restore->started->record;
     g_autoptr(StasisUffd) uffd = NULL;
     g_autoptr(GArray) lazy = g_array_new(FALSE, FALSE, sizeof(StasisPagerBlock));
-    if (!restore->options->eager)
+    /* A mapping of KVM's that came later would show missing pages as zeros. */
+    if (!restore->options->eager && stasis_shim_hold(restore->ram, NULL))
         uffd = stasis_uffd_create(record->pid, restore->started->qmp, STASIS_UFFD_PAGER_FEATURES,
                                   TRUE, NULL);
     guint n = stasis_image_reader_get_n_blocks(restore->reader);
@@ -167,7 +175,8 @@ static gboolean supply_ram(Restore *restore, StasisStore *store, GCancellable *c
     for (guint i = 0; i < n; i++) {
         const StasisRamBlock *block = stasis_ram_find(
             restore->ram, stasis_image_reader_get_block(restore->reader, i)->name, NULL);
-        StasisPagerBlock entry = { i, block->hva, block->size_bytes, block->page_bytes };
+        StasisPagerBlock entry = { i, block->hva, block->size_bytes, block->page_bytes,
+                                   block->view_hva };
         if (may_be_lazy(restore, uffd, block))
             g_array_append_val(lazy, entry);
         else if (!fill_block(restore, i, block, cancellable, error))
@@ -176,6 +185,7 @@ static gboolean supply_ram(Restore *restore, StasisStore *store, GCancellable *c
     if (lazy->len > 0)
         return stasis_pager_start(record, stasis_store_get_path(store),
                                   stasis_image_reader_get_info(restore->reader)->id, lazy, error);
+    stasis_shim_unhold(record->pid);
     return uffd == NULL || stasis_uffd_drop(record->pid, STASIS_UFFD_PAGER_FEATURES, error);
 }
 

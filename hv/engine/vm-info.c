@@ -48,7 +48,7 @@ static StasisVmInfo *info_from_record(const StasisRecord *record, const char *st
     return info;
 }
 
-static void fill_blocks(StasisVmInfo *info, const StasisRam *ram)
+static void fill_blocks(StasisVmInfo *info, const StasisRecord *record, const StasisRam *ram)
 {
     static const char *const backings[] = {
         [STASIS_BACKING_ANONYMOUS] = "anonymous",
@@ -66,9 +66,10 @@ static void fill_blocks(StasisVmInfo *info, const StasisRam *ram)
                                                 .backing = g_strdup(backings[block->backing]) };
     }
     info->ram_bytes = ram->total_bytes;
-    if (stasis_tracker_is_kept(ram)) {
+    const StasisTrackerOps *kept = stasis_tracker_kept(ram, record->track_token);
+    if (kept != NULL) {
         g_free(info->tracker);
-        info->tracker = g_strdup(stasis_tracker_uffd_async.name);
+        info->tracker = g_strdup(kept->name);
     }
 }
 
@@ -89,7 +90,7 @@ static StasisVmInfo *info_from_session(StasisSession *session, GError **error)
     g_autoptr(StasisRam) ram = stasis_ram_discover(session->qmp, session->record->pid, error);
     if (ram == NULL)
         return NULL;
-    fill_blocks(info, ram);
+    fill_blocks(info, session->record, ram);
     return g_steal_pointer(&info);
 }
 

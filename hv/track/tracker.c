@@ -5,43 +5,60 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "track/shim-client.h"
 #include "track/uffd-ram.h"
+#include "track/uffd.h"
 
 /* Best first. */
 static const StasisTrackerOps *const trackers[] = {
+    &stasis_tracker_kvm_log,
     &stasis_tracker_uffd_async,
     &stasis_tracker_uffd_sync,
 };
 
-const StasisTrackerOps *stasis_tracker_choose(const char *name, gboolean need_sync, GError **error)
+const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *name,
+                                              gboolean need_sync, GError **error)
 {
     gboolean any = name == NULL || strcmp(name, "auto") == 0;
     for (gsize i = 0; i < G_N_ELEMENTS(trackers); i++) {
         const StasisTrackerOps *ops = trackers[i];
         if (any ? need_sync && !ops->synchronous : strcmp(name, ops->name) != 0)
             continue;
-        if (ops->available())
+        if (ops->available(ram))
             return ops;
         if (!any)
             break;
     }
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "dirty tracker %s: not possible with this kernel (see stasis doctor); --mode stop "
-                "needs none",
-                any ? "uffd" : name);
+    if (!any && strcmp(name, stasis_tracker_kvm_log.name) == 0)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "dirty tracker kvm-log: %s; --tracker auto takes what there is",
+                    stasis_shim_why_not(ram));
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "dirty tracker %s: not possible with this kernel (see stasis doctor); --mode "
+                    "stop needs none",
+                    any ? "uffd" : name);
     return NULL;
 }
 
-gboolean stasis_tracker_is_kept(const StasisRam *ram)
+guint64 stasis_tracker_get_token(StasisTracker *tracker)
 {
-    g_autoptr(StasisUffd) uffd = stasis_uffd_find(ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
-    /* All of it: memory that was unplugged and plugged again is not. */
-    return uffd != NULL && stasis_uffd_ram_is_async(ram);
+    return tracker != NULL && tracker->ops->get_token != NULL ? tracker->ops->get_token(tracker)
+                                                              : 0;
+}
+
+const StasisTrackerOps *stasis_tracker_kept(const StasisRam *ram, guint64 token)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(trackers); i++)
+        if (trackers[i]->is_kept != NULL && trackers[i]->is_kept(ram, token))
+            return trackers[i];
+    return NULL;
 }
 
 gboolean stasis_tracker_sweep(pid_t pid, GError **error)
 {
-    return stasis_uffd_drop(pid, STASIS_UFFD_ASYNC_FEATURES, error) &&
+    return stasis_shim_sweep(pid, error) &&
+           stasis_uffd_drop(pid, STASIS_UFFD_ASYNC_FEATURES, error) &&
            stasis_uffd_drop(pid, 0, error);
 }
 

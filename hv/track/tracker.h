@@ -53,8 +53,11 @@ typedef struct _StasisTracker StasisTracker;
 typedef struct {
     const char *name;
     gboolean synchronous;
-    /* May this kernel do it? */
-    gboolean (*available)(void);
+    /* May this kernel do it, and for this VM? @ram NULL: for any. */
+    gboolean (*available)(const StasisRam *ram);
+    /* Asynchronous only: is tracking still on in @ram's process since the moment when get_token()
+     * returned @token, with all that was written since? */
+    gboolean (*is_kept)(const StasisRam *ram, guint64 token);
     StasisTracker *(*open)(const StasisRam *ram, StasisQmp *qmp, GError **error);
     /* Protect all of RAM; from now on writes count. The VM may run. */
     gboolean (*arm)(StasisTracker *tracker, GError **error);
@@ -71,6 +74,9 @@ typedef struct {
     /* When it returns, no call of the function set before is under way. */
     void (*set_before_write)(StasisTracker *tracker, StasisBeforeWrite func, gpointer user_data);
     void (*get_fault_stats)(StasisTracker *tracker, StasisFaultStats *ret_stats);
+    /* What tells this tracking, as it is now, from any other of that VM; 0 if NULL. It changes
+     * whenever somebody takes pages from it. */
+    guint64 (*get_token)(StasisTracker *tracker);
     /* Let go of @tracker. @keep: leave the tracking on in the VM, for the next checkpoint (an
      * asynchronous one); otherwise no registration, protection or descriptor remains. */
     void (*close)(StasisTracker *tracker, gboolean keep);
@@ -81,16 +87,20 @@ struct _StasisTracker {
     const StasisTrackerOps *ops;
 };
 
-/* Is tracking still on in @ram's process from an earlier checkpoint? */
-gboolean stasis_tracker_is_kept(const StasisRam *ram);
+/* The token of @tracker (may be NULL), or 0. */
+guint64 stasis_tracker_get_token(StasisTracker *tracker);
+/* The tracker that is still on in @ram's process from an earlier checkpoint, or NULL. */
+const StasisTrackerOps *stasis_tracker_kept(const StasisRam *ram, guint64 token);
 /* Leave the process as it was found: drop tracking that was kept, and what a killed process of ours
  * left behind. */
 gboolean stasis_tracker_sweep(pid_t pid, GError **error);
 
-/* By name ("uffd-async", "uffd-sync"), or the best for @need_sync where @name is NULL or "auto".
- * STASIS_ERROR_UNSUPPORTED when the kernel can't. */
-const StasisTrackerOps *stasis_tracker_choose(const char *name, gboolean need_sync, GError **error);
+/* By name ("kvm-log", "uffd-async", "uffd-sync"), or the best for @ram and @need_sync where @name is
+ * NULL or "auto". STASIS_ERROR_UNSUPPORTED when the kernel can't, or not for @ram. */
+const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *name,
+                                              gboolean need_sync, GError **error);
 
+extern const StasisTrackerOps stasis_tracker_kvm_log;
 extern const StasisTrackerOps stasis_tracker_uffd_async;
 extern const StasisTrackerOps stasis_tracker_uffd_sync;
 

@@ -8,14 +8,16 @@
  * protects as it goes notifies KVM of its whole range, which throws away all second-level
  * mappings there and makes the guest fault them in again.
  */
-#include "track/tracker.h"
+#include "track/uffd-async.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "track/shim-client.h"
 #include "track/uffd-ram.h"
 
 #define PAGE 4096u
@@ -30,8 +32,16 @@ typedef struct {
     const StasisRam *ram;
     StasisUffd *uffd;
     int pagemap_fd;
+    gboolean *sparse; /* of each block */
     struct page_region regions[MAX_REGIONS];
 } AsyncTracker;
+
+/* One mapping of a block, under one of its rules. */
+typedef struct {
+    const StasisRamBlock *block;
+    guint64 hva;
+    gboolean sparse;
+} Mapping;
 
 static void async_close(StasisTracker *tracker, gboolean keep)
 {
@@ -39,17 +49,20 @@ static void async_close(StasisTracker *tracker, gboolean keep)
     if (!keep && self->uffd != NULL) {
         stasis_uffd_ram_unregister(self->uffd, self->ram);
         stasis_uffd_drop(self->uffd->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
+        stasis_shim_unhold(self->ram->pid);
     }
     stasis_uffd_free(self->uffd);
     stasis_clear_fd(&self->pagemap_fd);
+    g_free(self->sparse);
     g_free(self);
 }
 
-static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
+StasisTracker *stasis_uffd_async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
 {
     AsyncTracker *self = g_new0(AsyncTracker, 1);
     self->base.ops = &stasis_tracker_uffd_async;
     self->ram = ram;
+    self->sparse = g_new0(gboolean, ram->blocks->len);
     g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)ram->pid);
     self->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (self->pagemap_fd < 0) {
@@ -70,15 +83,11 @@ static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **
     return &self->base;
 }
 
-static gboolean async_arm(StasisTracker *tracker, GError **error)
-{
-    AsyncTracker *self = (AsyncTracker *)tracker;
-    return stasis_uffd_ram_protect(self->uffd, self->ram, error);
-}
-
 /* Scan [start, end) of QEMU's memory for written pages into self->regions; their number or −errno.
- * *ret_next: where to go on. */
-static int scan(AsyncTracker *self, guint64 start, guint64 end, guint64 flags, guint64 *ret_next)
+ * *ret_next: where to go on. With category PAGE_IS_WRITTEN alone the kernel also returns what is in
+ * no page table; of a sparse block only what is there counts. */
+static int scan(AsyncTracker *self, const Mapping *mapping, guint64 start, guint64 end,
+                guint64 flags, guint64 *ret_next)
 {
     struct pm_scan_arg arg = {
         .size = sizeof(arg),
@@ -88,6 +97,7 @@ static int scan(AsyncTracker *self, guint64 start, guint64 end, guint64 flags, g
         .vec = (guint64)self->regions,
         .vec_len = MAX_REGIONS,
         .category_mask = PAGE_IS_WRITTEN,
+        .category_anyof_mask = mapping->sparse ? PAGE_IS_PRESENT | PAGE_IS_SWAPPED : 0,
         .return_mask = PAGE_IS_WRITTEN,
     };
     int n;
@@ -110,40 +120,40 @@ static void mark(StasisBitmap *bitmap, guint64 hva, const struct page_region *re
 
 /* Re-arm one span of regions. What was written between the scan and this is found by a scan that
  * protects as it goes, or lies in the one region and is returned already. */
-static int rearm_span(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap,
+static int rearm_span(AsyncTracker *self, const Mapping *mapping, StasisBitmap *bitmap,
                       guint64 start, guint64 end, gboolean single)
 {
     if (single)
-        return stasis_uffd_ram_protect_pages(self->uffd, block, (start - block->hva) / PAGE,
-                                             (end - start) / PAGE);
+        return stasis_uffd_ram_protect_pages(self->uffd, mapping->block,
+                                             (start - mapping->hva) / PAGE, (end - start) / PAGE);
     while (start < end) {
-        int n = scan(self, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
+        int n = scan(self, mapping, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
         if (n < 0)
             return n;
         for (int i = 0; i < n; i++)
-            mark(bitmap, block->hva, &self->regions[i]);
+            mark(bitmap, mapping->hva, &self->regions[i]);
     }
     return 0;
 }
 
 /* Huge pages: one by one and whole; the kernel's scan does not get past a part of one. */
-static int rearm_huge(AsyncTracker *self, const StasisRamBlock *block, int n)
+static int rearm_huge(AsyncTracker *self, const Mapping *mapping, int n)
 {
     int r = 0;
     for (int i = 0; i < n && r == 0; i++) {
-        guint64 first = (self->regions[i].start - block->hva) / PAGE;
-        guint64 end = (self->regions[i].end - block->hva) / PAGE;
-        r = stasis_uffd_ram_protect_pages(self->uffd, block, first, end - first);
+        guint64 first = (self->regions[i].start - mapping->hva) / PAGE;
+        guint64 end = (self->regions[i].end - mapping->hva) / PAGE;
+        r = stasis_uffd_ram_protect_pages(self->uffd, mapping->block, first, end - first);
     }
     return r;
 }
 
 /* Group the @n regions just found into spans and re-arm each. The spans are taken down first: the
  * scan that re-arms writes over the regions. */
-static int rearm(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap, int n)
+static int rearm(AsyncTracker *self, const Mapping *mapping, StasisBitmap *bitmap, int n)
 {
-    if (block->page_bytes > PAGE)
-        return rearm_huge(self, block, n);
+    if (mapping->block->page_bytes > PAGE)
+        return rearm_huge(self, mapping, n);
     g_autofree struct page_region *found =
         g_memdup2(self->regions, (gsize)n * sizeof(struct page_region));
     for (int i = 0, next; i < n; i = next) {
@@ -152,28 +162,66 @@ static int rearm(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *
                            found[next].end - found[i].start <= SPAN_MAX_BYTES;
              next++)
             end = found[next].end;
-        int r = rearm_span(self, block, bitmap, found[i].start, end, next == i + 1);
+        int r = rearm_span(self, mapping, bitmap, found[i].start, end, next == i + 1);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int harvest_block(AsyncTracker *self, const StasisRamBlock *block, StasisBitmap *bitmap,
-                         gboolean with_rearm)
+static int harvest_mapping(AsyncTracker *self, const Mapping *mapping, StasisBitmap *bitmap,
+                           gboolean with_rearm)
 {
-    guint64 at = block->hva, end = block->hva + bitmap->n_pages * PAGE;
+    guint64 at = mapping->hva, end = mapping->hva + bitmap->n_pages * PAGE;
     while (at < end) {
-        int n = scan(self, at, end, 0, &at);
+        int n = scan(self, mapping, at, end, 0, &at);
         if (n < 0)
             return n;
         for (int i = 0; i < n; i++)
-            mark(bitmap, block->hva, &self->regions[i]);
-        int r = with_rearm ? rearm(self, block, bitmap, n) : 0;
+            mark(bitmap, mapping->hva, &self->regions[i]);
+        int r = with_rearm ? rearm(self, mapping, bitmap, n) : 0;
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+static int harvest_block(AsyncTracker *self, guint i, StasisBitmap *bitmap, gboolean with_rearm)
+{
+    const StasisRamBlock *block = stasis_ram_block(self->ram, i);
+    Mapping own = { block, block->hva, self->sparse[i] }, view = { block, block->view_hva, FALSE };
+    int r = harvest_mapping(self, &own, bitmap, with_rearm);
+    return r == 0 && view.hva != 0 ? harvest_mapping(self, &view, bitmap, with_rearm) : r;
+}
+
+/* Protect what is in the page tables, and nothing else. */
+static int arm_sparse(AsyncTracker *self, const StasisRamBlock *block)
+{
+    Mapping mapping = { block, block->hva, TRUE };
+    guint64 end = block->hva + stasis_ram_block_pages(block) * PAGE;
+    for (guint64 at = block->hva, next; at < end;) {
+        guint64 piece = MIN(end, at + SPAN_MAX_BYTES);
+        int n = scan(self, &mapping, at, piece, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &next);
+        if (n < 0)
+            return n;
+        at = next;
+    }
+    return 0;
+}
+
+static gboolean async_arm(StasisTracker *tracker, GError **error)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    for (guint i = 0; i < self->ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(self->ram, i);
+        int r = self->sparse[i] ? arm_sparse(self, block)
+                                : stasis_uffd_ram_protect_block(self->uffd, block);
+        if (r < 0)
+            return stasis_set_errno(error, -r, "write-protect RAM block %s", block->name);
+        if (i == self->ram->blocks->len / 2 && !stasis_fault(STASIS_FAULT_PROTECT_HALF, error))
+            return FALSE;
+    }
+    return stasis_fault(STASIS_FAULT_ARMED, error);
 }
 
 static gboolean async_harvest(StasisTracker *tracker, StasisDirty *dirty, gboolean with_rearm,
@@ -182,7 +230,7 @@ static gboolean async_harvest(StasisTracker *tracker, StasisDirty *dirty, gboole
     AsyncTracker *self = (AsyncTracker *)tracker;
     for (guint i = 0; i < dirty->n_blocks; i++) {
         const StasisRamBlock *block = stasis_ram_block(self->ram, i);
-        int r = harvest_block(self, block, dirty->blocks[i], with_rearm);
+        int r = harvest_block(self, i, dirty->blocks[i], with_rearm);
         if (r < 0)
             return stasis_set_errno(error, -r, "scan RAM block %s for written pages", block->name);
     }
@@ -194,7 +242,7 @@ static int async_harvest_stopped(StasisTracker *tracker, StasisDirty *dirty)
     AsyncTracker *self = (AsyncTracker *)tracker;
     int r = 0;
     for (guint i = 0; i < dirty->n_blocks && r == 0; i++)
-        r = harvest_block(self, stasis_ram_block(self->ram, i), dirty->blocks[i], FALSE);
+        r = harvest_block(self, i, dirty->blocks[i], FALSE);
     return r;
 }
 
@@ -204,10 +252,63 @@ static int async_give_back(StasisTracker *tracker, const StasisDirty *dirty)
     return stasis_uffd_ram_release_dirty(self->uffd, self->ram, dirty);
 }
 
+/* By itself: what KVM has mapped a second time must stay as it is now. */
+static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
+{
+    return stasis_shim_hold(ram, error) ? stasis_uffd_async_open(ram, qmp, error) : NULL;
+}
+
+static gboolean async_available(const StasisRam *ram)
+{
+    return stasis_uffd_has_async();
+}
+
+/* The token is another tracker's: ours is that the context is there, and registered. */
+static gboolean async_is_kept(const StasisRam *ram, guint64 token)
+{
+    if (token != 0)
+        return FALSE;
+    g_autoptr(StasisUffd) uffd = stasis_uffd_find(ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
+    /* All of it: memory that was unplugged and plugged again is not. */
+    return uffd != NULL && stasis_uffd_ram_is_async(ram);
+}
+
+/* ---- for kvm-log ---- */
+
+void stasis_uffd_async_set_sparse(StasisTracker *tracker, guint i, gboolean sparse)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    self->sparse[i] = sparse;
+}
+
+int stasis_uffd_async_unregister(StasisTracker *tracker, guint i)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    return stasis_uffd_ram_unregister_block(self->uffd, stasis_ram_block(self->ram, i));
+}
+
+int stasis_uffd_async_register(StasisTracker *tracker, guint i)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    return stasis_uffd_ram_register_block(self->uffd, stasis_ram_block(self->ram, i));
+}
+
+int stasis_uffd_async_release(StasisTracker *tracker, guint i, const StasisBitmap *pages)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    guint64 first = 0, n;
+    int r = 0;
+    for (guint64 at = 0;
+         r == 0 && stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n); at = first + n)
+        r = stasis_uffd_ram_release(self->uffd, stasis_ram_block(self->ram, i), first, n);
+    return r;
+}
+
 const StasisTrackerOps stasis_tracker_uffd_async = {
     .name = "uffd-async",
     .synchronous = FALSE,
-    .available = stasis_uffd_has_async,
+    .available = async_available,
+    .is_kept = async_is_kept,
     .open = async_open,
     .arm = async_arm,
     .harvest = async_harvest,

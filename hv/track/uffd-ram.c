@@ -25,12 +25,41 @@ static guint64 mapped_bytes(const StasisRamBlock *block)
     return round_up(MAX(block->max_bytes, block->size_bytes), block->page_bytes);
 }
 
+/* The mappings through which a block can be written: QEMU's own, and KVM's where it has another. */
+static guint n_mappings(const StasisRamBlock *block)
+{
+    return block->view_hva != 0 ? 2 : 1;
+}
+
+static guint64 mapping(const StasisRamBlock *block, guint i)
+{
+    return i == 0 ? block->hva : block->view_hva;
+}
+
+int stasis_uffd_ram_register_block(const StasisUffd *uffd, const StasisRamBlock *block)
+{
+    int r = 0;
+    for (guint i = 0; i < n_mappings(block) && r == 0; i++)
+        r = stasis_uffd_register(uffd, mapping(block, i), mapped_bytes(block),
+                                 UFFDIO_REGISTER_MODE_WP);
+    return r;
+}
+
+int stasis_uffd_ram_unregister_block(const StasisUffd *uffd, const StasisRamBlock *block)
+{
+    int r = 0;
+    for (guint i = 0; i < n_mappings(block); i++) {
+        int one = stasis_uffd_unregister(uffd, mapping(block, i), mapped_bytes(block));
+        r = one < 0 ? one : r;
+    }
+    return r;
+}
+
 gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error)
 {
     for (guint i = 0; i < ram->blocks->len; i++) {
         const StasisRamBlock *block = stasis_ram_block(ram, i);
-        int r =
-            stasis_uffd_register(uffd, block->hva, mapped_bytes(block), UFFDIO_REGISTER_MODE_WP);
+        int r = stasis_uffd_ram_register_block(uffd, block);
         if (r == 0)
             continue;
         stasis_uffd_ram_unregister(uffd, ram);
@@ -76,18 +105,17 @@ gboolean stasis_uffd_ram_is_async(const StasisRam *ram)
     stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
     for (guint i = 0; fd >= 0 && i < ram->blocks->len; i++) {
         const StasisRamBlock *block = stasis_ram_block(ram, i);
-        if (!is_async(fd, block->hva, block->page_bytes))
-            return FALSE;
+        for (guint m = 0; m < n_mappings(block); m++)
+            if (!is_async(fd, mapping(block, m), block->page_bytes))
+                return FALSE;
     }
     return fd >= 0;
 }
 
 void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram)
 {
-    for (guint i = 0; i < ram->blocks->len; i++) {
-        const StasisRamBlock *block = stasis_ram_block(ram, i);
-        stasis_uffd_unregister(uffd, block->hva, mapped_bytes(block));
-    }
+    for (guint i = 0; i < ram->blocks->len; i++)
+        stasis_uffd_ram_unregister_block(uffd, stasis_ram_block(ram, i));
     stasis_fault(STASIS_FAULT_UNREGISTERED, NULL);
 }
 
@@ -100,17 +128,23 @@ static int call_in_pieces(RangeCall call, const StasisUffd *uffd, const StasisRa
     int r = 0;
     for (guint64 n; start < end && r == 0; start += n) {
         n = MIN(end - start, piece);
-        r = call(uffd, block->hva + start, n);
+        for (guint m = 0; m < n_mappings(block) && r == 0; m++)
+            r = call(uffd, mapping(block, m) + start, n);
     }
     return r;
+}
+
+int stasis_uffd_ram_protect_block(const StasisUffd *uffd, const StasisRamBlock *block)
+{
+    return call_in_pieces(stasis_uffd_protect, uffd, block, 0,
+                          round_up(block->size_bytes, block->page_bytes));
 }
 
 gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, GError **error)
 {
     for (guint i = 0; i < ram->blocks->len; i++) {
         const StasisRamBlock *block = stasis_ram_block(ram, i);
-        int r = call_in_pieces(stasis_uffd_protect, uffd, block, 0,
-                               round_up(block->size_bytes, block->page_bytes));
+        int r = stasis_uffd_ram_protect_block(uffd, block);
         if (r < 0)
             return stasis_set_errno(error, -r, "write-protect RAM block %s", block->name);
         if (i == ram->blocks->len / 2 && !stasis_fault(STASIS_FAULT_PROTECT_HALF, error))
@@ -171,11 +205,14 @@ const StasisRamBlock *stasis_uffd_ram_at(const StasisRam *ram, guint64 address, 
 {
     for (guint i = 0; i < ram->blocks->len; i++) {
         const StasisRamBlock *block = stasis_ram_block(ram, i);
-        if (address < block->hva || address >= block->hva + mapped_bytes(block))
-            continue;
-        *ret_block = i;
-        *ret_page = (address - block->hva) / PAGE;
-        return block;
+        for (guint m = 0; m < n_mappings(block); m++) {
+            guint64 start = mapping(block, m);
+            if (address < start || address - start >= mapped_bytes(block))
+                continue;
+            *ret_block = i;
+            *ret_page = (address - start) / PAGE;
+            return block;
+        }
     }
     return NULL;
 }

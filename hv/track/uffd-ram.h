@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A userfaultfd over all RAM blocks of a VM: what both write-protecting trackers share. */
+/* A userfaultfd over all RAM blocks of a VM: what both write-protecting trackers share. A block that
+ * KVM has mapped a second time is watched in both mappings. */
 #pragma once
 
 #include "track/tracker.h"
@@ -10,9 +11,12 @@ G_BEGIN_DECLS
 /* Register every block for write protection. STASIS_ERROR_BUSY if another userfaultfd has it
  * (QEMU's own background-snapshot, or a restore on demand that still loads). */
 gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error);
+int stasis_uffd_ram_register_block(const StasisUffd *uffd, const StasisRamBlock *block);
+int stasis_uffd_ram_unregister_block(const StasisUffd *uffd, const StasisRamBlock *block);
 void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram);
 /* Is every block registered for asynchronous write protection? */
 gboolean stasis_uffd_ram_is_async(const StasisRam *ram);
+int stasis_uffd_ram_protect_block(const StasisUffd *uffd, const StasisRamBlock *block);
 /* Protect all of every block, passing the fault points PROTECT_HALF and ARMED. */
 gboolean stasis_uffd_ram_protect(const StasisUffd *uffd, const StasisRam *ram, GError **error);
 

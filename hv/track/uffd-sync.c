@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "track/shim-client.h"
 #include "track/uffd-ram.h"
 
 #define MAX_MESSAGES 64
@@ -93,6 +94,7 @@ static void sync_close(StasisTracker *tracker, gboolean keep)
     }
     stasis_clear_fd(&self->quit_fd);
     stasis_uffd_free(self->uffd);
+    stasis_shim_unhold(self->ram->pid);
     stasis_dirty_free(self->written);
     g_mutex_clear(&self->mutex);
     g_free(self);
@@ -105,7 +107,7 @@ static guint64 sync_features(void)
             UFFD_FEATURE_WP_UNPOPULATED);
 }
 
-static gboolean sync_available(void)
+static gboolean sync_available(const StasisRam *ram)
 {
     return (sync_features() & UFFD_FEATURE_WP_HUGETLBFS_SHMEM) != 0;
 }
@@ -114,6 +116,8 @@ static StasisTracker *sync_open(const StasisRam *ram, StasisQmp *qmp, GError **e
 {
     /* A context can't be registered over another one: asynchronous tracking ends here. */
     if (!stasis_tracker_sweep(ram->pid, error))
+        return NULL;
+    if (!stasis_shim_hold(ram, error))
         return NULL;
     SyncTracker *self = g_new0(SyncTracker, 1);
     self->base.ops = &stasis_tracker_uffd_sync;

@@ -15,6 +15,7 @@
 
 #include "vmm/cmdline-prepare.h"
 #include "vmm/qmp-peer.h"
+#include "vmm/shim-preload.h"
 
 #define QMP_ID "stasis-qmp"
 #define CONSOLE_FILE "console.log"
@@ -181,6 +182,18 @@ static gboolean check_complete(const StasisPrepare *p, GError **error)
     return FALSE;
 }
 
+/* A second mapping of RAM would count against the limit for locked memory once more. */
+static gboolean locks_memory(const StasisPrepare *p)
+{
+    for (guint i = 0; i < p->options->len; i++) {
+        const StasisOption *option = stasis_prepare_nth(p, i);
+        if (stasis_option_is_any(option, (const char *const[]){ "overcommit", "realtime", NULL }) &&
+            option->value != NULL && strstr(option->value, "lock=o") != NULL)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static void prepare_clear(StasisPrepare *p)
 {
     g_clear_pointer(&p->options, g_ptr_array_unref);
@@ -216,6 +229,8 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
     if (options->incoming)
         stasis_prepare_add(&p, "incoming", "defer");
     launch->argv = stasis_cmdline_to_argv(p.program, p.options);
+    if (!options->no_shim && strcmp(launch->accel, "kvm") == 0 && !locks_memory(&p))
+        launch->shim_path = stasis_shim_find();
     if (p.console_used)
         launch->console_path = g_strdup(console);
     return g_steal_pointer(&launch);
@@ -230,5 +245,6 @@ void stasis_launch_free(StasisLaunch *launch)
     g_free(launch->console_path);
     g_free(launch->accel);
     g_free(launch->accel_reason);
+    g_free(launch->shim_path);
     g_free(launch);
 }

@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "vmm/machine.h"
+#include "vmm/shim-preload.h"
 
 #define GREETING_TIMEOUT_MS 30000
 #define LOG_TAIL_BYTES 2000
@@ -45,7 +46,8 @@ static void reset_signals(void)
 
 /* In the grandchild. Descriptors 0, 1, 2 and 3 (the pipe) are all that is left open. */
 static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *program,
-                                        const char *cwd, int null_fd, int log_fd, int pipe_fd)
+                                        char **environment, const char *cwd, int null_fd,
+                                        int log_fd, int pipe_fd)
 {
     Message failed = { .pid = 0 };
     int moved = fcntl(pipe_fd, F_DUPFD, 10); /* out of the way of 0 to 3 */
@@ -56,19 +58,20 @@ static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *
     syscall(SYS_close_range, 4u, ~0u, 0u);
     reset_signals();
     if (ok && (cwd == NULL || chdir(cwd) == 0))
-        execv(program, launch->argv);
+        execve(program, launch->argv, environment);
     failed.exec_errno = errno;
     ssize_t n = write(3, &failed, sizeof failed);
     _exit(n < 0 ? 126 : 127);
 }
 
 static void G_GNUC_NORETURN become_starter(const StasisLaunch *launch, const char *program,
-                                           const char *cwd, int null_fd, int log_fd, int pipe_fd)
+                                           char **environment, const char *cwd, int null_fd,
+                                           int log_fd, int pipe_fd)
 {
     setsid();
     pid_t pid = fork();
     if (pid == 0)
-        become_qemu(launch, program, cwd, null_fd, log_fd, pipe_fd);
+        become_qemu(launch, program, environment, cwd, null_fd, log_fd, pipe_fd);
     Message message = { .pid = pid, .exec_errno = pid < 0 ? errno : 0 };
     ssize_t n = write(pipe_fd, &message, sizeof message);
     _exit(n < 0 ? 1 : 0);
@@ -84,11 +87,12 @@ static gboolean start(const StasisLaunch *launch, const char *program, const cha
         return stasis_set_errno(error, errno, "start %s", program);
     stasis_autofd int read_end = ends[0];
     stasis_autofd int write_end = ends[1];
+    g_auto(GStrv) environment = stasis_shim_environment(launch->shim_path, program);
     pid_t starter = fork();
     if (starter < 0)
         return stasis_set_errno(error, errno, "start %s: fork", program);
     if (starter == 0)
-        become_starter(launch, program, cwd, null_fd, log_fd, write_end);
+        become_starter(launch, program, environment, cwd, null_fd, log_fd, write_end);
     stasis_clear_fd(&write_end);
     while (waitpid(starter, NULL, 0) < 0 && errno == EINTR)
         ;

@@ -38,6 +38,7 @@ typedef struct {
     const char *runtime_dir; /* exists; qmp.sock, console.log, qemu.log are made in it */
     const char *accel;       /* "auto", "kvm", "tcg" */
     gboolean incoming;       /* wait with -incoming defer (a restore) */
+    gboolean no_shim;        /* start it without the shim in any case */
 } StasisLaunchOptions;
 
 typedef struct {
@@ -46,6 +47,7 @@ typedef struct {
     char *console_path; /* NULL when argv takes the serial port for itself */
     char *accel;        /* "kvm" or "tcg" */
     char *accel_reason; /* one line */
+    char *shim_path;    /* to be preloaded into QEMU, or NULL */
 } StasisLaunch;
 
 /*

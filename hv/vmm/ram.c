@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "vmm/ram-internal.h"
+#include "vmm/shim-page.h"
 
 #define PAGE_BYTES 4096
 #define TRIES 3
@@ -87,6 +88,43 @@ static gboolean add_block(StasisRam *ram, const GPtrArray *maps, const StasisRam
     return stasis_ram_open_backing(ram->pid, maps, block, error);
 }
 
+/* Has the shim given KVM a mapping of its own of this block? It must be one of the same memory: if
+ * not, the two were read at different moments. */
+static gboolean find_view(StasisRam *ram, const GPtrArray *maps,
+                          const struct stasis_shim_page *page, StasisRamBlock *block,
+                          GError **error)
+{
+    int i = stasis_shim_page_find(page, block->hva, block->max_bytes);
+    if (i < 0)
+        return TRUE;
+    guint64 view = page->ranges[i].view + (block->hva - page->ranges[i].address);
+    const StasisMapping *own = stasis_procmaps_cover(maps, block->hva, block->max_bytes);
+    const StasisMapping *other = stasis_procmaps_cover(maps, view, block->max_bytes);
+    if (own != NULL && other != NULL && own->shared && other->shared && own->inode != 0 &&
+        own->inode == other->inode && own->dev_major == other->dev_major &&
+        own->dev_minor == other->dev_minor &&
+        own->offset + (block->hva - own->start) == other->offset + (view - other->start)) {
+        block->view_hva = view;
+        return TRUE;
+    }
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "RAM block \"%s\": the shim in QEMU %d says that KVM has it at 0x%" G_GINT64_MODIFIER
+                "x, and other memory is there",
+                block->name, (int)ram->pid, view);
+    return FALSE;
+}
+
+static gboolean find_views(StasisRam *ram, const GPtrArray *maps, GError **error)
+{
+    struct stasis_shim_page page;
+    if (!stasis_shim_page_read(ram->pid, &page))
+        return TRUE;
+    for (guint i = 0; i < ram->blocks->len; i++)
+        if (!find_view(ram, maps, &page, g_ptr_array_index(ram->blocks, i), error))
+            return FALSE;
+    return TRUE;
+}
+
 static int open_pagemap(pid_t pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)pid);
@@ -130,7 +168,7 @@ static StasisRam *discover_once(StasisQmp *qmp, pid_t pid, gboolean *ret_raced, 
         if (*entry->name != '\0' && !add_block(ram, maps, entry, error))
             return NULL;
     }
-    if (!check_apart(ram, error))
+    if (!check_apart(ram, error) || !find_views(ram, maps, error))
         return NULL;
     g_ptr_array_sort(ram->blocks, compare_names);
     /* The layout is made for its checks: each range that the guest sees is held against us. */

@@ -24,6 +24,7 @@ typedef enum {
 typedef struct {
     char *name;
     guint64 hva;        /* where QEMU has it mapped */
+    guint64 view_hva;   /* where KVM has it mapped a second time for the guest's writes, else 0 */
     guint64 size_bytes; /* used length, a multiple of 4096 */
     guint64 max_bytes;  /* a resizeable block may grow to this */
     guint64 page_bytes; /* 4096, or the hugetlb page size: the unit of protection */

@@ -146,6 +146,8 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
+    record->track_token =
+        g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
     return g_steal_pointer(&record);
 }
 
@@ -192,6 +194,8 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     json_object_set_boolean_member(o, "prepared", record->prepared);
     set_string(o, "track_image", record->track_image);
     set_string(o, "track_store", record->track_store);
+    g_autofree char *token = g_strdup_printf("%" G_GINT64_MODIFIER "x", record->track_token);
+    set_string(o, "track_token", token);
     g_autofree char *text = stasis_json_to_text(o, TRUE);
     if (stasis_write_file_at(dir_fd, RECORD_FILE, text, strlen(text), FALSE, error))
         return TRUE;

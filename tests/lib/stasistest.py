@@ -209,7 +209,7 @@ class Vm:
             strays = [u for u in found if u.features == 0]
             if stray_allowed and len(strays) == 1:
                 found = [u for u in found if u.features != 0]
-            if tracked_allowed and found and self.info().get("tracker") == "uffd-async":
+            if tracked_allowed and found and self.info().get("tracker") in ("uffd-async", "kvm-log"):
                 if len(found) == 1 and found[0].is_async and found[0].pending == 0:
                     return None
                 return f"userfaultfds of a tracked VM: {found}"

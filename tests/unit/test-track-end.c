@@ -51,11 +51,11 @@ static void test_keep(Fixture *f, gconstpointer data)
 {
     g_autoptr(GError) error = NULL;
     const StasisTrackerOps *ops = &stasis_tracker_uffd_async;
-    g_assert_false(stasis_tracker_is_kept(f->ram));
+    g_assert_null(stasis_tracker_kept(f->ram, 0));
     StasisTracker *tracker = open_tracker(f, ops, TRUE);
     test_write(f->child, TEST_ANON, 10, 5, 1, 2);
     ops->close(tracker, TRUE);
-    g_assert_true(stasis_tracker_is_kept(f->ram));
+    g_assert_nonnull(stasis_tracker_kept(f->ram, 0));
     g_assert_cmpuint(test_count_uffds(f->child->pid), ==, 1);
     test_write(f->child, TEST_MEMFD, 100, 7, 3, 2);
     for (guint i = 0; i < 3; i++) {
@@ -71,7 +71,7 @@ static void test_keep(Fixture *f, gconstpointer data)
     tracker = open_tracker(f, ops, FALSE);
     g_assert_cmpuint(count_dirty(f, tracker, FALSE), ==, 1);
     ops->close(tracker, FALSE);
-    g_assert_false(stasis_tracker_is_kept(f->ram));
+    g_assert_null(stasis_tracker_kept(f->ram, 0));
     test_assert_clean(f->child);
     stasis_tracker_sweep(f->child->pid, &error); /* nothing to sweep is fine */
     g_assert_no_error(error);
@@ -83,12 +83,12 @@ static void test_replaced_memory(Fixture *f, gconstpointer data)
     const StasisTrackerOps *ops = &stasis_tracker_uffd_async;
     StasisTracker *tracker = open_tracker(f, ops, TRUE);
     ops->close(tracker, TRUE);
-    g_assert_true(stasis_tracker_is_kept(f->ram));
+    g_assert_nonnull(stasis_tracker_kept(f->ram, 0));
     g_assert_cmpint(test_order(f->child, &(TestOrder){ TEST_REMAP, TEST_ANON }), ==, 0);
-    g_assert_false(stasis_tracker_is_kept(f->ram));
+    g_assert_null(stasis_tracker_kept(f->ram, 0));
     /* Opening covers it. */
     tracker = open_tracker(f, ops, TRUE);
-    g_assert_true(stasis_tracker_is_kept(f->ram));
+    g_assert_nonnull(stasis_tracker_kept(f->ram, 0));
     test_write(f->child, TEST_ANON, 0, 3, 1, 5);
     g_assert_cmpuint(count_dirty(f, tracker, FALSE), ==, 3);
     ops->close(tracker, FALSE);
@@ -115,7 +115,7 @@ static void test_sync_takes_over(Fixture *f, gconstpointer data)
     StasisTracker *tracker = open_tracker(f, &stasis_tracker_uffd_async, TRUE);
     tracker->ops->close(tracker, TRUE);
     tracker = open_tracker(f, &stasis_tracker_uffd_sync, TRUE);
-    g_assert_false(stasis_tracker_is_kept(f->ram));
+    g_assert_null(stasis_tracker_kept(f->ram, 0));
     test_write(f->child, TEST_ANON, 0, 3, 1, 5);
     g_assert_cmpuint(count_dirty(f, tracker, FALSE), ==, 3);
     tracker->ops->close(tracker, FALSE);
@@ -136,7 +136,7 @@ static void test_foreign(Fixture *f, gconstpointer data)
         g_clear_error(&error);
         g_assert_cmpuint(test_count_uffds(f->child->pid), ==, 1);
         g_assert_cmpuint(test_count_registered(f->child->pid), ==, 1);
-        g_assert_false(stasis_tracker_is_kept(f->ram));
+        g_assert_null(stasis_tracker_kept(f->ram, 0));
         stasis_tracker_sweep(f->child->pid, &error);
         g_assert_no_error(error);
         g_assert_cmpuint(test_count_uffds(f->child->pid), ==, 1);
@@ -294,7 +294,7 @@ static void be_tracker(int argc, char **argv)
     for (guint i = 0; i < TEST_BLOCKS; i++)
         hva[i] = g_ascii_strtoull(argv[4 + i], NULL, 0);
     StasisRam *ram = test_ram_at(atoi(argv[3]), hva, -1);
-    const StasisTrackerOps *ops = stasis_tracker_choose(argv[2], FALSE, NULL);
+    const StasisTrackerOps *ops = stasis_tracker_choose(NULL, argv[2], FALSE, NULL);
     StasisTracker *tracker = ops->open(ram, NULL, NULL);
     gboolean ok = tracker != NULL && ops->arm(tracker, NULL);
     stasis_write_all(1, ok ? "y" : "n", 1);
@@ -367,7 +367,7 @@ static void test_async_killed(Fixture *f, gconstpointer data)
 {
     g_autoptr(GError) error = NULL;
     end_tracker(start_tracker(f, "uffd-async"));
-    g_assert_true(stasis_tracker_is_kept(f->ram));
+    g_assert_nonnull(stasis_tracker_kept(f->ram, 0));
     test_write(f->child, TEST_MEMFD, 0, 9, 9, 77);
     StasisTracker *tracker = open_tracker(f, &stasis_tracker_uffd_async, FALSE);
     g_assert_cmpuint(count_dirty(f, tracker, FALSE), ==, 9);
@@ -393,7 +393,7 @@ static void test_process_gone(Fixture *f, gconstpointer data)
         both[i]->close(tracker, FALSE);
         g_assert_null(both[i]->open(ram, NULL, &error));
         g_assert_nonnull(error);
-        g_assert_false(stasis_tracker_is_kept(ram));
+        g_assert_null(stasis_tracker_kept(ram, 0));
     }
 }
 

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One dirty log of KVM's and two readers, QEMU and the monitor, neither of whom may lose a page to
+ * the other. The rule: what one of them takes out of KVM's bitmap is first added to the other's
+ * pending bitmap. Then for each of them
+ *
+ *     written since I last looked  =  KVM's bitmap | my pending bitmap
+ *
+ * `for_qemu` is kept for each slot, as QEMU's questions are; `pending` for each range, so that it
+ * outlives the slots that firmware makes and deletes.
+ *
+ * With manual protection GET only reads and CLEAR drops what it names; without, GET does both. A
+ * slot that is deleted takes its bitmap with it, and a vCPU may have written up to the last moment:
+ * all of it counts as written for the monitor.
+ *
+ * Source: Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "shim/shim.h"
+
+/* CLEAR holds KVM's lock, for which vCPUs that fault wait: so many words with something in them,
+ * and so many words in all, at most. */
+#define PIECE_DIRTY_WORDS 64u
+#define PIECE_WORDS 4096u
+
+/* ---- bitmaps ---- */
+
+void shim_bits_or(uint64_t *to, uint64_t to_first, const uint64_t *from, uint64_t n)
+{
+    unsigned shift = to_first % 64;
+    to += to_first / 64;
+    for (uint64_t i = 0; n > 0; i++) {
+        uint64_t word = from[i];
+        if (n < 64)
+            word &= ((uint64_t)1 << n) - 1;
+        n -= n < 64 ? n : 64;
+        if (word == 0)
+            continue;
+        to[i] |= word << shift;
+        /* Nothing is above where the bitmap ends: then this is 0. */
+        uint64_t carry = shift > 0 ? word >> (64 - shift) : 0;
+        if (carry != 0)
+            to[i + 1] |= carry;
+    }
+}
+
+void shim_bits_set(uint64_t *to, uint64_t first, uint64_t n)
+{
+    for (; n > 0 && first % 64 != 0; first++, n--)
+        to[first / 64] |= (uint64_t)1 << first % 64;
+    memset(&to[first / 64], 0xff, n / 64 * 8);
+    first += n / 64 * 64;
+    if (n % 64 != 0)
+        to[first / 64] |= ((uint64_t)1 << n % 64) - 1;
+}
+
+/* ---- one slot ---- */
+
+static int get(const struct shim_slot *slot, uint64_t *bits)
+{
+    struct kvm_dirty_log log = { .slot = slot->id, .dirty_bitmap = bits };
+    int r = shim_kernel(shim.vm_fd, KVM_GET_DIRTY_LOG, &log);
+    return r < 0 ? r : 0;
+}
+
+static bool qemu_logs(const struct shim_slot *slot)
+{
+    return (slot->qemu_flags & KVM_MEM_LOG_DIRTY_PAGES) != 0;
+}
+
+static void keep_for_qemu(struct shim_slot *slot, const uint64_t *bits, uint64_t first,
+                          uint64_t n_words)
+{
+    if (!qemu_logs(slot))
+        return;
+    for (uint64_t i = first; i < first + n_words; i++)
+        slot->for_qemu[i] |= bits[i];
+}
+
+/* Words [*ret_first, +n) of @bits that are to be cleared next, from @at on; 0: none. */
+static uint64_t next_piece(const uint64_t *bits, uint64_t at, uint64_t n_words,
+                           uint64_t *ret_first)
+{
+    while (at < n_words && bits[at] == 0)
+        at++;
+    *ret_first = at;
+    uint64_t end = at, dirty = 0;
+    for (uint64_t i = at; i < n_words && i - at < PIECE_WORDS && dirty < PIECE_DIRTY_WORDS; i++)
+        if (bits[i] != 0) {
+            dirty++;
+            end = i + 1;
+        }
+    return end - at;
+}
+
+static int clear_piece(struct shim_slot *slot, uint64_t *bits, uint64_t first, uint64_t n_words)
+{
+    uint64_t left = slot->n_pages - first * 64;
+    struct kvm_clear_dirty_log clear = {
+        .slot = slot->id,
+        .first_page = first * 64,
+        .num_pages = (uint32_t)(left < n_words * 64 ? left : n_words * 64),
+        .dirty_bitmap = &bits[first],
+    };
+    keep_for_qemu(slot, bits, first, n_words);
+    int r = shim_kernel(shim.vm_fd, KVM_CLEAR_DIRTY_LOG, &clear);
+    return r < 0 ? r : 0;
+}
+
+/* Take @bits out of KVM's log. Others may change slots between two pieces; one that is gone then
+ * needs no clearing. */
+static int clear(struct shim_slot *slot, uint64_t *bits, bool may_breathe)
+{
+    uint64_t n_words = shim_words(slot->n_pages), serial = slot->serial, first, n;
+    int r = 0;
+    for (uint64_t at = 0; r == 0 && (n = next_piece(bits, at, n_words, &first)) > 0; at = first + n) {
+        r = clear_piece(slot, bits, first, n);
+        if (may_breathe)
+            shim_breathe();
+        if (!slot->used || slot->serial != serial)
+            return 0;
+    }
+    return r;
+}
+
+int shim_absorb(struct shim_slot *slot)
+{
+    int r = get(slot, shim.scratch);
+    if (r < 0)
+        return r;
+    shim_bits_or(slot->range->pending, slot->first_page, shim.scratch, slot->n_pages);
+    r = shim.manual != 0 ? clear(slot, shim.scratch, false) : 0;
+    memset(slot->for_qemu, 0, shim_words(slot->n_pages) * 8);
+    return r;
+}
+
+void shim_slot_gone(const struct shim_slot *slot)
+{
+    if (shim.logging)
+        shim_bits_set(slot->range->pending, slot->first_page, slot->n_pages);
+}
+
+/* ---- the monitor's requests ---- */
+
+static void new_token(void)
+{
+    while (getrandom(&shim.token, sizeof shim.token, 0) < 0 && errno == EINTR)
+        ;
+    shim.token |= 1; /* never 0 */
+}
+
+/* The thread's own scratch area: QEMU's threads use the other one while it breathes. */
+static uint64_t *scratch_for(uint64_t n_words)
+{
+    static uint64_t *scratch, size;
+    if (n_words <= size)
+        return scratch;
+    shim_free(scratch, size * 8);
+    scratch = shim_alloc(n_words * 8);
+    size = scratch != NULL ? n_words : 0;
+    return scratch;
+}
+
+static int harvest_slot(struct shim_slot *slot, uint64_t *out, bool rearm)
+{
+    struct shim_range *range = slot->range;
+    uint64_t *bits = scratch_for(shim_words(slot->n_pages));
+    int r = bits != NULL ? get(slot, bits) : -ENOMEM;
+    if (r < 0)
+        return r;
+    if (out != NULL)
+        shim_bits_or(out + range->out_word, slot->first_page, bits, slot->n_pages);
+    if (shim.manual != 0)
+        return rearm ? clear(slot, bits, true) : 0;
+    keep_for_qemu(slot, bits, 0, shim_words(slot->n_pages));
+    if (!rearm)
+        shim_bits_or(range->pending, slot->first_page, bits, slot->n_pages);
+    return 0;
+}
+
+/* @out NULL: throw away what is found. */
+static int each_slot(uint64_t *out, bool rearm)
+{
+    int r = 0;
+    for (unsigned i = 0; i < SHIM_MAX_SLOTS && r == 0; i++) {
+        struct shim_slot *slot = &shim.slots[i];
+        if (slot->used && slot->range->out)
+            r = harvest_slot(slot, out, rearm);
+    }
+    return r;
+}
+
+void shim_fix_layout(void)
+{
+    for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
+        struct shim_range *range = &shim.ranges[i];
+        range->out = range->used && !range->stale;
+        range->out_word = range->first_word;
+    }
+}
+
+static void take_pending(uint64_t *out, bool rearm)
+{
+    for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
+        struct shim_range *range = &shim.ranges[i];
+        if (!range->out)
+            continue;
+        uint64_t words = shim_words(range->bytes / SHIM_PAGE);
+        for (uint64_t w = 0; w < words; w++) {
+            if (range->pending[w] == 0)
+                continue;
+            if (out != NULL)
+                out[range->out_word + w] |= range->pending[w];
+            if (rearm)
+                range->pending[w] = 0;
+        }
+    }
+}
+
+int shim_harvest(uint64_t *out, uint64_t n_words, bool rearm)
+{
+    if (!shim.logging)
+        return -ENOENT;
+    shim_fix_layout();
+    take_pending(out, rearm);
+    int r = each_slot(out, rearm);
+    /* Nothing was taken then: it stays as it was, or more. */
+    if (r < 0)
+        shim_give_back(out, n_words);
+    else if (rearm)
+        shim.token += 2;
+    shim.n_harvests++;
+    shim_publish();
+    return r;
+}
+
+void shim_give_back(const uint64_t *bits, uint64_t n_words)
+{
+    for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
+        struct shim_range *range = &shim.ranges[i];
+        uint64_t n_pages = range->bytes / SHIM_PAGE;
+        if (range->out && range->out_word + shim_words(n_pages) <= n_words)
+            shim_bits_or(range->pending, 0, bits + range->out_word, n_pages);
+    }
+}
+
+int shim_stop(void)
+{
+    int r = 0;
+    if (!shim.logging)
+        return 0;
+    for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++) {
+        struct shim_slot *slot = &shim.slots[i];
+        if (!slot->used)
+            continue;
+        if (!qemu_logs(slot)) {
+            int one = shim_set_flags(slot, false);
+            r = one < 0 ? one : r;
+        }
+    }
+    /* What was kept for QEMU stays for QEMU: its log goes on. */
+    shim.logging = false;
+    shim.token = 0;
+    shim_publish();
+    return r;
+}
+
+static int turn_on(void)
+{
+    int r = 0;
+    shim.logging = true;
+    for (unsigned i = 0; i < SHIM_MAX_SLOTS && r == 0; i++) {
+        struct shim_slot *slot = &shim.slots[i];
+        if (slot->used && !qemu_logs(slot)) {
+            memset(slot->for_qemu, 0, shim_words(slot->n_pages) * 8);
+            r = shim_set_flags(slot, true);
+        }
+    }
+    return r;
+}
+
+int shim_start(uint64_t note)
+{
+    if (shim.vm_fd < 0 || shim.ring || shim.refused)
+        return -EOPNOTSUPP;
+    int r = shim.logging ? 0 : turn_on();
+    shim_fix_layout();
+    if (r == 0) {
+        take_pending(NULL, true);
+        r = each_slot(NULL, true);
+    }
+    if (r < 0) {
+        shim_stop();
+        return r;
+    }
+    shim.note = note;
+    new_token();
+    shim_publish();
+    return 0;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The shim's inside. It is preloaded into QEMU, so it may use the C library and the kernel's headers
+ * and nothing else, and must never be the reason that QEMU fails: whatever it does not understand
+ * it hands on to the kernel as it came.
+ *
+ *   main.c    the interposed ioctl(): which calls concern us
+ *   slots.c   KVM's memory slots: which of them show a range, and at which address
+ *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
+ *   log.c     one dirty log of KVM's, two readers
+ *   serve.c   the thread that answers a monitor
+ *
+ * All state is one structure under one lock. The lock is held over ioctls of KVM's, never while
+ * waiting for anyone.
+ */
+#pragma once
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shim/shim-abi.h"
+
+#define SHIM_PAGE 4096u
+#define SHIM_MAX_SLOTS 1024u
+
+struct shim_range {
+    uint64_t address, bytes, view;
+    uint64_t dev, inode, offset; /* what QEMU has mapped there: the identity of the memory */
+    uint64_t first_word;         /* see stasis_shim_range.result_words */
+    uint64_t out_word;           /* the same for the harvest that is under way */
+    uint64_t *pending;           /* written, for the monitor, and no longer in KVM's log */
+    uint32_t n_slots;
+    bool out; /* in the harvest that is under way */
+    bool used, stale; /* stale: QEMU has something else there now; the thread takes it down */
+};
+
+struct shim_slot {
+    bool used;
+    uint32_t id;         /* with the address space in the upper half, as QEMU says it */
+    uint32_t qemu_flags; /* what QEMU wants, without our log */
+    uint64_t gpa, n_pages, address;
+    uint64_t serial; /* another one for each slot that is made */
+    uint64_t first_page; /* in the range */
+    struct shim_range *range;
+    uint64_t *for_qemu; /* written, for QEMU, and no longer in KVM's log */
+};
+
+struct shim {
+    int vm_fd;
+    bool logging; /* our log is on */
+    bool ring, refused, held;
+    uint64_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 as QEMU enabled it */
+    uint64_t token, last_serial, n_harvests, layout, note;
+    uint32_t n_slots;
+    struct shim_range ranges[STASIS_SHIM_MAX_RANGES];
+    struct shim_slot slots[SHIM_MAX_SLOTS];
+    uint64_t *scratch; /* a bitmap of the largest slot */
+    uint64_t scratch_words;
+    struct stasis_shim_page *page; /* NULL until there is a virtual machine */
+    uint32_t n_waiting;            /* QEMU's threads at the lock */
+};
+
+extern struct shim shim;
+
+void shim_lock(void);      /* QEMU's threads */
+void shim_unlock(void);
+/* The thread's own: as above, and between two pieces of long work let QEMU's threads in. */
+void shim_lock_thread(void);
+void shim_breathe(void);
+
+/* --- main.c --- */
+
+/* The kernel's ioctl: what it returns, or -errno. A variable so that tests can stand in for KVM. */
+extern int (*shim_kernel)(int fd, unsigned long request, void *arg);
+
+/* --- ranges.c --- */
+
+/* The range that has [address, +bytes), made if need be; NULL when that memory is not of a kind
+ * that can be split, or may not be. */
+struct shim_range *shim_range_for(uint64_t address, uint64_t bytes);
+/* Take down what no slot uses and QEMU no longer has mapped. TRUE: some are left to look at. */
+bool shim_ranges_reap(void);
+bool shim_ranges_overlap(uint64_t address, uint64_t bytes);
+/* Write state and ranges into the page. */
+void shim_publish(void);
+void *shim_alloc(uint64_t bytes);
+void shim_free(void *memory, uint64_t bytes);
+
+/* A line of /proc/PID/maps. */
+struct shim_mapping {
+    uint64_t start, end, offset, dev, inode;
+    bool shared, writable;
+};
+/* Text up to a newline or NUL; false when it is none. */
+bool shim_mapping_parse(const char *line, struct shim_mapping *ret);
+/* Lines of one object in a row, as one. false: @next does not continue @run, which now is @next. */
+bool shim_mapping_extend(struct shim_mapping *run, const struct shim_mapping *next);
+
+/* --- slots.c: what QEMU asks of KVM; results as of ioctl with -errno --- */
+
+int shim_set_region(int fd, unsigned long request, void *arg);
+int shim_get_log(int fd, struct kvm_dirty_log *log);
+int shim_clear_log(int fd, struct kvm_clear_dirty_log *clear);
+int shim_set_flags(struct shim_slot *slot, bool with_log);
+
+/* --- log.c --- */
+
+void shim_bits_or(uint64_t *to, uint64_t to_first, const uint64_t *from, uint64_t n);
+void shim_bits_set(uint64_t *to, uint64_t first, uint64_t n);
+static inline uint64_t shim_words(uint64_t n_pages)
+{
+    return (n_pages + 63) / 64;
+}
+/* Take KVM's bits of a slot for ourselves, so that QEMU's log begins empty. */
+int shim_absorb(struct shim_slot *slot);
+int shim_start(uint64_t note);
+int shim_stop(void);
+/* Note the layout that the monitor knows: ranges may come while the lock is let go. Before the next
+ * two. */
+void shim_fix_layout(void);
+int shim_harvest(uint64_t *out, uint64_t n_words, bool rearm);
+void shim_give_back(const uint64_t *bits, uint64_t n_words);
+void shim_slot_gone(const struct shim_slot *slot);
+
+/* --- serve.c --- */
+
+/* Make page and door and start the thread. Whatever fails: then nobody can talk to us. */
+void shim_serve(void);
+/* A range may have lost its last slot: look at it by and by. */
+void shim_wake(void);
+/* Is it a well-formed request? 0 or -errno. */
+int shim_check_request(const void *bytes, size_t n);
