@@ -39,6 +39,7 @@ typedef struct {
     /* Wait until DMA that was under way has landed, or NULL where none goes past the tracker. */
     gboolean (*settle_dma)(gpointer data, GError **error);
     gpointer settle_dma_data;
+    gboolean stop_may_be_long; /* all of RAM is copied in it */
     guint64 stop_deadline_us; /* set at the stop when there is a limit: during() must end by then */
 
     /* The modes' own. */

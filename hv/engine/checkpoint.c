@@ -264,11 +264,12 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         .cancellable = cancellable,
         .settle_dma = job->drain ? settle_dma : NULL,
         .settle_dma_data = job,
+        .stop_may_be_long = !job->mode->pre_copies && !job->mode->needs_sync,
     };
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
-    job->instant = stasis_instant_new(job->session->qmp, job->lifeline, error);
+    job->instant = stasis_instant_new(job->session->qmp, job->lifeline, &job->copy, error);
     if (job->instant == NULL || !stasis_disk_flush(job->session->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;

@@ -73,7 +73,8 @@ static gboolean state_is_fit(const char *state)
     return !g_strv_contains(unfit, state);
 }
 
-StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
+StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, const StasisCopy *copy,
+                                  GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
     *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
@@ -90,7 +91,15 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GErr
     }
     if (!lend_memfd(instant, error))
         return NULL;
-    instant->stopper = stasis_stopper_open(qmp, lifeline, instant->fdset, instant->was_paused);
+    StasisStopperMeans means = {
+        .pid = copy->ram->pid,
+        .qmp = qmp,
+        .lifeline = lifeline,
+        .tracker = copy->tracker,
+        .fdset = instant->fdset,
+        .may_be_long = copy->stop_may_be_long,
+    };
+    instant->stopper = stasis_stopper_open(&means, instant->was_paused);
     return g_steal_pointer(&instant);
 }
 

@@ -15,7 +15,8 @@ typedef struct _StasisInstant StasisInstant;
 
 /* Everything that can be done with the VM running: memory for the device state, QEMU's descriptor
  * of it, the thread for RAM. */
-StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error);
+StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, const StasisCopy *copy,
+                                  GError **error);
 void stasis_instant_free(StasisInstant *instant);
 
 /* Take it. A VM that was paused before stays so. On failure (STASIS_ERROR_BUDGET when the pause

@@ -22,16 +22,16 @@ typedef struct {
     char *save_line;
 } QmpStopper;
 
-static StasisStopper *qmp_open(StasisQmp *qmp, StasisLifeline *lifeline, gint64 fdset)
+static StasisStopper *qmp_open(const StasisStopperMeans *means)
 {
     QmpStopper *self = g_new0(QmpStopper, 1);
     self->base.ops = &stasis_stopper_qmp;
-    self->qmp = qmp;
-    self->lifeline = lifeline;
+    self->qmp = means->qmp;
+    self->lifeline = means->lifeline;
     self->save_line =
         g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
                         "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
-                        fdset);
+                        means->fdset);
     return &self->base;
 }
 

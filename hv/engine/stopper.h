@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "track/tracker.h"
 #include "vmm/lifeline.h"
 #include "vmm/qmp.h"
 
@@ -15,11 +16,20 @@ G_BEGIN_DECLS
 
 typedef struct _StasisStopper StasisStopper;
 
+/* What there is to stop a VM with. */
+typedef struct {
+    pid_t pid;
+    StasisQmp *qmp;
+    StasisLifeline *lifeline;
+    StasisTracker *tracker; /* or NULL */
+    gint64 fdset;           /* QEMU's descriptor set of the file for the device state */
+    gboolean may_be_long;   /* the stop may last seconds (mode stop) */
+} StasisStopperMeans;
+
 typedef struct {
     const char *name;
-    /* Can it be used with this VM? NULL and no error when not. @fdset: QEMU's descriptor set of
-     * the file for the device state. */
-    StasisStopper *(*open)(StasisQmp *qmp, StasisLifeline *lifeline, gint64 fdset);
+    /* NULL when it can't be used with this VM. */
+    StasisStopper *(*open)(const StasisStopperMeans *means);
     /* *ret_stopped FALSE: it was not running any more, and is not ours to resume. */
     gboolean (*stop)(StasisStopper *stopper, gboolean *ret_stopped, GError **error);
     /* May return before it is done; what goes wrong then is resume()'s error. */
@@ -35,13 +45,12 @@ struct _StasisStopper {
 };
 
 /* The best for a running VM, or for a paused one (@paused: its devices are to be saved only). */
-StasisStopper *stasis_stopper_open(StasisQmp *qmp, StasisLifeline *lifeline, gint64 fdset,
-                                   gboolean paused);
+StasisStopper *stasis_stopper_open(const StasisStopperMeans *means, gboolean paused);
 /* ops->resume(). A function, so that a test can look at the VM right before it. */
 gboolean stasis_stopper_resume(StasisStopper *stopper, GError **error);
 void stasis_stopper_close(StasisStopper *stopper);
 
-extern const StasisStopperOps stasis_stopper_qmp;
+extern const StasisStopperOps stasis_stopper_inside, stasis_stopper_qmp;
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisStopper, stasis_stopper_close)
 

@@ -81,8 +81,7 @@ static void keep_for_qemu(struct shim_slot *slot, const uint64_t *bits, uint64_t
 }
 
 /* Words [*ret_first, +n) of @bits that are to be cleared next, from @at on; 0: none. */
-static uint64_t next_piece(const uint64_t *bits, uint64_t at, uint64_t n_words,
-                           uint64_t *ret_first)
+static uint64_t next_piece(const uint64_t *bits, uint64_t at, uint64_t n_words, uint64_t *ret_first)
 {
     while (at < n_words && bits[at] == 0)
         at++;
@@ -116,7 +115,8 @@ static int clear(struct shim_slot *slot, uint64_t *bits, bool may_breathe)
 {
     uint64_t n_words = shim_words(slot->n_pages), serial = slot->serial, first, n;
     int r = 0;
-    for (uint64_t at = 0; r == 0 && (n = next_piece(bits, at, n_words, &first)) > 0; at = first + n) {
+    for (uint64_t at = 0; r == 0 && (n = next_piece(bits, at, n_words, &first)) > 0;
+         at = first + n) {
         r = clear_piece(slot, bits, first, n);
         if (may_breathe)
             shim_breathe();

@@ -184,13 +184,13 @@ static uint64_t map_again(const struct shim_mapping *run)
         return 0;
     uint64_t before = (run->start - (uint64_t)place) % HUGE_BYTES;
     char *at = place + before;
-    void *view =
-        mremap((void *)run->start, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
+    void *view = mremap((void *)run->start, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
     if (before > 0)
         munmap(place, before);
     if (before < HUGE_BYTES)
         munmap(at + bytes, HUGE_BYTES - before);
-    /* The middle may be ours still or somebody else's already: better a hole in the address space. */
+    /* The middle may be ours still or somebody else's already: better a hole in the address space.
+     */
     if (view == MAP_FAILED)
         return 0;
     /* As QEMU's own; and the core dump has the memory once already. */

@@ -47,13 +47,15 @@ struct stasis_shim_page {
     int32_t door_fd;
     uint32_t state; /* enum stasis_shim_state */
     uint64_t seq;
-    uint64_t token;  /* see STASIS_SHIM_ON; 0 when off */
-    uint64_t layout; /* another number whenever ranges come or go */
+    uint64_t token;   /* see STASIS_SHIM_ON; 0 when off */
+    uint64_t layout;  /* another number whenever ranges come or go */
     uint64_t n_words; /* that the bitmaps of all ranges take */
-    uint32_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2's flags as QEMU enabled them */
-    uint32_t held;   /* no new ranges are made */
+    uint32_t manual;  /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2's flags as QEMU enabled them */
+    uint32_t held;    /* no new ranges are made */
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
+    uint32_t inside;  /* PAUSE and RESUME are possible */
+    uint32_t unused;
     uint64_t n_harvests;
     uint64_t note; /* of the last START */
     struct stasis_shim_range ranges[STASIS_SHIM_MAX_RANGES];
@@ -79,6 +81,13 @@ enum stasis_shim_op {
     STASIS_SHIM_HOLD,
     /* Drop QEMU's page tables (not the memory) of all ranges. */
     STASIS_SHIM_DROP_TABLES,
+    /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
+     * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. */
+    STASIS_SHIM_PAUSE,
+    /* When the devices are saved let it go on; the answer comes after that. -EIO: they could not be
+     * saved. -EREMOTEIO: it could not be let go on. -ETIME: it was let go on before, since we took
+     * too long. A monitor that hangs up lets it go on, too. */
+    STASIS_SHIM_RESUME,
 };
 
 #define STASIS_SHIM_REARM 1u

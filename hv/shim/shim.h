@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The shim's inside. It is preloaded into QEMU, so it may use the C library and the kernel's headers
- * and nothing else, and must never be the reason that QEMU fails: whatever it does not understand
- * it hands on to the kernel as it came.
+ * The shim's inside. It is preloaded into QEMU, so it may use the C library and the kernel's
+ * headers and nothing else, and must never be the reason that QEMU fails: whatever it does not
+ * understand it hands on to the kernel as it came.
  *
  *   main.c    the interposed ioctl(): which calls concern us
  *   slots.c   KVM's memory slots: which of them show a range, and at which address
  *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
  *   log.c     one dirty log of KVM's, two readers
  *   serve.c   the thread that answers a monitor
+ *   inside.c  the stop, by QEMU's own functions
  *
  * All state is one structure under one lock. The lock is held over ioctls of KVM's, never while
  * waiting for anyone.
@@ -32,7 +33,7 @@ struct shim_range {
     uint64_t out_word;           /* the same for the harvest that is under way */
     uint64_t *pending;           /* written, for the monitor, and no longer in KVM's log */
     uint32_t n_slots;
-    bool out; /* in the harvest that is under way */
+    bool out;         /* in the harvest that is under way */
     bool used, stale; /* stale: QEMU has something else there now; the thread takes it down */
 };
 
@@ -41,7 +42,7 @@ struct shim_slot {
     uint32_t id;         /* with the address space in the upper half, as QEMU says it */
     uint32_t qemu_flags; /* what QEMU wants, without our log */
     uint64_t gpa, n_pages, address;
-    uint64_t serial; /* another one for each slot that is made */
+    uint64_t serial;     /* another one for each slot that is made */
     uint64_t first_page; /* in the range */
     struct shim_range *range;
     uint64_t *for_qemu; /* written, for QEMU, and no longer in KVM's log */
@@ -64,7 +65,7 @@ struct shim {
 
 extern struct shim shim;
 
-void shim_lock(void);      /* QEMU's threads */
+void shim_lock(void); /* QEMU's threads */
 void shim_unlock(void);
 /* The thread's own: as above, and between two pieces of long work let QEMU's threads in. */
 void shim_lock_thread(void);
@@ -132,3 +133,13 @@ void shim_serve(void);
 void shim_wake(void);
 /* Is it a well-formed request? 0 or -errno. */
 int shim_check_request(const void *bytes, size_t n);
+
+/* --- inside.c: each waits for QEMU's main loop, so never under the lock --- */
+
+/* Does this QEMU export what it takes? */
+bool shim_inside_ready(void);
+/* STASIS_SHIM_PAUSE and _RESUME. */
+int shim_inside_pause(uint64_t fdset);
+int shim_inside_resume(void);
+/* The monitor is gone: whatever is under way ends with a running VM. Waits for nothing. */
+void shim_inside_abandon(void);

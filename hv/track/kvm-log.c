@@ -8,9 +8,9 @@
  * QEMU touches little of guest memory, so of split blocks only that little is watched ("sparse"):
  * a page that QEMU touches for the first time comes into its page tables unprotected, and so counts
  * as written. That loses nothing as long as entries leave those tables by QEMU's own doing only.
- * Reclaim would empty them (so there must be no swap), and so would the splitting of a huge page (so
- * there must be none in shared memory). Where either is possible the whole is protected: exact all
- * the same, but scanning takes the longer the more RAM there is.
+ * Reclaim would empty them (so there must be no swap), and so would the splitting of a huge page
+ * (so there must be none in shared memory). Where either is possible the whole is protected: exact
+ * all the same, but scanning takes the longer the more RAM there is.
  *
  * The log stays on between two checkpoints without a process of ours. The token in the shim's page
  * tells whether it is still the same, with nothing taken from it in between.
@@ -108,8 +108,7 @@ static void copy_blocks(LogTracker *self)
     self->own = *self->ram;
     self->own.blocks = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < self->ram->blocks->len; i++) {
-        StasisRamBlock *block =
-            g_memdup2(stasis_ram_block(self->ram, i), sizeof(StasisRamBlock));
+        StasisRamBlock *block = g_memdup2(stasis_ram_block(self->ram, i), sizeof(StasisRamBlock));
         block->view_hva = 0;
         g_ptr_array_add(self->own.blocks, block);
     }
@@ -140,8 +139,7 @@ static int learn_layout(LogTracker *self)
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return -errno;
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (memory == MAP_FAILED)
         return -errno;
     self->buffer = memory;
@@ -194,8 +192,7 @@ static int empty_tables(LogTracker *self)
 /* KVM's mappings may be watched still from when another tracker was in use. */
 static void unwatch_views(LogTracker *self)
 {
-    g_autoptr(StasisUffd) uffd =
-        stasis_uffd_find(self->ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
+    g_autoptr(StasisUffd) uffd = stasis_uffd_find(self->ram->pid, STASIS_UFFD_ASYNC_FEATURES, NULL);
     for (guint i = 0; uffd != NULL && i < self->ram->blocks->len; i++) {
         StasisRamBlock block = *stasis_ram_block(self->ram, i);
         block.hva = block.view_hva;
@@ -368,6 +365,11 @@ static guint64 log_get_token(StasisTracker *tracker)
     return ((LogTracker *)tracker)->token;
 }
 
+static StasisShim *log_get_shim(StasisTracker *tracker)
+{
+    return ((LogTracker *)tracker)->shim;
+}
+
 const StasisTrackerOps stasis_tracker_kvm_log = {
     .name = "kvm-log",
     .synchronous = FALSE,
@@ -379,5 +381,6 @@ const StasisTrackerOps stasis_tracker_kvm_log = {
     .harvest_stopped = log_harvest_stopped,
     .give_back = log_give_back,
     .get_token = log_get_token,
+    .get_shim = log_get_shim,
     .close = log_close,
 };

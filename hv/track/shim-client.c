@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Our end of the dialogue with the shim. The door is one of QEMU's descriptors, fetched by
- * pidfd_getfd(2); a child that QEMU forked has a copy of it, so who made it must be the process that
- * we mean.
+ * pidfd_getfd(2); a child that QEMU forked has a copy of it, so who made it must be the process
+ * that we mean.
  */
 #include "track/shim-client.h"
 
@@ -167,8 +167,7 @@ static gboolean knows_all(const StasisRam *ram)
     for (guint i = 0; i < ram->blocks->len; i++) {
         const StasisRamBlock *block = g_ptr_array_index(ram->blocks, i);
         int at = stasis_shim_page_find(&page, block->hva, block->max_bytes);
-        guint64 view =
-            at < 0 ? 0 : page.ranges[at].view + (block->hva - page.ranges[at].address);
+        guint64 view = at < 0 ? 0 : page.ranges[at].view + (block->hva - page.ranges[at].address);
         if (view != block->view_hva)
             return FALSE;
     }
@@ -204,8 +203,7 @@ void stasis_shim_unhold(pid_t pid)
 gboolean stasis_shim_sweep(pid_t pid, GError **error)
 {
     struct stasis_shim_page page;
-    if (!stasis_shim_page_read(pid, &page) ||
-        (page.state != STASIS_SHIM_ON && page.held == 0))
+    if (!stasis_shim_page_read(pid, &page) || (page.state != STASIS_SHIM_ON && page.held == 0))
         return TRUE;
     g_autoptr(StasisShim) shim = stasis_shim_connect(pid, error);
     if (shim == NULL)

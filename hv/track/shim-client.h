@@ -9,8 +9,8 @@ G_BEGIN_DECLS
 
 typedef struct _StasisShim StasisShim;
 
-/* STASIS_ERROR_UNSUPPORTED when there is no shim, STASIS_ERROR_BUSY when another process speaks with
- * it. */
+/* STASIS_ERROR_UNSUPPORTED when there is no shim, STASIS_ERROR_BUSY when another process speaks
+ * with it. */
 StasisShim *stasis_shim_connect(pid_t pid, GError **error);
 void stasis_shim_free(StasisShim *shim);
 

@@ -77,6 +77,8 @@ typedef struct {
     /* What tells this tracking, as it is now, from any other of that VM; 0 if NULL. It changes
      * whenever somebody takes pages from it. */
     guint64 (*get_token)(StasisTracker *tracker);
+    /* The connection to the shim that it holds, or NULL; stays the tracker's. */
+    struct _StasisShim *(*get_shim)(StasisTracker *tracker);
     /* Let go of @tracker. @keep: leave the tracking on in the VM, for the next checkpoint (an
      * asynchronous one); otherwise no registration, protection or descriptor remains. */
     void (*close)(StasisTracker *tracker, gboolean keep);
@@ -95,8 +97,8 @@ const StasisTrackerOps *stasis_tracker_kept(const StasisRam *ram, guint64 token)
  * left behind. */
 gboolean stasis_tracker_sweep(pid_t pid, GError **error);
 
-/* By name ("kvm-log", "uffd-async", "uffd-sync"), or the best for @ram and @need_sync where @name is
- * NULL or "auto". STASIS_ERROR_UNSUPPORTED when the kernel can't, or not for @ram. */
+/* By name ("kvm-log", "uffd-async", "uffd-sync"), or the best for @ram and @need_sync where @name
+ * is NULL or "auto". STASIS_ERROR_UNSUPPORTED when the kernel can't, or not for @ram. */
 const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *name,
                                               gboolean need_sync, GError **error);
 

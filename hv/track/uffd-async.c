@@ -127,7 +127,8 @@ static int rearm_span(AsyncTracker *self, const Mapping *mapping, StasisBitmap *
         return stasis_uffd_ram_protect_pages(self->uffd, mapping->block,
                                              (start - mapping->hva) / PAGE, (end - start) / PAGE);
     while (start < end) {
-        int n = scan(self, mapping, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
+        int n =
+            scan(self, mapping, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
         if (n < 0)
             return n;
         for (int i = 0; i < n; i++)
@@ -298,8 +299,8 @@ int stasis_uffd_async_release(StasisTracker *tracker, guint i, const StasisBitma
     AsyncTracker *self = (AsyncTracker *)tracker;
     guint64 first = 0, n;
     int r = 0;
-    for (guint64 at = 0;
-         r == 0 && stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n); at = first + n)
+    for (guint64 at = 0; r == 0 && stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n);
+         at = first + n)
         r = stasis_uffd_ram_release(self->uffd, stasis_ram_block(self->ram, i), first, n);
     return r;
 }

@@ -12,9 +12,9 @@ StasisTracker *stasis_uffd_async_open(const StasisRam *ram, StasisQmp *qmp, GErr
 
 /*
  * Block @i is sparse: protect only what is in QEMU's page tables, and take for written only what is
- * there and not protected. So neither arming nor scanning costs anything for memory that QEMU itself
- * never touches. Right only where nothing but QEMU's own doing empties an entry of those tables
- * (see kvm-log.c), and where the guest writes elsewhere.
+ * there and not protected. So neither arming nor scanning costs anything for memory that QEMU
+ * itself never touches. Right only where nothing but QEMU's own doing empties an entry of those
+ * tables (see kvm-log.c), and where the guest writes elsewhere.
  */
 void stasis_uffd_async_set_sparse(StasisTracker *tracker, guint i, gboolean sparse);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A userfaultfd over all RAM blocks of a VM: what both write-protecting trackers share. A block that
- * KVM has mapped a second time is watched in both mappings. */
+/* A userfaultfd over all RAM blocks of a VM: what both write-protecting trackers share. A block
+ * that KVM has mapped a second time is watched in both mappings. */
 #pragma once
 
 #include "track/tracker.h"

@@ -107,10 +107,11 @@ static gboolean find_view(StasisRam *ram, const GPtrArray *maps,
         block->view_hva = view;
         return TRUE;
     }
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "RAM block \"%s\": the shim in QEMU %d says that KVM has it at 0x%" G_GINT64_MODIFIER
-                "x, and other memory is there",
-                block->name, (int)ram->pid, view);
+    g_set_error(
+        error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+        "RAM block \"%s\": the shim in QEMU %d says that KVM has it at 0x%" G_GINT64_MODIFIER
+        "x, and other memory is there",
+        block->name, (int)ram->pid, view);
     return FALSE;
 }
 

@@ -146,8 +146,7 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
-    record->track_token =
-        g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
+    record->track_token = g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
     return g_steal_pointer(&record);
 }
 

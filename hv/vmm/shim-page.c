@@ -36,8 +36,8 @@ static gboolean read_stable(int fd, struct stasis_shim_page *ret)
     for (int i = 0; i < TRIES; i++) {
         guint64 after;
         if (stasis_pread_all(fd, ret, sizeof(*ret), 0) < 0 ||
-            stasis_pread_all(fd, &after, sizeof(after), G_STRUCT_OFFSET(struct stasis_shim_page, seq)) <
-                0)
+            stasis_pread_all(fd, &after, sizeof(after),
+                             G_STRUCT_OFFSET(struct stasis_shim_page, seq)) < 0)
             return FALSE;
         if (ret->seq == after && after % 2 == 0)
             return TRUE;
@@ -55,8 +55,8 @@ gboolean stasis_shim_page_read(pid_t pid, struct stasis_shim_page *ret)
     for (const char *name; (name = g_dir_read_name(dir)) != NULL;) {
         g_autofree char *path = g_build_filename(dir_path, name, NULL);
         g_autofree char *target = g_file_read_link(path, NULL);
-        if (target == NULL || (strcmp(target, LINK_TARGET) != 0 &&
-                               strcmp(target, LINK_TARGET " (deleted)") != 0))
+        if (target == NULL ||
+            (strcmp(target, LINK_TARGET) != 0 && strcmp(target, LINK_TARGET " (deleted)") != 0))
             continue;
         stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd >= 0 && read_stable(fd, ret) && stasis_shim_page_check(ret))

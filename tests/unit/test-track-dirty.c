@@ -300,8 +300,10 @@ static void test_choose(void)
     g_autoptr(GError) error = NULL;
     g_assert_true(stasis_tracker_choose(NULL, NULL, FALSE, &error) == &stasis_tracker_uffd_async);
     g_assert_true(stasis_tracker_choose(NULL, "auto", TRUE, &error) == &stasis_tracker_uffd_sync);
-    g_assert_true(stasis_tracker_choose(NULL, "uffd-sync", FALSE, &error) == &stasis_tracker_uffd_sync);
-    g_assert_true(stasis_tracker_choose(NULL, "uffd-async", FALSE, &error) == &stasis_tracker_uffd_async);
+    g_assert_true(stasis_tracker_choose(NULL, "uffd-sync", FALSE, &error) ==
+                  &stasis_tracker_uffd_sync);
+    g_assert_true(stasis_tracker_choose(NULL, "uffd-async", FALSE, &error) ==
+                  &stasis_tracker_uffd_async);
     g_assert_no_error(error);
     g_assert_null(stasis_tracker_choose(NULL, "soft-dirty", FALSE, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
