@@ -260,7 +260,14 @@ void stasis_capture_start(StasisCapture *capture)
     wake_helpers(capture);
 }
 
-int stasis_capture_take(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
+int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty)
+{
+    int planned = plan(capture, dirty, 0);
+    copy_chunks(capture);
+    return planned < 0 ? planned : __atomic_load_n(&capture->result, __ATOMIC_ACQUIRE);
+}
+
+int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
 {
     __atomic_store_n(&capture->deadline_us, deadline_us, __ATOMIC_RELAXED);
     if (capture->started) {

@@ -27,10 +27,12 @@ void stasis_capture_free(StasisCapture *capture);
 
 /* The threads begin to take the expected pages; the next take waits for them. */
 void stasis_capture_start(StasisCapture *capture);
-/* Copy the pages of @dirty as they are now and clear them there; any number of times. 0; −ENOBUFS
+/* Copy the pages of @dirty as they are now and clear them there; any number of times. In one thread
+ * while the VM runs: more would take its CPUs away. 0; −ENOBUFS
  * when there is no place for some (they are still set in @dirty); −ETIME when @deadline_us (0:
  * none) passes; another −errno. After a failure all of it has to be given back. */
-int stasis_capture_take(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
+int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty);
+int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
 
 /* Mark all that was taken, or was to be, in @dirty again. */
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty);

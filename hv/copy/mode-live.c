@@ -167,7 +167,7 @@ static gboolean live_approach(StasisCopy *copy, GError **error)
             return FALSE;
         n_fresh = stasis_dirty_count(fresh);
         stasis_dirty_or(copy->pending, fresh);
-        int r = stasis_capture_take(copy->capture, copy->pending, 0);
+        int r = stasis_capture_take_running(copy->capture, copy->pending);
         if (r < 0 && r != -ENOBUFS)
             return stasis_set_errno(error, -r, "copy guest memory");
         /* For want of memory the stop will fail, and there is another approach. */
@@ -201,7 +201,9 @@ static int live_during(StasisCopy *copy)
     }
     int r = tracker->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    return r < 0 ? r : stasis_capture_take(copy->capture, copy->pending, copy->stop_deadline_us);
+    return r < 0
+               ? r
+               : stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
 }
 
 static gboolean live_after(StasisCopy *copy, GError **error)

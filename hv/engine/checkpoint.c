@@ -28,6 +28,7 @@
 
 #define DEFAULT_BUFFER_SHARE 4
 #define REPORT_INTERVAL_US 50000
+#define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
 
 typedef struct {
@@ -69,7 +70,9 @@ static void job_clear(Job *job)
         stasis_copy_end(&job->copy, FALSE);
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
     if (job->tracker != NULL) {
-        gboolean keep = !job->tracker->ops->synchronous;
+        /* Tracking that no image could be incremental to is for nothing. */
+        gboolean keep =
+            !job->tracker->ops->synchronous && job->session->record->track_image != NULL;
         job->tracker->ops->close(job->tracker, keep);
     }
     stasis_copy_clear(&job->copy);
@@ -94,6 +97,14 @@ static guint64 default_buffer_bytes(void)
         line = strstr(text, "MemAvailable:");
     guint64 kib = line != NULL ? g_ascii_strtoull(line + strlen("MemAvailable:"), NULL, 10) : 0;
     return MAX(kib * 1024 / DEFAULT_BUFFER_SHARE, (guint64)64 << 20);
+}
+
+/* The CPUs that the guest leaves. A thread too many, however nice, takes a CPU from a virtual one
+ * for a whole tick now and then. */
+static guint default_threads(const StasisMachine *machine)
+{
+    int spare = (int)g_get_num_processors() - (int)machine->n_vcpus;
+    return (guint)CLAMP(spare, 1, MAX_DEFAULT_THREADS);
 }
 
 /* The caller's function, not more often than it wants to be bothered. */
@@ -250,7 +261,8 @@ static gboolean settle_dma(gpointer data, GError **error)
 static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 {
     const StasisCheckpointOptions *options = job->options;
-    job->pipeline = stasis_pipeline_new(job->ram, job->writer, options->codec, options->n_threads);
+    guint n_threads = options->n_threads != 0 ? options->n_threads : default_threads(job->machine);
+    job->pipeline = stasis_pipeline_new(job->ram, job->writer, options->codec, n_threads);
     job->copy = (StasisCopy){
         .ram = job->ram,
         .tracker = job->tracker,

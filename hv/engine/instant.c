@@ -34,7 +34,7 @@ struct _StasisInstant {
     gint64 fdset;
     gboolean was_paused, stopped;
     guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
-    guint64 stop_sent_us, device_us, ram_us, pause_us, worst_pause_us;
+    guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
 
     StasisCopy *copy;
@@ -119,6 +119,13 @@ void stasis_instant_free(StasisInstant *instant)
     g_free(instant);
 }
 
+/* An earlier take has moved QEMU's position. */
+static gboolean rewind_state(StasisInstant *instant, GError **error)
+{
+    return (ftruncate(instant->state_fd, 0) == 0 && lseek(instant->write_fd, 0, SEEK_SET) == 0) ||
+           stasis_set_errno(error, errno, "rewind the device state");
+}
+
 static gboolean stop(StasisInstant *instant, GError **error)
 {
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
@@ -176,17 +183,6 @@ static gpointer ram_thread(gpointer data)
     return NULL;
 }
 
-static gboolean save_devices(StasisInstant *instant, GError **error)
-{
-    guint64 t0 = stasis_now_us();
-    /* An earlier take has moved QEMU's position. */
-    if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->write_fd, 0, SEEK_SET) < 0)
-        return stasis_set_errno(error, errno, "rewind the device state");
-    gboolean ok = instant->stopper->ops->save(instant->stopper, error);
-    instant->device_us = stasis_now_us() - t0;
-    return ok;
-}
-
 static gboolean budget_error(const StasisCopy *copy, const char *why, GError **error)
 {
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
@@ -223,7 +219,7 @@ static gboolean take_stopped(StasisInstant *instant, GError **error)
     }
     instant->abandoned = FALSE;
     sem_post(&instant->go);
-    gboolean saved = save_devices(instant, error);
+    gboolean saved = instant->stopper->ops->save(instant->stopper, error);
     g_thread_join(g_steal_pointer(&instant->thread));
     if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error) ||
         !check_undisturbed(instant, error))
@@ -256,7 +252,8 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     if (instant->thread == NULL)
         return FALSE;
     g_autoptr(GError) local = NULL;
-    gboolean ok = stop(instant, &local) && take_stopped(instant, &local);
+    gboolean ok =
+        rewind_state(instant, &local) && stop(instant, &local) && take_stopped(instant, &local);
     if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();
@@ -313,7 +310,7 @@ guint64 stasis_instant_get_worst_pause_us(StasisInstant *instant)
 
 guint64 stasis_instant_get_device_us(StasisInstant *instant)
 {
-    return instant->device_us;
+    return instant->stopper->ops->get_save_us(instant->stopper);
 }
 
 guint64 stasis_instant_get_ram_us(StasisInstant *instant)

@@ -27,6 +27,7 @@ typedef struct {
     StasisShim *shim;
     gboolean own_shim, stopped;
     gint64 fdset;
+    guint64 save_us;
     guint64 before_us;      /* QEMU's last RESUME before ours */
     StasisStopper *instead; /* for a VM that was paused by somebody else meanwhile */
 } InsideStopper;
@@ -84,7 +85,9 @@ static gboolean inside_save(StasisStopper *stopper, GError **error)
 static gboolean inside_resume(StasisStopper *stopper, GError **error)
 {
     InsideStopper *self = (InsideStopper *)stopper;
-    int r = stasis_shim_call(self->shim, STASIS_SHIM_RESUME, 0, 0, -1, NULL);
+    struct stasis_shim_reply reply = { 0 };
+    int r = stasis_shim_call(self->shim, STASIS_SHIM_RESUME, 0, 0, -1, &reply);
+    self->save_us = reply.save_ns / 1000;
     stasis_qmp_wait_event(self->qmp, "RESUME", self->before_us, r == 0 ? EVENT_TIMEOUT_MS : 0);
     if (r == -EIO)
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -96,6 +99,12 @@ static gboolean inside_resume(StasisStopper *stopper, GError **error)
     else if (r < 0)
         stasis_set_errno(error, -r, "let the VM go on from inside QEMU");
     return r == 0;
+}
+
+static guint64 inside_get_save_us(StasisStopper *stopper)
+{
+    InsideStopper *self = (InsideStopper *)stopper;
+    return self->stopped ? self->save_us : self->instead->ops->get_save_us(self->instead);
 }
 
 static void inside_close(StasisStopper *stopper)
@@ -113,5 +122,6 @@ const StasisStopperOps stasis_stopper_inside = {
     .stop = inside_stop,
     .save = inside_save,
     .resume = inside_resume,
+    .get_save_us = inside_get_save_us,
     .close = inside_close,
 };

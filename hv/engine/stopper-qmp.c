@@ -5,7 +5,7 @@
  */
 #include <stasis/error.h>
 
-#include "base/fault.h"
+#include "base/clock.h"
 #include "engine/stopper.h"
 
 #define STOP_LINE "{\"execute\":\"stop\"}\n"
@@ -20,6 +20,7 @@ typedef struct {
     StasisQmp *qmp;
     StasisLifeline *lifeline;
     char *save_line;
+    guint64 save_us;
 } QmpStopper;
 
 static StasisStopper *qmp_open(const StasisStopperMeans *means)
@@ -55,7 +56,10 @@ static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError *
 static gboolean qmp_save(StasisStopper *stopper, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
-    return stasis_qmp_execute_line(self->qmp, self->save_line, SAVE_TIMEOUT_MS, error);
+    guint64 t0 = stasis_now_us();
+    gboolean ok = stasis_qmp_execute_line(self->qmp, self->save_line, SAVE_TIMEOUT_MS, error);
+    self->save_us = stasis_now_us() - t0;
+    return ok;
 }
 
 static gboolean qmp_resume(StasisStopper *stopper, GError **error)
@@ -67,6 +71,11 @@ static gboolean qmp_resume(StasisStopper *stopper, GError **error)
     else
         stasis_lifeline_fire(self->lifeline);
     return ok;
+}
+
+static guint64 qmp_get_save_us(StasisStopper *stopper)
+{
+    return ((QmpStopper *)stopper)->save_us;
 }
 
 static void qmp_close(StasisStopper *stopper)
@@ -82,5 +91,6 @@ const StasisStopperOps stasis_stopper_qmp = {
     .stop = qmp_stop,
     .save = qmp_save,
     .resume = qmp_resume,
+    .get_save_us = qmp_get_save_us,
     .close = qmp_close,
 };

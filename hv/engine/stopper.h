@@ -36,6 +36,8 @@ typedef struct {
     gboolean (*save)(StasisStopper *stopper, GError **error);
     /* Whatever this says, the VM goes on now, or as soon as QEMU can be reached. */
     gboolean (*resume)(StasisStopper *stopper, GError **error);
+    /* How long QEMU took to save the devices, after resume(). */
+    guint64 (*get_save_us)(StasisStopper *stopper);
     void (*close)(StasisStopper *stopper);
 } StasisStopperOps;
 

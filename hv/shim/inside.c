@@ -56,7 +56,7 @@ static struct {
     enum phase phase;
     bool was_running, go, abandoned, timed_out;
     int save_result, go_result;
-    uint64_t fdset;
+    uint64_t fdset, save_ns;
 } stop = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 static bool find(const char *name, void *ret)
@@ -112,13 +112,21 @@ static int result_of(void *error)
     return -EIO;
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t = in_seconds(0);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void save_devices(void)
 {
     char file[64];
     void *error = NULL;
+    uint64_t begun_ns = now_ns();
     snprintf(file, sizeof file, "/dev/fdset/%llu", (unsigned long long)stop.fdset);
     qemu.qmp_xen_save_devices_state(file, true, false, &error);
     stop.save_result = result_of(error);
+    stop.save_ns = now_ns() - begun_ns;
 }
 
 static void wait_for_go(void)
@@ -195,6 +203,14 @@ int shim_inside_resume(void)
     int r = !ours || stop.timed_out ? -ETIME : stop.go_result < 0 ? -EREMOTEIO : stop.save_result;
     pthread_mutex_unlock(&stop.mutex);
     return r;
+}
+
+uint64_t shim_inside_save_ns(void)
+{
+    pthread_mutex_lock(&stop.mutex);
+    uint64_t ns = stop.phase == REST ? stop.save_ns : 0;
+    pthread_mutex_unlock(&stop.mutex);
+    return ns;
 }
 
 void shim_inside_abandon(void)

@@ -89,6 +89,7 @@ static bool answer(int socket, uint16_t op, int result, uint64_t begun_ns)
         .token = shim.logging ? shim.token : 0,
         .n_words = shim.page->n_words,
         .took_ns = now_ns() - begun_ns,
+        .save_ns = shim_inside_save_ns(),
     };
     return send(socket, &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof reply;
 }

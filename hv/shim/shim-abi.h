@@ -84,7 +84,8 @@ enum stasis_shim_op {
     /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
      * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. */
     STASIS_SHIM_PAUSE,
-    /* When the devices are saved let it go on; the answer comes after that. -EIO: they could not be
+    /* When the devices are saved let it go on; the answer comes after that, and says in save_ns how
+     * long saving took. -EIO: they could not be
      * saved. -EREMOTEIO: it could not be let go on. -ETIME: it was let go on before, since we took
      * too long. A monitor that hangs up lets it go on, too. */
     STASIS_SHIM_RESUME,
@@ -111,4 +112,5 @@ struct stasis_shim_reply {
     uint64_t token;
     uint64_t n_words; /* that the bitmaps of all ranges take */
     uint64_t took_ns;
+    uint64_t save_ns; /* of the last PAUSE */
 };

@@ -141,5 +141,6 @@ bool shim_inside_ready(void);
 /* STASIS_SHIM_PAUSE and _RESUME. */
 int shim_inside_pause(uint64_t fdset);
 int shim_inside_resume(void);
+uint64_t shim_inside_save_ns(void);
 /* The monitor is gone: whatever is under way ends with a running VM. Waits for nothing. */
 void shim_inside_abandon(void);

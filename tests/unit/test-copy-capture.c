@@ -54,7 +54,7 @@ static int take(StasisCapture **ret_capture, const CopyRam *m, const StasisDirty
     g_assert_no_error(error);
     if (begin)
         stasis_capture_start(*ret_capture);
-    return stasis_capture_take(*ret_capture, dirty, deadline_us);
+    return stasis_capture_take_stopped(*ret_capture, dirty, deadline_us);
 }
 
 /* Some of @dirty, of all sizes. */
@@ -85,7 +85,7 @@ static void take_again(StasisCapture *capture, CopyRam *m, GRand *rand)
     g_autoptr(StasisDirty) dirty = stasis_dirty_new(m->ram);
     mark_randomly(dirty, m, rand);
     change(m, dirty, rand);
-    g_assert_cmpint(stasis_capture_take(capture, dirty, 0), ==, 0);
+    g_assert_cmpint(stasis_capture_take_running(capture, dirty), ==, 0);
     g_assert_cmpuint(stasis_dirty_count(dirty), ==, 0);
 }
 
