@@ -204,7 +204,7 @@ static const CliOption create_options[] = {
       "memory for pages that wait for the disk (default: a quarter of what is free)" },
     { "threads", 0, CLI_COUNT, "N",
       "compressing threads (default: the CPUs that the guest leaves, at most 8)" },
-    { "tracker", 0, CLI_CHOICE, "auto|uffd-async|uffd-sync",
+    { "tracker", 0, CLI_CHOICE, "auto|kvm-log|uffd-async|uffd-sync",
       "how writes are found (default: auto, the best this kernel has)" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { NULL },

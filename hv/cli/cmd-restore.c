@@ -9,6 +9,7 @@ static gboolean restore(CliCall *call, GError **error)
     options.name = cli_text(call, "name");
     options.paused = cli_flag(call, "paused");
     options.eager = cli_flag(call, "eager");
+    options.no_shim = cli_flag(call, "no-shim");
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
@@ -36,6 +37,7 @@ static const CliOption options[] = {
     { "name", 0, CLI_TEXT, "NAME", "name of the new VM (default: the name it had)" },
     { "paused", 0, CLI_FLAG, NULL, "leave it paused at the instant of the image" },
     { "eager", 0, CLI_FLAG, NULL, "all RAM in place before it runs, instead of on demand" },
+    { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
     { NULL },
 };
 static const CliExample examples[] = {

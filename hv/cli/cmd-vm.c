@@ -24,6 +24,7 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info)
     cli_json_set_string(object, "qmp_path", info->qmp_path);
     cli_json_set_string(object, "console_path", info->console_path);
     cli_json_set_string(object, "tracker", info->tracker);
+    cli_json_set_string(object, "kvm_log_missing", info->kvm_log_missing);
     cli_json_set_string(object, "tracked_since", info->tracked_since);
     json_object_set_boolean_member(object, "loading", info->loading);
     json_object_set_boolean_member(object, "prepared", info->prepared);
@@ -72,6 +73,7 @@ static gboolean run(CliCall *call, GError **error)
     StasisRunOptions options = STASIS_RUN_OPTIONS_INIT;
     options.accel = cli_text(call, "accel");
     options.paused = cli_flag(call, "paused");
+    options.no_shim = cli_flag(call, "no-shim");
     g_autoptr(StasisVm) vm = stasis_vm_run(
         call->args[0], &options, (const char *const *)call->args + 1, call->cancellable, error);
     if (vm == NULL)
@@ -200,6 +202,7 @@ static gboolean info_vm(CliCall *call, GError **error)
     cli_table_add(table, "RAM in place:", info->loading ? "no, loading on demand" : "all");
     cli_table_add(table, "Started by:", info->prepared ? "stasis" : "others, attached");
     add_if(table, "Tracker:", info->tracker);
+    add_if(table, "No KVM log:", info->kvm_log_missing);
     add_if(table, "Tracked since:", info->tracked_since);
     add_if(table, "QMP socket:", info->qmp_path);
     add_if(table, "Console log:", info->console_path);
@@ -217,6 +220,7 @@ static const CliOption run_options[] = {
     { "accel", 0, CLI_CHOICE, "auto|kvm|tcg",
       "accelerator (default: auto, KVM where it runs this guest)" },
     { "paused", 0, CLI_FLAG, NULL, "leave the machine paused at its first instruction" },
+    { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
     { NULL },
 };
 static const CliExample run_examples[] = {

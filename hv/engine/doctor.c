@@ -17,7 +17,9 @@
 
 #include "base/fd.h"
 #include "engine/doctor-uffd.h"
+#include "track/tracker.h"
 #include "vmm/machine.h"
+#include "vmm/shim-preload.h"
 
 #define GIB ((guint64)1 << 30)
 
@@ -129,6 +131,28 @@ static gboolean read_number(const char *path, const char *field, guint base, gui
         return FALSE;
     *ret = g_ascii_strtoull(at + (field != NULL ? strlen(field) : 0), NULL, base);
     return TRUE;
+}
+
+static void probe_kvm_log(const Host *host, StasisCheck *check)
+{
+    g_autofree char *shim = stasis_shim_find();
+    const char *slow = stasis_kvm_log_why_slow();
+    stasis_autofd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (shim == NULL)
+        conclude(check, STASIS_CHECK_LIMITED,
+                 g_strdup("stasis-shim.so is not where the library is"),
+                 "install stasis as a whole; until then guests are tracked by userfaultfd, which "
+                 "costs them more and takes longer with more RAM");
+    else if (kvm < 0)
+        conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("%s, but no KVM", shim),
+                 "VMs under TCG are tracked by userfaultfd");
+    else if (slow != NULL)
+        conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("%s; %s", shim, slow),
+                 "it works, but scanning takes longer with more RAM: swapoff, and \"never\" in "
+                 "/sys/kernel/mm/transparent_hugepage/shmem_enabled, make it independent of RAM");
+    else
+        conclude(check, STASIS_CHECK_OK,
+                 g_strdup_printf("%s, for VMs that stasis starts under KVM", shim), NULL);
 }
 
 static void probe_privileges(const Host *host, StasisCheck *check)
@@ -325,6 +349,7 @@ static const Probe probes[] = {
     { "kernel", probe_kernel },
     { "userfaultfd", probe_userfaultfd },
     { "uffd-device", probe_userfaultfd_device },
+    { "kvm-log", probe_kvm_log },
     { "privileges", probe_privileges },
     { "kvm", probe_kvm },
     { "qemu", probe_qemu },

@@ -91,7 +91,8 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
                           .argv = (const char *const *)restore->machine->argv,
                           .cwd = restore->machine->cwd,
                           .accel = restore->machine->accel,
-                          .incoming = TRUE };
+                          .incoming = TRUE,
+                          .no_shim = restore->options->no_shim };
     restore->started = stasis_vm_start(&start, cancellable, error);
     if (restore->started == NULL)
         return FALSE;

@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "engine/pager.h"
 #include "engine/session.h"
+#include "track/shim-client.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
 #include "vmm/ram.h"
@@ -29,6 +30,7 @@ void stasis_vm_info_free(StasisVmInfo *info)
     g_free(info->tracker);
     g_free(info->tracked_since);
     g_free(info->accel_reason);
+    g_free(info->kvm_log_missing);
     g_free(info);
 }
 
@@ -91,6 +93,7 @@ static StasisVmInfo *info_from_session(StasisSession *session, GError **error)
     if (ram == NULL)
         return NULL;
     fill_blocks(info, session->record, ram);
+    info->kvm_log_missing = g_strdup(stasis_shim_why_not(ram));
     return g_steal_pointer(&info);
 }
 

@@ -48,7 +48,8 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
     started->record->name = g_strdup(start->name);
     StasisLaunchOptions options = { .runtime_dir = dir,
                                     .accel = start->accel,
-                                    .incoming = start->incoming };
+                                    .incoming = start->incoming,
+                                    .no_shim = start->no_shim };
     g_autoptr(StasisLaunch) launch = stasis_launch_prepare(start->argv, &options, error);
     if (launch == NULL)
         return NULL;

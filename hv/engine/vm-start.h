@@ -15,6 +15,7 @@ typedef struct {
     const char *cwd;
     const char *accel;
     gboolean incoming; /* wait for device state (a restore) */
+    gboolean no_shim;
 } StasisStart;
 
 /* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all

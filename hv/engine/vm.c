@@ -61,7 +61,8 @@ StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const
     StasisStart start = { .name = name,
                           .argv = argv,
                           .cwd = cwd,
-                          .accel = options->accel != NULL ? options->accel : "auto" };
+                          .accel = options->accel != NULL ? options->accel : "auto",
+                          .no_shim = options->no_shim };
     g_autoptr(StasisStarted) started = stasis_vm_start(&start, cancellable, error);
     if (started == NULL)
         return NULL;

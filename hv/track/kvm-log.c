@@ -74,9 +74,16 @@ static gboolean has_shared_huge_pages(void)
     return !off || !file_has("/proc/meminfo", "ShmemHugePages:        0 kB", TRUE);
 }
 
+const char *stasis_kvm_log_why_slow(void)
+{
+    if (has_swap())
+        return "swap is on";
+    return has_shared_huge_pages() ? "shared memory may be in huge pages" : NULL;
+}
+
 static gboolean may_be_sparse(void)
 {
-    return !has_swap() && !has_shared_huge_pages();
+    return stasis_kvm_log_why_slow() == NULL;
 }
 
 /* ---- opening ---- */

@@ -102,6 +102,9 @@ gboolean stasis_tracker_sweep(pid_t pid, GError **error);
 const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *name,
                                               gboolean need_sync, GError **error);
 
+/* One line why the stop's share of a scan grows with RAM on this host under kvm-log, or NULL. */
+const char *stasis_kvm_log_why_slow(void);
+
 extern const StasisTrackerOps stasis_tracker_kvm_log;
 extern const StasisTrackerOps stasis_tracker_uffd_async;
 extern const StasisTrackerOps stasis_tracker_uffd_sync;

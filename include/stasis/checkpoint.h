@@ -28,7 +28,7 @@ typedef struct {
                                  STASIS_ERROR_BUDGET, and the VM runs on */
     guint64 max_buffer_bytes; /* memory for pages saved ahead of the disk; 0: 1/4 of free memory */
     guint n_threads;          /* pipeline threads; 0: the CPUs that the guest leaves, at most 8 */
-    const char *tracker;      /* NULL or "auto"; "uffd-async", "uffd-sync" */
+    const char *tracker;      /* NULL or "auto"; "kvm-log", "uffd-async", "uffd-sync" */
     const char *note;         /* description kept in the image, or NULL */
     StasisProgressFunc progress;
     gpointer progress_data;

@@ -14,6 +14,7 @@ typedef struct {
     gboolean eager;   /* all RAM in place before the first instruction, instead of on demand */
     StasisProgressFunc progress;
     gpointer progress_data;
+    gboolean no_shim; /* as in StasisRunOptions */
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \

@@ -21,6 +21,7 @@ typedef struct {
     size_t struct_size;
     const char *accel; /* "auto" (default), "kvm" or "tcg"; ignored when argv names one itself */
     gboolean paused;   /* leave the machine paused at its first instruction */
+    gboolean no_shim;  /* don't preload the shim, which KVM's dirty log needs */
 } StasisRunOptions;
 #define STASIS_RUN_OPTIONS_INIT                 \
     {                                           \
@@ -46,13 +47,15 @@ typedef struct {
     guint64 ram_bytes;   /* all RAM blocks together */
     char *qmp_path;      /* the QMP socket in use */
     char *console_path;  /* file with the console's output, or NULL */
-    char *tracker;       /* dirty tracker in use: "none", "uffd-async", "uffd-sync" */
+    char *tracker;       /* dirty tracker in use: "none", "kvm-log", "uffd-async" */
     char *tracked_since; /* the image that the next one will be incremental to, or NULL */
     gboolean loading;    /* restored on demand and not all of its RAM is there yet */
     gboolean prepared;   /* started by stasis (as opposed to attached) */
     char *accel_reason;  /* why this accelerator, one line, or NULL */
     guint n_blocks;
     StasisRamBlockInfo *blocks; /* n_blocks of them; empty when state is "busy" or "gone" */
+    char *kvm_log_missing; /* why KVM's dirty log, the fastest tracker, can't be had; NULL: it can,
+                              or it is not known */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);
