@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: whatever is deleted, folded or pruned, and killed in the middle, every image that is
+ * listed reads back exactly what was written, and the store takes no more room than its images. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stasis/maintenance.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/fault.h"
+#include "store/internal.h"
+#include "test-store-util.h"
+
+#define N_PAGES 96u
+#define RAM_BYTES (N_PAGES * STASIS_PAGE_BYTES)
+#define MAX_IMAGES 24u
+
+/* What each image of a store must hold. */
+typedef struct {
+    char *id;
+    guint8 *ram;
+} Known;
+
+typedef struct {
+    GRand *rand;
+    char *path;
+    StasisStore *store;
+    GArray *known; /* of Known, oldest first */
+} Model;
+
+static const char *self;
+
+static guint below(Model *model, guint n)
+{
+    return (guint)g_rand_int_range(model->rand, 0, (gint32)n);
+}
+
+static void clear_known(gpointer data)
+{
+    Known *known = data;
+    g_free(known->id);
+    g_free(known->ram);
+}
+
+static void model_init(Model *model, guint32 seed)
+{
+    model->rand = g_rand_new_with_seed(seed);
+    model->store = test_make_store(&model->path);
+    model->known = g_array_new(FALSE, TRUE, sizeof(Known));
+    g_array_set_clear_func(model->known, clear_known);
+}
+
+static void model_clear(Model *model)
+{
+    g_rand_free(model->rand);
+    stasis_store_unref(model->store);
+    test_remove_tree(model->path);
+    g_free(model->path);
+    g_array_unref(model->known);
+}
+
+static Known *known_at(Model *model, guint i)
+{
+    return &g_array_index(model->known, Known, i);
+}
+
+/* A few pages of @ram get new content, each as an extent of some codec, or zero. */
+static void write_some(Model *model, StasisImageWriter *writer, guint8 *ram)
+{
+    guint n = 1 + below(model, 6);
+    for (guint i = 0; i < n; i++) {
+        g_autoptr(GError) error = NULL;
+        guint first = below(model, N_PAGES);
+        guint len = 1 + below(model, MIN(N_PAGES - first, STASIS_EXTENT_PAGES));
+        StasisStoredAs as = below(model, 4);
+        guint8 *pages = ram + (size_t)first * STASIS_PAGE_BYTES;
+        memset(pages, 0, (size_t)len * STASIS_PAGE_BYTES);
+        for (guint k = 0; as != STASIS_STORED_ZERO && k < 300 * len; k++)
+            pages[below(model, len * STASIS_PAGE_BYTES)] = (guint8)below(model, 256);
+        test_add(writer, 0, first, len, as, pages, &error);
+        g_assert_no_error(error);
+    }
+}
+
+/* A new image, full (@parent < 0) or on top of known image @parent. */
+static void add_image(Model *model, int parent, const char *vm, gint64 created_us)
+{
+    g_autoptr(GError) error = NULL;
+    const Known *base = parent >= 0 ? known_at(model, (guint)parent) : NULL;
+    g_autoptr(StasisImageWriter) writer =
+        stasis_image_writer_new(model->store, base != NULL ? base->id : NULL, &error);
+    g_assert_no_error(error);
+    stasis_image_writer_add_block(writer, "pc.ram", RAM_BYTES, &error);
+    g_assert_no_error(error);
+    Known known = { .ram = base != NULL ? g_memdup2(base->ram, RAM_BYTES) : g_malloc0(RAM_BYTES) };
+    if (base == NULL)
+        test_add(writer, 0, 0, N_PAGES, STASIS_STORED_ZERO, NULL, &error);
+    write_some(model, writer, known.ram);
+    test_add_parts(writer);
+    StasisImageInfo info = {
+        .vm = (char *)vm, .mode = (char *)"stop", .n_vcpus = 1, .created_us = created_us
+    };
+    stasis_image_writer_set_info(writer, &info);
+    g_autoptr(StasisImageInfo) listed = stasis_image_writer_commit(writer, &error);
+    g_assert_no_error(error);
+    known.id = g_strdup(listed->id);
+    g_array_append_val(model->known, known);
+}
+
+static void add_chain(Model *model, guint n)
+{
+    for (guint i = 0; i < n; i++)
+        add_image(model, (int)i - 1, "vm", 0);
+}
+
+static void check_reader(StasisImageReader *reader, const Known *known)
+{
+    static guint8 ram[RAM_BYTES];
+    g_autoptr(GError) error = NULL;
+    stasis_image_reader_read_pages(reader, 0, 0, N_PAGES, ram, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(memcmp(ram, known->ram, RAM_BYTES), ==, 0);
+    g_autoptr(GBytes) part = stasis_image_reader_get_part(reader, "vmstate", &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(g_bytes_get_data(part, NULL), g_bytes_get_size(part), "QEVM device state", 17);
+}
+
+static void check_image(Model *model, const Known *known)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(model->store, known->id, &error);
+    g_assert_no_error(error);
+    check_reader(reader, known);
+    stasis_store_verify(model->store, known->id, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+}
+
+/* Just the images that are known are listed, whole, and the check says so. */
+static void check_all(Model *model)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_cmpuint(test_count(model->store), ==, model->known->len);
+    for (guint i = 0; i < model->known->len; i++)
+        check_image(model, known_at(model, i));
+    StasisCheckOptions options = STASIS_CHECK_OPTIONS_INIT;
+    options.read_data = TRUE;
+    g_autoptr(StasisCheckReport) report = stasis_store_check(model->store, &options, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(report->images->len, ==, model->known->len);
+    g_assert_cmpuint(report->n_damaged + report->n_affected, ==, 0);
+}
+
+/* Forget what is listed no more. */
+static void forget_unlisted(Model *model)
+{
+    for (guint i = model->known->len; i > 0; i--) {
+        g_autofree char *dir =
+            g_build_filename(model->path, "images", known_at(model, i - 1)->id, NULL);
+        if (access(dir, F_OK) < 0)
+            g_array_remove_index(model->known, i - 1);
+    }
+}
+
+static guint depth_of(Model *model, guint i)
+{
+    guint depth = 0;
+    g_autoptr(GError) error = NULL;
+    stasis_store_get_depth(model->store, known_at(model, i)->id, &depth, &error);
+    g_assert_no_error(error);
+    return depth;
+}
+
+static void delete_one(Model *model, guint i)
+{
+    g_autoptr(GError) error = NULL;
+    stasis_store_delete(model->store, known_at(model, i)->id, &error);
+    g_assert_no_error(error);
+    g_array_remove_index(model->known, i);
+}
+
+static guint64 disk_bytes(Model *model)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStoreStats) stats = stasis_store_get_stats(model->store, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(stats->leftover_bytes, ==, 0);
+    return stats->total->disk_bytes;
+}
+
+/* ---- deleting ---- */
+
+/* Each image of a chain with a fork in it goes first, once; the others stay right. */
+static void test_delete_any(void)
+{
+    for (guint victim = 0; victim < 7; victim++) {
+        Model model;
+        model_init(&model, victim);
+        add_chain(&model, 4);
+        add_image(&model, 1, "vm", 0); /* two more children of the second */
+        add_image(&model, 1, "vm", 0);
+        add_image(&model, 4, "vm", 0);
+        delete_one(&model, victim);
+        check_all(&model);
+        g_assert_cmpuint(test_count_tmp(model.path), ==, 0);
+        /* And a new one on top of what was rewritten. */
+        add_image(&model, (int)below(&model, model.known->len), "vm", 0);
+        check_all(&model);
+        model_clear(&model);
+    }
+}
+
+/* Several in one call, with a new one in their place each time: a ring, far longer than what a
+ * manifest's depth could count in its first version. */
+static void test_ring(void)
+{
+    Model model;
+    model_init(&model, 5);
+    add_chain(&model, 6);
+    for (guint i = 0; i < 150; i++) {
+        add_image(&model, (int)model.known->len - 1, "vm", 0);
+        delete_one(&model, i % 3 == 0 ? below(&model, model.known->len - 1) : 0);
+        if (i % 10 == 0)
+            check_all(&model);
+    }
+    check_all(&model);
+    g_assert_cmpuint(depth_of(&model, 5), ==, 5);
+    /* At most half of what is on the disk is dead, and an image has a few files. */
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStoreStats) stats = stasis_store_get_stats(model.store, NULL, &error);
+    g_assert_no_error(error);
+    for (guint i = 0; i < stats->images->len; i++) {
+        const StasisImageStats *image = g_ptr_array_index(stats->images, i);
+        g_assert_cmpuint(image->n_data_files, <=, STASIS_MAX_DATA_FILES);
+        g_assert_cmpuint(image->dead_bytes, <=, image->live_bytes + 200000);
+    }
+    model_clear(&model);
+}
+
+static void test_delete_several(void)
+{
+    Model model;
+    model_init(&model, 6);
+    add_chain(&model, 9);
+    const char *ids[] = { known_at(&model, 0)->id, known_at(&model, 1)->id, known_at(&model, 4)->id,
+                          known_at(&model, 8)->id, known_at(&model, 4)->id, NULL };
+    g_autoptr(GError) error = NULL;
+    g_assert_true(stasis_store_delete_images(model.store, ids, NULL, NULL, NULL, &error));
+    g_assert_no_error(error);
+    forget_unlisted(&model);
+    g_assert_cmpuint(model.known->len, ==, 5);
+    check_all(&model);
+    g_assert_cmpuint(depth_of(&model, 4), ==, 4);
+    model_clear(&model);
+}
+
+/* Readers that are open keep all of it; those that open meanwhile find one version or the other. */
+typedef struct {
+    Model *model;
+    guint first;
+    gint stop;
+    guint n_read;
+} Watch;
+
+static gpointer watch(gpointer data)
+{
+    Watch *w = data;
+    while (!g_atomic_int_get(&w->stop)) {
+        const Known *known = known_at(w->model, w->first + w->n_read++ % 4);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(StasisImageReader) reader =
+            stasis_image_reader_open(w->model->store, known->id, &error);
+        g_assert_no_error(error);
+        static guint8 ram[RAM_BYTES];
+        stasis_image_reader_read_pages(reader, 0, 0, N_PAGES, ram, &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(memcmp(ram, known->ram, RAM_BYTES), ==, 0);
+        if (w->n_read % 8 == 0)
+            g_assert_true(
+                stasis_store_verify(w->model->store, known->id, NULL, NULL, NULL, &error));
+        g_assert_no_error(error);
+    }
+    return NULL;
+}
+
+static void test_readers(void)
+{
+    Model model;
+    model_init(&model, 7);
+    add_chain(&model, 24);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageReader) open_one =
+        stasis_image_reader_open(model.store, known_at(&model, 3)->id, &error);
+    g_assert_no_error(error);
+    Watch w = { .model = &model, .first = 20 };
+    GThread *thread = g_thread_new("watch", watch, &w);
+    for (guint i = 0; i < 20; i++) {
+        /* From both ends of those that are not watched. */
+        const Known *known = known_at(&model, i % 2 == 0 ? i / 2 : 19 - i / 2);
+        g_assert_true(stasis_store_delete(model.store, known->id, &error));
+        g_assert_no_error(error);
+    }
+    StasisFoldOptions options = STASIS_FOLD_OPTIONS_INIT;
+    options.max_depth = 1;
+    g_assert_true(stasis_store_fold(model.store, &options, NULL, NULL, &error));
+    g_assert_no_error(error);
+    g_atomic_int_set(&w.stop, 1);
+    g_thread_join(thread);
+    g_test_message("%u images read meanwhile", w.n_read);
+    check_reader(open_one, known_at(&model, 3)); /* deleted long ago */
+    forget_unlisted(&model);
+    g_assert_cmpuint(model.known->len, ==, 4);
+    check_all(&model);
+    model_clear(&model);
+}
+
+/* ---- folding ---- */
+
+static void test_fold(void)
+{
+    Model model;
+    model_init(&model, 8);
+    add_chain(&model, 40);
+    guint64 before = disk_bytes(&model);
+    g_autoptr(GError) error = NULL;
+    StasisFoldOptions options = STASIS_FOLD_OPTIONS_INIT;
+    StasisFoldResult result;
+    options.max_depth = 39;
+    g_assert_true(stasis_store_fold(model.store, &options, &result, NULL, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(result.n_folded, ==, 0);
+    options.max_depth = 7;
+    options.id = known_at(&model, 20)->id;
+    g_assert_true(stasis_store_fold(model.store, &options, &result, NULL, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(result.n_folded, ==, 2);
+    g_assert_cmpuint(result.depth_before, ==, 20);
+    g_assert_cmpuint(result.depth_after, <=, 7);
+    options.id = NULL;
+    g_assert_true(stasis_store_fold(model.store, &options, &result, NULL, &error));
+    g_assert_no_error(error);
+    for (guint i = 0; i < 40; i++)
+        g_assert_cmpuint(depth_of(&model, i), <=, 7);
+    check_all(&model);
+    guint64 after = disk_bytes(&model);
+    g_test_message("40 images: %" G_GUINT64_FORMAT " KiB, folded %" G_GUINT64_FORMAT " KiB",
+                   before >> 10, after >> 10);
+    g_assert_cmpuint(after, <, 2 * before);
+    /* Once more there is nothing to do. */
+    g_assert_true(stasis_store_fold(model.store, &options, &result, NULL, &error));
+    g_assert_cmpuint(result.n_folded, ==, 0);
+    /* What was folded can be deleted, and folded again. */
+    while (model.known->len > 5)
+        delete_one(&model, below(&model, model.known->len));
+    options.max_depth = 1;
+    g_assert_true(stasis_store_fold(model.store, &options, &result, NULL, &error));
+    g_assert_no_error(error);
+    check_all(&model);
+    model_clear(&model);
+}
+
+/* A writer may be at work all the time; the fold waits for its turn and nothing else. */
+static gpointer fold_in_thread(gpointer data)
+{
+    Model *model = data;
+    g_autoptr(GError) error = NULL;
+    StasisFoldOptions options = STASIS_FOLD_OPTIONS_INIT;
+    options.max_depth = 3;
+    g_assert_true(stasis_store_fold(model->store, &options, NULL, NULL, &error));
+    g_assert_no_error(error);
+    return NULL;
+}
+
+static void test_fold_beside_writer(void)
+{
+    Model model;
+    model_init(&model, 9);
+    add_chain(&model, 12);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageWriter) writer =
+        stasis_image_writer_new(model.store, known_at(&model, 11)->id, &error);
+    g_assert_no_error(error);
+    GThread *thread = g_thread_new("fold", fold_in_thread, &model);
+    /* Its files are there, though the writer holds the lock, and are not swept by another writer.
+     */
+    while (test_count_tmp(model.path) < 2)
+        g_usleep(1000);
+    g_clear_pointer(&writer, stasis_image_writer_free);
+    for (guint i = 0; i < 20; i++)
+        add_image(&model, (int)model.known->len - 1, "vm", 0);
+    g_thread_join(thread);
+    check_all(&model);
+    g_assert_cmpuint(depth_of(&model, 11), <=, 3);
+    g_assert_cmpuint(test_count_tmp(model.path), ==, 0);
+    model_clear(&model);
+}
+
+static void test_cancel(void)
+{
+    Model model;
+    model_init(&model, 10);
+    add_chain(&model, 6);
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    g_cancellable_cancel(cancellable);
+    g_autoptr(GError) error = NULL;
+    StasisFoldOptions options = STASIS_FOLD_OPTIONS_INIT;
+    options.max_depth = 1;
+    g_assert_false(stasis_store_fold(model.store, &options, NULL, cancellable, &error));
+    g_assert_cmpint(stasis_error_exit_code(error), ==, 130);
+    g_clear_error(&error);
+    const char *ids[] = { known_at(&model, 0)->id, NULL };
+    g_assert_false(stasis_store_delete_images(model.store, ids, NULL, NULL, cancellable, &error));
+    g_assert_cmpint(stasis_error_exit_code(error), ==, 130);
+    g_assert_cmpuint(test_count_tmp(model.path), ==, 0);
+    check_all(&model);
+    model_clear(&model);
+}
+
+/* ---- being killed ---- */
+
+/* In a process of its own: "delete ID…" or "fold N". */
+static int child_main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = stasis_store_open(argv[2], STASIS_STORE_EXISTING, &error);
+    StasisFoldOptions options = STASIS_FOLD_OPTIONS_INIT;
+    if (store == NULL)
+        return 3;
+    if (strcmp(argv[3], "fold") == 0) {
+        options.max_depth = (guint)atoi(argv[4]);
+        stasis_store_fold(store, &options, NULL, NULL, &error);
+    } else {
+        stasis_store_delete_images(store, (const char *const *)argv + 4, NULL, NULL, NULL, &error);
+    }
+    if (error == NULL)
+        return 0;
+    return strstr(error->message, "on request") != NULL ? 4 : 5;
+}
+
+static int run_child(Model *model, const char *fault, guint kill_after_us, const char *what,
+                     GPtrArray *words)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    g_ptr_array_add(argv, (gpointer)self);
+    g_ptr_array_add(argv, (gpointer) "--child");
+    g_ptr_array_add(argv, model->path);
+    g_ptr_array_add(argv, (gpointer)what);
+    for (guint i = 0; i < words->len; i++)
+        g_ptr_array_add(argv, words->pdata[i]);
+    g_ptr_array_add(argv, NULL);
+    g_auto(GStrv) env =
+        g_environ_setenv(g_get_environ(), "STASIS_FAULT", fault != NULL ? fault : "", TRUE);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execve(self, (char **)argv->pdata, env);
+        _exit(127);
+    }
+    g_assert_cmpint(pid, >, 0);
+    if (kill_after_us > 0) {
+        g_usleep(kill_after_us);
+        kill(pid, SIGKILL);
+    }
+    int status;
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    return status;
+}
+
+static const char *const points[] = { "store-opened",  "store-copied",   "store-written",
+                                      "store-swapped", "store-replaced", "store-unlisted",
+                                      "store-dropped" };
+
+/* The list above is all there are. */
+static void test_points(void)
+{
+    guint n = 0;
+    for (const char *const *name = stasis_fault_names(); *name != NULL; name++) {
+        if (!g_str_has_prefix(*name, "store-"))
+            continue;
+        g_assert_cmpstr(*name, ==, points[n]);
+        n++;
+    }
+    g_assert_cmpuint(n, ==, G_N_ELEMENTS(points));
+}
+
+static void fails_at(guint point, gboolean kills, gboolean folds)
+{
+    if (folds && point >= 5)
+        return;
+    Model model;
+    model_init(&model, 100 + point);
+    add_chain(&model, 5);
+    add_image(&model, 1, "vm", 0);
+    g_autofree char *fault = g_strconcat(points[point], kills ? ":kill" : ":error", NULL);
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
+    g_ptr_array_add(words, folds ? (gpointer) "2" : known_at(&model, 1)->id);
+    int status = run_child(&model, fault, 0, folds ? "fold" : "delete", words);
+    if (kills)
+        g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    else
+        g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 4);
+    guint n = model.known->len;
+    forget_unlisted(&model);
+    /* "unlisted" was done when it was killed there, and is taken back when it failed. */
+    gboolean gone = point == 6 || (point == 5 && kills);
+    g_assert_cmpuint(n - model.known->len, ==, gone ? 1 : 0);
+    if (!kills)
+        g_assert_cmpuint(test_count_tmp(model.path), ==, 0);
+    check_all(&model);
+    /* No repair: the next writer sweeps what is left, and what was to be done can be done. */
+    add_image(&model, (int)model.known->len - 1, "vm", 0);
+    g_assert_cmpuint(test_count_tmp(model.path), ==, 0);
+    if (!folds && !gone)
+        delete_one(&model, 1);
+    check_all(&model);
+    model_clear(&model);
+}
+
+static void test_fault_points(void)
+{
+    for (guint point = 0; point < G_N_ELEMENTS(points); point++)
+        for (guint how = 0; how < 4; how++)
+            fails_at(point, how & 1, how & 2);
+}
+
+/* ---- torture ---- */
+
+static void random_step(Model *model)
+{
+    guint n = model->known->len;
+    g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
+    switch (n == 0 ? 0 : below(model, 5)) {
+    case 0:
+    case 1:
+        if (n < MAX_IMAGES)
+            add_image(model, n > 0 && below(model, 8) > 0 ? (int)below(model, n) : -1, "vm", 0);
+        return;
+    case 2:
+        g_ptr_array_add(words, g_strdup_printf("%u", 1 + below(model, 3)));
+        break;
+    default:
+        for (guint i = 1 + below(model, 3); i > 0; i--)
+            g_ptr_array_add(words, g_strdup(known_at(model, below(model, n))->id));
+    }
+    gboolean folds = strlen(words->pdata[0]) == 1;
+    /* Not at all, at a fault point, or at any moment. */
+    guint how = below(model, 3);
+    const char *fault = how == 1 ? points[below(model, G_N_ELEMENTS(points))] : NULL;
+    int status = run_child(model, fault, how == 2 ? 500 + below(model, 8000) : 0,
+                           folds ? "fold" : "delete", words);
+    if (how == 0)
+        g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    guint before = model->known->len;
+    forget_unlisted(model);
+    g_assert_cmpuint(model->known->len, >=, before - (folds ? 0 : MIN(words->len, before)));
+}
+
+static void test_torture(void)
+{
+    guint n_seeds = g_test_thorough() ? 50 : 3;
+    for (guint seed = 0; seed < n_seeds; seed++) {
+        Model model;
+        model_init(&model, 1000 + seed);
+        for (guint step = 0; step < 120; step++) {
+            random_step(&model);
+            check_all(&model);
+        }
+        model_clear(&model);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 5 && strcmp(argv[1], "--child") == 0)
+        return child_main(argc, argv);
+    self = argv[0];
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/store/rebase/delete-any", test_delete_any);
+    g_test_add_func("/store/rebase/ring", test_ring);
+    g_test_add_func("/store/rebase/delete-several", test_delete_several);
+    g_test_add_func("/store/rebase/readers", test_readers);
+    g_test_add_func("/store/rebase/fold", test_fold);
+    g_test_add_func("/store/rebase/fold-beside-writer", test_fold_beside_writer);
+    g_test_add_func("/store/rebase/cancel", test_cancel);
+    g_test_add_func("/store/rebase/points", test_points);
+    g_test_add_func("/store/rebase/fault-points", test_fault_points);
+    g_test_add_func("/store/rebase/torture", test_torture);
+    return g_test_run();
+}
