@@ -97,7 +97,8 @@ void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisN
 typedef struct {
     StasisStore *store;
     const StasisGraph *graph;
-    GHashTable *lost; /* how many images each file loses */
+    GHashTable *lost;   /* how many images each file loses */
+    GHashTable *linked; /* how many it has won, through heirs that came before */
     guint64 new_bytes;
 } Estimate;
 
@@ -134,6 +135,27 @@ static gboolean add_layers(Estimate *estimate, const StasisNode *node, StasisMer
     return TRUE;
 }
 
+/* A file that an heir before this one has linked is shared by now. */
+static void count_new_links(const Estimate *estimate, StasisMerge *merge)
+{
+    for (guint i = 0; i < merge->sources->len; i++) {
+        StasisSource *source = &g_array_index(merge->sources, StasisSource, i);
+        StasisUsedFile key = { .dev = source->dev, .ino = source->ino };
+        const StasisUsedFile *file = g_hash_table_lookup(estimate->linked, &key);
+        source->n_links += file != NULL ? file->n_images : 0;
+    }
+}
+
+static void note_new_link(Estimate *estimate, dev_t dev, ino_t ino)
+{
+    StasisUsedFile key = { .dev = dev, .ino = ino, .n_images = 1 };
+    StasisUsedFile *file = g_hash_table_lookup(estimate->linked, &key);
+    if (file != NULL)
+        file->n_images++;
+    else
+        g_hash_table_add(estimate->linked, g_memdup2(&key, sizeof(key)));
+}
+
 /* @node takes over what its parents that go hold. */
 static gboolean add_heir(Estimate *estimate, const StasisNode *node, GError **error)
 {
@@ -141,13 +163,17 @@ static gboolean add_heir(Estimate *estimate, const StasisNode *node, GError **er
         return TRUE;
     count_files(estimate->store, node->id, estimate->lost);
     g_autoptr(StasisMerge) merge = stasis_merge_new(node->manifest);
-    if (!add_layers(estimate, node, merge, error) ||
-        !stasis_merge_decide(merge, stasis_graph_keeper(estimate->graph, node) == NULL, error))
+    if (!add_layers(estimate, node, merge, error))
+        return FALSE;
+    count_new_links(estimate, merge);
+    if (!stasis_merge_decide(merge, stasis_graph_keeper(estimate->graph, node) == NULL, error))
         return FALSE;
     for (guint i = 0; i < merge->sources->len; i++) {
         const StasisSource *source = &g_array_index(merge->sources, StasisSource, i);
-        if (source->fate == STASIS_FATE_LINK)
-            keep(estimate, source->dev, source->ino);
+        if (source->fate != STASIS_FATE_LINK)
+            continue;
+        keep(estimate, source->dev, source->ino);
+        note_new_link(estimate, source->dev, source->ino);
     }
     estimate->new_bytes += on_disk(merge->copied_bytes) + BLOCK_BYTES +
                            on_disk(merge->records->len * sizeof(StasisIndexRecord));
@@ -157,8 +183,8 @@ static gboolean add_heir(Estimate *estimate, const StasisNode *node, GError **er
 gboolean stasis_usage_estimate(const StasisUsage *usage, StasisStore *store,
                                const StasisGraph *graph, gint64 *ret_freed_bytes, GError **error)
 {
-    g_autoptr(GHashTable) lost = new_table();
-    Estimate estimate = { store, graph, lost, 0 };
+    g_autoptr(GHashTable) lost = new_table(), linked = new_table();
+    Estimate estimate = { store, graph, lost, linked, 0 };
     for (guint i = 0; i < graph->nodes->len; i++)
         if (stasis_graph_node(graph, i)->going)
             count_files(store, stasis_graph_node(graph, i)->id, lost);
