@@ -19,7 +19,9 @@
 #include "base/io.h"
 #include "store/internal.h"
 
-#define MAX_ROUNDS 32
+/* So often data are moved without the writer lock; what has come then is moved under it. */
+#define UNLOCKED_ROUNDS 3
+#define MAX_ROUNDS (UNLOCKED_ROUNDS + 3)
 
 typedef struct {
     StasisStore *store;
@@ -132,16 +134,42 @@ static gboolean unlist(const Deletion *deletion, int tmp_fd, GError **error)
     return ok;
 }
 
-/* Under the lock. *ret_done is FALSE when another image has come that needs one of them. */
-static gboolean drop(const Deletion *deletion, int tmp_fd, gboolean *ret_done, GError **error)
+static gboolean has_heirs(const StasisGraph *graph)
 {
-    g_autoptr(StasisGraph) graph = load_graph(deletion, error);
-    *ret_done = FALSE;
-    if (graph == NULL)
-        return FALSE;
     for (guint i = 0; i < graph->nodes->len; i++)
         if (stasis_graph_is_bereft(graph, stasis_graph_node(graph, i)))
             return TRUE;
+    return FALSE;
+}
+
+/* Under the lock, so that no more can come: the last of those that need data, if @last_round. Else
+ * *ret_more says that there are some. */
+static gboolean settle_heirs(Deletion *deletion, gboolean last_round, gboolean *ret_more,
+                             GError **error)
+{
+    g_autoptr(StasisGraph) graph = load_graph(deletion, error);
+    *ret_more = graph != NULL && has_heirs(graph);
+    if (graph == NULL || !*ret_more || !last_round)
+        return graph != NULL;
+    guint n;
+    deletion->task.lock_held = TRUE;
+    gboolean ok = rebase_heirs(deletion, graph, &n, error);
+    deletion->task.lock_held = FALSE;
+    g_autoptr(StasisGraph) now = ok ? load_graph(deletion, error) : NULL;
+    *ret_more = now != NULL && has_heirs(now);
+    return now != NULL;
+}
+
+/* Under the lock. *ret_done is FALSE when another image has come that needs one of them. */
+static gboolean drop(Deletion *deletion, int tmp_fd, gboolean last_round, gboolean *ret_done,
+                     GError **error)
+{
+    gboolean more;
+    *ret_done = FALSE;
+    if (!settle_heirs(deletion, last_round, &more, error))
+        return FALSE;
+    if (more)
+        return TRUE;
     if (!unlist(deletion, tmp_fd, error))
         return FALSE;
     *ret_done = TRUE;
@@ -155,9 +183,10 @@ static gboolean drop(const Deletion *deletion, int tmp_fd, gboolean *ret_done, G
 static gboolean delete_all(Deletion *deletion, GError **error)
 {
     for (guint round = 0; round < MAX_ROUNDS; round++) {
+        gboolean last = round >= UNLOCKED_ROUNDS;
         g_autoptr(StasisGraph) graph = load_graph(deletion, error);
-        guint n_heirs;
-        if (graph == NULL || !rebase_heirs(deletion, graph, &n_heirs, error))
+        guint n_heirs = 0;
+        if (graph == NULL || (!last && !rebase_heirs(deletion, graph, &n_heirs, error)))
             return FALSE;
         if (n_heirs > 0)
             continue; /* and look once more: others may have come */
@@ -166,13 +195,14 @@ static gboolean delete_all(Deletion *deletion, GError **error)
                                         deletion->task.cancellable, &tmp_fd, error);
         if (lock_fd < 0)
             return FALSE;
-        gboolean done, ok = drop(deletion, tmp_fd, &done, error);
+        gboolean done, ok = drop(deletion, tmp_fd, last, &done, error);
         stasis_store_unlock(&lock_fd);
         if (!ok || done)
             return ok;
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                "nothing was deleted: new images come that need image %s; try again",
+                "nothing was deleted: images that need image %s are changed by others all the "
+                "time; try again",
                 deletion->ids[0]);
     return FALSE;
 }

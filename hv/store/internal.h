@@ -353,6 +353,7 @@ typedef struct {
     GCancellable *cancellable;
     StasisProgress progress;
     guint64 reported_us;
+    gboolean lock_held; /* the writer lock is the caller's already */
 } StasisTask;
 
 /* Report, and FALSE with @error when it was cancelled. */

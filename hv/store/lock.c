@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -64,12 +65,26 @@ int stasis_store_open_tmp(StasisStore *store, GError **error)
     return tmp_fd;
 }
 
-/* Polled: a blocking fcntl() could not be cancelled, and gives no turn to who waits longest. */
+/* Polled: a blocking fcntl() could not be cancelled. Who waits holds a flock(2) on the same file,
+ * which is another lock and the queue's head: a writer that comes back at once stands behind it, so
+ * that two that write without a pause don't keep a third out. */
+static gboolean try_lock(int fd, gboolean *at_head)
+{
+    if (!*at_head && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return FALSE;
+    *at_head = TRUE;
+    if (!set_lock(fd, F_WRLCK))
+        return FALSE;
+    flock(fd, LOCK_UN);
+    return TRUE;
+}
+
 static gboolean wait_for_lock(StasisStore *store, int fd, guint wait_ms, GCancellable *cancellable,
                               GError **error)
 {
     guint64 until = stasis_now_us() + (guint64)wait_ms * 1000;
-    while (!set_lock(fd, F_WRLCK)) {
+    gboolean at_head = FALSE;
+    while (!try_lock(fd, &at_head)) {
         if (errno != EAGAIN && errno != EACCES)
             return stasis_store_cant_write(store, errno, "lock", error);
         if (g_cancellable_set_error_if_cancelled(cancellable, error))

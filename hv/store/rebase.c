@@ -361,10 +361,13 @@ static gboolean give_place(Rebase *rebase, GError **error)
 static gboolean commit(Rebase *rebase, GError **error)
 {
     stasis_autofd int tmp_fd = -1;
-    int lock_fd =
-        stasis_store_lock(rebase->store, LOCK_WAIT_MS, rebase->task->cancellable, &tmp_fd, error);
-    if (lock_fd < 0)
-        return FALSE;
+    int lock_fd = -1;
+    if (!rebase->task->lock_held) {
+        lock_fd = stasis_store_lock(rebase->store, LOCK_WAIT_MS, rebase->task->cancellable, &tmp_fd,
+                                    error);
+        if (lock_fd < 0)
+            return FALSE;
+    }
     gboolean ok = give_place(rebase, error);
     stasis_store_unlock(&lock_fd);
     return ok && stasis_fault(STASIS_FAULT_STORE_REPLACED, error);

@@ -130,17 +130,23 @@ static inline void check_image(Model *model, const Known *known)
     g_assert_no_error(error);
 }
 
+static inline StasisCheckReport *model_check(Model *model)
+{
+    g_autoptr(GError) error = NULL;
+    StasisCheckOptions options = STASIS_CHECK_OPTIONS_INIT;
+    options.read_data = TRUE;
+    StasisCheckReport *report = stasis_store_check(model->store, &options, NULL, &error);
+    g_assert_no_error(error);
+    return report;
+}
+
 /* Just the images that are known are listed, whole, and the check says so. */
 static inline void check_all(Model *model)
 {
-    g_autoptr(GError) error = NULL;
     g_assert_cmpuint(test_count(model->store), ==, model->known->len);
     for (guint i = 0; i < model->known->len; i++)
         check_image(model, known_at(model, i));
-    StasisCheckOptions options = STASIS_CHECK_OPTIONS_INIT;
-    options.read_data = TRUE;
-    g_autoptr(StasisCheckReport) report = stasis_store_check(model->store, &options, NULL, &error);
-    g_assert_no_error(error);
+    g_autoptr(StasisCheckReport) report = model_check(model);
     g_assert_cmpuint(report->images->len, ==, model->known->len);
     g_assert_cmpuint(report->n_damaged + report->n_affected, ==, 0);
 }

@@ -222,6 +222,55 @@ static void test_fold_beside_writer(void)
     model_clear(&model);
 }
 
+/* Images that are taken on top of one that is being deleted get its data too, or find it gone. */
+typedef struct {
+    Model *model;
+    const char *parent;
+    gint stop;
+    guint n_taken;
+} Taker;
+
+static gpointer take_on_top(gpointer data)
+{
+    Taker *taker = data;
+    while (!g_atomic_int_get(&taker->stop)) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *id =
+            test_small_image(taker->model->store, taker->parent, taker->n_taken, &error);
+        if (id == NULL && (g_error_matches(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+                           g_error_matches(error, STASIS_ERROR, STASIS_ERROR_LOCKED)))
+            continue;
+        g_assert_no_error(error);
+        taker->n_taken++;
+        g_usleep(300);
+    }
+    return NULL;
+}
+
+static void test_delete_beside_writer(void)
+{
+    for (guint i = 0; i < 6; i++) {
+        Model model;
+        model_init(&model, 20 + i);
+        g_autoptr(GError) error = NULL;
+        g_autofree char *base = test_small_image(model.store, NULL, 1, &error);
+        g_autofree char *parent = test_small_image(model.store, base, 2, &error);
+        g_assert_no_error(error);
+        Taker taker = { .model = &model, .parent = parent };
+        GThread *thread = g_thread_new("take", take_on_top, &taker);
+        g_usleep(1000 * i);
+        stasis_store_delete(model.store, parent, &error);
+        g_assert_no_error(error);
+        g_atomic_int_set(&taker.stop, 1);
+        g_thread_join(thread);
+        g_assert_cmpuint(test_count(model.store), ==, taker.n_taken + 1);
+        g_test_message("%u images taken meanwhile", taker.n_taken);
+        g_autoptr(StasisCheckReport) report = model_check(&model);
+        g_assert_cmpuint(report->n_damaged + report->n_affected, ==, 0);
+        model_clear(&model);
+    }
+}
+
 static void test_cancel(void)
 {
     Model model;
@@ -407,6 +456,7 @@ int main(int argc, char **argv)
     g_test_add_func("/store/rebase/readers", test_readers);
     g_test_add_func("/store/rebase/fold", test_fold);
     g_test_add_func("/store/rebase/fold-beside-writer", test_fold_beside_writer);
+    g_test_add_func("/store/rebase/delete-beside-writer", test_delete_beside_writer);
     g_test_add_func("/store/rebase/cancel", test_cancel);
     g_test_add_func("/store/rebase/points", test_points);
     g_test_add_func("/store/rebase/fault-points", test_fault_points);
