@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Numbered fault points: the places of a checkpoint at which a test kills us or makes us fail.
+ * Numbered fault points: the places of a checkpoint, and of what changes images ("store-…"), at
+ * which a test kills us or makes us fail.
  *
  * STASIS_FAULT=NAME[:kill|:error] arms one point, once per process: "kill" (the default) ends the
  * process with SIGKILL on the spot, "error" makes the step fail. Without the variable a point
@@ -35,7 +36,14 @@ G_BEGIN_DECLS
     X(MANIFEST_WRITTEN, "manifest-written") /* all synced, not renamed */                   \
     X(RENAMED, "renamed")                   /* listed, the directory not synced */          \
     X(COMMITTED, "committed")               /* durable, the VM not yet told */              \
-    X(UNREGISTERED, "unregistered")         /* detached from RAM */
+    X(UNREGISTERED, "unregistered")         /* detached from RAM */                         \
+    X(STORE_OPENED, "store-opened")         /* rebase: a directory to work in exists */     \
+    X(STORE_COPIED, "store-copied")         /* rebase: data and index synced, no lock */    \
+    X(STORE_WRITTEN, "store-written")       /* rebase: all synced, locked, not in place */  \
+    X(STORE_SWAPPED, "store-swapped")       /* rebase: in place, not synced */              \
+    X(STORE_REPLACED, "store-replaced")     /* rebase: durable, the old files are left */   \
+    X(STORE_UNLISTED, "store-unlisted")     /* delete: out of the list, not synced */       \
+    X(STORE_DROPPED, "store-dropped")       /* delete: durable, the files are left */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

@@ -8,6 +8,9 @@
 #include "output.h"
 #include "progress.h"
 
+#define FOLD_NICE 10
+#define FOLD_EVERY 16u
+
 /* "pause 2.1 ms (devices 1.3 ms), 512.0 MiB RAM, 13.0 MiB stored, …" */
 static char *describe_cost(const StasisImageInfo *info)
 {
@@ -30,6 +33,41 @@ static char *describe_cost(const StasisImageInfo *info)
                                info->cost.faults, stall);
     g_string_append_printf(text, ", %s in all", total);
     return g_string_free(text, FALSE);
+}
+
+/* In the child that becomes the fold: not ours any more, and out of everybody's way. */
+static void leave(gpointer unused)
+{
+    setsid();
+    if (nice(FOLD_NICE) == -1)
+        return; /* then at our own priority */
+}
+
+/* A chain that has become too long is folded by a process that goes on when we have ended. The
+ * image is taken whatever becomes of that; the next checkpoint that finds the chain long tries
+ * again, not each one, so that they don't pile up. */
+static void fold_behind(CliCall *call, StasisStore *store, const char *id)
+{
+    guint most = (guint)cli_number(call, "max-depth", STASIS_DEFAULT_MAX_DEPTH), depth;
+    if (!stasis_store_get_depth(store, id, &depth, NULL) || depth <= most ||
+        (depth - most) % FOLD_EVERY != 1)
+        return;
+    g_autofree char *number = g_strdup_printf("%u", most);
+    const char *const argv[] = { "/proc/self/exe",
+                                 "store-fold",
+                                 "-q",
+                                 "--max-depth",
+                                 number,
+                                 "--store",
+                                 stasis_store_get_path(store),
+                                 id,
+                                 NULL };
+    g_autoptr(GError) failed = NULL;
+    if (!g_spawn_async("/", (char **)argv, NULL,
+                       G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, leave, NULL, NULL,
+                       &failed))
+        cli_note(call, "the chain of %u images was not folded: %s; store-fold does it", depth + 1,
+                 failed->message);
 }
 
 static gboolean create(CliCall *call, GError **error)
@@ -63,6 +101,7 @@ static gboolean create(CliCall *call, GError **error)
         cli_take_object(call, cli_image_to_json(info));
     else
         puts(info->id);
+    fold_behind(call, store, info->id);
     if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
         g_autofree char *cost = describe_cost(info);
         cli_note(call, "%s", cost);
@@ -160,11 +199,6 @@ static gboolean verify(CliCall *call, GError **error)
     return FALSE;
 }
 
-static int compare_ids(gconstpointer a, gconstpointer b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static gboolean delete_images(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
@@ -172,19 +206,16 @@ static gboolean delete_images(CliCall *call, GError **error)
     g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
     if (ids == NULL)
         return FALSE;
-    /* IDs sort by time, and a parent is older than its children, which keep it from going. */
-    g_ptr_array_sort(ids, compare_ids);
+    guint n = ids->len;
+    g_ptr_array_add(ids, NULL);
+    CliProgress progress = cli_progress_new(call);
+    gboolean ok =
+        stasis_store_delete_images(store, (const char *const *)ids->pdata, cli_progress_show,
+                                   &progress, call->cancellable, error);
+    cli_progress_end(&progress);
     JsonArray *array = json_array_new();
-    gboolean ok = TRUE;
-    for (guint i = ids->len; ok && i > 0; i--) {
-        const char *id = ids->pdata[i - 1];
-        if (g_cancellable_set_error_if_cancelled(call->cancellable, error))
-            ok = FALSE;
-        else
-            ok = stasis_store_delete(store, id, error);
-        if (ok)
-            show_outcome(call, array, id, "deleted", NULL);
-    }
+    for (guint i = 0; ok && i < n; i++)
+        show_outcome(call, array, ids->pdata[i], "deleted", NULL);
     cli_take_array(call, array);
     return ok;
 }
@@ -206,6 +237,8 @@ static const CliOption create_options[] = {
       "compressing threads (default: the CPUs that the guest leaves, at most 8)" },
     { "tracker", 0, CLI_CHOICE, "auto|kvm-log|uffd-async|uffd-sync",
       "how writes are found (default: auto, the best this kernel has)" },
+    { "max-depth", 0, CLI_COUNT, "N",
+      "fold the chain, in the background, when the image has more ancestors (default: 64)" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { NULL },
 };
@@ -262,14 +295,19 @@ static const CliArgument delete_arguments[] = {
 };
 static const CliExample delete_examples[] = {
     { "checkpoint-delete latest", "Drop the newest image" },
+    { "checkpoint-delete 01jq4z7k2m 01jq4z9f3d", "Drop two, wherever they are in the chain" },
     { NULL },
 };
 const CliCommand cli_cmd_checkpoint_delete = {
     .group = "checkpoint",
     .name = "checkpoint-delete",
     .summary = "delete images",
-    .description = "Delete the images named, newest first. One that another image is incremental "
-                   "to is refused by name; give both, and both go.",
+    .description =
+        "Delete the images named, wherever they are in a chain: data that other images need move "
+        "to those first. All others keep their ID and their content, and can be restored at every "
+        "moment, also if this is killed. Either all that are named go or, on failure, none. "
+        "VMs that are running may be checkpointed meanwhile; a VM whose newest image is deleted "
+        "gets a full one next.",
     .arguments = delete_arguments,
     .examples = delete_examples,
     .handler = delete_images,

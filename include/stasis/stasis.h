@@ -16,6 +16,7 @@
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>
+#include <stasis/maintenance.h>
 #include <stasis/restore.h>
 #include <stasis/store.h>
 #include <stasis/version.h>

@@ -89,7 +89,8 @@ STASIS_API gboolean stasis_store_verify(StasisStore *store, const char *id,
                                         StasisProgressFunc progress, gpointer user_data,
                                         GCancellable *cancellable, GError **error);
 
-/* Delete an image. One that others are incremental to is refused by name. */
+/* Delete an image, whichever. Data that others need move to those first; see
+ * stasis_store_delete_images(). */
 STASIS_API gboolean stasis_store_delete(StasisStore *store, const char *id, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisStore, stasis_store_unref)

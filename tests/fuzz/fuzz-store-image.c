@@ -79,7 +79,7 @@ static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
     stasis_digest_of(&digest, index, len, NULL, 0, NULL);
     stasis_digest_to_hex(&digest, manifest->index.sha256);
     manifest->index.size = len;
-    manifest->pages_bytes = n_pages_bytes;
+    manifest->data[0].size = n_pages_bytes;
     info->data_pages = info->zero_pages = 0;
     size_t at = 32 + sizeof(StasisIndexBlock);
     for (; at + sizeof(StasisIndexRecord) <= len; at += sizeof(StasisIndexRecord)) {

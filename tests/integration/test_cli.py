@@ -35,6 +35,10 @@ GOOD = {
     "checkpoint-delete": [ID],
     "restore": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
+    "store-check": [],
+    "store-stats": [],
+    "store-prune": ["--keep-last", "1"],
+    "store-fold": [],
     "doctor": [],
     "help": [],
 }
@@ -180,6 +184,7 @@ def bad_values_are_named(t):
            "--max-buffer": ("0", "-1", "12Q", "MiB", "1..5G", "99999999T", ""),
            "--threads": ("0", "-1", "1.5", "two", "99999999999"),
            "--mode": ("fast", "live|cow", ""),
+           "--max-depth": ("0", "-1", "x"),
            "--note": (b"\xff\xfe",)}
     for option, values in bad.items():
         for value in values:
@@ -191,6 +196,12 @@ def bad_values_are_named(t):
     for option, values in good.items():
         for value in values:
             stasis("checkpoint-create", "nosuch", option, value, expect=12)
+    for value in ("", "0", "7", "d", "1m", "7d x", "-1d", "0d", "1.5d", "9999999999s", "2000y"):
+        done = run_in(t, "store-prune", "--store", "absent", "--keep-within", value)
+        t.equal(done.returncode, 2, f"--keep-within {value!r}: {done.stderr!r}")
+        t.check(b"--keep-within" in done.stderr, "does not name it:", done.stderr)
+    for value in ("36h", "7d12h", "1y2w3d4h5min6s", "90min"):
+        stasis("store-prune", "--store", t.path("absent"), "--keep-within", value, expect=10)
 
 
 @case
