@@ -70,9 +70,8 @@ static void fold_behind(CliCall *call, StasisStore *store, const char *id)
                  failed->message);
 }
 
-static gboolean create(CliCall *call, GError **error)
+static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *progress)
 {
-    CliProgress progress = cli_progress_new(call);
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
     options.mode = mode != NULL ? stasis_mode_from_string(mode) : STASIS_MODE_LIVE;
@@ -84,28 +83,81 @@ static gboolean create(CliCall *call, GError **error)
     options.tracker = cli_text(call, "tracker");
     options.note = cli_text(call, "note");
     options.progress = cli_progress_show;
-    options.progress_data = &progress;
+    options.progress_data = progress;
+    return options;
+}
 
+/* One of a series is in the store. */
+static void show_created(CliCall *call, StasisStore *store, const StasisImageInfo *info,
+                         JsonArray *array)
+{
+    if (call->json)
+        json_array_add_object_element(array, cli_image_to_json(info));
+    else
+        puts(info->id);
+    fflush(stdout);
+    fold_behind(call, store, info->id);
+    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
+        g_autofree char *cost = describe_cost(info);
+        cli_note(call, "%s", cost);
+    }
+}
+
+/* Until @due_us, or until we are interrupted. */
+static gboolean wait_until(CliCall *call, gint64 due_us, GError **error)
+{
+    GPollFD fd;
+    gboolean can_poll = g_cancellable_make_pollfd(call->cancellable, &fd);
+    gint64 now;
+    while ((now = g_get_monotonic_time()) < due_us &&
+           !g_cancellable_is_cancelled(call->cancellable))
+        g_poll(&fd, can_poll ? 1 : 0, (gint)MIN((due_us - now + 999) / 1000, 1000));
+    if (can_poll)
+        g_cancellable_release_fd(call->cancellable);
+    return !g_cancellable_set_error_if_cancelled(call->cancellable, error);
+}
+
+static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *store,
+                            JsonArray *array, CliProgress *progress, GError **error)
+{
+    guint64 every_us = cli_number(call, "every", 0);
+    guint64 count = cli_number(call, "count", every_us > 0 ? G_MAXUINT64 : 1);
+    gint64 due_us = g_get_monotonic_time();
+    for (guint64 i = 0; i < count; i++) {
+        if (!wait_until(call, due_us, error))
+            return FALSE;
+        /* One that comes too late delays the next; none is made up for. */
+        due_us = MAX(due_us, g_get_monotonic_time() - (gint64)every_us) + (gint64)every_us;
+        g_autoptr(StasisImageInfo) info = stasis_series_take(series, call->cancellable, error);
+        cli_progress_end(progress);
+        if (info == NULL)
+            return FALSE;
+        show_created(call, store, info, array);
+    }
+    return TRUE;
+}
+
+static gboolean create(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisCheckpointOptions options = create_options_of(call, &progress);
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
     g_autoptr(StasisStore) store =
         vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
     if (store == NULL)
         return FALSE;
-    g_autoptr(StasisImageInfo) info =
-        stasis_checkpoint_create(vm, store, &options, call->cancellable, error);
+    g_autoptr(StasisSeries) series =
+        stasis_series_new(vm, store, &options, call->cancellable, error);
+    g_autoptr(JsonArray) array = json_array_new();
+    gboolean ok = series != NULL && take_series(call, series, store, array, &progress, error);
     cli_progress_end(&progress);
-    if (info == NULL)
+    if (!ok)
         return FALSE;
-    if (call->json)
-        cli_take_object(call, cli_image_to_json(info));
-    else
-        puts(info->id);
-    fold_behind(call, store, info->id);
-    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
-        g_autofree char *cost = describe_cost(info);
-        cli_note(call, "%s", cost);
-    }
+    if (call->json && json_array_get_length(array) == 1)
+        cli_take_object(call, json_object_ref(json_array_get_object_element(array, 0)));
+    else if (call->json)
+        cli_take_array(call, g_steal_pointer(&array));
     return TRUE;
 }
 
@@ -240,12 +292,16 @@ static const CliOption create_options[] = {
     { "max-depth", 0, CLI_COUNT, "N",
       "fold the chain, in the background, when the image has more ancestors (default: 64)" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
+    { "every", 0, CLI_MS, "MS", "take a series, one each so many milliseconds (see --count)" },
+    { "count", 0, CLI_COUNT, "N",
+      "how many to take (default: 1; with --every: until interrupted)" },
     { NULL },
 };
 static const CliExample create_examples[] = {
     { "checkpoint-create vm1", "Checkpoint a running VM; prints the new image's ID" },
     { "checkpoint-create vm1 --max-pause 5 --note \"before the upgrade\"",
       "Pause for at most 5 ms, or fail and let the VM be" },
+    { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
     { NULL },
 };
 const CliCommand cli_cmd_checkpoint_create = {
@@ -255,7 +311,10 @@ const CliCommand cli_cmd_checkpoint_create = {
     .description =
         "Write RAM and devices of VM NAME, as they are at one instant, into the store as a new "
         "image, and print the image's ID once it is durable. On failure, or Ctrl-C, the VM runs "
-        "on and the store is as before. What it cost is printed on stderr if that is a terminal, "
+        "on and the store is as before. A series (--every, --count) looks at the VM once and then "
+        "takes an increment in a few milliseconds besides writing it; each ID is printed as soon "
+        "as its image is durable, the first failure ends it, and the VM is busy for other "
+        "commands meanwhile. What it cost is printed on stderr if that is a terminal, "
         "or with -v.",
     .arguments = create_arguments,
     .options = create_options,

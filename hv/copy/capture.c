@@ -20,6 +20,8 @@
 #define PUSH_PAGES 256u
 #define POPULATE_BYTES (64u << 20)
 #define MAX_HELPERS 7
+/* A pool keeps no more than this. */
+#define MAX_POOL_BYTES ((gsize)256 << 20)
 
 typedef struct {
     guint block;
@@ -35,6 +37,7 @@ struct _StasisCapture {
     guint8 **mapped;       /* of each block, or NULL */
     guint32 **places;      /* of each block, of each page: its place + 1, or 0 */
 
+    StasisCapturePool *pool;
     guint8 *memory;
     gsize memory_bytes;
     guint64 max_pages, n_pages, n_expected;
@@ -78,19 +81,52 @@ static int populate(guint8 *memory, gsize len, GCancellable *cancellable)
     return 0;
 }
 
-static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GError **error)
+static gboolean map_memory(StasisCapture *capture, gsize len, GCancellable *cancellable,
+                           GError **error)
 {
-    gsize pages_bytes = MAX(capture->max_pages, 1) * STASIS_PAGE_BYTES;
-    gsize len = pages_bytes + (capture->max_pages + 1) * sizeof(Chunk);
     guint8 *memory =
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return no_memory(len, errno, error);
     capture->memory = memory;
     capture->memory_bytes = len;
-    capture->chunks = (Chunk *)(void *)(memory + pages_bytes);
     int r = populate(memory, len, cancellable);
     return r == 0 || no_memory(len, -r, error);
+}
+
+static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GError **error)
+{
+    gsize pages_bytes = MAX(capture->max_pages, 1) * STASIS_PAGE_BYTES;
+    gsize len = pages_bytes + (capture->max_pages + 1) * sizeof(Chunk);
+    StasisCapturePool *pool = capture->pool;
+    if (pool != NULL && pool->bytes >= len) {
+        capture->memory = g_steal_pointer(&pool->memory);
+        capture->memory_bytes = pool->bytes;
+        pool->bytes = 0;
+    } else if (!map_memory(capture, len, cancellable, error)) {
+        return FALSE;
+    }
+    capture->chunks = (Chunk *)(void *)(capture->memory + pages_bytes);
+    return TRUE;
+}
+
+void stasis_capture_pool_clear(StasisCapturePool *pool)
+{
+    if (pool->memory != NULL)
+        munmap(pool->memory, pool->bytes);
+    *pool = (StasisCapturePool){ 0 };
+}
+
+static void put_memory(StasisCapture *capture)
+{
+    StasisCapturePool mine = { g_steal_pointer(&capture->memory), capture->memory_bytes };
+    if (capture->pool != NULL && mine.bytes > capture->pool->bytes &&
+        mine.bytes <= MAX_POOL_BYTES) {
+        stasis_capture_pool_clear(capture->pool);
+        *capture->pool = mine;
+    } else {
+        stasis_capture_pool_clear(&mine);
+    }
 }
 
 static gboolean is_late(guint64 deadline_us)
@@ -297,13 +333,14 @@ static void get_helpers(StasisCapture *capture)
 }
 
 StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *expected,
-                                  gboolean present, guint64 extra_pages, GCancellable *cancellable,
-                                  GError **error)
+                                  gboolean present, guint64 extra_pages, StasisCapturePool *pool,
+                                  GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisCapture) capture = g_new0(StasisCapture, 1);
     sem_init(&capture->go, 0, 0);
     sem_init(&capture->done, 0, 0);
     capture->ram = ram;
+    capture->pool = pool;
     capture->expected = stasis_dirty_new(ram);
     capture->taken = stasis_dirty_new(ram);
     capture->holes = stasis_dirty_new(ram);
@@ -343,8 +380,7 @@ void stasis_capture_free(StasisCapture *capture)
             munmap(capture->mapped[i], stasis_ram_block(capture->ram, i)->size_bytes);
         g_free(capture->places[i]);
     }
-    if (capture->memory != NULL)
-        munmap(capture->memory, capture->memory_bytes);
+    put_memory(capture);
     sem_destroy(&capture->go);
     sem_destroy(&capture->done);
     stasis_dirty_free(capture->expected);

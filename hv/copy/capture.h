@@ -15,13 +15,20 @@ G_BEGIN_DECLS
 
 typedef struct _StasisCapture StasisCapture;
 
+/* Memory that was made ready for an earlier capture, for the next one. Zero-initialized. */
+typedef struct {
+    guint8 *memory;
+    gsize bytes;
+} StasisCapturePool;
+void stasis_capture_pool_clear(StasisCapturePool *pool);
+
 /* Get ready, with the VM running: a place for each page of @expected (copied) and for @extra_pages
  * more, all of it touched, and threads that wait. @present: all expected pages are there in the
  * guest, so that looking at them does not make them. STASIS_ERROR_FAILED when the memory can't be
- * had. */
+ * had. @pool (may be NULL) gives memory, and gets it back in the end. */
 StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *expected,
-                                  gboolean present, guint64 extra_pages, GCancellable *cancellable,
-                                  GError **error);
+                                  gboolean present, guint64 extra_pages, StasisCapturePool *pool,
+                                  GCancellable *cancellable, GError **error);
 /* Waits for the threads. */
 void stasis_capture_free(StasisCapture *capture);
 

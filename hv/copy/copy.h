@@ -33,6 +33,7 @@ typedef struct {
     gboolean incremental; /* the tracker has been on since the parent's instant */
     guint64 max_pause_us; /* 0: no limit */
     guint64 max_buffer_bytes;
+    StasisCapturePool *pool; /* or NULL */
     StasisProgressFunc progress;
     gpointer progress_data;
     GCancellable *cancellable;

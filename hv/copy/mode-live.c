@@ -120,7 +120,7 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     }
     guint64 room = MIN(residual + residual / 2 + 4 * SMALL_PAGES, max_pages);
     copy->capture = stasis_capture_new(copy->ram, expected, TRUE, room - MIN(room, n_expected),
-                                       copy->cancellable, error);
+                                       copy->pool, copy->cancellable, error);
     return copy->capture != NULL;
 }
 

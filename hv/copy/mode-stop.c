@@ -62,8 +62,8 @@ static gboolean stop_before(StasisCopy *copy, GError **error)
     keep_at_most(known, max_pages);
     guint64 n_known = stasis_dirty_count(known);
     guint64 extra = MIN(n_known / 4 + 4096, max_pages - n_known);
-    copy->capture =
-        stasis_capture_new(copy->ram, known, copy->incremental, extra, copy->cancellable, error);
+    copy->capture = stasis_capture_new(copy->ram, known, copy->incremental, extra, copy->pool,
+                                       copy->cancellable, error);
     return copy->capture != NULL;
 }
 

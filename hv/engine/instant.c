@@ -73,40 +73,51 @@ static gboolean state_is_fit(const char *state)
     return !g_strv_contains(unfit, state);
 }
 
-StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, const StasisCopy *copy,
-                                  GError **error)
+StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
     *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
-    g_autofree char *state = stasis_qmp_run_state(qmp, error);
-    if (state == NULL)
-        return NULL;
     sem_init(&instant->go, 0, 0);
+    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+}
+
+gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
+                              const StasisCopy *copy, GError **error)
+{
+    g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
+    if (state == NULL)
+        return FALSE;
     instant->was_paused = strcmp(state, "running") != 0;
+    instant->pause_us = instant->worst_pause_us = 0;
     if (!state_is_fit(state)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
                     "the VM is in state \"%s\": something else is being done to it; try again",
                     state);
-        return NULL;
+        return FALSE;
     }
-    if (!lend_memfd(instant, error))
-        return NULL;
     StasisStopperMeans means = {
         .pid = copy->ram->pid,
-        .qmp = qmp,
+        .qmp = instant->qmp,
         .lifeline = lifeline,
         .tracker = copy->tracker,
         .fdset = instant->fdset,
         .may_be_long = copy->stop_may_be_long,
     };
     instant->stopper = stasis_stopper_open(&means, instant->was_paused);
-    return g_steal_pointer(&instant);
+    return TRUE;
+}
+
+void stasis_instant_end(StasisInstant *instant)
+{
+    g_clear_pointer(&instant->stopper, stasis_stopper_close);
 }
 
 void stasis_instant_free(StasisInstant *instant)
 {
     if (instant == NULL)
         return;
+    stasis_instant_end(instant);
+    sem_destroy(&instant->go);
     if (instant->fdset >= 0) {
         g_autoptr(JsonObject) args = json_object_new();
         json_object_set_int_member(args, "fdset-id", instant->fdset);
@@ -115,7 +126,6 @@ void stasis_instant_free(StasisInstant *instant)
     }
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
-    stasis_stopper_close(instant->stopper);
     g_free(instant);
 }
 

@@ -47,6 +47,23 @@ STASIS_API StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *
                                                      const StasisCheckpointOptions *options,
                                                      GCancellable *cancellable, GError **error);
 
+/*
+ * Many checkpoints of one VM, one after the other: what is costly to find out about it is found out
+ * once, and a small increment then takes a few milliseconds besides writing it. The object holds
+ * the VM (others get STASIS_ERROR_BUSY); the store is held only during each take. Borrows nothing
+ * but options->progress_data. Each take is as stasis_checkpoint_create().
+ */
+typedef struct _StasisSeries StasisSeries;
+
+STASIS_API StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
+                                           const StasisCheckpointOptions *options,
+                                           GCancellable *cancellable, GError **error);
+STASIS_API StasisImageInfo *stasis_series_take(StasisSeries *series, GCancellable *cancellable,
+                                               GError **error);
+STASIS_API void stasis_series_free(StasisSeries *series);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSeries, stasis_series_free)
+
 /* "live", "cow", "stop"; -1 when unknown. */
 STASIS_API int stasis_mode_from_string(const char *name);
 /* "lz4", "zstd", "none"; -1 when unknown. */

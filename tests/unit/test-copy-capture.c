@@ -11,6 +11,9 @@
 #define N_A 3000u
 #define N_B 1500u
 
+/* Used by all captures in turn. */
+static StasisCapturePool pool;
+
 static guint below(GRand *rand, guint n)
 {
     return (guint)g_rand_int_range(rand, 0, (gint32)n);
@@ -50,7 +53,7 @@ static int take(StasisCapture **ret_capture, const CopyRam *m, const StasisDirty
                 guint64 extra, gboolean begin, StasisDirty *dirty, guint64 deadline_us)
 {
     g_autoptr(GError) error = NULL;
-    *ret_capture = stasis_capture_new(m->ram, known, TRUE, extra, NULL, &error);
+    *ret_capture = stasis_capture_new(m->ram, known, TRUE, extra, &pool, NULL, &error);
     g_assert_no_error(error);
     if (begin)
         stasis_capture_start(*ret_capture);
@@ -252,16 +255,16 @@ static void test_not_taken(void)
     g_autoptr(StasisDirty) known = stasis_dirty_new(m.ram);
     stasis_bitmap_set_range(known->blocks[0], 0, 300);
     for (guint i = 0; i < 20; i++) {
-        StasisCapture *capture = stasis_capture_new(m.ram, known, TRUE, 10, NULL, &error);
+        StasisCapture *capture = stasis_capture_new(m.ram, known, TRUE, 10, &pool, NULL, &error);
         g_assert_no_error(error);
         stasis_capture_free(capture);
     }
-    g_assert_null(stasis_capture_new(m.ram, known, TRUE, (guint64)1 << 40, NULL, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, (guint64)1 << 40, &pool, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
     g_clear_error(&error);
     g_autoptr(GCancellable) cancelled = g_cancellable_new();
     g_cancellable_cancel(cancelled);
-    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, cancelled, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, NULL, cancelled, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
     copy_ram_clear(&m);
 }
@@ -275,5 +278,7 @@ int main(int argc, char **argv)
     g_test_add_func("/copy/capture/many-runs", test_many_runs);
     g_test_add_func("/copy/capture/fails", test_fails);
     g_test_add_func("/copy/capture/not-taken", test_not_taken);
-    return g_test_run();
+    int r = g_test_run();
+    stasis_capture_pool_clear(&pool);
+    return r;
 }
