@@ -19,7 +19,7 @@ G_BEGIN_DECLS
 #define STASIS_ID_CHARS 26u
 #define STASIS_MAX_DEPTH 4095u /* ancestors of one image */
 #define STASIS_MAX_HEIGHT (((guint64)1 << 53) - 1)
-#define STASIS_MAX_DATA_FILES 16u
+#define STASIS_MAX_DATA_FILES 128u
 #define STASIS_MAX_BLOCKS 1024u
 #define STASIS_MAX_NAME_BYTES 255u
 #define STASIS_MAX_PARTS 16u

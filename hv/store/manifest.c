@@ -97,13 +97,19 @@ gboolean stasis_part_name_is_valid(const char *name)
            !g_strv_contains(reserved, name) && !g_str_has_prefix(name, "pages.");
 }
 
+static gpointer make_names(gpointer unused)
+{
+    static char names[STASIS_MAX_DATA_FILES][12];
+    g_strlcpy(names[0], "pages", sizeof(names[0]));
+    for (guint i = 1; i < STASIS_MAX_DATA_FILES; i++)
+        g_snprintf(names[i], sizeof(names[i]), "pages.%u", i);
+    return names;
+}
+
 const char *stasis_data_file_name(guint number)
 {
-    static const char *const names[STASIS_MAX_DATA_FILES] = {
-        "pages",    "pages.1",  "pages.2",  "pages.3",  "pages.4",  "pages.5",
-        "pages.6",  "pages.7",  "pages.8",  "pages.9",  "pages.10", "pages.11",
-        "pages.12", "pages.13", "pages.14", "pages.15",
-    };
+    static GOnce once = G_ONCE_INIT;
+    const char(*names)[12] = g_once(&once, make_names, NULL);
     return number < STASIS_MAX_DATA_FILES ? names[number] : NULL;
 }
 

@@ -45,7 +45,7 @@ typedef struct {
     guint64 ram_bytes;    /* RAM of the machine, all blocks */
     guint64 data_pages;   /* pages held by this image itself, not counting zero pages */
     guint64 zero_pages;   /* pages this image knows to be zero */
-    guint64 stored_bytes; /* on disk, all files of this image, not of its parents */
+    guint64 stored_bytes; /* all files of this image, also those that others share; no parents */
     guint32 n_vcpus;
     gboolean paused; /* the machine was paused when the image was taken */
     StasisCost cost;

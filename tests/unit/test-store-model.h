@@ -8,7 +8,7 @@
 
 #include "test-store-util.h"
 
-#define MODEL_PAGES 96u
+#define MODEL_PAGES 160u
 #define MODEL_BYTES (MODEL_PAGES * STASIS_PAGE_BYTES)
 
 /* What each image of a store must hold. */
