@@ -19,6 +19,7 @@
 #include "engine/dma.h"
 #include "engine/instant.h"
 #include "engine/pager.h"
+#include "engine/rollback-mark.h"
 #include "engine/session.h"
 #include "store/image.h"
 #include "track/uffd.h"
@@ -193,7 +194,8 @@ static gboolean prepare(Job *job, const char *vm_name, GCancellable *cancellable
     if (job->session == NULL || !stasis_fault(STASIS_FAULT_VM_LOCKED, error))
         return FALSE;
     StasisRecord *record = job->session->record;
-    if (!stasis_vm_check_supported(job->session->qmp, record->pid, error) ||
+    if (!stasis_rollback_check_whole(record->name, error) ||
+        !stasis_vm_check_supported(job->session->qmp, record->pid, error) ||
         !stasis_pager_wait(record, job->options->progress, job->options->progress_data, cancellable,
                            error))
         return FALSE;

@@ -17,6 +17,7 @@
 #include <stasis/error.h>
 #include <stasis/export.h>
 #include <stasis/restore.h>
+#include <stasis/rollback.h>
 #include <stasis/store.h>
 #include <stasis/version.h>
 #include <stasis/vm.h>

@@ -38,7 +38,8 @@ typedef struct {
 typedef struct {
     char *name;
     pid_t pid;
-    char *state;        /* QEMU's run state ("running", "paused", …), or "busy" or "gone" */
+    char *state;        /* QEMU's run state ("running", "paused", …), or "busy", "gone" or
+                           "half-rolled-back" */
     char *accel;        /* "kvm" or "tcg" */
     char *machine;      /* machine type as versioned, "pc-q35-7.2" */
     char *qemu_version; /* "7.2.22" */
@@ -53,6 +54,8 @@ typedef struct {
     char *accel_reason;  /* why this accelerator, one line, or NULL */
     guint n_blocks;
     StasisRamBlockInfo *blocks; /* n_blocks of them; empty when state is "busy" or "gone" */
+    char *rolling_back_to;      /* the image that a rollback was interrupted on the way to: another
+                                   one completes it, and until then the VM can't run; else NULL */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);
