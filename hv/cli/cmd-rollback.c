@@ -49,6 +49,8 @@ static gboolean run(CliCall *call, StasisRollback *rollback, GError **error)
     guint64 count = cli_number(call, "count", 0);
     g_autoptr(JsonArray) array = json_array_new();
     for (guint64 i = 0; i < MAX(count, 1); i++) {
+        if (i > 0)
+            g_usleep(cli_number(call, "interval", 0));
         g_autoptr(StasisRollbackInfo) info =
             stasis_rollback_run(rollback, call->cancellable, error);
         if (info == NULL)
@@ -101,6 +103,7 @@ static const CliOption options[] = {
     { "safety", 0, CLI_FLAG, NULL, "take a checkpoint first and print its ID" },
     { "paused", 0, CLI_FLAG, NULL, "leave it paused at the instant of the image" },
     { "count", 0, CLI_COUNT, "N", "go back so many times (with --json an array)", .hidden = TRUE },
+    { "interval", 0, CLI_MS, "MS", "let it run so long in between", .hidden = TRUE },
     { NULL },
 };
 static const CliExample examples[] = {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: rollback makes a running VM what it was at the image's instant, in its own process."""
+import json
 import os
 import re
 import struct
@@ -84,6 +85,24 @@ def anywhere(t, accel):
 
 for _accel in accelerators():
     add_case(anywhere, _accel, promise=f"{_accel}: {anywhere.__doc__}")
+
+
+@case
+def a_sound_disk_image(t):
+    """what QEMU is given to load the devices from is a qcow2 image that QEMU's own tool finds no
+    fault with, of any size"""
+    for size in (1, 65536, 12943, 3 << 20):
+        with open(t.path("stream"), "wb") as f:
+            f.write(os.urandom(size))
+        subprocess.run([os.path.join(BUILD, "tests", "lib", "vmstate-tool"), "qcow2",
+                        t.path("stream"), "the-tag", t.path("image.qcow2")], check=True)
+        check = subprocess.run(["qemu-img", "check", t.path("image.qcow2")], capture_output=True,
+                               text=True, check=False)
+        t.check(check.returncode == 0 and "No errors" in check.stdout, f"{size}: {check}")
+        shown = subprocess.run(["qemu-img", "info", "--output=json", t.path("image.qcow2")],
+                               capture_output=True, text=True, check=True)
+        [snapshot] = json.loads(shown.stdout)["snapshots"]
+        t.equal((snapshot["name"], snapshot["vm-state-size"]), ("the-tag", size), "its snapshot")
 
 
 @case
