@@ -34,11 +34,13 @@ GOOD = {
     "checkpoint-verify": [ID],
     "checkpoint-delete": [ID],
     "restore": [ID],
+    "rollback": ["nosuch"],
     "export": [ID, "--format", "raw-memory", "out"],
     "doctor": [],
     "help": [],
 }
-NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create")
+NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
+            "rollback")
 NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "export")
 
 

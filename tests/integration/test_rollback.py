@@ -53,7 +53,8 @@ def tree(t, vm, store):
         work(vm)
         ids.append(vm.checkpoint_id(*store))
     full, a, b = ids
-    stasis("rollback", vm.name, a, "--force", *store)
+    # The very first time counts: what a lost page is now, a later rollback may put right.
+    check_exact(vm, store, [a])
     work(vm)
     c = vm.checkpoint(*store)
     t.equal(c["parent"], a, "the checkpoint after a rollback is incremental to its image")
@@ -63,7 +64,8 @@ def tree(t, vm, store):
 def anywhere(t, accel):
     """to an ancestor, a descendant, a sibling, again and again: all RAM and every device is the
     image's, byte for byte, and the guest goes on unharmed"""
-    vm = run_vm(t, Bare(mem="48M", set="4M", pattern="random"), *EXACT, accel=accel)
+    # Slow: most pages that differ between two images were not written since the last one.
+    vm = run_vm(t, Bare(mem="48M", set="24M", pattern="random", rate=10), *EXACT, accel=accel)
     store = new_store(t)
     before = nodes(vm)
     full, a, b, c = tree(t, vm, store)
@@ -143,7 +145,9 @@ def of_another_user(t):
     store = new_store(t)
     ids = [vm.checkpoint_id(*store) for _ in range(2)]
     check_exact(vm, store, ids, 3)
-    stasis("rollback", vm.name, "--force", *store)
+    stasis("rollback", vm.name, "--force", "--paused", *store)
+    # Writing its memory goes through QEMU, and is seen; what it is now is not "written since".
+    stasis("rollback", vm.name, *store)
     vm.check_runs()
     vm.guest.check_unharmed(vm)
     t.equal(nodes(vm), before, "nodes, jobs and descriptor sets of QEMU")
