@@ -81,12 +81,19 @@ static gboolean check_state(Run *run, gboolean *ret_running, GError **error)
     return FALSE;
 }
 
-/* Only the first run knows that nothing is lost. */
-static gboolean check_saved(Run *run, GError **error)
+/* The first run was looked at when it was prepared. After that nothing is lost if the VM has not
+ * run: it is the image still. */
+static gboolean check_saved(Run *run, gboolean running, GError **error)
 {
     StasisRollback *rollback = run->rollback;
     gboolean saved = rollback->saved || rollback->options.force || rollback->marked;
     rollback->saved = FALSE;
+    if (!saved && !running && rollback->tracker != NULL) {
+        stasis_dirty_clear(rollback->found);
+        if (!rollback->tracker->ops->harvest(rollback->tracker, rollback->found, FALSE, error))
+            return FALSE;
+        saved = stasis_dirty_count(rollback->found) == 0;
+    }
     if (saved)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSAVED,
@@ -229,13 +236,21 @@ static gboolean settle_tracked(Run *run, GError **error)
     return FALSE;
 }
 
+/* What was taken from the tracker is remembered until it is written, over a failure too. */
+static gboolean take_dirty(StasisRollback *rollback, GError **error)
+{
+    gboolean ok = rollback->tracker->ops->harvest(rollback->tracker, rollback->pages, TRUE, error);
+    stasis_dirty_or(rollback->differs, rollback->pages);
+    return ok;
+}
+
 static gboolean write_ram(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
     guint64 t0 = stasis_now_us();
     if (rollback->tracker == NULL)
         stasis_dirty_set_all(rollback->pages);
-    else if (!rollback->tracker->ops->harvest(rollback->tracker, rollback->pages, TRUE, error) ||
+    else if (!take_dirty(rollback, error) ||
              !stasis_fault(STASIS_FAULT_ROLLBACK_HARVESTED, error) ||
              !stasis_rewrite_prefetch(rollback->rewrite, rollback->pages, NULL, error))
         return FALSE;
@@ -334,8 +349,8 @@ static gboolean give_up(Run *run, GError **error)
 static gboolean run_all(Run *run, GCancellable *cancellable, GError **error)
 {
     gboolean running;
-    if (!check_state(run, &running, error) || !check_saved(run, error) || !look_ahead(run, error) ||
-        !stasis_fault(STASIS_FAULT_ROLLBACK_READY, error))
+    if (!check_state(run, &running, error) || !check_saved(run, running, error) ||
+        !look_ahead(run, error) || !stasis_fault(STASIS_FAULT_ROLLBACK_READY, error))
         return FALSE;
     if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
         return stasis_set_cancelled(error);

@@ -49,10 +49,10 @@ def check_half(t, vm, store, image_id, what):
     t.equal(vm.status(), "paused", f"{what}: query-status after that")
 
 
-def check_exact(t, vm, store, image_id):
+def check_exact(t, vm, store, image_id, **env):
     done = subprocess.run([os.path.join(BUILD, "tests", "lib", "rollback-check"), vm.name, store[1],
                            "1", image_id], capture_output=True, text=True, check=False, timeout=60,
-                          env=environment())
+                          env=environment(**env))
     t.equal(done.returncode, 0, f"rollback-check: {done.stdout}{done.stderr[:1000]}")
 
 
@@ -93,6 +93,21 @@ for _how in ("kill", "error"):
     for _point in POINTS:
         add_case(fails_at, _point, _how,
                  promise=f"{_how} at {_point}: as it was, or paused, marked and completed later")
+
+
+def same_object_tries_again(t, point):
+    vm, store, image_id = the_vm()
+    before = vm.progress()
+    t.wait(lambda: vm.progress() > before, 10, "the guest works")
+    check_exact(t, vm, store, image_id, STASIS_FAULT=f"{point}:error")
+    vm.check_runs()
+    vm.guest.check_unharmed(vm)
+
+
+for _point in ("rollback-read", "rollback-loaded", "rollback-harvested", "rollback-written",
+               "rollback-recorded"):
+    add_case(same_object_tries_again, _point,
+             promise=f"error at {_point}: the same object's next rollback completes it, exactly")
 
 
 @case

@@ -11,8 +11,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, Linux, Memory, check_memory_image  # noqa: E402
-from stasistest import (BUILD, NOBODY, QEMU, accelerators, add_case, attach, case,  # noqa: E402
-                        end_process, environment, image_ids, main, new_store, plain_qemu, run_vm,
+from stasistest import (BUILD, NOBODY, accelerators, add_case, attach, case,  # noqa: E402
+                        end_process, environment, huge_pages, image_ids, main, new_store, plain_qemu, run_vm,
                         stasis, stasis_json, stasis_start)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -154,6 +154,40 @@ def of_another_user(t):
     stasis("detach", vm.name)
     vm.check_as_before(fds)
     vm.check_runs()
+
+
+def memory(size, more):
+    return ["-object", f"memory-backend-memfd,id=m,size={size},{more}",
+            "-machine", "memory-backend=m"]
+
+
+# (what, accelerator and arguments of Bare, further arguments of QEMU)
+LAYOUTS = (
+    ("memfd, private", {"memory_args": memory("32M", "share=off")}, []),
+    ("hugetlb", {"memory_args": memory("32M", "share=on,hugetlb=on,hugetlbsize=2M")}, []),
+    # The usual firmware, with its shadow RAM and tables; video RAM.
+    ("q35, SeaBIOS, VGA", {"machine": "q35", "bios": None, "accel": "tcg"}, ["-vga", "std"]),
+)
+
+
+def of_any_memory(t, guest_args, qemu_args):
+    guest_args = dict(guest_args)
+    accel = guest_args.pop("accel", FAST)
+    if "hugetlb=on" in str(guest_args):
+        huge_pages(t, 24)
+    vm = plain_qemu(t, Bare(mem="32M", set="2M", **guest_args), *qemu_args, *EXACT, accel=accel)
+    attach(vm)
+    store = new_store(t)
+    ids = [vm.checkpoint_id(*store) for _ in range(2)]
+    check_exact(vm, store, ids, 2)
+    vm.check_runs()
+    vm.guest.check_unharmed(vm)
+    vm.check_nothing_left(tracked_allowed=True)
+
+
+for _what, _guest, _qemu in LAYOUTS:
+    add_case(of_any_memory, _guest, _qemu,
+             promise=f"{_what}: all RAM and every device is the image's")
 
 
 @case
