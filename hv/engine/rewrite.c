@@ -228,7 +228,7 @@ static gboolean prefetch_some(StasisRewrite *rewrite, Block *self, guint64 first
     gboolean zero;
     if (!stasis_image_reader_locate(rewrite->reader, self->image_block, first, &run, &zero, error))
         return FALSE;
-    *ret_n = zero ? MIN(run, n) : MIN(n, CHUNK_PAGES);
+    *ret_n = MIN(run, zero ? n : MIN(n, CHUNK_PAGES));
     if (zero) {
         for (guint64 i = 0; i < *ret_n; i++)
             self->kept[first + i] = KEPT_ZERO;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""How often a VM can be taken back: rollbacks a second, beside QEMU's own snapshot-load of the whole
-VM on the same machine.
+"""How often a VM can be taken back: rollbacks a second, beside QEMU's own snapshot-load of the
+whole VM on the same machine.
 
 The guest rewrites a set of about 1,000 pages; between two rollbacks it runs long enough to write
 all of it. QEMU's own way needs a qcow2 disk for RAM and devices; it lies in memory.
