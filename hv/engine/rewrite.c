@@ -137,10 +137,10 @@ void stasis_rewrite_free(StasisRewrite *rewrite)
     g_free(rewrite);
 }
 
-gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite)
+gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite, const StasisDirty *dirty)
 {
     for (guint i = 0; i < rewrite->n_blocks; i++)
-        if (rewrite->blocks[i].map == NULL)
+        if (rewrite->blocks[i].map == NULL && stasis_bitmap_count(dirty->blocks[i]) > 0)
             return TRUE;
     return FALSE;
 }

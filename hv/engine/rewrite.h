@@ -45,8 +45,9 @@ gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirt
 gboolean stasis_rewrite_put(StasisRewrite *rewrite, const StasisDirty *dirty, gboolean compare,
                             guint64 *ret_written, GError **error);
 
-/* Does put() write some block through QEMU's own address space, where a dirty tracker sees it? */
-gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite);
+/* Does put() write any page of @dirty through QEMU's own address space, where a dirty tracker sees
+ * it? */
+gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite, const StasisDirty *dirty);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisRewrite, stasis_rewrite_free)
 

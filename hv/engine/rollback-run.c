@@ -257,7 +257,8 @@ static gboolean write_ram(Run *run, GError **error)
     if (!stasis_rewrite_put(rollback->rewrite, rollback->pages, rollback->tracker == NULL,
                             &run->info->rewritten_pages, error))
         return FALSE;
-    if (rollback->tracker != NULL && stasis_rewrite_is_tracked(rollback->rewrite) &&
+    if (rollback->tracker != NULL &&
+        stasis_rewrite_is_tracked(rollback->rewrite, rollback->pages) &&
         !settle_tracked(run, error))
         return FALSE;
     run->info->ram_us = stasis_now_us() - t0;
