@@ -192,17 +192,10 @@ static gboolean open_writer(Job *job, GError **error)
 
 static gboolean set_tracked_since(Job *job, const char *image, GError **error)
 {
-    StasisRecord *record = job->record;
-    guint64 token = image != NULL ? stasis_tracker_get_token(job->tracker) : 0;
-    if (g_strcmp0(record->track_image, image) == 0 && record->track_token == token)
-        return TRUE;
-    record->track_token = token;
-    g_free(record->track_image);
-    record->track_image = g_strdup(image);
-    g_free(record->track_store);
-    record->track_store =
-        image != NULL ? g_strdup(stasis_store_get_path(job->series->store)) : NULL;
-    return stasis_record_save(record, error);
+    if (image == NULL)
+        return stasis_record_set_tracking(job->record, NULL, NULL, 0, error);
+    return stasis_record_set_tracking(job->record, image, stasis_store_get_path(job->series->store),
+                                      stasis_tracker_get_token(job->tracker), error);
 }
 
 static gboolean prepare(Job *job, GError **error)

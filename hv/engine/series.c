@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "engine/dma.h"
 #include "engine/pager.h"
+#include "engine/rollback-mark.h"
 #include "store/image.h"
 
 static void forget_memory(StasisSeries *series)
@@ -56,7 +57,8 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         return FALSE;
     StasisQmp *qmp = series->session->qmp;
     StasisRecord *record = series->session->record;
-    if (!stasis_vm_check_supported(qmp, record->pid, error) ||
+    if (!stasis_rollback_check_whole(record->name, error) ||
+        !stasis_vm_check_supported(qmp, record->pid, error) ||
         !stasis_pager_wait(record, options->progress, options->progress_data, cancellable, error) ||
         !stasis_series_refresh(series, error) ||
         (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))

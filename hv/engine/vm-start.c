@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "engine/rollback-mark.h"
 #include "vmm/machine.h"
 
 #define CLAIM_WAIT_MS 2000
@@ -31,8 +32,9 @@ int stasis_vm_claim_name(const char *name, GError **error)
                     name, (int)old->pid);
         return -1;
     }
-    /* Of an earlier VM of that name, which ended while it was loading. */
+    /* Of an earlier VM of that name, which ended while it was loading, or half rolled back. */
     stasis_pager_task_remove(name, NULL);
+    stasis_rollback_mark_clear(name, NULL);
     return stasis_steal_fd(&fd);
 }
 

@@ -249,6 +249,11 @@ void stasis_layer_free(StasisLayer *layer);
 gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *record,
                                   guint8 *dst, GError **error);
 
+/* ---- reader.c ---- */
+
+/* The image and its ancestors, newest first. Element type: StasisLayer. */
+const GPtrArray *stasis_image_reader_get_layers(const StasisImageReader *reader);
+
 /* ---- dead.c: bytes of the file "pages" in no record ---- */
 
 /* Make them zero; *ret_hole_bytes of them take no room any more. */

@@ -100,6 +100,11 @@ static const StasisLayer *newest(const StasisImageReader *reader)
     return g_ptr_array_index(reader->layers, 0);
 }
 
+const GPtrArray *stasis_image_reader_get_layers(const StasisImageReader *reader)
+{
+    return reader->layers;
+}
+
 const StasisImageInfo *stasis_image_reader_get_info(StasisImageReader *reader)
 {
     return newest(reader)->manifest->info;

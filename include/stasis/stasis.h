@@ -18,6 +18,7 @@
 #include <stasis/export.h>
 #include <stasis/maintenance.h>
 #include <stasis/restore.h>
+#include <stasis/rollback.h>
 #include <stasis/store.h>
 #include <stasis/version.h>
 #include <stasis/vm.h>

@@ -34,6 +34,7 @@ GOOD = {
     "checkpoint-verify": [ID],
     "checkpoint-delete": [ID],
     "restore": [ID],
+    "rollback": ["nosuch"],
     "export": [ID, "--format", "raw-memory", "out"],
     "store-check": [],
     "store-stats": [],
@@ -42,7 +43,8 @@ GOOD = {
     "doctor": [],
     "help": [],
 }
-NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create")
+NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
+            "rollback")
 NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "export")
 
 
@@ -143,7 +145,7 @@ def man_page_covers_everything(t):
         t.check(f"--{option['name']}" in text, "not in the page:", option["name"])
     status = text.split("EXIT STATUS")[1].split("ENVIRONMENT")[0]
     found = [int(n) for n in re.findall(r"^ {7}(\d+)\b", status, re.M)]
-    t.equal(found, [0, 1, 2, 5, 10, 11, 12, 13, 130], "exit statuses")
+    t.equal(found, [0, 1, 2, 5, 6, 10, 11, 12, 13, 130], "exit statuses")
     for word in ("STASIS_STORE", "STASIS_RUNTIME_DIR", "live", "cow", "latest"):
         t.check(word in text, "not in the page:", word)
 
