@@ -121,7 +121,10 @@ $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 # Unit tests and test tools see the library's inside: they are linked with the archive.
 $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 	$(say) LINK $@
-	$(Q)$(CC) $(LDFLAGS) $< $(B)/libstasis.a -o $@ $(ALL_LIBS)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(B)/libstasis.a -o $@ $(ALL_LIBS)
+
+# The shim's own functions, with a KVM that is played by the test.
+$(B)/tests/unit/test-shim-log: $(SHIM_OBJ)
 
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume

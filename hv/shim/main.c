@@ -153,10 +153,13 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
     va_start(list, request);
     void *arg = va_arg(list, void *);
     va_end(list);
-    if (!concerns_us(fd, request))
+    /* The kernel looks at 32 bits. QEMU hands some requests on as an int, so that the sign fills
+     * the upper half. */
+    uint32_t what = (uint32_t)request;
+    if (!concerns_us(fd, what))
         return (int)syscall(SYS_ioctl, fd, request, arg);
     int before = errno;
-    int r = dispatch(fd, request, arg);
+    int r = dispatch(fd, what, arg);
     errno = r < 0 ? -r : before;
     return r < 0 ? -1 : r;
 }

@@ -25,7 +25,7 @@
 #define STACK_BYTES (256u << 10)
 #define MAX_BUFFER_BYTES ((uint64_t)1 << 30)
 #define REAP_SOON_MS 1000
-#define REAP_LATER_MS 10000
+#define REAP_LATER_MS 3000
 #define TABLE_PIECE_BYTES ((uint64_t)32 << 20)
 
 static struct {
