@@ -130,6 +130,7 @@ gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
     cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console, cli_cmd_checkpoint_create,
     cli_cmd_checkpoint_list, cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify,
-    cli_cmd_checkpoint_delete, cli_cmd_restore, cli_cmd_export, cli_cmd_doctor, cli_cmd_help;
+    cli_cmd_checkpoint_delete, cli_cmd_restore, cli_cmd_clone, cli_cmd_export, cli_cmd_doctor,
+    cli_cmd_help;
 
 G_END_DECLS

@@ -28,6 +28,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_checkpoint_verify,
     &cli_cmd_checkpoint_delete,
     &cli_cmd_restore,
+    &cli_cmd_clone,
     &cli_cmd_export,
     &cli_cmd_doctor,
     &cli_cmd_help,

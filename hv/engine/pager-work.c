@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stasis/error.h>
+#include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "engine/pager-memory.h"
 
 #define MAX_MESSAGES 32
 /* Rather wait for memory than leave the guest without its page. */
@@ -30,12 +32,15 @@ typedef struct {
     StasisImageReader *reader;
     StasisUffd *uffd;
     int pidfd;
-    guint8 *buffer; /* one unit of the largest block */
+    guint8 *buffer;            /* one unit of the largest block */
+    StasisPagerMemory *memory; /* or NULL */
+    guint64 n_faults, start_us;
     guint64 done_bytes, total_bytes, reported_us;
 } Pager;
 
 static void pager_clear(Pager *pager)
 {
+    g_clear_pointer(&pager->memory, stasis_pager_memory_free);
     g_clear_pointer(&pager->reader, stasis_image_reader_free);
     g_clear_pointer(&pager->store, stasis_store_unref);
     g_clear_pointer(&pager->uffd, stasis_uffd_free);
@@ -137,18 +142,28 @@ static const StasisPagerBlock *block_at(const Pager *pager, guint64 address)
     return NULL;
 }
 
-static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
+/* What the guest needs of @offset: one zero page, or all of the unit, which is read as one. */
+static gboolean bring(Pager *pager, const StasisPagerBlock *block, guint64 offset, GError **error)
 {
-    const StasisPagerBlock *block = block_at(pager, address);
-    if (block == NULL)
-        return TRUE;
-    guint64 offset = (address - block->hva) / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES, zero_end;
+    guint64 zero_end;
     if (!is_zero_run(pager, block, offset, &zero_end, error))
         return FALSE;
     if (zero_end == offset || block->page_bytes > STASIS_PAGE_BYTES)
         return fill_unit(pager, block, offset, error);
     int r = place_zero(pager, block->hva + offset, STASIS_PAGE_BYTES);
     return check_placed(pager, r, block->hva + offset, error);
+}
+
+static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
+{
+    const StasisPagerBlock *block = block_at(pager, address);
+    if (block == NULL)
+        return TRUE;
+    guint64 offset = (address - block->hva) / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES;
+    pager->n_faults++;
+    if (pager->memory != NULL)
+        stasis_pager_memory_note(pager->memory, block->image_block, offset / STASIS_PAGE_BYTES);
+    return bring(pager, block, offset, error);
 }
 
 /* Serve what waits now. *ret_gone: the VM has ended. */
@@ -171,6 +186,44 @@ static gboolean serve_faults(Pager *pager, gboolean *ret_gone, GError **error)
                 return FALSE;
     }
     return TRUE;
+}
+
+static const StasisPagerBlock *block_of_image(const Pager *pager, guint image_block)
+{
+    for (guint i = 0; i < pager->blocks->len; i++) {
+        const StasisPagerBlock *block = &g_array_index(pager->blocks, StasisPagerBlock, i);
+        if (block->image_block == image_block)
+            return block;
+    }
+    return NULL;
+}
+
+/* What earlier VMs touched first, in their order, before anything else. */
+static gboolean prefetch(Pager *pager, gboolean *ret_gone, GError **error)
+{
+    guint n = pager->memory != NULL ? stasis_pager_memory_known(pager->memory) : 0;
+    for (guint i = 0; i < n && !*ret_gone; i++) {
+        const StasisTouched *page = stasis_pager_memory_nth(pager->memory, i);
+        const StasisPagerBlock *block = block_of_image(pager, page->block);
+        if (!serve_faults(pager, ret_gone, error))
+            return FALSE;
+        if (block != NULL && !*ret_gone &&
+            !bring(pager, block, page->page * STASIS_PAGE_BYTES, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* For pager.log: what the guest had to wait for, and what it had not. */
+static void say(const Pager *pager, const char *when)
+{
+    g_autofree char *line =
+        g_strdup_printf("stasis-pager %s: %s: %" G_GUINT64_FORMAT
+                        " faults, %u pages were known, %" G_GUINT64_FORMAT " us\n",
+                        pager->vm_name, when, pager->n_faults,
+                        pager->memory != NULL ? stasis_pager_memory_known(pager->memory) : 0,
+                        stasis_now_us() - pager->start_us);
+    stasis_write_all(STDERR_FILENO, line, strlen(line));
 }
 
 static void report(Pager *pager)
@@ -261,10 +314,21 @@ gboolean stasis_pager_work(const char *vm_name, const StasisPagerTask *task, int
         return stasis_pager_task_remove(vm_name, error);
     }
     prepare_blocks(&pager, task);
+    if (task->with_memory)
+        pager.memory = stasis_pager_memory_new(pager.store, pager.reader);
+    pager.start_us = stasis_now_us();
     stasis_write_all(ready_fd, "r", 1);
     gboolean gone = FALSE;
+    if (!prefetch(&pager, &gone, error))
+        return FALSE;
+    say(&pager, "known pages are there");
     for (guint i = 0; i < task->blocks->len && !gone; i++)
         if (!fill_block(&pager, &g_array_index(task->blocks, StasisPagerBlock, i), &gone, error))
             return FALSE;
-    return gone || finish(&pager, task, error);
+    if (!gone && !finish(&pager, task, error))
+        return FALSE;
+    say(&pager, gone ? "the VM has ended" : "all RAM is there");
+    if (pager.memory != NULL)
+        stasis_pager_memory_keep(pager.memory);
+    return TRUE;
 }

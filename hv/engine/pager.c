@@ -87,14 +87,15 @@ static gboolean spawn(const char *vm_name, GError **error)
 }
 
 gboolean stasis_pager_start(const StasisRecord *record, const char *store_path, const char *image,
-                            GArray *blocks, GError **error)
+                            GArray *blocks, gboolean with_memory, GError **error)
 {
     g_autofree char *absolute = g_canonicalize_filename(store_path, NULL);
     StasisPagerTask task = { .pid = record->pid,
                              .start_time = record->start_time,
                              .store_path = absolute,
                              .image = (char *)image,
-                             .blocks = blocks };
+                             .blocks = blocks,
+                             .with_memory = with_memory };
     return stasis_pager_task_save(&task, record->name, error) && spawn(record->name, error);
 }
 

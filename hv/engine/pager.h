@@ -28,9 +28,10 @@ typedef struct {
 
 /* Write pager.json and start the pager; returns when it serves. The blocks must be registered for
  * missing pages with a kept userfaultfd of STASIS_UFFD_PAGER_FEATURES. Element type of @blocks:
- * StasisPagerBlock. */
+ * StasisPagerBlock. @with_memory: first bring in the pages that earlier VMs of this image touched
+ * first, and remember those that this one waited for. */
 gboolean stasis_pager_start(const StasisRecord *record, const char *store_path, const char *image,
-                            GArray *blocks, GError **error);
+                            GArray *blocks, gboolean with_memory, GError **error);
 
 /* Is RAM still incomplete? */
 gboolean stasis_pager_is_loading(const char *vm_name);

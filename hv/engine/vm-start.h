@@ -4,6 +4,8 @@
 
 #include <gio/gio.h>
 
+#include "engine/nursery.h"
+#include "vmm/machine.h"
 #include "vmm/qmp.h"
 #include "vmm/registry.h"
 
@@ -14,7 +16,9 @@ typedef struct {
     const char *const *argv;
     const char *cwd;
     const char *accel;
-    gboolean incoming; /* wait for device state (a restore) */
+    gboolean incoming;              /* wait for device state (a restore) */
+    const StasisLaunchClone *clone; /* or NULL */
+    StasisNursery *nursery;         /* or NULL: ends it if we die before stasis_started_keep() */
 } StasisStart;
 
 /* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all
@@ -24,6 +28,12 @@ typedef struct {
     StasisQmp *qmp;
     int lock_fd;
     gboolean kept;
+    StasisNursery *nursery;
+    /* A clone's new identity, as in StasisLaunch. */
+    char *uuid;
+    char *generation_id;
+    char **macs;
+    guint64 shared_bytes; /* of its RAM, mapped from a template */
 } StasisStarted;
 
 /* Take @name for a new VM: the lock's descriptor, or -1 when one of that name lives. */

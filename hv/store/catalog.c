@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/cache.h"
 #include "store/internal.h"
 
 #define MAX_CANDIDATES 4u
@@ -160,6 +161,8 @@ gboolean stasis_store_delete(StasisStore *store, const char *id, GError **error)
     if (lock_fd < 0)
         return FALSE;
     gboolean ok = delete_locked(store, tmp_fd, id, error);
+    if (ok)
+        stasis_cache_remove(store, id);
     stasis_store_unlock(&lock_fd);
     return ok;
 }

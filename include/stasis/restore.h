@@ -14,6 +14,9 @@ typedef struct {
     gboolean eager;   /* all RAM in place before the first instruction, instead of on demand */
     StasisProgressFunc progress;
     gpointer progress_data;
+    /* Neither bring in the pages first that earlier VMs of this image touched first, nor remember
+     * those that this one waits for. */
+    gboolean no_prefetch;
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \
