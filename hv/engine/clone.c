@@ -12,11 +12,15 @@
 #include "engine/revive.h"
 
 #define MAX_CLONES 10000u
+/* RAM that QEMU is to read from a stream, once for each clone. */
+#define MAX_STREAM_BYTES ((guint64)96 << 20)
 
 typedef struct {
     const StasisCloneOptions *options;
     StasisSource *source;
+    GArray *mapped;            /* of guint: blocks of the image that a template can have */
     StasisTemplate *templates; /* or NULL */
+    GBytes *stream;            /* with it: all other RAM, and the devices */
     StasisNursery *nursery;
     GArray *ram; /* of StasisCloneRam, one for each block of the image */
     GCancellable *cancellable;
@@ -25,6 +29,8 @@ typedef struct {
 static void cloning_clear(Cloning *cloning)
 {
     g_clear_pointer(&cloning->nursery, stasis_nursery_free);
+    g_clear_pointer(&cloning->mapped, g_array_unref);
+    g_clear_pointer(&cloning->stream, g_bytes_unref);
     g_clear_pointer(&cloning->ram, g_array_unref);
     g_clear_pointer(&cloning->templates, stasis_template_free);
     g_clear_pointer(&cloning->source, stasis_source_free);
@@ -93,32 +99,6 @@ static StasisClones *make_list(const Cloning *cloning, GError **error)
 
 /* ---- RAM ---- */
 
-static gboolean prepare_ram(Cloning *cloning, StasisClones *list, GError **error)
-{
-    StasisImageReader *reader = cloning->source->reader;
-    const StasisCloneOptions *options = cloning->options;
-    if (!options->no_share) {
-        cloning->templates = stasis_template_get(
-            cloning->source->store, reader, STASIS_LAZY_MIN_BYTES, options->progress,
-            options->progress_data, cloning->cancellable, error);
-        if (cloning->templates == NULL) {
-            g_prefix_error(error, "no clone was started (--no-share does without a template): ");
-            return FALSE;
-        }
-        list->template_us = cloning->templates->made_us;
-    }
-    cloning->ram = g_array_new(FALSE, FALSE, sizeof(StasisCloneRam));
-    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++) {
-        StasisCloneRam ram = { .name = stasis_image_reader_get_block(reader, i)->name };
-        g_array_append_val(cloning->ram, ram);
-    }
-    for (guint i = 0; cloning->templates != NULL && i < cloning->templates->blocks->len; i++) {
-        const StasisTemplateBlock *block = g_ptr_array_index(cloning->templates->blocks, i);
-        g_array_index(cloning->ram, StasisCloneRam, block->block).path = block->path;
-    }
-    return TRUE;
-}
-
 static StasisLaunchClone describe(const Cloning *cloning)
 {
     return (StasisLaunchClone){ .keep_identity = cloning->options->keep_identity,
@@ -127,24 +107,100 @@ static StasisLaunchClone describe(const Cloning *cloning)
                                 .n_ram = cloning->ram->len };
 }
 
-/* What can't be cloned is said once and before the template is made, which may take a while. */
-static gboolean check_machine(const Cloning *cloning, GError **error)
+/* What can't be cloned is said once, and before a template is made, which may take a while. Which
+ * blocks a template can have shows here, too. */
+static gboolean check_machine(Cloning *cloning, GError **error)
 {
     const StasisMachine *machine = cloning->source->machine;
-    g_autoptr(GArray) ram = g_array_new(FALSE, FALSE, sizeof(StasisCloneRam));
-    for (guint i = 0; i < stasis_image_reader_get_n_blocks(cloning->source->reader); i++) {
-        StasisCloneRam block = {
-            .name = stasis_image_reader_get_block(cloning->source->reader, i)->name
-        };
-        g_array_append_val(ram, block);
+    StasisImageReader *reader = cloning->source->reader;
+    cloning->ram = g_array_new(FALSE, FALSE, sizeof(StasisCloneRam));
+    cloning->mapped = g_array_new(FALSE, FALSE, sizeof(guint));
+    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++) {
+        StasisCloneRam ram = { .name = stasis_image_reader_get_block(reader, i)->name };
+        g_array_append_val(cloning->ram, ram);
     }
-    StasisLaunchClone clone = { .ram = (const StasisCloneRam *)ram->data, .n_ram = ram->len };
+    StasisLaunchClone clone = describe(cloning);
     StasisLaunchOptions options = {
         .runtime_dir = "/", .accel = machine->accel, .incoming = TRUE, .clone = &clone
     };
     g_autoptr(StasisLaunch) launch =
         stasis_launch_prepare((const char *const *)machine->argv, &options, error);
+    for (guint i = 0; launch != NULL && i < cloning->ram->len; i++)
+        if (g_ptr_array_find(launch->clone_ram, &clone.ram[i], NULL))
+            g_array_append_val(cloning->mapped, i);
     return launch != NULL;
+}
+
+static gboolean is_mapped(const Cloning *cloning, guint index)
+{
+    for (guint i = 0; i < cloning->mapped->len; i++)
+        if (g_array_index(cloning->mapped, guint, i) == index)
+            return TRUE;
+    return FALSE;
+}
+
+static gboolean add_pages(StasisVmstateRam *ram, StasisImageReader *reader, guint index,
+                          GError **error)
+{
+    const StasisImageBlock *block = stasis_image_reader_get_block(reader, index);
+    g_autofree guint8 *page = g_malloc(STASIS_PAGE_BYTES);
+    for (guint64 i = 0; i < block->n_pages; i++) {
+        guint64 n;
+        gboolean zero;
+        if (!stasis_image_reader_locate(reader, index, i, &n, &zero, error) ||
+            (!zero && !stasis_image_reader_read_pages(reader, index, i, 1, page, error)))
+            return FALSE;
+        stasis_vmstate_ram_add_page(ram, index, block->name, i * STASIS_PAGE_BYTES,
+                                    zero ? NULL : page);
+    }
+    return TRUE;
+}
+
+/* Firmware, tables, video RAM: the same bytes for every clone. */
+static gboolean make_stream(Cloning *cloning, GError **error)
+{
+    StasisImageReader *reader = cloning->source->reader;
+    g_autoptr(StasisVmstateRam) ram = stasis_vmstate_ram_new();
+    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++) {
+        const StasisImageBlock *block = stasis_image_reader_get_block(reader, i);
+        stasis_vmstate_ram_add_block(ram, block->name, block->size_bytes);
+    }
+    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++)
+        if (!is_mapped(cloning, i) && !add_pages(ram, reader, i, error))
+            return FALSE;
+    cloning->stream = stasis_vmstate_with_ram(cloning->source->devices, ram, error);
+    return cloning->stream != NULL;
+}
+
+/* Is what is in no template small enough to go with the stream? */
+static gboolean rest_is_small(const Cloning *cloning)
+{
+    guint64 rest = 0;
+    for (guint i = 0; i < cloning->ram->len; i++)
+        rest += is_mapped(cloning, i)
+                    ? 0
+                    : stasis_image_reader_get_block(cloning->source->reader, i)->size_bytes;
+    return rest <= MAX_STREAM_BYTES;
+}
+
+static gboolean prepare_ram(Cloning *cloning, StasisClones *list, GError **error)
+{
+    const StasisCloneOptions *options = cloning->options;
+    if (options->no_share || cloning->mapped->len == 0 || !rest_is_small(cloning))
+        return TRUE;
+    cloning->templates =
+        stasis_template_get(cloning->source->store, cloning->source->reader, cloning->mapped,
+                            options->progress, options->progress_data, cloning->cancellable, error);
+    if (cloning->templates == NULL) {
+        g_prefix_error(error, "no clone was started (--no-share does without a template): ");
+        return FALSE;
+    }
+    list->template_us = cloning->templates->made_us;
+    for (guint i = 0; i < cloning->templates->blocks->len; i++) {
+        const StasisTemplateBlock *block = g_ptr_array_index(cloning->templates->blocks, i);
+        g_array_index(cloning->ram, StasisCloneRam, block->block).path = block->path;
+    }
+    return make_stream(cloning, error);
 }
 
 /* ---- starting ---- */
@@ -164,6 +220,7 @@ static void start_one(gpointer data, gpointer user_data)
                               .with_memory = TRUE,
                               .clone = &launch,
                               .templates = cloning->templates,
+                              .stream = cloning->stream,
                               .nursery = cloning->nursery };
     g_autoptr(StasisStarted) started =
         stasis_revive(cloning->source, &revival, cloning->cancellable, &clone->error);

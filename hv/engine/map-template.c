@@ -28,14 +28,6 @@ static gboolean is_same(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-gboolean stasis_template_is_mapped(const StasisTemplateBlock *from, const StasisRamBlock *block)
-{
-    struct stat want, have;
-    return !block->shared && block->source_fd >= 0 && block->fd_offset == 0 &&
-           fstat(from->fd, &want) == 0 && fstat(block->source_fd, &have) == 0 &&
-           is_same(&want, &have);
-}
-
 /* The access mode of descriptor @fd of @pid, or -1. */
 static int access_mode(pid_t pid, int fd)
 {
@@ -102,8 +94,11 @@ static gboolean protect_block(const StasisTemplateBlock *block, StasisQmp *qmp, 
     if (fstat(block->fd, &file) < 0)
         return stasis_set_errno(error, errno, "%s", block->path);
     g_autoptr(GArray) writable = find_descriptors(pid, &file, TRUE);
-    if (writable->len == 0)
-        return TRUE;
+    if (writable->len == 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "%s: QEMU does not map it: it was replaced meanwhile; try again", block->path);
+        return FALSE;
+    }
     if (!fd_command(qmp, "getfd", block->fd, error))
         return FALSE;
     g_autoptr(GArray) readonly = find_descriptors(pid, &file, FALSE);

@@ -4,16 +4,13 @@
 
 #include "store/cache.h"
 #include "vmm/qmp.h"
-#include "vmm/ram.h"
 
 G_BEGIN_DECLS
 
-/* Is @block a private mapping of this very file, from its start? */
-gboolean stasis_template_is_mapped(const StasisTemplateBlock *from, const StasisRamBlock *block);
-
 /* Take from QEMU @pid the means to change the files: what it opened for writing becomes read-only,
  * under the same number. (A balloon that gives memory back would else punch holes into the memory
- * of all clones.) The mappings stay as they are. */
+ * of all clones.) The mappings stay as they are. Fails when QEMU has not opened these very files.
+ */
 gboolean stasis_template_protect(const StasisTemplate *templates, StasisQmp *qmp, pid_t pid,
                                  GError **error);
 

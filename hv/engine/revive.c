@@ -17,6 +17,8 @@
 #include "engine/pager.h"
 #include "vmm/ram.h"
 
+/* Blocks smaller than this are filled before the start: firmware, tables. */
+#define LAZY_MIN_BYTES (4u << 20)
 #define LOAD_TIMEOUT_US 30000000
 #define LOAD_POLL_US 500
 /* Fill at once: enough for the reader to work in long runs. */
@@ -106,8 +108,11 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
     if (restore->started == NULL)
         return FALSE;
     /* Known from now on, so that it can be found and killed whatever becomes of us. */
-    if (!stasis_record_save(restore->started->record, error))
-        return FALSE;
+    return stasis_record_save(restore->started->record, error);
+}
+
+static gboolean find_ram(Restore *restore, GError **error)
+{
     restore->ram = stasis_ram_discover(restore->started->qmp, restore->started->record->pid, error);
     return restore->ram != NULL && check_blocks(restore, error);
 }
@@ -156,7 +161,7 @@ static gboolean fill_block(Restore *restore, guint index, const StasisRamBlock *
 static gboolean may_be_lazy(Restore *restore, const StasisUffd *uffd, const StasisRamBlock *block)
 {
     guint64 same = 0;
-    if (uffd == NULL || block->size_bytes < STASIS_LAZY_MIN_BYTES ||
+    if (uffd == NULL || block->size_bytes < LAZY_MIN_BYTES ||
         !stasis_ram_is_hole(restore->ram, block, 0, block->size_bytes, &same) ||
         same < block->size_bytes)
         return FALSE;
@@ -164,28 +169,11 @@ static gboolean may_be_lazy(Restore *restore, const StasisUffd *uffd, const Stas
                                 UFFDIO_REGISTER_MODE_MISSING) == 0;
 }
 
-/* A block that is mapped from its template is there already. */
-static const StasisTemplateBlock *template_of(const Restore *restore, guint index)
-{
-    const StasisTemplate *templates = restore->revival->templates;
-    for (guint i = 0; templates != NULL && i < templates->blocks->len; i++) {
-        const StasisTemplateBlock *block = g_ptr_array_index(templates->blocks, i);
-        if (block->block == index)
-            return block;
-    }
-    return NULL;
-}
-
 static gboolean supply_block(Restore *restore, guint index, const StasisUffd *uffd, GArray *lazy,
                              GCancellable *cancellable, GError **error)
 {
     const StasisRamBlock *block = stasis_ram_find(
         restore->ram, stasis_image_reader_get_block(restore->source->reader, index)->name, NULL);
-    const StasisTemplateBlock *from = template_of(restore, index);
-    if (from != NULL && stasis_template_is_mapped(from, block)) {
-        restore->started->shared_bytes += block->size_bytes;
-        return TRUE;
-    }
     StasisPagerBlock entry = { index, block->hva, block->size_bytes, block->page_bytes };
     if (!may_be_lazy(restore, uffd, block))
         return fill_block(restore, index, block, cancellable, error);
@@ -199,8 +187,7 @@ static gboolean supply_ram(Restore *restore, GCancellable *cancellable, GError *
     StasisImageReader *reader = restore->source->reader;
     g_autoptr(StasisUffd) uffd = NULL;
     g_autoptr(GArray) lazy = g_array_new(FALSE, FALSE, sizeof(StasisPagerBlock));
-    /* With a template what is left is small, or mostly zero. */
-    if (!restore->revival->eager && restore->revival->templates == NULL)
+    if (!restore->revival->eager)
         uffd = stasis_uffd_create(record->pid, restore->started->qmp, STASIS_UFFD_PAGER_FEATURES,
                                   TRUE, NULL);
     guint n = stasis_image_reader_get_n_blocks(reader);
@@ -214,6 +201,19 @@ static gboolean supply_ram(Restore *restore, GCancellable *cancellable, GError *
                                   stasis_image_reader_get_info(reader)->id, lazy,
                                   restore->revival->with_memory, error);
     return uffd == NULL || stasis_uffd_drop(record->pid, STASIS_UFFD_PAGER_FEATURES, error);
+}
+
+/* Large blocks are there as soon as QEMU is; the others come with the stream. */
+static gboolean protect_templates(Restore *restore, GError **error)
+{
+    const StasisTemplate *templates = restore->revival->templates;
+    for (guint i = 0; i < templates->blocks->len; i++) {
+        const StasisTemplateBlock *block = g_ptr_array_index(templates->blocks, i);
+        restore->started->shared_bytes +=
+            stasis_image_reader_get_block(restore->source->reader, block->block)->size_bytes;
+    }
+    return stasis_template_protect(templates, restore->started->qmp, restore->started->record->pid,
+                                   error);
 }
 
 /* ---- devices ---- */
@@ -278,7 +278,8 @@ static gboolean load_devices(Restore *restore, GCancellable *cancellable, GError
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return stasis_set_errno(error, errno, "socket for the device state");
-    Feed feed = { ends[0], restore->source->devices };
+    Feed feed = { ends[0], restore->revival->stream != NULL ? restore->revival->stream
+                                                            : restore->source->devices };
     gboolean begun = begin_incoming(restore->started->qmp, ends[1], error);
     close(ends[1]);
     GThread *thread = g_thread_new("stasis-feed", feed_thread, &feed);
@@ -293,13 +294,12 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
                              GCancellable *cancellable, GError **error)
 {
     g_auto(Restore) restore = { .source = source, .revival = revival };
-    if (!start_machine(&restore, cancellable, error) || !supply_ram(&restore, cancellable, error))
+    if (!start_machine(&restore, cancellable, error))
         return NULL;
-    if (revival->templates != NULL &&
-        !stasis_template_protect(revival->templates, restore.started->qmp,
-                                 restore.started->record->pid, error))
-        return NULL;
-    if (!load_devices(&restore, cancellable, error))
+    gboolean ok = revival->templates != NULL
+                      ? protect_templates(&restore, error)
+                      : find_ram(&restore, error) && supply_ram(&restore, cancellable, error);
+    if (!ok || !load_devices(&restore, cancellable, error))
         return NULL;
     if (!revival->paused && !stasis_image_reader_get_info(source->reader)->paused) {
         g_autoptr(JsonNode) answer =

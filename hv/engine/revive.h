@@ -18,9 +18,6 @@
 
 G_BEGIN_DECLS
 
-/* Blocks smaller than this are filled before the start: firmware, tables. */
-#define STASIS_LAZY_MIN_BYTES ((guint64)4 << 20)
-
 /* An image that VMs are made from: read once, whatever their number. Immutable, for any thread. */
 typedef struct {
     StasisStore *store;
@@ -36,10 +33,12 @@ typedef struct {
     const char *name;
     gboolean paused;
     gboolean eager;
-    gboolean with_memory;            /* of pages touched first, when on demand */
-    const StasisLaunchClone *clone;  /* or NULL */
-    const StasisTemplate *templates; /* or NULL: RAM blocks that are mapped from files */
-    StasisNursery *nursery;          /* or NULL: ends the VM if we die before it is complete */
+    gboolean with_memory;           /* of pages touched first, when on demand */
+    const StasisLaunchClone *clone; /* or NULL */
+    /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
+    const StasisTemplate *templates;
+    GBytes *stream;
+    StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisRevival;

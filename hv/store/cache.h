@@ -26,12 +26,13 @@ typedef struct {
 } StasisTemplate;
 
 /*
- * The template of @reader's image, made if it is not there. It has the blocks of at least
- * @min_bytes. Two that ask at once make one. Making it reads all of the image, each extent checked;
- * it is written aside, synced, and renamed, so that it is there whole or not at all.
+ * The template of @reader's image, made if it is not there or lacks a block. @blocks: the indexes
+ * (guint) of those to be in it, in order. Two that ask at once make one. Making it reads all of the
+ * image, each extent checked; it is written aside, synced, and renamed, so that it is there whole
+ * or not at all.
  */
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,
-                                    guint64 min_bytes, StasisProgressFunc progress,
+                                    const GArray *blocks, StasisProgressFunc progress,
                                     gpointer user_data, GCancellable *cancellable, GError **error);
 void stasis_template_free(StasisTemplate *template);
 

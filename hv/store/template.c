@@ -98,7 +98,7 @@ static gboolean open_block(StasisTemplate *template, StasisStore *store, StasisI
 
 /* NULL if there is none that fits. */
 static StasisTemplate *try_open(StasisStore *store, StasisImageReader *reader, int cache_fd,
-                                guint64 min_bytes)
+                                const GArray *blocks)
 {
     g_autofree char *name =
         stasis_cache_name(stasis_image_reader_get_info(reader)->id, STASIS_CACHE_RAM);
@@ -106,9 +106,8 @@ static StasisTemplate *try_open(StasisStore *store, StasisImageReader *reader, i
     if (dir_fd < 0 || !describes(reader, dir_fd, NULL))
         return NULL;
     g_autoptr(StasisTemplate) template = template_new();
-    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++)
-        if (stasis_image_reader_get_block(reader, i)->size_bytes >= min_bytes &&
-            !open_block(template, store, reader, dir_fd, i, NULL))
+    for (guint i = 0; i < blocks->len; i++)
+        if (!open_block(template, store, reader, dir_fd, g_array_index(blocks, guint, i), NULL))
             return NULL;
     return g_steal_pointer(&template);
 }
@@ -214,16 +213,14 @@ static gboolean write_description(StasisImageReader *reader, int dir_fd, GError 
     return stasis_write_file_at(dir_fd, DESCRIPTION, text, strlen(text), TRUE, error);
 }
 
-static gboolean make_in(Making *making, int dir_fd, guint64 min_bytes, GError **error)
+static gboolean make_in(Making *making, int dir_fd, const GArray *blocks, GError **error)
 {
-    guint n = stasis_image_reader_get_n_blocks(making->reader);
-    for (guint i = 0; i < n; i++) {
-        guint64 size = stasis_image_reader_get_block(making->reader, i)->size_bytes;
-        making->total_bytes += size >= min_bytes ? size : 0;
-    }
-    for (guint i = 0; i < n; i++)
-        if (stasis_image_reader_get_block(making->reader, i)->size_bytes >= min_bytes &&
-            !make_block(making, dir_fd, i, error))
+    for (guint i = 0; i < blocks->len; i++)
+        making->total_bytes +=
+            stasis_image_reader_get_block(making->reader, g_array_index(blocks, guint, i))
+                ->size_bytes;
+    for (guint i = 0; i < blocks->len; i++)
+        if (!make_block(making, dir_fd, g_array_index(blocks, guint, i), error))
             return FALSE;
     return write_description(making->reader, dir_fd, error);
 }
@@ -238,14 +235,15 @@ static gboolean give_place(int aside_fd, int cache_fd, const char *name, GError 
     return TRUE;
 }
 
-static gboolean make(Making *making, int aside_fd, int cache_fd, guint64 min_bytes, GError **error)
+static gboolean make(Making *making, int aside_fd, int cache_fd, const GArray *blocks,
+                     GError **error)
 {
     g_autofree char *name =
         stasis_cache_name(stasis_image_reader_get_info(making->reader)->id, STASIS_CACHE_RAM);
     if (mkdirat(aside_fd, name, 0700) < 0)
         return stasis_set_errno(error, errno, "make cache/tmp/%s", name);
     stasis_autofd int dir_fd = stasis_store_open_dir(aside_fd, name);
-    gboolean ok = dir_fd >= 0 ? make_in(making, dir_fd, min_bytes, error)
+    gboolean ok = dir_fd >= 0 ? make_in(making, dir_fd, blocks, error)
                               : stasis_set_errno(error, errno, "open cache/tmp/%s", name);
     ok = ok && give_place(aside_fd, cache_fd, name, error);
     if (!ok)
@@ -254,11 +252,11 @@ static gboolean make(Making *making, int aside_fd, int cache_fd, guint64 min_byt
 }
 
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,
-                                    guint64 min_bytes, StasisProgressFunc progress,
+                                    const GArray *blocks, StasisProgressFunc progress,
                                     gpointer user_data, GCancellable *cancellable, GError **error)
 {
     stasis_autofd int present = stasis_cache_open(store, FALSE, NULL);
-    StasisTemplate *found = present >= 0 ? try_open(store, reader, present, min_bytes) : NULL;
+    StasisTemplate *found = present >= 0 ? try_open(store, reader, present, blocks) : NULL;
     if (found != NULL)
         return found;
     guint64 start_us = stasis_now_us();
@@ -268,7 +266,7 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
         cache_fd >= 0 ? stasis_cache_lock(store, cache_fd, &aside_fd, cancellable, error) : -1;
     if (lock_fd < 0)
         return NULL;
-    found = try_open(store, reader, cache_fd, min_bytes);
+    found = try_open(store, reader, cache_fd, blocks);
     if (found != NULL) /* another one has made it while we waited */
         return found;
     g_autofree guint8 *buffer = g_malloc((gsize)PIECE_PAGES * STASIS_PAGE_BYTES);
@@ -277,8 +275,8 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
                       .user_data = user_data,
                       .cancellable = cancellable,
                       .buffer = buffer };
-    gboolean ok = make(&making, aside_fd, cache_fd, min_bytes, error);
-    found = ok ? try_open(store, reader, cache_fd, min_bytes) : NULL;
+    gboolean ok = make(&making, aside_fd, cache_fd, blocks, error);
+    found = ok ? try_open(store, reader, cache_fd, blocks) : NULL;
     if (found != NULL)
         found->made_us = MAX(1, stasis_now_us() - start_us);
     else if (ok)

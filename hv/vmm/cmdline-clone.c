@@ -197,14 +197,18 @@ const StasisCloneRam *stasis_prepare_clone_block(const StasisPrepare *p, const c
     return NULL;
 }
 
-void stasis_prepare_clone_ram(StasisPrepare *p)
+void stasis_prepare_clone_ram(StasisPrepare *p, StasisLaunch *launch)
 {
+    if (p->wanted->clone != NULL)
+        launch->clone_ram = g_ptr_array_new();
     for (guint i = 0; p->wanted->clone != NULL && i < p->options->len; i++) {
         StasisOption *option = g_ptr_array_index(p->options, i);
         g_autofree char *id =
             is_backend(option) ? stasis_optlist_get(option->value, "id", "qom-type") : NULL;
         const StasisCloneRam *ram = id != NULL ? stasis_prepare_clone_block(p, id) : NULL;
-        if (ram != NULL)
-            move_backend(option, ram->path);
+        if (ram == NULL)
+            continue;
+        move_backend(option, ram->path);
+        g_ptr_array_add(launch->clone_ram, (gpointer)ram);
     }
 }

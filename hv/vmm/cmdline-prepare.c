@@ -215,7 +215,7 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
     stasis_prepare_clone_identity(&p, launch);
     stasis_prepare_console(&p);
     stasis_prepare_ram(&p);
-    stasis_prepare_clone_ram(&p);
+    stasis_prepare_clone_ram(&p, launch);
     if (!add_qmp(&p, launch, error) || !stasis_prepare_accel(&p, launch, error))
         return NULL;
     stasis_prepare_console_backend(&p);
@@ -240,5 +240,6 @@ void stasis_launch_free(StasisLaunch *launch)
     g_free(launch->uuid);
     g_free(launch->generation_id);
     g_strfreev(launch->macs);
+    g_clear_pointer(&launch->clone_ram, g_ptr_array_unref);
     g_free(launch);
 }

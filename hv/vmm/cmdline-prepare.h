@@ -59,6 +59,6 @@ void stasis_prepare_clone_identity(StasisPrepare *p, StasisLaunch *launch);
 /* The image's RAM block that back end @id makes, or NULL. */
 const StasisCloneRam *stasis_prepare_clone_block(const StasisPrepare *p, const char *id);
 /* Behind stasis_prepare_ram(). */
-void stasis_prepare_clone_ram(StasisPrepare *p);
+void stasis_prepare_clone_ram(StasisPrepare *p, StasisLaunch *launch);
 
 G_END_DECLS

@@ -25,6 +25,7 @@
 #include "vmm/machine.h"
 
 #define GREETING_TIMEOUT_MS 30000
+#define GREETING_POLL_US 500
 #define LOG_TAIL_BYTES 2000
 #define LOG_TAIL_LINES 3
 
@@ -182,7 +183,7 @@ static StasisQmp *wait_greeting(const StasisLaunch *launch, int pidfd, GCancella
             g_propagate_error(error, g_steal_pointer(&local));
             return NULL;
         }
-        g_usleep(2000);
+        g_usleep(GREETING_POLL_US);
     }
 }
 

@@ -70,6 +70,7 @@ typedef struct {
     char *uuid;
     char *generation_id;
     char **macs;
+    GPtrArray *clone_ram; /* of StasisCloneRam, not owned: those that a back end maps */
 } StasisLaunch;
 
 /*
