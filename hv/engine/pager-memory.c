@@ -9,9 +9,17 @@
 struct _StasisPagerMemory {
     StasisStore *store;
     StasisImageReader *reader;
-    GArray *touched; /* of StasisTouched: known, then new */
+    GArray *touched;  /* of StasisTouched: known, then new */
+    GHashTable *seen; /* the same, to keep each once */
     guint n_known;
 };
+
+/* FALSE when it is there already. */
+static gboolean add(StasisPagerMemory *memory, const StasisTouched *touched)
+{
+    gint64 key = (gint64)((guint64)touched->block << 48 | touched->page);
+    return g_hash_table_add(memory->seen, g_memdup2(&key, sizeof(key)));
+}
 
 StasisPagerMemory *stasis_pager_memory_new(StasisStore *store, StasisImageReader *reader)
 {
@@ -22,6 +30,9 @@ StasisPagerMemory *stasis_pager_memory_new(StasisStore *store, StasisImageReader
     if (memory->touched == NULL)
         memory->touched = g_array_new(FALSE, FALSE, sizeof(StasisTouched));
     memory->n_known = memory->touched->len;
+    memory->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    for (guint i = 0; i < memory->n_known; i++)
+        add(memory, stasis_pager_memory_nth(memory, i));
     return memory;
 }
 
@@ -29,6 +40,7 @@ void stasis_pager_memory_free(StasisPagerMemory *memory)
 {
     if (memory == NULL)
         return;
+    g_hash_table_unref(memory->seen);
     g_array_unref(memory->touched);
     g_free(memory);
 }
@@ -46,7 +58,7 @@ const StasisTouched *stasis_pager_memory_nth(const StasisPagerMemory *memory, gu
 void stasis_pager_memory_note(StasisPagerMemory *memory, guint32 block, guint64 page)
 {
     StasisTouched touched = { block, page };
-    if (memory->touched->len < STASIS_TOUCHED_MAX)
+    if (memory->touched->len < STASIS_TOUCHED_MAX && add(memory, &touched))
         g_array_append_val(memory->touched, touched);
 }
 

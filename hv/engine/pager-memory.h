@@ -17,7 +17,7 @@ void stasis_pager_memory_free(StasisPagerMemory *memory);
 guint stasis_pager_memory_known(const StasisPagerMemory *memory);
 const StasisTouched *stasis_pager_memory_nth(const StasisPagerMemory *memory, guint i);
 
-/* The VM waited for this page. */
+/* The VM waited for this page; of an extent that is brought in whole, for its first. */
 void stasis_pager_memory_note(StasisPagerMemory *memory, guint32 block, guint64 page);
 /* Keep what was learnt, beside what was known. */
 void stasis_pager_memory_keep(StasisPagerMemory *memory);

@@ -142,14 +142,18 @@ static const StasisPagerBlock *block_at(const Pager *pager, guint64 address)
     return NULL;
 }
 
-/* What the guest needs of @offset: one zero page, or all of the unit, which is read as one. */
-static gboolean bring(Pager *pager, const StasisPagerBlock *block, guint64 offset, GError **error)
+/* What the guest needs of @offset: one zero page, or all of the unit, which is read as one.
+ * *ret_n_pages: how many that is. */
+static gboolean bring(Pager *pager, const StasisPagerBlock *block, guint64 offset,
+                      guint64 *ret_n_pages, GError **error)
 {
     guint64 zero_end;
     if (!is_zero_run(pager, block, offset, &zero_end, error))
         return FALSE;
+    *ret_n_pages = unit_bytes(block) / STASIS_PAGE_BYTES;
     if (zero_end == offset || block->page_bytes > STASIS_PAGE_BYTES)
         return fill_unit(pager, block, offset, error);
+    *ret_n_pages = 1;
     int r = place_zero(pager, block->hva + offset, STASIS_PAGE_BYTES);
     return check_placed(pager, r, block->hva + offset, error);
 }
@@ -160,10 +164,13 @@ static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
     if (block == NULL)
         return TRUE;
     guint64 offset = (address - block->hva) / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES;
+    guint64 page = offset / STASIS_PAGE_BYTES, n_pages;
     pager->n_faults++;
+    if (!bring(pager, block, offset, &n_pages, error))
+        return FALSE;
     if (pager->memory != NULL)
-        stasis_pager_memory_note(pager->memory, block->image_block, offset / STASIS_PAGE_BYTES);
-    return bring(pager, block, offset, error);
+        stasis_pager_memory_note(pager->memory, block->image_block, page / n_pages * n_pages);
+    return TRUE;
 }
 
 /* Serve what waits now. *ret_gone: the VM has ended. */
@@ -205,10 +212,11 @@ static gboolean prefetch(Pager *pager, gboolean *ret_gone, GError **error)
     for (guint i = 0; i < n && !*ret_gone; i++) {
         const StasisTouched *page = stasis_pager_memory_nth(pager->memory, i);
         const StasisPagerBlock *block = block_of_image(pager, page->block);
+        guint64 n_pages;
         if (!serve_faults(pager, ret_gone, error))
             return FALSE;
         if (block != NULL && !*ret_gone &&
-            !bring(pager, block, page->page * STASIS_PAGE_BYTES, error))
+            !bring(pager, block, page->page * STASIS_PAGE_BYTES, &n_pages, error))
             return FALSE;
     }
     return TRUE;
@@ -321,6 +329,7 @@ gboolean stasis_pager_work(const char *vm_name, const StasisPagerTask *task, int
     gboolean gone = FALSE;
     if (!prefetch(&pager, &gone, error))
         return FALSE;
+    stasis_write_all(ready_fd, "s", 1);
     say(&pager, "known pages are there");
     for (guint i = 0; i < task->blocks->len && !gone; i++)
         if (!fill_block(&pager, &g_array_index(task->blocks, StasisPagerBlock, i), &gone, error))

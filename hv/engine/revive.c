@@ -29,11 +29,13 @@ typedef struct {
     const StasisRevival *revival;
     StasisStarted *started;
     StasisRam *ram;
+    int swept_fd; /* of the pager, or -1 */
     guint64 done_bytes, total_bytes;
 } Restore;
 
 static void restore_clear(Restore *restore)
 {
+    stasis_clear_fd(&restore->swept_fd);
     g_clear_pointer(&restore->ram, stasis_ram_free);
     g_clear_pointer(&restore->started, stasis_started_free);
 }
@@ -199,7 +201,7 @@ static gboolean supply_ram(Restore *restore, GCancellable *cancellable, GError *
     if (lazy->len > 0)
         return stasis_pager_start(record, stasis_store_get_path(restore->source->store),
                                   stasis_image_reader_get_info(reader)->id, lazy,
-                                  restore->revival->with_memory, error);
+                                  restore->revival->with_memory, &restore->swept_fd, error);
     return uffd == NULL || stasis_uffd_drop(record->pid, STASIS_UFFD_PAGER_FEATURES, error);
 }
 
@@ -293,7 +295,7 @@ static gboolean load_devices(Restore *restore, GCancellable *cancellable, GError
 StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *revival,
                              GCancellable *cancellable, GError **error)
 {
-    g_auto(Restore) restore = { .source = source, .revival = revival };
+    g_auto(Restore) restore = { .source = source, .revival = revival, .swept_fd = -1 };
     if (!start_machine(&restore, cancellable, error))
         return NULL;
     gboolean ok = revival->templates != NULL
@@ -302,6 +304,7 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
     if (!ok || !load_devices(&restore, cancellable, error))
         return NULL;
     if (!revival->paused && !stasis_image_reader_get_info(source->reader)->paused) {
+        stasis_pager_wait_swept(&restore.swept_fd);
         g_autoptr(JsonNode) answer =
             stasis_qmp_execute(restore.started->qmp, "cont", NULL, -1, 0, error);
         if (answer == NULL)
