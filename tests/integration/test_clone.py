@@ -158,9 +158,16 @@ def identity(t):
             t.equal(qmp.cmd("query-vm-generation-id")["guid"], one["generation_id"],
                     "query-vm-generation-id")
             network = qmp.hmp("info network")
+            # The guest's driver knows the old address; the NIC has the new one from its reset on.
+            old = [f["main-mac"] for f in qmp.cmd("query-rx-filter")]
+            qmp.cmd("system_reset")
+            t.wait(lambda qmp=qmp, one=one: one["macs"][0] in
+                   [f["main-mac"] for f in qmp.cmd("query-rx-filter")], 10, "the new address")
+        t.check("52:54:00:00:00:11" in old, f"addresses before the reset: {old}")
         t.check("restrict=on" in network and "hostfwd" not in network, network)
         t.check("listen" not in network and "hub" in network, network)
-        clone_vm.check_runs()
+        guest.wait_ready(clone_vm)
+        clone_vm.check_runs(what="the clone, booted again")
     (same,), (one,), _ = clone(t, guest, image_id, store, "--keep-identity")
     t.equal((one["uuid"], one["generation_id"], one["macs"]), (None, None, None), "identity kept")
     with same.qmp() as qmp:
