@@ -34,12 +34,14 @@ GOOD = {
     "checkpoint-verify": [ID],
     "checkpoint-delete": [ID],
     "restore": [ID],
+    "clone": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
     "doctor": [],
     "help": [],
 }
 NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create")
-NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "export")
+NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",
+               "export")
 
 
 def table():
