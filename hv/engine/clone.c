@@ -231,7 +231,7 @@ static void start_one(gpointer data, gpointer user_data)
     clone->generation_id = g_steal_pointer(&started->generation_id);
     clone->macs = g_steal_pointer(&started->macs);
     clone->shared_bytes = started->shared_bytes;
-    clone->start_us = stasis_now_us() - start_us;
+    clone->start_us = started->ready_us - start_us;
 }
 
 static gboolean start_all(Cloning *cloning, StasisClones *list, GError **error)

@@ -310,6 +310,7 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
         if (answer == NULL)
             return NULL;
     }
+    restore.started->ready_us = stasis_now_us();
     if (!stasis_started_keep(restore.started, error))
         return NULL;
     return g_steal_pointer(&restore.started);

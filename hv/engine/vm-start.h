@@ -34,6 +34,7 @@ typedef struct {
     char *generation_id;
     char **macs;
     guint64 shared_bytes; /* of its RAM, mapped from a template */
+    guint64 ready_us;     /* when it ran, or was ready to (stasis_now_us()) */
 } StasisStarted;
 
 /* Take @name for a new VM: the lock's descriptor, or -1 when one of that name lives. */

@@ -32,7 +32,7 @@ typedef struct {
     char *generation_id; /* new VM generation id; NULL: the machine has none, or keeps it */
     char **macs; /* new MAC addresses, in the order of the command line; NULL: the old ones */
     guint64 shared_bytes; /* of its RAM that is shared with all clones of the image until written */
-    guint64 start_us;     /* from its QEMU's start until it was complete */
+    guint64 start_us;     /* until it ran, or was ready to */
 } StasisClone;
 
 typedef struct {

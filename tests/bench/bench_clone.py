@@ -3,9 +3,8 @@
 """How soon a clone runs, and how much of their RAM clones share.
 
 The floor is what any clone must do: start a QEMU of the same machine and have it load the device
-state; by hand over QMP, with empty RAM, in the same run. A clone's time is from the start of its
-QEMU until it runs and is recorded, by the command's own clock; "command" is what a user waits for,
-from exec to exit. Sharing is counted in smaps: a clone's own memory is what is Anonymous in the
+state; by hand over QMP, with empty RAM, in the same run. A clone's time is until QEMU has answered
+that it runs, by the command's own clock; "command" is what a user waits for, from exec to exit. Sharing is counted in smaps: a clone's own memory is what is Anonymous in the
 mapping of the template (Private_* would count page cache that just one VM has mapped so far).
 """
 import os
