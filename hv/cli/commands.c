@@ -26,6 +26,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_checkpoint_delete,
     &cli_cmd_restore,
     &cli_cmd_rollback,
+    &cli_cmd_clone,
     &cli_cmd_export,
     &cli_cmd_store_check,
     &cli_cmd_store_stats,

@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/cache.h"
 #include "store/internal.h"
 
 #define MAX_CANDIDATES 4u

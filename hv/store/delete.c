@@ -17,6 +17,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/cache.h"
 #include "store/internal.h"
 
 /* So often data are moved without the writer lock; what has come then is moved under it. */
@@ -175,8 +176,10 @@ static gboolean drop(Deletion *deletion, int tmp_fd, gboolean last_round, gboole
     *ret_done = TRUE;
     /* Out of the list for good. A crash from here on leaves work for the next writer. */
     gboolean ok = stasis_fault(STASIS_FAULT_STORE_DROPPED, error);
-    for (char **id = deletion->ids; *id != NULL; id++)
+    for (char **id = deletion->ids; *id != NULL; id++) {
         stasis_store_remove_dir(tmp_fd, *id);
+        stasis_cache_remove(deletion->store, *id);
+    }
     return ok;
 }
 

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <stasis/checkpoint.h>
+#include <stasis/clone.h>
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>

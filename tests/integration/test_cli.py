@@ -35,6 +35,7 @@ GOOD = {
     "checkpoint-delete": [ID],
     "restore": [ID],
     "rollback": ["nosuch"],
+    "clone": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
     "store-check": [],
     "store-stats": [],
@@ -45,7 +46,8 @@ GOOD = {
 }
 NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
             "rollback")
-NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "export")
+NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",
+               "export")
 
 
 def table():
