@@ -127,7 +127,7 @@ $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 $(B)/tests/unit/test-shim-log: $(SHIM_OBJ)
 
 # It reads all RAM right before the library lets the VM go on.
-$(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_qmp_execute_line
+$(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
 # Fuzz targets: libFuzzer. The library is compiled for them once, with what they need to see.
 FUZZ_SECONDS ?= 60

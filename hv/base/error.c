@@ -17,6 +17,7 @@ static const struct {
     [STASIS_ERROR_NOT_FOUND] = { "not-found", 12 },
     [STASIS_ERROR_CORRUPT] = { "corrupt", 13 },
     [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
+    [STASIS_ERROR_UNSAVED] = { "unsaved", 6 },
 };
 
 GQuark stasis_error_quark(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Numbered fault points: the places of a checkpoint at which a test kills us or makes us fail.
+ * Numbered fault points: the places of a checkpoint, and of what changes images ("store-…"), at
+ * which a test kills us or makes us fail.
  *
  * STASIS_FAULT=NAME[:kill|:error] arms one point, once per process: "kill" (the default) ends the
  * process with SIGKILL on the spot, "error" makes the step fail. Without the variable a point
@@ -12,30 +13,48 @@
 
 G_BEGIN_DECLS
 
-#define STASIS_FAULT_POINTS(X)                                                              \
-    X(VM_LOCKED, "vm-locked")               /* the VM is ours, nothing done yet */          \
-    X(LIFELINE_UP, "lifeline-up")           /* the dead man's switch is armed */            \
-    X(WRITER_OPEN, "writer-open")           /* the image's directory exists aside */        \
-    X(UFFD_INJECTING, "uffd-injecting")     /* a thread of QEMU has our registers */        \
-    X(UFFD_INJECTED, "uffd-injected")       /* QEMU has made a userfaultfd, not ours yet */ \
-    X(UFFD_FETCHED, "uffd-fetched")         /* the descriptor is ours, QEMU's still open */ \
-    X(REGISTERED, "registered")             /* RAM is registered, nothing protected */      \
-    X(PROTECT_HALF, "protect-half")         /* half of RAM is protected */                  \
-    X(ARMED, "armed")                       /* all of RAM is protected */                   \
-    X(COPY_HALF, "copy-half")               /* in the middle of the first round */          \
-    X(ROUND_END, "round-end")               /* between two rounds */                        \
-    X(BEFORE_STOP, "before-stop")           /* last moment with the VM running */           \
-    X(STOPPED, "stopped")                   /* the VM is stopped, nothing saved */          \
-    X(HARVESTED, "harvested")               /* stopped, the residual is known */            \
-    X(DEVICES_SAVED, "devices-saved")       /* stopped, devices and residual saved */       \
-    X(RESUMED, "resumed")                   /* running again, RAM not yet in the image */   \
-    X(COW_HALF, "cow-half")                 /* half of the protected pages are copied */    \
-    X(DATA_WRITTEN, "data-written")         /* all pages written, no index */               \
-    X(INDEX_WRITTEN, "index-written")       /* index written, no manifest */                \
-    X(MANIFEST_WRITTEN, "manifest-written") /* all synced, not renamed */                   \
-    X(RENAMED, "renamed")                   /* listed, the directory not synced */          \
-    X(COMMITTED, "committed")               /* durable, the VM not yet told */              \
-    X(UNREGISTERED, "unregistered")         /* detached from RAM */
+#define STASIS_FAULT_POINTS(X)                                                                  \
+    X(VM_LOCKED, "vm-locked")                   /* the VM is ours, nothing done yet */          \
+    X(LIFELINE_UP, "lifeline-up")               /* the dead man's switch is armed */            \
+    X(WRITER_OPEN, "writer-open")               /* the image's directory exists aside */        \
+    X(UFFD_INJECTING, "uffd-injecting")         /* a thread of QEMU has our registers */        \
+    X(UFFD_INJECTED, "uffd-injected")           /* QEMU has made a userfaultfd, not ours yet */ \
+    X(UFFD_FETCHED, "uffd-fetched")             /* the descriptor is ours, QEMU's still open */ \
+    X(REGISTERED, "registered")                 /* RAM is registered, nothing protected */      \
+    X(PROTECT_HALF, "protect-half")             /* half of RAM is protected */                  \
+    X(ARMED, "armed")                           /* all of RAM is protected */                   \
+    X(COPY_HALF, "copy-half")                   /* in the middle of the first round */          \
+    X(ROUND_END, "round-end")                   /* between two rounds */                        \
+    X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
+    X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
+    X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \
+    X(DEVICES_SAVED, "devices-saved")           /* stopped, devices and residual saved */       \
+    X(RESUMED, "resumed")                       /* running again, RAM not yet in the image */   \
+    X(COW_HALF, "cow-half")                     /* half of the protected pages are copied */    \
+    X(DATA_WRITTEN, "data-written")             /* all pages written, no index */               \
+    X(INDEX_WRITTEN, "index-written")           /* index written, no manifest */                \
+    X(MANIFEST_WRITTEN, "manifest-written")     /* all synced, not renamed */                   \
+    X(RENAMED, "renamed")                       /* listed, the directory not synced */          \
+    X(COMMITTED, "committed")                   /* durable, the VM not yet told */              \
+    X(UNREGISTERED, "unregistered")             /* detached from RAM */                         \
+    X(STORE_OPENED, "store-opened")             /* rebase: a directory to work in exists */     \
+    X(STORE_COPIED, "store-copied")             /* rebase: data and index synced, no lock */    \
+    X(STORE_WRITTEN, "store-written")           /* rebase: all synced, locked, not in place */  \
+    X(STORE_SWAPPED, "store-swapped")           /* rebase: in place, not synced */              \
+    X(STORE_REPLACED, "store-replaced")         /* rebase: durable, the old files are left */   \
+    X(STORE_UNLISTED, "store-unlisted")         /* delete: out of the list, not synced */       \
+    X(STORE_DROPPED, "store-dropped")           /* delete: durable, the files are left */       \
+    X(ROLLBACK_READY, "rollback-ready")         /* prepared, the VM runs */                     \
+    X(ROLLBACK_STOPPED, "rollback-stopped")     /* stopped, nothing changed */                  \
+    X(ROLLBACK_READ, "rollback-read")           /* all that is wanted of the image is read */   \
+    X(ROLLBACK_MARKED, "rollback-marked")       /* marked, the switch still armed */            \
+    X(ROLLBACK_DISARMED, "rollback-disarmed")   /* last moment with nothing changed */          \
+    X(ROLLBACK_LOADING, "rollback-loading")     /* QEMU loads the devices */                    \
+    X(ROLLBACK_LOADED, "rollback-loaded")       /* devices are the image's, RAM is not */       \
+    X(ROLLBACK_HARVESTED, "rollback-harvested") /* the tracker is re-armed, RAM is not */       \
+    X(ROLLBACK_WRITTEN, "rollback-written")     /* RAM is the image's */                        \
+    X(ROLLBACK_RECORDED, "rollback-recorded")   /* whole and recorded, still marked */          \
+    X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

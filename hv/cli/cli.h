@@ -26,6 +26,7 @@ typedef enum {
     CLI_COUNT,  /* 1 … 2^31-1 */
     CLI_SIZE,   /* bytes, with K, M, G or T for powers of 1024 */
     CLI_MS,     /* milliseconds with a fraction; the number is microseconds */
+    CLI_SPAN,   /* "7d12h": y, w, d, h, min, s; the number is microseconds */
     CLI_TOPIC,  /* a command or a group */
     CLI_ARGV,   /* words of a command line, behind "--" */
     CLI_N_TYPES,
@@ -130,6 +131,8 @@ gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
     cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console, cli_cmd_checkpoint_create,
     cli_cmd_checkpoint_list, cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify,
-    cli_cmd_checkpoint_delete, cli_cmd_restore, cli_cmd_export, cli_cmd_doctor, cli_cmd_help;
+    cli_cmd_checkpoint_delete, cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune,
+    cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_export,
+    cli_cmd_doctor, cli_cmd_help;
 
 G_END_DECLS

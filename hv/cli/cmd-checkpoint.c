@@ -8,6 +8,9 @@
 #include "output.h"
 #include "progress.h"
 
+#define FOLD_NICE 10
+#define FOLD_EVERY 16u
+
 /* "pause 2.1 ms (devices 1.3 ms), 512.0 MiB RAM, 13.0 MiB stored, …" */
 static char *describe_cost(const StasisImageInfo *info)
 {
@@ -32,9 +35,43 @@ static char *describe_cost(const StasisImageInfo *info)
     return g_string_free(text, FALSE);
 }
 
-static gboolean create(CliCall *call, GError **error)
+/* In the child that becomes the fold: not ours any more, and out of everybody's way. */
+static void leave(gpointer unused)
 {
-    CliProgress progress = cli_progress_new(call);
+    setsid();
+    if (nice(FOLD_NICE) == -1)
+        return; /* then at our own priority */
+}
+
+/* A chain that has become too long is folded by a process that goes on when we have ended. The
+ * image is taken whatever becomes of that; the next checkpoint that finds the chain long tries
+ * again, not each one, so that they don't pile up. */
+static void fold_behind(CliCall *call, StasisStore *store, const char *id)
+{
+    guint most = (guint)cli_number(call, "max-depth", STASIS_DEFAULT_MAX_DEPTH), depth;
+    if (!stasis_store_get_depth(store, id, &depth, NULL) || depth <= most ||
+        (depth - most) % FOLD_EVERY != 1)
+        return;
+    g_autofree char *number = g_strdup_printf("%u", most);
+    const char *const argv[] = { "/proc/self/exe",
+                                 "store-fold",
+                                 "-q",
+                                 "--max-depth",
+                                 number,
+                                 "--store",
+                                 stasis_store_get_path(store),
+                                 id,
+                                 NULL };
+    g_autoptr(GError) failed = NULL;
+    if (!g_spawn_async("/", (char **)argv, NULL,
+                       G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, leave, NULL, NULL,
+                       &failed))
+        cli_note(call, "the chain of %u images was not folded: %s; store-fold does it", depth + 1,
+                 failed->message);
+}
+
+static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *progress)
+{
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
     options.mode = mode != NULL ? stasis_mode_from_string(mode) : STASIS_MODE_LIVE;
@@ -46,27 +83,81 @@ static gboolean create(CliCall *call, GError **error)
     options.tracker = cli_text(call, "tracker");
     options.note = cli_text(call, "note");
     options.progress = cli_progress_show;
-    options.progress_data = &progress;
+    options.progress_data = progress;
+    return options;
+}
 
+/* One of a series is in the store. */
+static void show_created(CliCall *call, StasisStore *store, const StasisImageInfo *info,
+                         JsonArray *array)
+{
+    if (call->json)
+        json_array_add_object_element(array, cli_image_to_json(info));
+    else
+        puts(info->id);
+    fflush(stdout);
+    fold_behind(call, store, info->id);
+    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
+        g_autofree char *cost = describe_cost(info);
+        cli_note(call, "%s", cost);
+    }
+}
+
+/* Until @due_us, or until we are interrupted. */
+static gboolean wait_until(CliCall *call, gint64 due_us, GError **error)
+{
+    GPollFD fd;
+    gboolean can_poll = g_cancellable_make_pollfd(call->cancellable, &fd);
+    gint64 now;
+    while ((now = g_get_monotonic_time()) < due_us &&
+           !g_cancellable_is_cancelled(call->cancellable))
+        g_poll(&fd, can_poll ? 1 : 0, (gint)MIN((due_us - now + 999) / 1000, 1000));
+    if (can_poll)
+        g_cancellable_release_fd(call->cancellable);
+    return !g_cancellable_set_error_if_cancelled(call->cancellable, error);
+}
+
+static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *store,
+                            JsonArray *array, CliProgress *progress, GError **error)
+{
+    guint64 every_us = cli_number(call, "every", 0);
+    guint64 count = cli_number(call, "count", every_us > 0 ? G_MAXUINT64 : 1);
+    gint64 due_us = g_get_monotonic_time();
+    for (guint64 i = 0; i < count; i++) {
+        if (!wait_until(call, due_us, error))
+            return FALSE;
+        /* One that comes too late delays the next; none is made up for. */
+        due_us = MAX(due_us, g_get_monotonic_time() - (gint64)every_us) + (gint64)every_us;
+        g_autoptr(StasisImageInfo) info = stasis_series_take(series, call->cancellable, error);
+        cli_progress_end(progress);
+        if (info == NULL)
+            return FALSE;
+        show_created(call, store, info, array);
+    }
+    return TRUE;
+}
+
+static gboolean create(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisCheckpointOptions options = create_options_of(call, &progress);
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
     g_autoptr(StasisStore) store =
         vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
     if (store == NULL)
         return FALSE;
-    g_autoptr(StasisImageInfo) info =
-        stasis_checkpoint_create(vm, store, &options, call->cancellable, error);
+    g_autoptr(StasisSeries) series =
+        stasis_series_new(vm, store, &options, call->cancellable, error);
+    g_autoptr(JsonArray) array = json_array_new();
+    gboolean ok = series != NULL && take_series(call, series, store, array, &progress, error);
     cli_progress_end(&progress);
-    if (info == NULL)
+    if (!ok)
         return FALSE;
-    if (call->json)
-        cli_take_object(call, cli_image_to_json(info));
-    else
-        puts(info->id);
-    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
-        g_autofree char *cost = describe_cost(info);
-        cli_note(call, "%s", cost);
-    }
+    if (call->json && json_array_get_length(array) == 1)
+        cli_take_object(call, json_object_ref(json_array_get_object_element(array, 0)));
+    else if (call->json)
+        cli_take_array(call, g_steal_pointer(&array));
     return TRUE;
 }
 
@@ -160,11 +251,6 @@ static gboolean verify(CliCall *call, GError **error)
     return FALSE;
 }
 
-static int compare_ids(gconstpointer a, gconstpointer b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static gboolean delete_images(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
@@ -172,19 +258,16 @@ static gboolean delete_images(CliCall *call, GError **error)
     g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
     if (ids == NULL)
         return FALSE;
-    /* IDs sort by time, and a parent is older than its children, which keep it from going. */
-    g_ptr_array_sort(ids, compare_ids);
+    guint n = ids->len;
+    g_ptr_array_add(ids, NULL);
+    CliProgress progress = cli_progress_new(call);
+    gboolean ok =
+        stasis_store_delete_images(store, (const char *const *)ids->pdata, cli_progress_show,
+                                   &progress, call->cancellable, error);
+    cli_progress_end(&progress);
     JsonArray *array = json_array_new();
-    gboolean ok = TRUE;
-    for (guint i = ids->len; ok && i > 0; i--) {
-        const char *id = ids->pdata[i - 1];
-        if (g_cancellable_set_error_if_cancelled(call->cancellable, error))
-            ok = FALSE;
-        else
-            ok = stasis_store_delete(store, id, error);
-        if (ok)
-            show_outcome(call, array, id, "deleted", NULL);
-    }
+    for (guint i = 0; ok && i < n; i++)
+        show_outcome(call, array, ids->pdata[i], "deleted", NULL);
     cli_take_array(call, array);
     return ok;
 }
@@ -202,16 +285,23 @@ static const CliOption create_options[] = {
     { "compress", 0, CLI_CHOICE, "lz4|zstd|none", "how pages are compressed (default: lz4)" },
     { "max-buffer", 0, CLI_SIZE, "SIZE",
       "memory for pages that wait for the disk (default: a quarter of what is free)" },
-    { "threads", 0, CLI_COUNT, "N", "compressing threads (default: one a CPU, at most 8)" },
+    { "threads", 0, CLI_COUNT, "N",
+      "compressing threads (default: the CPUs that the guest leaves, at most 8)" },
     { "tracker", 0, CLI_CHOICE, "auto|kvm-log|uffd-async|uffd-sync",
       "how writes are found (default: auto, the best this kernel has)" },
+    { "max-depth", 0, CLI_COUNT, "N",
+      "fold the chain, in the background, when the image has more ancestors (default: 64)" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
+    { "every", 0, CLI_MS, "MS", "take a series, one each so many milliseconds (see --count)" },
+    { "count", 0, CLI_COUNT, "N",
+      "how many to take (default: 1; with --every: until interrupted)" },
     { NULL },
 };
 static const CliExample create_examples[] = {
     { "checkpoint-create vm1", "Checkpoint a running VM; prints the new image's ID" },
     { "checkpoint-create vm1 --max-pause 5 --note \"before the upgrade\"",
       "Pause for at most 5 ms, or fail and let the VM be" },
+    { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
     { NULL },
 };
 const CliCommand cli_cmd_checkpoint_create = {
@@ -221,7 +311,10 @@ const CliCommand cli_cmd_checkpoint_create = {
     .description =
         "Write RAM and devices of VM NAME, as they are at one instant, into the store as a new "
         "image, and print the image's ID once it is durable. On failure, or Ctrl-C, the VM runs "
-        "on and the store is as before. What it cost is printed on stderr if that is a terminal, "
+        "on and the store is as before. A series (--every, --count) looks at the VM once and then "
+        "takes an increment in a few milliseconds besides writing it; each ID is printed as soon "
+        "as its image is durable, the first failure ends it, and the VM is busy for other "
+        "commands meanwhile. What it cost is printed on stderr if that is a terminal, "
         "or with -v.",
     .arguments = create_arguments,
     .options = create_options,
@@ -261,14 +354,19 @@ static const CliArgument delete_arguments[] = {
 };
 static const CliExample delete_examples[] = {
     { "checkpoint-delete latest", "Drop the newest image" },
+    { "checkpoint-delete 01jq4z7k2m 01jq4z9f3d", "Drop two, wherever they are in the chain" },
     { NULL },
 };
 const CliCommand cli_cmd_checkpoint_delete = {
     .group = "checkpoint",
     .name = "checkpoint-delete",
     .summary = "delete images",
-    .description = "Delete the images named, newest first. One that another image is incremental "
-                   "to is refused by name; give both, and both go.",
+    .description =
+        "Delete the images named, wherever they are in a chain: data that other images need move "
+        "to those first. All others keep their ID and their content, and can be restored at every "
+        "moment, also if this is killed. Either all that are named go or, on failure, none. "
+        "VMs that are running may be checkpointed meanwhile; a VM whose newest image is deleted "
+        "gets a full one next.",
     .arguments = delete_arguments,
     .examples = delete_examples,
     .handler = delete_images,

@@ -10,6 +10,7 @@ static gboolean restore(CliCall *call, GError **error)
     options.paused = cli_flag(call, "paused");
     options.eager = cli_flag(call, "eager");
     options.no_shim = cli_flag(call, "no-shim");
+    options.no_prefetch = cli_flag(call, "no-prefetch");
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
@@ -38,6 +39,9 @@ static const CliOption options[] = {
     { "paused", 0, CLI_FLAG, NULL, "leave it paused at the instant of the image" },
     { "eager", 0, CLI_FLAG, NULL, "all RAM in place before it runs, instead of on demand" },
     { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
+    { "no-prefetch", 0, CLI_FLAG, NULL,
+      "neither bring in first what earlier VMs of the image touched first, nor learn from this "
+      "one" },
     { NULL },
 };
 static const CliExample examples[] = {
@@ -52,7 +56,9 @@ const CliCommand cli_cmd_restore = {
     .description =
         "Start a fresh QEMU of the machine that the image describes, and let it go on from the "
         "image's instant. Prints the VM's name. Memory is brought in as the guest touches it and "
-        "the rest in the background, so that the start does not wait for it.",
+        "the rest in the background, so that the start does not wait for it. Which pages a VM had "
+        "to "
+        "wait for is remembered beside the image, and the next VM from it gets those first.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

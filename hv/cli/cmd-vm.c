@@ -26,6 +26,7 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info)
     cli_json_set_string(object, "tracker", info->tracker);
     cli_json_set_string(object, "kvm_log_missing", info->kvm_log_missing);
     cli_json_set_string(object, "tracked_since", info->tracked_since);
+    cli_json_set_string(object, "rolling_back_to", info->rolling_back_to);
     json_object_set_boolean_member(object, "loading", info->loading);
     json_object_set_boolean_member(object, "prepared", info->prepared);
     JsonArray *blocks = json_array_new();
@@ -192,7 +193,11 @@ static gboolean info_vm(CliCall *call, GError **error)
     g_autofree char *accel = describe_accel(info);
     g_autoptr(CliTable) table = cli_table_new("ll");
     cli_table_add(table, "Name:", info->name);
-    add_if(table, "State:", info->state);
+    g_autofree char *half = NULL;
+    if (info->rolling_back_to != NULL)
+        half = g_strdup_printf("half rolled back to %s; `stasis rollback %s` completes it",
+                               info->rolling_back_to, info->name);
+    add_if(table, "State:", half != NULL ? half : info->state);
     cli_table_add(table, "PID:", pid);
     add_if(table, "Accelerator:", accel);
     add_if(table, "Machine:", info->machine);

@@ -5,11 +5,8 @@
 #include "cli.h"
 
 const CliGroup cli_groups[] = {
-    { "vm", "Virtual machines" },
-    { "checkpoint", "Checkpoints" },
-    { "image", "Using images" },
-    { "host", "This host, and help" },
-    { NULL, NULL },
+    { "vm", "Virtual machines" }, { "checkpoint", "Checkpoints" },   { "image", "Using images" },
+    { "store", "Stores" },        { "host", "This host, and help" }, { NULL, NULL },
 };
 
 const CliCommand *const cli_commands[] = {
@@ -28,7 +25,13 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_checkpoint_verify,
     &cli_cmd_checkpoint_delete,
     &cli_cmd_restore,
+    &cli_cmd_rollback,
+    &cli_cmd_clone,
     &cli_cmd_export,
+    &cli_cmd_store_check,
+    &cli_cmd_store_stats,
+    &cli_cmd_store_prune,
+    &cli_cmd_store_fold,
     &cli_cmd_doctor,
     &cli_cmd_help,
     NULL,

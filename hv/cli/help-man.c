@@ -44,7 +44,7 @@ static void append_roff_option(GString *out, const CliOption *option)
 
 static void append_roff_command(GString *out, const CliCommand *command)
 {
-    append_roff_line(out, ".TP\n\\fBstasis ", command->name, "\\fR");
+    append_roff_line(out, ".TP\n\\fBstasis\\ ", command->name, "\\fR");
     g_autoptr(GPtrArray) words = cli_synopsis(command);
     for (guint i = 0; i < words->len; i++)
         append_roff_line(out, " ", words->pdata[i], "");

@@ -51,6 +51,12 @@ char *cli_format_bytes(guint64 bytes)
     return g_strdup_printf("%.1f %s", number, units[unit]);
 }
 
+char *cli_format_signed_bytes(gint64 bytes)
+{
+    g_autofree char *size = cli_format_bytes((guint64)ABS(bytes));
+    return g_strconcat(bytes < 0 ? "-" : "", size, NULL);
+}
+
 char *cli_format_us(guint64 us)
 {
     if (us < G_TIME_SPAN_SECOND)

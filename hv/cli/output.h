@@ -28,6 +28,7 @@ char *cli_printable(const char *text);
 
 /* "13.2 MiB"; "2.1 ms"; "2031-05-04 17:20:03" in local time. Free with g_free(). */
 char *cli_format_bytes(guint64 bytes);
+char *cli_format_signed_bytes(gint64 bytes);
 char *cli_format_us(guint64 us);
 char *cli_format_time(gint64 unix_us);
 

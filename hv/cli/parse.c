@@ -97,6 +97,37 @@ static gboolean parse_ms(const char *text, const char *shown, guint64 *ret)
     return *ret > 0;
 }
 
+/* Whole numbers, each with its unit, the larger units first or not. */
+static gboolean parse_duration(const char *text, const char *shown, guint64 *ret)
+{
+    static const struct {
+        const char *unit;
+        guint64 seconds;
+    } units[] = { { "min", 60 },  { "s", 1 },         { "h", 3600 },
+                  { "d", 86400 }, { "w", 7 * 86400 }, { "y", 365 * 86400 } };
+    guint64 sum = 0;
+    while (*text != '\0') {
+        guint64 number = 0, seconds = 0;
+        gsize digits = strspn(text, "0123456789");
+        g_autofree char *word = g_strndup(text, digits);
+        if (digits > 9 || !g_ascii_string_to_unsigned(word, 10, 1, 999999999, &number, NULL))
+            return FALSE;
+        text += digits;
+        for (guint i = 0; i < G_N_ELEMENTS(units) && seconds == 0; i++) {
+            if (!g_str_has_prefix(text, units[i].unit))
+                continue;
+            seconds = units[i].seconds;
+            text += strlen(units[i].unit);
+        }
+        sum += number * seconds;
+        /* 1000 years: beyond that it is a mistake. */
+        if (seconds == 0 || sum > G_GUINT64_CONSTANT(1000) * 365 * 86400)
+            return FALSE;
+    }
+    *ret = sum * G_TIME_SPAN_SECOND;
+    return sum > 0;
+}
+
 static const struct {
     gboolean (*parse)(const char *text, const char *shown, guint64 *ret);
     const char *wants;
@@ -112,6 +143,7 @@ static const struct {
     [CLI_COUNT] = { parse_count, "a number from 1", "none" },
     [CLI_SIZE] = { parse_size, "a size such as 512M or 2G", "none" },
     [CLI_MS] = { parse_ms, "milliseconds such as 5 or 2.5, at most an hour", "none" },
+    [CLI_SPAN] = { parse_duration, "a time such as 36h, 7d12h, 2w or 1y", "none" },
     [CLI_TOPIC] = { parse_text, "a command or a group", "topic" },
     [CLI_ARGV] = { parse_path, "a command line", "command-line" },
 };

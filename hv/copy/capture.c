@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The known pages are cut into chunks, each with its place in our memory, before the stop; threads
- * take chunk after chunk by one atomic counter. Shared RAM is mapped here and its known pages are
+ * What is to be taken is cut into chunks, contiguous in the guest and in our memory; threads take
+ * chunk after chunk by one atomic counter. Shared RAM is mapped here and its expected pages are
  * made present, so that copying them is a plain memcpy.
  */
 #include "copy/capture.h"
@@ -17,30 +17,37 @@
 
 /* How much is copied between two looks at the clock: 0.05 ms or so. */
 #define CHUNK_PAGES 64u
+#define PUSH_PAGES 256u
 #define POPULATE_BYTES (64u << 20)
 #define MAX_HELPERS 7
+/* A pool keeps no more than this. */
+#define MAX_POOL_BYTES ((gsize)256 << 20)
 
 typedef struct {
     guint block;
     guint64 first_page, n_pages;
-    guint8 *data; /* NULL: zero pages */
-} Run;
+    guint64 place; /* in memory, in pages */
+} Chunk;
 
 struct _StasisCapture {
     const StasisRam *ram;
-    StasisDirty *known;
-    guint8 **mapped; /* of each block, or NULL */
+    StasisDirty *expected; /* they have the first n_expected places */
+    StasisDirty *taken;    /* in memory, or on the way there */
+    StasisDirty *holes;    /* untouched in the guest: zero */
+    guint8 **mapped;       /* of each block, or NULL */
+    guint32 **places;      /* of each block, of each page: its place + 1, or 0 */
 
+    StasisCapturePool *pool;
     guint8 *memory;
     gsize memory_bytes;
-    guint64 max_pages, n_pages;
-    Run *runs; /* behind the pages: the known ones, then the others */
-    guint64 max_runs, n_runs, n_known;
+    guint64 max_pages, n_pages, n_expected;
+    Chunk *chunks; /* behind the pages */
+    guint64 n_chunks;
 
     guint n_helpers;
     GThread *helpers[MAX_HELPERS];
     sem_t go, done;
-    guint64 next;        /* known run to be taken; atomic */
+    guint64 next;        /* chunk to be taken; atomic */
     guint64 deadline_us; /* atomic, 0: none */
     gint result;         /* first −errno of any thread; atomic */
     gboolean started, quit;
@@ -74,72 +81,158 @@ static int populate(guint8 *memory, gsize len, GCancellable *cancellable)
     return 0;
 }
 
-static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GError **error)
+static gboolean map_memory(StasisCapture *capture, gsize len, GCancellable *cancellable,
+                           GError **error)
 {
-    gsize pages_bytes = MAX(capture->max_pages, 1) * STASIS_PAGE_BYTES;
-    gsize len = pages_bytes + capture->max_runs * sizeof(Run);
     guint8 *memory =
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return no_memory(len, errno, error);
     capture->memory = memory;
     capture->memory_bytes = len;
-    capture->runs = (Run *)(void *)(memory + pages_bytes);
     int r = populate(memory, len, cancellable);
     return r == 0 || no_memory(len, -r, error);
 }
 
-/* ---- the known pages ---- */
+static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GError **error)
+{
+    gsize pages_bytes = MAX(capture->max_pages, 1) * STASIS_PAGE_BYTES;
+    gsize len = pages_bytes + (capture->max_pages + 1) * sizeof(Chunk);
+    StasisCapturePool *pool = capture->pool;
+    if (pool != NULL && pool->bytes >= len) {
+        capture->memory = g_steal_pointer(&pool->memory);
+        capture->memory_bytes = pool->bytes;
+        pool->bytes = 0;
+    } else if (!map_memory(capture, len, cancellable, error)) {
+        return FALSE;
+    }
+    capture->chunks = (Chunk *)(void *)(capture->memory + pages_bytes);
+    return TRUE;
+}
+
+void stasis_capture_pool_clear(StasisCapturePool *pool)
+{
+    if (pool->memory != NULL)
+        munmap(pool->memory, pool->bytes);
+    *pool = (StasisCapturePool){ 0 };
+}
+
+static void put_memory(StasisCapture *capture)
+{
+    StasisCapturePool mine = { g_steal_pointer(&capture->memory), capture->memory_bytes };
+    if (capture->pool != NULL && mine.bytes > capture->pool->bytes &&
+        mine.bytes <= MAX_POOL_BYTES) {
+        stasis_capture_pool_clear(capture->pool);
+        *capture->pool = mine;
+    } else {
+        stasis_capture_pool_clear(&mine);
+    }
+}
+
+static gboolean is_late(guint64 deadline_us)
+{
+    return deadline_us != 0 && stasis_now_us() > deadline_us;
+}
+
+/* ---- places ---- */
 
 /* See a shared block as QEMU sees it. Reading a hole of shared memory this way would fill it. A
  * block that is not mapped is read by system calls. */
 static void map_block(StasisCapture *capture, guint index)
 {
     const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
-    const StasisBitmap *known = capture->known->blocks[index];
+    const StasisBitmap *expected = capture->expected->blocks[index];
     guint64 first, n;
     if (!block->shared || block->fd < 0 || block->page_bytes > STASIS_PAGE_BYTES ||
-        !stasis_bitmap_next_run(known, 0, 1, &first, &n))
+        !stasis_bitmap_next_run(expected, 0, 1, &first, &n))
         return;
     guint8 *mapped =
         mmap(NULL, block->size_bytes, PROT_READ, MAP_SHARED, block->fd, (off_t)block->fd_offset);
     if (mapped == MAP_FAILED)
         return;
     capture->mapped[index] = mapped;
-    for (guint64 at = 0; stasis_bitmap_next_run(known, at, G_MAXUINT64, &first, &n); at = first + n)
+    for (guint64 at = 0; stasis_bitmap_next_run(expected, at, G_MAXUINT64, &first, &n);
+         at = first + n)
         madvise(mapped + first * STASIS_PAGE_BYTES, n * STASIS_PAGE_BYTES, MADV_POPULATE_READ);
 }
 
-static guint8 *place(StasisCapture *capture, guint64 n)
+/* Pages from @first on, up to @n, whose places follow one another; the first one gets a place if it
+ * has none, and so do the others then. 0 when there is no place left. */
+static guint64 find_places(StasisCapture *capture, guint index, guint64 first, guint64 n)
 {
-    guint8 *data = capture->memory + capture->n_pages * STASIS_PAGE_BYTES;
-    capture->n_pages += n;
-    return data;
+    guint32 *places = &capture->places[index][first];
+    guint64 same = 0;
+    if (places[0] == 0) {
+        n = MIN(n, capture->max_pages - capture->n_pages);
+        while (same < n && places[same] == 0)
+            places[same++] = (guint32)++capture->n_pages;
+        return same;
+    }
+    while (same < n && places[same] == places[0] + same)
+        same++;
+    return same;
 }
 
-static void lay_out_known(StasisCapture *capture)
+/* Untouched memory, however long, takes no place. 0 pages when it is none. */
+static guint64 take_hole(StasisCapture *capture, guint index, guint64 first, guint64 n)
 {
-    for (guint i = 0; i < capture->known->n_blocks; i++) {
-        guint64 first, n;
-        for (guint64 at = 0;
-             stasis_bitmap_next_run(capture->known->blocks[i], at, CHUNK_PAGES, &first, &n);
-             at = first + n)
-            capture->runs[capture->n_runs++] = (Run){ i, first, n, place(capture, n) };
+    const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
+    guint64 offset = first * STASIS_PAGE_BYTES;
+    guint64 len = MIN(n * STASIS_PAGE_BYTES, block->size_bytes - offset), same = len;
+    if (n < CHUNK_PAGES || capture->places[index][first] != 0 ||
+        !stasis_ram_is_hole(capture->ram, block, offset, len, &same))
+        return 0;
+    guint64 pages = same == len ? n : same / STASIS_PAGE_BYTES;
+    stasis_bitmap_set_range(capture->holes->blocks[index], first, pages);
+    return pages;
+}
+
+/* Cut @dirty into chunks, clearing it. −ENOBUFS when places run out: the rest stays set. */
+static int plan_block(StasisCapture *capture, guint index, StasisBitmap *dirty, guint64 deadline_us)
+{
+    guint64 first, n, done;
+    for (guint64 at = 0; stasis_bitmap_next_run(dirty, at, G_MAXUINT64, &first, &n);
+         at = first + done) {
+        if (is_late(deadline_us))
+            return -ETIME;
+        done = take_hole(capture, index, first, n);
+        if (done == 0) {
+            done = find_places(capture, index, first, MIN(n, CHUNK_PAGES));
+            if (done == 0)
+                return -ENOBUFS;
+            capture->chunks[capture->n_chunks++] =
+                (Chunk){ index, first, done, capture->places[index][first] - 1 };
+            stasis_bitmap_set_range(capture->taken->blocks[index], first, done);
+            stasis_bitmap_clear_range(capture->holes->blocks[index], first, done);
+        }
+        stasis_bitmap_clear_range(dirty, first, done);
     }
-    capture->n_known = capture->n_runs;
+    return 0;
+}
+
+static int plan(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
+{
+    int r = 0;
+    capture->n_chunks = 0;
+    capture->next = 0;
+    for (guint i = 0; i < dirty->n_blocks && r == 0; i++)
+        r = plan_block(capture, i, dirty->blocks[i], deadline_us);
+    return r;
 }
 
 /* ---- copying ---- */
 
-static int copy_run(const StasisCapture *capture, const Run *run)
+static int copy_chunk(const StasisCapture *capture, const Chunk *chunk)
 {
-    const StasisRamBlock *block = stasis_ram_block(capture->ram, run->block);
-    guint64 offset = run->first_page * STASIS_PAGE_BYTES;
-    guint64 want = run->n_pages * STASIS_PAGE_BYTES, len = MIN(want, block->size_bytes - offset);
-    memset(run->data + len, 0, want - len);
-    if (capture->mapped[run->block] == NULL)
-        return stasis_ram_read(capture->ram, block, offset, run->data, len);
-    memcpy(run->data, capture->mapped[run->block] + offset, len);
+    const StasisRamBlock *block = stasis_ram_block(capture->ram, chunk->block);
+    guint8 *data = capture->memory + chunk->place * STASIS_PAGE_BYTES;
+    guint64 offset = chunk->first_page * STASIS_PAGE_BYTES;
+    guint64 want = chunk->n_pages * STASIS_PAGE_BYTES, len = MIN(want, block->size_bytes - offset);
+    memset(data + len, 0, want - len);
+    /* Pages that were not expected were not made present in the mapping. */
+    if (capture->mapped[chunk->block] == NULL || chunk->place >= capture->n_expected)
+        return stasis_ram_read(capture->ram, block, offset, data, len);
+    memcpy(data, capture->mapped[chunk->block] + offset, len);
     return 0;
 }
 
@@ -150,20 +243,15 @@ static void fail(StasisCapture *capture, int r)
                                 __ATOMIC_ACQUIRE);
 }
 
-static gboolean is_late(guint64 deadline_us)
-{
-    return deadline_us != 0 && stasis_now_us() > deadline_us;
-}
-
-static void copy_known(StasisCapture *capture)
+static void copy_chunks(StasisCapture *capture)
 {
     while (__atomic_load_n(&capture->result, __ATOMIC_ACQUIRE) == 0) {
         guint64 i = __atomic_fetch_add(&capture->next, 1, __ATOMIC_RELAXED);
-        if (i >= capture->n_known)
+        if (i >= capture->n_chunks)
             return;
         int r = is_late(__atomic_load_n(&capture->deadline_us, __ATOMIC_RELAXED))
                     ? -ETIME
-                    : copy_run(capture, &capture->runs[i]);
+                    : copy_chunk(capture, &capture->chunks[i]);
         if (r < 0)
             fail(capture, r);
     }
@@ -178,168 +266,171 @@ static void wait_for(sem_t *sem)
 static gpointer helper(gpointer data)
 {
     StasisCapture *capture = data;
-    wait_for(&capture->go);
-    if (!capture->quit)
-        copy_known(capture);
-    sem_post(&capture->done);
-    return NULL;
+    for (;;) {
+        wait_for(&capture->go);
+        if (capture->quit)
+            return NULL;
+        copy_chunks(capture);
+        sem_post(&capture->done);
+    }
+}
+
+static void wake_helpers(StasisCapture *capture)
+{
+    for (guint i = 0; i < capture->n_helpers; i++)
+        sem_post(&capture->go);
+}
+
+/* Help them to the end. */
+static int join(StasisCapture *capture)
+{
+    copy_chunks(capture);
+    for (guint i = 0; i < capture->n_helpers; i++)
+        wait_for(&capture->done);
+    return __atomic_load_n(&capture->result, __ATOMIC_ACQUIRE);
+}
+
+void stasis_capture_start(StasisCapture *capture)
+{
+    capture->started = TRUE;
+    wake_helpers(capture);
+}
+
+int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty)
+{
+    int planned = plan(capture, dirty, 0);
+    copy_chunks(capture);
+    return planned < 0 ? planned : __atomic_load_n(&capture->result, __ATOMIC_ACQUIRE);
+}
+
+int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
+{
+    __atomic_store_n(&capture->deadline_us, deadline_us, __ATOMIC_RELAXED);
+    if (capture->started) {
+        capture->started = FALSE;
+        int r = join(capture);
+        stasis_dirty_or(capture->taken, capture->expected);
+        stasis_dirty_subtract(dirty, capture->expected);
+        if (r < 0)
+            return r;
+    }
+    int planned = plan(capture, dirty, deadline_us);
+    wake_helpers(capture);
+    int copied = join(capture);
+    return planned < 0 ? planned : copied;
 }
 
 /* ---- life ---- */
 
-StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known, gboolean present,
-                                  guint64 extra_pages, GCancellable *cancellable, GError **error)
+static void get_helpers(StasisCapture *capture)
 {
-    StasisCapture *capture = g_new0(StasisCapture, 1);
-    guint64 n_known = stasis_dirty_count(known);
-    capture->ram = ram;
-    capture->known = stasis_dirty_new(ram);
-    stasis_dirty_or(capture->known, known);
-    capture->mapped = g_new0(guint8 *, ram->blocks->len);
-    capture->max_pages = n_known + extra_pages;
-    /* A run is at least a page, or a hole between two of them. */
-    capture->max_runs = 2 * capture->max_pages + 4096;
-    sem_init(&capture->go, 0, 0);
-    sem_init(&capture->done, 0, 0);
-    if (!get_memory(capture, cancellable, error)) {
-        stasis_capture_free(capture);
-        return NULL;
-    }
-    lay_out_known(capture);
-    for (guint i = 0; i < known->n_blocks && present; i++)
-        map_block(capture, i);
     guint wanted = CLAMP(g_get_num_processors() - 1, 1, MAX_HELPERS);
     for (guint i = 0; i < wanted; i++) {
         GThread *thread = g_thread_try_new("stasis-capture", helper, capture, NULL);
         if (thread != NULL)
             capture->helpers[capture->n_helpers++] = thread;
     }
-    return capture;
+}
+
+StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *expected,
+                                  gboolean present, guint64 extra_pages, StasisCapturePool *pool,
+                                  GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisCapture) capture = g_new0(StasisCapture, 1);
+    sem_init(&capture->go, 0, 0);
+    sem_init(&capture->done, 0, 0);
+    capture->ram = ram;
+    capture->pool = pool;
+    capture->expected = stasis_dirty_new(ram);
+    capture->taken = stasis_dirty_new(ram);
+    capture->holes = stasis_dirty_new(ram);
+    capture->mapped = g_new0(guint8 *, ram->blocks->len);
+    capture->places = g_new0(guint32 *, ram->blocks->len);
+    capture->max_pages = stasis_dirty_count(expected) + extra_pages;
+    if (!get_memory(capture, cancellable, error))
+        return NULL;
+    stasis_dirty_or(capture->expected, expected);
+    for (guint i = 0; i < expected->n_blocks; i++) {
+        /* Zeroed memory that nobody touches costs nothing. */
+        capture->places[i] = g_new0(guint32, expected->blocks[i]->n_pages + 1);
+        if (present)
+            map_block(capture, i);
+        for (guint64 at = 0, first, n;
+             stasis_bitmap_next_run(expected->blocks[i], at, CHUNK_PAGES, &first, &n);
+             at = first + n)
+            capture->chunks[capture->n_chunks++] =
+                (Chunk){ i, first, find_places(capture, i, first, n),
+                         capture->places[i][first] - 1 };
+    }
+    capture->n_expected = capture->n_pages;
+    get_helpers(capture);
+    return g_steal_pointer(&capture);
 }
 
 void stasis_capture_free(StasisCapture *capture)
 {
     if (capture == NULL)
         return;
-    if (!capture->started) {
-        capture->quit = TRUE;
-        stasis_capture_start(capture);
-    }
+    capture->quit = TRUE;
+    wake_helpers(capture);
     for (guint i = 0; i < capture->n_helpers; i++)
         g_thread_join(capture->helpers[i]);
-    for (guint i = 0; i < capture->ram->blocks->len; i++)
+    for (guint i = 0; i < capture->ram->blocks->len; i++) {
         if (capture->mapped[i] != NULL)
             munmap(capture->mapped[i], stasis_ram_block(capture->ram, i)->size_bytes);
-    if (capture->memory != NULL)
-        munmap(capture->memory, capture->memory_bytes);
+        g_free(capture->places[i]);
+    }
+    put_memory(capture);
     sem_destroy(&capture->go);
     sem_destroy(&capture->done);
-    stasis_dirty_free(capture->known);
+    stasis_dirty_free(capture->expected);
+    stasis_dirty_free(capture->taken);
+    stasis_dirty_free(capture->holes);
     g_free(capture->mapped);
+    g_free(capture->places);
     g_free(capture);
-}
-
-/* ---- in the stop ---- */
-
-void stasis_capture_start(StasisCapture *capture)
-{
-    capture->started = TRUE;
-    for (guint i = 0; i < capture->n_helpers; i++)
-        sem_post(&capture->go);
-}
-
-/* Untouched memory: one run without data, however long. 0 pages when it is none. */
-static guint64 capture_hole(StasisCapture *capture, guint index, guint64 first, guint64 n)
-{
-    const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
-    guint64 offset = first * STASIS_PAGE_BYTES;
-    guint64 len = MIN(n * STASIS_PAGE_BYTES, block->size_bytes - offset), same = len;
-    if (!stasis_ram_is_hole(capture->ram, block, offset, len, &same))
-        return 0;
-    guint64 pages = same == len ? n : same / STASIS_PAGE_BYTES;
-    if (pages > 0)
-        capture->runs[capture->n_runs++] = (Run){ index, first, pages, NULL };
-    return pages;
-}
-
-static int capture_run(StasisCapture *capture, guint index, guint64 first, guint64 n)
-{
-    if (n > capture->max_pages - capture->n_pages)
-        return -ENOBUFS;
-    Run *run = &capture->runs[capture->n_runs];
-    *run = (Run){ index, first, n, capture->memory + capture->n_pages * STASIS_PAGE_BYTES };
-    /* Not by way of the mapping: these pages were not made present there. */
-    const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
-    guint64 offset = first * STASIS_PAGE_BYTES, want = n * STASIS_PAGE_BYTES;
-    guint64 len = MIN(want, block->size_bytes - offset);
-    int r = stasis_ram_read(capture->ram, block, offset, run->data, len);
-    if (r < 0)
-        return r;
-    memset(run->data + len, 0, want - len);
-    capture->n_runs++;
-    capture->n_pages += n;
-    return 0;
-}
-
-static int capture_rest(StasisCapture *capture, guint index, StasisBitmap *dirty,
-                        guint64 deadline_us)
-{
-    guint64 first, n, done;
-    for (guint64 at = 0; stasis_bitmap_next_run(dirty, at, G_MAXUINT64, &first, &n);
-         at = first + done) {
-        if (is_late(deadline_us))
-            return -ETIME;
-        if (capture->n_runs == capture->max_runs)
-            return -ENOBUFS;
-        done = n >= CHUNK_PAGES ? capture_hole(capture, index, first, n) : 0;
-        if (done == 0) {
-            done = MIN(n, CHUNK_PAGES);
-            int r = capture_run(capture, index, first, done);
-            if (r < 0)
-                return r;
-        }
-        stasis_bitmap_clear_range(dirty, first, done);
-    }
-    return 0;
-}
-
-int stasis_capture_finish(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
-{
-    __atomic_store_n(&capture->deadline_us, deadline_us, __ATOMIC_RELAXED);
-    copy_known(capture);
-    for (guint i = 0; i < capture->n_helpers; i++)
-        wait_for(&capture->done);
-    stasis_dirty_subtract(dirty, capture->known);
-    int r = __atomic_load_n(&capture->result, __ATOMIC_ACQUIRE);
-    for (guint i = 0; i < dirty->n_blocks && r == 0; i++)
-        r = capture_rest(capture, i, dirty->blocks[i], deadline_us);
-    return r;
 }
 
 /* ---- afterwards ---- */
 
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty)
 {
-    for (guint64 i = 0; i < capture->n_runs; i++)
-        stasis_bitmap_set_range(dirty->blocks[capture->runs[i].block], capture->runs[i].first_page,
-                                capture->runs[i].n_pages);
+    stasis_dirty_or(dirty, capture->taken);
+    stasis_dirty_or(dirty, capture->holes);
+    if (capture->started)
+        stasis_dirty_or(dirty, capture->expected);
+}
+
+static gboolean push_block(StasisCapture *capture, guint index, StasisPipeline *pipeline,
+                           GCancellable *cancellable, GError **error)
+{
+    guint64 first, n;
+    for (guint64 at = 0;
+         stasis_bitmap_next_run(capture->holes->blocks[index], at, G_MAXUINT64, &first, &n);
+         at = first + n)
+        if (!stasis_pipeline_push_zero(pipeline, index, first, n, error))
+            return FALSE;
+    for (guint64 at = 0;
+         stasis_bitmap_next_run(capture->taken->blocks[index], at, PUSH_PAGES, &first, &n);
+         at = first + n) {
+        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+            return stasis_set_cancelled(error);
+        n = find_places(capture, index, first, n);
+        guint64 place = capture->places[index][first] - 1;
+        stasis_pipeline_push(
+            pipeline, &(StasisPageRun){ .block = index,
+                                        .first_page = first,
+                                        .n_pages = n,
+                                        .data = capture->memory + place * STASIS_PAGE_BYTES });
+    }
+    return TRUE;
 }
 
 gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline,
                              GCancellable *cancellable, GError **error)
 {
-    for (guint64 i = 0; i < capture->n_runs; i++) {
-        const Run *run = &capture->runs[i];
-        if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
-            return stasis_set_cancelled(error);
-        if (run->data != NULL)
-            stasis_pipeline_push(pipeline, &(StasisPageRun){ .block = run->block,
-                                                             .first_page = run->first_page,
-                                                             .n_pages = run->n_pages,
-                                                             .data = run->data });
-        else if (!stasis_pipeline_push_zero(pipeline, run->block, run->first_page, run->n_pages,
-                                            error))
+    for (guint i = 0; i < capture->taken->n_blocks; i++)
+        if (!push_block(capture, i, pipeline, cancellable, error))
             return FALSE;
-    }
     return stasis_pipeline_drain(pipeline, error);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Capturing pages while the VM is stopped, into memory that is there and touched beforehand. Pages
- * of which it is known before the stop that they will be wanted are copied by several threads at
- * once, from the first moment on; what else turns up is added behind. All of it goes to the
- * pipeline after the VM runs again.
+ * Captured pages: copies of guest pages in our memory, which is there and touched beforehand. A
+ * page has one place, however often it is taken, so that the last copy of each is what remains. All
+ * of it goes to the pipeline when the VM runs again.
+ *
+ * Several threads copy at once. Nothing here allocates between new() and push().
  */
 #pragma once
 
@@ -14,25 +15,36 @@ G_BEGIN_DECLS
 
 typedef struct _StasisCapture StasisCapture;
 
-/* Get ready, with the VM running: room for the pages of @known (copied) and @extra_pages more, all
- * of it touched, and threads that wait. @present: all known pages are there in the guest, so that
- * looking at them does not make them. STASIS_ERROR_FAILED when the memory can't be had. */
-StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *known, gboolean present,
-                                  guint64 extra_pages, GCancellable *cancellable, GError **error);
+/* Memory that was made ready for an earlier capture, for the next one. Zero-initialized. */
+typedef struct {
+    guint8 *memory;
+    gsize bytes;
+} StasisCapturePool;
+void stasis_capture_pool_clear(StasisCapturePool *pool);
+
+/* Get ready, with the VM running: a place for each page of @expected (copied) and for @extra_pages
+ * more, all of it touched, and threads that wait. @present: all expected pages are there in the
+ * guest, so that looking at them does not make them. STASIS_ERROR_FAILED when the memory can't be
+ * had. @pool (may be NULL) gives memory, and gets it back in the end. */
+StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *expected,
+                                  gboolean present, guint64 extra_pages, StasisCapturePool *pool,
+                                  GCancellable *cancellable, GError **error);
 /* Waits for the threads. */
 void stasis_capture_free(StasisCapture *capture);
 
-/* In the stop, allocating nothing: the threads begin with the known pages. */
+/* The threads begin to take the expected pages; the next take waits for them. */
 void stasis_capture_start(StasisCapture *capture);
-/* Help them to the end, then copy the pages of @dirty that were not known. 0; −ENOBUFS when there
- * is no room (the pages left are those still set in @dirty); −ETIME when @deadline_us (0: none)
- * passes; another −errno. */
-int stasis_capture_finish(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
+/* Copy the pages of @dirty as they are now and clear them there; any number of times. In one thread
+ * while the VM runs: more would take its CPUs away. 0; −ENOBUFS
+ * when there is no place for some (they are still set in @dirty); −ETIME when @deadline_us (0:
+ * none) passes; another −errno. After a failure all of it has to be given back. */
+int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty);
+int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
 
-/* Mark all that was captured, or was to be, in @dirty again. */
+/* Mark all that was taken, or was to be, in @dirty again. */
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty);
 
-/* Put all that was captured into the image, and wait for it. */
+/* Put all that was taken into the image, and wait for it. */
 gboolean stasis_capture_push(StasisCapture *capture, StasisPipeline *pipeline,
                              GCancellable *cancellable, GError **error);
 

@@ -4,6 +4,8 @@
  * (copy.c). The engine calls, in this order:
  *
  *      before()   the VM runs: arm the tracker, pre-copy, get memory for what comes
+ *        — the engine gets ready to stop the VM —
+ *      approach() the last milliseconds before the stop: make what it will find as little as may be
  *        — the engine stops the VM —
  *      during()   the VM is stopped; in a thread of its own, beside the saving of the devices.
  *                 Allocates nothing. After it, what the image needs is either captured in our
@@ -31,12 +33,14 @@ typedef struct {
     gboolean incremental; /* the tracker has been on since the parent's instant */
     guint64 max_pause_us; /* 0: no limit */
     guint64 max_buffer_bytes;
+    StasisCapturePool *pool; /* or NULL */
     StasisProgressFunc progress;
     gpointer progress_data;
     GCancellable *cancellable;
     /* Wait until DMA that was under way has landed, or NULL where none goes past the tracker. */
     gboolean (*settle_dma)(gpointer data, GError **error);
     gpointer settle_dma_data;
+    gboolean stop_may_be_long; /* all of RAM is copied in it */
     guint64 stop_deadline_us; /* set at the stop when there is a limit: during() must end by then */
 
     /* The modes' own. */
@@ -57,10 +61,11 @@ typedef struct {
     gboolean pre_copies; /* reads RAM while the VM runs and may write it */
     gboolean needs_sync; /* that tracker must be a synchronous one */
     gboolean (*before)(StasisCopy *copy, GError **error);
+    gboolean (*approach)(StasisCopy *copy, GError **error); /* or NULL */
     int (*during)(StasisCopy *copy); /* 0; −ETIME: out of budget; −ENOBUFS: more than there is
                                         memory for; another −errno */
-    /* After a during() that ended in −ENOBUFS, the VM running: prepare for another stop. NULL where
-     * that can't happen. */
+    /* After a during() that ended in −ENOBUFS, the VM running: prepare for another approach and
+     * stop. NULL where that can't happen. */
     gboolean (*again)(StasisCopy *copy, GError **error);
     gboolean (*after)(StasisCopy *copy, GError **error);
 } StasisModeOps;

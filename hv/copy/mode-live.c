@@ -2,11 +2,13 @@
 /*
  * Mode "live": pre-copy. Each round takes what was written since the last one and copies it while
  * the VM runs; pages that were written in two rounds on end are hot and are left for later rounds,
- * since copying them now is in vain. When the rounds bring nothing more, or what remains is small,
- * the VM is stopped for the residual:
+ * since copying them now is in vain. When the rounds bring nothing more, or what remains is small
+ * (or was small from the start):
  *
- *   asynchronous tracker   harvest and capture it into memory in the stop
- *   synchronous tracker    protect it again, let the VM go on, copy-on-write
+ *   asynchronous tracker   rounds into memory, each as short as copying what the last one left, so
+ *                          that also of a hot set only a part is written again; then the stop, in
+ *                          which the rest is harvested and taken into memory
+ *   synchronous tracker    protect what remains again in the stop, let the VM go on, copy-on-write
  */
 #include "copy/copy.h"
 
@@ -15,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 
 #define MAX_ROUNDS 12
 /* A residual this small is copied in well under a millisecond. */
@@ -22,8 +25,11 @@
 /* What a stop costs apart from RAM, and how fast RAM is captured: for the forecast only. */
 #define STOP_OVERHEAD_US 2000u
 #define CAPTURE_PAGES_PER_US 2u
-/* About as long as it takes from the last harvest to the stop. */
+/* About as long as it takes from the last harvest to the approach. */
 #define LOOK_AHEAD_US 5000u
+#define MAX_APPROACHES 4
+/* An increment of at most 64 MiB needs no rounds but those of the approach. */
+#define MAX_AT_ONCE_PAGES 16384u
 
 static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 {
@@ -83,30 +89,26 @@ static StasisDirty *look_ahead(StasisCopy *copy, GError **error)
     return g_steal_pointer(&now);
 }
 
-/* Pre-copy, see whether the stop can be short enough, and get memory for it. */
-static gboolean settle(StasisCopy *copy, GError **error)
+static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError **error)
 {
-    g_autoptr(StasisDirty) known = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
-    if (known == NULL)
-        return FALSE;
-    guint64 n_known = stasis_dirty_count(known), residual = n_known;
-    if (copy->max_pause_us != 0 && forecast_us(copy, residual) > copy->max_pause_us) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
-                    "the guest rewrites %" G_GUINT64_FORMAT
-                    " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
-                    "allowed; the VM was not stopped",
-                    residual * STASIS_PAGE_BYTES >> 20, (double)forecast_us(copy, residual) / 1e3,
-                    (double)copy->max_pause_us / 1e3);
-        return FALSE;
-    }
-    if (copy->tracker->ops->synchronous) {
-        copy->protect =
-            stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
+    guint64 us = forecast_us(copy, residual);
+    if (copy->max_pause_us == 0 || us <= copy->max_pause_us)
         return TRUE;
-    }
-    /* Getting the memory takes time, too, in which a fast guest writes on: what a stop found that
-     * lacked memory is the better forecast. */
-    residual = MAX(residual, copy->residual_pages);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                "the guest rewrites %" G_GUINT64_FORMAT
+                " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
+                "allowed; the VM was not stopped",
+                residual * STASIS_PAGE_BYTES >> 20, (double)us / 1e3,
+                (double)copy->max_pause_us / 1e3);
+    return FALSE;
+}
+
+/* Memory for @expected, and for what may come besides. Getting it takes time in which a fast guest
+ * writes on: what a stop found that lacked memory is the better forecast. */
+static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GError **error)
+{
+    guint64 n_expected = stasis_dirty_count(expected);
+    guint64 residual = MAX(n_expected, copy->residual_pages);
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -117,9 +119,22 @@ static gboolean settle(StasisCopy *copy, GError **error)
         return FALSE;
     }
     guint64 room = MIN(residual + residual / 2 + 4 * SMALL_PAGES, max_pages);
-    copy->capture = stasis_capture_new(copy->ram, known, TRUE, room - MIN(room, n_known),
-                                       copy->cancellable, error);
+    copy->capture = stasis_capture_new(copy->ram, expected, TRUE, room - MIN(room, n_expected),
+                                       copy->pool, copy->cancellable, error);
     return copy->capture != NULL;
+}
+
+/* Pre-copy, and get ready for what remains. */
+static gboolean settle(StasisCopy *copy, GError **error)
+{
+    g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
+    if (expected == NULL)
+        return FALSE;
+    if (!copy->tracker->ops->synchronous)
+        return get_capture(copy, expected, error);
+    copy->protect =
+        stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
+    return check_forecast(copy, stasis_dirty_count(expected), error);
 }
 
 static gboolean live_before(StasisCopy *copy, GError **error)
@@ -127,12 +142,38 @@ static gboolean live_before(StasisCopy *copy, GError **error)
     if (copy->incremental) {
         if (!harvest(copy, copy->pending, error))
             return FALSE;
+        /* So little that it all may go into memory at once. */
+        if (stasis_dirty_count(copy->pending) <= MAX_AT_ONCE_PAGES)
+            return get_capture(copy, copy->pending, error);
     } else {
         if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
             return FALSE;
         stasis_dirty_set_all(copy->pending);
     }
     return settle(copy, error);
+}
+
+/* What is pending lands in memory, and so does, again and again, what was written meanwhile. The
+ * first write of a page after each re-arming costs the guest a fault, which is longer than our
+ * copying of it: it falls behind. */
+static gboolean live_approach(StasisCopy *copy, GError **error)
+{
+    if (copy->tracker->ops->synchronous)
+        return TRUE;
+    g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
+    guint64 n_last = G_MAXUINT64, n_fresh;
+    for (guint i = 0;; i++, n_last = n_fresh) {
+        if (!stasis_copy_may_go_on(copy, error) || !harvest(copy, fresh, error))
+            return FALSE;
+        n_fresh = stasis_dirty_count(fresh);
+        stasis_dirty_or(copy->pending, fresh);
+        int r = stasis_capture_take_running(copy->capture, copy->pending);
+        if (r < 0 && r != -ENOBUFS)
+            return stasis_set_errno(error, -r, "copy guest memory");
+        /* For want of memory the stop will fail, and there is another approach. */
+        if (r < 0 || n_fresh <= SMALL_PAGES || n_fresh > n_last / 2 || i == MAX_APPROACHES)
+            return check_forecast(copy, n_fresh, error);
+    }
 }
 
 /* The residual was more than there was memory for. Nothing is lost: what was dirty at the stop is
@@ -158,11 +199,11 @@ static int live_during(StasisCopy *copy)
         copy->residual_pages = stasis_dirty_count(copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
-    stasis_capture_start(copy->capture);
     int r = tracker->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
-    return r < 0 ? r : finished;
+    return r < 0
+               ? r
+               : stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
 }
 
 static gboolean live_after(StasisCopy *copy, GError **error)
@@ -177,6 +218,7 @@ const StasisModeOps stasis_mode_live = {
     .needs_tracker = TRUE,
     .pre_copies = TRUE,
     .before = live_before,
+    .approach = live_approach,
     .during = live_during,
     .again = live_again,
     .after = live_after,

@@ -62,8 +62,8 @@ static gboolean stop_before(StasisCopy *copy, GError **error)
     keep_at_most(known, max_pages);
     guint64 n_known = stasis_dirty_count(known);
     guint64 extra = MIN(n_known / 4 + 4096, max_pages - n_known);
-    copy->capture =
-        stasis_capture_new(copy->ram, known, copy->incremental, extra, copy->cancellable, error);
+    copy->capture = stasis_capture_new(copy->ram, known, copy->incremental, extra, copy->pool,
+                                       copy->cancellable, error);
     return copy->capture != NULL;
 }
 
@@ -74,9 +74,9 @@ static int stop_during(StasisCopy *copy)
     if (copy->incremental)
         r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int finished = stasis_capture_finish(copy->capture, copy->pending, copy->stop_deadline_us);
-    if (r < 0 || finished != -ENOBUFS)
-        return r < 0 ? r : finished;
+    int taken = stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
+    if (r < 0 || taken != -ENOBUFS)
+        return r < 0 ? r : taken;
     if (copy->stop_deadline_us != 0)
         return -ETIME;
     copy->progress = NULL;

@@ -53,6 +53,21 @@ GBytes *stasis_vmstate_with_machine(GBytes *stream, const char *machine, GError 
 GBytes *stasis_vmstate_replace(StasisVmstate *vmstate, const StasisVmstateSection *section,
                                GBytes *payload, GError **error);
 
+/* RAM for a stream, so that a loading QEMU puts it in place: first all blocks that the machine has
+ * (QEMU compares their sizes), then pages of 4096 bytes of any of them, @page NULL for a zero one.
+ * Blocks without pages are left as they are there. */
+typedef struct _StasisVmstateRam StasisVmstateRam;
+
+StasisVmstateRam *stasis_vmstate_ram_new(void);
+void stasis_vmstate_ram_free(StasisVmstateRam *ram);
+void stasis_vmstate_ram_add_block(StasisVmstateRam *ram, const char *name, guint64 size_bytes);
+/* @block: any number that is @name's alone. */
+void stasis_vmstate_ram_add_page(StasisVmstateRam *ram, guint block, const char *name,
+                                 guint64 offset, const guint8 *page);
+/* @stream, which has devices and no RAM, with @ram before them. */
+GBytes *stasis_vmstate_with_ram(GBytes *stream, const StasisVmstateRam *ram, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmstateRam, stasis_vmstate_ram_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmstate, stasis_vmstate_free)
 
 G_END_DECLS

@@ -1,51 +1,45 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A checkpoint, from the call to the durable image: composes session, tracker, mode, pipeline,
- * instant and store. Everything that is made is undone by job_clear(), in the order that never
- * leaves a page protected or a VM stopped: pipeline, tracker, captured memory, lifeline, writer.
+ * A checkpoint, from a VM that is held (series.c) to the durable image: composes tracker, mode,
+ * pipeline, instant and store. Everything that is made is undone by job_clear(), in the order that
+ * never leaves a page protected or a VM stopped: pipeline, tracker, captured memory, writer.
  *
  * What is recorded about tracking follows one rule: track_image is set only while the tracker's
  * dirty pages are all that was written since that image's instant. It is cleared, durably enough
  * to survive our being killed, before the first page is taken from the tracker.
  */
-#include <stasis/checkpoint.h>
 #include <stasis/error.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "copy/copy.h"
 #include "device/vmstate.h"
+#include "disk/flush.h"
 #include "engine/dma.h"
 #include "engine/instant.h"
-#include "engine/pager.h"
-#include "engine/session.h"
+#include "engine/series.h"
 #include "store/image.h"
+#include "track/uffd-ram.h"
 #include "track/uffd.h"
-#include "vmm/lifeline.h"
-#include "vmm/machine.h"
 
 #define DEFAULT_BUFFER_SHARE 4
 #define REPORT_INTERVAL_US 50000
+#define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
 
 typedef struct {
-    const StasisCheckpointOptions *options;
+    StasisSeries *series;
+    const StasisCheckpointOptions *options; /* the series' */
     const StasisModeOps *mode;
-    guint64 begun_us, reported_us;
-    StasisSession *session;
-    StasisStore *store;
-    StasisRam *ram;
-    StasisMachine *machine;
+    StasisRecord *record;
+    guint64 reported_us;
     char *parent;        /* image ID, or NULL */
     char *tracked_since; /* as recorded before we began */
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
-    StasisLifeline *lifeline;
-    StasisInstant *instant;
+    StasisInstant *instant; /* the series' */
     StasisCopy copy;
-    gboolean drain; /* DMA goes past the tracker: see dma.h */
     gboolean done;
 } Job;
 
@@ -60,6 +54,18 @@ static void undo_tracking(Job *job)
         set_tracked_since(job, job->tracked_since, NULL);
 }
 
+/* Left on for the next image; tracking that no image could be incremental to is for nothing. */
+static void put_tracker_down(Job *job)
+{
+    StasisTracker *tracker = g_steal_pointer(&job->tracker);
+    if (tracker == NULL)
+        return;
+    if (!tracker->ops->synchronous && job->record->track_image != NULL)
+        job->series->tracker = tracker;
+    else
+        tracker->ops->close(tracker, FALSE);
+}
+
 static void job_clear(Job *job)
 {
     if (!job->done)
@@ -67,19 +73,12 @@ static void job_clear(Job *job)
     else
         stasis_copy_end(&job->copy, FALSE);
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
-    if (job->tracker != NULL) {
-        gboolean keep = !job->tracker->ops->synchronous;
-        job->tracker->ops->close(job->tracker, keep);
-    }
+    stasis_instant_end(job->instant);
+    put_tracker_down(job);
     stasis_copy_clear(&job->copy);
-    g_clear_pointer(&job->instant, stasis_instant_free);
-    g_clear_pointer(&job->lifeline, stasis_lifeline_free);
     g_clear_pointer(&job->writer, stasis_image_writer_free);
-    g_clear_pointer(&job->ram, stasis_ram_free);
-    g_clear_pointer(&job->machine, stasis_machine_free);
     g_clear_pointer(&job->parent, g_free);
     g_clear_pointer(&job->tracked_since, g_free);
-    g_clear_pointer(&job->session, stasis_session_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
 
@@ -93,6 +92,14 @@ static guint64 default_buffer_bytes(void)
         line = strstr(text, "MemAvailable:");
     guint64 kib = line != NULL ? g_ascii_strtoull(line + strlen("MemAvailable:"), NULL, 10) : 0;
     return MAX(kib * 1024 / DEFAULT_BUFFER_SHARE, (guint64)64 << 20);
+}
+
+/* The CPUs that the guest leaves. A thread too many, however nice, takes a CPU from a virtual one
+ * for a whole tick now and then. */
+static guint default_threads(const StasisMachine *machine)
+{
+    int spare = (int)g_get_num_processors() - (int)machine->n_vcpus;
+    return (guint)CLAMP(spare, 1, MAX_DEFAULT_THREADS);
 }
 
 /* The caller's function, not more often than it wants to be bothered. */
@@ -110,23 +117,29 @@ static void report(const StasisProgress *progress, gpointer data)
  * is in this store. */
 static char *find_parent(const Job *job)
 {
-    const StasisRecord *record = job->session->record;
+    const StasisRecord *record = job->record;
     if (job->options->full || record->track_image == NULL || record->track_store == NULL ||
         job->mode->needs_sync ||
-        strcmp(record->track_store, stasis_store_get_path(job->store)) != 0)
+        strcmp(record->track_store, stasis_store_get_path(job->series->store)) != 0)
         return NULL;
+    if (job->series->tracker != NULL)
+        return g_strdup(record->track_image);
     const StasisTrackerOps *ops =
-        stasis_tracker_choose(job->ram, job->options->tracker, FALSE, NULL);
+        stasis_tracker_choose(job->series->ram, job->options->tracker, FALSE, NULL);
     gboolean kept =
-        ops != NULL && ops->is_kept != NULL && ops->is_kept(job->ram, record->track_token);
+        ops != NULL && ops->is_kept != NULL && ops->is_kept(job->series->ram, record->track_token);
     return kept ? g_strdup(record->track_image) : NULL;
 }
 
 static gboolean open_tracker(Job *job, GError **error)
 {
+    const StasisRam *ram = job->series->ram;
+    job->tracker = g_steal_pointer(&job->series->tracker);
+    if (job->tracker != NULL)
+        return TRUE;
     g_autoptr(GError) local = NULL;
     const StasisTrackerOps *ops =
-        stasis_tracker_choose(job->ram, job->options->tracker, job->mode->needs_sync, &local);
+        stasis_tracker_choose(ram, job->options->tracker, job->mode->needs_sync, &local);
     if (ops != NULL && job->mode->needs_sync && !ops->synchronous) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "mode %s needs a synchronous tracker, and %s is none", job->mode->name,
@@ -141,16 +154,16 @@ static gboolean open_tracker(Job *job, GError **error)
         return FALSE;
     }
     /* What a process of ours that was killed in the middle may have left half-made. */
-    if (!stasis_uffd_drop(job->ram->pid, 0, error))
+    if (!stasis_uffd_drop(ram->pid, 0, error))
         return FALSE;
-    job->tracker = ops->open(job->ram, job->session->qmp, error);
+    job->tracker = ops->open(ram, job->series->session->qmp, error);
     return job->tracker != NULL;
 }
 
 static gboolean add_blocks(Job *job, GError **error)
 {
-    for (guint i = 0; i < job->ram->blocks->len; i++) {
-        const StasisRamBlock *block = g_ptr_array_index(job->ram->blocks, i);
+    for (guint i = 0; i < job->series->ram->blocks->len; i++) {
+        const StasisRamBlock *block = stasis_ram_block(job->series->ram, i);
         if (stasis_image_writer_add_block(job->writer, block->name, block->size_bytes, error) < 0)
             return FALSE;
     }
@@ -163,7 +176,7 @@ static gboolean open_writer(Job *job, GError **error)
 {
     if (job->parent != NULL) {
         g_autoptr(GError) local = NULL;
-        job->writer = stasis_image_writer_new(job->store, job->parent, &local);
+        job->writer = stasis_image_writer_new(job->series->store, job->parent, &local);
         if (job->writer != NULL && add_blocks(job, &local))
             return TRUE;
         if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_LOCKED)) {
@@ -173,49 +186,23 @@ static gboolean open_writer(Job *job, GError **error)
         g_clear_pointer(&job->writer, stasis_image_writer_free);
         g_clear_pointer(&job->parent, g_free);
     }
-    job->writer = stasis_image_writer_new(job->store, NULL, error);
+    job->writer = stasis_image_writer_new(job->series->store, NULL, error);
     return job->writer != NULL && add_blocks(job, error);
 }
 
 static gboolean set_tracked_since(Job *job, const char *image, GError **error)
 {
-    StasisRecord *record = job->session->record;
-    guint64 token = image != NULL ? stasis_tracker_get_token(job->tracker) : 0;
-    if (g_strcmp0(record->track_image, image) == 0 && record->track_token == token)
-        return TRUE;
-    record->track_token = token;
-    g_free(record->track_image);
-    record->track_image = g_strdup(image);
-    g_free(record->track_store);
-    record->track_store = image != NULL ? g_strdup(stasis_store_get_path(job->store)) : NULL;
-    return stasis_record_save(record, error);
+    if (image == NULL)
+        return stasis_record_set_tracking(job->record, NULL, NULL, 0, error);
+    return stasis_record_set_tracking(job->record, image, stasis_store_get_path(job->series->store),
+                                      stasis_tracker_get_token(job->tracker), error);
 }
 
-static gboolean prepare(Job *job, const char *vm_name, GCancellable *cancellable, GError **error)
+static gboolean prepare(Job *job, GError **error)
 {
-    job->session = stasis_session_open(vm_name, STASIS_LOCK_WAIT_MS, error);
-    if (job->session == NULL || !stasis_fault(STASIS_FAULT_VM_LOCKED, error))
-        return FALSE;
-    StasisRecord *record = job->session->record;
-    if (!stasis_vm_check_supported(job->session->qmp, record->pid, error) ||
-        !stasis_pager_wait(record, job->options->progress, job->options->progress_data, cancellable,
-                           error))
-        return FALSE;
-    job->ram = stasis_ram_discover(job->session->qmp, record->pid, error);
-    if (job->ram == NULL)
-        return FALSE;
-    job->machine =
-        stasis_machine_from_running(record->name, job->session->qmp, record->pid, job->ram, error);
-    if (job->machine == NULL)
-        return FALSE;
     job->parent = find_parent(job);
-    job->tracked_since = g_strdup(record->track_image);
-    if (job->mode->pre_copies && !stasis_dma_needs_drain(job->session->qmp, &job->drain, error))
-        return FALSE;
-    if (!open_writer(job, error) || !set_tracked_since(job, NULL, error))
-        return FALSE;
-    job->lifeline = stasis_lifeline_new(job->session->qmp, error);
-    return job->lifeline != NULL && stasis_fault(STASIS_FAULT_LIFELINE_UP, error) &&
+    job->tracked_since = g_strdup(job->record->track_image);
+    return open_writer(job, error) && set_tracked_since(job, NULL, error) &&
            open_tracker(job, error);
 }
 
@@ -226,6 +213,8 @@ static gboolean take_instant(Job *job, GError **error)
 {
     for (int tries = 1;; tries++) {
         g_autoptr(GError) local = NULL;
+        if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
+            return FALSE;
         if (stasis_instant_take(job->instant, &job->copy, job->mode, &local))
             return TRUE;
         if (!stasis_instant_lacked_memory(job->instant) || job->mode->again == NULL ||
@@ -241,15 +230,18 @@ static gboolean take_instant(Job *job, GError **error)
 static gboolean settle_dma(gpointer data, GError **error)
 {
     Job *job = data;
-    return stasis_dma_drain(job->session->qmp, error);
+    return stasis_dma_drain(job->series->session->qmp, error);
 }
 
 static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 {
     const StasisCheckpointOptions *options = job->options;
-    job->pipeline = stasis_pipeline_new(job->ram, job->writer, options->codec, options->n_threads);
+    StasisSeries *series = job->series;
+    guint n_threads =
+        options->n_threads != 0 ? options->n_threads : default_threads(series->machine);
+    job->pipeline = stasis_pipeline_new(series->ram, job->writer, options->codec, n_threads);
     job->copy = (StasisCopy){
-        .ram = job->ram,
+        .ram = series->ram,
         .tracker = job->tracker,
         .pipeline = job->pipeline,
         .incremental = job->parent != NULL,
@@ -258,16 +250,18 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
             options->max_buffer_bytes != 0 ? options->max_buffer_bytes : default_buffer_bytes(),
         .progress = options->progress != NULL ? report : NULL,
         .progress_data = job,
+        .pool = &series->pool,
         .cancellable = cancellable,
-        .settle_dma = job->drain ? settle_dma : NULL,
+        .settle_dma = series->drain ? settle_dma : NULL,
         .settle_dma_data = job,
+        .stop_may_be_long = !job->mode->pre_copies && !job->mode->needs_sync,
     };
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
-    job->instant = stasis_instant_new(job->session->qmp, job->lifeline, error);
-    if (job->instant == NULL || !stasis_copy_may_go_on(&job->copy, error) ||
-        !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
+    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, error) ||
+        !stasis_disk_flush(job->record->pid, cancellable, error) ||
+        !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
     return take_instant(job, error) && job->mode->after(&job->copy, error) &&
            stasis_copy_may_go_on(&job->copy, error);
@@ -288,7 +282,7 @@ static void fill_cost(Job *job, StasisCost *cost)
         .residual_pages = job->copy.residual_pages,
         .faults = faults.n,
         .worst_stall_us = MAX(stasis_instant_get_worst_pause_us(job->instant), faults.worst_us),
-        .total_us = stasis_now_us() - job->begun_us,
+        .total_us = stasis_now_us() - job->series->begun_us,
         .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
         .rounds = job->copy.rounds,
     };
@@ -297,22 +291,23 @@ static void fill_cost(Job *job, StasisCost *cost)
 static StasisImageInfo *commit(Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
-    g_autoptr(GBytes) machine = stasis_machine_to_json(job->machine);
+    const StasisMachine *described = job->series->machine;
+    g_autoptr(GBytes) machine = stasis_machine_to_json(described);
     /* What can't be read back is not worth keeping, and better said now. */
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
         !stasis_image_writer_add_part(job->writer, "machine.json", machine, error))
         return NULL;
     StasisImageInfo info = {
-        .vm = job->session->record->name,
+        .vm = job->record->name,
         .note = (char *)job->options->note,
         .mode = (char *)job->mode->name,
-        .machine = job->machine->machine,
-        .accel = job->machine->accel,
-        .qemu_version = job->machine->qemu_version,
+        .machine = described->machine,
+        .accel = described->accel,
+        .qemu_version = described->qemu_version,
         .created_us = stasis_instant_get_time_us(job->instant),
-        .ram_bytes = job->ram->total_bytes,
-        .n_vcpus = job->machine->n_vcpus,
+        .ram_bytes = job->series->ram->total_bytes,
+        .n_vcpus = described->n_vcpus,
         .paused = stasis_instant_was_paused(job->instant),
     };
     fill_cost(job, &info.cost);
@@ -320,16 +315,15 @@ static StasisImageInfo *commit(Job *job, GError **error)
     return stasis_image_writer_commit(job->writer, error);
 }
 
-StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
-                                          const StasisCheckpointOptions *options,
-                                          GCancellable *cancellable, GError **error)
+StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *cancellable,
+                                          GError **error)
 {
-    g_auto(Job) job = { .options = options,
-                        .store = store,
-                        .mode = stasis_mode_ops(options->mode),
-                        .begun_us = stasis_now_us() };
-    if (!prepare(&job, stasis_vm_get_name(vm), cancellable, error) ||
-        !copy_ram(&job, cancellable, error))
+    g_auto(Job) job = { .series = series,
+                        .options = &series->options,
+                        .mode = series->mode,
+                        .record = series->session->record,
+                        .instant = series->instant };
+    if (!prepare(&job, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- *      us:    stop ──answer──> xen-save-devices-state ──answer──┐        ┌─> cont ──answer──>
- *      RAM:              └───> during() of the mode ────────────┴─ both ─┘
+ *      devices:   stop ──┬──> save ──────────────────┬──> resume
+ *      RAM:              └──> during() of the mode ──┘
  *
  * QEMU's xen-save-devices-state writes the state of CPUs and devices without RAM. With live=false
  * on a stopped VM it leaves the VM stopped and the disks' locks alone.
@@ -20,27 +20,21 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "engine/stopper.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
-/* Hang limits, not expectations. */
-#define STOP_TIMEOUT_MS 30000
-#define SAVE_TIMEOUT_MS 30000
-#define CONT_TIMEOUT_MS 30000
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
 #define MAX_STATE_BYTES (64u << 20)
 
 struct _StasisInstant {
     StasisQmp *qmp;
-    StasisLifeline *lifeline;
+    StasisStopper *stopper;
     int state_fd; /* memfd, to read */
     int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
-    char *save_line;
     gboolean was_paused, stopped;
-    guint64 stop_event_us, reset_event_us; /* the last ones before ours, by QEMU's clock */
-    guint64 stop_sent_us, device_us, ram_us, pause_us, worst_pause_us;
+    guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
+    guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
 
     StasisCopy *copy;
@@ -68,10 +62,6 @@ static gboolean lend_memfd(StasisInstant *instant, GError **error)
         !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
         return FALSE;
     instant->fdset = (gint64)set;
-    instant->save_line =
-        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
-                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
-                        instant->fdset);
     return TRUE;
 }
 
@@ -83,30 +73,51 @@ static gboolean state_is_fit(const char *state)
     return !g_strv_contains(unfit, state);
 }
 
-StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
+StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
-    *instant = (StasisInstant){
-        .qmp = qmp, .lifeline = lifeline, .state_fd = -1, .write_fd = -1, .fdset = -1
-    };
-    g_autofree char *state = stasis_qmp_run_state(qmp, error);
-    if (state == NULL)
-        return NULL;
+    *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
     sem_init(&instant->go, 0, 0);
+    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+}
+
+gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
+                              const StasisCopy *copy, GError **error)
+{
+    g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
+    if (state == NULL)
+        return FALSE;
     instant->was_paused = strcmp(state, "running") != 0;
+    instant->pause_us = instant->worst_pause_us = 0;
     if (!state_is_fit(state)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
                     "the VM is in state \"%s\": something else is being done to it; try again",
                     state);
-        return NULL;
+        return FALSE;
     }
-    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+    StasisStopperMeans means = {
+        .pid = copy->ram->pid,
+        .qmp = instant->qmp,
+        .lifeline = lifeline,
+        .tracker = copy->tracker,
+        .fdset = instant->fdset,
+        .may_be_long = copy->stop_may_be_long,
+    };
+    instant->stopper = stasis_stopper_open(&means, instant->was_paused);
+    return TRUE;
+}
+
+void stasis_instant_end(StasisInstant *instant)
+{
+    g_clear_pointer(&instant->stopper, stasis_stopper_close);
 }
 
 void stasis_instant_free(StasisInstant *instant)
 {
     if (instant == NULL)
         return;
+    stasis_instant_end(instant);
+    sem_destroy(&instant->go);
     if (instant->fdset >= 0) {
         g_autoptr(JsonObject) args = json_object_new();
         json_object_set_int_member(args, "fdset-id", instant->fdset);
@@ -115,30 +126,27 @@ void stasis_instant_free(StasisInstant *instant)
     }
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
-    g_free(instant->save_line);
     g_free(instant);
 }
 
-/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
- * meanwhile, and it is not ours to resume. */
+/* An earlier take has moved QEMU's position. */
+static gboolean rewind_state(StasisInstant *instant, GError **error)
+{
+    return (ftruncate(instant->state_fd, 0) == 0 && lseek(instant->write_fd, 0, SEEK_SET) == 0) ||
+           stasis_set_errno(error, errno, "rewind the device state");
+}
+
 static gboolean stop(StasisInstant *instant, GError **error)
 {
-    instant->stop_event_us = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
     instant->stop_sent_us = stasis_now_us();
     instant->time_us = g_get_real_time();
     if (instant->was_paused)
         return TRUE;
-    stasis_lifeline_arm(instant->lifeline);
-    instant->stopped = TRUE;
-    if (!stasis_qmp_execute_line(instant->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
-        return FALSE;
-    if (stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0) == instant->stop_event_us) {
-        stasis_lifeline_disarm(instant->lifeline);
-        instant->stopped = FALSE;
+    gboolean ok = instant->stopper->ops->stop(instant->stopper, &instant->stopped, error);
+    if (ok && !instant->stopped)
         instant->was_paused = TRUE;
-    }
-    return stasis_fault(STASIS_FAULT_STOPPED, error);
+    return ok && stasis_fault(STASIS_FAULT_STOPPED, error);
 }
 
 /* On every way out of the stop; nothing is worse than a VM left stopped. @error, if set already, is
@@ -148,13 +156,8 @@ static gboolean resume(StasisInstant *instant, GError **error)
     if (!instant->stopped)
         return TRUE;
     g_autoptr(GError) local = NULL;
-    gboolean ok = stasis_qmp_execute_line(instant->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local);
-    if (ok)
-        stasis_lifeline_disarm(instant->lifeline);
-    else
-        stasis_lifeline_fire(instant->lifeline);
     instant->stopped = FALSE;
-    if (ok)
+    if (stasis_stopper_resume(instant->stopper, &local))
         return TRUE;
     g_autofree char *before = *error != NULL ? g_strdup((*error)->message) : g_strdup("");
     g_clear_error(error);
@@ -188,17 +191,6 @@ static gpointer ram_thread(gpointer data)
         instant->ram_result = instant->mode->during(instant->copy);
     instant->ram_us = stasis_now_us() - t0;
     return NULL;
-}
-
-static gboolean save_devices(StasisInstant *instant, GError **error)
-{
-    guint64 t0 = stasis_now_us();
-    /* An earlier take has moved QEMU's position. */
-    if (ftruncate(instant->state_fd, 0) < 0 || lseek(instant->write_fd, 0, SEEK_SET) < 0)
-        return stasis_set_errno(error, errno, "rewind the device state");
-    gboolean ok = stasis_qmp_execute_line(instant->qmp, instant->save_line, SAVE_TIMEOUT_MS, error);
-    instant->device_us = stasis_now_us() - t0;
-    return ok;
 }
 
 static gboolean budget_error(const StasisCopy *copy, const char *why, GError **error)
@@ -237,7 +229,7 @@ static gboolean take_stopped(StasisInstant *instant, GError **error)
     }
     instant->abandoned = FALSE;
     sem_post(&instant->go);
-    gboolean saved = save_devices(instant, error);
+    gboolean saved = instant->stopper->ops->save(instant->stopper, error);
     g_thread_join(g_steal_pointer(&instant->thread));
     if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error) ||
         !check_undisturbed(instant, error))
@@ -270,7 +262,8 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     if (instant->thread == NULL)
         return FALSE;
     g_autoptr(GError) local = NULL;
-    gboolean ok = stop(instant, &local) && take_stopped(instant, &local);
+    gboolean ok =
+        rewind_state(instant, &local) && stop(instant, &local) && take_stopped(instant, &local);
     if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();
@@ -327,7 +320,7 @@ guint64 stasis_instant_get_worst_pause_us(StasisInstant *instant)
 
 guint64 stasis_instant_get_device_us(StasisInstant *instant)
 {
-    return instant->device_us;
+    return instant->stopper->ops->get_save_us(instant->stopper);
 }
 
 guint64 stasis_instant_get_ram_us(StasisInstant *instant)

@@ -13,9 +13,13 @@ G_BEGIN_DECLS
 
 typedef struct _StasisInstant StasisInstant;
 
-/* Everything that can be done with the VM running: memory for the device state, QEMU's descriptor
- * of it, the thread for RAM. */
-StasisInstant *stasis_instant_new(StasisQmp *qmp, StasisLifeline *lifeline, GError **error);
+/* Memory for the device state, and QEMU's descriptor of it: for any number of checkpoints. */
+StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error);
+/* Before the takes of one checkpoint: see whether the VM is fit, and choose who stops it. */
+gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
+                              const StasisCopy *copy, GError **error);
+/* After them: nothing of @copy is used any more. */
+void stasis_instant_end(StasisInstant *instant);
 void stasis_instant_free(StasisInstant *instant);
 
 /* Take it. A VM that was paused before stays so. On failure (STASIS_ERROR_BUDGET when the pause

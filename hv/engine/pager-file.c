@@ -68,6 +68,7 @@ static StasisPagerTask *parse(const char *text, gsize len, GError **error)
     for (guint i = 0; i < json_array_get_length(blocks); i++)
         if (!parse_block(blocks, i, task->blocks, error))
             return NULL;
+    task->with_memory = stasis_json_bool_or(root, "with_memory", FALSE);
     task->pid = (pid_t)pid;
     task->store_path = g_strdup(store);
     task->image = g_strdup(image);
@@ -90,6 +91,7 @@ gboolean stasis_pager_task_save(const StasisPagerTask *task, const char *vm_name
     json_object_set_int_member(root, "start_time", (gint64)task->start_time);
     json_object_set_string_member(root, "store", task->store_path);
     json_object_set_string_member(root, "image", task->image);
+    json_object_set_boolean_member(root, "with_memory", task->with_memory);
     JsonArray *blocks = json_array_new();
     for (guint i = 0; i < task->blocks->len; i++) {
         const StasisPagerBlock *block = &g_array_index(task->blocks, StasisPagerBlock, i);

@@ -13,6 +13,7 @@ typedef struct {
     guint64 start_time;
     char *store_path, *image;
     GArray *blocks; /* of StasisPagerBlock */
+    gboolean with_memory;
 } StasisPagerTask;
 
 void stasis_pager_task_free(StasisPagerTask *task);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stasis/error.h>
+#include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "engine/pager-memory.h"
 #include "track/shim-client.h"
 
 #define MAX_MESSAGES 32
@@ -23,6 +25,9 @@
 #define MEMORY_TRIES 600
 #define MEMORY_WAIT_US 100000
 #define PROGRESS_INTERVAL_US 200000
+/* Threads that help with the sweep; fewer pages than this are not worth one. */
+#define SWEEP_HELPERS 3u
+#define SWEEP_ALONE 16u
 
 typedef struct {
     const char *vm_name;
@@ -32,11 +37,15 @@ typedef struct {
     StasisUffd *uffd;
     int pidfd;
     guint8 *buffer; /* one unit of the largest block */
+    gsize buffer_bytes;
+    StasisPagerMemory *memory; /* or NULL */
+    guint64 n_faults, start_us;
     guint64 done_bytes, total_bytes, reported_us;
 } Pager;
 
 static void pager_clear(Pager *pager)
 {
+    g_clear_pointer(&pager->memory, stasis_pager_memory_free);
     g_clear_pointer(&pager->reader, stasis_image_reader_free);
     g_clear_pointer(&pager->store, stasis_store_unref);
     g_clear_pointer(&pager->uffd, stasis_uffd_free);
@@ -66,13 +75,14 @@ static void wake_view(const Pager *pager, const StasisPagerBlock *block, guint64
         wake(pager, block->view_hva + offset, len);
 }
 
-/* Place @len bytes of the buffer at @start, past pages that are there already. */
-static int place(const Pager *pager, guint64 start, guint64 len, guint64 page_bytes)
+/* Place @len bytes of @buffer at @start, past pages that are there already. */
+static int place(const Pager *pager, const guint8 *buffer, guint64 start, guint64 len,
+                 guint64 page_bytes)
 {
     guint tries = 0;
     for (guint64 done = 0; done < len;) {
         struct uffdio_copy copy = { .dst = start + done,
-                                    .src = (guint64)pager->buffer + done,
+                                    .src = (guint64)buffer + done,
                                     .len = len - done };
         if (ioctl(pager->uffd->fd, UFFDIO_COPY, &copy) == 0)
             return 0;
@@ -109,18 +119,18 @@ static gboolean check_placed(const Pager *pager, int r, guint64 start, GError **
                             pager->vm_name, start);
 }
 
-/* Put the unit that has @offset in place. */
-static gboolean fill_unit(Pager *pager, const StasisPagerBlock *block, guint64 offset,
-                          GError **error)
+/* Put the unit that has @offset in place, by way of @buffer. */
+static gboolean fill_unit(const Pager *pager, guint8 *buffer, const StasisPagerBlock *block,
+                          guint64 offset, GError **error)
 {
     guint64 unit = unit_bytes(block), first = offset / unit * unit;
     guint64 len = MIN(unit, block->size_bytes - first);
     guint64 n_pages = (len + STASIS_PAGE_BYTES - 1) / STASIS_PAGE_BYTES;
     if (!stasis_image_reader_read_pages(pager->reader, block->image_block,
-                                        first / STASIS_PAGE_BYTES, n_pages, pager->buffer, error))
+                                        first / STASIS_PAGE_BYTES, n_pages, buffer, error))
         return FALSE;
     len = (len + block->page_bytes - 1) / block->page_bytes * block->page_bytes;
-    int r = place(pager, block->hva + first, len, block->page_bytes);
+    int r = place(pager, buffer, block->hva + first, len, block->page_bytes);
     wake_view(pager, block, first, len);
     return check_placed(pager, r, block->hva + first, error);
 }
@@ -153,20 +163,36 @@ static const StasisPagerBlock *block_at(const Pager *pager, guint64 address, gui
     return NULL;
 }
 
-static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
+/* What the guest needs of @offset: one zero page, or all of the unit, which is read as one.
+ * *ret_n_pages: how many that is. */
+static gboolean bring(const Pager *pager, guint8 *buffer, const StasisPagerBlock *block,
+                      guint64 offset, guint64 *ret_n_pages, GError **error)
 {
-    guint64 offset, zero_end;
-    const StasisPagerBlock *block = block_at(pager, address, &offset);
-    if (block == NULL)
-        return TRUE;
-    offset = offset / STASIS_PAGE_BYTES * STASIS_PAGE_BYTES;
+    guint64 zero_end;
     if (!is_zero_run(pager, block, offset, &zero_end, error))
         return FALSE;
+    *ret_n_pages = unit_bytes(block) / STASIS_PAGE_BYTES;
     if (zero_end == offset || block->page_bytes > STASIS_PAGE_BYTES)
-        return fill_unit(pager, block, offset, error);
+        return fill_unit(pager, buffer, block, offset, error);
+    *ret_n_pages = 1;
     int r = place_zero(pager, block->hva + offset, STASIS_PAGE_BYTES);
     wake_view(pager, block, offset, STASIS_PAGE_BYTES);
     return check_placed(pager, r, block->hva + offset, error);
+}
+
+static gboolean serve_fault(Pager *pager, guint64 address, GError **error)
+{
+    guint64 offset;
+    const StasisPagerBlock *block = block_at(pager, address, &offset);
+    if (block == NULL)
+        return TRUE;
+    guint64 n_pages, page = offset / STASIS_PAGE_BYTES;
+    pager->n_faults++;
+    if (!bring(pager, pager->buffer, block, page * STASIS_PAGE_BYTES, &n_pages, error))
+        return FALSE;
+    if (pager->memory != NULL)
+        stasis_pager_memory_note(pager->memory, block->image_block, page / n_pages * n_pages);
+    return TRUE;
 }
 
 /* Serve what waits now. *ret_gone: the VM has ended. */
@@ -191,6 +217,81 @@ static gboolean serve_faults(Pager *pager, gboolean *ret_gone, GError **error)
     return TRUE;
 }
 
+static const StasisPagerBlock *block_of_image(const Pager *pager, guint image_block)
+{
+    for (guint i = 0; i < pager->blocks->len; i++) {
+        const StasisPagerBlock *block = &g_array_index(pager->blocks, StasisPagerBlock, i);
+        if (block->image_block == image_block)
+            return block;
+    }
+    return NULL;
+}
+
+/* ---- the sweep over what earlier VMs touched first, before anything else ---- */
+
+typedef struct {
+    const Pager *pager;
+    guint n_known;
+    gint next; /* atomic: the next page that nobody has taken */
+} Sweep;
+
+/* One page, the next in the order of touching. FALSE when there is none left, or it failed. */
+static gboolean sweep_one(Sweep *sweep, guint8 *buffer, GError **error)
+{
+    guint i = (guint)g_atomic_int_add(&sweep->next, 1);
+    if (i >= sweep->n_known)
+        return FALSE;
+    const StasisTouched *page = stasis_pager_memory_nth(sweep->pager->memory, i);
+    const StasisPagerBlock *block = block_of_image(sweep->pager, page->block);
+    guint64 n_pages;
+    return block == NULL ||
+           bring(sweep->pager, buffer, block, page->page * STASIS_PAGE_BYTES, &n_pages, error);
+}
+
+/* What a helper can't do is left to the others, who will say why. */
+static gpointer sweep_thread(gpointer data)
+{
+    Sweep *sweep = data;
+    g_autofree guint8 *buffer = g_malloc(sweep->pager->buffer_bytes);
+    while (sweep_one(sweep, buffer, NULL))
+        ;
+    return NULL;
+}
+
+static gboolean prefetch(Pager *pager, gboolean *ret_gone, GError **error)
+{
+    GThread *helpers[SWEEP_HELPERS] = { NULL };
+    Sweep sweep = { .pager = pager };
+    sweep.n_known = pager->memory != NULL ? stasis_pager_memory_known(pager->memory) : 0;
+    guint n_helpers = MIN(SWEEP_HELPERS, g_get_num_processors() - 1);
+    for (guint i = 0; i < n_helpers && sweep.n_known > SWEEP_ALONE; i++)
+        helpers[i] = g_thread_try_new("stasis-sweep", sweep_thread, &sweep, NULL);
+    g_autoptr(GError) local = NULL;
+    while (!*ret_gone && serve_faults(pager, ret_gone, &local) && !*ret_gone &&
+           sweep_one(&sweep, pager->buffer, &local))
+        ;
+    g_atomic_int_set(&sweep.next, (gint)sweep.n_known);
+    for (guint i = 0; i < SWEEP_HELPERS; i++)
+        if (helpers[i] != NULL)
+            g_thread_join(helpers[i]);
+    if (local == NULL)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+/* For pager.log: what the guest had to wait for, and what it had not. */
+static void say(const Pager *pager, const char *when)
+{
+    g_autofree char *line =
+        g_strdup_printf("stasis-pager %s: %s: %" G_GUINT64_FORMAT
+                        " faults, %u pages were known, %" G_GUINT64_FORMAT " us\n",
+                        pager->vm_name, when, pager->n_faults,
+                        pager->memory != NULL ? stasis_pager_memory_known(pager->memory) : 0,
+                        stasis_now_us() - pager->start_us);
+    stasis_write_all(STDERR_FILENO, line, strlen(line));
+}
+
 static void report(Pager *pager)
 {
     guint64 now = stasis_now_us();
@@ -212,7 +313,7 @@ static gboolean fill_block(Pager *pager, const StasisPagerBlock *block, gboolean
         next = at / unit * unit + unit;
         if (zero_end >= next || (zero_end > at && block->page_bytes == STASIS_PAGE_BYTES))
             next = MIN(zero_end, block->size_bytes);
-        else if (!fill_unit(pager, block, at, error))
+        else if (!fill_unit(pager, pager->buffer, block, at, error))
             return FALSE;
         pager->done_bytes += MIN(next, block->size_bytes) - at;
         report(pager);
@@ -254,6 +355,7 @@ static void prepare_blocks(Pager *pager, const StasisPagerTask *task)
         wake(pager, block->hva, block->size_bytes);
         wake_view(pager, block, 0, block->size_bytes);
     }
+    pager->buffer_bytes = largest;
     pager->buffer = g_malloc(largest);
 }
 
@@ -283,10 +385,22 @@ gboolean stasis_pager_work(const char *vm_name, const StasisPagerTask *task, int
         return stasis_pager_task_remove(vm_name, error);
     }
     prepare_blocks(&pager, task);
+    if (task->with_memory)
+        pager.memory = stasis_pager_memory_new(pager.store, pager.reader);
+    pager.start_us = stasis_now_us();
     stasis_write_all(ready_fd, "r", 1);
     gboolean gone = FALSE;
+    if (!prefetch(&pager, &gone, error))
+        return FALSE;
+    stasis_write_all(ready_fd, "s", 1);
+    say(&pager, "known pages are there");
     for (guint i = 0; i < task->blocks->len && !gone; i++)
         if (!fill_block(&pager, &g_array_index(task->blocks, StasisPagerBlock, i), &gone, error))
             return FALSE;
-    return gone || finish(&pager, task, error);
+    if (!gone && !finish(&pager, task, error))
+        return FALSE;
+    say(&pager, gone ? "the VM has ended" : "all RAM is there");
+    if (pager.memory != NULL)
+        stasis_pager_memory_keep(pager.memory);
+    return TRUE;
 }

@@ -18,6 +18,8 @@
 #include "engine/pager-file.h"
 
 #define READY_TIMEOUT_MS 30000
+/* A VM that starts later has lost more than it can win. */
+#define SWEEP_WAIT_MS 100
 #define MAX_RESTARTS 1000
 #define WAIT_STEP_US 10000
 
@@ -64,7 +66,8 @@ static gboolean wait_ready(int fd, GError **error)
     return FALSE;
 }
 
-static gboolean spawn(const char *vm_name, GError **error)
+/* *@ret_fd (if wanted): the end of the pipe on which it says more. */
+static gboolean spawn(const char *vm_name, int *ret_fd, GError **error)
 {
     g_autofree char *program = find_program(error);
     g_autofree char *dir = program != NULL ? stasis_vm_dir(vm_name, error) : NULL;
@@ -83,19 +86,32 @@ static gboolean spawn(const char *vm_name, GError **error)
         "/", (const char *const *)argv, NULL, G_SPAWN_STDIN_FROM_DEV_NULL, detach, NULL, -1, log,
         log, &child_fd, &target, 1, NULL, NULL, NULL, NULL, error);
     stasis_clear_fd(&child_fd);
-    return ok && wait_ready(ready_fd, error);
+    ok = ok && wait_ready(ready_fd, error);
+    if (ok && ret_fd != NULL)
+        *ret_fd = stasis_steal_fd(&ready_fd);
+    return ok;
+}
+
+void stasis_pager_wait_swept(int *swept_fd)
+{
+    struct pollfd swept = { .fd = *swept_fd, .events = POLLIN };
+    if (*swept_fd >= 0)
+        poll(&swept, 1, SWEEP_WAIT_MS);
+    stasis_clear_fd(swept_fd);
 }
 
 gboolean stasis_pager_start(const StasisRecord *record, const char *store_path, const char *image,
-                            GArray *blocks, GError **error)
+                            GArray *blocks, gboolean with_memory, int *ret_swept_fd, GError **error)
 {
     g_autofree char *absolute = g_canonicalize_filename(store_path, NULL);
     StasisPagerTask task = { .pid = record->pid,
                              .start_time = record->start_time,
                              .store_path = absolute,
                              .image = (char *)image,
-                             .blocks = blocks };
-    return stasis_pager_task_save(&task, record->name, error) && spawn(record->name, error);
+                             .blocks = blocks,
+                             .with_memory = with_memory };
+    return stasis_pager_task_save(&task, record->name, error) &&
+           spawn(record->name, ret_swept_fd, error);
 }
 
 static gboolean is_working(const char *vm_name)
@@ -107,7 +123,7 @@ static gboolean is_working(const char *vm_name)
 gboolean stasis_pager_ensure(const StasisRecord *record, GError **error)
 {
     return !stasis_pager_is_loading(record->name) || is_working(record->name) ||
-           spawn(record->name, error);
+           spawn(record->name, NULL, error);
 }
 
 gboolean stasis_pager_wait(const StasisRecord *record, StasisProgressFunc progress,

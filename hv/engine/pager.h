@@ -29,9 +29,15 @@ typedef struct {
 
 /* Write pager.json and start the pager; returns when it serves. The blocks must be registered for
  * missing pages with a kept userfaultfd of STASIS_UFFD_PAGER_FEATURES. Element type of @blocks:
- * StasisPagerBlock. */
+ * StasisPagerBlock. @with_memory: first bring in the pages that earlier VMs of this image touched
+ * first, and remember those that this one waited for. *@ret_swept_fd is for
+ * stasis_pager_wait_swept(). */
 gboolean stasis_pager_start(const StasisRecord *record, const char *store_path, const char *image,
-                            GArray *blocks, GError **error);
+                            GArray *blocks, gboolean with_memory, int *ret_swept_fd,
+                            GError **error);
+/* Wait for that first sweep to end, for a moment and no longer: what is missing then comes as the
+ * VM touches it. Closes the descriptor. */
+void stasis_pager_wait_swept(int *swept_fd);
 
 /* Is RAM still incomplete? */
 gboolean stasis_pager_is_loading(const char *vm_name);

@@ -5,6 +5,7 @@
 
 #include "base/fd.h"
 #include "engine/pager.h"
+#include "engine/rollback-mark.h"
 #include "engine/session.h"
 #include "track/shim-client.h"
 #include "track/tracker.h"
@@ -31,6 +32,7 @@ void stasis_vm_info_free(StasisVmInfo *info)
     g_free(info->tracked_since);
     g_free(info->accel_reason);
     g_free(info->kvm_log_missing);
+    g_free(info->rolling_back_to);
     g_free(info);
 }
 
@@ -47,6 +49,8 @@ static StasisVmInfo *info_from_record(const StasisRecord *record, const char *st
     info->loading = stasis_pager_is_loading(record->name);
     info->tracked_since = g_strdup(record->track_image);
     info->tracker = g_strdup("none");
+    g_autoptr(StasisRollbackMark) mark = stasis_rollback_mark_get(record->name);
+    info->rolling_back_to = mark != NULL ? g_strdup(mark->image) : NULL;
     return info;
 }
 
@@ -81,6 +85,10 @@ static StasisVmInfo *info_from_session(StasisSession *session, GError **error)
     if (state == NULL)
         return NULL;
     g_autoptr(StasisVmInfo) info = info_from_record(session->record, state);
+    if (info->rolling_back_to != NULL) {
+        g_free(info->state);
+        info->state = g_strdup("half-rolled-back");
+    }
     g_autoptr(StasisMachine) machine = stasis_machine_from_running(
         session->record->name, session->qmp, session->record->pid, NULL, error);
     if (machine == NULL)

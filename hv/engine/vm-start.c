@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "engine/rollback-mark.h"
 #include "vmm/machine.h"
 
 #define CLAIM_WAIT_MS 2000
@@ -31,9 +32,24 @@ int stasis_vm_claim_name(const char *name, GError **error)
                     name, (int)old->pid);
         return -1;
     }
-    /* Of an earlier VM of that name, which ended while it was loading. */
+    /* Of an earlier VM of that name, which ended while it was loading, or half rolled back. */
     stasis_pager_task_remove(name, NULL);
+    stasis_rollback_mark_clear(name, NULL);
     return stasis_steal_fd(&fd);
+}
+
+static gboolean announce(pid_t pid, gpointer user_data, GError **error)
+{
+    const StasisStart *start = user_data;
+    return start->nursery == NULL || stasis_nursery_add(start->nursery, start->name, pid,
+                                                        stasis_process_start_time(pid), error);
+}
+
+static void take_identity(StasisStarted *started, StasisLaunch *launch)
+{
+    started->uuid = g_steal_pointer(&launch->uuid);
+    started->generation_id = g_steal_pointer(&launch->generation_id);
+    started->macs = g_steal_pointer(&launch->macs);
 }
 
 StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellable, GError **error)
@@ -46,10 +62,14 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
     started->lock_fd = stasis_steal_fd(&lock_fd);
     started->record = g_new0(StasisRecord, 1);
     started->record->name = g_strdup(start->name);
+    started->nursery = start->nursery;
     StasisLaunchOptions options = { .runtime_dir = dir,
                                     .accel = start->accel,
                                     .incoming = start->incoming,
-                                    .no_shim = start->no_shim };
+                                    .no_shim = start->no_shim,
+                                    .clone = start->clone,
+                                    .born = announce,
+                                    .born_data = (gpointer)start };
     g_autoptr(StasisLaunch) launch = stasis_launch_prepare(start->argv, &options, error);
     if (launch == NULL)
         return NULL;
@@ -62,12 +82,18 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
     started->record->console_path = g_strdup(launch->console_path);
     started->record->accel_reason = g_strdup(launch->accel_reason);
     started->record->prepared = TRUE;
+    take_identity(started, launch);
+    /* A wrapper script may have started another process, which is QEMU. */
+    if (!announce(started->record->pid, (gpointer)start, error))
+        return NULL;
     return g_steal_pointer(&started);
 }
 
 gboolean stasis_started_keep(StasisStarted *started, GError **error)
 {
     started->kept = stasis_record_save(started->record, error);
+    if (started->kept && started->nursery != NULL)
+        stasis_nursery_release(started->nursery, started->record->pid);
     return started->kept;
 }
 
@@ -80,7 +106,12 @@ void stasis_started_free(StasisStarted *started)
         if (started->record->pid > 0)
             stasis_process_end(started->record->pid, started->record->start_time, NULL);
         stasis_record_remove(started->record->name, NULL);
+        if (started->nursery != NULL)
+            stasis_nursery_release(started->nursery, started->record->pid);
     }
+    g_free(started->uuid);
+    g_free(started->generation_id);
+    g_strfreev(started->macs);
     g_clear_pointer(&started->record, stasis_record_free);
     stasis_clear_fd(&started->lock_fd);
     g_free(started);

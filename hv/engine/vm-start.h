@@ -4,6 +4,8 @@
 
 #include <gio/gio.h>
 
+#include "engine/nursery.h"
+#include "vmm/machine.h"
 #include "vmm/qmp.h"
 #include "vmm/registry.h"
 
@@ -14,8 +16,10 @@ typedef struct {
     const char *const *argv;
     const char *cwd;
     const char *accel;
-    gboolean incoming; /* wait for device state (a restore) */
     gboolean no_shim;
+    gboolean incoming;              /* wait for device state (a restore) */
+    const StasisLaunchClone *clone; /* or NULL */
+    StasisNursery *nursery;         /* or NULL: ends it if we die before stasis_started_keep() */
 } StasisStart;
 
 /* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all
@@ -25,6 +29,13 @@ typedef struct {
     StasisQmp *qmp;
     int lock_fd;
     gboolean kept;
+    StasisNursery *nursery;
+    /* A clone's new identity, as in StasisLaunch. */
+    char *uuid;
+    char *generation_id;
+    char **macs;
+    guint64 shared_bytes; /* of its RAM, mapped from a template */
+    guint64 ready_us;     /* when it ran, or was ready to (stasis_now_us()) */
 } StasisStarted;
 
 /* Take @name for a new VM: the lock's descriptor, or -1 when one of that name lives. */

@@ -12,7 +12,9 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/device-load.h"
 #include "engine/pager.h"
+#include "engine/rollback-mark.h"
 #include "engine/session.h"
 #include "engine/vm-start.h"
 #include "track/tracker.h"
@@ -128,14 +130,17 @@ gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **erro
                     "VM %s is still loading from its image; detach it when that is done", vm->name);
         return FALSE;
     }
-    return stasis_tracker_sweep(session->record->pid, error) &&
+    return stasis_rollback_check_whole(vm->name, error) &&
+           stasis_device_load_sweep(session->qmp, error) &&
+           stasis_tracker_sweep(session->record->pid, error) &&
            stasis_record_forget(vm->name, error);
 }
 
 static gboolean change_state(StasisVm *vm, const char *command, GError **error)
 {
     g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
-    if (session == NULL)
+    if (session == NULL ||
+        (strcmp(command, "cont") == 0 && !stasis_rollback_check_whole(vm->name, error)))
         return FALSE;
     g_autoptr(JsonNode) answer = stasis_qmp_execute(session->qmp, command, NULL, -1, 0, error);
     return answer != NULL;

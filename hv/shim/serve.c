@@ -89,6 +89,7 @@ static bool answer(int socket, uint16_t op, int result, uint64_t begun_ns)
         .token = shim.logging ? shim.token : 0,
         .n_words = shim.page->n_words,
         .took_ns = now_ns() - begun_ns,
+        .save_ns = shim_inside_save_ns(),
     };
     return send(socket, &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof reply;
 }
@@ -110,6 +111,7 @@ static void drop_buffer(void)
 
 static void hang_up(void)
 {
+    shim_inside_abandon();
     close_fd(&server.monitor);
     drop_buffer();
 }
@@ -196,6 +198,19 @@ static int perform(const struct stasis_shim_request *request, int fd)
     }
 }
 
+/* Not under the lock: QEMU's main loop may need it. */
+static int perform_waiting(const struct stasis_shim_request *request)
+{
+    switch (request->op) {
+    case STASIS_SHIM_PAUSE:
+        return shim_inside_pause(request->arg[0]);
+    case STASIS_SHIM_RESUME:
+        return shim_inside_resume();
+    default:
+        return -EOPNOTSUPP;
+    }
+}
+
 /* ---- the two sockets ---- */
 
 static bool has_hung_up(int socket)
@@ -237,8 +252,10 @@ static void at_the_monitor(void)
         return;
     int r = n == 0 ? -EPIPE : n < 0 ? (int)n : shim_check_request(&request, (size_t)n);
     bool well_formed = r == 0;
-    shim_lock_thread();
     if (well_formed)
+        r = perform_waiting(&request);
+    shim_lock_thread();
+    if (well_formed && r == -EOPNOTSUPP)
         r = perform(&request, fd);
     bool sent = n != 0 && answer(server.monitor, request.op, r, begun_ns);
     shim_unlock();
@@ -332,6 +349,7 @@ void shim_serve(void)
         page->door_fd = ends[1];
         page->abi = STASIS_SHIM_ABI;
         page->bytes = sizeof *page;
+        page->inside = shim_inside_ready();
         shim.page = page;
         shim_publish();
         page->magic = STASIS_SHIM_MAGIC;

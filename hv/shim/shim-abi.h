@@ -54,6 +54,8 @@ struct stasis_shim_page {
     uint32_t held;    /* no new ranges are made */
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
+    uint32_t inside;  /* PAUSE and RESUME are possible */
+    uint32_t unused;
     uint64_t n_harvests;
     uint64_t note; /* of the last START */
     struct stasis_shim_range ranges[STASIS_SHIM_MAX_RANGES];
@@ -79,6 +81,14 @@ enum stasis_shim_op {
     STASIS_SHIM_HOLD,
     /* Drop QEMU's page tables (not the memory) of all ranges. */
     STASIS_SHIM_DROP_TABLES,
+    /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
+     * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. */
+    STASIS_SHIM_PAUSE,
+    /* When the devices are saved let it go on; the answer comes after that, and says in save_ns how
+     * long saving took. -EIO: they could not be
+     * saved. -EREMOTEIO: it could not be let go on. -ETIME: it was let go on before, since we took
+     * too long. A monitor that hangs up lets it go on, too. */
+    STASIS_SHIM_RESUME,
 };
 
 #define STASIS_SHIM_REARM 1u
@@ -102,4 +112,5 @@ struct stasis_shim_reply {
     uint64_t token;
     uint64_t n_words; /* that the bitmaps of all ranges take */
     uint64_t took_ns;
+    uint64_t save_ns; /* of the last PAUSE */
 };

@@ -9,6 +9,7 @@
  *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
  *   log.c     one dirty log of KVM's, two readers
  *   serve.c   the thread that answers a monitor
+ *   inside.c  the stop, by QEMU's own functions
  *
  * All state is one structure under one lock. The lock is held over ioctls of KVM's, never while
  * waiting for anyone.
@@ -132,3 +133,14 @@ void shim_serve(void);
 void shim_wake(void);
 /* Is it a well-formed request? 0 or -errno. */
 int shim_check_request(const void *bytes, size_t n);
+
+/* --- inside.c: each waits for QEMU's main loop, so never under the lock --- */
+
+/* Does this QEMU export what it takes? */
+bool shim_inside_ready(void);
+/* STASIS_SHIM_PAUSE and _RESUME. */
+int shim_inside_pause(uint64_t fdset);
+int shim_inside_resume(void);
+uint64_t shim_inside_save_ns(void);
+/* The monitor is gone: whatever is under way ends with a running VM. Waits for nothing. */
+void shim_inside_abandon(void);

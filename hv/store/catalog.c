@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is in a store: listing, looking up and deleting images. There is no catalogue on disk that
- * could disagree with the images: the directory images/ is it, and an image's name in it is the
- * one thing that a commit or a deletion changes, by one rename.
+ * What is in a store: listing and looking up images. There is no catalogue on disk that could
+ * disagree with the images: the directory images/ is it, and what a name in it stands for is the
+ * one thing that a commit, a rebase or a deletion changes, by one rename.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/cache.h"
 #include "store/internal.h"
 
 #define MAX_CANDIDATES 4u
@@ -43,6 +45,14 @@ void stasis_store_explain(StasisStore *store, const char *id, const char *what, 
     }
     g_clear_error(error);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "image %s was deleted meanwhile", id);
+}
+
+gboolean stasis_store_is_current(StasisStore *store, const char *id, int dir_fd)
+{
+    struct stat now, then;
+    return fstat(dir_fd, &then) == 0 &&
+           fstatat(store->images_fd, id, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+           now.st_dev == then.st_dev && now.st_ino == then.st_ino;
 }
 
 GPtrArray *stasis_store_list(StasisStore *store, GError **error)
@@ -101,65 +111,4 @@ StasisImageInfo *stasis_store_get_image(StasisStore *store, const char *id, GErr
 {
     g_autoptr(StasisManifest) manifest = stasis_manifest_load(store, id, NULL, error);
     return manifest == NULL ? NULL : g_steal_pointer(&manifest->info);
-}
-
-/* An image whose own manifest is damaged can't be read with or without its parent, so it does not
- * hold the parent back. One that could not be looked at (too many files, a newer format) does. */
-static gboolean check_childless(StasisStore *store, const char *id, GError **error)
-{
-    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
-    if (ids == NULL)
-        return FALSE;
-    for (guint i = 0; ids[i] != NULL; i++) {
-        if (strcmp(ids[i], id) == 0)
-            continue;
-        g_autoptr(GError) local = NULL;
-        g_autoptr(StasisManifest) manifest = stasis_manifest_load(store, ids[i], NULL, &local);
-        if (manifest == NULL && !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_CORRUPT) &&
-            !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
-            g_propagate_prefixed_error(error, g_steal_pointer(&local),
-                                       "image %s: not deleted, another may need it: ", id);
-            return FALSE;
-        }
-        if (manifest == NULL || g_strcmp0(manifest->info->parent, id) != 0)
-            continue;
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "image %s can't be deleted: image %s is incremental to it; delete that first",
-                    id, ids[i]);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-static gboolean delete_locked(StasisStore *store, int tmp_fd, const char *id, GError **error)
-{
-    if (faccessat(store->images_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "no image %s in store %s", id,
-                    store->path);
-        return FALSE;
-    }
-    if (!check_childless(store, id, error))
-        return FALSE;
-    /* Out of the list in one step and for good, then the bytes: a crash in between leaves work for
-     * the next writer, never half an image. */
-    if (renameat(store->images_fd, id, tmp_fd, id) < 0 || fsync(store->images_fd) < 0)
-        return stasis_set_errno(error, errno, "image %s: delete", id);
-    fsync(tmp_fd);
-    stasis_store_remove_dir(tmp_fd, id);
-    return TRUE;
-}
-
-gboolean stasis_store_delete(StasisStore *store, const char *id, GError **error)
-{
-    if (!stasis_id_is_valid(id)) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "\"%s\" is no image ID", id);
-        return FALSE;
-    }
-    stasis_autofd int tmp_fd = -1;
-    int lock_fd = stasis_store_lock(store, &tmp_fd, error);
-    if (lock_fd < 0)
-        return FALSE;
-    gboolean ok = delete_locked(store, tmp_fd, id, error);
-    stasis_store_unlock(&lock_fd);
-    return ok;
 }

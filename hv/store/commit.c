@@ -68,9 +68,11 @@ static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
     StasisManifest *manifest = writer->manifest;
     g_autoptr(GArray) dead = NULL;
     g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead);
-    manifest->pages_bytes = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
+    manifest->data[0].size = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
+    if (manifest->depth > STASIS_MAX_DEPTH)
+        manifest->format = STASIS_FORMAT_REWRITTEN;
     if (!check_complete(manifest, error) ||
-        !stasis_dead_clear(writer->pages_fd, dead, &manifest->hole_bytes, error) ||
+        !stasis_dead_clear(writer->pages_fd, dead, &manifest->data[0].hole_bytes, error) ||
         !sync_fd(writer->pages_fd, "pages", error) ||
         !stasis_fault(STASIS_FAULT_DATA_WRITTEN, error))
         return FALSE;

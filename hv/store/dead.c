@@ -87,12 +87,12 @@ static gboolean check_gap(const StasisLayer *layer, guint64 at, guint64 end, GEr
 {
     guint8 chunk[CHUNK_BYTES];
     while (at < end) {
-        off_t data = lseek(layer->pages_fd, (off_t)at, SEEK_DATA);
+        off_t data = lseek(layer->data_fds[0], (off_t)at, SEEK_DATA);
         if (data < 0 && errno == ENXIO)
             return TRUE;
         at = data > (off_t)at ? (guint64)data : at;
         guint64 n = at < end ? MIN(end - at, CHUNK_BYTES) : 0;
-        int r = stasis_pread_all(layer->pages_fd, chunk, n, (off_t)at);
+        int r = stasis_pread_all(layer->data_fds[0], chunk, n, (off_t)at);
         if (r < 0 || !is_zero(chunk, n))
             return stasis_corrupt(error,
                                   "image %s: file pages, offset %" G_GUINT64_FORMAT
@@ -105,6 +105,8 @@ static gboolean check_gap(const StasisLayer *layer, guint64 at, guint64 end, GEr
 
 gboolean stasis_dead_check(const StasisLayer *layer, GError **error)
 {
+    if (layer->manifest->format != STASIS_FORMAT_VERSION)
+        return TRUE;
     g_autoptr(GArray) live = live_ranges(layer);
     guint64 at = 0;
     for (guint i = 0; i < live->len; i++) {
@@ -113,5 +115,5 @@ gboolean stasis_dead_check(const StasisLayer *layer, GError **error)
             return FALSE;
         at = MAX(at, range->offset + range->len);
     }
-    return check_gap(layer, at, layer->manifest->pages_bytes, error);
+    return check_gap(layer, at, layer->manifest->data[0].size, error);
 }

@@ -12,6 +12,7 @@
 #include <json-glib/json-glib.h>
 #include <stasis/store.h>
 
+#include "base/bitmap.h"
 #include "store/codec.h"
 
 G_BEGIN_DECLS
@@ -95,6 +96,12 @@ gboolean stasis_image_reader_locate(StasisImageReader *reader, guint block, guin
  * filled up with zeros. Thread-safe. */
 gboolean stasis_image_reader_read_pages(StasisImageReader *reader, guint block, guint64 first_page,
                                         guint64 n_pages, void *dst, GError **error);
+
+/* Mark in @maps (one bitmap for each RAM block of the images, in order) every page that may differ
+ * between @a and @b. FALSE, and nothing marked, when they have no common ancestor: then any page
+ * may, and the blocks need not be the same either. */
+gboolean stasis_image_reader_mark_differing(StasisImageReader *a, StasisImageReader *b,
+                                            StasisBitmap *const *maps);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageWriter, stasis_image_writer_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageReader, stasis_image_reader_free)

@@ -58,7 +58,7 @@ static gboolean check_header(const guint8 *bytes, size_t len, const StasisManife
     memcpy(ret, bytes, sizeof(*ret));
     swap_header(ret);
     if (memcmp(ret->magic, INDEX_MAGIC, sizeof(ret->magic)) != 0 ||
-        ret->version != STASIS_FORMAT_VERSION || ret->record_bytes != sizeof(StasisIndexRecord) ||
+        ret->version != manifest->format || ret->record_bytes != sizeof(StasisIndexRecord) ||
         ret->block_bytes != sizeof(StasisIndexBlock))
         return stasis_corrupt(error, "index: unknown magic, version or record size");
     size_t rest = len - sizeof(*ret);
@@ -75,7 +75,8 @@ static gboolean check_header(const guint8 *bytes, size_t len, const StasisManife
 static gboolean stored_is_valid(const StasisIndexRecord *r, const StasisManifest *manifest)
 {
     if (r->stored_as == STASIS_STORED_ZERO)
-        return r->offset == 0 && r->stored_len == 0 && r->skip_pages == 0 && r->extent_pages == 0;
+        return r->offset == 0 && r->stored_len == 0 && r->skip_pages == 0 && r->extent_pages == 0 &&
+               r->file == 0;
     if (stasis_codec_ops(r->stored_as) == NULL || r->extent_pages == 0 ||
         r->extent_pages > STASIS_EXTENT_PAGES || r->skip_pages >= r->extent_pages ||
         r->n_pages > (guint64)(r->extent_pages - r->skip_pages))
@@ -84,7 +85,10 @@ static gboolean stored_is_valid(const StasisIndexRecord *r, const StasisManifest
     if (r->stored_len == 0 || r->stored_len > plain_len ||
         (r->stored_as == STASIS_STORED_RAW && r->stored_len != plain_len))
         return FALSE;
-    return r->offset <= manifest->pages_bytes && r->stored_len <= manifest->pages_bytes - r->offset;
+    if (r->file >= manifest->n_data)
+        return FALSE;
+    guint64 size = manifest->data[r->file].size;
+    return r->offset <= size && r->stored_len <= size - r->offset;
 }
 
 /* The records of one block: sorted, apart, inside the block; adds up their pages. */
@@ -100,6 +104,8 @@ static gboolean check_block(StasisIndex *index, guint block, const StasisManifes
         guint64 number = table->first_record + i;
         StasisIndexRecord *r = &index->records[number];
         swap_record(r);
+        if (manifest->format == STASIS_FORMAT_VERSION)
+            r->file = 0; /* a reserved byte there, which readers ignore */
         if (r->block != block || r->n_pages == 0 || r->first_page < next ||
             r->first_page >= n_pages || r->n_pages > n_pages - r->first_page ||
             !stored_is_valid(r, manifest))
@@ -193,7 +199,7 @@ const StasisIndexRecord *stasis_index_find(const StasisIndex *index, guint block
 static GByteArray *make_head(const GArray *records, const StasisManifest *manifest)
 {
     IndexHeader header = { .magic = INDEX_MAGIC,
-                           .version = STASIS_FORMAT_VERSION,
+                           .version = manifest->format,
                            .record_bytes = sizeof(StasisIndexRecord),
                            .n_records = records->len,
                            .n_blocks = manifest->blocks->len,

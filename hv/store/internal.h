@@ -7,15 +7,19 @@
 #pragma once
 
 #include <stasis/error.h>
+#include <sys/types.h>
 
 #include "store/image.h"
 
 G_BEGIN_DECLS
 
 /* Limits of the format. A reader refuses what is beyond them before it allocates anything. */
-#define STASIS_FORMAT_VERSION 1u
+#define STASIS_FORMAT_VERSION 1u   /* of the store, and of an image as it is first written */
+#define STASIS_FORMAT_REWRITTEN 2u /* of an image that was rebased, or is very deep */
 #define STASIS_ID_CHARS 26u
 #define STASIS_MAX_DEPTH 4095u /* ancestors of one image */
+#define STASIS_MAX_HEIGHT (((guint64)1 << 53) - 1)
+#define STASIS_MAX_DATA_FILES 128u
 #define STASIS_MAX_BLOCKS 1024u
 #define STASIS_MAX_NAME_BYTES 255u
 #define STASIS_MAX_PARTS 16u
@@ -71,15 +75,48 @@ struct _StasisStore {
     int images_fd;
 };
 
-/* Take the writer lock and clear tmp/ of what dead writers left. On success the descriptor that
- * holds the lock, and in *ret_tmp_fd the directory tmp/. */
-int stasis_store_lock(StasisStore *store, int *ret_tmp_fd, GError **error);
+/* How long a writer waits for another one: longer than the commit of a rebased image takes, which
+ * is all that background work holds the lock for. */
+#define STASIS_STORE_LOCK_WAIT_MS 2000u
+
+/* Take the writer lock, waiting up to @wait_ms for it, and clear tmp/ of what dead writers left. On
+ * success the descriptor that holds the lock, and in *ret_tmp_fd the directory tmp/. */
+int stasis_store_lock(StasisStore *store, guint wait_ms, GCancellable *cancellable, int *ret_tmp_fd,
+                      GError **error);
 /* Give it back now, even if a child process has inherited it. */
 void stasis_store_unlock(int *lock_fd);
+/* Is somebody writing? FALSE also when that can't be found out. */
+gboolean stasis_store_is_locked(StasisStore *store);
 
 /* Say in *error (set already) that image @id, there @what, could not be opened: as it is, or as
  * STASIS_ERROR_NOT_FOUND when the image was deleted under the reader. */
 void stasis_store_explain(StasisStore *store, const char *id, const char *what, GError **error);
+/* Is @dir_fd still the directory of image @id? Not when the image was rebased or deleted since:
+ * then what can't be found in it may be found by looking anew. */
+gboolean stasis_store_is_current(StasisStore *store, const char *id, int dir_fd);
+/* How often to look anew before giving up; each time another process has changed the image. */
+#define STASIS_LOOK_AGAIN 100
+
+/* Always FALSE, with STASIS_ERROR_NO_STORE. */
+gboolean stasis_store_cant_write(StasisStore *store, int errnum, const char *what, GError **error);
+/* tmp/, made if it is not there; -1 on error. */
+int stasis_store_open_tmp(StasisStore *store, GError **error);
+
+/* ---- work.c: a directory in tmp/ to work in without the writer lock ---- */
+
+typedef struct {
+    int tmp_fd;
+    int dir_fd; /* flock()ed, which keeps writers from sweeping it */
+    char *name; /* in tmp/ */
+} StasisWork;
+
+gboolean stasis_work_open(StasisWork *work, StasisStore *store, GError **error);
+/* Removes tmp/@name, whatever it is by now. */
+void stasis_work_close(StasisWork *work);
+/* Remove entry @name of tmp/, unless somebody works in it. */
+void stasis_work_sweep(int tmp_fd, const char *name);
+/* Does a live process work in it? */
+gboolean stasis_work_is_alive(int tmp_fd, const char *name);
 
 /* ---- manifest.c, manifest-write.c ---- */
 
@@ -89,17 +126,25 @@ typedef struct {
     char sha256[STASIS_DIGEST_HEX];
 } StasisFileRef;
 
+/* A file of stored pages: "pages", "pages.1", … */
+typedef struct {
+    guint64 size;
+    guint64 dead_bytes; /* of them in no extent of this image */
+    guint64 hole_bytes; /* of them punched out */
+} StasisDataFile;
+
 typedef struct {
     StasisImageInfo *info;
-    char *parent_digest; /* NULL for a full image */
-    guint64 depth;       /* number of ancestors */
+    guint format;
+    char *origin;        /* the digest that it had when first written; NULL: still has */
+    char *parent_digest; /* the parent's identity; NULL for a full image */
+    guint64 depth;       /* at least the number of ancestors; falls with each of them */
     GArray *blocks;      /* of StasisImageBlock, names owned */
     guint64 n_pages;     /* of all blocks */
     StasisFileRef index;
-    guint64 pages_bytes; /* size of the file "pages" */
-    guint64 dead_bytes;  /* of them in no extent */
-    guint64 hole_bytes;  /* of these punched out */
-    GPtrArray *parts;    /* of StasisFileRef */
+    guint n_data;
+    StasisDataFile data[STASIS_MAX_DATA_FILES];
+    GPtrArray *parts; /* of StasisFileRef */
 } StasisManifest;
 
 StasisManifest *stasis_manifest_new(void);
@@ -113,10 +158,17 @@ StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *re
 char *stasis_manifest_write(StasisManifest *manifest, GError **error);
 gboolean stasis_manifest_add_block(StasisManifest *manifest, const char *name, guint64 size_bytes,
                                    GError **error);
+/* What children know the image by, "sha256:…": the digest of the manifest that it was first written
+ * with. An image keeps its ID, its content and this when it is rebased. */
+const char *stasis_manifest_identity(const StasisManifest *manifest);
+/* Stored bytes that the image's extents take. */
+guint64 stasis_manifest_live_bytes(const StasisManifest *manifest);
+/* "pages" for 0, else "pages.N". */
+const char *stasis_data_file_name(guint number);
 /* May a part have this name? */
 gboolean stasis_part_name_is_valid(const char *name);
 const StasisFileRef *stasis_manifest_find_part(const StasisManifest *manifest, const char *name);
-/* Is @parent what @child says its parent is: digest, depth, blocks? */
+/* Is @parent what @child says its parent is: identity, depth, blocks? */
 gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisManifest *parent,
                                       GError **error);
 StasisImageInfo *stasis_image_info_copy(const StasisImageInfo *info);
@@ -138,7 +190,8 @@ typedef struct {
     guint16 skip_pages;
     guint16 extent_pages;
     guint8 stored_as;
-    guint8 reserved[3];
+    guint8 file; /* number of the data file */
+    guint8 reserved[2];
     guint8 checksum[STASIS_CHECKSUM_BYTES];
 } StasisIndexRecord;
 G_STATIC_ASSERT(sizeof(StasisIndexRecord) == 56);
@@ -175,8 +228,8 @@ typedef struct {
 } StasisDeadRange;
 
 /* From records in the order they were added to records sorted by page of which none overlap: the
- * later one wins. *ret_dead: ranges of the data file in no record, sorted, joined. Counts go into
- * @manifest. */
+ * later one wins. *ret_dead (NULL: not wanted): ranges of the one data file in no record, sorted,
+ * joined. Counts go into @manifest. */
 GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead);
 
 /* ---- layer.c: one image of a chain, open for reading ---- */
@@ -185,7 +238,7 @@ typedef struct {
     StasisManifest *manifest;
     StasisIndex index;
     int dir_fd; /* the caller may close it and leave -1 */
-    int pages_fd;
+    int data_fds[STASIS_MAX_DATA_FILES];
 } StasisLayer;
 
 StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error);
@@ -196,12 +249,158 @@ void stasis_layer_free(StasisLayer *layer);
 gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *record,
                                   guint8 *dst, GError **error);
 
+/* ---- reader.c ---- */
+
+/* The image and its ancestors, newest first. Element type: StasisLayer. */
+const GPtrArray *stasis_image_reader_get_layers(const StasisImageReader *reader);
+
 /* ---- dead.c: bytes of the file "pages" in no record ---- */
 
 /* Make them zero; *ret_hole_bytes of them take no room any more. */
 gboolean stasis_dead_clear(int fd, const GArray *dead, guint64 *ret_hole_bytes, GError **error);
-/* Are they? */
+/* Are they? Nothing is said of those of a rewritten image, which may share the file. */
 gboolean stasis_dead_check(const StasisLayer *layer, GError **error);
+
+/* ---- merge.c: what one image in place of several of a chain looks like ---- */
+
+typedef enum {
+    STASIS_FATE_DROP, /* none of it is needed */
+    STASIS_FATE_LINK, /* the merged image has it too, as it is */
+    STASIS_FATE_COPY, /* what is needed of it goes into a new file */
+} StasisFate;
+
+/* A data file that the merged image may need; one file that several images share is one source. */
+typedef struct {
+    dev_t dev;
+    ino_t ino;
+    guint64 n_links; /* images that have it */
+    guint64 n_going; /* of them, merged away or rewritten now */
+    guint64 size;
+    guint64 hole_bytes;
+    guint64 live_bytes; /* in extents that the merged image needs */
+    StasisFate fate;
+    guint number; /* of the merged image's data file; for COPY, of the new one */
+} StasisSource;
+
+/* An extent to copy; sorted by source and offset. */
+typedef struct {
+    guint source;
+    guint32 len;
+    guint64 offset;
+    guint64 to;
+} StasisMove;
+
+typedef struct {
+    StasisManifest *manifest; /* blocks, format, and what _decide() finds: counts and data files */
+    GPtrArray *layers;        /* of GArray of StasisIndexRecord, newest first, until _decide() */
+    GArray *sources;          /* of StasisSource */
+    GArray *records;          /* after _decide(): the merged image's index */
+    GArray *moves;            /* after _decide(): of StasisMove, those with fate COPY */
+    guint64 copied_bytes;
+    gboolean has_new_file; /* the one for what is copied; its number is n_data − 1 */
+} StasisMerge;
+
+/* Begin with the image that keeps its place. */
+StasisMerge *stasis_merge_new(const StasisManifest *newest);
+void stasis_merge_free(StasisMerge *merge);
+/* Add the next older image of the chain. @goes: its files will have one user less. For each of its
+ * data files the number in sources, of which those that were not there before are new. */
+gboolean stasis_merge_add(StasisMerge *merge, const StasisLayer *layer, gboolean goes,
+                          guint ret_sources[STASIS_MAX_DATA_FILES], GError **error);
+/* All are added. @full: no image is below them, so every page must be there. */
+gboolean stasis_merge_decide(StasisMerge *merge, gboolean full, GError **error);
+/* For a source that can't be linked; before _decide(). */
+static inline void stasis_merge_must_copy(StasisMerge *merge, guint source)
+{
+    g_array_index(merge->sources, StasisSource, source).fate = STASIS_FATE_COPY;
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisMerge, stasis_merge_free)
+
+/* ---- graph.c: which image is incremental to which ---- */
+
+#define STASIS_NO_NODE G_MAXUINT
+
+typedef struct {
+    char *id;
+    StasisManifest *manifest; /* NULL: damaged, see why */
+    GError *why;
+    guint parent;   /* its place in nodes, or STASIS_NO_NODE when full or when that is missing */
+    guint depth;    /* number of ancestors that are there */
+    gboolean going; /* to be deleted; set by who asks */
+} StasisNode;
+
+typedef struct {
+    GArray *nodes; /* of StasisNode, sorted by ID, so that parents come before their children */
+} StasisGraph;
+
+/* All manifests of the store. @strict: fail when one could not be looked at, for another reason
+ * than that it is damaged. */
+StasisGraph *stasis_graph_load(StasisStore *store, gboolean strict, GError **error);
+void stasis_graph_free(StasisGraph *graph);
+StasisNode *stasis_graph_find(const StasisGraph *graph, const char *id);
+static inline StasisNode *stasis_graph_node(const StasisGraph *graph, guint i)
+{
+    return &g_array_index(graph->nodes, StasisNode, i);
+}
+/* The nearest ancestor of @node that is not going, or NULL. */
+StasisNode *stasis_graph_keeper(const StasisGraph *graph, const StasisNode *node);
+/* Is @node's parent going, and @node not? Then it needs what its parent holds. */
+gboolean stasis_graph_is_bereft(const StasisGraph *graph, const StasisNode *node);
+/* Number of ancestors of @manifest in the store, at most STASIS_MAX_DEPTH + 1. */
+guint stasis_store_count_ancestors(StasisStore *store, const StasisManifest *manifest);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisGraph, stasis_graph_free)
+
+/* ---- verify.c ---- */
+
+typedef struct {
+    StasisProgressFunc func; /* or NULL */
+    gpointer data;
+    GCancellable *cancellable;
+    StasisProgress progress;
+    guint64 reported_us;
+    gboolean lock_held; /* the writer lock is the caller's already */
+} StasisTask;
+
+/* Report, and FALSE with @error when it was cancelled. */
+gboolean stasis_task_advance(StasisTask *task, guint64 bytes, GError **error);
+
+/* All of the image's own: parts, extents, dead bytes. */
+gboolean stasis_layer_verify(const StasisLayer *layer, StasisTask *task, GError **error);
+
+/* ---- rebase.c: give an image another ancestor as its parent, its content unchanged ---- */
+
+/* Make @base (an ancestor, or the image's own parent, or NULL: none) the parent of image @id. What
+ * the images between hold goes into @id. @going: IDs whose files are about to lose their names, or
+ * NULL. The writer lock is taken for the last step only. STASIS_ERROR_NOT_FOUND when one of the two
+ * is not there (any more). */
+gboolean stasis_rebase(StasisStore *store, const char *id, const char *base,
+                       const StasisGraph *going, StasisTask *task, GError **error);
+
+/* ---- estimate.c ---- */
+
+/* Which files images have, and which of them they share. Sizes are what files take on the disk. */
+typedef struct {
+    GHashTable *files; /* of all images, by device and inode */
+    guint64 total_bytes;
+} StasisUsage;
+
+typedef struct {
+    dev_t dev;
+    ino_t ino;
+    guint64 bytes;
+    guint n_images;
+} StasisUsedFile;
+
+StasisUsage *stasis_usage_new(StasisStore *store, const StasisGraph *graph);
+void stasis_usage_free(StasisUsage *usage);
+/* What @node's files take, and how much of that is in files that other images have too. */
+void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisNode *node,
+                     guint64 *ret_bytes, guint64 *ret_shared_bytes);
+/* What deleting the images that are marked as going would free; negative when the files of those
+ * that need their data grow by more. */
+gboolean stasis_usage_estimate(const StasisUsage *usage, StasisStore *store,
+                               const StasisGraph *graph, gint64 *ret_freed_bytes, GError **error);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisUsage, stasis_usage_free)
 
 /* ---- writer.c, commit.c ---- */
 

@@ -21,31 +21,54 @@ static gboolean open_index(StasisLayer *layer, GError **error)
            stasis_index_parse(bytes, ref->size, layer->manifest, &layer->index, error);
 }
 
-static gboolean open_pages(StasisLayer *layer, GError **error)
+static gboolean open_data(StasisLayer *layer, GError **error)
 {
-    guint64 size;
-    layer->pages_fd = stasis_store_open_file(layer->dir_fd, "pages", &size, error);
-    if (layer->pages_fd < 0)
-        return FALSE;
-    if (size != layer->manifest->pages_bytes)
-        return stasis_corrupt(
-            error, "pages: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT, size,
-            layer->manifest->pages_bytes);
+    for (guint i = 0; i < layer->manifest->n_data; i++) {
+        guint64 size, expected = layer->manifest->data[i].size;
+        const char *name = stasis_data_file_name(i);
+        layer->data_fds[i] = stasis_store_open_file(layer->dir_fd, name, &size, error);
+        if (layer->data_fds[i] < 0)
+            return FALSE;
+        if (size != expected)
+            return stasis_corrupt(
+                error, "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
+                name, size, expected);
+    }
     return TRUE;
 }
 
-StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error)
+/* One look; *ret_moved when it failed because the image is being rewritten or deleted. */
+static StasisLayer *try_open(StasisStore *store, const char *id, gboolean *ret_moved,
+                             GError **error)
 {
     g_autoptr(StasisLayer) layer = g_new0(StasisLayer, 1);
-    layer->dir_fd = layer->pages_fd = -1;
+    layer->dir_fd = -1;
+    for (guint i = 0; i < STASIS_MAX_DATA_FILES; i++)
+        layer->data_fds[i] = -1;
+    *ret_moved = FALSE;
     layer->manifest = stasis_manifest_load(store, id, &layer->dir_fd, error);
     if (layer->manifest == NULL)
         return NULL;
-    if (!open_index(layer, error) || !open_pages(layer, error)) {
+    if (!open_index(layer, error) || !open_data(layer, error)) {
+        *ret_moved = !stasis_store_is_current(store, id, layer->dir_fd);
         stasis_store_explain(store, id, "", error);
         return NULL;
     }
     return g_steal_pointer(&layer);
+}
+
+StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error)
+{
+    for (guint tries = 0;; tries++) {
+        g_autoptr(GError) local = NULL;
+        gboolean moved;
+        StasisLayer *layer = try_open(store, id, &moved, &local);
+        if (layer != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
+            if (layer == NULL)
+                g_propagate_error(error, g_steal_pointer(&local));
+            return layer;
+        }
+    }
 }
 
 StasisLayer *stasis_layer_open_parent(StasisStore *store, const StasisLayer *child, GError **error)
@@ -75,7 +98,8 @@ void stasis_layer_free(StasisLayer *layer)
     stasis_index_clear(&layer->index);
     stasis_manifest_free(layer->manifest);
     stasis_close_fdp(&layer->dir_fd);
-    stasis_close_fdp(&layer->pages_fd);
+    for (guint i = 0; i < STASIS_MAX_DATA_FILES; i++)
+        stasis_close_fdp(&layer->data_fds[i]);
     g_free(layer);
 }
 
@@ -84,9 +108,9 @@ static gboolean damaged(const StasisLayer *layer, const StasisIndexRecord *r, co
 {
     return stasis_corrupt(
         error,
-        "image %s: pages: extent at offset %" G_GUINT64_FORMAT
+        "image %s: %s: extent at offset %" G_GUINT64_FORMAT
         " (%u bytes, block \"%s\", page %" G_GUINT64_FORMAT ") %s; use another image",
-        layer->manifest->info->id, r->offset, r->stored_len,
+        layer->manifest->info->id, stasis_data_file_name(r->file), r->offset, r->stored_len,
         stasis_manifest_block(layer->manifest, r->block)->name, r->first_page, what);
 }
 
@@ -97,12 +121,13 @@ gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRec
     guint8 stored[STASIS_EXTENT_BYTES];
     gboolean raw = r->stored_as == STASIS_STORED_RAW;
     guint8 *bytes = raw ? dst : stored;
-    int e = stasis_pread_all(layer->pages_fd, bytes, r->stored_len, (off_t)r->offset);
+    int e = stasis_pread_all(layer->data_fds[r->file], bytes, r->stored_len, (off_t)r->offset);
     if (e == -ENODATA)
         return damaged(layer, r, "lies behind the end of the file", error);
     if (e < 0)
-        return stasis_set_errno(error, -e, "image %s: pages: read at offset %" G_GUINT64_FORMAT,
-                                layer->manifest->info->id, r->offset);
+        return stasis_set_errno(error, -e, "image %s: %s: read at offset %" G_GUINT64_FORMAT,
+                                layer->manifest->info->id, stasis_data_file_name(r->file),
+                                r->offset);
     StasisDigest digest;
     if (!stasis_digest_of(&digest, bytes, r->stored_len, NULL, 0, error))
         return FALSE;

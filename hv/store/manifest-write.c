@@ -51,8 +51,9 @@ char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GErr
 
 guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len)
 {
-    guint64 sum =
-        manifest_len + manifest->index.size + manifest->pages_bytes - manifest->hole_bytes;
+    guint64 sum = manifest_len + manifest->index.size;
+    for (guint i = 0; i < manifest->n_data; i++)
+        sum += manifest->data[i].size - manifest->data[i].hole_bytes;
     for (guint i = 0; i < manifest->parts->len; i++)
         sum += ((const StasisFileRef *)g_ptr_array_index(manifest->parts, i))->size;
     return sum;
@@ -144,11 +145,13 @@ static void set_files(JsonObject *root, const StasisManifest *manifest)
 {
     JsonObject *files = json_object_new();
     set_file(files, &manifest->index);
-    JsonObject *pages = json_object_new();
-    set_uint(pages, "size", manifest->pages_bytes);
-    set_uint(pages, "dead", manifest->dead_bytes);
-    set_uint(pages, "holes", manifest->hole_bytes);
-    json_object_set_object_member(files, "pages", pages);
+    for (guint i = 0; i < manifest->n_data; i++) {
+        JsonObject *pages = json_object_new();
+        set_uint(pages, "size", manifest->data[i].size);
+        set_uint(pages, "dead", manifest->data[i].dead_bytes);
+        set_uint(pages, "holes", manifest->data[i].hole_bytes);
+        json_object_set_object_member(files, stasis_data_file_name(i), pages);
+    }
     for (guint i = 0; i < manifest->parts->len; i++)
         set_file(files, g_ptr_array_index(manifest->parts, i));
     json_object_set_object_member(root, "files", files);
@@ -157,8 +160,10 @@ static void set_files(JsonObject *root, const StasisManifest *manifest)
 char *stasis_manifest_write(StasisManifest *manifest, GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    set_uint(root, "format", STASIS_FORMAT_VERSION);
+    set_uint(root, "format", manifest->format);
     set_string(root, "id", manifest->info->id);
+    if (manifest->origin != NULL)
+        set_string(root, "origin", manifest->origin);
     set_parent(root, manifest);
     set_about(root, manifest->info);
     set_cost(root, &manifest->info->cost);

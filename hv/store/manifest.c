@@ -30,6 +30,8 @@ StasisManifest *stasis_manifest_new(void)
 {
     StasisManifest *manifest = g_new0(StasisManifest, 1);
     manifest->info = g_new0(StasisImageInfo, 1);
+    manifest->format = STASIS_FORMAT_VERSION;
+    manifest->n_data = 1;
     manifest->blocks = g_array_new(FALSE, TRUE, sizeof(StasisImageBlock));
     g_array_set_clear_func(manifest->blocks, clear_block);
     manifest->parts = g_ptr_array_new_with_free_func(free_part);
@@ -42,6 +44,7 @@ void stasis_manifest_free(StasisManifest *manifest)
         return;
     stasis_image_info_free(manifest->info);
     g_free(manifest->parent_digest);
+    g_free(manifest->origin);
     g_array_unref(manifest->blocks);
     g_free(manifest->index.name);
     g_ptr_array_unref(manifest->parts);
@@ -91,7 +94,36 @@ gboolean stasis_part_name_is_valid(const char *name)
     static const char *const reserved[] = { "manifest.json", "index", "pages", NULL };
     size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.");
     return len > 0 && len <= 64 && name[len] == '\0' && name[0] != '.' &&
-           !g_strv_contains(reserved, name);
+           !g_strv_contains(reserved, name) && !g_str_has_prefix(name, "pages.");
+}
+
+static gpointer make_names(gpointer unused)
+{
+    static char names[STASIS_MAX_DATA_FILES][12];
+    g_strlcpy(names[0], "pages", sizeof(names[0]));
+    for (guint i = 1; i < STASIS_MAX_DATA_FILES; i++)
+        g_snprintf(names[i], sizeof(names[i]), "pages.%u", i);
+    return names;
+}
+
+const char *stasis_data_file_name(guint number)
+{
+    static GOnce once = G_ONCE_INIT;
+    const char(*names)[12] = g_once(&once, make_names, NULL);
+    return number < STASIS_MAX_DATA_FILES ? names[number] : NULL;
+}
+
+const char *stasis_manifest_identity(const StasisManifest *manifest)
+{
+    return manifest->origin != NULL ? manifest->origin : manifest->info->digest;
+}
+
+guint64 stasis_manifest_live_bytes(const StasisManifest *manifest)
+{
+    guint64 sum = 0;
+    for (guint i = 0; i < manifest->n_data; i++)
+        sum += manifest->data[i].size - manifest->data[i].dead_bytes;
+    return sum;
 }
 
 const StasisFileRef *stasis_manifest_find_part(const StasisManifest *manifest, const char *name)
@@ -119,25 +151,48 @@ static gboolean parse_file(JsonObject *files, const char *name, StasisFileRef *r
     return TRUE;
 }
 
-static gboolean parse_pages(JsonObject *files, StasisManifest *manifest, GError **error)
+static gboolean parse_data_file(JsonObject *files, guint number, StasisDataFile *ret,
+                                GError **error)
 {
     JsonObject *object;
-    if (!stasis_json_object(files, "pages", &object, error) ||
-        !stasis_json_uint(object, "size", &manifest->pages_bytes, error) ||
-        !stasis_json_uint(object, "dead", &manifest->dead_bytes, error) ||
-        !stasis_json_uint(object, "holes", &manifest->hole_bytes, error))
+    const char *name = stasis_data_file_name(number);
+    if (!stasis_json_object(files, name, &object, error) ||
+        !stasis_json_uint(object, "size", &ret->size, error) ||
+        !stasis_json_uint(object, "dead", &ret->dead_bytes, error) ||
+        !stasis_json_uint(object, "holes", &ret->hole_bytes, error))
         return FALSE;
-    if (manifest->dead_bytes > manifest->pages_bytes || manifest->hole_bytes > manifest->dead_bytes)
-        return stasis_corrupt(error, "file pages: more dead bytes than bytes");
+    if (ret->dead_bytes > ret->size || ret->hole_bytes > ret->dead_bytes)
+        return stasis_corrupt(error, "file %s: more dead bytes than bytes", name);
     return TRUE;
+}
+
+/* One in an image as it is first written; then as many as there are without a gap. */
+static gboolean parse_data(JsonObject *files, StasisManifest *manifest, GError **error)
+{
+    guint n = 1;
+    while (manifest->format == STASIS_FORMAT_REWRITTEN && n < STASIS_MAX_DATA_FILES &&
+           json_object_has_member(files, stasis_data_file_name(n)))
+        n++;
+    manifest->n_data = n;
+    for (guint i = 0; i < n; i++)
+        if (!parse_data_file(files, i, &manifest->data[i], error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean is_data_file(const StasisManifest *manifest, const char *name)
+{
+    for (guint i = 0; i < manifest->n_data; i++)
+        if (strcmp(name, stasis_data_file_name(i)) == 0)
+            return TRUE;
+    return FALSE;
 }
 
 static gboolean parse_files(JsonObject *root, StasisManifest *manifest, GError **error)
 {
     JsonObject *files;
     if (!stasis_json_object(root, "files", &files, error) ||
-        !parse_file(files, "index", &manifest->index, error) ||
-        !parse_pages(files, manifest, error))
+        !parse_file(files, "index", &manifest->index, error) || !parse_data(files, manifest, error))
         return FALSE;
     if (manifest->index.size > STASIS_MAX_INDEX_BYTES)
         return stasis_corrupt(error, "file index: larger than %" G_GUINT64_FORMAT " bytes",
@@ -145,7 +200,7 @@ static gboolean parse_files(JsonObject *root, StasisManifest *manifest, GError *
     g_autoptr(GList) names = json_object_get_members(files);
     for (GList *l = names; l != NULL; l = l->next) {
         const char *name = l->data;
-        if (strcmp(name, "index") == 0 || strcmp(name, "pages") == 0)
+        if (strcmp(name, "index") == 0 || is_data_file(manifest, name))
             continue;
         if (!stasis_part_name_is_valid(name) || manifest->parts->len >= STASIS_MAX_PARTS)
             return stasis_corrupt(error, "file \"%.64s\": bad name, or too many files", name);
@@ -190,6 +245,26 @@ static gboolean parse_ram(JsonObject *root, StasisManifest *manifest, GError **e
     return TRUE;
 }
 
+static gboolean is_digest(const char *digest)
+{
+    return g_str_has_prefix(digest, STASIS_DIGEST_PREFIX) &&
+           stasis_digest_hex_is_valid(digest + strlen(STASIS_DIGEST_PREFIX));
+}
+
+/* "origin" is there when the image was rewritten. */
+static gboolean parse_origin(JsonObject *root, StasisManifest *manifest, GError **error)
+{
+    const char *origin;
+    if (manifest->format == STASIS_FORMAT_VERSION || !json_object_has_member(root, "origin"))
+        return TRUE;
+    if (!stasis_json_string(root, "origin", &origin, error))
+        return FALSE;
+    if (!is_digest(origin))
+        return stasis_corrupt(error, "origin is malformed");
+    manifest->origin = g_strdup(origin);
+    return TRUE;
+}
+
 /* "parent" is null in a full image. */
 static gboolean parse_parent(JsonObject *root, StasisManifest *manifest, GError **error)
 {
@@ -206,12 +281,14 @@ static gboolean parse_parent(JsonObject *root, StasisManifest *manifest, GError 
         !stasis_json_string(parent, "id", &id, error) ||
         !stasis_json_string(parent, "digest", &digest, error))
         return FALSE;
-    if (!stasis_id_is_valid(id) || !g_str_has_prefix(digest, STASIS_DIGEST_PREFIX) ||
-        !stasis_digest_hex_is_valid(digest + strlen(STASIS_DIGEST_PREFIX)))
+    if (!stasis_id_is_valid(id) || !is_digest(digest))
         return stasis_corrupt(error, "the parent's ID or digest is malformed");
-    if (manifest->depth == 0 || manifest->depth > STASIS_MAX_DEPTH)
-        return stasis_corrupt(error, "depth %" G_GUINT64_FORMAT " is not 1 to %u", manifest->depth,
-                              STASIS_MAX_DEPTH);
+    if (strcmp(id, manifest->info->id) >= 0)
+        return stasis_corrupt(error, "the parent's ID is not older than its own");
+    guint64 most = manifest->format == STASIS_FORMAT_VERSION ? STASIS_MAX_DEPTH : STASIS_MAX_HEIGHT;
+    if (manifest->depth == 0 || manifest->depth > most)
+        return stasis_corrupt(error, "depth %" G_GUINT64_FORMAT " is not 1 to %" G_GUINT64_FORMAT,
+                              manifest->depth, most);
     manifest->info->parent = g_strdup(id);
     manifest->parent_digest = g_strdup(digest);
     return TRUE;
@@ -299,14 +376,16 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
     }
     if (!stasis_json_uint(root, "format", &format, error))
         return NULL;
-    if (format != STASIS_FORMAT_VERSION) {
+    if (format != STASIS_FORMAT_VERSION && format != STASIS_FORMAT_REWRITTEN) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                    "format %" G_GUINT64_FORMAT ", this program knows %u only", format,
-                    STASIS_FORMAT_VERSION);
+                    "format %" G_GUINT64_FORMAT ", this program knows %u and %u only", format,
+                    STASIS_FORMAT_VERSION, STASIS_FORMAT_REWRITTEN);
         return NULL;
     }
-    if (!parse_about(root, manifest->info, error) || !parse_parent(root, manifest, error) ||
-        !parse_ram(root, manifest, error) || !parse_files(root, manifest, error))
+    manifest->format = (guint)format;
+    if (!parse_about(root, manifest->info, error) || !parse_origin(root, manifest, error) ||
+        !parse_parent(root, manifest, error) || !parse_ram(root, manifest, error) ||
+        !parse_files(root, manifest, error))
         return NULL;
     manifest->info->stored_bytes = stasis_manifest_stored_bytes(manifest, len);
     return g_steal_pointer(&manifest);
@@ -336,9 +415,11 @@ static StasisManifest *load_from(int dir_fd, const char *id, GError **error)
     return g_steal_pointer(&manifest);
 }
 
-StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *ret_dir_fd,
-                                     GError **error)
+/* One look; *ret_moved when it failed because the image is being rewritten or deleted. */
+static StasisManifest *try_load(StasisStore *store, const char *id, int *ret_dir_fd,
+                                gboolean *ret_moved, GError **error)
 {
+    *ret_moved = FALSE;
     stasis_autofd int dir_fd =
         stasis_id_is_valid(id) ? stasis_store_open_dir(store->images_fd, id) : -1;
     if (dir_fd < 0 && (!stasis_id_is_valid(id) || errno == ENOENT)) {
@@ -352,6 +433,7 @@ StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *re
         return NULL;
     }
     StasisManifest *manifest = load_from(dir_fd, id, error);
+    *ret_moved = manifest == NULL && !stasis_store_is_current(store, id, dir_fd);
     if (manifest == NULL)
         stasis_store_explain(store, id, "manifest.json: ", error);
     else if (ret_dir_fd != NULL)
@@ -359,14 +441,30 @@ StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *re
     return manifest;
 }
 
+StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *ret_dir_fd,
+                                     GError **error)
+{
+    for (guint tries = 0;; tries++) {
+        g_autoptr(GError) local = NULL;
+        gboolean moved;
+        StasisManifest *manifest = try_load(store, id, ret_dir_fd, &moved, &local);
+        if (manifest != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
+            if (manifest == NULL)
+                g_propagate_error(error, g_steal_pointer(&local));
+            return manifest;
+        }
+    }
+}
+
 gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisManifest *parent,
                                       GError **error)
 {
     const char *id = child->info->id, *parent_id = parent->info->id;
-    if (g_strcmp0(child->parent_digest, parent->info->digest) != 0)
+    const char *identity = stasis_manifest_identity(parent);
+    if (g_strcmp0(child->parent_digest, identity) != 0)
         return stasis_corrupt(error, "image %s: its parent %s has digest %.23s…, not %.23s…", id,
-                              parent_id, parent->info->digest, child->parent_digest);
-    if (child->depth != parent->depth + 1 || child->blocks->len != parent->blocks->len)
+                              parent_id, identity, child->parent_digest);
+    if (child->depth <= parent->depth || child->blocks->len != parent->blocks->len)
         return stasis_corrupt(error, "image %s: depth or RAM blocks do not fit its parent %s", id,
                               parent_id);
     for (guint i = 0; i < child->blocks->len; i++) {

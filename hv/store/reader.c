@@ -34,8 +34,13 @@ static gboolean open_parts(StasisImageReader *reader, const StasisLayer *layer, 
     return TRUE;
 }
 
-StasisImageReader *stasis_image_reader_open(StasisStore *store, const char *id, GError **error)
+/* Open the chain once. *ret_moved when that failed because an image of it was rewritten or deleted
+ * in the middle: then it is to be opened anew, from the newest on. Mixing versions of two images is
+ * fine otherwise, as what an image holds never changes. */
+static StasisImageReader *try_open(StasisStore *store, const char *id, gboolean *ret_moved,
+                                   GError **error)
 {
+    *ret_moved = FALSE;
     g_autoptr(StasisImageReader) reader = g_new0(StasisImageReader, 1);
     reader->layers = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_layer_free);
     reader->part_fds = g_array_new(FALSE, FALSE, sizeof(int));
@@ -45,18 +50,40 @@ StasisImageReader *stasis_image_reader_open(StasisStore *store, const char *id, 
     if (layer == NULL)
         return NULL;
     g_ptr_array_add(reader->layers, layer);
-    if (!open_parts(reader, layer, error))
+    if (!open_parts(reader, layer, error)) {
+        *ret_moved = !stasis_store_is_current(store, id, layer->dir_fd);
         return NULL;
-    /* Ends: each parent's depth is one less, and depth 0 has none. */
+    }
     while (layer->manifest->info->parent != NULL) {
-        stasis_clear_fd(&layer->dir_fd);
-        layer = stasis_layer_open_parent(store, layer, error);
-        if (layer == NULL)
+        if (reader->layers->len > STASIS_MAX_DEPTH) {
+            stasis_corrupt(error, "image %s: more than %u ancestors", id, STASIS_MAX_DEPTH);
             return NULL;
+        }
+        StasisLayer *parent = stasis_layer_open_parent(store, layer, error);
+        if (parent == NULL) {
+            *ret_moved = !stasis_store_is_current(store, layer->manifest->info->id, layer->dir_fd);
+            return NULL;
+        }
+        stasis_clear_fd(&layer->dir_fd);
+        layer = parent;
         g_ptr_array_add(reader->layers, layer);
     }
     stasis_clear_fd(&layer->dir_fd);
     return g_steal_pointer(&reader);
+}
+
+StasisImageReader *stasis_image_reader_open(StasisStore *store, const char *id, GError **error)
+{
+    for (guint tries = 0;; tries++) {
+        g_autoptr(GError) local = NULL;
+        gboolean moved;
+        StasisImageReader *reader = try_open(store, id, &moved, &local);
+        if (reader != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
+            if (reader == NULL)
+                g_propagate_error(error, g_steal_pointer(&local));
+            return reader;
+        }
+    }
 }
 
 void stasis_image_reader_free(StasisImageReader *reader)
@@ -71,6 +98,11 @@ void stasis_image_reader_free(StasisImageReader *reader)
 static const StasisLayer *newest(const StasisImageReader *reader)
 {
     return g_ptr_array_index(reader->layers, 0);
+}
+
+const GPtrArray *stasis_image_reader_get_layers(const StasisImageReader *reader)
+{
+    return reader->layers;
 }
 
 const StasisImageInfo *stasis_image_reader_get_info(StasisImageReader *reader)

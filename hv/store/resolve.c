@@ -113,8 +113,8 @@ GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GA
         g_ptr_array_add(open, bitmap);
     }
     GArray *pieces = g_array_sized_new(FALSE, FALSE, sizeof(StasisIndexRecord), added->len);
-    GArray *dead = g_array_new(FALSE, FALSE, sizeof(StasisDeadRange));
-    manifest->dead_bytes = 0;
+    g_autoptr(GArray) dead = g_array_new(FALSE, FALSE, sizeof(StasisDeadRange));
+    guint64 dead_bytes = 0;
     for (guint i = added->len; i > 0; i--) {
         const StasisIndexRecord *record = &g_array_index(added, StasisIndexRecord, i - 1);
         if (place(record, g_ptr_array_index(open, record->block), pieces) ||
@@ -122,12 +122,15 @@ GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GA
             continue;
         StasisDeadRange range = { record->offset, record->stored_len };
         g_array_append_val(dead, range);
-        manifest->dead_bytes += range.len;
+        dead_bytes += range.len;
     }
     g_array_sort(pieces, compare_records);
     manifest->info->data_pages = manifest->info->zero_pages = 0;
     join_zero_runs(pieces, manifest->info);
-    join_ranges(dead);
-    *ret_dead = dead;
+    if (ret_dead != NULL) {
+        join_ranges(dead);
+        manifest->data[0].dead_bytes = dead_bytes;
+        *ret_dead = g_steal_pointer(&dead);
+    }
     return pieces;
 }

@@ -57,7 +57,7 @@ static gboolean make_in(StasisStore *store, GError **error)
     }
     /* Under the writer lock: two that make one store at once must not give it two UUIDs. */
     stasis_autofd int tmp_fd = -1;
-    int lock_fd = stasis_store_lock(store, &tmp_fd, error);
+    int lock_fd = stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
     if (lock_fd < 0)
         return FALSE;
     gboolean ok = faccessat(store->dir_fd, STORE_FILE, F_OK, 0) == 0 ||

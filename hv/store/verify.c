@@ -10,31 +10,21 @@
 
 #define REPORT_EVERY_US 50000u
 
-typedef struct {
-    StasisProgressFunc func;
-    gpointer data;
-    GCancellable *cancellable;
-    StasisProgress progress;
-    guint64 reported_us;
-} Verify;
-
-/* FALSE when the caller has had enough. */
-static gboolean advance(Verify *verify, guint64 bytes, GError **error)
+/* Stored bytes that two records share are read twice: never more than all is reported. */
+gboolean stasis_task_advance(StasisTask *task, guint64 bytes, GError **error)
 {
-    /* Stored bytes that two records share are read twice: never more than all. */
-    StasisProgress *progress = &verify->progress;
-    progress->done_bytes = MIN(progress->done_bytes + bytes, progress->total_bytes);
-    if (g_cancellable_set_error_if_cancelled(verify->cancellable, error))
+    task->progress.done_bytes = MIN(task->progress.done_bytes + bytes, task->progress.total_bytes);
+    if (g_cancellable_set_error_if_cancelled(task->cancellable, error))
         return FALSE;
-    guint64 now = verify->func == NULL ? 0 : stasis_now_us();
-    if (verify->func == NULL || now - verify->reported_us < REPORT_EVERY_US)
+    guint64 now = task->func == NULL ? 0 : stasis_now_us();
+    if (task->func == NULL || now - task->reported_us < REPORT_EVERY_US)
         return TRUE;
-    verify->reported_us = now;
-    verify->func(&verify->progress, verify->data);
+    task->reported_us = now;
+    task->func(&task->progress, task->data);
     return TRUE;
 }
 
-static gboolean verify_parts(Verify *verify, const StasisLayer *layer, GError **error)
+static gboolean verify_parts(StasisTask *task, const StasisLayer *layer, GError **error)
 {
     for (guint i = 0; i < layer->manifest->parts->len; i++) {
         const StasisFileRef *part = g_ptr_array_index(layer->manifest->parts, i);
@@ -46,13 +36,13 @@ static gboolean verify_parts(Verify *verify, const StasisLayer *layer, GError **
             g_prefix_error(error, "image %s: ", layer->manifest->info->id);
             return FALSE;
         }
-        if (!advance(verify, part->size, error))
+        if (!stasis_task_advance(task, part->size, error))
             return FALSE;
     }
     return TRUE;
 }
 
-static gboolean verify_extents(Verify *verify, const StasisLayer *layer, GError **error)
+static gboolean verify_extents(StasisTask *task, const StasisLayer *layer, GError **error)
 {
     guint8 plain[STASIS_EXTENT_BYTES];
     for (guint block = 0; block < layer->manifest->blocks->len; block++) {
@@ -63,24 +53,30 @@ static gboolean verify_extents(Verify *verify, const StasisLayer *layer, GError 
             if (r->stored_as == STASIS_STORED_ZERO)
                 continue;
             if (!stasis_layer_read_extent(layer, r, plain, error) ||
-                !advance(verify, r->stored_len, error))
+                !stasis_task_advance(task, r->stored_len, error))
                 return FALSE;
         }
     }
     return TRUE;
 }
 
+gboolean stasis_layer_verify(const StasisLayer *layer, StasisTask *task, GError **error)
+{
+    return verify_parts(task, layer, error) && verify_extents(task, layer, error) &&
+           stasis_dead_check(layer, error);
+}
+
 /* The sum over the chain, as far as it can be known; what is wrong shows later. */
 static guint64 total_bytes(StasisStore *store, const char *id)
 {
-    guint64 sum = 0, depth = STASIS_MAX_DEPTH + 1;
+    guint64 sum = 0, depth = G_MAXUINT64;
     g_autofree char *next = g_strdup(id);
     while (next != NULL) {
         g_autoptr(StasisManifest) manifest = stasis_manifest_load(store, next, NULL, NULL);
         if (manifest == NULL || manifest->depth >= depth)
             break;
         depth = manifest->depth;
-        sum += manifest->pages_bytes - manifest->dead_bytes;
+        sum += stasis_manifest_live_bytes(manifest);
         for (guint i = 0; i < manifest->parts->len; i++)
             sum += ((const StasisFileRef *)g_ptr_array_index(manifest->parts, i))->size;
         g_free(next);
@@ -89,22 +85,47 @@ static guint64 total_bytes(StasisStore *store, const char *id)
     return sum;
 }
 
+/* The next one to verify in place of @layer (ownership passes): its parent or, if the image was
+ * rewritten meanwhile and the parent is gone, itself once more. */
+static StasisLayer *next_layer(StasisStore *store, StasisLayer *layer, GError **error)
+{
+    g_autoptr(StasisLayer) own = layer;
+    g_autoptr(GError) local = NULL;
+    StasisLayer *parent = stasis_layer_open_parent(store, layer, &local);
+    if (parent != NULL)
+        return parent;
+    const char *id = layer->manifest->info->id;
+    if (!stasis_store_is_current(store, id, layer->dir_fd))
+        return stasis_layer_open(store, id, error);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return NULL;
+}
+
 gboolean stasis_store_verify(StasisStore *store, const char *id, StasisProgressFunc progress,
                              gpointer user_data, GCancellable *cancellable, GError **error)
 {
-    Verify verify = { .func = progress, .data = user_data, .cancellable = cancellable };
-    verify.progress.phase = "verify";
-    verify.progress.total_bytes = progress != NULL ? total_bytes(store, id) : 0;
+    StasisTask task = { .func = progress, .data = user_data, .cancellable = cancellable };
+    task.progress.phase = "verify";
+    task.progress.total_bytes = progress != NULL ? total_bytes(store, id) : 0;
     g_autoptr(StasisLayer) layer = stasis_layer_open(store, id, error);
     while (layer != NULL) {
-        if (!verify_parts(&verify, layer, error) || !verify_extents(&verify, layer, error) ||
-            !stasis_dead_check(layer, error))
+        g_autoptr(GError) local = NULL;
+        if (!stasis_layer_verify(layer, &task, &local)) {
+            /* Its parts are opened one by one: they may be gone because it was rewritten. */
+            const char *own = layer->manifest->info->id;
+            if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_CORRUPT) &&
+                !stasis_store_is_current(store, own, layer->dir_fd)) {
+                StasisLayer *again = stasis_layer_open(store, own, error);
+                stasis_layer_free(layer);
+                layer = again;
+                continue;
+            }
+            g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
+        }
         if (layer->manifest->info->parent == NULL)
             return TRUE;
-        StasisLayer *parent = stasis_layer_open_parent(store, layer, error);
-        stasis_layer_free(layer);
-        layer = parent;
+        layer = next_layer(store, g_steal_pointer(&layer), error);
     }
     return FALSE;
 }

@@ -23,15 +23,17 @@ static gboolean set_parent(StasisImageWriter *writer, const char *parent, GError
     writer->parent = stasis_manifest_load(writer->store, parent, NULL, error);
     if (writer->parent == NULL)
         return FALSE;
-    if (writer->parent->depth >= STASIS_MAX_DEPTH) {
+    if (writer->parent->depth >= STASIS_MAX_DEPTH &&
+        (writer->parent->depth >= STASIS_MAX_HEIGHT ||
+         stasis_store_count_ancestors(writer->store, writer->parent) >= STASIS_MAX_DEPTH)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                    "image %s has %u ancestors, the most there can be; take a full one", parent,
-                    STASIS_MAX_DEPTH);
+                    "image %s has %u ancestors, the most there can be; store-fold makes them fewer",
+                    parent, STASIS_MAX_DEPTH);
         return FALSE;
     }
     writer->manifest->depth = writer->parent->depth + 1;
     writer->manifest->info->parent = g_strdup(parent);
-    writer->manifest->parent_digest = g_strdup(writer->parent->info->digest);
+    writer->manifest->parent_digest = g_strdup(stasis_manifest_identity(writer->parent));
     return TRUE;
 }
 
@@ -67,7 +69,8 @@ StasisImageWriter *stasis_image_writer_new(StasisStore *store, const char *paren
     writer->records = g_array_new(FALSE, TRUE, sizeof(StasisIndexRecord));
     g_mutex_init(&writer->mutex);
 
-    writer->lock_fd = stasis_store_lock(store, &writer->tmp_fd, error);
+    writer->lock_fd =
+        stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &writer->tmp_fd, error);
     if (writer->lock_fd < 0)
         return NULL;
     writer->manifest->info->id = make_id(store, error);

@@ -110,6 +110,13 @@ static void search_text(StasisInject *inject, guint64 start, guint64 end)
     inject->restorer_addr = start + (guint64)(back - text);
 }
 
+/* Is it libc itself, or at least called nearly so (libcurl, libcap …)? */
+static gboolean may_be_libc(const char *line, gboolean surely)
+{
+    return strstr(line, "/libc.so") != NULL || strstr(line, "/libc-2") != NULL ||
+           strstr(line, "/ld-musl") != NULL || (!surely && strstr(line, "/libc") != NULL);
+}
+
 /* libc's text has both; it is one of the few executable mappings of files. */
 static gboolean find_code(StasisInject *inject, GError **error)
 {
@@ -118,13 +125,14 @@ static gboolean find_code(StasisInject *inject, GError **error)
     if (!g_file_get_contents(path, &maps, NULL, error))
         return FALSE;
     g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
-    for (char **line = lines; *line != NULL && inject->syscall_addr == 0; line++) {
-        unsigned long start, end;
-        char perms[5];
-        if (sscanf(*line, "%lx-%lx %4s", &start, &end, perms) != 3 || perms[2] != 'x')
-            continue;
-        if (strstr(*line, "/libc") != NULL || strstr(*line, "/ld-musl") != NULL)
-            search_text(inject, start, end);
+    for (int surely = 1; surely >= 0; surely--) {
+        for (char **line = lines; *line != NULL && inject->syscall_addr == 0; line++) {
+            unsigned long start, end;
+            char perms[5];
+            if (sscanf(*line, "%lx-%lx %4s", &start, &end, perms) == 3 && perms[2] == 'x' &&
+                may_be_libc(*line, surely))
+                search_text(inject, start, end);
+        }
     }
     if (inject->syscall_addr != 0)
         return TRUE;

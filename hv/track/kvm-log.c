@@ -376,6 +376,11 @@ static guint64 log_get_token(StasisTracker *tracker)
     return ((LogTracker *)tracker)->token;
 }
 
+static StasisShim *log_get_shim(StasisTracker *tracker)
+{
+    return ((LogTracker *)tracker)->shim;
+}
+
 const StasisTrackerOps stasis_tracker_kvm_log = {
     .name = "kvm-log",
     .synchronous = FALSE,
@@ -387,5 +392,6 @@ const StasisTrackerOps stasis_tracker_kvm_log = {
     .harvest_stopped = log_harvest_stopped,
     .give_back = log_give_back,
     .get_token = log_get_token,
+    .get_shim = log_get_shim,
     .close = log_close,
 };

@@ -77,6 +77,8 @@ typedef struct {
     /* What tells this tracking, as it is now, from any other of that VM; 0 if NULL. It changes
      * whenever somebody takes pages from it. */
     guint64 (*get_token)(StasisTracker *tracker);
+    /* The connection to the shim that it holds, or NULL; stays the tracker's. */
+    struct _StasisShim *(*get_shim)(StasisTracker *tracker);
     /* Let go of @tracker. @keep: leave the tracking on in the VM, for the next checkpoint (an
      * asynchronous one); otherwise no registration, protection or descriptor remains. */
     void (*close)(StasisTracker *tracker, gboolean keep);

@@ -96,8 +96,8 @@ static void drop_earlier_additions(StasisPrepare *p)
     g_autofree char *path =
         stasis_optlist_get(stasis_prepare_nth(p, (guint)qmp)->value, "path", "backend");
     if (path != NULL) {
-        g_autofree char *dir = g_path_get_dirname(path);
-        p->old_console = g_build_filename(dir, CONSOLE_FILE, NULL);
+        p->old_dir = g_path_get_dirname(path);
+        p->old_console = g_build_filename(p->old_dir, CONSOLE_FILE, NULL);
     }
     for (guint i = p->options->len; i-- > (guint)qmp;)
         if (is_our_accel(stasis_prepare_nth(p, i)))
@@ -197,6 +197,7 @@ static gboolean locks_memory(const StasisPrepare *p)
 static void prepare_clear(StasisPrepare *p)
 {
     g_clear_pointer(&p->options, g_ptr_array_unref);
+    g_clear_pointer(&p->old_dir, g_free);
     g_clear_pointer(&p->old_console, g_free);
     g_clear_pointer(&p->console_path, g_free);
 }
@@ -220,8 +221,14 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
         return NULL;
     drop_earlier_additions(&p);
     drop_what_cannot_stay(&p);
+    stasis_prepare_unclone(&p);
+    if (!stasis_prepare_clone_host(&p, error))
+        return NULL;
+    stasis_prepare_clone_net(&p);
+    stasis_prepare_clone_identity(&p, launch);
     stasis_prepare_console(&p);
     stasis_prepare_ram(&p);
+    stasis_prepare_clone_ram(&p, launch);
     if (!add_qmp(&p, launch, error) || !stasis_prepare_accel(&p, launch, error))
         return NULL;
     stasis_prepare_console_backend(&p);
@@ -246,5 +253,9 @@ void stasis_launch_free(StasisLaunch *launch)
     g_free(launch->accel);
     g_free(launch->accel_reason);
     g_free(launch->shim_path);
+    g_free(launch->uuid);
+    g_free(launch->generation_id);
+    g_strfreev(launch->macs);
+    g_clear_pointer(&launch->clone_ram, g_ptr_array_unref);
     g_free(launch);
 }

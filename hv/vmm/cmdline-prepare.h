@@ -15,7 +15,8 @@ typedef struct {
     const char *program;
     GPtrArray *options; /* of StasisOption */
     const StasisLaunchOptions *wanted;
-    char *old_console;  /* console file of an earlier preparation, or NULL */
+    char *old_dir;      /* runtime directory of an earlier preparation, or NULL */
+    char *old_console;  /* console file in it, or NULL */
     char *console_path; /* escaped for an option list */
     gboolean console_used;
 } StasisPrepare;
@@ -40,5 +41,24 @@ void stasis_prepare_console_backend(StasisPrepare *p);
 /* Main memory in a memfd, unless the line decides otherwise. */
 void stasis_prepare_ram(StasisPrepare *p);
 gboolean stasis_prepare_accel(StasisPrepare *p, StasisLaunch *launch, GError **error);
+
+/* ---- clones; each does nothing when no clone is wanted ---- */
+
+/* Files of a clone in the runtime directory, whose names begin so: they move with it. */
+#define STASIS_CLONE_FILE "clone-"
+
+/* What an earlier clone's line has is made ordinary again: RAM is memory of its own, sockets and
+ * files lie in this VM's directory. */
+void stasis_prepare_unclone(StasisPrepare *p);
+/* cmdline-clone-host.c: what two VMs on one host can't both have. Before the console. */
+gboolean stasis_prepare_clone_host(StasisPrepare *p, GError **error);
+/* cmdline-clone-net.c */
+void stasis_prepare_clone_net(StasisPrepare *p);
+/* cmdline-clone.c */
+void stasis_prepare_clone_identity(StasisPrepare *p, StasisLaunch *launch);
+/* The image's RAM block that back end @id makes, or NULL. */
+const StasisCloneRam *stasis_prepare_clone_block(const StasisPrepare *p, const char *id);
+/* Behind stasis_prepare_ram(). */
+void stasis_prepare_clone_ram(StasisPrepare *p, StasisLaunch *launch);
 
 G_END_DECLS

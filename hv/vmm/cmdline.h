@@ -30,6 +30,16 @@ gboolean stasis_option_is(const StasisOption *option, const char *name);
  */
 char *stasis_optlist_get(const char *list, const char *key, const char *implied_key);
 
+/*
+ * @list with the elements named in @drop (NULL-terminated, or NULL) left out and those in @set
+ * (key, value, key, value …, NULL) put in; everything else word for word. A JSON object stays one;
+ * there "on" and "off" become booleans and digits a number. A key of @set that is @implied_key
+ * stays in front, without its name. Free with g_free(); @list itself, copied, when it is no valid
+ * JSON.
+ */
+char *stasis_optlist_edit(const char *list, const char *implied_key, const char *const *drop,
+                          const char *const *set);
+
 /* @text with its commas doubled. Free with g_free(). */
 char *stasis_optlist_escape(const char *text);
 

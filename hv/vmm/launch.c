@@ -4,7 +4,7 @@
  *
  * It must outlive us, have no terminal of ours, and never be a zombie of a library caller that
  * doesn't reap: so a child makes a new session, forks QEMU and ends, and QEMU becomes init's. Its
- * PID and an exec failure come back through a pipe. Between fork and exec only async-signal-safe
+ * PID and an exec failure come back through a socket. Between fork and exec only async-signal-safe
  * calls are made, since the caller may have threads.
  */
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -25,10 +26,12 @@
 #include "vmm/shim-preload.h"
 
 #define GREETING_TIMEOUT_MS 30000
+#define GREETING_POLL_US 500
 #define LOG_TAIL_BYTES 2000
 #define LOG_TAIL_LINES 3
 
-/* What comes through the pipe: first the PID, and only when exec fails, a second one. */
+/* What comes through the socket: first the PID, and only when exec fails, a second one. A byte that
+ * we send back lets it exec. */
 typedef struct {
     pid_t pid;
     int exec_errno;
@@ -44,7 +47,7 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* In the grandchild. Descriptors 0, 1, 2 and 3 (the pipe) are all that is left open. */
+/* In the grandchild. Descriptors 0, 1, 2 and 3 (the socket) are all that is left open. */
 static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *program,
                                         char **environment, const char *cwd, int null_fd,
                                         int log_fd, int pipe_fd)
@@ -57,6 +60,9 @@ static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *
                   dup3(moved, 3, O_CLOEXEC) == 3;
     syscall(SYS_close_range, 4u, ~0u, 0u);
     reset_signals();
+    char go;
+    if (stasis_read_all(3, &go, 1) < 0)
+        _exit(127);
     if (ok && (cwd == NULL || chdir(cwd) == 0))
         execve(program, launch->argv, environment);
     failed.exec_errno = errno;
@@ -77,13 +83,23 @@ static void G_GNUC_NORETURN become_starter(const StasisLaunch *launch, const cha
     _exit(n < 0 ? 1 : 0);
 }
 
+/* Our end of the socket: let the process exec, once who must know of it does. */
+static gboolean let_go(const StasisLaunchOptions *options, pid_t pid, int socket_fd, GError **error)
+{
+    if (options->born != NULL && !options->born(pid, options->born_data, error))
+        return FALSE;
+    return send(socket_fd, "g", 1, MSG_NOSIGNAL) == 1 ||
+           stasis_set_errno(error, errno, "start: process %d", (int)pid);
+}
+
 /* Start it and wait for the exec. Sets @ret_pid and @ret_group (its process group). */
-static gboolean start(const StasisLaunch *launch, const char *program, const char *cwd, int log_fd,
-                      pid_t *ret_pid, pid_t *ret_group, GError **error)
+static gboolean start(const StasisLaunch *launch, const StasisLaunchOptions *options,
+                      const char *program, const char *cwd, int log_fd, pid_t *ret_pid,
+                      pid_t *ret_group, GError **error)
 {
     int ends[2];
     stasis_autofd int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null_fd < 0 || pipe2(ends, O_CLOEXEC) < 0)
+    if (null_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return stasis_set_errno(error, errno, "start %s", program);
     stasis_autofd int read_end = ends[0];
     stasis_autofd int write_end = ends[1];
@@ -98,8 +114,7 @@ static gboolean start(const StasisLaunch *launch, const char *program, const cha
         ;
     Message message;
     for (pid_t pid = 0;;) {
-        /* Two messages of a pipe's atomic size: either may come first. The end of file says that
-         * exec closed the other end. */
+        /* The end of file says that exec closed the other end. */
         if (stasis_read_all(read_end, &message, sizeof message) < 0) {
             if (pid == 0)
                 return stasis_set_errno(error, ECHILD, "start %s", program);
@@ -111,6 +126,8 @@ static gboolean start(const StasisLaunch *launch, const char *program, const cha
             return stasis_set_errno(error, message.exec_errno, "start %s in %s", program,
                                     cwd != NULL ? cwd : ".");
         pid = message.pid;
+        if (!let_go(options, pid, read_end, error))
+            return FALSE;
     }
 }
 
@@ -170,7 +187,7 @@ static StasisQmp *wait_greeting(const StasisLaunch *launch, int pidfd, GCancella
             g_propagate_error(error, g_steal_pointer(&local));
             return NULL;
         }
-        g_usleep(2000);
+        g_usleep(GREETING_POLL_US);
     }
 }
 
@@ -212,7 +229,7 @@ StasisQmp *stasis_launch_spawn(const StasisLaunch *launch, const StasisLaunchOpt
         return NULL;
     }
     unlink(launch->qmp_path);
-    if (!start(launch, program, cwd, log_fd, &pid, &group, error))
+    if (!start(launch, options, program, cwd, log_fd, &pid, &group, error))
         return NULL;
     stasis_autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0) {

@@ -45,7 +45,7 @@ static void close_others(int low, int high)
 /* In the child of a process that may have threads: system calls only. QMP's lexer drops what came
  * before a 0xFF byte, in case we died in the middle of a command. The answer is waited for, as QEMU
  * may drop what a client sent that is gone. */
-static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed)
+static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed, const char *mark)
 {
     static const char cont[] = "\xff{\"execute\":\"cont\",\"id\":\"stasis-lifeline\"}\n";
     char buffer[4096];
@@ -53,6 +53,8 @@ static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed)
     while (poll(&death, 1, -1) < 0 && errno == EINTR)
         ;
     if (__atomic_load_n(armed, __ATOMIC_ACQUIRE) == 0)
+        return;
+    if (mark != NULL && unlink(mark) < 0 && errno != ENOENT)
         return;
     if (send(qmp_fd, cont, sizeof(cont) - 1, MSG_NOSIGNAL) < 0)
         return;
@@ -66,7 +68,7 @@ static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed)
 
 /* A session of its own, so that Ctrl-C at our terminal doesn't reach it, and no descriptor of ours
  * but the two: one that it kept open could keep guest memory protected. */
-static void child(int death_fd, int qmp_fd, struct Shared *shared)
+static void child(int death_fd, int qmp_fd, struct Shared *shared, const char *mark)
 {
     setsid();
     struct sigaction ignore = { .sa_handler = SIG_IGN };
@@ -75,7 +77,7 @@ static void child(int death_fd, int qmp_fd, struct Shared *shared)
         sigaction(signals[i], &ignore, NULL);
     close_others(MIN(death_fd, qmp_fd), MAX(death_fd, qmp_fd));
     sem_post(&shared->ready);
-    wait_and_resume(death_fd, qmp_fd, &shared->armed);
+    wait_and_resume(death_fd, qmp_fd, &shared->armed, mark);
     _exit(0);
 }
 
@@ -93,6 +95,11 @@ static gboolean wait_ready(StasisLifeline *lifeline, GError **error)
 
 StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
 {
+    return stasis_lifeline_new_unmarking(qmp, NULL, error);
+}
+
+StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
+{
     struct Shared *shared = mmap(NULL, sizeof(struct Shared), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) {
@@ -109,7 +116,7 @@ StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
     }
     pid_t pid = fork();
     if (pid == 0)
-        child(ends[0], stasis_qmp_get_fd(qmp), shared);
+        child(ends[0], stasis_qmp_get_fd(qmp), shared, mark);
     close(ends[0]);
     if (pid < 0) {
         stasis_set_errno(error, errno, "lifeline: fork");

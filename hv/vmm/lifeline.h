@@ -16,6 +16,9 @@ G_BEGIN_DECLS
 typedef struct _StasisLifeline StasisLifeline;
 
 StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
+/* The same; before it lets the VM go on it removes the file @mark (or NULL), which says that the VM
+ * must not. */
+StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error);
 /* From now on our death makes the VM run. One store; call it before "stop" is sent. */
 void stasis_lifeline_arm(StasisLifeline *lifeline);
 void stasis_lifeline_disarm(StasisLifeline *lifeline);

@@ -33,12 +33,32 @@ GBytes *stasis_machine_to_json(const StasisMachine *machine);
 /* Untrusted input: bounded and checked. */
 StasisMachine *stasis_machine_from_json(GBytes *json, GError **error);
 
+/* One RAM block of an image, for a clone: the file to be mapped copy-on-write, or NULL when the
+ * clone gets memory of its own. */
+typedef struct {
+    const char *name; /* of the block */
+    const char *path;
+} StasisCloneRam;
+
+/* What makes a clone of a machine out of its command line (vmm/cmdline-clone.c). */
+typedef struct {
+    gboolean keep_identity; /* MAC addresses, UUID and VM generation id as they are */
+    gboolean keep_network;  /* network back ends as they are */
+    const StasisCloneRam *ram;
+    guint n_ram;
+} StasisLaunchClone;
+
 /* Where a launched QEMU gets its sockets and logs from. */
 typedef struct {
-    const char *runtime_dir; /* exists; qmp.sock, console.log, qemu.log are made in it */
-    const char *accel;       /* "auto", "kvm", "tcg" */
-    gboolean incoming;       /* wait with -incoming defer (a restore) */
-    gboolean no_shim;        /* start it without the shim in any case */
+    const char *runtime_dir;        /* exists; qmp.sock, console.log, qemu.log are made in it */
+    const char *accel;              /* "auto", "kvm", "tcg" */
+    gboolean incoming;              /* wait with -incoming defer (a restore) */
+    gboolean no_shim;               /* start it without the shim in any case */
+    const StasisLaunchClone *clone; /* not NULL: make a clone of the machine that argv describes */
+    /* Called with the new process's PID before it becomes QEMU, which it does not if this fails or
+     * if we die in it: so whoever must know of it does, from its first instruction on. */
+    gboolean (*born)(pid_t pid, gpointer user_data, GError **error);
+    gpointer born_data;
 } StasisLaunchOptions;
 
 typedef struct {
@@ -48,6 +68,11 @@ typedef struct {
     char *accel;        /* "kvm" or "tcg" */
     char *accel_reason; /* one line */
     char *shim_path;    /* to be preloaded into QEMU, or NULL */
+    /* A clone's new identity; NULL where it has none or keeps the old one. */
+    char *uuid;
+    char *generation_id;
+    char **macs;
+    GPtrArray *clone_ram; /* of StasisCloneRam, not owned: those that a back end maps */
 } StasisLaunch;
 
 /*

@@ -202,6 +202,20 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     return FALSE;
 }
 
+gboolean stasis_record_set_tracking(StasisRecord *record, const char *image, const char *store,
+                                    guint64 token, GError **error)
+{
+    if (g_strcmp0(record->track_image, image) == 0 && g_strcmp0(record->track_store, store) == 0 &&
+        record->track_token == token)
+        return TRUE;
+    g_autofree char *old_image = g_steal_pointer(&record->track_image);
+    g_autofree char *old_store = g_steal_pointer(&record->track_store);
+    record->track_image = g_strdup(image);
+    record->track_store = g_strdup(store);
+    record->track_token = token;
+    return stasis_record_save(record, error);
+}
+
 gboolean stasis_record_is_alive(const StasisRecord *record)
 {
     guint64 start_time = stasis_process_start_time(record->pid);
@@ -260,7 +274,8 @@ gboolean stasis_record_remove(const char *name, GError **error)
 
 gboolean stasis_record_forget(const char *name, GError **error)
 {
-    static const char *const ours[] = { RECORD_FILE, LOCK_FILE, "pager.lock", "pager.log" };
+    static const char *const ours[] = { RECORD_FILE, LOCK_FILE, "pager.lock", "pager.log",
+                                        "rollback.json" };
     g_autofree char *path = stasis_vm_dir(name, error);
     if (path == NULL)
         return FALSE;

@@ -39,6 +39,10 @@ char *stasis_vm_dir(const char *name, GError **error);
  * same; see stasis_record_is_alive(). */
 StasisRecord *stasis_record_load(const char *name, GError **error);
 gboolean stasis_record_save(const StasisRecord *record, GError **error);
+/* Tracking counts from @image of the store at @store, and has that @token (NULL, NULL, 0: from
+ * none). Saved only if that is new. */
+gboolean stasis_record_set_tracking(StasisRecord *record, const char *image, const char *store,
+                                    guint64 token, GError **error);
 gboolean stasis_record_is_alive(const StasisRecord *record);
 /* Remove the VM's directory and all in it, its lock too; done already is no error. */
 gboolean stasis_record_remove(const char *name, GError **error);

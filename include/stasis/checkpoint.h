@@ -27,7 +27,7 @@ typedef struct {
     guint64 max_pause_us;     /* 0: no limit. Else the pause stays within it or the call fails with
                                  STASIS_ERROR_BUDGET, and the VM runs on */
     guint64 max_buffer_bytes; /* memory for pages saved ahead of the disk; 0: 1/4 of free memory */
-    guint n_threads;          /* pipeline threads; 0: one for each CPU, at most 8 */
+    guint n_threads;          /* pipeline threads; 0: the CPUs that the guest leaves, at most 8 */
     const char *tracker;      /* NULL or "auto"; "kvm-log", "uffd-async", "uffd-sync" */
     const char *note;         /* description kept in the image, or NULL */
     StasisProgressFunc progress;
@@ -46,6 +46,23 @@ typedef struct {
 STASIS_API StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
                                                      const StasisCheckpointOptions *options,
                                                      GCancellable *cancellable, GError **error);
+
+/*
+ * Many checkpoints of one VM, one after the other: what is costly to find out about it is found out
+ * once, and a small increment then takes a few milliseconds besides writing it. The object holds
+ * the VM (others get STASIS_ERROR_BUSY); the store is held only during each take. Borrows nothing
+ * but options->progress_data. Each take is as stasis_checkpoint_create().
+ */
+typedef struct _StasisSeries StasisSeries;
+
+STASIS_API StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
+                                           const StasisCheckpointOptions *options,
+                                           GCancellable *cancellable, GError **error);
+STASIS_API StasisImageInfo *stasis_series_take(StasisSeries *series, GCancellable *cancellable,
+                                               GError **error);
+STASIS_API void stasis_series_free(StasisSeries *series);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSeries, stasis_series_free)
 
 /* "live", "cow", "stop"; -1 when unknown. */
 STASIS_API int stasis_mode_from_string(const char *name);

@@ -27,6 +27,7 @@ typedef enum {
     STASIS_ERROR_NOT_FOUND,   /* no such VM or image: exit 12 */
     STASIS_ERROR_CORRUPT,     /* an image or stream is malformed or damaged: exit 13 */
     STASIS_ERROR_CANCELLED,   /* the caller's GCancellable fired: exit 130 */
+    STASIS_ERROR_UNSAVED,     /* would lose what no image has, and was not forced to: exit 6 */
 } StasisErrorCode;
 
 #define STASIS_ERROR (stasis_error_quark())

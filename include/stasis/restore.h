@@ -15,6 +15,9 @@ typedef struct {
     StasisProgressFunc progress;
     gpointer progress_data;
     gboolean no_shim; /* as in StasisRunOptions */
+    /* Neither bring in the pages first that earlier VMs of this image touched first, nor remember
+     * those that this one waits for. */
+    gboolean no_prefetch;
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \

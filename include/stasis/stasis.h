@@ -13,10 +13,13 @@
 #pragma once
 
 #include <stasis/checkpoint.h>
+#include <stasis/clone.h>
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>
+#include <stasis/maintenance.h>
 #include <stasis/restore.h>
+#include <stasis/rollback.h>
 #include <stasis/store.h>
 #include <stasis/version.h>
 #include <stasis/vm.h>

@@ -45,7 +45,7 @@ typedef struct {
     guint64 ram_bytes;    /* RAM of the machine, all blocks */
     guint64 data_pages;   /* pages held by this image itself, not counting zero pages */
     guint64 zero_pages;   /* pages this image knows to be zero */
-    guint64 stored_bytes; /* on disk, all files of this image, not of its parents */
+    guint64 stored_bytes; /* all files of this image, also those that others share; no parents */
     guint32 n_vcpus;
     gboolean paused; /* the machine was paused when the image was taken */
     StasisCost cost;
@@ -89,7 +89,8 @@ STASIS_API gboolean stasis_store_verify(StasisStore *store, const char *id,
                                         StasisProgressFunc progress, gpointer user_data,
                                         GCancellable *cancellable, GError **error);
 
-/* Delete an image. One that others are incremental to is refused by name. */
+/* Delete an image, whichever. Data that others need move to those first; see
+ * stasis_store_delete_images(). */
 STASIS_API gboolean stasis_store_delete(StasisStore *store, const char *id, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisStore, stasis_store_unref)

@@ -39,7 +39,8 @@ typedef struct {
 typedef struct {
     char *name;
     pid_t pid;
-    char *state;        /* QEMU's run state ("running", "paused", …), or "busy" or "gone" */
+    char *state;        /* QEMU's run state ("running", "paused", …), or "busy", "gone" or
+                           "half-rolled-back" */
     char *accel;        /* "kvm" or "tcg" */
     char *machine;      /* machine type as versioned, "pc-q35-7.2" */
     char *qemu_version; /* "7.2.22" */
@@ -56,6 +57,8 @@ typedef struct {
     StasisRamBlockInfo *blocks; /* n_blocks of them; empty when state is "busy" or "gone" */
     char *kvm_log_missing; /* why KVM's dirty log, the fastest tracker, can't be had; NULL: it can,
                               or it is not known */
+    char *rolling_back_to; /* the image that a rollback was interrupted on the way to: another
+                              one completes it, and until then the VM can't run; else NULL */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);

@@ -2,7 +2,7 @@
 /*
  * An image made of hostile bytes is refused or read, and does nothing else. The first byte picks
  * which file the rest goes into; the digests above it are made right, so that the parser behind
- * each of them is reached.
+ * each of them is reached. Its highest bit makes it an image of version 2, with two data files.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -20,6 +20,7 @@ static StasisStore *store;
 static char *path, *id, *manifest_text, *index_bytes, *pages_bytes;
 static gsize manifest_len, index_len, pages_len;
 static int dir_fd;
+static gboolean rewritten; /* this input's image is of version 2 */
 
 static void clean_up(void)
 {
@@ -70,6 +71,15 @@ static void put(const char *name, const void *data, size_t len)
         abort();
 }
 
+static void make_rewritten(StasisManifest *manifest)
+{
+    manifest->format = STASIS_FORMAT_REWRITTEN;
+    g_free(manifest->origin);
+    manifest->origin = g_strdup(manifest->info->digest);
+    manifest->n_data = 2;
+    manifest->data[1] = (StasisDataFile){ pages_len, 0, 0 };
+}
+
 /* manifest.json for these two files: sizes, digest and page counts as they should be. */
 static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
 {
@@ -79,7 +89,9 @@ static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
     stasis_digest_of(&digest, index, len, NULL, 0, NULL);
     stasis_digest_to_hex(&digest, manifest->index.sha256);
     manifest->index.size = len;
-    manifest->pages_bytes = n_pages_bytes;
+    manifest->data[0].size = n_pages_bytes;
+    if (rewritten)
+        make_rewritten(manifest);
     info->data_pages = info->zero_pages = 0;
     size_t at = 32 + sizeof(StasisIndexBlock);
     for (; at + sizeof(StasisIndexRecord) <= len; at += sizeof(StasisIndexRecord)) {
@@ -111,8 +123,11 @@ static void patch(char *bytes, size_t len, const uint8_t *data, size_t size)
 /* The same over the manifest's text, whose digest is then made right. */
 static void fuzz_patched_manifest(const uint8_t *data, size_t size)
 {
-    gsize body_len = manifest_len - STASIS_DIGEST_TAIL_BYTES;
-    g_autofree char *body = g_memdup2(manifest_text, body_len);
+    g_autoptr(StasisManifest) manifest = stasis_manifest_parse(manifest_text, manifest_len, NULL);
+    if (rewritten)
+        make_rewritten(manifest);
+    g_autofree char *body = stasis_manifest_write(manifest, NULL);
+    gsize body_len = strlen(body) - STASIS_DIGEST_TAIL_BYTES;
     patch(body, body_len, data, size);
     fuzz_manifest((const uint8_t *)body, body_len);
 }
@@ -123,9 +138,17 @@ static void fuzz_index(const uint8_t *data, size_t size)
     put_manifest(data, size, pages_len);
 }
 
+/* Of the version that is wanted: a byte behind the magic. */
+static char *copy_index(void)
+{
+    char *bytes = g_memdup2(index_bytes, index_len);
+    bytes[8] = rewritten ? STASIS_FORMAT_REWRITTEN : STASIS_FORMAT_VERSION;
+    return bytes;
+}
+
 static void fuzz_patched_index(const uint8_t *data, size_t size)
 {
-    g_autofree char *bytes = g_memdup2(index_bytes, index_len);
+    g_autofree char *bytes = copy_index();
     patch(bytes, index_len, data, size);
     put("index", bytes, index_len);
     put_manifest(bytes, index_len, pages_len);
@@ -134,7 +157,7 @@ static void fuzz_patched_index(const uint8_t *data, size_t size)
 /* @data is what the extents hold, each record taking a quarter, with checksums that fit. */
 static void fuzz_pages(const uint8_t *data, size_t size)
 {
-    g_autofree char *bytes = g_memdup2(index_bytes, index_len);
+    g_autofree char *bytes = copy_index();
     size_t share = MIN(size / 4, STASIS_PAGE_BYTES), offset = 0;
     size_t at = 32 + sizeof(StasisIndexBlock);
     for (; at + sizeof(StasisIndexRecord) <= index_len; at += sizeof(StasisIndexRecord)) {
@@ -202,6 +225,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     put("index", index_bytes, index_len);
     put("pages", pages_bytes, pages_len);
+    rewritten = data[0] >= 128;
+    if (rewritten)
+        put("pages.1", pages_bytes, pages_len);
     kinds[data[0] % G_N_ELEMENTS(kinds)](data + 1, size - 1);
     read_all();
     return 0;

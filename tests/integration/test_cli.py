@@ -34,12 +34,20 @@ GOOD = {
     "checkpoint-verify": [ID],
     "checkpoint-delete": [ID],
     "restore": [ID],
+    "rollback": ["nosuch"],
+    "clone": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
+    "store-check": [],
+    "store-stats": [],
+    "store-prune": ["--keep-last", "1"],
+    "store-fold": [],
     "doctor": [],
     "help": [],
 }
-NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create")
-NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "export")
+NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
+            "rollback")
+NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",
+               "export")
 
 
 def table():
@@ -139,7 +147,7 @@ def man_page_covers_everything(t):
         t.check(f"--{option['name']}" in text, "not in the page:", option["name"])
     status = text.split("EXIT STATUS")[1].split("ENVIRONMENT")[0]
     found = [int(n) for n in re.findall(r"^ {7}(\d+)\b", status, re.M)]
-    t.equal(found, [0, 1, 2, 5, 10, 11, 12, 13, 130], "exit statuses")
+    t.equal(found, [0, 1, 2, 5, 6, 10, 11, 12, 13, 130], "exit statuses")
     for word in ("STASIS_STORE", "STASIS_RUNTIME_DIR", "live", "cow", "latest"):
         t.check(word in text, "not in the page:", word)
 
@@ -180,6 +188,7 @@ def bad_values_are_named(t):
            "--max-buffer": ("0", "-1", "12Q", "MiB", "1..5G", "99999999T", ""),
            "--threads": ("0", "-1", "1.5", "two", "99999999999"),
            "--mode": ("fast", "live|cow", ""),
+           "--max-depth": ("0", "-1", "x"),
            "--note": (b"\xff\xfe",)}
     for option, values in bad.items():
         for value in values:
@@ -191,6 +200,12 @@ def bad_values_are_named(t):
     for option, values in good.items():
         for value in values:
             stasis("checkpoint-create", "nosuch", option, value, expect=12)
+    for value in ("", "0", "7", "d", "1m", "7d x", "-1d", "0d", "1.5d", "9999999999s", "2000y"):
+        done = run_in(t, "store-prune", "--store", "absent", "--keep-within", value)
+        t.equal(done.returncode, 2, f"--keep-within {value!r}: {done.stderr!r}")
+        t.check(b"--keep-within" in done.stderr, "does not name it:", done.stderr)
+    for value in ("36h", "7d12h", "1y2w3d4h5min6s", "90min"):
+        stasis("store-prune", "--store", t.path("absent"), "--keep-within", value, expect=10)
 
 
 @case

@@ -7,29 +7,17 @@ in which two moments are mixed holds numbers that no single moment had (images/b
 every second image is compared, byte for byte and with all RAM blocks, with a copy of the VM that is
 made while it is stopped (tests/lib/reference-check.c).
 """
-import re
-import subprocess
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (BUILD, MODES, accelerators, add_case, environment, main,  # noqa: E402
-                        new_store, number_from_env, restored_vm, run_vm, stasis, stasis_json)
+from stasistest import (MODES, accelerators, add_case, checkpoint_with_reference,  # noqa: E402
+                        main, new_store, number_from_env, restored_vm, run_vm, stasis, stasis_json)
 
 N_CHECKPOINTS = number_from_env("STASIS_TEST_CHECKPOINTS", 50)
-REFERENCE_CHECK = os.path.join(BUILD, "tests", "lib", "reference-check")
 # Images in a row that are increments, after a full one.
 CHAIN = 10
-
-
-def checkpoint_with_reference(t, vm, mode, store, *tracker):
-    """A checkpoint by the library, compared with the stopped VM's RAM; returns the ID."""
-    done = subprocess.run([REFERENCE_CHECK, vm.name, store[1], mode, *tracker], text=True,
-                          capture_output=True, check=False, timeout=120, env=environment())
-    t.check(done.returncode == 0 and re.search(r" differing=0$", done.stdout.strip()),
-            f"reference-check, exit {done.returncode}: {(done.stdout + done.stderr)[:2000]}")
-    return done.stdout.split()[0]
 
 
 def checkpoint(t, vm, mode, store, i, tracker):

@@ -3,23 +3,22 @@
  * reference-check NAME STORE MODE [TRACKER] — takes a checkpoint of VM NAME and compares the image,
  * byte for byte, with a copy of all RAM blocks that is made here while the VM is stopped.
  *
- * The library's call that sends "cont" is wrapped (ld --wrap): the reference is read right before
- * it, so that it is what the VM held when it went on. Prints "pages=N differing=M"; exit 0 when M
- * is 0, 1 otherwise.
+ * The library's call that lets the VM go on is wrapped (ld --wrap): the reference is read right
+ * before it, so that it is what the VM held when it went on. Prints "pages=N differing=M"; exit 0
+ * when M is 0, 1 otherwise.
  */
 #include <stasis/stasis.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/session.h"
+#include "engine/stopper.h"
 #include "store/image.h"
-#include "vmm/qmp.h"
 #include "vmm/ram.h"
 
-gboolean __real_stasis_qmp_execute_line(StasisQmp *qmp, const char *line, guint timeout_ms,
-                                        GError **error);
-gboolean __wrap_stasis_qmp_execute_line(StasisQmp *qmp, const char *line, guint timeout_ms,
-                                        GError **error);
+gboolean __real_stasis_stopper_resume(StasisStopper *stopper, GError **error);
+gboolean __wrap_stasis_stopper_resume(StasisStopper *stopper, GError **error);
 
 static StasisRam *reference_ram;
 static GPtrArray *reference; /* of guint8*, in the order of reference_ram->blocks */
@@ -30,14 +29,20 @@ static void die(const char *what, GError *error)
     exit(2);
 }
 
-static void take_reference(StasisQmp *qmp)
+/* Before the checkpoint: in the stop QEMU may be deaf. */
+static void find_ram(const char *name)
 {
     GError *error = NULL;
-    g_clear_pointer(&reference, g_ptr_array_unref);
-    g_clear_pointer(&reference_ram, stasis_ram_free);
-    reference_ram = stasis_ram_discover(qmp, stasis_qmp_get_peer_pid(qmp), &error);
+    g_autoptr(StasisSession) session = stasis_session_open(name, STASIS_LOCK_WAIT_MS, &error);
+    if (session != NULL)
+        reference_ram = stasis_ram_discover(session->qmp, session->record->pid, &error);
     if (reference_ram == NULL)
         die("discover RAM", error);
+}
+
+static void take_reference(void)
+{
+    g_clear_pointer(&reference, g_ptr_array_unref);
     reference = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < reference_ram->blocks->len; i++) {
         const StasisRamBlock *block = g_ptr_array_index(reference_ram->blocks, i);
@@ -48,13 +53,11 @@ static void take_reference(StasisQmp *qmp)
     }
 }
 
-gboolean __wrap_stasis_qmp_execute_line(StasisQmp *qmp, const char *line, guint timeout_ms,
-                                        GError **error)
+gboolean __wrap_stasis_stopper_resume(StasisStopper *stopper, GError **error)
 {
     /* A checkpoint may stop the VM more than once; the last time counts. */
-    if (strstr(line, "\"cont\"") != NULL)
-        take_reference(qmp);
-    return __real_stasis_qmp_execute_line(qmp, line, timeout_ms, error);
+    take_reference();
+    return __real_stasis_stopper_resume(stopper, error);
 }
 
 static void describe(const char *block, guint64 page, const guint8 *have, const guint8 *want)
@@ -100,6 +103,7 @@ int main(int argc, char **argv)
     if (argc < 4)
         die("usage: reference-check NAME STORE MODE [TRACKER]", NULL);
     GError *error = NULL;
+    find_ram(argv[1]);
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     options.mode = (StasisMode)stasis_mode_from_string(argv[3]);
     options.tracker = argc > 4 ? argv[4] : NULL;

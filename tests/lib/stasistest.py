@@ -141,6 +141,16 @@ def image_ids(store):
     return [image["id"] for image in stasis_json("checkpoint-list", *store)]
 
 
+def checkpoint_with_reference(t, vm, mode, store, *tracker):
+    """A checkpoint by the library, compared with the stopped VM's RAM; returns the ID."""
+    tool = os.path.join(BUILD, "tests", "lib", "reference-check")
+    done = subprocess.run([tool, vm.name, store[1], mode, *tracker], text=True,
+                          capture_output=True, check=False, timeout=120, env=environment())
+    t.check(done.returncode == 0 and re.search(r" differing=0$", done.stdout.strip()),
+            f"reference-check, exit {done.returncode}: {(done.stdout + done.stderr)[:2000]}")
+    return done.stdout.split()[0]
+
+
 # ---- virtual machines ----
 
 class Vm:

@@ -5,8 +5,10 @@
  *     vmstate-tool list FILE                     a line per section: offset type id instance
  * version size name vmstate-tool machine FILE                  the machine type, if any
  *     vmstate-tool with-machine FILE NAME OUT
+ *     vmstate-tool qcow2 FILE TAG OUT            a disk image with the stream as a snapshot
  *     vmstate-tool cpu FILE INSTANCE             a "name=hex" line per register
  */
+#include <device/qcow2.h>
 #include <device/vmstate.h>
 #include <device/x86cpu.h>
 #include <stdio.h>
@@ -56,8 +58,10 @@ static gboolean run(int argc, char **argv, GError **error)
     if (!g_file_get_contents(argv[2], &data, &len, error))
         return FALSE;
     g_autoptr(GBytes) stream = g_bytes_new(data, len);
-    if (argc == 5 && strcmp(argv[1], "with-machine") == 0) {
-        g_autoptr(GBytes) out = stasis_vmstate_with_machine(stream, argv[3], error);
+    if (argc == 5) {
+        g_autoptr(GBytes) out = strcmp(argv[1], "qcow2") == 0
+                                    ? stasis_qcow2_with_vmstate(stream, argv[3], error)
+                                    : stasis_vmstate_with_machine(stream, argv[3], error);
         return out != NULL && g_file_set_contents(argv[4], g_bytes_get_data(out, NULL),
                                                   (gssize)g_bytes_get_size(out), error);
     }
@@ -81,7 +85,7 @@ int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     if (argc < 3) {
-        fprintf(stderr, "usage: %s list|machine|with-machine|cpu FILE …\n", argv[0]);
+        fprintf(stderr, "usage: %s list|machine|with-machine|qcow2|cpu FILE …\n", argv[0]);
         return 2;
     }
     if (run(argc, argv, &error))

@@ -11,6 +11,9 @@
 #define N_A 3000u
 #define N_B 1500u
 
+/* Used by all captures in turn. */
+static StasisCapturePool pool;
+
 static guint below(GRand *rand, guint n)
 {
     return (guint)g_rand_int_range(rand, 0, (gint32)n);
@@ -44,15 +47,17 @@ static void assert_same(const StasisDirty *a, const StasisDirty *b)
     }
 }
 
-/* Make ready for pages @known, and room for more, then take @dirty; −errno or 0. */
+/* Make ready for pages @known, and room for more, then take @dirty, or with @begin first the known
+ * pages; −errno or 0. */
 static int take(StasisCapture **ret_capture, const CopyRam *m, const StasisDirty *known,
-                guint64 extra, StasisDirty *dirty, guint64 deadline_us)
+                guint64 extra, gboolean begin, StasisDirty *dirty, guint64 deadline_us)
 {
     g_autoptr(GError) error = NULL;
-    *ret_capture = stasis_capture_new(m->ram, known, TRUE, extra, NULL, &error);
+    *ret_capture = stasis_capture_new(m->ram, known, TRUE, extra, &pool, NULL, &error);
     g_assert_no_error(error);
-    stasis_capture_start(*ret_capture);
-    return stasis_capture_finish(*ret_capture, dirty, deadline_us);
+    if (begin)
+        stasis_capture_start(*ret_capture);
+    return stasis_capture_take_stopped(*ret_capture, dirty, deadline_us);
 }
 
 /* Some of @dirty, of all sizes. */
@@ -69,8 +74,26 @@ static StasisDirty *know_some(const CopyRam *m, const StasisDirty *dirty, GRand 
     return known;
 }
 
-/* All of RAM first, then random sets of it that changed; the image is the memory at the capture,
- * whatever is written after it. */
+static void change(CopyRam *m, const StasisDirty *dirty, GRand *rand)
+{
+    for (guint b = 0; b < COPY_BLOCKS; b++)
+        for (guint64 i = 0; i < m->n_pages[b]; i++)
+            if (stasis_bitmap_test(dirty->blocks[b], i) && below(rand, 4) > 0)
+                copy_fill(m, b, i, 1, rand);
+}
+
+/* Pages that were taken before, were holes before, or are new. */
+static void take_again(StasisCapture *capture, CopyRam *m, GRand *rand)
+{
+    g_autoptr(StasisDirty) dirty = stasis_dirty_new(m->ram);
+    mark_randomly(dirty, m, rand);
+    change(m, dirty, rand);
+    g_assert_cmpint(stasis_capture_take_running(capture, dirty), ==, 0);
+    g_assert_cmpuint(stasis_dirty_count(dirty), ==, 0);
+}
+
+/* All of RAM first, then random sets of it that changed, some several times; the image is the
+ * memory at the last capture, whatever is written after it. */
 static void test_moment(void)
 {
     g_autofree char *path = NULL;
@@ -86,14 +109,14 @@ static void test_moment(void)
             stasis_dirty_set_all(dirty);
         else
             mark_randomly(dirty, &m, rand);
-        for (guint b = 0; b < COPY_BLOCKS; b++)
-            for (guint64 i = 0; i < m.n_pages[b]; i++)
-                if (round > 0 && stasis_bitmap_test(dirty->blocks[b], i) && below(rand, 4) > 0)
-                    copy_fill(&m, b, i, 1, rand);
+        if (round > 0)
+            change(&m, dirty, rand);
         g_autoptr(StasisDirty) known = know_some(&m, dirty, rand, round);
         g_autoptr(StasisCapture) capture = NULL;
-        g_assert_cmpint(take(&capture, &m, known, N_A + N_B, dirty, 0), ==, 0);
+        g_assert_cmpint(take(&capture, &m, known, N_A + N_B, round % 2 == 0, dirty, 0), ==, 0);
         g_assert_cmpuint(stasis_dirty_count(dirty), ==, 0);
+        for (guint again = 0; again < round % 4; again++)
+            take_again(capture, &m, rand);
         guint8 *then[COPY_BLOCKS];
         for (guint b = 0; b < COPY_BLOCKS; b++) {
             then[b] = g_memdup2(m.at[b], m.n_pages[b] * STASIS_PAGE_BYTES);
@@ -134,7 +157,7 @@ static void test_holes(void)
     g_autoptr(StasisDirty) known = stasis_dirty_new(m.ram);
     stasis_bitmap_set_range(known->blocks[1], 1002, 5);
     g_autoptr(StasisCapture) capture = NULL;
-    g_assert_cmpint(take(&capture, &m, known, 400, dirty, 0), ==, 0);
+    g_assert_cmpint(take(&capture, &m, known, 400, FALSE, dirty, 0), ==, 0);
     g_assert_cmpint(mincore(m.at[1], N_B * STASIS_PAGE_BYTES, resident), ==, 0);
     guint n_there = 0;
     for (guint i = 0; i < N_B; i++)
@@ -168,7 +191,7 @@ static void test_no_room(void)
         g_autoptr(StasisDirty) captured = stasis_dirty_new(m.ram);
         stasis_dirty_or(before, dirty);
         g_autoptr(StasisCapture) capture = NULL;
-        g_assert_cmpint(take(&capture, &m, known, room, dirty, 0), ==, -ENOBUFS);
+        g_assert_cmpint(take(&capture, &m, known, room, kind % 4 == 0, dirty, 0), ==, -ENOBUFS);
         stasis_capture_give_back(capture, captured);
         g_assert_cmpuint(stasis_dirty_count(captured), <=, room + stasis_dirty_count(known));
         g_assert_cmpuint(stasis_dirty_count(captured) + stasis_dirty_count(dirty), ==,
@@ -190,7 +213,7 @@ static void test_many_runs(void)
             stasis_bitmap_set_range(dirty->blocks[0], i, 1);
         g_autoptr(StasisDirty) known = know_some(&m, dirty, NULL, kind);
         g_autoptr(StasisCapture) capture = NULL;
-        g_assert_cmpint(take(&capture, &m, known, kind ? 0 : 30000, dirty, 0), ==, 0);
+        g_assert_cmpint(take(&capture, &m, known, kind ? 0 : 30000, TRUE, dirty, 0), ==, 0);
         g_assert_cmpuint(stasis_dirty_count(dirty), ==, 0);
     }
     copy_ram_clear(&m);
@@ -214,7 +237,7 @@ static void test_fails(void)
         g_autoptr(StasisDirty) known = know_some(&m, dirty, rand, kind);
         g_autoptr(StasisCapture) capture = NULL;
         block->hva = kind < 3 ? (guint64)m.at[0] : 4096;
-        int r = take(&capture, &m, known, N_A + N_B, dirty, kind < 3 ? 1 : 0);
+        int r = take(&capture, &m, known, N_A + N_B, kind % 2, dirty, kind < 3 ? 1 : 0);
         g_assert_cmpint(r, ==, kind < 3 ? -ETIME : -EFAULT);
         stasis_capture_give_back(capture, dirty);
         assert_same(dirty, before);
@@ -232,16 +255,16 @@ static void test_not_taken(void)
     g_autoptr(StasisDirty) known = stasis_dirty_new(m.ram);
     stasis_bitmap_set_range(known->blocks[0], 0, 300);
     for (guint i = 0; i < 20; i++) {
-        StasisCapture *capture = stasis_capture_new(m.ram, known, TRUE, 10, NULL, &error);
+        StasisCapture *capture = stasis_capture_new(m.ram, known, TRUE, 10, &pool, NULL, &error);
         g_assert_no_error(error);
         stasis_capture_free(capture);
     }
-    g_assert_null(stasis_capture_new(m.ram, known, TRUE, (guint64)1 << 40, NULL, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, (guint64)1 << 40, &pool, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
     g_clear_error(&error);
     g_autoptr(GCancellable) cancelled = g_cancellable_new();
     g_cancellable_cancel(cancelled);
-    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, cancelled, &error));
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, NULL, cancelled, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
     copy_ram_clear(&m);
 }
@@ -255,5 +278,7 @@ int main(int argc, char **argv)
     g_test_add_func("/copy/capture/many-runs", test_many_runs);
     g_test_add_func("/copy/capture/fails", test_fails);
     g_test_add_func("/copy/capture/not-taken", test_not_taken);
-    return g_test_run();
+    int r = g_test_run();
+    stasis_capture_pool_clear(&pool);
+    return r;
 }

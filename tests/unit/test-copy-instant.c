@@ -12,7 +12,7 @@ typedef struct {
     gboolean chain;                  /* images after the first are incremental */
 } Way;
 
-/* Like the engine: before(), stop, during(), go on, after(), commit. */
+/* Like the engine: before(), approach(), stop, during(), go on, after(), commit. */
 typedef struct {
     const Way *way;
     TestChild *child;
@@ -55,6 +55,14 @@ static void job_clear(Job *job)
     g_free(job->parent);
 }
 
+static void approach(StasisCopy *copy, const StasisModeOps *mode)
+{
+    g_autoptr(GError) error = NULL;
+    if (mode->approach != NULL)
+        mode->approach(copy, &error);
+    g_assert_no_error(error);
+}
+
 /* The stop. during() runs in it as in the engine; the reference is read by a way of its own. */
 static int take(Job *job, StasisCopy *copy, const StasisModeOps *mode)
 {
@@ -75,12 +83,14 @@ static void run_mode(Job *job, StasisCopy *copy, const StasisModeOps *mode)
     stasis_copy_begin(copy);
     mode->before(copy, &error);
     g_assert_no_error(error);
+    approach(copy, mode);
     int r = take(job, copy, mode);
     for (guint i = 0; r == -ENOBUFS && mode->again != NULL && i < 20; i++) {
         for (guint b = 0; b < TEST_BLOCKS; b++)
             g_free(job->instant[b]);
         mode->again(copy, &error);
         g_assert_no_error(error);
+        approach(copy, mode);
         r = take(job, copy, mode);
     }
     g_assert_cmpint(r, ==, 0);
@@ -201,12 +211,14 @@ typedef struct {
     StasisPipeline *pipeline;
     StasisProtected *protect;
     StasisDirty *pages;
-    gint leave;
+    gint held, leave;
 } Cow;
 
 static void hold_thread(gpointer owner)
 {
-    while (!g_atomic_int_get((gint *)owner))
+    Cow *cow = owner;
+    g_atomic_int_set(&cow->held, TRUE);
+    while (!g_atomic_int_get(&cow->leave))
         g_usleep(100);
 }
 
@@ -214,7 +226,7 @@ static void hold_thread(gpointer owner)
 static void cow_init(Cow *cow, const Way *way, guint64 max_buffer_bytes)
 {
     g_autoptr(GError) error = NULL;
-    cow->leave = FALSE;
+    cow->held = cow->leave = FALSE;
     job_init(&cow->job, way, 0);
     test_hammer_end(cow->job.child);
     StasisRam *ram = cow->job.ram;
@@ -230,13 +242,13 @@ static void cow_init(Cow *cow, const Way *way, guint64 max_buffer_bytes)
     static const guint8 page[STASIS_PAGE_BYTES];
     for (guint b = 0; b < TEST_BLOCKS; b++)
         cow->job.instant[b] = test_content(cow->job.child, b);
-    StasisPageRun run = { .block = 0,
-                          .first_page = 0,
-                          .n_pages = 1,
-                          .data = page,
-                          .done = hold_thread,
-                          .owner = &cow->leave };
+    StasisPageRun run = {
+        .block = 0, .first_page = 0, .n_pages = 1, .data = page, .done = hold_thread, .owner = cow
+    };
     stasis_pipeline_push(cow->pipeline, &run);
+    /* Its page is in the image before any that is saved from now on. */
+    while (!g_atomic_int_get(&cow->held))
+        g_usleep(100);
 }
 
 static void cow_clear(Cow *cow)

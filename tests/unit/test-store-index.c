@@ -12,10 +12,10 @@
 
 /* Two blocks; in the first a 16-page extent whose page 5 was superseded, in the second zeros. */
 static const StasisIndexRecord good[] = {
-    { 0, 5, 0, 0, 3000, 0, 16, STASIS_STORED_LZ4, { 0 }, { 0 } },
-    { 5, 1, 3000, 0, 4096, 0, 1, STASIS_STORED_RAW, { 0 }, { 0 } },
-    { 6, 10, 0, 0, 3000, 6, 16, STASIS_STORED_LZ4, { 0 }, { 0 } },
-    { 0, 7, 0, 1, 0, 0, 0, STASIS_STORED_ZERO, { 0 }, { 0 } },
+    { 0, 5, 0, 0, 3000, 0, 16, STASIS_STORED_LZ4, 0, { 0 }, { 0 } },
+    { 5, 1, 3000, 0, 4096, 0, 1, STASIS_STORED_RAW, 0, { 0 }, { 0 } },
+    { 6, 10, 0, 0, 3000, 6, 16, STASIS_STORED_LZ4, 0, { 0 }, { 0 } },
+    { 0, 7, 0, 1, 0, 0, 0, STASIS_STORED_ZERO, 0, { 0 }, { 0 } },
 };
 
 typedef struct {
@@ -31,7 +31,7 @@ static void setup(Fixture *f, gconstpointer unused)
     stasis_manifest_add_block(f->manifest, "a", 16 * STASIS_PAGE_BYTES, &error);
     stasis_manifest_add_block(f->manifest, "b", 7 * STASIS_PAGE_BYTES - 5, &error);
     g_assert_no_error(error);
-    f->manifest->pages_bytes = 7096;
+    f->manifest->data[0].size = 7096;
     f->manifest->info->data_pages = 16;
     f->manifest->info->zero_pages = 7;
     g_autoptr(GArray) records = g_array_new(FALSE, FALSE, sizeof(StasisIndexRecord));
@@ -151,9 +151,9 @@ static void test_manifest(Fixture *f, gconstpointer unused)
     f->manifest->info->zero_pages--;
     g_assert_false(parses(f, f->len));
     f->manifest->info->zero_pages++;
-    f->manifest->pages_bytes--;
+    f->manifest->data[0].size--;
     g_assert_false(parses(f, f->len));
-    f->manifest->pages_bytes++;
+    f->manifest->data[0].size++;
     g_assert_true(parses(f, f->len));
     f->manifest->n_pages++; /* a full image must hold every page; an incremental one need not */
     g_assert_false(parses(f, f->len));

@@ -19,7 +19,14 @@ static const char *test_program;
 
 /* ---- the process that dies ---- */
 
-typedef enum { HOLD_ARMED, HOLD_UNARMED, HOLD_DISARMED, HOLD_MID_COMMAND, HOLD_BUSY } Hold;
+typedef enum {
+    HOLD_ARMED,
+    HOLD_UNARMED,
+    HOLD_DISARMED,
+    HOLD_MID_COMMAND,
+    HOLD_BUSY,
+    HOLD_MARKED
+} Hold;
 
 /* As "--hold SOCKET WHAT": stops the VM with the lifeline as said, says so, and waits for its end.
  */
@@ -31,10 +38,11 @@ static void be_holder(int argc, char **argv)
     setpgid(0, 0);
     Hold what = (Hold)atoi(argv[3]);
     StasisQmp *qmp = stasis_qmp_connect(argv[2], 20000, NULL);
-    StasisLifeline *lifeline = qmp != NULL ? stasis_lifeline_new(qmp, NULL) : NULL;
+    g_autofree char *mark = g_strdup_printf("%s.mark", argv[2]);
+    StasisLifeline *lifeline = qmp != NULL ? stasis_lifeline_new_unmarking(qmp, mark, NULL) : NULL;
     if (lifeline == NULL)
         _exit(1);
-    if (what != HOLD_UNARMED)
+    if (what != HOLD_UNARMED && what != HOLD_MARKED)
         stasis_lifeline_arm(lifeline);
     if (!stasis_qmp_execute_line(qmp, "{\"execute\":\"stop\"}\n", 0, NULL))
         _exit(2);
@@ -174,6 +182,30 @@ static void test_killed_unarmed(Fixture *f, gconstpointer data)
         g_assert_false(is_running(f));
         test_command(f->qemu, "{\"execute\":\"cont\"}\n");
     }
+}
+
+/* A VM that is marked runs again without its mark, or stays as it is with it. */
+static void test_mark(Fixture *f, gconstpointer data)
+{
+    g_autofree char *mark = g_strdup_printf("%s.mark", f->socket);
+    for (guint armed = 0; armed < 2; armed++) {
+        g_autoptr(GError) error = NULL;
+        g_file_set_contents(mark, "half way", -1, &error);
+        g_assert_no_error(error);
+        pid_t pid = start_holder(f, armed ? HOLD_ARMED : HOLD_MARKED);
+        kill(pid, SIGKILL);
+        await_lifeline_end(pid);
+        g_assert_cmpint(is_running(f), ==, armed);
+        g_assert_cmpint(g_file_test(mark, G_FILE_TEST_EXISTS), ==, !armed);
+        test_command(f->qemu, "{\"execute\":\"cont\"}\n");
+    }
+    /* A mark that can't be taken back keeps the VM where it is. */
+    g_assert_cmpint(g_mkdir(mark, 0700), ==, 0);
+    pid_t pid = start_holder(f, HOLD_ARMED);
+    kill(pid, SIGKILL);
+    await_lifeline_end(pid);
+    g_assert_false(is_running(f));
+    g_rmdir(mark);
 }
 
 /* ---- in one process ---- */
@@ -317,6 +349,7 @@ int main(int argc, char **argv)
     ADD("killed-armed", test_killed_armed);
     ADD("ended-by-signal", test_ended_by_signal);
     ADD("killed-unarmed", test_killed_unarmed);
+    ADD("mark", test_mark);
     ADD("fire", test_fire);
     ADD("normal", test_normal);
     ADD("few-descriptors", test_few_descriptors);

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Source of the format: QEMU's docs/interop/qcow2.txt, version 3. All numbers are big-endian. The
+ * file in clusters of 64 KiB:
+ *
+ *     0  header
+ *     1  refcount table     its one entry: cluster 2
+ *     2  refcount block     16 bits each: 1 for every cluster of the file
+ *     3  active L1 table    empty: the disk reads as zeros
+ *     4  snapshot's L1      entry 0, the disk: empty; entry 1, the VM state: cluster 6
+ *     5  snapshot table     one entry
+ *     6  L2 table           of the VM state: clusters 7, 8, …
+ *     7  VM state
+ *
+ * An L1 entry stands for 512 MiB. The disk takes the first, and QEMU puts VM state behind the disk
+ * in the same address space, from the next whole L1 entry on (qcow2_vm_state_offset()): that is
+ * why the snapshot's L1 has two. The active L1 has two as well, so that going to the snapshot need
+ * not make it longer.
+ */
+#include "device/qcow2.h"
+
+#include <stasis/error.h>
+#include <string.h>
+
+#define CLUSTER_BITS 16u
+#define CLUSTER_BYTES (1u << CLUSTER_BITS)
+#define MAX_VMSTATE_BYTES (64u << 20)
+#define L1_ENTRIES 2u
+#define VMSTATE_L1_INDEX 1u
+/* 2^4 bits a refcount. */
+#define REFCOUNT_ORDER 4u
+#define HEADER_BYTES 104u
+#define MAGIC 0x514649fbu /* "QFI\xfb" */
+/* In an L1 or L2 entry: the cluster's refcount is exactly one. */
+#define FLAG_COPIED ((guint64)1 << 63)
+#define NO_ICOUNT G_MAXUINT64
+
+enum { HEADER, REFCOUNT_TABLE, REFCOUNT_BLOCK, ACTIVE_L1, SNAPSHOT_L1, SNAPSHOTS, L2, VMSTATE };
+
+static guint64 cluster_offset(guint64 cluster)
+{
+    return cluster << CLUSTER_BITS;
+}
+
+/* ---- numbers, written one behind the other ---- */
+
+static guint8 *put16(guint8 *p, guint16 value)
+{
+    value = GUINT16_TO_BE(value);
+    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
+}
+
+static guint8 *put32(guint8 *p, guint32 value)
+{
+    value = GUINT32_TO_BE(value);
+    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
+}
+
+static guint8 *put64(guint8 *p, guint64 value)
+{
+    value = GUINT64_TO_BE(value);
+    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
+}
+
+/* ---- the tables ---- */
+
+static void put_header(guint8 *p)
+{
+    p = put32(p, MAGIC);
+    p = put32(p, 3);
+    p = put64(p, 0); /* no backing file */
+    p = put32(p, 0);
+    p = put32(p, CLUSTER_BITS);
+    p = put64(p, STASIS_QCOW2_DISK_BYTES);
+    p = put32(p, 0); /* no encryption */
+    p = put32(p, L1_ENTRIES);
+    p = put64(p, cluster_offset(ACTIVE_L1));
+    p = put64(p, cluster_offset(REFCOUNT_TABLE));
+    p = put32(p, 1); /* clusters of it */
+    p = put32(p, 1); /* snapshots */
+    p = put64(p, cluster_offset(SNAPSHOTS));
+    p = put64(p, 0); /* features: incompatible, compatible, autoclear */
+    p = put64(p, 0);
+    p = put64(p, 0);
+    p = put32(p, REFCOUNT_ORDER);
+    put32(p, HEADER_BYTES); /* behind it zeros, which end the list of header extensions */
+}
+
+static void put_refcounts(guint8 *table, guint8 *block, guint32 n_clusters)
+{
+    put64(table, cluster_offset(REFCOUNT_BLOCK));
+    for (guint32 i = 0; i < n_clusters; i++)
+        block = put16(block, 1);
+}
+
+static void put_snapshot(guint8 *p, const char *tag, gsize vmstate_bytes)
+{
+    const char id[] = "1";
+    p = put64(p, cluster_offset(SNAPSHOT_L1));
+    p = put32(p, L1_ENTRIES);
+    p = put16(p, (guint16)strlen(id));
+    p = put16(p, (guint16)strlen(tag));
+    p = put32(p, 0); /* time it was taken: seconds, nanoseconds */
+    p = put32(p, 0);
+    p = put64(p, 0); /* time the guest had run */
+    p = put32(p, (guint32)vmstate_bytes);
+    p = put32(p, 3 * sizeof(guint64)); /* extra data: */
+    p = put64(p, vmstate_bytes);
+    p = put64(p, STASIS_QCOW2_DISK_BYTES);
+    p = put64(p, NO_ICOUNT);
+    memcpy(p, id, strlen(id));
+    memcpy(p + strlen(id), tag, strlen(tag));
+}
+
+static void put_vmstate(guint8 *file, GBytes *vmstate, guint32 n_clusters)
+{
+    gsize len;
+    const void *data = g_bytes_get_data(vmstate, &len);
+    put64(file + cluster_offset(SNAPSHOT_L1) + VMSTATE_L1_INDEX * sizeof(guint64),
+          cluster_offset(L2) | FLAG_COPIED);
+    guint8 *l2 = file + cluster_offset(L2);
+    for (guint32 i = 0; i < n_clusters; i++)
+        l2 = put64(l2, cluster_offset(VMSTATE + i) | FLAG_COPIED);
+    memcpy(file + cluster_offset(VMSTATE), data, len);
+}
+
+GBytes *stasis_qcow2_with_vmstate(GBytes *vmstate, const char *tag, GError **error)
+{
+    gsize len = g_bytes_get_size(vmstate);
+    g_return_val_if_fail(*tag != '\0' && strlen(tag) <= 255, NULL);
+    if (len == 0 || len > MAX_VMSTATE_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                    "device state of %" G_GSIZE_FORMAT " bytes: must be 1 to %u", len,
+                    MAX_VMSTATE_BYTES);
+        return NULL;
+    }
+    guint32 n_state = (guint32)((len + CLUSTER_BYTES - 1) >> CLUSTER_BITS);
+    guint32 n_clusters = VMSTATE + n_state;
+    guint8 *file = g_malloc0(cluster_offset(n_clusters));
+    put_header(file + cluster_offset(HEADER));
+    put_refcounts(file + cluster_offset(REFCOUNT_TABLE), file + cluster_offset(REFCOUNT_BLOCK),
+                  n_clusters);
+    put_snapshot(file + cluster_offset(SNAPSHOTS), tag, len);
+    put_vmstate(file, vmstate, n_state);
+    return g_bytes_new_take(file, cluster_offset(n_clusters));
+}

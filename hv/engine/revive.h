@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From an image to a VM that runs, what restore and clone share: a fresh paused QEMU of the same
+ * description, RAM supplied from outside, the device state loaded as an incoming migration without
+ * RAM, go.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/progress.h>
+
+#include "device/vmstate.h"
+#include "engine/nursery.h"
+#include "engine/vm-start.h"
+#include "store/cache.h"
+#include "store/image.h"
+#include "vmm/machine.h"
+
+G_BEGIN_DECLS
+
+/* An image that VMs are made from: read once, whatever their number. Immutable, for any thread. */
+typedef struct {
+    StasisStore *store;
+    StasisImageReader *reader;
+    StasisMachine *machine;
+    GBytes *devices; /* as a loading QEMU wants them */
+} StasisSource;
+
+StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **error);
+void stasis_source_free(StasisSource *source);
+
+typedef struct {
+    const char *name;
+    gboolean paused;
+    gboolean eager;
+    gboolean no_shim;
+    gboolean with_memory;           /* of pages touched first, when on demand */
+    const StasisLaunchClone *clone; /* or NULL */
+    /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
+    const StasisTemplate *templates;
+    GBytes *stream;
+    StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisRevival;
+
+/* The VM, kept and running (or paused); NULL with nothing left behind. */
+StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *revival,
+                             GCancellable *cancellable, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSource, stasis_source_free)
+
+G_END_DECLS

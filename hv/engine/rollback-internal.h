@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of a rollback share: rollback.c gets ready, rollback-run.c does it,
+ * rollback-check.c says when not to. */
+#pragma once
+
+#include <stasis/rollback.h>
+
+#include "device/vmstate.h"
+#include "engine/device-load.h"
+#include "engine/rewrite.h"
+#include "engine/session.h"
+#include "track/tracker.h"
+#include "vmm/lifeline.h"
+
+G_BEGIN_DECLS
+
+struct _StasisRollback {
+    StasisRollbackOptions options;
+    char *safety_id; /* until it was told */
+    StasisStore *store;
+    StasisSession *session;
+    StasisRam *ram;
+    StasisImageReader *reader;
+    StasisVmstate *vmstate; /* the image's */
+    char *id;
+    StasisRewrite *rewrite;
+    StasisTracker *tracker; /* NULL: none that outlives us; then all pages are compared each time */
+    StasisDeviceLoader *loader;
+    StasisLifeline *lifeline;
+    /* What may differ from the image besides what the tracker says; empty after a run. */
+    StasisDirty *differs;
+    StasisDirty *pages; /* of the run under way: to be rewritten */
+    StasisDirty *found; /* the last harvest */
+    gboolean marked;    /* half rolled back: by an earlier process, or by a run of ours */
+    gboolean saved;     /* nothing would be lost: first run only */
+    gboolean compared;  /* since the last run all of RAM was compared */
+    gboolean devices_checked;
+    guint64 unplugged_us; /* last DEVICE_DELETED that was looked at */
+    guint64 cold_pages;   /* the last run had to read so many in its stop */
+};
+
+/* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: disks are no part of an
+ * image. */
+gboolean stasis_rollback_check_disks(StasisQmp *qmp, GError **error);
+/* STASIS_ERROR_UNSUPPORTED when the machine, which is stopped, has other devices than @image. */
+gboolean stasis_rollback_check_devices(StasisQmp *qmp, StasisVmstate *image, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Stopper "qmp": three commands over the monitor, each with its round trip. Works with every QEMU.
+ * The lifeline sends "cont" if we die in between.
+ */
+#include <stasis/error.h>
+
+#include "base/clock.h"
+#include "engine/stopper.h"
+
+#define STOP_LINE "{\"execute\":\"stop\"}\n"
+#define CONT_LINE "{\"execute\":\"cont\"}\n"
+/* Hang limits, not expectations. */
+#define STOP_TIMEOUT_MS 30000
+#define SAVE_TIMEOUT_MS 30000
+#define CONT_TIMEOUT_MS 30000
+
+typedef struct {
+    StasisStopper base;
+    StasisQmp *qmp;
+    StasisLifeline *lifeline;
+    char *save_line;
+    guint64 save_us;
+} QmpStopper;
+
+static StasisStopper *qmp_open(const StasisStopperMeans *means)
+{
+    QmpStopper *self = g_new0(QmpStopper, 1);
+    self->base.ops = &stasis_stopper_qmp;
+    self->qmp = means->qmp;
+    self->lifeline = means->lifeline;
+    self->save_line =
+        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
+                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
+                        means->fdset);
+    return &self->base;
+}
+
+/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
+ * meanwhile. */
+static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    guint64 before = stasis_qmp_wait_event(self->qmp, "STOP", 0, 0);
+    stasis_lifeline_arm(self->lifeline);
+    *ret_stopped = TRUE;
+    if (!stasis_qmp_execute_line(self->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
+        return FALSE;
+    if (stasis_qmp_wait_event(self->qmp, "STOP", 0, 0) == before) {
+        stasis_lifeline_disarm(self->lifeline);
+        *ret_stopped = FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean qmp_save(StasisStopper *stopper, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    guint64 t0 = stasis_now_us();
+    gboolean ok = stasis_qmp_execute_line(self->qmp, self->save_line, SAVE_TIMEOUT_MS, error);
+    self->save_us = stasis_now_us() - t0;
+    return ok;
+}
+
+static gboolean qmp_resume(StasisStopper *stopper, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    gboolean ok = stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, error);
+    if (ok)
+        stasis_lifeline_disarm(self->lifeline);
+    else
+        stasis_lifeline_fire(self->lifeline);
+    return ok;
+}
+
+static guint64 qmp_get_save_us(StasisStopper *stopper)
+{
+    return ((QmpStopper *)stopper)->save_us;
+}
+
+static void qmp_close(StasisStopper *stopper)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    g_free(self->save_line);
+    g_free(self);
+}
+
+const StasisStopperOps stasis_stopper_qmp = {
+    .name = "qmp",
+    .open = qmp_open,
+    .stop = qmp_stop,
+    .save = qmp_save,
+    .resume = qmp_resume,
+    .get_save_us = qmp_get_save_us,
+    .close = qmp_close,
+};

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a slow disk neither tears an image nor becomes stop time.
+
+The disk is a loop device held back by the block I/O controller.
+"""
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guests import Bare, Linux  # noqa: E402
+from stasistest import (MODES, case, checkpoint_with_reference, main, new_store,  # noqa: E402
+                        run_vm)
+
+DISK_BYTES = 8 << 20
+BPS = 2 << 20
+V1, V2 = "/sys/fs/cgroup/blkio", "/sys/fs/cgroup"
+
+
+def loop_device(t, *options):
+    """A block device of random data."""
+    path = t.path("disk")
+    with open(path, "wb") as f:
+        f.write(os.urandom(DISK_BYTES))
+    done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
+                          capture_output=True, check=False)
+    if done.returncode != 0:
+        t.skip(f"no loop device to be had: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    t.defer(subprocess.run, ["losetup", "--detach", device], check=False)
+    return device
+
+
+def slow_group(t, device, what):
+    """A cgroup for whose members to "read" or "write" the device is slow."""
+    number = f"{os.major(os.stat(device).st_rdev)}:{os.minor(os.stat(device).st_rdev)}"
+    v1 = os.path.exists(f"{V1}/blkio.throttle.{what}_bps_device")
+    if v1:
+        name, limit = f"blkio.throttle.{what}_bps_device", f"{number} {BPS}"
+    else:
+        name, limit = "io.max", f"{number} {what[0]}bps={BPS}"
+        with open(f"{V2}/cgroup.subtree_control", "w") as f:
+            f.write("+io")
+    group = f"{V1 if v1 else V2}/stasis-test-{what}-{os.getpid()}"
+    os.mkdir(group)
+    t.defer(remove_group, group)
+    try:
+        with open(f"{group}/{name}", "w") as f:
+            f.write(limit)
+    except OSError as error:
+        t.skip(f"the block I/O controller does not throttle here: {error}")
+    return group
+
+
+def remove_group(group):
+    """Its members are ending, but a process waits for its last read."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return os.rmdir(group)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def move(vm, group):
+    with open(f"{group}/cgroup.procs", "w") as f:
+        f.write(str(vm.pid))
+
+
+@case
+def late_reads(t):
+    """with cache=none, reads that land after the tracker was re-armed are in the image"""
+    # A read with O_DIRECT pins guest pages, and marks them written, when it begins; when its data
+    # land nothing marks them again.
+    device = loop_device(t, "--read-only")
+    group = slow_group(t, device, "read")
+    guest = Linux(mem="160M", read="/dev/vda", rate=16)
+    vm = run_vm(t, guest, "-drive",
+                f"file={device},format=raw,if=virtio,cache=none,readonly=on")
+    move(vm, group)
+    store = new_store(t)
+    for _ in range(8):
+        checkpoint_with_reference(t, vm, "live", store)
+    guest.check_unharmed(vm)
+
+
+@case
+def flushed_before(t):
+    """what the host still has to write to a disk is written before the VM is stopped"""
+    device = loop_device(t)
+    group = slow_group(t, device, "write")
+    guest = Bare(mem="48M")
+    vm = run_vm(t, guest, "-blockdev", f"driver=host_device,filename={device},node-name=disk")
+    move(vm, group)
+    store = new_store(t)
+    for mode in MODES:
+        with vm.qmp() as qmp:
+            # Into the host's page cache, as the guest's own writes go.
+            said = qmp.cmd("human-monitor-command",
+                           **{"command-line": f'qemu-io disk "write -P 7 0 {DISK_BYTES}"'})
+        t.equal(said, "", "answer to qemu-io")
+        image = vm.checkpoint("--mode", mode, *store)
+        t.note(f"{mode}: stopped {image['cost']['pause_us'] / 1000:.1f} ms")
+        # QEMU itself, in its group, would need 4 s for it.
+        t.check(image["cost"]["pause_us"] < 2e6, f"{mode}: stopped {image['cost']['pause_us']} µs")
+    guest.check_unharmed(vm)
+
+
+main()
