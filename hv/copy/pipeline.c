@@ -194,7 +194,7 @@ StasisPipeline *stasis_pipeline_new(const StasisRam *ram, StasisImageWriter *wri
     g_cond_init(&pipeline->not_empty);
     g_cond_init(&pipeline->not_full);
     g_cond_init(&pipeline->idle);
-    pipeline->n_threads = n_threads;
+    pipeline->n_threads = MAX(n_threads, 1);
     pipeline->threads = g_new0(GThread *, pipeline->n_threads);
     for (guint i = 0; i < pipeline->n_threads; i++)
         pipeline->threads[i] = g_thread_new("stasis-pages", worker, pipeline);
