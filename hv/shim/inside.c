@@ -87,6 +87,11 @@ bool shim_inside_ready(void)
     return stop.ready;
 }
 
+bool shim_inside_is_stopped(void)
+{
+    return stop.ready && !qemu.runstate_is_running();
+}
+
 static void enter(enum phase phase)
 {
     stop.phase = phase;

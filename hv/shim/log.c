@@ -137,6 +137,27 @@ int shim_absorb(struct shim_slot *slot)
     return r;
 }
 
+bool shim_slot_settle(struct shim_slot *slot)
+{
+    if (!shim.logging)
+        return true;
+    if (!shim_inside_is_stopped() || get(slot, shim.scratch) < 0)
+        return false;
+    shim_bits_or(slot->range->pending, slot->first_page, shim.scratch, slot->n_pages);
+    /* Getting them may have cleared them. */
+    if (shim.manual == 0)
+        keep_for_qemu(slot, shim.scratch, 0, shim_words(slot->n_pages));
+    return true;
+}
+
+/* A log that begins "initially all set" says that all was written, and only clearing arms it. */
+void shim_slot_begin(struct shim_slot *slot)
+{
+    if (shim.logging && shim.manual != 0 && shim_inside_is_stopped() &&
+        get(slot, shim.scratch) == 0)
+        clear(slot, shim.scratch, false);
+}
+
 void shim_slot_gone(const struct shim_slot *slot)
 {
     if (shim.logging)

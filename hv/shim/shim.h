@@ -123,7 +123,12 @@ int shim_stop(void);
 void shim_fix_layout(void);
 int shim_harvest(uint64_t *out, uint64_t n_words, bool rearm);
 void shim_give_back(const uint64_t *bits, uint64_t n_words);
+/* A slot goes. Before: true when all that was written in it is known exactly, because no virtual
+ * CPU runs; else, after, all of it counts as written. */
+bool shim_slot_settle(struct shim_slot *slot);
 void shim_slot_gone(const struct shim_slot *slot);
+/* A slot has come. While no virtual CPU runs nothing in it has been written yet. */
+void shim_slot_begin(struct shim_slot *slot);
 
 /* --- serve.c --- */
 
@@ -134,10 +139,12 @@ void shim_wake(void);
 /* Is it a well-formed request? 0 or -errno. */
 int shim_check_request(const void *bytes, size_t n);
 
-/* --- inside.c: each waits for QEMU's main loop, so never under the lock --- */
+/* --- inside.c: pause and resume wait for QEMU's main loop, so never under the lock --- */
 
 /* Does this QEMU export what it takes? */
 bool shim_inside_ready(void);
+/* Is it known that the VM is stopped? The caller is a thread of QEMU's that holds its lock. */
+bool shim_inside_is_stopped(void);
 /* STASIS_SHIM_PAUSE and _RESUME. */
 int shim_inside_pause(uint64_t fdset);
 int shim_inside_resume(void);

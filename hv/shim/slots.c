@@ -107,6 +107,7 @@ static int make(int fd, unsigned long request, const struct kvm_userspace_memory
                                 .for_qemu = for_qemu };
     range->n_slots++;
     shim.n_slots++;
+    shim_slot_begin(slot);
     shim_publish();
     return r;
 }
@@ -152,9 +153,11 @@ int shim_set_region(int fd, unsigned long request, void *arg)
     shim_lock();
     struct shim_slot *slot = find(region->slot);
     if (region->memory_size == 0) {
+        bool exact = slot != NULL && shim_slot_settle(slot);
         r = shim_kernel(fd, request, arg);
         if (r >= 0 && slot != NULL) {
-            shim_slot_gone(slot);
+            if (!exact)
+                shim_slot_gone(slot);
             forget(slot);
             shim_publish();
             shim_wake();

@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import guests  # noqa: E402
 from qmp import Qmp, QmpError  # noqa: E402
-from stasistest import (BUILD, STASIS, Vm, attach, fresh_name, kvm_usable,  # noqa: E402
+from stasistest import (BUILD, STASIS, Vm, attach, environment, fresh_name, kvm_usable,  # noqa: E402
                         new_store, number_from_env, plain_qemu, restored_vm, run_vm, stasis,
                         stasis_json)
 from tap import Case  # noqa: E402
@@ -31,9 +31,10 @@ def size_bytes(text):
 
 
 class Machine:
-    """A measured VM with the bare-metal guest. memory: "memfd" (shared) or "anonymous"."""
+    """A measured VM with the bare-metal guest. memory: "memfd" (shared) or "anonymous". prepared:
+    started by stasis run, with KVM's dirty log at hand and the stop from inside QEMU."""
 
-    def __init__(self, t, ram, memory="memfd", touch=None, more=(), **options):
+    def __init__(self, t, ram, memory="memfd", touch=None, more=(), prepared=False, **options):
         backend = {"memfd": f"memory-backend-memfd,id=m,size={ram},share=on",
                    "anonymous": f"memory-backend-ram,id=m,size={ram}"}[memory]
         options = {"set": SET, "fill": "random", **options}
@@ -42,13 +43,20 @@ class Machine:
         self.t, self.ram = t, ram
         self.guest = guests.Bare(mem=ram, memory_args=["-object", backend,
                                                        "-machine", "memory-backend=m"], **options)
-        self.vm = plain_qemu(t, self.guest, *more, accel=ACCEL, observer=True)
+        if prepared:
+            path = t.path("observer")
+            self.vm = run_vm(t, self.guest, *more, "-qmp", f"unix:{path},server=on,wait=off",
+                             accel=ACCEL)
+            self.vm.observer_path = path
+        else:
+            self.vm = plain_qemu(t, self.guest, *more, accel=ACCEL, observer=True)
         self.observer = Qmp(self.vm.observer_path)
         t.defer(self.observer.close)
 
     def adopt(self):
         """Let stasis have the first monitor."""
-        attach(self.vm)
+        if self.vm.name is None:
+            attach(self.vm)
         self.store = new_store(self.t)
 
     def measure(self, action):
@@ -123,6 +131,6 @@ def with_case(function, *args, **kwargs):
 
 
 __all__ = ["ACCEL", "BUILD", "HAVE_ENGINE", "MIB", "Machine", "Qmp", "QmpError", "RUNS", "SET",
-           "SIZES", "Vm", "fresh_name", "guests", "half", "ms", "new_store", "restored_vm",
-           "run_vm", "save", "size_bytes", "stasis", "stasis_json", "summary", "table",
-           "with_case"]
+           "SIZES", "STASIS", "Vm", "environment", "fresh_name", "guests", "half", "ms",
+           "new_store", "number_from_env", "restored_vm", "run_vm", "save", "size_bytes", "stasis",
+           "stasis_json", "summary", "table", "with_case"]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: any image of a running VM's chain can be deleted, and long chains fold, while checkpoints
 go on; all other images stay what they were."""
+import errno
 import hashlib
 import os
 import random
@@ -19,13 +20,33 @@ from stasistest import (accelerators, case, image_ids, main, mount_tmpfs, new_st
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 
 
+def digest(path):
+    """Of a sparse file, which ends at 4 GiB: what is not zero, and where."""
+    found = hashlib.sha256()
+    with open(path, "rb") as f:
+        size, at = os.fstat(f.fileno()).st_size, 0
+        while at < size:
+            try:
+                at = os.lseek(f.fileno(), at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break
+            end = os.lseek(f.fileno(), at, os.SEEK_HOLE)
+            for start in range(at, end, 4096):
+                page = os.pread(f.fileno(), 4096, start)
+                if page.count(0) < len(page):
+                    found.update(b"%d " % start + page)
+            at = end
+    return found.hexdigest()
+
+
 def contents(t, store, ids):
     """What each image holds, as digests of all of its RAM."""
     found = {}
     for image_id in ids:
         stasis("export", image_id, "--format", "raw-memory", t.path("raw"), *store)
-        with open(t.path("raw"), "rb") as f:
-            found[image_id] = hashlib.sha256(f.read()).hexdigest()
+        found[image_id] = digest(t.path("raw"))
         os.unlink(t.path("raw"))
     return found
 
