@@ -18,8 +18,8 @@ ABI = 1
 IDLE, OFF, ON, RING, REFUSED = range(5)
 REARM = 1
 REQUEST = struct.Struct("<IHHIIQQ")
-REPLY = struct.Struct("<IHHIiQQQQ")
-PAGE_HEAD = struct.Struct("<QIIiIQQQQIIIIQQ")
+REPLY = struct.Struct("<IHHIiQQQQQ")
+PAGE_HEAD = struct.Struct("<QIIiIQQQQIIIIIIQQ")
 RANGE = struct.Struct("<QQQQ")
 F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 1, 2, 4
 
@@ -44,7 +44,7 @@ class Page:
             raise FileNotFoundError(f"no shim in process {pid}")
         (self.magic, self.abi, self.bytes, self.door_fd, self.state, self.seq, self.token,
          self.layout, self.n_words, self.manual, self.held, n_ranges, self.n_slots,
-         self.n_harvests, self.note) = PAGE_HEAD.unpack_from(data)
+         self.inside, _, self.n_harvests, self.note) = PAGE_HEAD.unpack_from(data)
         assert self.magic == MAGIC and self.abi == ABI and self.bytes == PAGE_HEAD.size + 64 * 32
         self.ranges = [RANGE.unpack_from(data, PAGE_HEAD.size + i * RANGE.size)
                        for i in range(n_ranges)]
@@ -83,7 +83,7 @@ class Monitor:
         if not data:
             return None
         (_, _, self.op, _, result, self.layout, self.token, self.words,
-         self.took_ns) = REPLY.unpack(data)
+         self.took_ns, self.save_ns) = REPLY.unpack(data)
         return result
 
     def call(self, op, flags=0, arg=0, fd=None):
