@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a VM that the shim stops from inside QEMU always goes on, and its image is the one that a
+stop over QMP would give."""
+import errno
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import shimtalk  # noqa: E402
+from guests import Bare  # noqa: E402
+from qmp import Qmp  # noqa: E402
+from shimtalk import Monitor, Page  # noqa: E402
+from stasistest import (add_case, case, checkpoint_with_reference, main, need_kvm,  # noqa: E402
+                        new_store, run_vm, stasis, stasis_json)
+
+NO_FDSET = 12345  # so that saving the devices fails, which is said by RESUME
+SHIM_WAITS_S = 5
+
+
+def shim_vm(t, **options):
+    need_kvm(t)
+    vm = run_vm(t, Bare(**{"mem": "64M", **options}), accel="kvm")
+    t.equal(Page(vm.pid).inside, 1, "the shim can stop this QEMU")
+    return vm
+
+
+def paused(t, vm):
+    """A monitor that has the VM stopped."""
+    monitor = Monitor(vm.pid)
+    t.equal(monitor.admitted, 0, "CONNECT")
+    t.equal(monitor.share(), 0, "BUFFER")
+    t.equal(monitor.call(shimtalk.START), 0, "START")
+    before = vm.guest.state(vm).stores
+    t.wait(lambda: vm.guest.state(vm).stores > before, 10, "the guest writes")
+    t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), 0, "PAUSE")
+    return monitor
+
+
+def check_still(t, vm):
+    before = vm.guest.state(vm).stores
+    time.sleep(0.2)
+    t.equal(vm.guest.state(vm).stores, before, "visits of a guest that is stopped")
+
+
+def check_goes_on(t, vm, seconds):
+    """Its own work, then QEMU's word: while the shim has it stopped QEMU answers nobody."""
+    before = vm.guest.state(vm).stores
+    t.wait(lambda: vm.guest.state(vm).stores > before, seconds, "the guest works again")
+    vm.check_runs()
+
+
+@case
+def dialogue(t):
+    """between PAUSE and RESUME the guest stands still, and what it wrote can be harvested"""
+    vm = shim_vm(t)
+    for i in range(20):
+        monitor = paused(t, vm)
+        if i == 0:
+            check_still(t, vm)
+        t.check(monitor.harvest(rearm=True), "nothing was written between START and PAUSE")
+        t.equal(monitor.harvest(rearm=True), set(), "written while it stood still")
+        t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), -errno.EBUSY, "a second PAUSE")
+        t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME, the devices not saved")
+        check_goes_on(t, vm, 10)
+        t.equal(monitor.call(shimtalk.RESUME), -errno.ETIME, "RESUME without PAUSE")
+        monitor.close()
+    vm.guest.check_unharmed(vm)
+
+
+@case
+def monitor_gone(t):
+    """a monitor that ends while it has the VM stopped lets it go on"""
+    vm = shim_vm(t)
+    for ask in (None, shimtalk.RESUME, shimtalk.HARVEST):
+        monitor = paused(t, vm)
+        if ask is not None:
+            monitor.send(ask)
+        monitor.close()
+        # Before the shim's patience ends, that is by the hang-up.
+        check_goes_on(t, vm, SHIM_WAITS_S - 2)
+    vm.checkpoint(*new_store(t))
+
+
+@case
+def monitor_asleep(t):
+    """a monitor that does not come back loses its turn, and is told so"""
+    vm = shim_vm(t)
+    monitor = paused(t, vm)
+    check_goes_on(t, vm, SHIM_WAITS_S + 20)
+    t.equal(monitor.call(shimtalk.RESUME), -errno.ETIME, "RESUME, too late")
+    t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), 0, "PAUSE afterwards")
+    check_still(t, vm)
+    t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME")
+    check_goes_on(t, vm, 10)
+
+
+@case
+def already_paused(t):
+    """a VM that somebody else has paused is left alone, and stays paused over a checkpoint"""
+    vm = shim_vm(t)
+    stasis("pause", vm.name)
+    monitor = Monitor(vm.pid)
+    t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), -errno.ESTALE, "PAUSE of a paused VM")
+    monitor.close()
+    vm.checkpoint(*new_store(t))
+    t.equal(vm.status(), "paused", "query-status")
+    stasis("resume", vm.name)
+    vm.check_runs()
+
+
+def same_image(t, stopper):
+    os.environ["STASIS_STOPPER"] = stopper
+    t.defer(os.environ.pop, "STASIS_STOPPER")
+    need_kvm(t)
+    path = t.path("observer")
+    guest = Bare(mem="64M", machine="q35")
+    vm = run_vm(t, guest, "-device", "virtio-net", "-device", "virtio-serial", "-qmp",
+                f"unix:{path},server=on,wait=off", accel="kvm")
+    store = new_store(t)
+    with Qmp(path) as observer:
+        for mode in ("live", "cow", "live"):
+            start = len(observer.events)
+            image = checkpoint_with_reference(t, vm, mode, store)
+            observer.drain(0.2)
+            t.equal([e[0] for e in observer.events[start:]], ["STOP", "RESUME"], "events of QEMU")
+            cost = stasis_json("checkpoint-info", image, *store)["cost"]
+            t.check(0 < cost["device_us"], f"{mode}: no time for the devices: {cost}")
+    devices = {d["name"] for d in stasis_json("checkpoint-info", image, "--devices",
+                                              *store)["devices"]}
+    t.check({"cpu", "timer", "globalstate"} <= devices and
+            any(d.endswith("/virtio-net") for d in devices), f"devices: {devices}")
+    vm.check_runs()
+    guest.check_unharmed(vm)
+
+
+for _stopper in ("inside", "qmp"):
+    add_case(same_image, _stopper,
+             promise=f"stopped by {_stopper}: RAM equals the stopped VM, devices are there, one "
+                     "STOP and one RESUME")
+main()
