@@ -6,6 +6,7 @@
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
+#   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
 set -uo pipefail
