@@ -21,6 +21,7 @@
 #include "store/image.h"
 #include "track/uffd-ram.h"
 #include "track/uffd.h"
+#include "vmm/vcpus.h"
 
 #define DEFAULT_BUFFER_SHARE 4
 #define REPORT_INTERVAL_US 50000
@@ -39,6 +40,7 @@ typedef struct {
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
     StasisInstant *instant; /* the series' */
+    StasisAffinity affinity;
     StasisCopy copy;
     gboolean done;
 } Job;
@@ -79,6 +81,7 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->writer, stasis_image_writer_free);
     g_clear_pointer(&job->parent, g_free);
     g_clear_pointer(&job->tracked_since, g_free);
+    stasis_affinity_end(&job->affinity);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
 
@@ -100,6 +103,13 @@ static guint default_threads(const StasisMachine *machine)
 {
     int spare = (int)g_get_num_processors() - (int)machine->n_vcpus;
     return (guint)CLAMP(spare, 1, MAX_DEFAULT_THREADS);
+}
+
+/* Where the VM runs while we copy. In mode stop it stands still, and all CPUs are ours. */
+static void keep_off_vcpus(Job *job)
+{
+    if (job->mode->needs_tracker)
+        stasis_affinity_begin(&job->affinity, job->record->pid, job->series->vcpu_threads);
 }
 
 /* The caller's function, not more often than it wants to be bothered. */
@@ -213,6 +223,7 @@ static gboolean take_instant(Job *job, GError **error)
 {
     for (int tries = 1;; tries++) {
         g_autoptr(GError) local = NULL;
+        keep_off_vcpus(job); /* they may have moved */
         if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
             return FALSE;
         if (stasis_instant_take(job->instant, &job->copy, job->mode, &local))
@@ -323,6 +334,7 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
                         .mode = series->mode,
                         .record = series->session->record,
                         .instant = series->instant };
+    keep_off_vcpus(&job);
     if (!prepare(&job, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);

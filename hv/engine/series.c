@@ -15,6 +15,7 @@
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
 #include "store/image.h"
+#include "vmm/vcpus.h"
 
 static void forget_memory(StasisSeries *series)
 {
@@ -22,6 +23,7 @@ static void forget_memory(StasisSeries *series)
         series->tracker->ops->close(g_steal_pointer(&series->tracker), TRUE);
     g_clear_pointer(&series->ram, stasis_ram_free);
     g_clear_pointer(&series->machine, stasis_machine_free);
+    g_clear_pointer(&series->vcpu_threads, g_array_unref);
     g_clear_pointer(&series->layout, g_free);
 }
 
@@ -42,7 +44,8 @@ gboolean stasis_series_refresh(StasisSeries *series, GError **error)
         return FALSE;
     series->machine =
         stasis_machine_from_running(record->name, qmp, record->pid, series->ram, error);
-    if (series->machine == NULL)
+    series->vcpu_threads = series->machine != NULL ? stasis_vcpus_threads(qmp, error) : NULL;
+    if (series->vcpu_threads == NULL)
         return FALSE;
     series->layout = g_steal_pointer(&layout);
     return TRUE;

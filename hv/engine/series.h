@@ -27,6 +27,7 @@ struct _StasisSeries {
     char *layout;
     StasisRam *ram;
     StasisMachine *machine;
+    GArray *vcpu_threads;   /* of pid_t */
     StasisTracker *tracker; /* left on since the checkpoint before, or NULL */
 };
 

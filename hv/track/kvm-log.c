@@ -275,16 +275,27 @@ static void take_bits(LogTracker *self, StasisDirty *dirty)
             self->buffer[w] = 0;
 }
 
-static int harvest_shim(LogTracker *self, StasisDirty *dirty, gboolean rearm)
+static int begin_harvest(LogTracker *self, gboolean rearm)
+{
+    return stasis_shim_begin(self->shim, STASIS_SHIM_HARVEST, rearm ? STASIS_SHIM_REARM : 0,
+                             self->page.layout, -1);
+}
+
+static int end_harvest(LogTracker *self, StasisDirty *dirty)
 {
     struct stasis_shim_reply reply;
-    int r = stasis_shim_call(self->shim, STASIS_SHIM_HARVEST, rearm ? STASIS_SHIM_REARM : 0,
-                             self->page.layout, -1, &reply);
+    int r = stasis_shim_end(self->shim, STASIS_SHIM_HARVEST, &reply);
     if (r < 0)
         return r;
     self->token = reply.token;
     take_bits(self, dirty);
     return 0;
+}
+
+static int harvest_shim(LogTracker *self, StasisDirty *dirty, gboolean rearm)
+{
+    int r = begin_harvest(self, rearm);
+    return r < 0 ? r : end_harvest(self, dirty);
 }
 
 /* What a reclaimed page hides, if swap has come since we armed. */
@@ -318,8 +329,11 @@ static gboolean log_harvest(StasisTracker *tracker, StasisDirty *dirty, gboolean
 static int log_harvest_stopped(StasisTracker *tracker, StasisDirty *dirty)
 {
     LogTracker *self = (LogTracker *)tracker;
-    int r = harvest_shim(self, dirty, FALSE);
-    r = r == 0 ? self->async->ops->harvest_stopped(self->async, dirty) : r;
+    /* The shim reads the log while we look at QEMU's own mapping. */
+    int begun = begin_harvest(self, FALSE);
+    int r = self->async->ops->harvest_stopped(self->async, dirty);
+    int ended = begun < 0 ? begun : end_harvest(self, dirty);
+    r = ended < 0 ? ended : r;
     if (r == 0)
         add_doubtful(self, dirty);
     return r;

@@ -80,16 +80,26 @@ static struct stasis_shim_request make_request(enum stasis_shim_op op, guint32 f
                                          .arg = { arg } };
 }
 
-int stasis_shim_call(StasisShim *shim, enum stasis_shim_op op, guint32 flags, guint64 arg, int fd,
-                     struct stasis_shim_reply *ret_reply)
+int stasis_shim_begin(StasisShim *shim, enum stasis_shim_op op, guint32 flags, guint64 arg, int fd)
 {
     struct stasis_shim_request request = make_request(op, flags, arg);
+    return send_request(shim->fd, &request, fd);
+}
+
+int stasis_shim_end(StasisShim *shim, enum stasis_shim_op op, struct stasis_shim_reply *ret_reply)
+{
     struct stasis_shim_reply reply;
-    int r = send_request(shim->fd, &request, fd);
-    r = r == 0 ? receive_reply(shim->fd, request.op, &reply) : r;
+    int r = receive_reply(shim->fd, (guint16)op, &reply);
     if (ret_reply != NULL && r == 0)
         *ret_reply = reply;
     return r;
+}
+
+int stasis_shim_call(StasisShim *shim, enum stasis_shim_op op, guint32 flags, guint64 arg, int fd,
+                     struct stasis_shim_reply *ret_reply)
+{
+    int r = stasis_shim_begin(shim, op, flags, arg, fd);
+    return r < 0 ? r : stasis_shim_end(shim, op, ret_reply);
 }
 
 /* ---- the door ---- */

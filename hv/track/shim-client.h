@@ -19,6 +19,11 @@ void stasis_shim_free(StasisShim *shim);
 int stasis_shim_call(StasisShim *shim, enum stasis_shim_op op, guint32 flags, guint64 arg, int fd,
                      struct stasis_shim_reply *ret_reply);
 
+/* The same in two halves, so that the caller can work while the shim does: end must follow begin.
+ */
+int stasis_shim_begin(StasisShim *shim, enum stasis_shim_op op, guint32 flags, guint64 arg, int fd);
+int stasis_shim_end(StasisShim *shim, enum stasis_shim_op op, struct stasis_shim_reply *ret_reply);
+
 /* For those who watch QEMU's mappings by other means: from now on, and after we are gone, the shim
  * makes no new second mapping, and @ram has all that there are. No shim is fine. */
 gboolean stasis_shim_hold(const StasisRam *ram, GError **error);
