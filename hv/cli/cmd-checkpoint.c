@@ -45,12 +45,13 @@ static void leave(gpointer unused)
 
 /* A chain that has become too long is folded by a process that goes on when we have ended. The
  * image is taken whatever becomes of that; the next checkpoint that finds the chain long tries
- * again, not each one, so that they don't pile up. */
-static void fold_behind(CliCall *call, StasisStore *store, const char *id)
+ * again, not each one, so that they don't pile up. Image @i of a series: the chain is long to read,
+ * so it is looked at as seldom as it would be folded. */
+static void fold_behind(CliCall *call, StasisStore *store, const char *id, guint64 i)
 {
     guint most = (guint)cli_number(call, "max-depth", STASIS_DEFAULT_MAX_DEPTH), depth;
-    if (!stasis_store_get_depth(store, id, &depth, NULL) || depth <= most ||
-        (depth - most) % FOLD_EVERY != 1)
+    if (i % FOLD_EVERY != 0 || !stasis_store_get_depth(store, id, &depth, NULL) || depth <= most ||
+        (i == 0 && (depth - most) % FOLD_EVERY != 1))
         return;
     g_autofree char *number = g_strdup_printf("%u", most);
     const char *const argv[] = { "/proc/self/exe",
@@ -88,7 +89,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *pro
 }
 
 /* One of a series is in the store. */
-static void show_created(CliCall *call, StasisStore *store, const StasisImageInfo *info,
+static void show_created(CliCall *call, StasisStore *store, const StasisImageInfo *info, guint64 i,
                          JsonArray *array)
 {
     if (call->json)
@@ -96,7 +97,7 @@ static void show_created(CliCall *call, StasisStore *store, const StasisImageInf
     else
         puts(info->id);
     fflush(stdout);
-    fold_behind(call, store, info->id);
+    fold_behind(call, store, info->id, i);
     if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
         g_autofree char *cost = describe_cost(info);
         cli_note(call, "%s", cost);
@@ -132,7 +133,7 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
         cli_progress_end(progress);
         if (info == NULL)
             return FALSE;
-        show_created(call, store, info, array);
+        show_created(call, store, info, i, array);
     }
     return TRUE;
 }
