@@ -6,6 +6,7 @@ that takes the times of QEMU's own STOP and RESUME events and sends nothing mean
 """
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -17,6 +18,9 @@ from stasistest import (BUILD, STASIS, Vm, attach, environment, fresh_name, kvm_
                         new_store, number_from_env, plain_qemu, restored_vm, run_vm, stasis,
                         stasis_json)
 from tap import Case  # noqa: E402
+
+# Told to end: tidy up on the way out.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 MIB = 1 << 20
 RUNS = number_from_env("STASIS_BENCH_RUNS", 5)

@@ -20,13 +20,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import shimtalk  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
 from qmp import Qmp, QmpError  # noqa: E402
-from stasistest import (BUILD, QEMU, add_case, attach, case, end_process,  # noqa: E402
-                        environment, kvm_usable, main, new_store, plain_qemu, restored_vm, run_vm,
-                        stasis, stasis_json, stasis_start)
+from stasistest import (BUILD, QEMU, add_case, attach, case,  # noqa: E402
+                        checkpoint_with_reference, end_process, environment, kvm_usable, main,
+                        new_store, plain_qemu, restored_vm, run_vm, stasis, stasis_json,
+                        stasis_start)
 from shimtalk import Monitor, Page, Qtest  # noqa: E402
 
 SHIM = os.path.join(BUILD, "stasis-shim.so")
-REFERENCE_CHECK = os.path.join(BUILD, "tests", "lib", "reference-check")
 PAGE, MIB = 4096, 1 << 20
 # Pages that the guest writes besides its set: its state, its stack, what the CPU writes itself.
 FEW = 24
@@ -60,11 +60,8 @@ def armed(t, vm):
 
 def check_reference(t, vm, store, *tracker, mode="live"):
     """A checkpoint compared with the stopped VM's RAM, byte for byte; returns its description."""
-    done = subprocess.run([REFERENCE_CHECK, vm.name, store[1], mode, *tracker], text=True,
-                          capture_output=True, check=False, timeout=120, env=environment())
-    t.check(done.returncode == 0 and re.search(r" differing=0$", done.stdout.strip()),
-            f"reference-check, exit {done.returncode}: {(done.stdout + done.stderr)[:2000]}")
-    return stasis_json("checkpoint-info", done.stdout.split()[0], *store)
+    return stasis_json("checkpoint-info", checkpoint_with_reference(t, vm, mode, store, *tracker),
+                       *store)
 
 
 def exported(t, image_id, store, at=0, size=0):
