@@ -17,6 +17,7 @@
 #include "vmm/qmp-peer.h"
 #include "vmm/qmp-wire.h"
 
+#define MAX_EARLY_EVENTS 64
 #define FIRST_BUFFER (64u << 10)
 #define DEFAULT_TIMEOUT_MS 30000
 
@@ -234,15 +235,19 @@ static gboolean read_greeting(StasisQmp *qmp, const char *text, gsize len, GErro
     return TRUE;
 }
 
+/* QEMU's first words. An event that it sends between its start and our connection waits for us in
+ * its buffer and comes before them. */
 static gboolean greet(StasisQmp *qmp, guint64 deadline_us, GError **error)
 {
-    for (;;) {
+    for (guint n_events = 0;;) {
         const char *text;
         gsize len;
         StasisQmpLine line;
         int r = stasis_qmp_take_line(qmp, &text, &len, &line, error);
         if (r > 0 && line.kind == STASIS_QMP_GREETING)
             return read_greeting(qmp, text, len, error);
+        if (r > 0 && line.kind == STASIS_QMP_EVENT && n_events++ < MAX_EARLY_EVENTS)
+            continue;
         if (r > 0)
             return stasis_qmp_fail(qmp, STASIS_ERROR_CORRUPT, error,
                                    "no greeting first; is this QEMU?");

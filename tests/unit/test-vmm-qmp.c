@@ -352,6 +352,8 @@ static void test_hostile_peers(void)
         { "{\"QMP\":{\"version\":{\"qemu\":{\"major\":-1}}}}\n", NULL, STASIS_ERROR_CORRUPT },
         { "{\"QMP\"", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", STASIS_ERROR_CORRUPT },
         { "{\"QMP\":{\"version\":", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", STASIS_ERROR_CORRUPT },
+        { "", "{\"event\":\"X\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}\n",
+          STASIS_ERROR_CORRUPT },
         /* never an answer, but never silent */
         { READY, "{\"event\":\"X\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}\n",
           STASIS_ERROR_FAILED },
@@ -380,6 +382,17 @@ static void test_hostile_peers(void)
     Peer gone = { .says = READY, .hangs_up = TRUE };
     talk_to(&gone, 5000, &error);
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED); /* and no SIGPIPE */
+}
+
+/* QEMU may have something to tell before it greets. */
+static void test_event_before_greeting(void)
+{
+    g_autoptr(GError) error = NULL;
+    Peer peer = { .says =
+                      "{\"event\":\"A\",\"timestamp\":{\"seconds\":1,\"microseconds\":0}}\n" READY
+                      "{\"return\":{},\"id\":2}\n" };
+    talk_to(&peer, 5000, &error);
+    g_assert_no_error(error);
 }
 
 static void test_stale_answer(void)
@@ -490,6 +503,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/qmp/peer-pid", test_peer_pid);
     g_test_add_func("/vmm/qmp/hostile-peers", test_hostile_peers);
     g_test_add_func("/vmm/qmp/event-at-once", test_event_at_once);
+    g_test_add_func("/vmm/qmp/event-before-greeting", test_event_before_greeting);
     g_test_add_func("/vmm/qmp/stale-answer", test_stale_answer);
     return g_test_run();
 }
