@@ -256,4 +256,33 @@ def writers_wait_their_turn(t):
     small.checkpoint(*store)
 
 
+def series(t, mode):
+    guest = Bare(mem="48M", set="4M", rate=100)
+    vm = run_vm(t, guest, accel=FAST)
+    store = new_store(t)
+    images = stasis_json("checkpoint-create", vm.name, "--mode", mode, "--count", 6, "--every", 20,
+                         *store)
+    t.equal([i["id"] for i in images], image_ids(store), "images in the store")
+    parents = [None, *(i["id"] for i in images[:-1])] if mode != "cow" else [None] * 6
+    t.equal([i["parent"] for i in images], parents, "parents")
+    for image in images:
+        stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+        check_memory_image(t, t.path("raw"))
+    one = vm.checkpoint("--mode", mode, *store)
+    t.equal(one["parent"], images[-1]["id"] if mode != "cow" else None, "parent of the next image")
+    # Until interrupted: what is printed is there.
+    process = stasis_start(t, "checkpoint-create", vm.name, "--mode", mode, "--every", 30, *store)
+    t.wait(lambda: len(image_ids(store)) >= 10, 60, "images of a series without an end")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    t.equal(process.returncode, 130, "exit status of a series that is interrupted")
+    t.equal(out.decode().split(), image_ids(store)[7:], "IDs printed")
+    vm.check_runs()
+    guest.check_unharmed(vm)
+
+
+for _mode in MODES:
+    add_case(series, _mode,
+             promise=f"a series, mode {_mode}: each image an increment of the one before, none "
+                     "torn; Ctrl-C ends it with all that it printed in the store")
 main()
