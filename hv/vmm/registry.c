@@ -369,14 +369,17 @@ guint64 stasis_process_start_time(pid_t pid)
     g_autofree char *stat = NULL;
     if (pid <= 0 || !g_file_get_contents(path, &stat, NULL, NULL))
         return 0;
-    /* Field 2 is the name in parentheses and may hold anything; 3 is the state, 22 the time. */
+    /* Field 2 is the name in parentheses and may hold anything; 3 is the state, 20 the number of
+     * threads, 22 the time. A first thread that is a zombie beside others that still end has its
+     * memory and its sockets. */
     const char *after = strrchr(stat, ')');
     char state;
+    long n_threads;
     unsigned long long start_time;
     if (after == NULL || sscanf(after + 1,
                                 " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                                "%*s %*s %*s %llu",
-                                &state, &start_time) != 2)
+                                "%*s %ld %*s %llu",
+                                &state, &n_threads, &start_time) != 3)
         return 0;
-    return state == 'Z' || state == 'X' ? 0 : start_time;
+    return (state == 'Z' || state == 'X') && n_threads <= 1 ? 0 : start_time;
 }

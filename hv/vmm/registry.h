@@ -57,7 +57,8 @@ char **stasis_record_names(GError **error);
  * the directory, so that a new VM can be held while it starts. @wait_ms: how long to wait. */
 int stasis_record_lock(const char *name, guint wait_ms, GError **error);
 
-/* Start time of @pid from /proc, 0 if there is no such process, or only a zombie. */
+/* Start time of @pid from /proc, 0 if there is no such process, or only a zombie
+ * without a living thread. */
 guint64 stasis_process_start_time(pid_t pid);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisRecord, stasis_record_free)

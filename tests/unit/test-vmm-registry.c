@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
@@ -157,6 +158,34 @@ static void test_alive(void)
     g_assert_cmpuint(stasis_process_start_time(-1), ==, 0);
 }
 
+static void *stay(void *unused)
+{
+    (void)unused;
+    pause();
+    return NULL;
+}
+
+/* The first thread has ended, another lives: memory and sockets are there, so the process is. */
+static void test_alive_without_leader(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, stay, NULL);
+        pthread_exit(NULL);
+    }
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)child);
+    for (gboolean zombie = FALSE; !zombie; g_usleep(1000)) {
+        g_autofree char *stat = NULL;
+        g_assert_true(g_file_get_contents(path, &stat, NULL, NULL));
+        zombie = strstr(stat, ") Z ") != NULL;
+    }
+    g_assert_cmpuint(stasis_process_start_time(child), >, 0);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    g_assert_cmpuint(stasis_process_start_time(child), ==, 0);
+}
+
 /* A child that locks "locked", says so, and waits to be killed. */
 static pid_t locking_child(void)
 {
@@ -233,6 +262,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/registry/damaged", test_damaged);
     g_test_add_func("/vmm/registry/remove", test_remove);
     g_test_add_func("/vmm/registry/alive", test_alive);
+    g_test_add_func("/vmm/registry/alive-without-leader", test_alive_without_leader);
     g_test_add_func("/vmm/registry/lock", test_lock);
     g_test_add_func("/vmm/registry/runtime-dir", test_runtime_dir);
     int r = g_test_run();
