@@ -45,13 +45,16 @@ static void leave(gpointer unused)
 
 /* A chain that has become too long is folded by a process that goes on when we have ended. The
  * image is taken whatever becomes of that; the next checkpoint that finds the chain long tries
- * again, not each one, so that they don't pile up. Image @i of a series: the chain is long to read,
- * so it is looked at as seldom as it would be folded. */
-static void fold_behind(CliCall *call, StasisStore *store, const char *id, guint64 i)
+ * again, not each one, so that they don't pile up. Image @i of a series: a chain is long to read,
+ * and grows by one an image, so it is looked at next (*next) when it may have become too long. */
+static void fold_behind(CliCall *call, StasisStore *store, const char *id, guint64 i, guint64 *next)
 {
     guint most = (guint)cli_number(call, "max-depth", STASIS_DEFAULT_MAX_DEPTH), depth;
-    if (i % FOLD_EVERY != 0 || !stasis_store_get_depth(store, id, &depth, NULL) || depth <= most ||
-        (i == 0 && (depth - most) % FOLD_EVERY != 1))
+    if (i < *next)
+        return;
+    gboolean known = stasis_store_get_depth(store, id, &depth, NULL);
+    *next = i + (known && depth < most ? MAX(most + 1 - depth, FOLD_EVERY) : FOLD_EVERY);
+    if (!known || depth <= most || (i == 0 && (depth - most) % FOLD_EVERY != 1))
         return;
     g_autofree char *number = g_strdup_printf("%u", most);
     const char *const argv[] = { "/proc/self/exe",
@@ -90,14 +93,14 @@ static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *pro
 
 /* One of a series is in the store. */
 static void show_created(CliCall *call, StasisStore *store, const StasisImageInfo *info, guint64 i,
-                         JsonArray *array)
+                         guint64 *next_fold, JsonArray *array)
 {
     if (call->json)
         json_array_add_object_element(array, cli_image_to_json(info));
     else
         puts(info->id);
     fflush(stdout);
-    fold_behind(call, store, info->id, i);
+    fold_behind(call, store, info->id, i, next_fold);
     if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
         g_autofree char *cost = describe_cost(info);
         cli_note(call, "%s", cost);
@@ -124,6 +127,7 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
     guint64 every_us = cli_number(call, "every", 0);
     guint64 count = cli_number(call, "count", every_us > 0 ? G_MAXUINT64 : 1);
     gint64 due_us = g_get_monotonic_time();
+    guint64 next_fold = 0;
     for (guint64 i = 0; i < count; i++) {
         if (!wait_until(call, due_us, error))
             return FALSE;
@@ -133,7 +137,7 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
         cli_progress_end(progress);
         if (info == NULL)
             return FALSE;
-        show_created(call, store, info, i, array);
+        show_created(call, store, info, i, &next_fold, array);
     }
     return TRUE;
 }

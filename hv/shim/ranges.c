@@ -21,7 +21,10 @@
 #include "shim/shim.h"
 
 #define HUGE_BYTES ((uint64_t)2 << 20)
-#define LINE_BYTES 512
+/* What one page table of the second level maps. */
+#define TABLE_BYTES ((uint64_t)1 << 30)
+/* How much is emptied before QEMU's threads are let in. */
+#define PIECE_BYTES ((uint64_t)32 << 20)
 
 void *shim_alloc(uint64_t bytes)
 {
@@ -175,23 +178,32 @@ static bool is_limited(void)
     return locked == NULL || strspn(locked + 6, " \t0") != strcspn(locked + 6, "k");
 }
 
+/* Move @bytes at @from, or with @old_bytes 0 a second mapping of them, to a new place: where it is
+ * in its page tables is where @from is in its own, up to @align. NULL: nothing has changed. */
+static char *map_aside(uint64_t from, uint64_t old_bytes, uint64_t bytes, uint64_t align, int flags)
+{
+    char *place =
+        mmap(NULL, bytes + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED)
+        return NULL;
+    uint64_t before = (from - (uint64_t)place) % align;
+    char *at = place + before;
+    void *moved = mremap((void *)from, old_bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | flags, at);
+    if (before > 0)
+        munmap(place, before);
+    if (before < align)
+        munmap(at + bytes, align - before);
+    /* The middle may be ours still or somebody else's already: better a hole in the address space.
+     */
+    return moved == MAP_FAILED ? NULL : at;
+}
+
 /* Aligned as QEMU's own mapping is, so that huge pages stay possible. */
 static uint64_t map_again(const struct shim_mapping *run)
 {
-    uint64_t bytes = run->end - run->start, room = bytes + HUGE_BYTES;
-    char *place = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (place == MAP_FAILED)
-        return 0;
-    uint64_t before = (run->start - (uint64_t)place) % HUGE_BYTES;
-    char *at = place + before;
-    void *view = mremap((void *)run->start, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at);
-    if (before > 0)
-        munmap(place, before);
-    if (before < HUGE_BYTES)
-        munmap(at + bytes, HUGE_BYTES - before);
-    /* The middle may be ours still or somebody else's already: better a hole in the address space.
-     */
-    if (view == MAP_FAILED)
+    uint64_t bytes = run->end - run->start;
+    char *view = map_aside(run->start, 0, bytes, HUGE_BYTES, 0);
+    if (view == NULL)
         return 0;
     /* As QEMU's own; and the core dump has the memory once already. */
     madvise(view, bytes, MADV_DONTFORK);
@@ -293,6 +305,39 @@ bool shim_ranges_overlap(uint64_t address, uint64_t bytes)
             return true;
     }
     return false;
+}
+
+/* ---- QEMU's own page tables ---- */
+
+/* Moving a mapping's content elsewhere leaves the mapping as it was, but empty: the tables of all
+ * levels go, and so do the marks that userfaultfd's write protection leaves behind when a page is
+ * only dropped. Where it can't be done (kernels before 5.13, a mapping in parts) nothing has
+ * changed. It would also unlock locked memory. */
+static bool move_away(uint64_t address, uint64_t bytes)
+{
+    char *aside = map_aside(address, bytes, bytes, TABLE_BYTES, MREMAP_DONTUNMAP);
+    if (aside == NULL)
+        return false;
+    munmap(aside, bytes);
+    return true;
+}
+
+int shim_range_drop(struct shim_range *range, uint64_t address, uint64_t bytes)
+{
+    if (address < range->address || bytes > range->bytes ||
+        address - range->address > range->bytes - bytes)
+        return -EINVAL;
+    if (bytes == range->bytes)
+        range->movable = !is_limited();
+    if (range->movable && move_away(address, bytes))
+        return 0;
+    for (uint64_t at = 0, n; at < bytes; at += n) {
+        n = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+        if (madvise((void *)(address + at), n, MADV_DONTNEED) < 0)
+            return -errno;
+        shim_breathe();
+    }
+    return 0;
 }
 
 static uint32_t state(void)

@@ -26,7 +26,6 @@
 #define MAX_BUFFER_BYTES ((uint64_t)1 << 30)
 #define REAP_SOON_MS 1000
 #define REAP_LATER_MS 3000
-#define TABLE_PIECE_BYTES ((uint64_t)32 << 20)
 
 static struct {
     int door, wake, monitor; /* our ends; -1: none */
@@ -135,22 +134,20 @@ static int take_buffer(int fd, uint64_t bytes)
     return 0;
 }
 
-/* Drop page tables of QEMU's own mappings: what is not there needs no watching. The memory itself
- * is the object's and stays. */
-static int drop_tables(void)
+/* What is not in QEMU's page tables needs no watching. */
+static int drop_tables(uint64_t address, uint64_t bytes)
 {
+    int r = bytes == 0 ? 0 : -EINVAL;
     for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
         struct shim_range *range = &shim.ranges[i];
-        for (uint64_t at = 0; range->used && !range->stale && at < range->bytes;
-             at += TABLE_PIECE_BYTES) {
-            uint64_t left = range->bytes - at;
-            uint64_t n = left < TABLE_PIECE_BYTES ? left : TABLE_PIECE_BYTES;
-            if (madvise((void *)(range->address + at), n, MADV_DONTNEED) < 0)
-                return -errno;
-            shim_breathe();
-        }
+        if (!range->used || range->stale)
+            continue;
+        if (bytes == 0)
+            r = r < 0 ? r : shim_range_drop(range, range->address, range->bytes);
+        else if (address >= range->address && address - range->address < range->bytes)
+            return shim_range_drop(range, address, bytes);
     }
-    return 0;
+    return r;
 }
 
 /* A request that works on the buffer: does the monitor know what is in it? */
@@ -192,7 +189,7 @@ static int perform(const struct stasis_shim_request *request, int fd)
         shim_publish();
         return 0;
     case STASIS_SHIM_DROP_TABLES:
-        return drop_tables();
+        return drop_tables(request->arg[0], request->flags * STASIS_SHIM_TABLE_BYTES);
     default:
         return -EOPNOTSUPP;
     }

@@ -79,7 +79,8 @@ enum stasis_shim_op {
     /* arg[0] = 1: make no new ranges until it is 0 again; outlives the monitor. For those who watch
      * QEMU's own mappings by other means and know those ranges only that are there now. */
     STASIS_SHIM_HOLD,
-    /* Drop QEMU's page tables (not the memory) of all ranges. */
+    /* Drop QEMU's page tables (not the memory) of all ranges; or, flags being N > 0, of the
+     * N * STASIS_SHIM_TABLE_BYTES from address arg[0] on, which lie in one range. */
     STASIS_SHIM_DROP_TABLES,
     /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
      * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. */
@@ -92,6 +93,8 @@ enum stasis_shim_op {
 };
 
 #define STASIS_SHIM_REARM 1u
+/* What one page table of the lowest level maps. */
+#define STASIS_SHIM_TABLE_BYTES ((uint64_t)2 << 20)
 
 struct stasis_shim_request {
     uint32_t magic; /* the low half of STASIS_SHIM_MAGIC */

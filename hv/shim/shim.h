@@ -34,6 +34,7 @@ struct shim_range {
     uint64_t *pending;           /* written, for the monitor, and no longer in KVM's log */
     uint32_t n_slots;
     bool out;         /* in the harvest that is under way */
+    bool movable;     /* QEMU's mapping is not locked, as of the last drop of all of it */
     bool used, stale; /* stale: QEMU has something else there now; the thread takes it down */
 };
 
@@ -86,6 +87,9 @@ bool shim_ranges_reap(void);
 bool shim_ranges_overlap(uint64_t address, uint64_t bytes);
 /* Write state and ranges into the page. */
 void shim_publish(void);
+/* Drop QEMU's page tables of [address, +bytes) of @range, or of all of it; 0 or -errno. The memory
+ * is the object's and stays. */
+int shim_range_drop(struct shim_range *range, uint64_t address, uint64_t bytes);
 void *shim_alloc(uint64_t bytes);
 void shim_free(void *memory, uint64_t bytes);
 

@@ -294,6 +294,45 @@ int stasis_uffd_async_register(StasisTracker *tracker, guint i)
     return stasis_uffd_ram_register_block(self->uffd, stasis_ram_block(self->ram, i));
 }
 
+int stasis_uffd_async_span_present(StasisTracker *tracker, guint i, guint64 first,
+                                   guint64 max_pages, guint64 *ret_n, guint64 *ret_found)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    const StasisRamBlock *block = stasis_ram_block(self->ram, i);
+    struct pm_scan_arg arg = {
+        .size = sizeof(arg),
+        .start = block->hva + first * PAGE,
+        .end = block->hva + stasis_ram_block_pages(block) * PAGE,
+        .vec = (guint64)self->regions,
+        .vec_len = MAX_REGIONS,
+        .max_pages = max_pages,
+        .category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        .return_mask = PAGE_IS_PRESENT,
+    };
+    int n = ioctl(self->pagemap_fd, PAGEMAP_SCAN, &arg);
+    if (n < 0)
+        return -errno;
+    *ret_n = (arg.walk_end - arg.start) / PAGE;
+    *ret_found = 0;
+    for (int at = 0; at < n; at++)
+        *ret_found += (self->regions[at].end - self->regions[at].start) / PAGE;
+    return 0;
+}
+
+int stasis_uffd_async_span_unwritten(StasisTracker *tracker, guint i, guint64 first,
+                                     guint64 n_pages, guint64 *ret_n)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    const StasisRamBlock *block = stasis_ram_block(self->ram, i);
+    Mapping mapping = { block, block->hva, self->sparse[i] };
+    guint64 start = block->hva + first * PAGE, next;
+    int n = scan(self, &mapping, start, start + n_pages * PAGE, 0, &next);
+    if (n < 0)
+        return n;
+    *ret_n = n > 0 ? (self->regions[0].start - start) / PAGE : n_pages;
+    return 0;
+}
+
 int stasis_uffd_async_release(StasisTracker *tracker, guint i, const StasisBitmap *pages)
 {
     AsyncTracker *self = (AsyncTracker *)tracker;

@@ -22,6 +22,14 @@ void stasis_uffd_async_set_sparse(StasisTracker *tracker, guint i, gboolean spar
 int stasis_uffd_async_unregister(StasisTracker *tracker, guint i);
 int stasis_uffd_async_register(StasisTracker *tracker, guint i);
 
+/* How far is it from page @first of block @i to the end of it, or to where @max_pages pages are in
+ * QEMU's page tables, or to the first one that was written? In pages, *ret_found of them in those
+ * tables; 0 or −errno. Allocates nothing. */
+int stasis_uffd_async_span_present(StasisTracker *tracker, guint i, guint64 first,
+                                   guint64 max_pages, guint64 *ret_n, guint64 *ret_found);
+int stasis_uffd_async_span_unwritten(StasisTracker *tracker, guint i, guint64 first,
+                                     guint64 n_pages, guint64 *ret_n);
+
 /* Count pages of block @i as written; 0 or −errno. */
 int stasis_uffd_async_release(StasisTracker *tracker, guint i, const StasisBitmap *pages);
 

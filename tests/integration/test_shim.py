@@ -414,6 +414,40 @@ def malformed_messages(t):
     vm.check_runs()
 
 
+def resident_bytes(pid, address):
+    """What the mapping at `address` has in the page tables of process `pid`."""
+    with open(f"/proc/{pid}/smaps") as f:
+        text = f.read()
+    part = text[text.index(f"{address:x}-"):]
+    return int(re.search(r"^Rss: *(\d+) kB", part, re.MULTILINE).group(1)) << 10
+
+
+@case
+def tables_are_emptied(t):
+    """after QEMU has read all of RAM, checkpoints soon have little of its page tables to look at"""
+    vm = shim_vm(t, mem="1G", rate=50)
+    store = new_store(t)
+    check_reference(t, vm, store)
+    address = max(Page(vm.pid).ranges, key=lambda r: r[1])[0]
+    at_first = resident_bytes(vm.pid, address)
+    t.check(at_first < 64 * MIB, f"{at_first >> 20} MiB after the first checkpoint")
+    qmp = vm.qmp()
+    qmp.cmd("pmemsave", val=0, size=1 << 30, filename="/dev/null")
+    qmp.close()
+    full = resident_bytes(vm.pid, address)
+    t.check(full > 900 * MIB, f"{full >> 20} MiB after QEMU has read it")
+    for _ in range(60):
+        vm.checkpoint(*store)
+        if resident_bytes(vm.pid, address) < 128 * MIB:
+            break
+    left = resident_bytes(vm.pid, address)
+    t.check(left < 128 * MIB, f"{left >> 20} MiB left")
+    image = check_reference(t, vm, store)
+    t.check(image["parent"] is not None, "an increment")
+    t.check(image["data_pages"] < 100000, f"{image['data_pages']} pages: not all of RAM again")
+    vm.check_runs()
+
+
 @case
 def monitor_gone_at_each_step(t):
     """a monitor that ends after any step leaves QEMU running and the next one a clean start"""
