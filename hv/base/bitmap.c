@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/words.h"
+
 static guint64 n_words(const StasisBitmap *bitmap)
 {
     return (bitmap->n_pages + 63) / 64;
@@ -55,7 +57,8 @@ void stasis_bitmap_clear(StasisBitmap *bitmap)
 void stasis_bitmap_or(StasisBitmap *bitmap, const StasisBitmap *other)
 {
     g_assert(bitmap->n_pages == other->n_pages);
-    for (guint64 w = 0; w < n_words(bitmap); w++)
+    guint64 n = n_words(bitmap);
+    for (guint64 w = 0; (w = words_next(other->words, w, n)) < n; w++)
         bitmap->words[w] |= other->words[w];
 }
 
@@ -67,24 +70,36 @@ void stasis_bitmap_copy(StasisBitmap *bitmap, const StasisBitmap *other)
 
 guint64 stasis_bitmap_count(const StasisBitmap *bitmap)
 {
-    guint64 n = 0;
-    for (guint64 w = 0; w < n_words(bitmap); w++)
-        n += (guint64)__builtin_popcountll(bitmap->words[w]);
-    return n;
+    guint64 count = 0, n = n_words(bitmap);
+    for (guint64 w = 0; (w = words_next(bitmap->words, w, n)) < n; w++)
+        count += (guint64)__builtin_popcountll(bitmap->words[w]);
+    return count;
 }
 
-/* First page at or after @from whose bit equals @value, or n_pages. */
-static guint64 find(const StasisBitmap *bitmap, guint64 from, gboolean value)
+/* First page at or after @from whose bit is set, or n_pages. */
+static guint64 find_set(const StasisBitmap *bitmap, guint64 from)
 {
     if (from >= bitmap->n_pages)
         return bitmap->n_pages;
-    guint64 flip = value ? 0 : ~(guint64)0;
-    guint64 w = from / 64;
-    guint64 word = (bitmap->words[w] ^ flip) & (~(guint64)0 << (from % 64));
+    guint64 w = from / 64, n = n_words(bitmap);
+    guint64 word = bitmap->words[w] & (~(guint64)0 << (from % 64));
+    if (word == 0) {
+        w = words_next(bitmap->words, w + 1, n);
+        if (w >= n)
+            return bitmap->n_pages;
+        word = bitmap->words[w];
+    }
+    return w * 64 + (guint64)__builtin_ctzll(word);
+}
+
+/* The same for a clear one. */
+static guint64 find_clear(const StasisBitmap *bitmap, guint64 from)
+{
+    guint64 w = from / 64, word = ~bitmap->words[w] & (~(guint64)0 << (from % 64));
     while (word == 0) {
         if (++w >= n_words(bitmap))
             return bitmap->n_pages;
-        word = bitmap->words[w] ^ flip;
+        word = ~bitmap->words[w];
     }
     return MIN(w * 64 + (guint64)__builtin_ctzll(word), bitmap->n_pages);
 }
@@ -92,10 +107,10 @@ static guint64 find(const StasisBitmap *bitmap, guint64 from, gboolean value)
 gboolean stasis_bitmap_next_run(const StasisBitmap *bitmap, guint64 from, guint64 max_n,
                                 guint64 *ret_first, guint64 *ret_n)
 {
-    guint64 first = find(bitmap, from, TRUE);
+    guint64 first = find_set(bitmap, from);
     if (first == bitmap->n_pages)
         return FALSE;
     *ret_first = first;
-    *ret_n = MIN(find(bitmap, first, FALSE) - first, max_n);
+    *ret_n = MIN(find_clear(bitmap, first) - first, max_n);
     return TRUE;
 }

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/words.h"
 #include "shim/shim.h"
 
 /* CLEAR holds KVM's lock, for which vCPUs that fault wait: so many words with something in them,
@@ -31,14 +32,12 @@
 void shim_bits_or(uint64_t *to, uint64_t to_first, const uint64_t *from, uint64_t n)
 {
     unsigned shift = to_first % 64;
+    uint64_t n_words = shim_words(n);
     to += to_first / 64;
-    for (uint64_t i = 0; n > 0; i++) {
+    for (uint64_t i = 0; (i = words_next(from, i, n_words)) < n_words; i++) {
         uint64_t word = from[i];
-        if (n < 64)
-            word &= ((uint64_t)1 << n) - 1;
-        n -= n < 64 ? n : 64;
-        if (word == 0)
-            continue;
+        if (i == n / 64)
+            word &= ((uint64_t)1 << n % 64) - 1;
         to[i] |= word << shift;
         /* Nothing is above where the bitmap ends: then this is 0. */
         uint64_t carry = shift > 0 ? word >> (64 - shift) : 0;
@@ -83,8 +82,7 @@ static void keep_for_qemu(struct shim_slot *slot, const uint64_t *bits, uint64_t
 /* Words [*ret_first, +n) of @bits that are to be cleared next, from @at on; 0: none. */
 static uint64_t next_piece(const uint64_t *bits, uint64_t at, uint64_t n_words, uint64_t *ret_first)
 {
-    while (at < n_words && bits[at] == 0)
-        at++;
+    at = words_next(bits, at, n_words);
     *ret_first = at;
     uint64_t end = at, dirty = 0;
     for (uint64_t i = at; i < n_words && i - at < PIECE_WORDS && dirty < PIECE_DIRTY_WORDS; i++)
@@ -230,9 +228,7 @@ static void take_pending(uint64_t *out, bool rearm)
         if (!range->out)
             continue;
         uint64_t words = shim_words(range->bytes / SHIM_PAGE);
-        for (uint64_t w = 0; w < words; w++) {
-            if (range->pending[w] == 0)
-                continue;
+        for (uint64_t w = 0; (w = words_next(range->pending, w, words)) < words; w++) {
             if (out != NULL)
                 out[range->out_word + w] |= range->pending[w];
             if (rearm)

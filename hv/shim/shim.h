@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The shim's inside. It is preloaded into QEMU, so it may use the C library and the kernel's
- * headers and nothing else, and must never be the reason that QEMU fails: whatever it does not
- * understand it hands on to the kernel as it came.
+ * The shim's inside. It is preloaded into QEMU, so it may use the C library, the kernel's headers and
+ * base/words.h (which needs neither), and must never be the reason that QEMU fails: whatever it does
+ * not understand it hands on to the kernel as it came.
  *
  *   main.c    the interposed ioctl(): which calls concern us
  *   slots.c   KVM's memory slots: which of them show a range, and at which address

@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/words.h"
 #include "track/shim-client.h"
 #include "track/uffd-async.h"
 #include "track/uffd-ram.h"
@@ -250,9 +251,9 @@ static void merge(StasisBitmap *to, const guint64 *from, guint64 first, gboolean
 {
     guint64 n_words = (to->n_pages + 63) / 64;
     if (aligned) {
-        for (guint64 w = 0; w < n_words; w++)
-            if (from[first / 64 + w] != 0)
-                to->words[w] |= from[first / 64 + w];
+        from += first / 64;
+        for (guint64 w = 0; (w = words_next(from, w, n_words)) < n_words; w++)
+            to->words[w] |= from[w];
         if (to->n_pages % 64 != 0)
             to->words[n_words - 1] &= ((guint64)1 << to->n_pages % 64) - 1;
         return;
@@ -283,9 +284,9 @@ static void take_bits(LogTracker *self, StasisDirty *dirty)
         if (find_bits(self, i, &word, &page))
             merge(dirty->blocks[i], self->buffer + word, page, page % 64 == 0);
     }
-    for (guint64 w = 0; w < self->page.n_words; w++)
-        if (self->buffer[w] != 0)
-            self->buffer[w] = 0;
+    for (guint64 w = 0; (w = words_next(self->buffer, w, self->page.n_words)) < self->page.n_words;
+         w++)
+        self->buffer[w] = 0;
 }
 
 static int begin_harvest(LogTracker *self, gboolean rearm)
