@@ -62,6 +62,14 @@ void stasis_bitmap_or(StasisBitmap *bitmap, const StasisBitmap *other)
         bitmap->words[w] |= other->words[w];
 }
 
+void stasis_bitmap_subtract(StasisBitmap *bitmap, const StasisBitmap *other)
+{
+    g_assert(bitmap->n_pages == other->n_pages);
+    guint64 n = n_words(bitmap);
+    for (guint64 w = 0; (w = words_next(bitmap->words, w, n)) < n; w++)
+        bitmap->words[w] &= ~other->words[w];
+}
+
 void stasis_bitmap_copy(StasisBitmap *bitmap, const StasisBitmap *other)
 {
     g_assert(bitmap->n_pages == other->n_pages);

@@ -22,6 +22,8 @@ void stasis_bitmap_clear_range(StasisBitmap *bitmap, guint64 first, guint64 n);
 void stasis_bitmap_clear(StasisBitmap *bitmap);
 /* @bitmap |= @other; both of one length. */
 void stasis_bitmap_or(StasisBitmap *bitmap, const StasisBitmap *other);
+/* Clear what is set in @other. */
+void stasis_bitmap_subtract(StasisBitmap *bitmap, const StasisBitmap *other);
 void stasis_bitmap_copy(StasisBitmap *bitmap, const StasisBitmap *other);
 guint64 stasis_bitmap_count(const StasisBitmap *bitmap);
 

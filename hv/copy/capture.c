@@ -10,6 +10,7 @@
 #include <semaphore.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -31,11 +32,12 @@ typedef struct {
 
 struct _StasisCapture {
     const StasisRam *ram;
-    StasisDirty *expected; /* they have the first n_expected places */
-    StasisDirty *taken;    /* in memory, or on the way there */
-    StasisDirty *holes;    /* untouched in the guest: zero */
-    guint8 **mapped;       /* of each block, or NULL */
-    guint32 **places;      /* of each block, of each page: its place + 1, or 0 */
+    StasisDirty *expected;      /* they have the first n_expected places */
+    StasisDirty *taken;         /* in memory, or on the way there */
+    StasisDirty *holes;         /* untouched in the guest: zero */
+    guint8 **mapped;            /* of each block, or NULL */
+    StasisCaptureMap *own_maps; /* of each block that the pool has no room for */
+    guint32 **places;           /* of each block, of each page: its place + 1, or 0 */
 
     StasisCapturePool *pool;
     guint8 *memory;
@@ -110,22 +112,38 @@ static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GE
     return TRUE;
 }
 
+static void unmap(void *memory, gsize bytes)
+{
+    if (memory != NULL)
+        munmap(memory, bytes);
+}
+
+static void drop_map(StasisCaptureMap *map)
+{
+    unmap(map->address, map->bytes);
+    stasis_bitmap_free(map->present);
+    *map = (StasisCaptureMap){ 0 };
+}
+
 void stasis_capture_pool_clear(StasisCapturePool *pool)
 {
-    if (pool->memory != NULL)
-        munmap(pool->memory, pool->bytes);
+    unmap(pool->memory, pool->bytes);
+    for (guint i = 0; i < STASIS_CAPTURE_MAX_MAPS; i++)
+        drop_map(&pool->maps[i]);
     *pool = (StasisCapturePool){ 0 };
 }
 
 static void put_memory(StasisCapture *capture)
 {
-    StasisCapturePool mine = { g_steal_pointer(&capture->memory), capture->memory_bytes };
-    if (capture->pool != NULL && mine.bytes > capture->pool->bytes &&
-        mine.bytes <= MAX_POOL_BYTES) {
-        stasis_capture_pool_clear(capture->pool);
-        *capture->pool = mine;
+    StasisCapturePool *pool = capture->pool;
+    guint8 *memory = g_steal_pointer(&capture->memory);
+    if (pool != NULL && capture->memory_bytes > pool->bytes &&
+        capture->memory_bytes <= MAX_POOL_BYTES) {
+        unmap(pool->memory, pool->bytes);
+        pool->memory = memory;
+        pool->bytes = capture->memory_bytes;
     } else {
-        stasis_capture_pool_clear(&mine);
+        unmap(memory, capture->memory_bytes);
     }
 }
 
@@ -136,6 +154,48 @@ static gboolean is_late(guint64 deadline_us)
 
 /* ---- places ---- */
 
+/* The pool's mapping of this file, or its entry for a new one; NULL: it has none. */
+static StasisCaptureMap *find_map(StasisCapturePool *pool, const struct stat *st,
+                                  const StasisRamBlock *block)
+{
+    StasisCaptureMap *unused = NULL;
+    for (guint i = 0; pool != NULL && i < STASIS_CAPTURE_MAX_MAPS; i++) {
+        StasisCaptureMap *map = &pool->maps[i];
+        if (map->address == NULL)
+            unused = map;
+        else if (map->dev == st->st_dev && map->inode == st->st_ino &&
+                 map->offset == block->fd_offset && map->bytes == block->size_bytes)
+            return map;
+    }
+    return unused;
+}
+
+static gboolean make_map(StasisCaptureMap *map, const struct stat *st, const StasisRamBlock *block)
+{
+    void *address =
+        mmap(NULL, block->size_bytes, PROT_READ, MAP_SHARED, block->fd, (off_t)block->fd_offset);
+    if (address == MAP_FAILED)
+        return FALSE;
+    *map = (StasisCaptureMap){ st->st_dev,       st->st_ino,
+                               block->fd_offset, block->size_bytes,
+                               address,          stasis_bitmap_new(stasis_ram_block_pages(block)) };
+    return TRUE;
+}
+
+/* Into the page tables; what is there already takes half as long again. */
+static void make_present(StasisCaptureMap *map, const StasisBitmap *pages)
+{
+    g_autoptr(StasisBitmap) missing = stasis_bitmap_new(pages->n_pages);
+    stasis_bitmap_copy(missing, pages);
+    stasis_bitmap_subtract(missing, map->present);
+    guint64 first = 0, n;
+    for (guint64 at = 0; stasis_bitmap_next_run(missing, at, G_MAXUINT64, &first, &n);
+         at = first + n)
+        madvise(map->address + first * STASIS_PAGE_BYTES, n * STASIS_PAGE_BYTES,
+                MADV_POPULATE_READ);
+    stasis_bitmap_or(map->present, missing);
+}
+
 /* See a shared block as QEMU sees it. Reading a hole of shared memory this way would fill it. A
  * block that is not mapped is read by system calls. */
 static void map_block(StasisCapture *capture, guint index)
@@ -143,17 +203,16 @@ static void map_block(StasisCapture *capture, guint index)
     const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
     const StasisBitmap *expected = capture->expected->blocks[index];
     guint64 first, n;
+    struct stat st;
     if (!block->shared || block->fd < 0 || block->page_bytes > STASIS_PAGE_BYTES ||
-        !stasis_bitmap_next_run(expected, 0, 1, &first, &n))
+        !stasis_bitmap_next_run(expected, 0, 1, &first, &n) || fstat(block->fd, &st) < 0)
         return;
-    guint8 *mapped =
-        mmap(NULL, block->size_bytes, PROT_READ, MAP_SHARED, block->fd, (off_t)block->fd_offset);
-    if (mapped == MAP_FAILED)
-        return;
-    capture->mapped[index] = mapped;
-    for (guint64 at = 0; stasis_bitmap_next_run(expected, at, G_MAXUINT64, &first, &n);
-         at = first + n)
-        madvise(mapped + first * STASIS_PAGE_BYTES, n * STASIS_PAGE_BYTES, MADV_POPULATE_READ);
+    StasisCaptureMap *map = find_map(capture->pool, &st, block);
+    map = map != NULL ? map : &capture->own_maps[index];
+    if (map->address != NULL || make_map(map, &st, block)) {
+        make_present(map, expected);
+        capture->mapped[index] = map->address;
+    }
 }
 
 /* Pages from @first on, up to @n, whose places follow one another; the first one gets a place if it
@@ -345,6 +404,7 @@ StasisCapture *stasis_capture_new(const StasisRam *ram, const StasisDirty *expec
     capture->taken = stasis_dirty_new(ram);
     capture->holes = stasis_dirty_new(ram);
     capture->mapped = g_new0(guint8 *, ram->blocks->len);
+    capture->own_maps = g_new0(StasisCaptureMap, ram->blocks->len);
     capture->places = g_new0(guint32 *, ram->blocks->len);
     capture->max_pages = stasis_dirty_count(expected) + extra_pages;
     if (!get_memory(capture, cancellable, error))
@@ -376,8 +436,7 @@ void stasis_capture_free(StasisCapture *capture)
     for (guint i = 0; i < capture->n_helpers; i++)
         g_thread_join(capture->helpers[i]);
     for (guint i = 0; i < capture->ram->blocks->len; i++) {
-        if (capture->mapped[i] != NULL)
-            munmap(capture->mapped[i], stasis_ram_block(capture->ram, i)->size_bytes);
+        drop_map(&capture->own_maps[i]);
         g_free(capture->places[i]);
     }
     put_memory(capture);
@@ -387,6 +446,7 @@ void stasis_capture_free(StasisCapture *capture)
     stasis_dirty_free(capture->taken);
     stasis_dirty_free(capture->holes);
     g_free(capture->mapped);
+    g_free(capture->own_maps);
     g_free(capture->places);
     g_free(capture);
 }

@@ -15,10 +15,23 @@ G_BEGIN_DECLS
 
 typedef struct _StasisCapture StasisCapture;
 
-/* Memory that was made ready for an earlier capture, for the next one. Zero-initialized. */
+#define STASIS_CAPTURE_MAX_MAPS 8
+
+/* A part of a file, as we have it mapped; address NULL: a free entry. */
+typedef struct {
+    guint64 dev, inode, offset;
+    gsize bytes;
+    guint8 *address;
+    StasisBitmap
+        *present; /* pages that were made present; the kernel may have dropped some since */
+} StasisCaptureMap;
+
+/* Memory that was made ready for an earlier capture, and mappings of guest RAM, for the next one.
+ * Zero-initialized. */
 typedef struct {
     guint8 *memory;
     gsize bytes;
+    StasisCaptureMap maps[STASIS_CAPTURE_MAX_MAPS];
 } StasisCapturePool;
 void stasis_capture_pool_clear(StasisCapturePool *pool);
 

@@ -117,8 +117,7 @@ void stasis_dirty_intersect(StasisDirty *dirty, const StasisDirty *a, const Stas
 void stasis_dirty_subtract(StasisDirty *dirty, const StasisDirty *other)
 {
     for (guint i = 0; i < dirty->n_blocks; i++)
-        for (guint64 w = 0; w < n_words(dirty->blocks[i]); w++)
-            dirty->blocks[i]->words[w] &= ~other->blocks[i]->words[w];
+        stasis_bitmap_subtract(dirty->blocks[i], other->blocks[i]);
 }
 
 guint64 stasis_dirty_count(const StasisDirty *dirty)

@@ -8,8 +8,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from benchlib import (ACCEL, BUILD, HAVE_ENGINE, MIB, RUNS, SIZES, Machine, half,  # noqa: E402
-                      save, size_bytes, stasis, summary, table, with_case)
+from benchlib import (ACCEL, BUILD, HAVE_ENGINE, MIB, RUNS, SIZES, Machine,  # noqa: E402
+                      environment, half, ms, save, size_bytes, stasis, summary, table, with_case)
 
 DIRTY_PAGES = 1000
 
@@ -91,6 +91,20 @@ def capture_rate(t, ram):
     return summary(rates)
 
 
+def increment_rate(t, ram):
+    """Microseconds from the harvest up to pages in a buffer, and of a memcpy of as many pages."""
+    machine = Machine(t, ram, prepared=True, touch=f"{size_bytes(ram) * 7 // 8 // MIB}M", rate=100)
+    machine.adopt()
+    tool = os.path.join(BUILD, "tests", "lib", "increment-rate")
+    out = subprocess.run([tool, machine.vm.name, str(4 * RUNS + 1)], check=True, text=True,
+                         env=environment(), stdout=subprocess.PIPE).stdout
+    # The first gets memory and maps the guest's.
+    runs = [json.loads(line) for line in out.splitlines()][1:]
+    return {"pages": summary([r["pages"] for r in runs]),
+            "us": summary([r["harvest_us"] + r["ready_us"] + r["copy_us"] for r in runs]),
+            "memcpy_us": summary([r["memcpy_us"] for r in runs])}
+
+
 def human(n_bytes):
     return f"{n_bytes / MIB:.2f}"
 
@@ -114,6 +128,13 @@ def main():
           [[s["ram"], "half" if s["touched"] else "no", human(s["full_bytes"]),
             human(s["increment_bytes"]["median"]), f"{s['pages']['median']:.0f}",
             f"{s['increment_ms']['median']:.0f}"] for s in out["sizes"]])
+
+    found = out["increment"] = with_case(increment_rate, ram)
+    ratio = found["us"]["median"] / found["memcpy_us"]["median"]
+    table(f"An increment in a series, {ram}: harvest to buffer beside memcpy of as many pages, "
+          f"median of {4 * RUNS}", ["pages", "ms", "memcpy ms", "ratio (promise: 1.5)"],
+          [[f"{found['pages']['median']:.0f}", ms(found["us"]["median"] / 1000),
+            ms(found["memcpy_us"]["median"] / 1000), f"{ratio:.2f}"]])
 
     out["memcpy"] = memcpy()
     base = out["memcpy"]["far_bytes_per_s"]
