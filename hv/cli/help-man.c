@@ -175,7 +175,7 @@ static void check_option(GString *bad, const CliCommand *command, const CliOptio
     }
 }
 
-static void check_command(GString *bad, const CliCommand *command)
+void cli_check_command(const CliCommand *command, GString *bad)
 {
     const struct {
         const char *field;
@@ -210,7 +210,7 @@ char *cli_check_table(void)
 {
     GString *bad = g_string_new(NULL);
     for (guint i = 0; cli_commands[i] != NULL; i++)
-        check_command(bad, cli_commands[i]);
+        cli_check_command(cli_commands[i], bad);
     for (const CliOption *o = cli_global_options; o->name != NULL; o++)
         check_option(bad, NULL, o);
     gboolean good = bad->len == 0;

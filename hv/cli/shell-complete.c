@@ -71,35 +71,32 @@ static void append_quoted(GString *out, const char *text)
     }
 }
 
-static char *unquote_partial(const char *line, const CliScan *scan)
+/* The last word, which need not be whole, as one that is. */
+static char *close_word(const char *typed, const CliScan *scan)
 {
-    if (scan->word == NULL)
-        return g_strdup("");
-    gsize len = line + scan->len - scan->word - (scan->escaped ? 1 : 0);
     const char quote[] = { scan->quote, '\0' };
-    g_autofree char *typed = g_strndup(scan->word, len);
-    g_autofree char *closed = g_strconcat(typed, quote, NULL);
-    return g_shell_unquote(closed, NULL);
+    g_autofree char *kept = g_strndup(typed, strlen(typed) - (scan->escaped ? 1 : 0));
+    return g_strconcat(kept, quote, NULL);
 }
 
-/* The line's words so far, behind @globals, the one to complete last. */
-static GPtrArray *words_of(const char *line, const CliScan *scan, const char *const *globals)
+/* The words of the last command, unquoted, behind @globals; last the one to complete, maybe
+ * empty. */
+static GPtrArray *words_of(const CliScan *scan, const GPtrArray *typed, const char *const *globals)
 {
-    gsize before = scan->word != NULL ? (gsize)(scan->word - line) : scan->len;
-    g_autofree char *typed = g_strndup(line, before);
-    g_auto(GStrv) words = NULL;
-    char *partial = unquote_partial(line, scan);
-    if (partial == NULL)
-        return NULL;
-    GPtrArray *all = g_ptr_array_new_null_terminated(8, g_free, TRUE);
+    g_autoptr(GPtrArray) words = g_ptr_array_new_null_terminated(8, g_free, TRUE);
     for (; *globals != NULL; globals++)
-        g_ptr_array_add(all, g_strdup(*globals));
-    /* It fails for no words, too. */
-    g_shell_parse_argv(typed, NULL, &words, NULL);
-    for (guint i = 0; words != NULL && words[i] != NULL; i++)
-        g_ptr_array_add(all, g_strdup(words[i]));
-    g_ptr_array_add(all, partial);
-    return all;
+        g_ptr_array_add(words, g_strdup(*globals));
+    for (guint i = 0; i < typed->len; i++) {
+        g_autofree char *closed =
+            i + 1 < typed->len ? g_strdup(typed->pdata[i]) : close_word(typed->pdata[i], scan);
+        char *word = g_shell_unquote(closed, NULL);
+        if (word == NULL)
+            return NULL;
+        g_ptr_array_add(words, word);
+    }
+    if (scan->word == NULL)
+        g_ptr_array_add(words, g_strdup(""));
+    return g_steal_pointer(&words);
 }
 
 static GPtrArray *choices_for(const char *partial, CliOffer *offer)
@@ -114,12 +111,14 @@ static GPtrArray *choices_for(const char *partial, CliOffer *offer)
 CliLineOffer *cli_offer_for_line(const char *line, const char *const *globals)
 {
     const char *command = line;
-    CliScan scan = cli_scan(command);
+    g_autoptr(GPtrArray) typed = g_ptr_array_new_with_free_func(g_free);
+    CliScan scan = cli_scan(command, typed);
     while (scan.next != NULL) {
         command = scan.next;
-        scan = cli_scan(command);
+        g_ptr_array_set_size(typed, 0);
+        scan = cli_scan(command, typed);
     }
-    g_autoptr(GPtrArray) words = scan.comment ? NULL : words_of(command, &scan, globals);
+    g_autoptr(GPtrArray) words = scan.comment ? NULL : words_of(&scan, typed, globals);
     if (words == NULL)
         return NULL;
     const char *partial = words->pdata[words->len - 1];

@@ -17,7 +17,9 @@ typedef struct {
     gboolean comment; /* a comment followed */
 } CliScan;
 
-CliScan cli_scan(const char *text);
+/* @ret_words: NULL, or an array of char * that gets the words of the command as they are typed, to
+ * be read with g_shell_unquote(). */
+CliScan cli_scan(const char *text, GPtrArray *ret_words);
 
 /* Is there more to come: an open quote, a backslash at the end? */
 gboolean cli_is_unfinished(const char *text);
