@@ -283,57 +283,30 @@ def tab_completes(t):
     with open(t.path("a dir/script"), "w") as f:
         f.write("pwd\n")
     shell = shell_at_terminal(t, "--store", store, cwd=t.dir)
-    for typed, shown in (
-            ("checkpoint-l\t", "checkpoint-list "),
-            ("checkpoint-create --mode s\t", "checkpoint-create --mode stop "),
-            ("checkpoint-create --mode=c\t", "checkpoint-create --mode=cow "),
-            ("restore --ea\t", "restore --eager "),
-            (f"info {name[:3]}\t", f"info {name} "),
-            ("checkpoint-info 01jq4z7\t", f"checkpoint-info {ID} "),
+    for typed, meant in (
+            ("checkpoint-l\t", "checkpoint-list"),
+            ("checkpoint-create --mode s\t", "checkpoint-create --mode stop"),
+            ("checkpoint-create --mode=c\t", "checkpoint-create --mode=cow"),
+            ("restore --ea\t\t--pa\t", "restore --eager --paused"),
+            (f"info {name[:-1]}\t", f"info {name}"),
+            ("checkpoint-info 01jq4z7\t", f"checkpoint-info {ID}"),
             ("checkpoint-info 01\t", "checkpoint-info 01jq4z"),
             ("help che\t", "help checkpoint"),
-            ("list; doc\t", "list; doctor "),
-            ("shell a\t\t", r"shell a\ dir/script "),
-            ("shell 'a d\t", r"shell a\ dir/")):
-        shell.type(typed)
-        seen = line_shown(shell, typed, shown)
-        t.equal(seen, shown, f"after {typed!r}")
-        shell.type("\x03")
-        shell.expect(PROMPT)
+            ("list; pw\t", "list; pwd"),
+            ("pwd; shell 'a d\t\t", r"pwd; shell a\ dir/script"),
+            ("nosuch --\t", "nosuch --")):
+        shell.type(typed + "\n")
+        shell.expect(r"\n" + PROMPT)
+        t.equal(last_line(t), meant, f"after {typed!r}")
     shell.type("checkpoint-info 01\t\t")
-    found = shell.expect(rf"{ID} +{other}\r\n")
-    t.check(found, "the choices")
-    shell.type("\x03")
-    shell.expect(PROMPT)
-    shell.type("shell a\t\t\n")
-    shell.expect("\r\n" + re.escape(t.dir) + "\r\n")
+    shell.expect(rf"{ID} +{other}\r\n")
 
 
-def line_shown(shell, typed, expected):
-    """What stands behind the prompt: the screen's line, as the characters sent for it make it."""
-    def line():
-        cells, at = [], 0
-        for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", shell.shown):
-            if part == "\r":
-                at = 0
-            elif re.fullmatch(r"\x1b\[\d*G", part):
-                at = int(part[2:-1] or 1) - 1
-            elif part == "\b":
-                at -= 1
-            elif part == "\x1b[K":
-                del cells[at:]
-            elif len(part) == 1 and part not in "\n\x07":
-                cells += [" "] * (at + 1 - len(cells))
-                cells[at] = part
-                at += 1
-        return "".join(cells)[len("stasis> "):]
-    shell.shown = "stasis> "
-    for _ in range(200):
-        if line() == expected:
-            break
-        if not shell.read_more(0.05) and line().startswith(expected):
-            break
-    return line()
+def last_line(t):
+    """The newest one in the history, where libedit writes blanks and backslashes in octal."""
+    with open(t.path("state/stasis/history")) as f:
+        line = f.read().splitlines()[-1]
+    return re.sub(r"\\(\d{3}|\\)", lambda m: chr(int(m[1], 8)) if m[1] != "\\" else "\\", line)
 
 
 main()

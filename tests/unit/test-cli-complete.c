@@ -205,7 +205,7 @@ static void test_file_names(void)
     g_autoptr(CliLineOffer) odd = cli_offer_for_line("shell a", no_globals);
     g_autofree char *line = g_strconcat("shell ", odd->word, NULL);
     g_autoptr(GPtrArray) commands = cli_split(line, NULL);
-    g_assert_cmpuint(commands->len, ==, 1);
+    g_assert_true(commands != NULL && commands->len == 1);
     g_assert_cmpstr(((char **)commands->pdata[0])[1], ==, names[0]);
 
     assert_line("shell ü", "shell über-", FALSE);
