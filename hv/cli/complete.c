@@ -16,9 +16,19 @@ typedef struct {
     const CliOption *waiting;  /* the option whose value comes next, or NULL */
     gboolean behind;           /* a "--" was there */
     guint n_args;              /* arguments before the word */
-    const char *store;         /* of --store, or NULL */
-    GHashTable *given;         /* arguments, and options as "--name", that were there */
+    GHashTable *given;         /* arguments and options ("--name") that were there → the value */
 } Line;
+
+static void give(Line *line, const CliOption *option, const char *value)
+{
+    g_hash_table_replace(line->given, g_strconcat("--", option->name, NULL), g_strdup(value));
+}
+
+/* The value that the line gives an option, by "--name"; NULL when it is not there. */
+static const char *given_value(const Line *line, const char *name)
+{
+    return g_hash_table_lookup(line->given, name);
+}
 
 static void take_option(Line *line, const char *word)
 {
@@ -27,18 +37,15 @@ static void take_option(Line *line, const char *word)
     const CliOption *option = cli_find_option(line->command, name);
     if (option == NULL)
         return;
-    g_hash_table_add(line->given, g_strconcat("--", option->name, NULL));
+    give(line, option, equals != NULL ? equals + 1 : "");
     if (equals == NULL && option->type != CLI_FLAG)
         line->waiting = option;
-    else if (equals != NULL && strcmp(option->name, "store") == 0)
-        line->store = equals + 1;
 }
 
 static void take_word(Line *line, const char *word)
 {
     if (line->waiting != NULL) {
-        if (strcmp(line->waiting->name, "store") == 0)
-            line->store = word;
+        give(line, line->waiting, word);
         line->waiting = NULL;
     } else if (line->behind) {
         line->n_args++;
@@ -51,7 +58,7 @@ static void take_word(Line *line, const char *word)
         line->lost |= line->command == NULL;
     } else {
         line->n_args++;
-        g_hash_table_add(line->given, g_strdup(word));
+        g_hash_table_replace(line->given, g_strdup(word), g_strdup(""));
     }
 }
 
@@ -101,7 +108,8 @@ static void offer_vms(const Line *line, const char *shown, CliOffer *offer)
 
 static void offer_images(const Line *line, const char *shown, CliOffer *offer)
 {
-    g_autoptr(StasisStore) store = stasis_store_open(line->store, STASIS_STORE_EXISTING, NULL);
+    g_autoptr(StasisStore) store =
+        stasis_store_open(given_value(line, "--store"), STASIS_STORE_EXISTING, NULL);
     g_auto(GStrv) ids = store != NULL ? stasis_store_list_ids(store, NULL) : NULL;
     for (char **id = ids; id != NULL && *id != NULL; id++)
         add(offer, *id);
@@ -224,7 +232,7 @@ static void offer_next(const Line *line, CliOffer *offer)
 
 CliOffer *cli_offer(const char *const *words, gboolean shell)
 {
-    g_autoptr(GHashTable) given = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GHashTable) given = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     Line line = { .shell = shell, .given = given };
     for (; words[1] != NULL; words++)
         take_word(&line, words[0]);

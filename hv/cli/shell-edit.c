@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <histedit.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,29 @@ static void run_line(CliShell *self, History *lines, const char *path, char *lin
     cli_shell_run_text(self, line);
 }
 
+/* NULL: the end of input. */
+static char *read_line(EditLine *el)
+{
+    int n = 0;
+    /* Before the prompt is shown: what is typed at it shall find its keys. */
+    el_set(el, EL_PREP_TERM, 1);
+    const char *typed = el_gets(el, &n);
+    return typed != NULL && n > 0 ? g_strndup(typed, n) : NULL;
+}
+
+static void do_nothing(int signum)
+{
+}
+
+/* Between a command and the prompt the terminal's keys make signals: one that comes too late for
+ * the command is nobody's. A handler, since what is ignored would be ignored by commands, too. */
+static void outlive_keys(void)
+{
+    struct sigaction action = { .sa_handler = do_nothing, .sa_flags = SA_RESTART };
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGQUIT, &action, NULL);
+}
+
 gboolean cli_shell_prompt(CliShell *self, GError **error)
 {
     g_autofree char *path = history_path();
@@ -168,10 +192,11 @@ gboolean cli_shell_prompt(CliShell *self, GError **error)
         g_clear_pointer(&lines, history_end);
         return FALSE;
     }
-    int n = 0;
-    const char *typed;
-    while (!self->ended && (typed = el_gets(el, &n)) != NULL && n > 0) {
-        g_autofree char *line = g_strndup(typed, n);
+    outlive_keys();
+    while (!self->ended) {
+        g_autofree char *line = read_line(el);
+        if (line == NULL)
+            break;
         run_line(self, lines, path, line);
     }
     if (!self->ended)
