@@ -17,6 +17,7 @@ bindir     ?= $(prefix)/bin
 libdir     ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 mandir     ?= $(prefix)/share/man
+bashcompdir ?= $(prefix)/share/bash-completion/completions
 libexecdir ?= $(prefix)/libexec/stasis
 
 JOBS    := $(shell nproc)
@@ -27,6 +28,7 @@ SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
 PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto
+CLI_PKGS := libedit
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
            -Wno-unused-parameter -Wno-missing-field-initializers
@@ -40,6 +42,7 @@ ALL_LIBS = $(SANFLAGS) $(PKG_LIBS) -pthread
 # Only asked for once the packages can be there: `make deps` must work on a machine without them.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+CLI_LIBS   = $(eval CLI_LIBS := $(shell pkg-config --libs $(CLI_PKGS)))$(CLI_LIBS)
 
 LIB_SRC := $(sort $(wildcard hv/base/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
                              hv/disk/*.c hv/store/*.c hv/engine/*.c))
@@ -98,7 +101,7 @@ $(B)/libstasis.so.$(SOVER): $(LIB_OBJ) include/libstasis.map
 $(B)/hv/cli/%.o: ALL_CFLAGS += -Ihv/cli
 $(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
 	$(say) LINK $@
-	$(Q)$(CC) $(LDFLAGS) $(CLI_OBJ) -o $@ -L$(B) -lstasis -Wl,-rpath,'$$ORIGIN' $(ALL_LIBS)
+	$(Q)$(CC) $(LDFLAGS) $(CLI_OBJ) -o $@ -L$(B) -lstasis -Wl,-rpath,'$$ORIGIN' $(ALL_LIBS) $(CLI_LIBS)
 
 $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
@@ -115,7 +118,7 @@ $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
 	$(say) MAN $@
 	$(Q)$(B)/stasis help --man-options | sed -e '/@OPTIONS@/{r /dev/stdin' -e 'd}' \
-	    -e 's/@VERSION@/$(VERSION)/' docs/man/stasis.1.in > $@.tmp
+	    -e 's/@VERSION@/$(VERSION)/' -e 's|@BASHCOMPDIR@|$(bashcompdir)|' docs/man/stasis.1.in > $@.tmp
 	@mv $@.tmp $@
 
 # Unit tests and test tools see the library's inside: they are linked with the archive.
@@ -125,6 +128,11 @@ $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 
 # The shim's own functions, with a KVM that is played by the test.
 $(B)/tests/unit/test-shim-log: $(SHIM_OBJ)
+
+# The command's own functions, and its table as the program has it.
+UNIT_CLI := $(filter $(B)/tests/unit/test-cli-%,$(UNIT_BIN))
+$(UNIT_CLI): $(filter-out %/main.o,$(CLI_OBJ))
+$(UNIT_CLI): ALL_LIBS += $(CLI_LIBS)
 
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
@@ -192,15 +200,16 @@ bench: deps
 install: all
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/stasis \
 	    $(DESTDIR)$(libexecdir) \
-	    $(DESTDIR)$(mandir)/man1
+	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
-	    -Wl,-rpath,$(libdir) $(ALL_LIBS)
+	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
 	install -m 755 $(B)/stasis-pager $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/
 	install -m 644 include/stasis/*.h $(DESTDIR)$(includedir)/stasis/
 	install -m 644 $(B)/stasis.1 $(DESTDIR)$(mandir)/man1/
+	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc
 

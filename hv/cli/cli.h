@@ -63,6 +63,13 @@ typedef struct {
 } CliExample;
 
 typedef struct _CliCall CliCall;
+typedef struct _CliShell CliShell;
+
+typedef enum {
+    CLI_HIDDEN = 1 << 0,      /* in no list: for programs, not for people */
+    CLI_IN_SHELL = 1 << 1,    /* runs in the process of the shell, and only there */
+    CLI_OWN_SIGNALS = 1 << 2, /* the handler sees to signals itself */
+} CliCommandFlags;
 
 typedef struct {
     const char *group; /* id in cli_groups[] */
@@ -73,6 +80,7 @@ typedef struct {
     const CliOption *options;     /* NULL: none of its own */
     const CliExample *examples;
     gboolean (*handler)(CliCall *call, GError **error);
+    CliCommandFlags flags;
 } CliCommand;
 
 typedef struct {
@@ -95,7 +103,12 @@ struct _CliCall {
     GCancellable *cancellable; /* fires on Ctrl-C, SIGTERM, SIGHUP */
     JsonNode *result;          /* what --json shows; set by the handler */
     int exit_code;             /* of a handler that returned TRUE */
+    CliShell *shell;           /* whose process this is; NULL: of no shell */
 };
+
+/* run.c: run the command line @argv (argv[0] the program), within @shell or NULL; returns its exit
+ * status, and everything else is said. */
+int cli_run(const char *const *argv, CliShell *shell);
 
 /* parse.c */
 const CliCommand *cli_find_command(const char *name);
@@ -103,6 +116,9 @@ const CliGroup *cli_find_group(const char *id);
 /* The command whose name is nearest to @name, or NULL when none is near. */
 const char *cli_nearest_command(const char *name);
 const char *cli_completer_name(CliType type);
+/* @typed is "--name" or "-n"; looked for in @command's options (@command may be NULL) and in those
+ * of every command. */
+const CliOption *cli_find_option(const CliCommand *command, const char *typed);
 /* Read @argv (argv[0] the program) into @call. Errors are STASIS_ERROR_USAGE. */
 gboolean cli_parse(CliCall *call, const char *const *argv, GError **error);
 
@@ -134,5 +150,7 @@ extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_lis
     cli_cmd_checkpoint_delete, cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune,
     cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_export,
     cli_cmd_doctor, cli_cmd_help;
+extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
+    cli_cmd_complete;
 
 G_END_DECLS

@@ -4,7 +4,7 @@
 #include "output.h"
 
 static const CliArgument arguments[] = {
-    { "TOPIC", CLI_OPTIONAL, CLI_TOPIC, "a command, or a group: vm, checkpoint, image, host" },
+    { "TOPIC", CLI_OPTIONAL, CLI_TOPIC, "a command, or a group of them" },
     { NULL },
 };
 

@@ -5,8 +5,13 @@
 #include "cli.h"
 
 const CliGroup cli_groups[] = {
-    { "vm", "Virtual machines" }, { "checkpoint", "Checkpoints" },   { "image", "Using images" },
-    { "store", "Stores" },        { "host", "This host, and help" }, { NULL, NULL },
+    { "vm", "Virtual machines" },
+    { "checkpoint", "Checkpoints" },
+    { "image", "Using images" },
+    { "store", "Stores" },
+    { "host", "This host, and help" },
+    { "prompt", "The shell" },
+    { NULL, NULL },
 };
 
 const CliCommand *const cli_commands[] = {
@@ -34,6 +39,12 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_store_fold,
     &cli_cmd_doctor,
     &cli_cmd_help,
+    &cli_cmd_shell,
+    &cli_cmd_cd,
+    &cli_cmd_pwd,
+    &cli_cmd_quit,
+    &cli_cmd_exit,
+    &cli_cmd_complete,
     NULL,
 };
 
@@ -93,6 +104,8 @@ const char *cli_nearest_command(const char *name)
     if (strlen(name) > 31)
         return NULL;
     for (guint i = 0; cli_commands[i] != NULL; i++) {
+        if (cli_commands[i]->flags & CLI_HIDDEN)
+            continue;
         guint distance = edit_distance(name, cli_commands[i]->name);
         if (distance < least && distance < strlen(name)) {
             least = distance;

@@ -3,6 +3,7 @@
  * macros: man(7), groff_man(7). */
 #include <string.h>
 
+#include "complete.h"
 #include "help.h"
 #include "output.h"
 
@@ -76,7 +77,8 @@ char *cli_help_roff(void)
     for (const CliGroup *g = cli_groups; g->id != NULL; g++) {
         append_roff_line(out, ".SS ", g->title, "\n");
         for (guint i = 0; cli_commands[i] != NULL; i++) {
-            if (strcmp(cli_commands[i]->group, g->id) == 0)
+            if (strcmp(cli_commands[i]->group, g->id) == 0 &&
+                !(cli_commands[i]->flags & CLI_HIDDEN))
                 append_roff_command(out, cli_commands[i]);
         }
     }
@@ -137,8 +139,10 @@ JsonNode *cli_help_json(void)
         cli_json_set_string(group, "title", g->title);
         json_array_add_object_element(groups, group);
     }
-    for (guint i = 0; cli_commands[i] != NULL; i++)
-        json_array_add_object_element(commands, command_to_json(cli_commands[i]));
+    for (guint i = 0; cli_commands[i] != NULL; i++) {
+        if (!(cli_commands[i]->flags & CLI_HIDDEN))
+            json_array_add_object_element(commands, command_to_json(cli_commands[i]));
+    }
     json_object_set_array_member(root, "groups", groups);
     json_object_set_array_member(root, "commands", commands);
     json_object_set_array_member(root, "global_options", options_to_json(cli_global_options));
@@ -160,6 +164,8 @@ static void check_option(GString *bad, const CliCommand *command, const CliOptio
     if ((option->type == CLI_FLAG) != (option->value == NULL))
         g_string_append_printf(bad, "%s: --%s is a flag or has a value, not both\n", owner,
                                option->name);
+    if (!cli_completer_exists(cli_completer_name(option->type)))
+        g_string_append_printf(bad, "%s: --%s has no completer\n", owner, option->name);
     if (option->type == CLI_FLAG && option->required)
         g_string_append_printf(bad, "%s: flag --%s is required\n", owner, option->name);
     for (const CliOption *o = cli_global_options; command != NULL && o->name != NULL; o++) {
@@ -169,7 +175,7 @@ static void check_option(GString *bad, const CliCommand *command, const CliOptio
     }
 }
 
-static void check_command(GString *bad, const CliCommand *command)
+void cli_check_command(const CliCommand *command, GString *bad)
 {
     const struct {
         const char *field;
@@ -188,9 +194,13 @@ static void check_command(GString *bad, const CliCommand *command)
             g_string_append_printf(bad, "%s has no %s\n", command->name, checks[i].field);
     }
     for (const CliArgument *a = command->arguments; a != NULL && a->name != NULL; a++) {
-        if (is_empty(a->summary) || a->arity < CLI_ONE || a->type == CLI_FLAG)
+        /* A choice is made of the words of an option's value; an argument has none. */
+        if (is_empty(a->summary) || a->arity < CLI_ONE || a->type == CLI_FLAG ||
+            a->type == CLI_CHOICE)
             g_string_append_printf(bad, "%s: %s lacks arity, type or summary\n", command->name,
                                    a->name);
+        if (!cli_completer_exists(cli_completer_name(a->type)))
+            g_string_append_printf(bad, "%s: %s has no completer\n", command->name, a->name);
     }
     for (const CliOption *o = command->options; o != NULL && o->name != NULL; o++)
         check_option(bad, command, o);
@@ -200,7 +210,7 @@ char *cli_check_table(void)
 {
     GString *bad = g_string_new(NULL);
     for (guint i = 0; cli_commands[i] != NULL; i++)
-        check_command(bad, cli_commands[i]);
+        cli_check_command(cli_commands[i], bad);
     for (const CliOption *o = cli_global_options; o->name != NULL; o++)
         check_option(bad, NULL, o);
     gboolean good = bad->len == 0;

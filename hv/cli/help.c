@@ -149,7 +149,8 @@ char *cli_help_group(const CliGroup *group)
     GString *out = g_string_new(NULL);
     g_string_append_printf(out, "%s (stasis help %s):\n", group->title, group->id);
     for (guint i = 0; cli_commands[i] != NULL; i++) {
-        if (strcmp(cli_commands[i]->group, group->id) == 0)
+        if (strcmp(cli_commands[i]->group, group->id) == 0 &&
+            !(cli_commands[i]->flags & CLI_HIDDEN))
             append_entry(out, cli_commands[i]->name, cli_commands[i]->summary);
     }
     return g_string_free(out, FALSE);
@@ -157,7 +158,8 @@ char *cli_help_group(const CliGroup *group)
 
 char *cli_help_overview(void)
 {
-    GString *out = g_string_new("Usage: stasis COMMAND [ARGUMENT...] [OPTION...]\n\n"
+    GString *out = g_string_new("Usage: stasis COMMAND [ARGUMENT...] [OPTION...]\n"
+                                "       stasis                  (on a terminal: the shell)\n\n"
                                 "Point-in-time images of running QEMU virtual machines.\n");
     for (const CliGroup *g = cli_groups; g->id != NULL; g++) {
         g_autofree char *text = cli_help_group(g);

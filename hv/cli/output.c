@@ -104,6 +104,7 @@ static void print_envelope(CliCall *call, const GError *error)
     JsonObject *envelope = json_object_new();
     json_object_set_int_member(envelope, "stasis", CLI_JSON_VERSION);
     cli_json_set_string(envelope, "command", call->command != NULL ? call->command->name : NULL);
+    json_object_set_boolean_member(envelope, "ok", error == NULL);
     if (call->result != NULL)
         json_object_set_member(envelope, "result", g_steal_pointer(&call->result));
     else if (error == NULL)

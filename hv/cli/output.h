@@ -3,8 +3,9 @@
  * What the user gets to see: the JSON envelope, notes, and units for people.
  *
  * stdout carries the result and nothing else; stderr the rest. With --json, stdout is one object:
- *   {"stasis": 1, "command": NAME, "result": …}
- *   {"stasis": 1, "command": NAME or null, "error": {"code": …, "message": …, "exit": N}}
+ *   {"stasis": 1, "command": NAME, "ok": true, "result": …}
+ *   {"stasis": 1, "command": NAME or null, "ok": false,
+ *    "error": {"code": …, "message": …, "exit": N}}
  * and both "result" and "error" when some of several images failed.
  */
 #pragma once

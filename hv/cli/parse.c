@@ -174,6 +174,12 @@ static const CliOption *find_option(const CliOption *options, const char *typed)
     return NULL;
 }
 
+const CliOption *cli_find_option(const CliCommand *command, const char *typed)
+{
+    const CliOption *own = command != NULL ? find_option(command->options, typed) : NULL;
+    return own != NULL ? own : find_option(cli_global_options, typed);
+}
+
 static gboolean on_option(const char *typed, const char *text, gpointer data, GError **error)
 {
     Scope *scope = data;
@@ -362,8 +368,7 @@ static const CliValue *find_value(const CliCall *call, const char *name)
     char typed[64];
     g_snprintf(typed, sizeof typed, "--%s", name);
     /* A name that no table has is a mistake of the handler's author: never silently "not given". */
-    g_assert(find_option(cli_global_options, typed) != NULL ||
-             find_option(call->command->options, typed) != NULL);
+    g_assert(cli_find_option(call->command, typed) != NULL);
     return g_hash_table_lookup(call->values, name);
 }
 

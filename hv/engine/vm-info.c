@@ -137,6 +137,11 @@ static void forget_gone(const char *name)
         stasis_record_remove(name, NULL);
 }
 
+char **stasis_vm_list_names(GError **error)
+{
+    return stasis_record_names(error);
+}
+
 GPtrArray *stasis_vm_list(GError **error)
 {
     g_auto(GStrv) names = stasis_record_names(error);

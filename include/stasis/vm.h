@@ -93,6 +93,10 @@ STASIS_API StasisVmInfo *stasis_vm_get_info(StasisVm *vm, GError **error);
  * whose QEMU ended is listed once as "gone" and then forgotten. */
 STASIS_API GPtrArray *stasis_vm_list(GError **error);
 
+/* The names alone, sorted, without asking anybody, and so in no time; that of a VM whose QEMU has
+ * ended may be among them. Free with g_strfreev(). */
+STASIS_API char **stasis_vm_list_names(GError **error);
+
 STASIS_API gboolean stasis_vm_pause(StasisVm *vm, GError **error);
 STASIS_API gboolean stasis_vm_resume(StasisVm *vm, GError **error);
 

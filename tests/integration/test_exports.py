@@ -136,6 +136,8 @@ def installed(t):
     out = run(root + prefix + "/bin/stasis", "--version",
               env={**env, "LD_LIBRARY_PATH": libdir})
     t.check(version in out, f"stasis --version says {out!r}")
+    t.equal(read(f"{root}{prefix}/share/bash-completion/completions/stasis"),
+            read(os.path.join(ROOT, "completions", "stasis")), "bash's completion")
 
 
 main()

@@ -52,6 +52,8 @@ class Result:
             raise Failure(f"no JSON on stdout ({error}): {self!r}") from error
         if value.get("stasis") != 1 or value.get("command") != self.args[0]:
             raise Failure(f"not the envelope of this command: {self!r}")
+        if value.get("ok") is not ("error" not in value):
+            raise Failure(f"ok and error disagree: {self!r}")
         return value
 
     @property
