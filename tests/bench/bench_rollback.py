@@ -54,8 +54,8 @@ def qemus_own(t, ram):
     return took
 
 
-def ours(t, ram):
-    machine = Machine(t, ram, touch=half(ram), set=f"{PAGES * 4}K")
+def ours(t, ram, prepared):
+    machine = Machine(t, ram, touch=half(ram), set=f"{PAGES * 4}K", prepared=prepared)
     machine.adopt()
     machine.vm.checkpoint(*machine.store, timeout=600)
     runs = stasis_json("rollback", machine.vm.name, "--force", "--count", COUNT, "--interval",
@@ -76,18 +76,19 @@ def main():
     out = []
     for ram in SIZES:
         peer = summary(with_case(qemus_own, ram))
-        row = {"ram": ram, "snapshot_load_ms": peer}
-        if HAVE_ENGINE:
-            row.update(with_case(ours, ram))
-        out.append(row)
+        for prepared in (True, False) if HAVE_ENGINE else (False,):
+            row = {"ram": ram, "prepared": prepared, "snapshot_load_ms": peer}
+            if HAVE_ENGINE:
+                row.update(with_case(ours, ram, prepared))
+            out.append(row)
     table(f"Rollback in place, {ACCEL}: about {PAGES} pages ({PAGES * 4096 // MIB} MiB) written; "
           f"ms, median (most) of {COUNT}; half of RAM touched",
-          ["RAM", "pages", "rollback", "VM stopped", "devices", "memory", "a second",
+          ["RAM", "VM prepared", "pages", "rollback", "VM stopped", "devices", "memory", "a second",
            "QEMU's snapshot-load", "a second"],
-          [[r["ram"], f"{r['pages']['median']:.0f}", ms(r["total_ms"]), ms(r["stop_ms"]),
-            ms(r["device_ms"]), ms(r["ram_ms"]), f"{r['per_second']:.0f}",
-            ms(r["snapshot_load_ms"]), f"{1000 / r['snapshot_load_ms']['median']:.1f}"]
-           for r in out if "total_ms" in r])
+          [[r["ram"], "yes" if r["prepared"] else "no", f"{r['pages']['median']:.0f}",
+            ms(r["total_ms"]), ms(r["stop_ms"]), ms(r["device_ms"]), ms(r["ram_ms"]),
+            f"{r['per_second']:.0f}", ms(r["snapshot_load_ms"]),
+            f"{1000 / r['snapshot_load_ms']['median']:.1f}"] for r in out if "total_ms" in r])
     save("rollback", out)
 
 
