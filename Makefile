@@ -107,7 +107,7 @@ $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
-# No sanitizer: it is loaded into a QEMU that has none. It exports one name, ioctl.
+# No sanitizer: it is loaded into a QEMU that has none. It exports ioctl and mmap.
 $(SHIM_OBJ): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Ihv -fPIC -fvisibility=hidden $(WARN) \
                           -MMD -MP $(CFLAGS)
 $(B)/stasis-shim.so: $(SHIM_OBJ)

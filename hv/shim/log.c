@@ -13,6 +13,8 @@
  * slot that is deleted takes its bitmap with it, and a vCPU may have written up to the last moment:
  * all of it counts as written for the monitor.
  *
+ * With KVM's dirty rings all that is written passes through the pending bitmap; see ring.c.
+ *
  * Source: Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG.
  */
 #include <errno.h>
@@ -137,8 +139,11 @@ int shim_absorb(struct shim_slot *slot)
 
 bool shim_slot_settle(struct shim_slot *slot)
 {
+    shim_ring_read_all();
     if (!shim.logging)
         return true;
+    if (shim.ring_entries > 0)
+        return shim_inside_is_stopped();
     if (!shim_inside_is_stopped() || get(slot, shim.scratch) < 0)
         return false;
     shim_bits_or(slot->range->pending, slot->first_page, shim.scratch, slot->n_pages);
@@ -151,7 +156,7 @@ bool shim_slot_settle(struct shim_slot *slot)
 /* A log that begins "initially all set" says that all was written, and only clearing arms it. */
 void shim_slot_begin(struct shim_slot *slot)
 {
-    if (shim.logging && shim.manual != 0 && shim_inside_is_stopped() &&
+    if (shim.logging && shim.manual != 0 && shim.ring_entries == 0 && shim_inside_is_stopped() &&
         get(slot, shim.scratch) == 0)
         clear(slot, shim.scratch, false);
 }
@@ -237,13 +242,32 @@ static void take_pending(uint64_t *out, bool rearm)
     }
 }
 
+/* The rings first: what is in them becomes pending. */
+static int take_rings(uint64_t *out, bool rearm)
+{
+    shim_ring_read_all();
+    if (rearm)
+        shim_ring_arm_slowly();
+    take_pending(out, rearm);
+    if (rearm)
+        shim_ring_keep_unarmed();
+    return 0;
+}
+
+static int take(uint64_t *out, bool rearm)
+{
+    if (shim.ring_entries > 0)
+        return take_rings(out, rearm);
+    take_pending(out, rearm);
+    return each_slot(out, rearm);
+}
+
 int shim_harvest(uint64_t *out, uint64_t n_words, bool rearm)
 {
     if (!shim.logging)
         return -ENOENT;
     shim_fix_layout();
-    take_pending(out, rearm);
-    int r = each_slot(out, rearm);
+    int r = take(out, rearm);
     /* Nothing was taken then: it stays as it was, or more. */
     if (r < 0)
         shim_give_back(out, n_words);
@@ -281,6 +305,7 @@ int shim_stop(void)
     /* What was kept for QEMU stays for QEMU: its log goes on. */
     shim.logging = false;
     shim.token = 0;
+    shim_ring_watch();
     shim_publish();
     return r;
 }
@@ -301,14 +326,12 @@ static int turn_on(void)
 
 int shim_start(uint64_t note)
 {
-    if (shim.vm_fd < 0 || shim.ring || shim.refused)
+    if (shim.vm_fd < 0 || shim.ring_refused || shim.refused)
         return -EOPNOTSUPP;
     int r = shim.logging ? 0 : turn_on();
     shim_fix_layout();
-    if (r == 0) {
-        take_pending(NULL, true);
-        r = each_slot(NULL, true);
-    }
+    shim_ring_watch();
+    r = r < 0 ? r : take(NULL, true);
     if (r < 0) {
         shim_stop();
         return r;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The one function of QEMU's that is interposed. All calls but a handful of KVM's go straight on to
- * the kernel. Those few are answered by slots.c, which asks KVM itself and then keeps the books.
+ * The functions of QEMU's that are interposed. All calls of ioctl() but a handful of KVM's go
+ * straight on to the kernel. Those few are answered by slots.c and vcpu.c, which ask KVM themselves
+ * and then keep the books. Of mmap() those calls alone are ours that show a virtual CPU's dirty
+ * ring.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -11,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,6 +24,9 @@
 #endif
 #ifndef KVM_CAP_DIRTY_LOG_RING_ACQ_REL
 #define KVM_CAP_DIRTY_LOG_RING_ACQ_REL 223
+#endif
+#ifndef KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP
+#define KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP 225
 #endif
 
 struct shim shim = { .vm_fd = -1 };
@@ -34,6 +40,11 @@ static int kernel_ioctl(int fd, unsigned long request, void *arg)
 }
 
 int (*shim_kernel)(int fd, unsigned long request, void *arg) = kernel_ioctl;
+
+void *shim_kernel_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+    return (void *)syscall(SYS_mmap, address, bytes, prot, flags, fd, offset);
+}
 
 void shim_lock(void)
 {
@@ -76,7 +87,7 @@ static int create_vm(int fd, void *arg)
     } else {
         shim.vm_fd = r;
         shim.manual = 0;
-        shim.ring = false;
+        shim_vcpu_forget_all();
     }
     shim_serve();
     shim_publish();
@@ -93,7 +104,9 @@ static int enable_cap(int fd, struct kvm_enable_cap *cap)
     if (cap->cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
         shim.manual = cap->args[0];
     else if (cap->cap == KVM_CAP_DIRTY_LOG_RING || cap->cap == KVM_CAP_DIRTY_LOG_RING_ACQ_REL)
-        shim.ring = true;
+        shim_vcpu_enable_rings(cap->args[0]);
+    else if (cap->cap == KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP)
+        shim.ring_refused = true;
     shim_publish();
     shim_unlock();
     return r;
@@ -110,6 +123,14 @@ static int uffd_range(int fd, unsigned long request, void *arg)
     return ours ? -EINVAL : shim_kernel(fd, request, arg);
 }
 
+static int reset_rings(int fd)
+{
+    shim_lock();
+    int r = shim.ring_entries > 0 ? shim_ring_reset() : -ENOSYS;
+    shim_unlock();
+    return r != -ENOSYS ? r : shim_kernel(fd, KVM_RESET_DIRTY_RINGS, NULL);
+}
+
 static int dispatch(int fd, unsigned long request, void *arg)
 {
     switch (request) {
@@ -124,6 +145,10 @@ static int dispatch(int fd, unsigned long request, void *arg)
         return shim_get_log(fd, arg);
     case KVM_CLEAR_DIRTY_LOG:
         return shim_clear_log(fd, arg);
+    case KVM_CREATE_VCPU:
+        return shim_vcpu_create(fd, arg);
+    case KVM_RESET_DIRTY_RINGS:
+        return reset_rings(fd);
     default:
         return uffd_range(fd, request, arg);
     }
@@ -139,6 +164,8 @@ static bool concerns_us(int fd, unsigned long request)
     case KVM_SET_USER_MEMORY_REGION2:
     case KVM_GET_DIRTY_LOG:
     case KVM_CLEAR_DIRTY_LOG:
+    case KVM_CREATE_VCPU:
+    case KVM_RESET_DIRTY_RINGS:
         return fd == shim.vm_fd && fd >= 0;
     case UFFDIO_REGISTER:
         return shim.vm_fd >= 0;
@@ -156,13 +183,35 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
     /* The kernel looks at 32 bits. QEMU hands some requests on as an int, so that the sign fills
      * the upper half. */
     uint32_t what = (uint32_t)request;
-    if (!concerns_us(fd, what))
-        return (int)syscall(SYS_ioctl, fd, request, arg);
+    int r;
+    if (!concerns_us(fd, what)) {
+        r = (int)syscall(SYS_ioctl, fd, request, arg);
+        /* Asked afterwards: a log may have been turned on while the vCPU ran. */
+        bool watched = __atomic_load_n(&shim.watched, __ATOMIC_ACQUIRE);
+        return watched ? shim_vcpu_after(fd, what, arg, r) : r;
+    }
     int before = errno;
-    int r = dispatch(fd, what, arg);
+    r = dispatch(fd, what, arg);
     errno = r < 0 ? -r : before;
     return r < 0 ? -1 : r;
 }
+
+__attribute__((visibility("default"))) void *mmap(void *address, size_t bytes, int prot, int flags,
+                                                  int fd, off_t offset)
+{
+    bool done = false;
+    /* Nobody maps a virtual CPU before it has been made. */
+    if (fd >= 0 && __atomic_load_n(&shim.n_vcpus, __ATOMIC_ACQUIRE) > 0) {
+        void *result = shim_vcpu_map(address, bytes, prot, flags, fd, offset, &done);
+        if (done)
+            return result;
+    }
+    return shim_kernel_mmap(address, bytes, prot, flags, fd, offset);
+}
+
+/* The same where off_t has 64 bits, by the name that QEMU uses. */
+__attribute__((visibility("default"), alias("mmap"))) void *
+mmap64(void *address, size_t bytes, int prot, int flags, int fd, off64_t offset);
 
 /* QEMU's children are not QEMU: take ourselves out of what they inherit. */
 __attribute__((constructor)) static void leave_environment(void)

@@ -250,7 +250,7 @@ static bool shows(const struct shim_range *range, const struct shim_mapping *run
 struct shim_range *shim_range_for(uint64_t address, uint64_t bytes)
 {
     struct shim_mapping run;
-    if (shim.ring || shim.refused || bytes == 0 || address + bytes < address ||
+    if (shim.ring_refused || shim.refused || bytes == 0 || address + bytes < address ||
         !find_mapping(address, bytes, &run) || !run.shared || !run.writable || run.inode == 0 ||
         run.dev != memfd_device())
         return NULL;
@@ -344,7 +344,7 @@ static uint32_t state(void)
 {
     if (shim.refused)
         return STASIS_SHIM_REFUSED;
-    if (shim.ring)
+    if (shim.ring_refused)
         return STASIS_SHIM_RING;
     if (shim.vm_fd < 0)
         return STASIS_SHIM_IDLE;
@@ -375,6 +375,7 @@ void shim_publish(void)
     page->token = shim.logging ? shim.token : 0;
     page->manual = (uint32_t)shim.manual;
     page->held = shim.held;
+    page->ring_entries = shim.ring_entries;
     page->n_slots = shim.n_slots;
     page->n_harvests = shim.n_harvests;
     page->note = shim.note;

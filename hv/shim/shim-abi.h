@@ -27,7 +27,7 @@ enum stasis_shim_state {
     STASIS_SHIM_IDLE,    /* no virtual machine of KVM yet (TCG: for ever) */
     STASIS_SHIM_OFF,     /* there is one; our log is off */
     STASIS_SHIM_ON,      /* our log is on, complete since the request that returned `token` */
-    STASIS_SHIM_RING,    /* QEMU uses KVM's dirty ring: nothing is split */
+    STASIS_SHIM_RING,    /* KVM's dirty ring, in a way that it can't be shared: nothing is split */
     STASIS_SHIM_REFUSED, /* something that the shim does not understand: nothing more is split */
 };
 
@@ -55,7 +55,8 @@ struct stasis_shim_page {
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
     uint32_t inside;  /* PAUSE and RESUME are possible */
-    uint32_t unused;
+    /* KVM's log is a ring of so many entries for each virtual CPU; 0: it is a bitmap. */
+    uint32_t ring_entries;
     uint64_t n_harvests;
     uint64_t note; /* of the last START */
     struct stasis_shim_range ranges[STASIS_SHIM_MAX_RANGES];

@@ -4,10 +4,12 @@
  * base/words.h (which needs neither), and must never be the reason that QEMU fails: whatever it does
  * not understand it hands on to the kernel as it came.
  *
- *   main.c    the interposed ioctl(): which calls concern us
+ *   main.c    the interposed ioctl() and mmap(): which calls concern us
  *   slots.c   KVM's memory slots: which of them show a range, and at which address
  *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
  *   log.c     one dirty log of KVM's, two readers
+ *   ring.c    the same where KVM's log is a ring for each virtual CPU
+ *   vcpu.c    where those rings are, and what QEMU gets in their place
  *   serve.c   the thread that answers a monitor
  *   inside.c  the stop, by QEMU's own functions
  *
@@ -20,11 +22,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "shim/shim-abi.h"
 
 #define SHIM_PAGE 4096u
 #define SHIM_MAX_SLOTS 1024u
+#define SHIM_MAX_VCPUS 1024u
 
 struct shim_range {
     uint64_t address, bytes, view;
@@ -47,12 +51,33 @@ struct shim_slot {
     uint64_t first_page; /* in the range */
     struct shim_range *range;
     uint64_t *for_qemu; /* written, for QEMU, and no longer in KVM's log */
+    bool doubtful;      /* KVM's ring: some of its pages may be written unseen */
+};
+
+/* A virtual CPU with a dirty ring (see ring.c). Numbers of entries go on and on; modulo the size of
+ * the ring they are places in it. */
+struct shim_vcpu {
+    int fd, shadow_fd;
+    struct kvm_run *run; /* its first page */
+    struct kvm_dirty_gfn *real, *shadow;
+    bool shown;            /* QEMU has the shadow */
+    uint32_t head, tail;   /* of the real one: read, re-armed, up to here */
+    uint32_t given, taken; /* of the shadow: filled, collected by QEMU, up to here */
 };
 
 struct shim {
     int vm_fd;
     bool logging; /* our log is on */
-    bool ring, refused, held;
+    bool refused, held;
+    bool ring_refused;     /* QEMU has KVM's own dirty rings: its log is not for us */
+    uint32_t ring_entries; /* of each virtual CPU's dirty ring; 0: KVM's log is a bitmap */
+    uint32_t ring_marked;  /* entries that KVM has been told to arm, and has not yet */
+    bool ring_doubts;      /* there may be doubtful slots */
+    bool foreign_logs;     /* QEMU logged slots that we don't know */
+    bool forwarding;       /* QEMU logs something */
+    bool watched; /* somebody logs: look at vCPUs' rings after their calls. No lock needed */
+    uint32_t n_vcpus;
+    struct shim_vcpu vcpus[SHIM_MAX_VCPUS];
     uint64_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 as QEMU enabled it */
     uint64_t token, last_serial, n_harvests, layout, note;
     uint32_t n_slots;
@@ -76,6 +101,9 @@ void shim_breathe(void);
 
 /* The kernel's ioctl: what it returns, or -errno. A variable so that tests can stand in for KVM. */
 extern int (*shim_kernel)(int fd, unsigned long request, void *arg);
+
+/* The kernel's mmap. */
+void *shim_kernel_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
 
 /* --- ranges.c --- */
 
@@ -109,6 +137,8 @@ int shim_set_region(int fd, unsigned long request, void *arg);
 int shim_get_log(int fd, struct kvm_dirty_log *log);
 int shim_clear_log(int fd, struct kvm_clear_dirty_log *clear);
 int shim_set_flags(struct shim_slot *slot, bool with_log);
+/* NULL: none of ours. */
+struct shim_slot *shim_slot_find(uint32_t id);
 
 /* --- log.c --- */
 
@@ -133,6 +163,45 @@ bool shim_slot_settle(struct shim_slot *slot);
 void shim_slot_gone(const struct shim_slot *slot);
 /* A slot has come. While no virtual CPU runs nothing in it has been written yet. */
 void shim_slot_begin(struct shim_slot *slot);
+
+/* One more page, of a range, that is written for the monitor. */
+static inline void shim_pending_add(struct shim_range *range, uint64_t page)
+{
+    range->pending[page / 64] |= (uint64_t)1 << page % 64;
+}
+
+/* --- ring.c: all under the lock but the first; none of them does anything without rings --- */
+
+bool shim_ring_has_news(const struct shim_vcpu *vcpu);
+void shim_ring_read(struct shim_vcpu *vcpu);
+void shim_ring_read_all(void);
+/* Re-arm what has been read, and that may be re-armed. Slowly: our thread's way, which lets QEMU's
+ * threads in between. */
+void shim_ring_arm(void);
+void shim_ring_arm_slowly(void);
+/* What is read and not re-armed counts as written again. */
+void shim_ring_keep_unarmed(void);
+/* QEMU's KVM_RESET_DIRTY_RINGS: the number of entries that it collected. */
+int shim_ring_reset(void);
+/* QEMU is about to turn its log on for @slot, where ours is on: KVM would arm all of it. */
+void shim_ring_begin_for_qemu(struct shim_slot *slot);
+/* The real ring is full. false: QEMU must collect first. */
+bool shim_ring_make_room(struct shim_vcpu *vcpu);
+/* Who logs may have changed. */
+void shim_ring_watch(void);
+
+/* --- vcpu.c --- */
+
+/* QEMU turns KVM's rings on. */
+void shim_vcpu_enable_rings(uint64_t bytes);
+void shim_vcpu_forget_all(void);
+int shim_vcpu_create(int fd, void *arg);
+/* A call is done, on whatever descriptor: its result, which may come from another try. Keeps
+ * errno. */
+int shim_vcpu_after(int fd, uint32_t request, void *arg, int result);
+/* A mapping of a virtual CPU's: as mmap. *ret_done = false: none of ours. */
+void *shim_vcpu_map(void *address, size_t bytes, int prot, int flags, int fd, off_t offset,
+                    bool *ret_done);
 
 /* --- serve.c --- */
 

@@ -12,7 +12,7 @@
 
 #include "shim/shim.h"
 
-static struct shim_slot *find(uint32_t id)
+struct shim_slot *shim_slot_find(uint32_t id)
 {
     for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++)
         if (shim.slots[i].used && shim.slots[i].id == id)
@@ -77,6 +77,13 @@ static int ask(int fd, unsigned long request, const void *arg, uint64_t address,
     return shim_kernel(fd, request, copy.bytes);
 }
 
+static int hand_on(int fd, unsigned long request, const struct kvm_userspace_memory_region *region)
+{
+    if ((region->flags & KVM_MEM_LOG_DIRTY_PAGES) != 0)
+        shim.foreign_logs = true;
+    return shim_kernel(fd, request, (void *)region);
+}
+
 static int make(int fd, unsigned long request, const struct kvm_userspace_memory_region *region)
 {
     bool whole = region->userspace_addr % SHIM_PAGE == 0 && region->memory_size % SHIM_PAGE == 0;
@@ -86,13 +93,13 @@ static int make(int fd, unsigned long request, const struct kvm_userspace_memory
         whole && known ? shim_range_for(region->userspace_addr, region->memory_size) : NULL;
     struct shim_slot *slot = range != NULL ? prepare(region) : NULL;
     if (slot == NULL)
-        return shim_kernel(fd, request, (void *)region);
+        return hand_on(fd, request, region);
     uint64_t offset = region->userspace_addr - range->address;
     int r = ask(fd, request, region, range->view + offset, shim.logging);
     if (r < 0) {
         shim_free(slot->for_qemu, shim_words(region->memory_size / SHIM_PAGE) * 8);
         *slot = (struct shim_slot){ 0 };
-        return shim_kernel(fd, request, (void *)region);
+        return hand_on(fd, request, region);
     }
     uint64_t *for_qemu = slot->for_qemu;
     *slot = (struct shim_slot){ .used = true,
@@ -115,6 +122,10 @@ static int make(int fd, unsigned long request, const struct kvm_userspace_memory
 /* QEMU turns its log on while ours is on already: make it begin as KVM's own would. */
 static void begin_for_qemu(struct shim_slot *slot)
 {
+    if (shim.ring_entries > 0) {
+        shim_ring_begin_for_qemu(slot);
+        return;
+    }
     uint64_t words = shim_words(slot->n_pages);
     memset(slot->for_qemu, 0, words * 8);
     if ((shim.manual & KVM_DIRTY_LOG_INITIALLY_SET) != 0)
@@ -136,10 +147,10 @@ static int change(int fd, unsigned long request, struct shim_slot *slot,
     if (region->guest_phys_addr != slot->gpa)
         shim_slot_gone(slot);
     slot->gpa = region->guest_phys_addr;
-    slot->qemu_flags = region->flags;
     if (began && shim.logging)
         begin_for_qemu(slot);
-    else if (!wants_log(slot))
+    slot->qemu_flags = region->flags;
+    if (!wants_log(slot))
         memset(slot->for_qemu, 0, shim_words(slot->n_pages) * 8);
     return r;
 }
@@ -151,11 +162,15 @@ int shim_set_region(int fd, unsigned long request, void *arg)
         return shim_kernel(fd, request, arg);
     int r;
     shim_lock();
-    struct shim_slot *slot = find(region->slot);
+    struct shim_slot *slot = shim_slot_find(region->slot);
     if (region->memory_size == 0) {
         bool exact = slot != NULL && shim_slot_settle(slot);
         r = shim_kernel(fd, request, arg);
         if (r >= 0 && slot != NULL) {
+            /* What is in the rings by now is of this slot, not of the next one with its number;
+             * and QEMU has none any more for which it could be. */
+            slot->qemu_flags = 0;
+            shim_ring_read_all();
             if (!exact)
                 shim_slot_gone(slot);
             forget(slot);
@@ -167,6 +182,7 @@ int shim_set_region(int fd, unsigned long request, void *arg)
     } else {
         r = make(fd, request, region);
     }
+    shim_ring_watch();
     shim_unlock();
     return r;
 }
@@ -187,7 +203,7 @@ int shim_set_flags(struct shim_slot *slot, bool with_log)
 /* GET: without manual protection it also begins the log anew, and the monitor's share is kept. */
 static int get_locked(int fd, struct kvm_dirty_log *log)
 {
-    struct shim_slot *slot = find(log->slot);
+    struct shim_slot *slot = shim.ring_entries == 0 ? shim_slot_find(log->slot) : NULL;
     if (slot != NULL && !wants_log(slot))
         return -ENOENT; /* as KVM says when there is no log */
     int r = shim_kernel(fd, KVM_GET_DIRTY_LOG, log);
@@ -214,7 +230,7 @@ int shim_get_log(int fd, struct kvm_dirty_log *log)
 /* CLEAR: what QEMU has seen and drops, the monitor may not have seen. */
 static int clear_locked(int fd, struct kvm_clear_dirty_log *clear)
 {
-    struct shim_slot *slot = find(clear->slot);
+    struct shim_slot *slot = shim.ring_entries == 0 ? shim_slot_find(clear->slot) : NULL;
     if (slot == NULL)
         return shim_kernel(fd, KVM_CLEAR_DIRTY_LOG, clear);
     if (!wants_log(slot))

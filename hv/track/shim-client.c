@@ -234,7 +234,8 @@ const char *stasis_shim_why_not(const StasisRam *ram)
     case STASIS_SHIM_IDLE:
         return "no KVM in this QEMU";
     case STASIS_SHIM_RING:
-        return "this QEMU uses KVM's dirty ring (dirty-ring-size)";
+        return "this QEMU uses KVM's dirty ring (dirty-ring-size) in a way that the shim does not "
+               "understand";
     case STASIS_SHIM_REFUSED:
         return "the shim in this QEMU met something that it does not understand";
     }

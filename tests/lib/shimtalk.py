@@ -45,7 +45,7 @@ class Page:
             raise FileNotFoundError(f"no shim in process {pid}")
         (self.magic, self.abi, self.bytes, self.door_fd, self.state, self.seq, self.token,
          self.layout, self.n_words, self.manual, self.held, n_ranges, self.n_slots,
-         self.inside, _, self.n_harvests, self.note) = PAGE_HEAD.unpack_from(data)
+         self.inside, self.ring_entries, self.n_harvests, self.note) = PAGE_HEAD.unpack_from(data)
         assert self.magic == MAGIC and self.abi == ABI and self.bytes == PAGE_HEAD.size + 64 * 32
         self.ranges = [RANGE.unpack_from(data, PAGE_HEAD.size + i * RANGE.size)
                        for i in range(n_ranges)]
