@@ -37,27 +37,11 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "shim/ring.h"
 #include "shim/shim.h"
 
 /* KVM's lock is held for each call, and vCPUs that fault wait for it. */
 #define PIECE_ENTRIES 8192u
-
-static struct kvm_dirty_gfn *entry(struct kvm_dirty_gfn *ring, uint32_t i)
-{
-    return &ring[i & (shim.ring_entries - 1)];
-}
-
-/* Acquire and release are what KVM_CAP_DIRTY_LOG_RING_ACQ_REL asks for; on x86 they cost nothing.
- */
-static uint32_t flags_of(const struct kvm_dirty_gfn *gfn)
-{
-    return __atomic_load_n(&gfn->flags, __ATOMIC_ACQUIRE);
-}
-
-static void set_flags(struct kvm_dirty_gfn *gfn, uint32_t flags)
-{
-    __atomic_store_n(&gfn->flags, flags, __ATOMIC_RELEASE);
-}
 
 /* ---- reading ---- */
 
@@ -68,12 +52,13 @@ static bool qemu_logs(const struct shim_slot *slot)
 
 static void give_to_qemu(struct shim_vcpu *vcpu, const struct kvm_dirty_gfn *gfn)
 {
-    if (!vcpu->shown)
+    /* The second only after KVM itself has lost entries. */
+    if (!vcpu->shown || vcpu->given - vcpu->taken >= shim.ring_entries)
         return;
-    struct kvm_dirty_gfn *to = entry(vcpu->shadow, vcpu->given);
+    struct kvm_dirty_gfn *to = shim_gfn(vcpu->shadow, vcpu->given);
     to->slot = gfn->slot;
     to->offset = gfn->offset;
-    set_flags(to, KVM_DIRTY_GFN_F_DIRTY);
+    shim_set_gfn_flags(to, KVM_DIRTY_GFN_F_DIRTY);
     vcpu->given++;
 }
 
@@ -102,16 +87,18 @@ static struct shim_slot *look_up(struct lookup *last, uint32_t id)
 bool shim_ring_has_news(const struct shim_vcpu *vcpu)
 {
     uint32_t head = __atomic_load_n(&vcpu->head, __ATOMIC_ACQUIRE);
-    return flags_of(entry(vcpu->real, head)) == KVM_DIRTY_GFN_F_DIRTY;
+    return vcpu->lost || shim_flags_of(shim_gfn(vcpu->real, head)) == KVM_DIRTY_GFN_F_DIRTY;
 }
 
 void shim_ring_read(struct shim_vcpu *vcpu)
 {
     struct lookup last = { 0 };
+    if (vcpu->lost)
+        shim_ring_find(vcpu);
     /* Entries that are read and not re-armed are still marked as they were. */
     while (vcpu->head - vcpu->tail < shim.ring_entries) {
-        const struct kvm_dirty_gfn *gfn = entry(vcpu->real, vcpu->head);
-        if (flags_of(gfn) != KVM_DIRTY_GFN_F_DIRTY)
+        const struct kvm_dirty_gfn *gfn = shim_gfn(vcpu->real, vcpu->head);
+        if (shim_flags_of(gfn) != KVM_DIRTY_GFN_F_DIRTY)
             break;
         const struct shim_slot *slot = look_up(&last, gfn->slot);
         if (slot != NULL)
@@ -121,6 +108,8 @@ void shim_ring_read(struct shim_vcpu *vcpu)
             give_to_qemu(vcpu, gfn);
         __atomic_store_n(&vcpu->head, vcpu->head + 1, __ATOMIC_RELEASE);
     }
+    if (shim_ring_is_full(vcpu))
+        shim_ring_doubt();
 }
 
 void shim_ring_read_all(void)
@@ -131,16 +120,19 @@ void shim_ring_read_all(void)
 
 /* ---- re-arming ---- */
 
+/* A ring that KVM has filled to the brim is left to its own vCPU. */
 static uint32_t may_be_armed(const struct shim_vcpu *vcpu)
 {
-    return (vcpu->head - vcpu->tail) - (vcpu->given - vcpu->taken);
+    uint32_t unarmed = vcpu->head - vcpu->tail, kept = vcpu->given - vcpu->taken;
+    return unarmed > kept && !shim_ring_is_full(vcpu) ? unarmed - kept : 0;
 }
 
-static uint32_t mark(struct shim_vcpu *vcpu, uint32_t n)
+uint32_t shim_ring_mark(struct shim_vcpu *vcpu, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        set_flags(entry(vcpu->real, vcpu->tail + i), KVM_DIRTY_GFN_F_RESET);
+        shim_set_gfn_flags(shim_gfn(vcpu->real, vcpu->tail + i), KVM_DIRTY_GFN_F_RESET);
     vcpu->tail += n;
+    shim.ring_marked += n;
     return n;
 }
 
@@ -151,8 +143,8 @@ static long times_asleep(void)
     return usage.ru_nvcsw;
 }
 
-/* Have KVM arm what is marked. A call that a signal cuts short leaves some behind for the next; and
- * since Linux 6.16 those that it had counted last are not armed at all. A signal that can't be
+/* Have KVM arm all that is marked. A call that a signal cuts short leaves some behind for the next;
+ * and since Linux 6.16 those that it had counted last are not armed at all. A signal that can't be
  * blocked (a stop, a debugger) makes the thread sleep. false: some may not be armed. */
 static bool reset(void)
 {
@@ -166,8 +158,7 @@ static bool reset(void)
         shim.ring_marked -= (uint32_t)done;
         done = shim_kernel(shim.vm_fd, KVM_RESET_DIRTY_RINGS, NULL);
     }
-    if (done > 0)
-        shim.ring_marked = 0;
+    shim.ring_marked = 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return sure;
 }
@@ -196,12 +187,18 @@ static void settle_doubts(void)
     }
 }
 
-static void doubt_all(void)
+void shim_ring_doubt(void)
 {
     shim.ring_doubts = true;
     for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++)
         shim.slots[i].doubtful = true;
     settle_doubts();
+}
+
+void shim_ring_finish(void)
+{
+    if (shim.ring_marked > 0 && !reset())
+        shim_ring_doubt();
 }
 
 /* Up to PIECE_ENTRIES more, but of each ring no further than @limit, where there is one. */
@@ -214,11 +211,9 @@ static uint32_t arm_piece(const uint32_t *limit)
         uint32_t ahead = limit != NULL ? limit[i] - vcpu->tail : may;
         /* Others may have gone further than the limit by now. */
         may = (int32_t)ahead < 0 ? 0 : may < ahead ? may : ahead;
-        n += mark(vcpu, may < left ? may : left);
+        n += shim_ring_mark(vcpu, may < left ? may : left);
     }
-    shim.ring_marked += n;
-    if (shim.ring_marked > 0 && !reset())
-        doubt_all();
+    shim_ring_finish();
     return n;
 }
 
@@ -245,7 +240,7 @@ static bool each_unarmed(bool (*found)(struct shim_slot *slot, uint64_t page, vo
         struct shim_vcpu *vcpu = &shim.vcpus[i];
         struct lookup last = { 0 };
         for (uint32_t at = vcpu->tail; at != vcpu->head; at++) {
-            const struct kvm_dirty_gfn *gfn = entry(vcpu->real, at);
+            const struct kvm_dirty_gfn *gfn = shim_gfn(vcpu->real, at);
             struct shim_slot *slot = look_up(&last, gfn->slot);
             if (slot != NULL && found(slot, gfn->offset, opaque))
                 any = true;
@@ -273,10 +268,10 @@ static uint32_t take_back(struct shim_vcpu *vcpu)
 {
     uint32_t n = 0;
     for (; vcpu->taken != vcpu->given; vcpu->taken++, n++) {
-        struct kvm_dirty_gfn *gfn = entry(vcpu->shadow, vcpu->taken);
-        if ((flags_of(gfn) & KVM_DIRTY_GFN_F_RESET) == 0)
+        struct kvm_dirty_gfn *gfn = shim_gfn(vcpu->shadow, vcpu->taken);
+        if ((shim_flags_of(gfn) & KVM_DIRTY_GFN_F_RESET) == 0)
             break;
-        set_flags(gfn, 0);
+        shim_set_gfn_flags(gfn, 0);
     }
     return n;
 }
@@ -325,6 +320,7 @@ void shim_ring_watch(void)
 bool shim_ring_make_room(struct shim_vcpu *vcpu)
 {
     shim_ring_read(vcpu);
+    shim_ring_recover(vcpu);
     shim_ring_arm();
     return vcpu->given == vcpu->taken;
 }

@@ -8,7 +8,7 @@
  *   slots.c   KVM's memory slots: which of them show a range, and at which address
  *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
  *   log.c     one dirty log of KVM's, two readers
- *   ring.c    the same where KVM's log is a ring for each virtual CPU
+ *   ring.c    the same where KVM's log is a ring for each virtual CPU; ring-full.c: that ran over
  *   vcpu.c    where those rings are, and what QEMU gets in their place
  *   serve.c   the thread that answers a monitor
  *   inside.c  the stop, by QEMU's own functions
@@ -60,7 +60,10 @@ struct shim_vcpu {
     int fd, shadow_fd;
     struct kvm_run *run; /* its first page */
     struct kvm_dirty_gfn *real, *shadow;
-    bool shown;            /* QEMU has the shadow */
+    bool shown; /* QEMU has the shadow */
+    bool lost;  /* KVM is further in the real one than we look (ring-full.c) */
+    bool stuck; /* it was called full when there was nothing in it, at `stuck_at` */
+    uint32_t stuck_at;
     uint32_t head, tail;   /* of the real one: read, re-armed, up to here */
     uint32_t given, taken; /* of the shadow: filled, collected by QEMU, up to here */
 };
