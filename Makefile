@@ -127,7 +127,7 @@ $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(B)/libstasis.a -o $@ $(ALL_LIBS)
 
 # The shim's own functions, with a KVM that is played by the test.
-$(B)/tests/unit/test-shim-log: $(SHIM_OBJ)
+$(B)/tests/unit/test-shim-log $(B)/tests/unit/test-shim-ring: $(SHIM_OBJ)
 
 # The command's own functions, and its table as the program has it.
 UNIT_CLI := $(filter $(B)/tests/unit/test-cli-%,$(UNIT_BIN))

@@ -24,6 +24,7 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info)
     cli_json_set_string(object, "qmp_path", info->qmp_path);
     cli_json_set_string(object, "console_path", info->console_path);
     cli_json_set_string(object, "tracker", info->tracker);
+    cli_json_set_string(object, "kvm_log", info->kvm_log);
     cli_json_set_string(object, "kvm_log_missing", info->kvm_log_missing);
     cli_json_set_string(object, "tracked_since", info->tracked_since);
     cli_json_set_string(object, "rolling_back_to", info->rolling_back_to);
@@ -206,7 +207,10 @@ static gboolean info_vm(CliCall *call, GError **error)
     cli_table_add(table, "RAM:", ram);
     cli_table_add(table, "RAM in place:", info->loading ? "no, loading on demand" : "all");
     cli_table_add(table, "Started by:", info->prepared ? "stasis" : "others, attached");
-    add_if(table, "Tracker:", info->tracker);
+    g_autofree char *kind = NULL;
+    if (info->kvm_log != NULL && g_strcmp0(info->tracker, "kvm-log") == 0)
+        kind = g_strdup_printf("%s (%s)", info->tracker, info->kvm_log);
+    add_if(table, "Tracker:", kind != NULL ? kind : info->tracker);
     add_if(table, "No KVM log:", info->kvm_log_missing);
     add_if(table, "Tracked since:", info->tracked_since);
     add_if(table, "QMP socket:", info->qmp_path);

@@ -8,10 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/kvm.h>
 #include <stasis/doctor.h>
 #include <stasis/store.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
@@ -152,7 +154,11 @@ static void probe_kvm_log(const Host *host, StasisCheck *check)
                  "/sys/kernel/mm/transparent_hugepage/shmem_enabled, make it independent of RAM");
     else
         conclude(check, STASIS_CHECK_OK,
-                 g_strdup_printf("%s, for VMs that stasis starts under KVM", shim), NULL);
+                 g_strdup_printf("%s, for VMs that stasis starts under KVM%s", shim,
+                                 ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING) > 0
+                                     ? "; kvm-log (bitmap, or dirty ring by dirty-ring-size)"
+                                     : ""),
+                 NULL);
 }
 
 static void probe_privileges(const Host *host, StasisCheck *check)

@@ -32,6 +32,7 @@ void stasis_vm_info_free(StasisVmInfo *info)
     g_free(info->tracked_since);
     g_free(info->accel_reason);
     g_free(info->kvm_log_missing);
+    g_free(info->kvm_log);
     g_free(info->rolling_back_to);
     g_free(info);
 }
@@ -102,6 +103,7 @@ static StasisVmInfo *info_from_session(StasisSession *session, GError **error)
         return NULL;
     fill_blocks(info, session->record, ram);
     info->kvm_log_missing = g_strdup(stasis_shim_why_not(ram));
+    info->kvm_log = g_strdup(stasis_shim_kind(ram));
     return g_steal_pointer(&info);
 }
 

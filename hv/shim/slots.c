@@ -167,10 +167,6 @@ int shim_set_region(int fd, unsigned long request, void *arg)
         bool exact = slot != NULL && shim_slot_settle(slot);
         r = shim_kernel(fd, request, arg);
         if (r >= 0 && slot != NULL) {
-            /* What is in the rings by now is of this slot, not of the next one with its number;
-             * and QEMU has none any more for which it could be. */
-            slot->qemu_flags = 0;
-            shim_ring_read_all();
             if (!exact)
                 shim_slot_gone(slot);
             forget(slot);

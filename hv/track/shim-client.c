@@ -244,3 +244,11 @@ const char *stasis_shim_why_not(const StasisRam *ram)
             return NULL;
     return "none of its RAM is in a shared memfd of small pages";
 }
+
+const char *stasis_shim_kind(const StasisRam *ram)
+{
+    struct stasis_shim_page page;
+    if (stasis_shim_why_not(ram) != NULL || !stasis_shim_page_read(ram->pid, &page))
+        return NULL;
+    return page.ring_entries > 0 ? "dirty ring" : "bitmap";
+}

@@ -32,6 +32,9 @@ void stasis_shim_unhold(pid_t pid);
 /* Leave the shim as it was at the start: log off, nothing held. */
 gboolean stasis_shim_sweep(pid_t pid, GError **error);
 
+/* What KVM's log is in that QEMU: "bitmap" or "dirty ring"; NULL when it can't be had. */
+const char *stasis_shim_kind(const StasisRam *ram);
+
 /* One line why KVM's log can't be had for @ram (NULL: none is at hand); NULL when it can. */
 const char *stasis_shim_why_not(const StasisRam *ram);
 

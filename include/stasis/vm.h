@@ -59,6 +59,8 @@ typedef struct {
                               or it is not known */
     char *rolling_back_to; /* the image that a rollback was interrupted on the way to: another
                               one completes it, and until then the VM can't run; else NULL */
+    char *kvm_log; /* what KVM's dirty log is, where it can be had: "bitmap", or "dirty ring"
+                      (QEMU was started with dirty-ring-size); else NULL */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);

@@ -30,13 +30,16 @@ SHIM = os.path.join(BUILD, "stasis-shim.so")
 PAGE, MIB = 4096, 1 << 20
 # Pages that the guest writes besides its set: its state, its stack, what the CPU writes itself.
 FEW = 24
-# test_shim_ring.py runs all of this with KVM's dirty ring.
-KVM_ARGS = ["-accel", "kvm"] if (RING := os.environ.get("STASIS_TEST_RING", "")) == "" else [
-    "-accel", f"kvm,dirty-ring-size={RING}"]
+# Entries of KVM's dirty ring, None: its log is a bitmap. test_shim_ring.py runs all this with rings.
+RING = None
+
+
+def kvm_args():
+    return ["-accel", f"kvm,dirty-ring-size={RING}" if RING else "kvm"]
 
 
 def shim_vm(t, *qemu_args, options=(), **guest):
-    vm = run_vm(t, Bare(**{"mem": "64M", "set": "8M", **guest}), *KVM_ARGS, *qemu_args,
+    vm = run_vm(t, Bare(**{"mem": "64M", "set": "8M", **guest}), *kvm_args(), *qemu_args,
                 accel="kvm", options=options)
     return vm
 
@@ -88,7 +91,7 @@ def harvest_is_what_the_guest_wrote(t):
     want = {(state.base + i * state.stride) // PAGE for i in range(state.pages)}
     t.check(len(want) == state.pages >= 100, f"{len(want)} pages in the guest's set")
     t.equal(Page(vm.pid).state, shimtalk.OFF, "the shim's state")
-    t.equal(Page(vm.pid).ring_entries, int(RING or 0), "entries of a vCPU's ring")
+    t.equal(Page(vm.pid).ring_entries, RING or 0, "entries of a vCPU's ring")
     monitor = armed(t, vm)
     t.equal(len(Page(vm.pid).ranges), 1, "ranges")
     with vm.qmp() as qmp:
@@ -185,7 +188,7 @@ def start_target(t, vm, shim):
     directory = t.path("target")
     os.mkdir(directory)
     env = environment(**({"LD_PRELOAD": SHIM} if shim else {}))
-    argv = [QEMU, *vm.guest.qemu_args(t, "kvm"), *KVM_ARGS, "-display", "none", "-S",
+    argv = [QEMU, *vm.guest.qemu_args(t, "kvm"), *kvm_args(), "-display", "none", "-S",
             "-object", f"memory-backend-memfd,id=pc.ram,share=on,size={vm.guest.mem},"
             "x-use-canonical-path-for-ramblock-id=off", "-machine", "memory-backend=pc.ram",
             "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-incoming",
@@ -273,7 +276,7 @@ def memory_is_plugged(t):
     guest = Bare(mem="64M,slots=4,maxmem=1G", set="8M", machine="q35", memory_args=[
         "-object", "memory-backend-memfd,id=pc.ram,share=on,size=64M,"
         "x-use-canonical-path-for-ramblock-id=off", "-machine", "memory-backend=pc.ram"])
-    vm = run_vm(t, guest, *KVM_ARGS, "-qtest", f"unix:{path},server=on,wait=off", "-qtest-log",
+    vm = run_vm(t, guest, *kvm_args(), "-qtest", f"unix:{path},server=on,wait=off", "-qtest-log",
                 "none", accel="kvm")
     store = new_store(t)
     check_reference(t, vm, store)
@@ -304,7 +307,7 @@ def memory_is_unplugged(t):
     """with memory that is unplugged its second mapping goes, and other memory can come in its place"""
     path = t.path("qtest")
     guest = Bare(mem="64M,slots=4,maxmem=1G", set="8M", machine="q35")
-    vm = run_vm(t, guest, *KVM_ARGS, "-qtest", f"unix:{path},server=on,wait=off", "-qtest-log",
+    vm = run_vm(t, guest, *kvm_args(), "-qtest", f"unix:{path},server=on,wait=off", "-qtest-log",
                 "none", accel="kvm")
     ranges = len(Page(vm.pid).ranges)
     monitor = armed(t, vm)
@@ -551,7 +554,7 @@ def daemonized(t):
     os.mkdir(directory)
     guest = Bare(mem="64M", set="8M", memory_args=[
         "-object", "memory-backend-memfd,id=m,size=64M,share=on", "-machine", "memory-backend=m"])
-    subprocess.run([QEMU, *guest.qemu_args(t, "kvm"), *KVM_ARGS, "-display", "none",
+    subprocess.run([QEMU, *guest.qemu_args(t, "kvm"), *kvm_args(), "-display", "none",
                     "-daemonize", "-pidfile", f"{directory}/pid",
                     "-qmp", f"unix:{directory}/qmp,server=on,wait=off"],
                    env=environment(LD_PRELOAD=SHIM), check=True, timeout=30,
