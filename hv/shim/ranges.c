@@ -221,9 +221,11 @@ static struct shim_range *make_range(const struct shim_mapping *run)
     if (range == NULL || is_limited())
         return NULL;
     uint64_t *pending = shim_alloc(shim_words(bytes / SHIM_PAGE) * 8);
-    uint64_t view = pending != NULL ? map_again(run) : 0;
+    uint64_t *retired = shim_alloc(shim_words(bytes / SHIM_PAGE) * 8);
+    uint64_t view = pending != NULL && retired != NULL ? map_again(run) : 0;
     if (view == 0) {
         shim_free(pending, shim_words(bytes / SHIM_PAGE) * 8);
+        shim_free(retired, shim_words(bytes / SHIM_PAGE) * 8);
         return NULL;
     }
     *range = (struct shim_range){ .address = run->start,
@@ -233,6 +235,7 @@ static struct shim_range *make_range(const struct shim_mapping *run)
                                   .inode = run->inode,
                                   .offset = run->offset,
                                   .pending = pending,
+                                  .retired = retired,
                                   .used = true };
     /* What was written before is for nobody to know. */
     shim_bits_set(pending, 0, bytes / SHIM_PAGE);
@@ -286,6 +289,7 @@ bool shim_ranges_reap(void)
         }
         munmap((void *)range->view, range->bytes);
         shim_free(range->pending, shim_words(range->bytes / SHIM_PAGE) * 8);
+        shim_free(range->retired, shim_words(range->bytes / SHIM_PAGE) * 8);
         *range = (struct shim_range){ 0 };
         gone = true;
     }

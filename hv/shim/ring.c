@@ -45,11 +45,6 @@
 
 /* ---- reading ---- */
 
-static bool qemu_logs(const struct shim_slot *slot)
-{
-    return (slot->qemu_flags & KVM_MEM_LOG_DIRTY_PAGES) != 0;
-}
-
 static void give_to_qemu(struct shim_vcpu *vcpu, const struct kvm_dirty_gfn *gfn)
 {
     /* The second only after KVM itself has lost entries. */
@@ -104,7 +99,7 @@ void shim_ring_read(struct shim_vcpu *vcpu)
         if (slot != NULL)
             keep_for_monitor(slot, gfn->offset);
         /* A slot that we don't know is in the log because QEMU wants it there. */
-        if (slot == NULL || qemu_logs(slot))
+        if (slot == NULL || shim_slot_is_logged(slot))
             give_to_qemu(vcpu, gfn);
         __atomic_store_n(&vcpu->head, vcpu->head + 1, __ATOMIC_RELEASE);
     }
@@ -179,7 +174,7 @@ static void settle_doubts(void)
         struct shim_slot *slot = &shim.slots[i];
         if (!slot->used || !slot->doubtful)
             continue;
-        slot->doubtful = qemu_logs(slot);
+        slot->doubtful = shim_slot_is_logged(slot);
         if (slot->doubtful)
             shim_slot_gone(slot);
         else if (shim.logging)
@@ -230,6 +225,7 @@ void shim_ring_arm_slowly(void)
         limit[i] = shim.vcpus[i].head;
     while (arm_piece(limit) == PIECE_ENTRIES)
         shim_breathe();
+    shim_retired_arm_all();
 }
 
 static bool each_unarmed(bool (*found)(struct shim_slot *slot, uint64_t page, void *opaque),
@@ -259,6 +255,7 @@ static bool keep_unarmed(struct shim_slot *slot, uint64_t page, void *unused)
 void shim_ring_keep_unarmed(void)
 {
     each_unarmed(keep_unarmed, NULL);
+    shim_retired_keep();
     settle_doubts();
 }
 
@@ -296,7 +293,9 @@ void shim_ring_begin_for_qemu(struct shim_slot *slot)
 {
     shim_ring_read_all();
     shim_ring_arm();
-    if (each_unarmed(is_of, slot))
+    bool armed =
+        shim_retired_arm(slot->range, slot->first_page, slot->first_page + slot->n_pages, false);
+    if (each_unarmed(is_of, slot) || !armed)
         arm_whole(slot);
 }
 
@@ -304,7 +303,7 @@ void shim_ring_watch(void)
 {
     bool logs = shim.foreign_logs, left = false;
     for (unsigned i = 0; shim.n_vcpus > 0 && i < SHIM_MAX_SLOTS && !logs; i++)
-        logs = shim.slots[i].used && qemu_logs(&shim.slots[i]);
+        logs = shim.slots[i].used && shim_slot_is_logged(&shim.slots[i]);
     /* Nothing new comes when nobody logs; but a full ring would keep its vCPU from running. */
     if (!logs && !shim.logging && shim.n_vcpus > 0) {
         shim_ring_read_all();
@@ -317,10 +316,21 @@ void shim_ring_watch(void)
     __atomic_store_n(&shim.watched, watched, __ATOMIC_RELEASE);
 }
 
+/* Those that the next arming gives back. */
+static void retire(struct shim_vcpu *vcpu)
+{
+    struct lookup last = { 0 };
+    for (uint32_t n = may_be_armed(vcpu), i = 0; i < n; i++) {
+        struct kvm_dirty_gfn *gfn = shim_gfn(vcpu->real, vcpu->tail + i);
+        shim_ring_retire(look_up(&last, gfn->slot), gfn);
+    }
+}
+
 bool shim_ring_make_room(struct shim_vcpu *vcpu)
 {
     shim_ring_read(vcpu);
     shim_ring_recover(vcpu);
+    retire(vcpu);
     shim_ring_arm();
     return vcpu->given == vcpu->taken;
 }

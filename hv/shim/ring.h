@@ -29,6 +29,20 @@ uint32_t shim_ring_mark(struct shim_vcpu *vcpu, uint32_t n);
 /* Have KVM arm what is marked. */
 void shim_ring_finish(void);
 
+/* --- ring-retire.c --- */
+
+/* Take one page out of KVM's tables. A variable so that tests can stand in for KVM. */
+extern int (*shim_zap)(uint64_t view, uint64_t bytes);
+/* An entry that is about to be given back: change it so that its page is not armed. false: it must
+ * be. */
+bool shim_ring_retire(const struct shim_slot *slot, struct kvm_dirty_gfn *gfn);
+/* Arm retired pages from @from to before @end. false: some could not be. */
+bool shim_retired_arm(struct shim_range *range, uint64_t from, uint64_t end, bool may_breathe);
+/* In our thread: lets others in between. */
+void shim_retired_arm_all(void);
+/* What is retired is pending. */
+void shim_retired_keep(void);
+
 /* --- ring-full.c --- */
 
 /* KVM has put as many entries into the real ring as it holds, or more. */

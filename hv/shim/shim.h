@@ -8,7 +8,8 @@
  *   slots.c   KVM's memory slots: which of them show a range, and at which address
  *   ranges.c  second mappings of QEMU's shared memory, found in /proc/self/maps
  *   log.c     one dirty log of KVM's, two readers
- *   ring.c    the same where KVM's log is a ring for each virtual CPU; ring-full.c: that ran over
+ *   ring.c    the same where KVM's log is a ring for each virtual CPU; ring-full.c: that ran over;
+ *             ring-retire.c: smaller than what is written
  *   vcpu.c    where those rings are, and what QEMU gets in their place
  *   serve.c   the thread that answers a monitor
  *   inside.c  the stop, by QEMU's own functions
@@ -36,6 +37,8 @@ struct shim_range {
     uint64_t first_word;         /* see stasis_shim_range.result_words */
     uint64_t out_word;           /* the same for the harvest that is under way */
     uint64_t *pending;           /* written, for the monitor, and no longer in KVM's log */
+    uint64_t *retired;           /* KVM's rings: writable, and in no ring any more */
+    bool has_retired;            /* there may be some */
     uint32_t n_slots;
     bool out;         /* in the harvest that is under way */
     bool movable;     /* QEMU's mapping is not locked, as of the last drop of all of it */
@@ -142,6 +145,11 @@ int shim_clear_log(int fd, struct kvm_clear_dirty_log *clear);
 int shim_set_flags(struct shim_slot *slot, bool with_log);
 /* NULL: none of ours. */
 struct shim_slot *shim_slot_find(uint32_t id);
+/* By QEMU. */
+static inline bool shim_slot_is_logged(const struct shim_slot *slot)
+{
+    return (slot->qemu_flags & KVM_MEM_LOG_DIRTY_PAGES) != 0;
+}
 
 /* --- log.c --- */
 
