@@ -151,8 +151,8 @@ static int kvm_reset(void)
                 break;
             gfn->flags = 0;
             vcpu->reset++;
-            Slot *slot = &kvm.slots[gfn->slot];
-            if (slot->there && gfn->offset < slot->n && n < signal_at - 5)
+            Slot *slot = gfn->slot < N_SLOTS ? &kvm.slots[gfn->slot] : NULL;
+            if (slot != NULL && slot->there && gfn->offset < slot->n && n < signal_at - 5)
                 slot->armed[gfn->offset] = TRUE;
         }
     }
