@@ -196,6 +196,23 @@ void shim_ring_finish(void)
         shim_ring_doubt();
 }
 
+/* A ring may have run over since it was read; then KVM is writing over what was marked just now. As
+ * nothing has been armed yet, that can be undone: the ring is full. */
+static uint32_t mark_if_whole(struct shim_vcpu *vcpu, uint32_t n)
+{
+    uint32_t tail = vcpu->tail;
+    shim_ring_mark(vcpu, n);
+    if (!shim_ring_ran_over(vcpu, tail))
+        return n;
+    for (uint32_t i = 0; i < n; i++)
+        shim_set_gfn_flags(shim_gfn(vcpu->real, tail + i), KVM_DIRTY_GFN_F_DIRTY);
+    vcpu->tail = tail;
+    shim.ring_marked -= n;
+    __atomic_store_n(&vcpu->head, tail + shim.ring_entries, __ATOMIC_RELEASE);
+    shim_ring_doubt();
+    return 0;
+}
+
 /* Up to PIECE_ENTRIES more, but of each ring no further than @limit, where there is one. */
 static uint32_t arm_piece(const uint32_t *limit)
 {
@@ -206,7 +223,7 @@ static uint32_t arm_piece(const uint32_t *limit)
         uint32_t ahead = limit != NULL ? limit[i] - vcpu->tail : may;
         /* Others may have gone further than the limit by now. */
         may = (int32_t)ahead < 0 ? 0 : may < ahead ? may : ahead;
-        n += shim_ring_mark(vcpu, may < left ? may : left);
+        n += mark_if_whole(vcpu, may < left ? may : left);
     }
     shim_ring_finish();
     return n;

@@ -51,6 +51,14 @@ static inline bool shim_ring_is_full(const struct shim_vcpu *vcpu)
     return vcpu->head - vcpu->tail >= shim.ring_entries;
 }
 
+/* Has KVM come round to the tail, past what has been read? Its entries come in order, so the one
+ * before the tail is the last that comes before those that are written over. */
+static inline bool shim_ring_ran_over(const struct shim_vcpu *vcpu, uint32_t tail)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return vcpu->head - tail < shim.ring_entries &&
+           shim_flags_of(shim_gfn(vcpu->real, tail - 1)) == KVM_DIRTY_GFN_F_DIRTY;
+}
 /* KVM has called it full, and its vCPU waits: begin anew with one that ran over. */
 void shim_ring_recover(struct shim_vcpu *vcpu);
 /* A ring that is lost: find out where KVM goes on. */
