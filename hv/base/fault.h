@@ -25,12 +25,15 @@ G_BEGIN_DECLS
     X(ARMED, "armed")                           /* all of RAM is protected */                   \
     X(COPY_HALF, "copy-half")                   /* in the middle of the first round */          \
     X(ROUND_END, "round-end")                   /* between two rounds */                        \
+    X(RESIDUAL_LENT, "residual-lent")           /* a part is protected apart from tracking */   \
+    X(RESIDUAL_PROTECTED, "residual-protected") /* all of that, the VM runs */                  \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
     X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \
     X(DEVICES_SAVED, "devices-saved")           /* stopped, devices and residual saved */       \
     X(RESUMED, "resumed")                       /* running again, RAM not yet in the image */   \
     X(COW_HALF, "cow-half")                     /* half of the protected pages are copied */    \
+    X(RESIDUAL_RETURNING, "residual-returning") /* a part of that is tracked again */           \
     X(DATA_WRITTEN, "data-written")             /* all pages written, no index */               \
     X(INDEX_WRITTEN, "index-written")           /* index written, no manifest */                \
     X(MANIFEST_WRITTEN, "manifest-written")     /* all synced, not renamed */                   \

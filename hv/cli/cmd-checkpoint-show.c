@@ -17,6 +17,7 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     cli_json_set_uint(object, "device_us", cost->device_us);
     cli_json_set_uint(object, "ram_us", cost->ram_us);
     cli_json_set_uint(object, "residual_pages", cost->residual_pages);
+    cli_json_set_uint(object, "protected_pages", cost->protected_pages);
     cli_json_set_uint(object, "faults", cost->faults);
     cli_json_set_uint(object, "worst_stall_us", cost->worst_stall_us);
     cli_json_set_uint(object, "total_us", cost->total_us);
@@ -180,7 +181,10 @@ static void add_cost(CliTable *table, const StasisCost *cost)
     g_autofree char *total = cli_format_us(cost->total_us);
     g_autofree char *copied = cli_format_bytes(cost->copied_bytes);
     add_line(table, "Pause:", "%s, of it %s for the devices", pause, device);
-    add_line(table, "Residual:", "%" G_GUINT64_FORMAT " pages", cost->residual_pages);
+    add_line(table, "Residual:",
+             "%" G_GUINT64_FORMAT " pages, of them %" G_GUINT64_FORMAT
+             " protected and copied after the pause",
+             cost->residual_pages, cost->protected_pages);
     add_line(table, "Writes that waited:", "%" G_GUINT64_FORMAT ", at most %s", cost->faults,
              stall);
     add_line(table, "Copied:", "%s in %u rounds before the pause, and in it or after", copied,

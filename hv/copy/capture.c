@@ -451,7 +451,18 @@ void stasis_capture_free(StasisCapture *capture)
     g_free(capture);
 }
 
+guint64 stasis_capture_get_bytes(const StasisCapture *capture)
+{
+    return capture->max_pages * STASIS_PAGE_BYTES;
+}
+
 /* ---- afterwards ---- */
+
+void stasis_capture_drop(StasisCapture *capture, const StasisDirty *pages)
+{
+    stasis_dirty_subtract(capture->taken, pages);
+    stasis_dirty_subtract(capture->holes, pages);
+}
 
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty)
 {

@@ -54,6 +54,10 @@ void stasis_capture_start(StasisCapture *capture);
 int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty);
 int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us);
 
+/* The pages of @pages will not be put into the image from here. The VM runs. */
+void stasis_capture_drop(StasisCapture *capture, const StasisDirty *pages);
+guint64 stasis_capture_get_bytes(const StasisCapture *capture);
+
 /* Mark all that was taken, or was to be, in @dirty again. */
 void stasis_capture_give_back(const StasisCapture *capture, StasisDirty *dirty);
 

@@ -98,6 +98,19 @@ gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error
     return stasis_pipeline_drain(copy->pipeline, error);
 }
 
+gboolean stasis_copy_unprotect(StasisCopy *copy, GError **error)
+{
+    if (copy->residual == NULL)
+        return TRUE;
+    StasisTracker *sync = stasis_residual_get_tracker(copy->residual);
+    sync->ops->get_fault_stats(sync, &copy->faults);
+    if (copy->protect != NULL)
+        stasis_protected_end(copy->protect);
+    gboolean ok = stasis_residual_end(copy->residual, error);
+    g_clear_pointer(&copy->residual, stasis_residual_free);
+    return ok;
+}
+
 void stasis_copy_begin(StasisCopy *copy)
 {
     copy->pending = stasis_dirty_new(copy->ram);
@@ -106,16 +119,18 @@ void stasis_copy_begin(StasisCopy *copy)
 
 gboolean stasis_copy_end(StasisCopy *copy, gboolean failed)
 {
+    gboolean whole = stasis_copy_unprotect(copy, NULL);
     if (copy->protect != NULL)
         stasis_protected_end(copy->protect);
     return !failed || copy->tracker == NULL ||
-           copy->tracker->ops->give_back(copy->tracker, copy->harvested) == 0;
+           (whole && copy->tracker->ops->give_back(copy->tracker, copy->harvested) == 0);
 }
 
 void stasis_copy_clear(StasisCopy *copy)
 {
     g_clear_pointer(&copy->protect, stasis_protected_free);
     g_clear_pointer(&copy->capture, stasis_capture_free);
+    g_clear_pointer(&copy->hot, stasis_dirty_free);
     g_clear_pointer(&copy->pending, stasis_dirty_free);
     g_clear_pointer(&copy->harvested, stasis_dirty_free);
 }

@@ -21,6 +21,7 @@
 #include "copy/capture.h"
 #include "copy/pipeline.h"
 #include "copy/protected.h"
+#include "track/residual.h"
 #include "track/tracker.h"
 
 G_BEGIN_DECLS
@@ -29,6 +30,7 @@ typedef struct {
     /* Set by the engine. */
     const StasisRam *ram;
     StasisTracker *tracker; /* NULL: none; whole RAM, mode stop only */
+    StasisQmp *qmp;         /* for making a userfaultfd, with the VM running */
     StasisPipeline *pipeline;
     gboolean incremental; /* the tracker has been on since the parent's instant */
     guint64 max_pause_us; /* 0: no limit */
@@ -48,10 +50,14 @@ typedef struct {
     StasisDirty *harvested; /* every page taken from the tracker, to give back on failure */
     StasisCapture *capture;
     StasisProtected *protect;
+    StasisResidual *residual; /* protect is over its pages; asynchronous tracker only */
+    StasisDirty *hot;         /* pages to be protected in the approach, or NULL */
 
     /* Results. */
     guint rounds;
-    guint64 residual_pages;
+    guint64 residual_pages;  /* captured or protected */
+    guint64 protected_pages; /* of those: protected */
+    StasisFaultStats faults; /* of a residual that was protected */
     guint64 harvest_us; /* duration of the latest harvest: an estimate for the one in the stop */
 } StasisCopy;
 
@@ -85,6 +91,9 @@ void stasis_copy_clear(StasisCopy *copy);
 gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error);
 /* Save copy->pending, protected in the running guest, and wait. */
 gboolean stasis_copy_protected(StasisCopy *copy, GError **error);
+/* Put back what copy->residual has, so that all of RAM is tracked as before. FALSE when that is not
+ * so. */
+gboolean stasis_copy_unprotect(StasisCopy *copy, GError **error);
 /*
  * After arming or re-arming and before reading. A disk opened with O_DIRECT reads into guest pages
  * that the kernel pinned, and marked written, at the start; what lands after the tracker was

@@ -22,7 +22,7 @@ static int cow_during(StasisCopy *copy)
     int r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->harvested);
     if (r < 0)
         return r;
-    copy->residual_pages = stasis_dirty_count(copy->harvested);
+    copy->residual_pages = copy->protected_pages = stasis_dirty_count(copy->harvested);
     return copy->tracker->ops->protect(copy->tracker, copy->harvested);
 }
 

@@ -7,7 +7,10 @@
  *
  *   asynchronous tracker   rounds into memory, each as short as copying what the last one left, so
  *                          that also of a hot set only a part is written again; then the stop, in
- *                          which the rest is harvested and taken into memory
+ *                          which the rest is harvested and taken into memory. What is too much for
+ *                          that is protected right before the stop (track/residual.h), and saved
+ *                          when the VM runs again: in the stop only what was written in the last
+ *                          few milliseconds is protected again
  *   synchronous tracker    protect what remains again in the stop, let the VM go on, copy-on-write
  */
 #include "copy/copy.h"
@@ -28,8 +31,11 @@
 /* About as long as it takes from the last harvest to the approach. */
 #define LOOK_AHEAD_US 5000u
 #define MAX_APPROACHES 4
-/* An increment of at most 64 MiB needs no rounds but those of the approach. */
+/* Up to 64 MiB go into memory in the approach, and an increment of that needs no other rounds. More
+ * would take so long that as much again is written meanwhile. */
 #define MAX_AT_ONCE_PAGES 16384u
+/* What takes longer to copy in the stop than this is protected. */
+#define MAX_COPY_US 2000u
 
 static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
 {
@@ -89,6 +95,14 @@ static StasisDirty *look_ahead(StasisCopy *copy, GError **error)
     return g_steal_pointer(&now);
 }
 
+/* Can it be copied in the stop? */
+static gboolean is_short(const StasisCopy *copy, guint64 residual_pages)
+{
+    return residual_pages <= SMALL_PAGES ||
+           (residual_pages / CAPTURE_PAGES_PER_US <= MAX_COPY_US &&
+            (copy->max_pause_us == 0 || forecast_us(copy, residual_pages) <= copy->max_pause_us));
+}
+
 static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError **error)
 {
     guint64 us = forecast_us(copy, residual);
@@ -108,7 +122,7 @@ static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError 
 static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GError **error)
 {
     guint64 n_expected = stasis_dirty_count(expected);
-    guint64 residual = MAX(n_expected, copy->residual_pages);
+    guint64 residual = MAX(n_expected, copy->residual_pages - copy->protected_pages);
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -124,14 +138,28 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     return copy->capture != NULL;
 }
 
+/* Get ready to protect @hot, and forget it where that is not possible. */
+static void plan_protection(StasisCopy *copy, StasisDirty *hot)
+{
+    copy->residual = stasis_residual_new(copy->ram, copy->tracker, copy->qmp, NULL);
+    if (copy->residual == NULL)
+        return;
+    copy->hot = stasis_dirty_new(copy->ram);
+    stasis_residual_choose(copy->residual, hot, copy->hot);
+    stasis_dirty_subtract(hot, copy->hot);
+}
+
 /* Pre-copy, and get ready for what remains. */
 static gboolean settle(StasisCopy *copy, GError **error)
 {
     g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
     if (expected == NULL)
         return FALSE;
-    if (!copy->tracker->ops->synchronous)
+    if (!copy->tracker->ops->synchronous) {
+        if (stasis_dirty_count(expected) > MAX_AT_ONCE_PAGES)
+            plan_protection(copy, expected);
         return get_capture(copy, expected, error);
+    }
     copy->protect =
         stasis_protected_new(copy->ram, copy->tracker, copy->pipeline, copy->max_buffer_bytes);
     return check_forecast(copy, stasis_dirty_count(expected), error);
@@ -153,27 +181,73 @@ static gboolean live_before(StasisCopy *copy, GError **error)
     return settle(copy, error);
 }
 
+/* Protect copy->hot: from now on it is neither pending nor captured. */
+static gboolean protect_hot(StasisCopy *copy, GError **error)
+{
+    guint64 captured = stasis_capture_get_bytes(copy->capture);
+    gboolean ok = stasis_residual_protect(copy->residual, copy->hot, error);
+    g_clear_pointer(&copy->hot, stasis_dirty_free);
+    if (!ok)
+        return FALSE;
+    const StasisDirty *pages = stasis_residual_get_pages(copy->residual);
+    stasis_dirty_subtract(copy->pending, pages);
+    stasis_capture_drop(copy->capture, pages);
+    copy->protect =
+        stasis_protected_new(copy->ram, stasis_residual_get_tracker(copy->residual), copy->pipeline,
+                             copy->max_buffer_bytes - MIN(captured, copy->max_buffer_bytes));
+    return TRUE;
+}
+
+/* What was written and is not protected. */
+static gboolean harvest_rest(StasisCopy *copy, StasisDirty *into, GError **error)
+{
+    if (!harvest(copy, into, error))
+        return FALSE;
+    if (copy->protect != NULL)
+        stasis_dirty_subtract(into, stasis_residual_get_pages(copy->residual));
+    return TRUE;
+}
+
 /* What is pending lands in memory, and so does, again and again, what was written meanwhile. The
  * first write of a page after each re-arming costs the guest a fault, which is longer than our
- * copying of it: it falls behind. */
-static gboolean live_approach(StasisCopy *copy, GError **error)
+ * copying of it: it falls behind. @written: all that was seen to be written in the rounds. */
+static gboolean take_rounds(StasisCopy *copy, StasisDirty *written, guint64 *ret_residual,
+                            GError **error)
 {
-    if (copy->tracker->ops->synchronous)
-        return TRUE;
     g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
     guint64 n_last = G_MAXUINT64, n_fresh;
     for (guint i = 0;; i++, n_last = n_fresh) {
-        if (!stasis_copy_may_go_on(copy, error) || !harvest(copy, fresh, error))
+        if (!stasis_copy_may_go_on(copy, error) || !harvest_rest(copy, fresh, error))
             return FALSE;
-        n_fresh = stasis_dirty_count(fresh);
+        *ret_residual = n_fresh = stasis_dirty_count(fresh);
+        stasis_dirty_or(written, fresh);
         stasis_dirty_or(copy->pending, fresh);
         int r = stasis_capture_take_running(copy->capture, copy->pending);
         if (r < 0 && r != -ENOBUFS)
             return stasis_set_errno(error, -r, "copy guest memory");
         /* For want of memory the stop will fail, and there is another approach. */
         if (r < 0 || n_fresh <= SMALL_PAGES || n_fresh > n_last / 2 || i == MAX_APPROACHES)
-            return check_forecast(copy, n_fresh, error);
+            return TRUE;
     }
+}
+
+/* If the guest does not fall behind, what it writes is protected after all. */
+static gboolean live_approach(StasisCopy *copy, GError **error)
+{
+    guint64 residual;
+    if (copy->tracker->ops->synchronous)
+        return TRUE;
+    if (copy->hot != NULL && !protect_hot(copy, error))
+        return FALSE;
+    g_autoptr(StasisDirty) written = stasis_dirty_new(copy->ram);
+    if (!take_rounds(copy, written, &residual, error))
+        return FALSE;
+    if (copy->residual == NULL && !is_short(copy, residual))
+        plan_protection(copy, written);
+    if (copy->hot != NULL &&
+        (!protect_hot(copy, error) || !take_rounds(copy, written, &residual, error)))
+        return FALSE;
+    return check_forecast(copy, residual, error);
 }
 
 /* The residual was more than there was memory for. Nothing is lost: what was dirty at the stop is
@@ -182,7 +256,23 @@ static gboolean live_again(StasisCopy *copy, GError **error)
 {
     stasis_capture_give_back(copy->capture, copy->pending);
     g_clear_pointer(&copy->capture, stasis_capture_free);
+    if (copy->protect != NULL) {
+        stasis_dirty_or(copy->pending, stasis_residual_get_pages(copy->residual));
+        /* What a write had saved already would come into the image behind newer data. */
+        if (!stasis_copy_unprotect(copy, error) || !stasis_pipeline_drain(copy->pipeline, error))
+            return FALSE;
+        g_clear_pointer(&copy->protect, stasis_protected_free);
+    }
     return settle(copy, error);
+}
+
+/* Only what the guest got at since the approach. */
+static int renew_protection(StasisCopy *copy)
+{
+    const StasisDirty *pages = stasis_residual_get_pages(copy->residual);
+    copy->protected_pages = stasis_dirty_count(pages);
+    stasis_protected_begin(copy->protect, pages);
+    return stasis_residual_renew(copy->residual);
 }
 
 static int live_during(StasisCopy *copy)
@@ -196,11 +286,15 @@ static int live_during(StasisCopy *copy)
         if (r < 0)
             return r;
         stasis_dirty_or(copy->pending, copy->harvested);
-        copy->residual_pages = stasis_dirty_count(copy->pending);
+        copy->residual_pages = copy->protected_pages = stasis_dirty_count(copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
-    int r = tracker->harvest_stopped(copy->tracker, copy->pending);
-    copy->residual_pages = stasis_dirty_count(copy->pending);
+    int r = copy->protect != NULL ? renew_protection(copy) : 0;
+    if (r == 0)
+        r = tracker->harvest_stopped(copy->tracker, copy->pending);
+    if (copy->protect != NULL)
+        stasis_dirty_subtract(copy->pending, stasis_residual_get_pages(copy->residual));
+    copy->residual_pages = copy->protected_pages + stasis_dirty_count(copy->pending);
     return r < 0
                ? r
                : stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
@@ -208,8 +302,13 @@ static int live_during(StasisCopy *copy)
 
 static gboolean live_after(StasisCopy *copy, GError **error)
 {
-    if (copy->protect != NULL)
+    if (copy->tracker->ops->synchronous)
         return stasis_copy_protected(copy, error);
+    if (copy->protect != NULL) {
+        stasis_dirty_or(copy->pending, stasis_residual_get_pages(copy->residual));
+        if (!stasis_copy_protected(copy, error) || !stasis_copy_unprotect(copy, error))
+            return FALSE;
+    }
     return stasis_capture_push(copy->capture, copy->pipeline, copy->cancellable, error);
 }
 

@@ -290,12 +290,15 @@ gboolean stasis_protected_check(StasisProtected *protect, GError **error)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "the guest writes faster than the store takes its pages: %" G_GUINT64_FORMAT
-                " MiB of buffer are full; use --mode live, --max-buffer or a faster store",
+                " MiB of buffer are full; use --max-buffer or a faster store, or --mode live if "
+                "this was cow",
                 protect->max_bytes >> 20);
     return FALSE;
 }
 
 void stasis_protected_end(StasisProtected *protect)
 {
-    protect->tracker->ops->set_before_write(protect->tracker, NULL, NULL);
+    if (protect->tracker != NULL)
+        protect->tracker->ops->set_before_write(protect->tracker, NULL, NULL);
+    protect->tracker = NULL;
 }

@@ -31,7 +31,7 @@ gboolean stasis_protected_copy(StasisProtected *protect, guint block, guint64 pa
 /* What went wrong in the fault thread, if anything: FALSE and @error. */
 gboolean stasis_protected_check(StasisProtected *protect, GError **error);
 
-/* No more faults will be served from the set. */
+/* No more faults will be served from the set, and the tracker is not used any more. */
 void stasis_protected_end(StasisProtected *protect);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProtected, stasis_protected_free)

@@ -254,6 +254,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     job->copy = (StasisCopy){
         .ram = series->ram,
         .tracker = job->tracker,
+        .qmp = series->session->qmp,
         .pipeline = job->pipeline,
         .incremental = job->parent != NULL,
         .max_pause_us = options->max_pause_us,
@@ -282,7 +283,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 
 static void fill_cost(Job *job, StasisCost *cost)
 {
-    StasisFaultStats faults = { 0 };
+    StasisFaultStats faults = job->copy.faults;
     if (job->tracker != NULL && job->tracker->ops->get_fault_stats != NULL)
         job->tracker->ops->get_fault_stats(job->tracker, &faults);
     guint64 pause_us = stasis_instant_get_pause_us(job->instant);
@@ -291,6 +292,7 @@ static void fill_cost(Job *job, StasisCost *cost)
         .device_us = stasis_instant_get_device_us(job->instant),
         .ram_us = stasis_instant_get_ram_us(job->instant),
         .residual_pages = job->copy.residual_pages,
+        .protected_pages = job->copy.protected_pages,
         .faults = faults.n,
         .worst_stall_us = MAX(stasis_instant_get_worst_pause_us(job->instant), faults.worst_us),
         .total_us = stasis_now_us() - job->series->begun_us,

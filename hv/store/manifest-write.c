@@ -116,6 +116,7 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     set_uint(object, "device_us", cost->device_us);
     set_uint(object, "ram_us", cost->ram_us);
     set_uint(object, "residual_pages", cost->residual_pages);
+    set_uint(object, "protected_pages", cost->protected_pages);
     set_uint(object, "faults", cost->faults);
     set_uint(object, "worst_stall_us", cost->worst_stall_us);
     set_uint(object, "total_us", cost->total_us);

@@ -318,6 +318,8 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
         !stasis_json_uint(object, "copied_bytes", &cost->copied_bytes, error) ||
         !stasis_json_uint(object, "rounds", &rounds, error))
         return FALSE;
+    /* Images of earlier versions don't have it. */
+    cost->protected_pages = stasis_json_uint_or(object, "protected_pages", 0);
     if (rounds > G_MAXUINT32)
         return stasis_corrupt(error, "cost.rounds is out of range");
     cost->rounds = (guint32)rounds;

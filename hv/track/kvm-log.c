@@ -424,6 +424,19 @@ static int log_give_back(StasisTracker *tracker, const StasisDirty *dirty)
     return r;
 }
 
+/* KVM's mapping of a split block is in no userfaultfd of the tracker's, and KVM's log goes on. */
+static int log_lend(StasisTracker *tracker, guint block, guint64 first, guint64 n)
+{
+    LogTracker *self = (LogTracker *)tracker;
+    return self->async->ops->lend(self->async, block, first, n);
+}
+
+static int log_take_back(StasisTracker *tracker, guint block, guint64 first, guint64 n)
+{
+    LogTracker *self = (LogTracker *)tracker;
+    return self->async->ops->take_back(self->async, block, first, n);
+}
+
 /* ---- between two checkpoints ---- */
 
 static gboolean log_available(const StasisRam *ram)
@@ -465,6 +478,8 @@ const StasisTrackerOps stasis_tracker_kvm_log = {
     .harvest = log_harvest,
     .harvest_stopped = log_harvest_stopped,
     .give_back = log_give_back,
+    .lend = log_lend,
+    .take_back = log_take_back,
     .get_token = log_get_token,
     .get_shim = log_get_shim,
     .close = log_close,

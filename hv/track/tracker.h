@@ -67,6 +67,12 @@ typedef struct {
     int (*harvest_stopped)(StasisTracker *tracker, StasisDirty *dirty);
     /* Count the pages of @dirty as written again (a harvest that led to nothing). */
     int (*give_back)(StasisTracker *tracker, const StasisDirty *dirty);
+    /* Asynchronous only: let go of [first, +n) of a block, of small pages, for another userfaultfd
+     * to have it, and take it back. All of it may count as written then; nothing that was written
+     * in between doesn't. What a harvest says of it meanwhile means nothing. The VM may run. 0 or
+     * −errno; allocate nothing. */
+    int (*lend)(StasisTracker *tracker, guint block, guint64 first, guint64 n);
+    int (*take_back)(StasisTracker *tracker, guint block, guint64 first, guint64 n);
     /* Synchronous only: protect the runs of @dirty again; 0 or −errno, allocates nothing. */
     int (*protect)(StasisTracker *tracker, const StasisDirty *dirty);
     /* Release [first, +n) of a block and wake who waits for it. Any thread; allocates nothing. */

@@ -33,6 +33,7 @@ typedef struct {
     StasisUffd *uffd;
     int pagemap_fd;
     gboolean *sparse; /* of each block */
+    guint n_lent;     /* ranges that another userfaultfd has, see residual.h */
     struct page_region regions[MAX_REGIONS];
 } AsyncTracker;
 
@@ -118,17 +119,22 @@ static void mark(StasisBitmap *bitmap, guint64 hva, const struct page_region *re
         stasis_bitmap_set_range(bitmap, first, end - first);
 }
 
+/* What is lent is not ours to protect: left out silently then, else a failure. */
+static guint64 rearm_flags(const AsyncTracker *self)
+{
+    return PM_SCAN_WP_MATCHING | (self->n_lent == 0 ? PM_SCAN_CHECK_WPASYNC : 0);
+}
+
 /* Re-arm one span of regions. What was written between the scan and this is found by a scan that
  * protects as it goes, or lies in the one region and is returned already. */
 static int rearm_span(AsyncTracker *self, const Mapping *mapping, StasisBitmap *bitmap,
                       guint64 start, guint64 end, gboolean single)
 {
-    if (single)
+    if (single && self->n_lent == 0)
         return stasis_uffd_ram_protect_pages(self->uffd, mapping->block,
                                              (start - mapping->hva) / PAGE, (end - start) / PAGE);
     while (start < end) {
-        int n =
-            scan(self, mapping, start, end, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, &start);
+        int n = scan(self, mapping, start, end, rearm_flags(self), &start);
         if (n < 0)
             return n;
         for (int i = 0; i < n; i++)
@@ -253,6 +259,22 @@ static int async_give_back(StasisTracker *tracker, const StasisDirty *dirty)
     return stasis_uffd_ram_release_dirty(self->uffd, self->ram, dirty);
 }
 
+static int async_lend(StasisTracker *tracker, guint block, guint64 first, guint64 n)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    self->n_lent++;
+    return stasis_uffd_ram_unregister_pages(self->uffd, stasis_ram_block(self->ram, block), first,
+                                            n);
+}
+
+/* Registered and not protected is what counts as written. */
+static int async_take_back(StasisTracker *tracker, guint block, guint64 first, guint64 n)
+{
+    AsyncTracker *self = (AsyncTracker *)tracker;
+    self->n_lent--;
+    return stasis_uffd_ram_register_pages(self->uffd, stasis_ram_block(self->ram, block), first, n);
+}
+
 /* By itself: what KVM has mapped a second time must stay as it is now. */
 static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
 {
@@ -354,5 +376,7 @@ const StasisTrackerOps stasis_tracker_uffd_async = {
     .harvest = async_harvest,
     .harvest_stopped = async_harvest_stopped,
     .give_back = async_give_back,
+    .lend = async_lend,
+    .take_back = async_take_back,
     .close = async_close,
 };

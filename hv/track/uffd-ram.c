@@ -36,23 +36,46 @@ static guint64 mapping(const StasisRamBlock *block, guint i)
     return i == 0 ? block->hva : block->view_hva;
 }
 
-int stasis_uffd_ram_register_block(const StasisUffd *uffd, const StasisRamBlock *block)
+static int register_range(const StasisUffd *uffd, const StasisRamBlock *block, guint64 offset,
+                          guint64 len)
 {
     int r = 0;
     for (guint i = 0; i < n_mappings(block) && r == 0; i++)
-        r = stasis_uffd_register(uffd, mapping(block, i), mapped_bytes(block),
-                                 UFFDIO_REGISTER_MODE_WP);
+        r = stasis_uffd_register(uffd, mapping(block, i) + offset, len, UFFDIO_REGISTER_MODE_WP);
     return r;
+}
+
+static int unregister_range(const StasisUffd *uffd, const StasisRamBlock *block, guint64 offset,
+                            guint64 len)
+{
+    int r = 0;
+    for (guint i = 0; i < n_mappings(block); i++) {
+        int one = stasis_uffd_unregister(uffd, mapping(block, i) + offset, len);
+        r = one < 0 ? one : r;
+    }
+    return r;
+}
+
+int stasis_uffd_ram_register_block(const StasisUffd *uffd, const StasisRamBlock *block)
+{
+    return register_range(uffd, block, 0, mapped_bytes(block));
 }
 
 int stasis_uffd_ram_unregister_block(const StasisUffd *uffd, const StasisRamBlock *block)
 {
-    int r = 0;
-    for (guint i = 0; i < n_mappings(block); i++) {
-        int one = stasis_uffd_unregister(uffd, mapping(block, i), mapped_bytes(block));
-        r = one < 0 ? one : r;
-    }
-    return r;
+    return unregister_range(uffd, block, 0, mapped_bytes(block));
+}
+
+int stasis_uffd_ram_register_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                   guint64 first, guint64 n)
+{
+    return register_range(uffd, block, first * PAGE, n * PAGE);
+}
+
+int stasis_uffd_ram_unregister_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                     guint64 first, guint64 n)
+{
+    return unregister_range(uffd, block, first * PAGE, n * PAGE);
 }
 
 gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error)

@@ -13,6 +13,11 @@ G_BEGIN_DECLS
 gboolean stasis_uffd_ram_register(const StasisUffd *uffd, const StasisRam *ram, GError **error);
 int stasis_uffd_ram_register_block(const StasisUffd *uffd, const StasisRamBlock *block);
 int stasis_uffd_ram_unregister_block(const StasisUffd *uffd, const StasisRamBlock *block);
+/* A part of it, of small pages. 0 or −errno; allocate nothing. */
+int stasis_uffd_ram_register_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                   guint64 first, guint64 n);
+int stasis_uffd_ram_unregister_pages(const StasisUffd *uffd, const StasisRamBlock *block,
+                                     guint64 first, guint64 n);
 void stasis_uffd_ram_unregister(const StasisUffd *uffd, const StasisRam *ram);
 /* Is every block registered for asynchronous write protection? */
 gboolean stasis_uffd_ram_is_async(const StasisRam *ram);

@@ -9,7 +9,7 @@
  * page that is noted, saved and released is never protected again in between, which would let later
  * writes pass unseen.
  */
-#include "track/tracker.h"
+#include "track/uffd-sync.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -29,6 +29,7 @@ typedef struct {
     StasisTracker base;
     const StasisRam *ram;
     StasisUffd *uffd;
+    gboolean whole; /* all of RAM is ours to register */
     int quit_fd;
     GThread *thread;
     GMutex mutex;         /* held for the whole of a fault; guards what follows */
@@ -85,7 +86,7 @@ static gpointer fault_thread(gpointer data)
 static void sync_close(StasisTracker *tracker, gboolean keep)
 {
     SyncTracker *self = (SyncTracker *)tracker;
-    if (self->uffd != NULL)
+    if (self->uffd != NULL && self->whole)
         stasis_uffd_ram_unregister(self->uffd, self->ram);
     if (self->thread != NULL) {
         guint64 one = 1;
@@ -94,7 +95,8 @@ static void sync_close(StasisTracker *tracker, gboolean keep)
     }
     stasis_clear_fd(&self->quit_fd);
     stasis_uffd_free(self->uffd);
-    stasis_shim_unhold(self->ram->pid);
+    if (self->whole)
+        stasis_shim_unhold(self->ram->pid);
     stasis_dirty_free(self->written);
     g_mutex_clear(&self->mutex);
     g_free(self);
@@ -112,28 +114,45 @@ static gboolean sync_available(const StasisRam *ram)
     return (sync_features() & UFFD_FEATURE_WP_HUGETLBFS_SHMEM) != 0;
 }
 
-static StasisTracker *sync_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
+static StasisTracker *open_sync(const StasisRam *ram, StasisQmp *qmp, gboolean whole,
+                                GError **error)
 {
-    /* A context can't be registered over another one: asynchronous tracking ends here. */
-    if (!stasis_tracker_sweep(ram->pid, error))
-        return NULL;
-    if (!stasis_shim_hold(ram, error))
-        return NULL;
     SyncTracker *self = g_new0(SyncTracker, 1);
     self->base.ops = &stasis_tracker_uffd_sync;
     self->ram = ram;
+    self->whole = whole;
     g_mutex_init(&self->mutex);
     self->quit_fd = eventfd(0, EFD_CLOEXEC);
     self->written = stasis_dirty_new(ram);
-    stasis_dirty_set_all(self->written);
     self->uffd = stasis_uffd_create(ram->pid, qmp, sync_features(), FALSE, error);
-    if (self->uffd == NULL || !stasis_uffd_ram_register(self->uffd, ram, error)) {
+    if (self->uffd == NULL || (whole && !stasis_uffd_ram_register(self->uffd, ram, error))) {
         stasis_uffd_free(g_steal_pointer(&self->uffd));
         sync_close(&self->base, FALSE);
         return NULL;
     }
     self->thread = g_thread_new("stasis-fault", fault_thread, self);
     return &self->base;
+}
+
+static StasisTracker *sync_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
+{
+    /* A context can't be registered over another one: asynchronous tracking ends here. */
+    if (!stasis_tracker_sweep(ram->pid, error) || !stasis_shim_hold(ram, error))
+        return NULL;
+    StasisTracker *tracker = open_sync(ram, qmp, TRUE, error);
+    if (tracker != NULL)
+        stasis_dirty_set_all(((SyncTracker *)tracker)->written);
+    return tracker;
+}
+
+StasisTracker *stasis_uffd_sync_open_empty(const StasisRam *ram, StasisQmp *qmp, GError **error)
+{
+    return open_sync(ram, qmp, FALSE, error);
+}
+
+const StasisUffd *stasis_uffd_sync_get_uffd(StasisTracker *tracker)
+{
+    return ((SyncTracker *)tracker)->uffd;
 }
 
 static gboolean sync_arm(StasisTracker *tracker, GError **error)

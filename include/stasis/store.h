@@ -20,15 +20,16 @@ typedef enum {
 
 /* What a checkpoint cost; recorded in its image. Times in microseconds. */
 typedef struct {
-    guint64 pause_us;       /* QEMU's STOP event to its RESUME event; 0 if it was paused before */
-    guint64 device_us;      /* of that, saving the device state */
-    guint64 ram_us;         /* of that, beside it: taking the residual pages */
-    guint64 residual_pages; /* pages copied in the pause (stop, live) or protected for it (cow) */
-    guint64 faults;         /* guest writes that waited for us (synchronous write protection) */
-    guint64 worst_stall_us; /* the longest such wait, as we saw it */
-    guint64 total_us;       /* call to commit */
-    guint64 copied_bytes;   /* guest memory read, every round */
-    guint32 rounds;         /* pre-copy rounds before the pause */
+    guint64 pause_us;        /* QEMU's STOP event to its RESUME event; 0 if it was paused before */
+    guint64 device_us;       /* of that, saving the device state */
+    guint64 ram_us;          /* of that, beside it: taking the residual pages */
+    guint64 residual_pages;  /* pages copied in the pause, or protected for it */
+    guint64 protected_pages; /* of those: protected, and copied after the pause */
+    guint64 faults;          /* guest writes that waited for us (synchronous write protection) */
+    guint64 worst_stall_us;  /* the longest such wait, as we saw it */
+    guint64 total_us;        /* call to commit */
+    guint64 copied_bytes;    /* guest memory read, every round */
+    guint32 rounds;          /* pre-copy rounds before the pause */
 } StasisCost;
 
 typedef struct {
