@@ -98,19 +98,6 @@ gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error
     return stasis_pipeline_drain(copy->pipeline, error);
 }
 
-gboolean stasis_copy_unprotect(StasisCopy *copy, GError **error)
-{
-    if (copy->residual == NULL)
-        return TRUE;
-    StasisTracker *sync = stasis_residual_get_tracker(copy->residual);
-    sync->ops->get_fault_stats(sync, &copy->faults);
-    if (copy->protect != NULL)
-        stasis_protected_end(copy->protect);
-    gboolean ok = stasis_residual_end(copy->residual, error);
-    g_clear_pointer(&copy->residual, stasis_residual_free);
-    return ok;
-}
-
 void stasis_copy_begin(StasisCopy *copy)
 {
     copy->pending = stasis_dirty_new(copy->ram);

@@ -91,9 +91,6 @@ void stasis_copy_clear(StasisCopy *copy);
 gboolean stasis_copy_pending(StasisCopy *copy, const char *phase, GError **error);
 /* Save copy->pending, protected in the running guest, and wait. */
 gboolean stasis_copy_protected(StasisCopy *copy, GError **error);
-/* Put back what copy->residual has, so that all of RAM is tracked as before. FALSE when that is not
- * so. */
-gboolean stasis_copy_unprotect(StasisCopy *copy, GError **error);
 /*
  * After arming or re-arming and before reading. A disk opened with O_DIRECT reads into guest pages
  * that the kernel pinned, and marked written, at the start; what lands after the tracker was
@@ -103,6 +100,25 @@ gboolean stasis_copy_settle_dma(StasisCopy *copy, GError **error);
 /* FALSE and STASIS_ERROR_CANCELLED, or the pipeline's failure. */
 gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error);
 void stasis_copy_report(StasisCopy *copy, const char *phase, guint64 done, guint64 total);
+
+/* ---- a residual that is protected under an asynchronous tracker (residual.c) ---- */
+
+typedef enum {
+    STASIS_RESIDUAL_EITHER, /* what makes the shorter stop */
+    STASIS_RESIDUAL_PROTECT,
+    STASIS_RESIDUAL_COPY,
+} StasisResidualWay;
+StasisResidualWay stasis_copy_residual_way(void);
+
+/* Set copy->hot to what of @written can be protected and is not yet. FALSE: nothing. */
+gboolean stasis_copy_plan_protection(StasisCopy *copy, const StasisDirty *written);
+/* Protect copy->hot: it is then neither pending nor captured. May be done again, for more. */
+gboolean stasis_copy_protect(StasisCopy *copy, GError **error);
+/* In the stop. 0 or −errno; allocates nothing. */
+int stasis_copy_renew_protection(StasisCopy *copy);
+/* Put back what copy->residual has, so that all of RAM is tracked as before. FALSE when that is not
+ * so. */
+gboolean stasis_copy_unprotect(StasisCopy *copy, GError **error);
 
 extern const StasisModeOps stasis_mode_live, stasis_mode_cow, stasis_mode_stop;
 

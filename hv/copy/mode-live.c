@@ -31,6 +31,7 @@
 /* About as long as it takes from the last harvest to the approach. */
 #define LOOK_AHEAD_US 5000u
 #define MAX_APPROACHES 4
+#define MAX_PROTECTS 3
 /* Up to 64 MiB go into memory in the approach, and an increment of that needs no other rounds. More
  * would take so long that as much again is written meanwhile. */
 #define MAX_AT_ONCE_PAGES 16384u
@@ -55,8 +56,9 @@ static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
     return STOP_OVERHEAD_US + copy->harvest_us + residual_pages / CAPTURE_PAGES_PER_US;
 }
 
-/* Rounds until what is left is small or no longer shrinks; that is in copy->pending then. */
-static gboolean pre_copy(StasisCopy *copy, GError **error)
+/* Rounds until what is left is small or no longer shrinks; that is in copy->pending then. OR into
+ * @recent what the last two found. */
+static gboolean pre_copy(StasisCopy *copy, StasisDirty *recent, GError **error)
 {
     g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
     g_autoptr(StasisDirty) last = stasis_dirty_new(copy->ram);
@@ -72,8 +74,11 @@ static gboolean pre_copy(StasisCopy *copy, GError **error)
         stasis_dirty_or(copy->pending, hot);
         stasis_dirty_or(copy->pending, fresh);
         guint64 n_pending = stasis_dirty_count(copy->pending);
-        if (n_pending <= SMALL_PAGES || round >= MAX_ROUNDS || n_pending > n_last - n_last / 5)
+        if (n_pending <= SMALL_PAGES || round >= MAX_ROUNDS || n_pending > n_last - n_last / 5) {
+            stasis_dirty_or(recent, last);
+            stasis_dirty_or(recent, fresh);
             return TRUE;
+        }
         n_last = n_pending;
         stasis_dirty_intersect(hot, fresh, last);
         stasis_dirty_subtract(copy->pending, hot);
@@ -117,6 +122,13 @@ static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError 
     return FALSE;
 }
 
+static guint64 max_at_once(const StasisCopy *copy)
+{
+    if (stasis_copy_residual_way() != STASIS_RESIDUAL_EITHER)
+        return stasis_copy_residual_way() == STASIS_RESIDUAL_COPY ? MAX_AT_ONCE_PAGES : 0;
+    return MIN(MAX_AT_ONCE_PAGES, copy->max_buffer_bytes / STASIS_PAGE_BYTES / 2);
+}
+
 /* Memory for @expected, and for what may come besides. Getting it takes time in which a fast guest
  * writes on: what a stop found that lacked memory is the better forecast. */
 static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GError **error)
@@ -124,6 +136,9 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     guint64 n_expected = stasis_dirty_count(expected);
     guint64 residual = MAX(n_expected, copy->residual_pages - copy->protected_pages);
     guint64 max_pages = copy->max_buffer_bytes / STASIS_PAGE_BYTES;
+    /* Half of it is for the originals of pages that may be protected. */
+    if (residual <= max_pages / 2)
+        max_pages /= 2;
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "the guest rewrites %" G_GUINT64_FORMAT
@@ -138,26 +153,19 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     return copy->capture != NULL;
 }
 
-/* Get ready to protect @hot, and forget it where that is not possible. */
-static void plan_protection(StasisCopy *copy, StasisDirty *hot)
-{
-    copy->residual = stasis_residual_new(copy->ram, copy->tracker, copy->qmp, NULL);
-    if (copy->residual == NULL)
-        return;
-    copy->hot = stasis_dirty_new(copy->ram);
-    stasis_residual_choose(copy->residual, hot, copy->hot);
-    stasis_dirty_subtract(hot, copy->hot);
-}
-
 /* Pre-copy, and get ready for what remains. */
 static gboolean settle(StasisCopy *copy, GError **error)
 {
-    g_autoptr(StasisDirty) expected = pre_copy(copy, error) ? look_ahead(copy, error) : NULL;
+    g_autoptr(StasisDirty) recent = stasis_dirty_new(copy->ram);
+    g_autoptr(StasisDirty) expected =
+        pre_copy(copy, recent, error) ? look_ahead(copy, error) : NULL;
     if (expected == NULL)
         return FALSE;
     if (!copy->tracker->ops->synchronous) {
-        if (stasis_dirty_count(expected) > MAX_AT_ONCE_PAGES)
-            plan_protection(copy, expected);
+        stasis_dirty_or(recent, expected);
+        if (stasis_dirty_count(expected) > max_at_once(copy) &&
+            stasis_copy_plan_protection(copy, recent))
+            stasis_dirty_subtract(expected, copy->hot);
         return get_capture(copy, expected, error);
     }
     copy->protect =
@@ -171,7 +179,7 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         if (!harvest(copy, copy->pending, error))
             return FALSE;
         /* So little that it all may go into memory at once. */
-        if (stasis_dirty_count(copy->pending) <= MAX_AT_ONCE_PAGES)
+        if (stasis_dirty_count(copy->pending) <= max_at_once(copy))
             return get_capture(copy, copy->pending, error);
     } else {
         if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
@@ -179,23 +187,6 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         stasis_dirty_set_all(copy->pending);
     }
     return settle(copy, error);
-}
-
-/* Protect copy->hot: from now on it is neither pending nor captured. */
-static gboolean protect_hot(StasisCopy *copy, GError **error)
-{
-    guint64 captured = stasis_capture_get_bytes(copy->capture);
-    gboolean ok = stasis_residual_protect(copy->residual, copy->hot, error);
-    g_clear_pointer(&copy->hot, stasis_dirty_free);
-    if (!ok)
-        return FALSE;
-    const StasisDirty *pages = stasis_residual_get_pages(copy->residual);
-    stasis_dirty_subtract(copy->pending, pages);
-    stasis_capture_drop(copy->capture, pages);
-    copy->protect =
-        stasis_protected_new(copy->ram, stasis_residual_get_tracker(copy->residual), copy->pipeline,
-                             copy->max_buffer_bytes - MIN(captured, copy->max_buffer_bytes));
-    return TRUE;
 }
 
 /* What was written and is not protected. */
@@ -231,23 +222,22 @@ static gboolean take_rounds(StasisCopy *copy, StasisDirty *written, guint64 *ret
     }
 }
 
-/* If the guest does not fall behind, what it writes is protected after all. */
+/* If the guest does not fall behind, what it writes is protected after all, or more than was. */
 static gboolean live_approach(StasisCopy *copy, GError **error)
 {
-    guint64 residual;
     if (copy->tracker->ops->synchronous)
         return TRUE;
-    if (copy->hot != NULL && !protect_hot(copy, error))
-        return FALSE;
     g_autoptr(StasisDirty) written = stasis_dirty_new(copy->ram);
-    if (!take_rounds(copy, written, &residual, error))
-        return FALSE;
-    if (copy->residual == NULL && !is_short(copy, residual))
-        plan_protection(copy, written);
-    if (copy->hot != NULL &&
-        (!protect_hot(copy, error) || !take_rounds(copy, written, &residual, error)))
-        return FALSE;
-    return check_forecast(copy, residual, error);
+    guint64 residual;
+    for (guint i = 0;; i++) {
+        if ((copy->hot != NULL && !stasis_copy_protect(copy, error)) ||
+            !take_rounds(copy, written, &residual, error))
+            return FALSE;
+        /* What is still pending found no room. */
+        gboolean fits = is_short(copy, residual) && stasis_dirty_count(copy->pending) == 0;
+        if (fits || i == MAX_PROTECTS || !stasis_copy_plan_protection(copy, written))
+            return check_forecast(copy, residual, error);
+    }
 }
 
 /* The residual was more than there was memory for. Nothing is lost: what was dirty at the stop is
@@ -266,15 +256,6 @@ static gboolean live_again(StasisCopy *copy, GError **error)
     return settle(copy, error);
 }
 
-/* Only what the guest got at since the approach. */
-static int renew_protection(StasisCopy *copy)
-{
-    const StasisDirty *pages = stasis_residual_get_pages(copy->residual);
-    copy->protected_pages = stasis_dirty_count(pages);
-    stasis_protected_begin(copy->protect, pages);
-    return stasis_residual_renew(copy->residual);
-}
-
 static int live_during(StasisCopy *copy)
 {
     const StasisTrackerOps *tracker = copy->tracker->ops;
@@ -289,7 +270,7 @@ static int live_during(StasisCopy *copy)
         copy->residual_pages = copy->protected_pages = stasis_dirty_count(copy->pending);
         return tracker->protect(copy->tracker, copy->harvested);
     }
-    int r = copy->protect != NULL ? renew_protection(copy) : 0;
+    int r = copy->protect != NULL ? stasis_copy_renew_protection(copy) : 0;
     if (r == 0)
         r = tracker->harvest_stopped(copy->tracker, copy->pending);
     if (copy->protect != NULL)

@@ -153,13 +153,26 @@ static int lend(StasisResidual *residual, const Range *range)
     return r;
 }
 
+/* The first part of [first, +n) that is not protected yet; 0 pages if there is none. */
+static guint64 next_unprotected(const StasisBitmap *pages, guint64 *first, guint64 n)
+{
+    guint64 end = *first + n, len = 0;
+    while (*first < end && stasis_bitmap_test(pages, *first))
+        (*first)++;
+    while (len < MAX_RANGE_PAGES && *first + len < end && !stasis_bitmap_test(pages, *first + len))
+        len++;
+    return len;
+}
+
 static gboolean protect_block(StasisResidual *residual, guint i, const StasisBitmap *hot,
                               guint64 gap, GError **error)
 {
     const StasisRamBlock *block = stasis_ram_block(residual->ram, i);
     guint64 first, n;
     for (guint64 at = 0; next_range(hot, at, gap, &first, &n); at = first + n) {
-        n = MIN(n, MAX_RANGE_PAGES);
+        n = next_unprotected(residual->pages->blocks[i], &first, n);
+        if (n == 0)
+            continue;
         int r = lend(residual, &(Range){ i, first, n });
         if (r < 0)
             return stasis_set_errno(error, -r, "write-protect a part of RAM block %s", block->name);

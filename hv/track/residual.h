@@ -25,9 +25,9 @@ StasisResidual *stasis_residual_new(const StasisRam *ram, StasisTracker *tracker
 /* OR into @ret those pages of @hot that can be protected: not huge pages, nor files on a disk. */
 void stasis_residual_choose(const StasisResidual *residual, const StasisDirty *hot,
                             StasisDirty *ret);
-/* Protect @hot, all of which can be, the VM running; from then on writes there fault. Once. More is
- * protected than asked for: near pages in one range. On failure all of it goes back with
- * stasis_residual_end(). */
+/* Protect @hot, all of which can be, the VM running; from then on writes there fault. May be called
+ * again for other pages. More is protected than asked for: near pages in one range. On failure all
+ * of it goes back with stasis_residual_end(). */
 gboolean stasis_residual_protect(StasisResidual *residual, const StasisDirty *hot, GError **error);
 /* What is protected, whole ranges; valid until stasis_residual_free(). */
 const StasisDirty *stasis_residual_get_pages(const StasisResidual *residual);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * reference-check NAME STORE MODE [TRACKER] — takes a checkpoint of VM NAME and compares the image,
- * byte for byte, with a copy of all RAM blocks that is made here while the VM is stopped.
+ * reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES]] — takes a checkpoint of VM NAME and
+ * compares the image, byte for byte, with a copy of all RAM blocks that is made here while the VM
+ * is stopped.
  *
  * The library's call that lets the VM go on is wrapped (ld --wrap): the reference is read right
- * before it, so that it is what the VM held when it went on. Prints "pages=N differing=M"; exit 0
- * when M is 0, 1 otherwise.
+ * before it, so that it is what the VM held when it went on. Prints "pages=N protected=P
+ * differing=M"; exit 0 when M is 0, 1 otherwise.
  */
 #include <stasis/stasis.h>
 #include <stdio.h>
@@ -101,12 +102,13 @@ static guint64 compare_block(StasisImageReader *reader, guint index, guint64 *re
 int main(int argc, char **argv)
 {
     if (argc < 4)
-        die("usage: reference-check NAME STORE MODE [TRACKER]", NULL);
+        die("usage: reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES]]", NULL);
     GError *error = NULL;
     find_ram(argv[1]);
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     options.mode = (StasisMode)stasis_mode_from_string(argv[3]);
     options.tracker = argc > 4 ? argv[4] : NULL;
+    options.max_buffer_bytes = argc > 5 ? g_ascii_strtoull(argv[5], NULL, 10) : 0;
     g_autoptr(StasisVm) vm = stasis_vm_open(argv[1], &error);
     g_autoptr(StasisStore) store =
         vm != NULL ? stasis_store_open(argv[2], STASIS_STORE_CREATE, &error) : NULL;
@@ -122,7 +124,9 @@ int main(int argc, char **argv)
     guint64 pages = 0, differing = 0;
     for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++)
         differing += compare_block(reader, i, &pages);
-    printf("%s mode=%s parent=%s pages=%" G_GUINT64_FORMAT " differing=%" G_GUINT64_FORMAT "\n",
-           info->id, info->mode, info->parent != NULL ? info->parent : "none", pages, differing);
+    printf("%s mode=%s parent=%s pages=%" G_GUINT64_FORMAT " protected=%" G_GUINT64_FORMAT
+           " differing=%" G_GUINT64_FORMAT "\n",
+           info->id, info->mode, info->parent != NULL ? info->parent : "none", pages,
+           info->cost.protected_pages, differing);
     return differing == 0 ? 0 : 1;
 }
