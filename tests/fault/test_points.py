@@ -21,11 +21,14 @@ NAMES = [n for n in NAMES if not n.startswith(("store-", "rollback-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")
-POINTS = {"live": [n for n in NAMES if n not in ("cow-half", "unregistered")],
-          "cow": [n for n in NAMES if n not in ("copy-half", "round-end")],
-          "stop": [n for n in NAMES if n in AROUND_THE_STOP]}
+RESIDUAL = tuple(n for n in NAMES if n.startswith("residual-"))
+POINTS = {"live": [n for n in NAMES if n not in ("cow-half", "unregistered", *RESIDUAL)],
+          "cow": [n for n in NAMES if n not in ("copy-half", "round-end", *RESIDUAL)],
+          "stop": [n for n in NAMES if n in AROUND_THE_STOP],
+          # Mode live, when what remains is protected.
+          "protect": [n for n in NAMES if n in (*RESIDUAL, *AROUND_THE_STOP, "cow-half")]}
 # Nothing can be reported there.
-CANT_FAIL = ("uffd-injecting", "unregistered")
+CANT_FAIL = ("uffd-injecting", "unregistered", "residual-returning")
 # A process that is killed here leaves QEMU a userfaultfd that watches nothing, until the next
 # checkpoint or detach.
 STRAY = ("uffd-injecting", "uffd-injected", "uffd-fetched")
@@ -36,9 +39,18 @@ _met = {"kill": set(), "error": set()}
 # The guest of each mode. For live a slow one: a page that a failed checkpoint took from the tracker
 # and lost is not written again before the next one, and shows there as torn.
 GUESTS = {"live": {"mem": "48M", "set": "24M", "rate": 1},
+          "protect": {"mem": "96M", "set": "64M", "rate": 20, "pattern": "random"},
           "cow": {"mem": "32M", "set": "4M", "pattern": "random"},
           "stop": {"mem": "32M", "set": "4M"}}
 _vms = {}
+
+
+def options_of(mode):
+    return ["--mode", "live" if mode == "protect" else mode]
+
+
+def environment_of(mode):
+    return {"STASIS_RESIDUAL": "protect"} if mode == "protect" else {}
 
 
 def the_vm(mode):
@@ -69,8 +81,8 @@ def export_and_check(t, image_id, store):
 def checkpoint_with_fault(t, vm, mode, point, how, store, expect_met):
     """One checkpoint that ends at the point."""
     before = image_ids(store) if os.path.isdir(store[1]) else []
-    result = stasis("checkpoint-create", vm.name, "--mode", mode, *store, expect=None,
-                    env={"STASIS_FAULT": f"{point}:{how}"}, timeout=60)
+    result = stasis("checkpoint-create", vm.name, *options_of(mode), *store, expect=None,
+                    env={"STASIS_FAULT": f"{point}:{how}", **environment_of(mode)}, timeout=60)
     what = f"{how} at {point}, mode {mode}"
     if expect_met:
         t.check(result.rc != 0, f"{what}: the checkpoint did not come there: {result!r}")
@@ -103,11 +115,11 @@ def fails_at(t, point, mode, how):
     attach(vm)
     # The first checkpoint of a VM prepares it, later ones find it tracked: both can fail here.
     for attempt in ("first", "later"):
-        if attempt == "later" and (mode != "live" or point in PREPARING):
+        if attempt == "later" and (mode not in ("live", "protect") or point in PREPARING):
             break
         checkpoint_with_fault(t, vm, mode, point, how, store, expect_met=attempt == "first")
         # No repair: the next one just works.
-        image = vm.checkpoint("--mode", mode, *store)
+        image = vm.checkpoint(*options_of(mode), *store, env=environment_of(mode))
         stasis("checkpoint-verify", image["id"], *store)
         export_and_check(t, image["id"], store)
         vm.check_nothing_left(tracked_allowed=True)
