@@ -88,7 +88,7 @@ for _accel, _tracker in TRACKERS:
                          "and increments on it, equal the stopped VM; none torn, nothing left")
     # Slow enough that a write which the tracker missed is not made good by the next one.
     add_case(chain, _accel, _tracker,
-             {"mem": "96M", "set": "64M", "rate": 20, "pattern": "random"}, 8,
+             {"mem": "96M", "set": "64M", "rate": 4, "pattern": "random"}, 5,
              promise=f"{_accel}, {_tracker}, a slow guest: no write is lost for the next increment")
 
 
