@@ -10,6 +10,7 @@ typedef struct {
     StasisMode mode;
     const StasisTrackerOps *tracker; /* or NULL */
     gboolean chain;                  /* images after the first are incremental */
+    gboolean protect;                /* $STASIS_RESIDUAL */
 } Way;
 
 /* Like the engine: before(), approach(), stop, during(), go on, after(), commit. */
@@ -99,6 +100,7 @@ static void run_mode(Job *job, StasisCopy *copy, const StasisModeOps *mode)
         test_wait_writes(job->child, 20);
     mode->after(copy, &error);
     g_assert_no_error(error);
+    g_assert_true(!job->way->protect || copy->protected_pages > 0);
     g_assert_true(stasis_copy_end(copy, FALSE));
 }
 
@@ -110,6 +112,10 @@ static void checkpoint(Job *job)
     if (job->tracker == NULL && job->way->tracker != NULL)
         job->tracker = job->way->tracker->open(job->ram, NULL, &error);
     g_assert_no_error(error);
+    if (job->way->protect)
+        g_setenv("STASIS_RESIDUAL", "protect", TRUE);
+    else
+        g_unsetenv("STASIS_RESIDUAL");
     StasisImageWriter *writer = copy_writer(job->store, incremental ? job->parent : NULL, job->ram);
     StasisCopy copy = {
         .ram = job->ram,
@@ -190,6 +196,7 @@ static void test_failed(gconstpointer data)
         stasis_copy_begin(&copy);
         g_assert_true(mode->before(&copy, &error));
         if (i % 2) {
+            approach(&copy, mode);
             g_assert_cmpint(take(&job, &copy, mode), ==, 0);
             for (guint b = 0; b < TEST_BLOCKS; b++)
                 g_free(job.instant[b]);
@@ -312,6 +319,8 @@ int main(int argc, char **argv)
     static const Way stop_chain = { STASIS_MODE_STOP, &stasis_tracker_uffd_async, TRUE };
     static const Way live = { STASIS_MODE_LIVE, &stasis_tracker_uffd_async, FALSE };
     static const Way live_chain = { STASIS_MODE_LIVE, &stasis_tracker_uffd_async, TRUE };
+    static const Way protect = { STASIS_MODE_LIVE, &stasis_tracker_uffd_async, FALSE, TRUE };
+    static const Way protect_chain = { STASIS_MODE_LIVE, &stasis_tracker_uffd_async, TRUE, TRUE };
     static const Way live_sync = { STASIS_MODE_LIVE, &stasis_tracker_uffd_sync, FALSE };
     static const Way cow = { STASIS_MODE_COW, &stasis_tracker_uffd_sync, FALSE };
     test_be_child(argc, argv);
@@ -321,13 +330,18 @@ int main(int argc, char **argv)
     g_test_add_data_func("/copy/instant/stop-chain", &stop_chain, test_instant);
     g_test_add_data_func("/copy/instant/live", &live, test_instant);
     g_test_add_data_func("/copy/instant/live-chain", &live_chain, test_instant);
+    g_test_add_data_func("/copy/instant/live-protect", &protect, test_instant);
+    g_test_add_data_func("/copy/instant/live-protect-chain", &protect_chain, test_instant);
     g_test_add_data_func("/copy/instant/live-sync", &live_sync, test_instant);
     g_test_add_data_func("/copy/instant/cow", &cow, test_instant);
     g_test_add_data_func("/copy/instant/full-speed/stop", &stop, test_instant_full_speed);
     g_test_add_data_func("/copy/instant/full-speed/live", &live_chain, test_instant_full_speed);
+    g_test_add_data_func("/copy/instant/full-speed/live-protect", &protect_chain,
+                         test_instant_full_speed);
     g_test_add_data_func("/copy/instant/full-speed/live-sync", &live_sync, test_instant_full_speed);
     g_test_add_data_func("/copy/instant/full-speed/cow", &cow, test_instant_full_speed);
     g_test_add_data_func("/copy/instant/failed/live", &live_chain, test_failed);
+    g_test_add_data_func("/copy/instant/failed/live-protect", &protect_chain, test_failed);
     g_test_add_data_func("/copy/instant/failed/stop", &stop_chain, test_failed);
     g_test_add_data_func("/copy/instant/holes/live", &live, test_holes);
     g_test_add_data_func("/copy/instant/holes/stop", &stop, test_holes);
