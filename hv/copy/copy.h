@@ -110,8 +110,9 @@ typedef enum {
 } StasisResidualWay;
 StasisResidualWay stasis_copy_residual_way(void);
 
-/* Set copy->hot to what of @written can be protected and is not yet. FALSE: nothing. */
-gboolean stasis_copy_plan_protection(StasisCopy *copy, const StasisDirty *written);
+/* Set copy->hot to what of @written can be protected and is not yet; nothing: NULL. Where there is
+ * no second userfaultfd to be had that is an error only if protection was asked for by name. */
+gboolean stasis_copy_plan_protection(StasisCopy *copy, const StasisDirty *written, GError **error);
 /* Protect copy->hot: it is then neither pending nor captured. May be done again, for more. */
 gboolean stasis_copy_protect(StasisCopy *copy, GError **error);
 /* In the stop. 0 or −errno; allocates nothing. */

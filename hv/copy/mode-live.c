@@ -164,7 +164,9 @@ static gboolean settle(StasisCopy *copy, GError **error)
     if (!copy->tracker->ops->synchronous) {
         stasis_dirty_or(recent, expected);
         if (stasis_dirty_count(expected) > max_at_once(copy) &&
-            stasis_copy_plan_protection(copy, recent))
+            !stasis_copy_plan_protection(copy, recent, error))
+            return FALSE;
+        if (copy->hot != NULL)
             stasis_dirty_subtract(expected, copy->hot);
         return get_capture(copy, expected, error);
     }
@@ -235,7 +237,9 @@ static gboolean live_approach(StasisCopy *copy, GError **error)
             return FALSE;
         /* What is still pending found no room. */
         gboolean fits = is_short(copy, residual) && stasis_dirty_count(copy->pending) == 0;
-        if (fits || i == MAX_PROTECTS || !stasis_copy_plan_protection(copy, written))
+        if (!fits && i < MAX_PROTECTS && !stasis_copy_plan_protection(copy, written, error))
+            return FALSE;
+        if (copy->hot == NULL)
             return check_forecast(copy, residual, error);
     }
 }

@@ -21,20 +21,21 @@ StasisResidualWay stasis_copy_residual_way(void)
     return g_strcmp0(wanted, "copy") == 0 ? STASIS_RESIDUAL_COPY : STASIS_RESIDUAL_EITHER;
 }
 
-gboolean stasis_copy_plan_protection(StasisCopy *copy, const StasisDirty *written)
+gboolean stasis_copy_plan_protection(StasisCopy *copy, const StasisDirty *written, GError **error)
 {
-    if (stasis_copy_residual_way() == STASIS_RESIDUAL_COPY)
-        return FALSE;
+    StasisResidualWay way = stasis_copy_residual_way();
+    if (way == STASIS_RESIDUAL_COPY)
+        return TRUE;
     if (copy->residual == NULL)
-        copy->residual = stasis_residual_new(copy->ram, copy->tracker, copy->qmp, NULL);
+        copy->residual = stasis_residual_new(copy->ram, copy->tracker, copy->qmp,
+                                             way == STASIS_RESIDUAL_PROTECT ? error : NULL);
     if (copy->residual == NULL)
-        return FALSE;
+        return way != STASIS_RESIDUAL_PROTECT;
     g_autoptr(StasisDirty) hot = stasis_dirty_new(copy->ram);
     stasis_residual_choose(copy->residual, written, hot);
     stasis_dirty_subtract(hot, stasis_residual_get_pages(copy->residual));
-    if (stasis_dirty_count(hot) == 0)
-        return FALSE;
-    copy->hot = g_steal_pointer(&hot);
+    if (stasis_dirty_count(hot) > 0)
+        copy->hot = g_steal_pointer(&hot);
     return TRUE;
 }
 
