@@ -49,6 +49,13 @@ static gboolean harvest(StasisCopy *copy, StasisDirty *into, GError **error)
     return ok && stasis_copy_settle_dma(copy, error);
 }
 
+static guint64 max_at_once(const StasisCopy *copy)
+{
+    if (stasis_copy_residual_way() != STASIS_RESIDUAL_EITHER)
+        return stasis_copy_residual_way() == STASIS_RESIDUAL_COPY ? MAX_AT_ONCE_PAGES : 0;
+    return MIN(MAX_AT_ONCE_PAGES, copy->max_buffer_bytes / STASIS_PAGE_BYTES / 2);
+}
+
 static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
 {
     if (copy->tracker->ops->synchronous)
@@ -56,8 +63,28 @@ static guint64 forecast_us(const StasisCopy *copy, guint64 residual_pages)
     return STOP_OVERHEAD_US + copy->harvest_us + residual_pages / CAPTURE_PAGES_PER_US;
 }
 
-/* Rounds until what is left is small or no longer shrinks; that is in copy->pending then. OR into
- * @recent what the last two found. */
+/* What is dirty, left so: to re-arm a page that is written all the time costs the guest a fault and
+ * gains nothing. */
+static gboolean peek(StasisCopy *copy, StasisDirty *into, GError **error)
+{
+    stasis_dirty_clear(into);
+    return copy->tracker->ops->harvest(copy->tracker, into, FALSE, error);
+}
+
+/* Is so little dirty that it all may go into memory at once, in the approach? *@dirty is it. */
+static gboolean is_little(StasisCopy *copy, StasisDirty *dirty, gboolean *ret_is, GError **error)
+{
+    *ret_is = FALSE;
+    if (copy->tracker->ops->synchronous)
+        return TRUE;
+    if (!peek(copy, dirty, error))
+        return FALSE;
+    *ret_is = stasis_dirty_count(dirty) <= max_at_once(copy);
+    return TRUE;
+}
+
+/* Rounds until what is left is small or no longer shrinks; that is in copy->pending then, or is
+ * dirty still. OR into @recent what the last two found. */
 static gboolean pre_copy(StasisCopy *copy, StasisDirty *recent, GError **error)
 {
     g_autoptr(StasisDirty) fresh = stasis_dirty_new(copy->ram);
@@ -66,9 +93,18 @@ static gboolean pre_copy(StasisCopy *copy, StasisDirty *recent, GError **error)
     guint64 n_last = G_MAXUINT64;
     for (guint round = 1;; round++) {
         copy->rounds++;
+        gboolean little;
         g_autofree char *phase = g_strdup_printf("round %u", round);
         if (!stasis_copy_pending(copy, phase, error) ||
-            !stasis_fault(STASIS_FAULT_ROUND_END, error) || !harvest(copy, fresh, error))
+            !stasis_fault(STASIS_FAULT_ROUND_END, error) || !is_little(copy, fresh, &little, error))
+            return FALSE;
+        if (little) {
+            stasis_dirty_clear(copy->pending);
+            stasis_dirty_or(copy->pending, hot);
+            stasis_dirty_or(recent, fresh);
+            return TRUE;
+        }
+        if (!harvest(copy, fresh, error))
             return FALSE;
         stasis_dirty_clear(copy->pending);
         stasis_dirty_or(copy->pending, hot);
@@ -94,7 +130,7 @@ static StasisDirty *look_ahead(StasisCopy *copy, GError **error)
 {
     g_usleep(LOOK_AHEAD_US);
     g_autoptr(StasisDirty) now = stasis_dirty_new(copy->ram);
-    if (!copy->tracker->ops->harvest(copy->tracker, now, FALSE, error))
+    if (!peek(copy, now, error))
         return NULL;
     stasis_dirty_or(now, copy->pending);
     return g_steal_pointer(&now);
@@ -120,13 +156,6 @@ static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError 
                 residual * STASIS_PAGE_BYTES >> 20, (double)us / 1e3,
                 (double)copy->max_pause_us / 1e3);
     return FALSE;
-}
-
-static guint64 max_at_once(const StasisCopy *copy)
-{
-    if (stasis_copy_residual_way() != STASIS_RESIDUAL_EITHER)
-        return stasis_copy_residual_way() == STASIS_RESIDUAL_COPY ? MAX_AT_ONCE_PAGES : 0;
-    return MIN(MAX_AT_ONCE_PAGES, copy->max_buffer_bytes / STASIS_PAGE_BYTES / 2);
 }
 
 /* Memory for @expected, and for what may come besides. Getting it takes time in which a fast guest
@@ -178,11 +207,14 @@ static gboolean settle(StasisCopy *copy, GError **error)
 static gboolean live_before(StasisCopy *copy, GError **error)
 {
     if (copy->incremental) {
+        g_autoptr(StasisDirty) dirty = stasis_dirty_new(copy->ram);
+        gboolean little;
+        if (!is_little(copy, dirty, &little, error))
+            return FALSE;
+        if (little)
+            return get_capture(copy, dirty, error);
         if (!harvest(copy, copy->pending, error))
             return FALSE;
-        /* So little that it all may go into memory at once. */
-        if (stasis_dirty_count(copy->pending) <= max_at_once(copy))
-            return get_capture(copy, copy->pending, error);
     } else {
         if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
             return FALSE;
