@@ -27,7 +27,7 @@ SOVER   := 0
 SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
-PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libvirt libvirt-qemu libxml-2.0
 CLI_PKGS := libedit
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
@@ -56,6 +56,7 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 PAGER_OBJ := $(B)/hv/pager/main.o
+DOMAIN_OBJ := $(B)/hv/domain/main.o
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
@@ -65,7 +66,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-pager $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -104,6 +105,10 @@ $(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
 	$(Q)$(CC) $(LDFLAGS) $(CLI_OBJ) -o $@ -L$(B) -lstasis -Wl,-rpath,'$$ORIGIN' $(ALL_LIBS) $(CLI_LIBS)
 
 $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+$(B)/stasis-domain: $(DOMAIN_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
@@ -181,7 +186,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager $(B)/stasis-shim.so
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit
@@ -203,7 +208,7 @@ install: all
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
-	install -m 755 $(B)/stasis-pager $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/

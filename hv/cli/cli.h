@@ -127,6 +127,11 @@ gboolean cli_flag(const CliCall *call, const char *name);
 const char *cli_text(const CliCall *call, const char *name);
 guint64 cli_number(const CliCall *call, const char *name, guint64 fallback);
 
+/* vm.c: which libvirtd names are meant to be of, NULL for none: --connect, or $STASIS_CONNECT. */
+const char *cli_connection(const CliCall *call);
+/* The VM that @name means, see --connect. */
+StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error);
+
 /* NULL, and STASIS_ERROR_NO_STORE, when the store is not there and @flags don't make it. */
 StasisStore *cli_open_store(CliCall *call, StasisStoreFlags flags, GError **error);
 

@@ -147,7 +147,7 @@ static gboolean create(CliCall *call, GError **error)
     CliProgress progress = cli_progress_new(call);
     StasisCheckpointOptions options = create_options_of(call, &progress);
     /* The VM first: a name that is not known makes no store. */
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store =
         vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
     if (store == NULL)

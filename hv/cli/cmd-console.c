@@ -119,7 +119,7 @@ static gboolean console(CliCall *call, GError **error)
                             "--follow has no end to put into --json; use one of them");
         return FALSE;
     }
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisVmInfo) info = vm != NULL ? stasis_vm_get_info(vm, error) : NULL;
     if (info == NULL)
         return FALSE;

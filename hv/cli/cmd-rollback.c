@@ -78,7 +78,7 @@ static gboolean rollback_vm(CliCall *call, GError **error)
     options.progress_data = &progress;
 
     const char *wanted = call->args[1];
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store =
         vm != NULL ? cli_open_store(call, STASIS_STORE_EXISTING, error) : NULL;
     g_autofree char *id =

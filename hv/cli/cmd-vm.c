@@ -22,6 +22,9 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info)
     cli_json_set_uint(object, "n_vcpus", info->n_vcpus);
     cli_json_set_uint(object, "ram_bytes", info->ram_bytes);
     cli_json_set_string(object, "qmp_path", info->qmp_path);
+    cli_json_set_string(object, "connect", info->connect);
+    cli_json_set_string(object, "domain", info->domain);
+    cli_json_set_string(object, "uuid", info->uuid);
     cli_json_set_string(object, "console_path", info->console_path);
     cli_json_set_string(object, "tracker", info->tracker);
     cli_json_set_string(object, "kvm_log", info->kvm_log);
@@ -107,31 +110,33 @@ static gboolean done_with(CliCall *call)
 
 static gboolean detach(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     return vm != NULL && stasis_vm_detach(vm, call->cancellable, error) && done_with(call);
 }
 
 static gboolean pause_vm(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     return vm != NULL && stasis_vm_pause(vm, error) && done_with(call);
 }
 
 static gboolean resume_vm(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     return vm != NULL && stasis_vm_resume(vm, error) && done_with(call);
 }
 
 static gboolean kill_vm(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     return vm != NULL && stasis_vm_kill(vm, error) && done_with(call);
 }
 
 static gboolean list(CliCall *call, GError **error)
 {
-    g_autoptr(GPtrArray) vms = stasis_vm_list(error);
+    const char *uri = cli_connection(call);
+    g_autoptr(GPtrArray) vms =
+        uri != NULL ? stasis_vm_list_domains(uri, error) : stasis_vm_list(error);
     if (vms == NULL)
         return FALSE;
     g_autoptr(CliTable) table = cli_table_new("lrlllrrl");
@@ -143,7 +148,7 @@ static gboolean list(CliCall *call, GError **error)
             json_array_add_object_element(array, cli_vm_to_json(info));
             continue;
         }
-        g_autofree char *pid = g_strdup_printf("%d", (int)info->pid);
+        g_autofree char *pid = info->pid > 0 ? g_strdup_printf("%d", (int)info->pid) : NULL;
         g_autofree char *vcpus = info->n_vcpus > 0 ? g_strdup_printf("%u", info->n_vcpus) : NULL;
         g_autofree char *ram = info->ram_bytes > 0 ? cli_format_bytes(info->ram_bytes) : NULL;
         cli_table_add(table, info->name, pid, info->state, info->accel, info->machine, vcpus, ram,
@@ -180,7 +185,7 @@ static void add_if(CliTable *table, const char *key, const char *value)
 
 static gboolean info_vm(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisVmInfo) info = vm != NULL ? stasis_vm_get_info(vm, error) : NULL;
     if (info == NULL)
         return FALSE;
@@ -206,7 +211,14 @@ static gboolean info_vm(CliCall *call, GError **error)
     cli_table_add(table, "vCPUs:", vcpus);
     cli_table_add(table, "RAM:", ram);
     cli_table_add(table, "RAM in place:", info->loading ? "no, loading on demand" : "all");
-    cli_table_add(table, "Started by:", info->prepared ? "stasis" : "others, attached");
+    cli_table_add(table, "Started by:",
+                  info->connect != NULL ? "libvirt"
+                  : info->prepared      ? "stasis"
+                                        : "others, attached");
+    add_if(table, "Connection:", info->connect);
+    if (g_strcmp0(info->domain, info->name) != 0)
+        add_if(table, "Domain:", info->domain);
+    add_if(table, "UUID:", info->uuid);
     g_autofree char *kind = NULL;
     if (info->kvm_log != NULL && g_strcmp0(info->tracker, "kvm-log") == 0)
         kind = g_strdup_printf("%s (%s)", info->tracker, info->kvm_log);

@@ -51,6 +51,10 @@ const CliCommand *const cli_commands[] = {
 const CliOption cli_global_options[] = {
     { "store", 0, CLI_DIR, "DIR",
       "directory of the images (default: $STASIS_STORE, else /var/lib/stasis)" },
+    { "connect", 'c', CLI_TEXT, "URI",
+      "names are those of libvirt domains: qemu:///system, qemu:///session or "
+      "qemu+unix:///system?socket=PATH (default: $STASIS_CONNECT; else names are those of stasis, "
+      "and a name it does not know is looked for at $LIBVIRT_DEFAULT_URI)" },
     { "json", 0, CLI_FLAG, NULL, "print the result, or the error, as one JSON object on stdout" },
     { "progress", 0, CLI_CHOICE, "auto|none|json",
       "progress on stderr: a bar if it is a terminal, nothing, or one JSON object a line" },

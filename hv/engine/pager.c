@@ -2,7 +2,6 @@
 /* Starting, supervising and waiting for a pager. */
 #include "engine/pager.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,6 +15,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/pager-file.h"
+#include "vmm/libexec.h"
 
 #define READY_TIMEOUT_MS 30000
 /* A VM that starts later has lost more than it can win. */
@@ -25,28 +25,14 @@
 
 /* ---- finding and starting the program ---- */
 
-/* Beside the library or the program that we are part of, then where it is installed. */
 static char *find_program(GError **error)
 {
-    Dl_info self;
-    const char *override = g_getenv("STASIS_PAGER");
-    if (override != NULL)
-        return g_strdup(override);
-    if (dladdr((void *)stasis_pager_start, &self) != 0 && self.dli_fname != NULL) {
-        g_autofree char *dir = g_path_get_dirname(self.dli_fname);
-        const char *const places[] = { "stasis-pager", "../stasis-pager", "../../stasis-pager",
-                                       "../libexec/stasis/stasis-pager" };
-        for (gsize i = 0; i < G_N_ELEMENTS(places); i++) {
-            g_autofree char *path = g_build_filename(dir, places[i], NULL);
-            if (access(path, X_OK) == 0)
-                return g_canonicalize_filename(path, NULL);
-        }
-    }
-    if (access(STASIS_LIBEXECDIR "/stasis-pager", X_OK) == 0)
-        return g_strdup(STASIS_LIBEXECDIR "/stasis-pager");
-    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                        "stasis-pager is not installed where the library is; restore with --eager");
-    return NULL;
+    char *program = stasis_libexec_find("stasis-pager", "STASIS_PAGER");
+    if (program == NULL)
+        g_set_error_literal(
+            error, STASIS_ERROR, STASIS_ERROR_FAILED,
+            "stasis-pager is not installed where the library is; restore with --eager");
+    return program;
 }
 
 /* In the child between fork and exec: its own session, so that nobody's terminal ends it. */

@@ -123,7 +123,8 @@ static gboolean stop(Run *run, GError **error)
     run->stopped = TRUE;
     if (!stasis_qmp_execute_line(run->qmp, STOP_LINE, TIMEOUT_MS, error))
         return FALSE;
-    if (last_event(run, "STOP") == before) {
+    guint lag_ms = stasis_qmp_get_event_lag_ms(run->qmp);
+    if (stasis_qmp_wait_event(run->qmp, "STOP", before, lag_ms) == before) {
         stasis_lifeline_disarm(run->rollback->lifeline);
         run->stopped = FALSE;
     }

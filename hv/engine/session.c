@@ -6,6 +6,20 @@
 #include "base/fd.h"
 #include "engine/pager.h"
 
+/* QEMU's monitor, whoever has it. */
+static gboolean connect_monitor(StasisSession *session, GError **error)
+{
+    const StasisRecord *record = session->record;
+    if (record->uri == NULL) {
+        session->qmp = stasis_qmp_connect(record->qmp_path, STASIS_QMP_TIMEOUT_MS, error);
+        return session->qmp != NULL;
+    }
+    session->domain = stasis_domain_open(record->uri, record->uuid, error);
+    if (session->domain != NULL)
+        session->qmp = stasis_domain_open_qmp(session->domain, STASIS_QMP_TIMEOUT_MS, error);
+    return session->qmp != NULL;
+}
+
 StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **error)
 {
     g_autoptr(StasisSession) session = g_new0(StasisSession, 1);
@@ -29,8 +43,7 @@ StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **err
     /* Before QEMU is spoken to: its main loop may be waiting for a page. */
     if (!stasis_pager_ensure(session->record, error))
         return NULL;
-    session->qmp = stasis_qmp_connect(session->record->qmp_path, STASIS_QMP_TIMEOUT_MS, error);
-    if (session->qmp == NULL) {
+    if (!connect_monitor(session, error)) {
         g_prefix_error(error, "VM %s: ", name);
         return NULL;
     }
@@ -42,6 +55,7 @@ void stasis_session_free(StasisSession *session)
     if (session == NULL)
         return;
     g_clear_pointer(&session->qmp, stasis_qmp_free);
+    g_clear_pointer(&session->domain, stasis_domain_free);
     g_clear_pointer(&session->record, stasis_record_free);
     stasis_clear_fd(&session->lock_fd);
     g_free(session);

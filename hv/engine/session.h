@@ -4,6 +4,7 @@
 
 #include <stasis/vm.h>
 
+#include "vmm/domain.h"
 #include "vmm/qmp.h"
 #include "vmm/registry.h"
 
@@ -12,6 +13,7 @@ G_BEGIN_DECLS
 typedef struct {
     int lock_fd;
     StasisRecord *record;
+    StasisDomain *domain; /* or NULL: a QEMU without libvirt */
     StasisQmp *qmp;
 } StasisSession;
 
@@ -22,6 +24,9 @@ void stasis_session_free(StasisSession *session);
 
 /* A handle on @name; engine-internal constructor. */
 StasisVm *stasis_vm_new(const char *name);
+
+/* What there is to tell of @name, whatever hinders it; NULL when it is not known. */
+StasisVmInfo *stasis_vm_info_of(const char *name);
 
 /* How long an operation waits for another one on the same VM. */
 #define STASIS_LOCK_WAIT_MS 5000

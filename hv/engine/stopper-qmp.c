@@ -46,7 +46,8 @@ static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError *
     *ret_stopped = TRUE;
     if (!stasis_qmp_execute_line(self->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
         return FALSE;
-    if (stasis_qmp_wait_event(self->qmp, "STOP", 0, 0) == before) {
+    guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
+    if (stasis_qmp_wait_event(self->qmp, "STOP", before, lag_ms) == before) {
         stasis_lifeline_disarm(self->lifeline);
         *ret_stopped = FALSE;
     }

@@ -34,6 +34,9 @@ void stasis_vm_info_free(StasisVmInfo *info)
     g_free(info->kvm_log_missing);
     g_free(info->kvm_log);
     g_free(info->rolling_back_to);
+    g_free(info->connect);
+    g_free(info->domain);
+    g_free(info->uuid);
     g_free(info);
 }
 
@@ -44,6 +47,9 @@ static StasisVmInfo *info_from_record(const StasisRecord *record, const char *st
     info->pid = record->pid;
     info->state = g_strdup(state);
     info->qmp_path = g_strdup(record->qmp_path);
+    info->connect = g_strdup(record->uri);
+    info->domain = g_strdup(record->domain);
+    info->uuid = g_strdup(record->uuid);
     info->console_path = g_strdup(record->console_path);
     info->accel_reason = g_strdup(record->accel_reason);
     info->prepared = record->prepared;
@@ -130,6 +136,14 @@ StasisVmInfo *stasis_vm_get_info(StasisVm *vm, GError **error)
     return get_info(stasis_vm_get_name(vm), 200, error);
 }
 
+StasisVmInfo *stasis_vm_info_of(const char *name)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
+    if (record == NULL)
+        return NULL;
+    StasisVmInfo *info = get_info(name, 0, NULL);
+    return info != NULL ? info : info_from_record(record, "unknown");
+}
 /* With the lock held: a VM of that name may just be starting. */
 static void forget_gone(const char *name)
 {
@@ -154,8 +168,10 @@ GPtrArray *stasis_vm_list(GError **error)
         g_autoptr(StasisRecord) record = stasis_record_load(*name, NULL);
         if (record == NULL)
             continue;
-        StasisVmInfo *info = get_info(*name, 0, NULL);
-        g_ptr_array_add(list, info != NULL ? info : info_from_record(record, "unknown"));
+        StasisVmInfo *info = stasis_vm_info_of(*name);
+        if (info == NULL)
+            continue;
+        g_ptr_array_add(list, info);
         if (!stasis_record_is_alive(record))
             forget_gone(*name);
     }

@@ -41,6 +41,10 @@ typedef struct {
 /* Take @name for a new VM: the lock's descriptor, or -1 when one of that name lives. */
 int stasis_vm_claim_name(const char *name, GError **error);
 
+/* Make the running QEMU behind @qmp (NULL: @error is set already) known as @record, whose pid and
+ * start_time are filled in. Its name is claimed; on failure it is forgotten. */
+gboolean stasis_vm_adopt(StasisRecord *record, StasisQmp *qmp, GError **error);
+
 StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellable, GError **error);
 gboolean stasis_started_keep(StasisStarted *started, GError **error);
 void stasis_started_free(StasisStarted *started);

@@ -97,6 +97,21 @@ static gboolean is_unknown(pid_t pid, GError **error)
 }
 
 /* The lock also keeps two attachments of one name apart. */
+gboolean stasis_vm_adopt(StasisRecord *record, StasisQmp *qmp, GError **error)
+{
+    g_autoptr(StasisRam) ram = NULL;
+    record->pid = qmp != NULL ? stasis_qmp_get_peer_pid(qmp) : 0;
+    if (qmp != NULL && is_unknown(record->pid, error) &&
+        stasis_vm_check_supported(qmp, record->pid, error))
+        ram = stasis_ram_discover(qmp, record->pid, error);
+    if (ram == NULL) {
+        stasis_record_forget(record->name, NULL);
+        return FALSE;
+    }
+    record->start_time = stasis_process_start_time(record->pid);
+    return stasis_record_save(record, error);
+}
+
 StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable *cancellable,
                            GError **error)
 {
@@ -105,19 +120,8 @@ StasisVm *stasis_vm_attach(const char *name, const char *qmp_path, GCancellable 
         return NULL;
     g_autofree char *path = g_canonicalize_filename(qmp_path, NULL);
     g_autoptr(StasisQmp) qmp = stasis_qmp_connect(path, STASIS_QMP_TIMEOUT_MS, error);
-    g_autoptr(StasisRam) ram = NULL;
-    pid_t pid = qmp != NULL ? stasis_qmp_get_peer_pid(qmp) : 0;
-    if (qmp != NULL && is_unknown(pid, error) && stasis_vm_check_supported(qmp, pid, error))
-        ram = stasis_ram_discover(qmp, pid, error);
-    if (ram == NULL) {
-        stasis_record_forget(name, NULL);
-        return NULL;
-    }
-    StasisRecord record = { .name = (char *)name,
-                            .pid = pid,
-                            .start_time = stasis_process_start_time(pid),
-                            .qmp_path = path };
-    return stasis_record_save(&record, error) ? stasis_vm_new(name) : NULL;
+    StasisRecord record = { .name = (char *)name, .qmp_path = path };
+    return stasis_vm_adopt(&record, qmp, error) ? stasis_vm_new(name) : NULL;
 }
 
 gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **error)
@@ -136,24 +140,28 @@ gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **erro
            stasis_record_forget(vm->name, error);
 }
 
-static gboolean change_state(StasisVm *vm, const char *command, GError **error)
+/* A domain by libvirt's own means: it decides what else belongs to it. */
+static gboolean change_state(StasisSession *session, gboolean run, GError **error)
 {
-    g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
-    if (session == NULL ||
-        (strcmp(command, "cont") == 0 && !stasis_rollback_check_whole(vm->name, error)))
-        return FALSE;
-    g_autoptr(JsonNode) answer = stasis_qmp_execute(session->qmp, command, NULL, -1, 0, error);
+    if (session->domain != NULL)
+        return run ? stasis_domain_resume(session->domain, error)
+                   : stasis_domain_suspend(session->domain, error);
+    g_autoptr(JsonNode) answer =
+        stasis_qmp_execute(session->qmp, run ? "cont" : "stop", NULL, -1, 0, error);
     return answer != NULL;
 }
 
 gboolean stasis_vm_pause(StasisVm *vm, GError **error)
 {
-    return change_state(vm, "stop", error);
+    g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
+    return session != NULL && change_state(session, FALSE, error);
 }
 
 gboolean stasis_vm_resume(StasisVm *vm, GError **error)
 {
-    return change_state(vm, "cont", error);
+    g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
+    return session != NULL && stasis_rollback_check_whole(vm->name, error) &&
+           change_state(session, TRUE, error);
 }
 
 gboolean stasis_process_end(pid_t pid, guint64 start_time, GError **error)
@@ -175,6 +183,12 @@ gboolean stasis_process_end(pid_t pid, guint64 start_time, GError **error)
     return FALSE;
 }
 
+static gboolean end_domain(const StasisRecord *record, GError **error)
+{
+    g_autoptr(StasisDomain) domain = stasis_domain_open(record->uri, record->uuid, error);
+    return domain != NULL && stasis_domain_destroy(domain, error);
+}
+
 /* Not a session: a QEMU that no longer answers must be killable too. */
 gboolean stasis_vm_kill(StasisVm *vm, GError **error)
 {
@@ -188,8 +202,10 @@ gboolean stasis_vm_kill(StasisVm *vm, GError **error)
     g_autoptr(StasisRecord) now = stasis_record_load(vm->name, error);
     if (now == NULL || now->pid != record->pid || now->start_time != record->start_time)
         return now != NULL;
-    if (stasis_record_is_alive(record) &&
-        !stasis_process_end(record->pid, record->start_time, error))
+    gboolean alive = stasis_record_is_alive(record);
+    if (alive && record->uri != NULL
+            ? !end_domain(record, error)
+            : alive && !stasis_process_end(record->pid, record->start_time, error))
         return FALSE;
     return stasis_record_remove(vm->name, error);
 }

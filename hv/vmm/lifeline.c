@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stasis/error.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -33,8 +34,10 @@ struct _StasisLifeline {
     struct Shared *shared;
 };
 
-static void close_others(int low, int high)
+/* All but the two; @other may be -1. */
+static void close_others(int one, int other)
 {
+    int low = other >= 0 ? MIN(one, other) : one, high = MAX(one, other);
     if (low > 0)
         syscall(SYS_close_range, 0, low - 1, 0);
     if (high > low + 1)
@@ -42,20 +45,12 @@ static void close_others(int low, int high)
     syscall(SYS_close_range, high + 1, ~0u, 0);
 }
 
-/* In the child of a process that may have threads: system calls only. QMP's lexer drops what came
- * before a 0xFF byte, in case we died in the middle of a command. The answer is waited for, as QEMU
- * may drop what a client sent that is gone. */
-static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed, const char *mark)
+/* QMP's lexer drops what came before a 0xFF byte, in case we died in the middle of a command. The
+ * answer is waited for, as QEMU may drop what a client sent that is gone. */
+static void resume_over(int qmp_fd)
 {
     static const char cont[] = "\xff{\"execute\":\"cont\",\"id\":\"stasis-lifeline\"}\n";
     char buffer[4096];
-    struct pollfd death = { .fd = death_fd, .events = POLLIN };
-    while (poll(&death, 1, -1) < 0 && errno == EINTR)
-        ;
-    if (__atomic_load_n(armed, __ATOMIC_ACQUIRE) == 0)
-        return;
-    if (mark != NULL && unlink(mark) < 0 && errno != ENOENT)
-        return;
     if (send(qmp_fd, cont, sizeof(cont) - 1, MSG_NOSIGNAL) < 0)
         return;
     struct pollfd answer = { .fd = qmp_fd, .events = POLLIN };
@@ -66,18 +61,36 @@ static void wait_and_resume(int death_fd, int qmp_fd, const gint *armed, const c
     }
 }
 
+/* In the child of a process that may have threads: system calls only. */
+static void wait_and_act(int death_fd, const StasisQmpLegacy *legacy, const gint *armed,
+                         const char *mark)
+{
+    struct pollfd death = { .fd = death_fd, .events = POLLIN };
+    while (poll(&death, 1, -1) < 0 && errno == EINTR)
+        ;
+    if (__atomic_load_n(armed, __ATOMIC_ACQUIRE) == 0)
+        return;
+    if (mark != NULL && unlink(mark) < 0 && errno != ENOENT)
+        return;
+    if (legacy->fd >= 0)
+        resume_over(legacy->fd);
+    else
+        execv(legacy->argv[0], (char *const *)legacy->argv);
+}
+
 /* A session of its own, so that Ctrl-C at our terminal doesn't reach it, and no descriptor of ours
- * but the two: one that it kept open could keep guest memory protected. */
-static void child(int death_fd, int qmp_fd, struct Shared *shared, const char *mark)
+ * but those it needs: one that it kept open could keep guest memory protected. */
+static void child(int death_fd, const StasisQmpLegacy *legacy, struct Shared *shared,
+                  const char *mark)
 {
     setsid();
     struct sigaction ignore = { .sa_handler = SIG_IGN };
     const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
         sigaction(signals[i], &ignore, NULL);
-    close_others(MIN(death_fd, qmp_fd), MAX(death_fd, qmp_fd));
+    close_others(death_fd, legacy->fd);
     sem_post(&shared->ready);
-    wait_and_resume(death_fd, qmp_fd, &shared->armed, mark);
+    wait_and_act(death_fd, legacy, &shared->armed, mark);
     _exit(0);
 }
 
@@ -98,7 +111,8 @@ StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
     return stasis_lifeline_new_unmarking(qmp, NULL, error);
 }
 
-StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
+/* All that @legacy and @mark point to is in memory until the fork. */
+static StasisLifeline *start(const StasisQmpLegacy *legacy, const char *mark, GError **error)
 {
     struct Shared *shared = mmap(NULL, sizeof(struct Shared), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -116,7 +130,7 @@ StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, 
     }
     pid_t pid = fork();
     if (pid == 0)
-        child(ends[0], stasis_qmp_get_fd(qmp), shared, mark);
+        child(ends[0], legacy, shared, mark);
     close(ends[0]);
     if (pid < 0) {
         stasis_set_errno(error, errno, "lifeline: fork");
@@ -126,6 +140,24 @@ StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, 
     lifeline->pid = pid;
     lifeline->pipe_fd = ends[1];
     return wait_ready(lifeline, error) ? g_steal_pointer(&lifeline) : NULL;
+}
+
+StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
+{
+    StasisQmpLegacy legacy;
+    stasis_qmp_get_legacy(qmp, &legacy);
+    if (legacy.fd >= 0 || legacy.argv != NULL)
+        return start(&legacy, mark, error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "stasis-domain is not installed where the library is: without it the VM "
+                        "would stay stopped if stasis died in between");
+    return NULL;
+}
+
+StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error)
+{
+    StasisQmpLegacy legacy = { .fd = -1, .argv = argv };
+    return start(&legacy, NULL, error);
 }
 
 void stasis_lifeline_arm(StasisLifeline *lifeline)

@@ -3,7 +3,8 @@
  * A dead man's switch: a small process that lets the VM go on if we die while it is stopped.
  *
  * It shares our connection to QEMU's monitor and does nothing but wait for our end; then, if the
- * switch is armed, it sends "cont". While we live it never touches the connection.
+ * switch is armed, it sends "cont". While we live it never touches the connection. Where libvirtd
+ * has the monitor it becomes the program stasis-domain, which asks libvirtd for the same.
  */
 #pragma once
 
@@ -19,6 +20,9 @@ StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
 /* The same; before it lets the VM go on it removes the file @mark (or NULL), which says that the VM
  * must not. */
 StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error);
+/* Our death makes the process become the program @argv (argv[0] its path), which does what is to be
+ * done; no mark, no "cont". */
+StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error);
 /* From now on our death makes the VM run. One store; call it before "stop" is sent. */
 void stasis_lifeline_arm(StasisLifeline *lifeline);
 void stasis_lifeline_disarm(StasisLifeline *lifeline);

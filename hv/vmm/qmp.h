@@ -2,7 +2,8 @@
 /*
  * A QMP client (protocol: QEMU's docs/interop/qmp-spec): one command at a time, events kept as
  * they come. The peer is untrusted: a line is at most 16 MiB, nesting is bounded, every wait has a
- * deadline. Used by one thread at a time.
+ * deadline. Used by one thread at a time. Over a socket of QEMU's, or lent by libvirtd
+ * (vmm/domain.h).
  */
 #pragma once
 
@@ -26,12 +27,11 @@ StasisQmp *stasis_qmp_open_fd(int fd, const char *path, guint timeout_ms, GCance
                               GError **error);
 void stasis_qmp_free(StasisQmp *qmp);
 
-int stasis_qmp_get_fd(StasisQmp *qmp);              /* stays the client's */
 const char *stasis_qmp_get_path(StasisQmp *qmp);    /* as it was given */
 const char *stasis_qmp_get_version(StasisQmp *qmp); /* "7.2.22" */
-/* The process that answers: SO_PEERCRED names whoever called listen(), which need not be QEMU (a
- * manager that passed the socket on, the parent of a daemon), so it is checked against who has the
- * socket open. 0 when it can't be told. */
+/* The process that answers. Of a socket SO_PEERCRED names whoever called listen(), which need not
+ * be QEMU (a manager that passed the socket on, the parent of a daemon), so it is checked against
+ * who has the socket open. 0 when it can't be told. */
 pid_t stasis_qmp_get_peer_pid(StasisQmp *qmp);
 /* major * 10000 + minor * 100 + micro */
 guint stasis_qmp_get_version_number(StasisQmp *qmp);
@@ -55,9 +55,20 @@ char *stasis_qmp_human(StasisQmp *qmp, const char *line, GError **error);
 /* QEMU's own time of the last event @name since the connection began, in Unix microseconds; 0 if
  * there was none. Waits until @timeout_ms for one newer than @after_us. */
 guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us, guint timeout_ms);
+/* An event that QEMU sent before it answered a command may come so much later than the answer: how
+ * long to wait before "there was none" is believed. 0 where they come in order. */
+guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp);
 
 /* query-status: "running", "paused" … Free with g_free(). */
 char *stasis_qmp_run_state(StasisQmp *qmp, GError **error);
+
+/* How a process that has nothing of ours any more can let the VM go on (vmm/lifeline.h). */
+typedef struct {
+    int fd;                  /* a socket that understands "cont", or -1 */
+    const char *const *argv; /* with fd -1: a program that does it, else NULL; lives as @qmp does */
+} StasisQmpLegacy;
+
+void stasis_qmp_get_legacy(StasisQmp *qmp, StasisQmpLegacy *ret);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisQmp, stasis_qmp_free)
 

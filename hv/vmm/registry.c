@@ -33,6 +33,9 @@ void stasis_record_free(StasisRecord *record)
         return;
     g_free(record->name);
     g_free(record->qmp_path);
+    g_free(record->uri);
+    g_free(record->domain);
+    g_free(record->uuid);
     g_free(record->console_path);
     g_free(record->accel_reason);
     g_free(record->track_image);
@@ -131,17 +134,23 @@ static gboolean read_int(JsonObject *object, const char *name, guint64 max, guin
 static StasisRecord *parse_record(const char *name, JsonObject *o, GError **error)
 {
     g_autoptr(StasisRecord) record = g_new0(StasisRecord, 1);
-    const char *qmp_path;
+    const char *uri = stasis_json_string_or(o, "uri", NULL), *qmp_path = NULL, *domain = NULL,
+               *uuid = NULL;
     guint64 pid, start_time;
-    if (!read_int(o, "pid", G_MAXINT, &pid, error) ||
+    gboolean found = uri != NULL ? stasis_json_string(o, "domain", &domain, error) &&
+                                       stasis_json_string(o, "uuid", &uuid, error)
+                                 : stasis_json_string(o, "qmp_path", &qmp_path, error);
+    if (!found || !read_int(o, "pid", G_MAXINT, &pid, error) ||
         !read_int(o, "start_time", G_MAXINT64, &start_time, error) ||
-        !stasis_json_string(o, "qmp_path", &qmp_path, error) ||
         !stasis_json_bool(o, "prepared", &record->prepared, error))
         return NULL;
     record->name = g_strdup(name);
     record->pid = (pid_t)pid;
     record->start_time = start_time;
     record->qmp_path = g_strdup(qmp_path);
+    record->uri = g_strdup(uri);
+    record->domain = g_strdup(domain);
+    record->uuid = g_strdup(uuid);
     record->console_path = g_strdup(stasis_json_string_or(o, "console_path", NULL));
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
@@ -188,6 +197,9 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     json_object_set_int_member(o, "pid", record->pid);
     json_object_set_int_member(o, "start_time", (gint64)record->start_time);
     set_string(o, "qmp_path", record->qmp_path);
+    set_string(o, "uri", record->uri);
+    set_string(o, "domain", record->domain);
+    set_string(o, "uuid", record->uuid);
     set_string(o, "console_path", record->console_path);
     set_string(o, "accel_reason", record->accel_reason);
     json_object_set_boolean_member(o, "prepared", record->prepared);

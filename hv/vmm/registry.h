@@ -15,7 +15,11 @@ typedef struct {
     char *name;
     pid_t pid;
     guint64 start_time; /* field 22 of /proc/PID/stat */
-    char *qmp_path;
+    char *qmp_path;     /* or NULL: a libvirt domain, whose monitor libvirtd has */
+    /* Of a libvirt domain; else NULL. */
+    char *uri;
+    char *domain; /* its name there, which may be another */
+    char *uuid;
     char *console_path; /* or NULL */
     char *accel_reason; /* or NULL */
     gboolean prepared;

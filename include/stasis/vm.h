@@ -46,7 +46,7 @@ typedef struct {
     char *qemu_version; /* "7.2.22" */
     guint n_vcpus;
     guint64 ram_bytes;   /* all RAM blocks together */
-    char *qmp_path;      /* the QMP socket in use */
+    char *qmp_path;      /* the QMP socket in use; NULL of a libvirt domain */
     char *console_path;  /* file with the console's output, or NULL */
     char *tracker;       /* dirty tracker in use: "none", "kvm-log", "uffd-async" */
     char *tracked_since; /* the image that the next one will be incremental to, or NULL */
@@ -61,6 +61,9 @@ typedef struct {
                               one completes it, and until then the VM can't run; else NULL */
     char *kvm_log; /* what KVM's dirty log is, where it can be had: "bitmap", or "dirty ring"
                       (QEMU was started with dirty-ring-size); else NULL */
+    char *connect;         /* of a libvirt domain: the URI of its libvirtd; else NULL */
+    char *domain;          /* its name there */
+    char *uuid;
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);
@@ -84,6 +87,16 @@ STASIS_API StasisVm *stasis_vm_attach(const char *name, const char *qmp_path,
 /* A VM known on this host, or STASIS_ERROR_NOT_FOUND. Does not take the VM for an operation. */
 STASIS_API StasisVm *stasis_vm_open(const char *name, GError **error);
 
+/*
+ * A libvirt domain that runs, by name or UUID, at libvirtd @uri ("qemu:///system",
+ * "qemu:///session", "qemu+unix:///system?socket=PATH"). It need not be prepared; the first time it
+ * is adopted as by stasis_vm_attach(), under the domain's name, or one made of it and the UUID
+ * where that name can't be used or is taken. STASIS_ERROR_NOT_FOUND when there is none, or it does
+ * not run; STASIS_ERROR_UNSUPPORTED for a URI that leads to another host.
+ */
+STASIS_API StasisVm *stasis_vm_open_domain(const char *uri, const char *domain,
+                                           GCancellable *cancellable, GError **error);
+
 /* Forget @vm and leave its QEMU as it was found: no descriptor, no registration, no protected
  * page of ours. The machine runs on. */
 STASIS_API gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **error);
@@ -99,10 +112,15 @@ STASIS_API GPtrArray *stasis_vm_list(GError **error);
  * ended may be among them. Free with g_strfreev(). */
 STASIS_API char **stasis_vm_list_names(GError **error);
 
+/* Every domain of libvirtd @uri, running or not, by name. One that stasis has not worked on yet is
+ * described as far as libvirt knows it; its name is the domain's. */
+STASIS_API GPtrArray *stasis_vm_list_domains(const char *uri, GError **error);
+
 STASIS_API gboolean stasis_vm_pause(StasisVm *vm, GError **error);
 STASIS_API gboolean stasis_vm_resume(StasisVm *vm, GError **error);
 
-/* End the QEMU process (SIGTERM, then SIGKILL after 5 s) and forget the VM. */
+/* End the QEMU process (SIGTERM, then SIGKILL after 5 s; a domain: as virsh destroy) and forget the
+ * VM. */
 STASIS_API gboolean stasis_vm_kill(StasisVm *vm, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVm, stasis_vm_unref)

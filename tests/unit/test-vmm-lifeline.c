@@ -28,6 +28,13 @@ typedef enum {
     HOLD_MARKED
 } Hold;
 
+static int socket_of(StasisQmp *qmp)
+{
+    StasisQmpLegacy legacy;
+    stasis_qmp_get_legacy(qmp, &legacy);
+    return legacy.fd;
+}
+
 /* As "--hold SOCKET WHAT": stops the VM with the lifeline as said, says so, and waits for its end.
  */
 static void be_holder(int argc, char **argv)
@@ -50,11 +57,11 @@ static void be_holder(int argc, char **argv)
         stasis_lifeline_disarm(lifeline);
     static const char half[] = "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command";
     if (what == HOLD_MID_COMMAND)
-        stasis_write_all(stasis_qmp_get_fd(qmp), half, sizeof(half) - 1);
+        stasis_write_all(socket_of(qmp), half, sizeof(half) - 1);
     /* Answers that nobody will have read. */
     static const char ask[] = "{\"execute\":\"query-qmp-schema\"}\n";
     if (what == HOLD_BUSY)
-        stasis_write_all(stasis_qmp_get_fd(qmp), ask, sizeof(ask) - 1);
+        stasis_write_all(socket_of(qmp), ask, sizeof(ask) - 1);
     stasis_write_all(1, "y", 1);
     for (;;)
         pause();

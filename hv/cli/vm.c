@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Which VM a name means: one that stasis knows, or a libvirt domain. */
+#include "cli.h"
+
+static const char *from_environment(const char *name)
+{
+    const char *uri = g_getenv(name);
+    return uri != NULL && *uri != '\0' ? uri : NULL;
+}
+
+const char *cli_connection(const CliCall *call)
+{
+    const char *uri = cli_text(call, "connect");
+    return uri != NULL ? uri : from_environment("STASIS_CONNECT");
+}
+
+StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error)
+{
+    const char *uri = cli_connection(call);
+    if (uri != NULL)
+        return stasis_vm_open_domain(uri, name, call->cancellable, error);
+    g_autoptr(GError) local = NULL;
+    g_autoptr(StasisVm) vm = stasis_vm_open(name, &local);
+    /* That variable is there for virsh's sake: it must not hide our own VMs. */
+    uri = from_environment("LIBVIRT_DEFAULT_URI");
+    if (vm != NULL || uri == NULL ||
+        !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
+        if (vm == NULL)
+            g_propagate_error(error, g_steal_pointer(&local));
+        return g_steal_pointer(&vm);
+    }
+    return stasis_vm_open_domain(uri, name, call->cancellable, error);
+}

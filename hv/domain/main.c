@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * stasis-domain resume|destroy URI UUID
+ *
+ * Executed when a stasis died that had stopped a domain (resume), or that had started one and not
+ * made it whole (destroy). libvirtd may be on its way up just now, so it is waited for.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "vmm/domain.h"
+
+#define PATIENCE_US (60u * 1000000u)
+#define QMP_TIMEOUT_MS 30000
+
+/* Whoever executes us has closed all descriptors; 0, 1 and 2 are not for sockets. */
+static void occupy_standard_fds(void)
+{
+    while (TRUE) {
+        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (fd < 0 || fd > STDERR_FILENO) {
+            if (fd >= 0)
+                close(fd);
+            return;
+        }
+    }
+}
+
+/* By QMP, as libvirtd may not have taken in yet that the VM was stopped. */
+static gboolean resume(StasisDomain *domain)
+{
+    g_autoptr(StasisQmp) qmp = stasis_domain_open_qmp(domain, QMP_TIMEOUT_MS, NULL);
+    return qmp != NULL && stasis_qmp_execute_line(qmp, "{\"execute\":\"cont\"}", 0, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    occupy_standard_fds();
+    if (argc != 4)
+        return 2;
+    guint64 deadline_us = stasis_now_us() + PATIENCE_US;
+    do {
+        g_autoptr(StasisDomain) domain =
+            stasis_domain_open_patiently(argv[2], argv[3], deadline_us, NULL);
+        if (domain == NULL || !stasis_domain_is_active(domain))
+            return 0;
+        if (strcmp(argv[1], "destroy") == 0 ? stasis_domain_destroy(domain, NULL) : resume(domain))
+            return 0;
+        g_usleep(100000);
+    } while (stasis_now_us() < deadline_us);
+    return 1;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Transport "libvirt": libvirtd has QEMU's only monitor and runs single commands for us
+ * (virDomainQemuMonitorCommandWithFiles, libvirt-qemu.h). Between two commands nobody waits for us,
+ * and libvirtd follows what they do to the VM by QEMU's events, as do we.
+ *
+ * Events come by another way than answers and may be later: hence the lag. When libvirtd goes away
+ * the command under way fails, as it is not known what became of it; the next one connects again,
+ * so that a VM that we stopped can go on, and descriptors can be taken back.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/virterror.h>
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "vmm/domain-internal.h"
+#include "vmm/libexec.h"
+#include "vmm/qmp-transport.h"
+
+/* On a busy host libvirtd's threads may have to wait for a CPU. */
+#define EVENT_LAG_MS 2000
+/* How long a libvirtd that is being restarted is waited for. */
+#define PATIENCE_MS 15000u
+
+/* What the thread of libvirt's event loop shares with us. */
+typedef struct {
+    gint refs;
+    GMutex mutex;
+    GCond cond;
+    GArray *events; /* of StasisQmpEvent, as they came */
+    gboolean closed;
+} Inbox;
+
+typedef struct {
+    StasisQmp base;
+    StasisDomain *domain;
+    Inbox *inbox;
+    virConnectPtr connection; /* that the callbacks are registered with */
+    int callback;
+    char *answer;
+    char **legacy;
+} LibvirtQmp;
+
+static const StasisQmpTransport libvirt_transport;
+
+/* ---- events ---- */
+
+static void inbox_unref(gpointer data)
+{
+    Inbox *inbox = data;
+    if (!g_atomic_int_dec_and_test(&inbox->refs))
+        return;
+    g_array_unref(inbox->events);
+    g_mutex_clear(&inbox->mutex);
+    g_cond_clear(&inbox->cond);
+    g_free(inbox);
+}
+
+static Inbox *inbox_ref(Inbox *inbox)
+{
+    g_atomic_int_inc(&inbox->refs);
+    return inbox;
+}
+
+static Inbox *inbox_new(void)
+{
+    Inbox *inbox = g_new0(Inbox, 1);
+    inbox->refs = 1;
+    inbox->events = g_array_new(FALSE, FALSE, sizeof(StasisQmpEvent));
+    g_mutex_init(&inbox->mutex);
+    g_cond_init(&inbox->cond);
+    return inbox;
+}
+
+static void on_event(virConnectPtr connection, virDomainPtr domain, const char *name,
+                     long long seconds, unsigned int micros, const char *details, void *data)
+{
+    Inbox *inbox = data;
+    StasisQmpEvent event = { .time_us = seconds >= 0 ? (guint64)seconds * 1000000 + micros
+                                                     : (guint64)g_get_real_time() };
+    if (g_strlcpy(event.name, name, sizeof(event.name)) >= sizeof(event.name))
+        return;
+    g_mutex_lock(&inbox->mutex);
+    g_array_append_val(inbox->events, event);
+    g_cond_signal(&inbox->cond);
+    g_mutex_unlock(&inbox->mutex);
+}
+
+static void on_close(virConnectPtr connection, int reason, void *data)
+{
+    Inbox *inbox = data;
+    g_mutex_lock(&inbox->mutex);
+    inbox->closed = TRUE;
+    g_cond_signal(&inbox->cond);
+    g_mutex_unlock(&inbox->mutex);
+}
+
+static gboolean libvirt_take_events(StasisQmp *qmp)
+{
+    Inbox *inbox = ((LibvirtQmp *)qmp)->inbox;
+    g_mutex_lock(&inbox->mutex);
+    for (guint i = 0; i < inbox->events->len; i++) {
+        const StasisQmpEvent *event = &g_array_index(inbox->events, StasisQmpEvent, i);
+        stasis_qmp_note_event(qmp, event->name, strlen(event->name), event->time_us);
+    }
+    g_array_set_size(inbox->events, 0);
+    g_mutex_unlock(&inbox->mutex);
+    return TRUE;
+}
+
+static gboolean libvirt_wait(StasisQmp *qmp, guint64 deadline_us)
+{
+    Inbox *inbox = ((LibvirtQmp *)qmp)->inbox;
+    guint64 now = stasis_now_us();
+    gint64 until = g_get_monotonic_time() + (gint64)(deadline_us > now ? deadline_us - now : 0);
+    g_mutex_lock(&inbox->mutex);
+    while (inbox->events->len == 0 && !inbox->closed &&
+           g_cond_wait_until(&inbox->cond, &inbox->mutex, until))
+        ;
+    gboolean some = inbox->events->len > 0;
+    g_mutex_unlock(&inbox->mutex);
+    return some;
+}
+
+/* ---- the connection ---- */
+
+static void stop_listening(LibvirtQmp *self)
+{
+    if (self->connection == NULL)
+        return;
+    if (self->callback >= 0)
+        virConnectDomainQemuMonitorEventDeregister(self->connection, self->callback);
+    virConnectUnregisterCloseCallback(self->connection, on_close);
+    virConnectClose(self->connection);
+    self->connection = NULL;
+    self->callback = -1;
+}
+
+static gboolean listen_on(LibvirtQmp *self, GError **error)
+{
+    StasisDomain *domain = self->domain;
+    stop_listening(self);
+    self->connection = domain->connection;
+    virConnectRef(self->connection);
+    self->inbox->closed = FALSE;
+    if (virConnectRegisterCloseCallback(self->connection, on_close, inbox_ref(self->inbox),
+                                        inbox_unref) < 0)
+        inbox_unref(self->inbox);
+    self->callback = virConnectDomainQemuMonitorEventRegister(
+        self->connection, domain->handle, NULL, on_event, inbox_ref(self->inbox), inbox_unref, 0);
+    if (self->callback >= 0)
+        return TRUE;
+    inbox_unref(self->inbox);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "domain %s: libvirtd does not pass on QEMU's events: %s", domain->name,
+                virGetLastErrorMessage());
+    return FALSE;
+}
+
+static gboolean ensure_connected(LibvirtQmp *self, GError **error)
+{
+    StasisDomain *domain = self->domain;
+    if (self->connection == domain->connection && virConnectIsAlive(self->connection) == 1)
+        return TRUE;
+    return stasis_domain_reconnect(domain, stasis_qmp_deadline_us(PATIENCE_MS), error) &&
+           listen_on(self, error);
+}
+
+/* ---- commands ---- */
+
+static int do_command(StasisLibvirtCall *call)
+{
+    if (call->fd < 0)
+        return virDomainQemuMonitorCommand(call->domain, call->text, &call->result, 0);
+    int fds[] = { call->fd };
+    return virDomainQemuMonitorCommandWithFiles(call->domain, call->text, 1, fds, NULL, NULL,
+                                                &call->result, 0);
+}
+
+static gboolean take_answer(LibvirtQmp *self, StasisLibvirtCall *call, const char *what,
+                            const char **ret_text, gsize *ret_len, StasisQmpLine *ret,
+                            GError **error)
+{
+    g_free(self->answer);
+    self->answer = g_strdup(call->result);
+    gsize len = strlen(self->answer);
+    if (!stasis_qmp_line_parse(self->answer, len, ret) ||
+        (ret->kind != STASIS_QMP_RETURN && ret->kind != STASIS_QMP_ERROR))
+        return stasis_qmp_fail(&self->base, STASIS_ERROR_CORRUPT, error,
+                               "%.*s: an answer that is none", stasis_qmp_shown_len(what), what);
+    *ret_text = self->answer;
+    *ret_len = len;
+    return TRUE;
+}
+
+static gboolean libvirt_ask(StasisQmp *qmp, const char *what, const char *json, int pass_fd,
+                            guint timeout_ms, const char **ret_text, gsize *ret_len,
+                            StasisQmpLine *ret, GError **error)
+{
+    LibvirtQmp *self = (LibvirtQmp *)qmp;
+    if (!ensure_connected(self, error))
+        return FALSE;
+    g_autoptr(StasisLibvirtCall) call =
+        stasis_libvirt_call_new(do_command, self->domain->connection, self->domain->handle);
+    call->text = g_strdup(json);
+    call->fd = pass_fd >= 0 ? fcntl(pass_fd, F_DUPFD_CLOEXEC, 0) : -1;
+    StasisCallEnd end = stasis_libvirt_call_run(call, stasis_qmp_deadline_us(timeout_ms));
+    if (end == STASIS_CALL_OK)
+        return take_answer(self, call, what, ret_text, ret_len, ret, error);
+    /* It may still be carried out. */
+    if (end == STASIS_CALL_ABANDONED)
+        qmp->broken = TRUE;
+    g_autofree char *shown = g_strndup(what, (gsize)stasis_qmp_shown_len(what));
+    return stasis_domain_call_error(self->domain, call, end, shown, error);
+}
+
+/* ---- the process ---- */
+
+static pid_t libvirt_find_peer(StasisQmp *qmp)
+{
+    return stasis_domain_find_process(qmp, ((LibvirtQmp *)qmp)->domain->uuid);
+}
+
+static void libvirt_get_legacy(StasisQmp *qmp, StasisQmpLegacy *ret)
+{
+    *ret = (StasisQmpLegacy){ .fd = -1, .argv = (const char *const *)((LibvirtQmp *)qmp)->legacy };
+}
+
+static void libvirt_close(StasisQmp *qmp)
+{
+    LibvirtQmp *self = (LibvirtQmp *)qmp;
+    stop_listening(self);
+    inbox_unref(self->inbox);
+    g_free(self->answer);
+    g_strfreev(self->legacy);
+    g_free(self);
+}
+
+static gboolean ask_version(StasisQmp *qmp, guint timeout_ms, GError **error)
+{
+    g_autoptr(JsonNode) answer =
+        stasis_qmp_execute(qmp, "query-version", NULL, -1, timeout_ms, error);
+    if (answer == NULL)
+        return FALSE;
+    if (JSON_NODE_HOLDS_OBJECT(answer))
+        return stasis_qmp_set_version(qmp, json_node_get_object(answer), error);
+    return stasis_qmp_fail(qmp, STASIS_ERROR_CORRUPT, error, "query-version: no object");
+}
+
+/* Without that program the VM would stay stopped if we die; then we don't stop it either. */
+static char **make_legacy(StasisDomain *domain)
+{
+    g_autofree char *program = stasis_libexec_find("stasis-domain", "STASIS_DOMAIN");
+    const char *argv[] = { program, "resume", domain->uri, domain->uuid, NULL };
+    return program != NULL ? g_strdupv((char **)argv) : NULL;
+}
+
+StasisQmp *stasis_domain_open_qmp(StasisDomain *domain, guint timeout_ms, GError **error)
+{
+    if (!stasis_domain_is_active(domain)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "domain %s is not running; virsh start it", domain->name);
+        return NULL;
+    }
+    LibvirtQmp *self = g_new0(LibvirtQmp, 1);
+    g_autoptr(StasisQmp) qmp = &self->base;
+    qmp->transport = &libvirt_transport;
+    qmp->path = g_strdup_printf("%s, domain %s", domain->uri, domain->name);
+    self->domain = domain;
+    self->callback = -1;
+    self->inbox = inbox_new();
+    self->legacy = make_legacy(domain);
+    return ask_version(qmp, timeout_ms, error) ? g_steal_pointer(&qmp) : NULL;
+}
+
+static const StasisQmpTransport libvirt_transport = {
+    .name = "libvirt",
+    .event_lag_ms = EVENT_LAG_MS,
+    .ask = libvirt_ask,
+    .take_events = libvirt_take_events,
+    .wait = libvirt_wait,
+    .find_peer = libvirt_find_peer,
+    .get_legacy = libvirt_get_legacy,
+    .close = libvirt_close,
+};
