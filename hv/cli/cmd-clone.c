@@ -79,13 +79,17 @@ static gboolean run_clone(CliCall *call, GError **error)
     options.keep_identity = cli_flag(call, "keep-identity");
     options.keep_network = g_strcmp0(cli_text(call, "network"), "as-is") == 0;
     options.no_share = cli_flag(call, "no-share");
+    options.connect = cli_connection(call);
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
-    if (id == NULL)
+    g_autofree char *xml = NULL;
+    const char *xml_path = cli_text(call, "xml");
+    if (id == NULL || (xml_path != NULL && !g_file_get_contents(xml_path, &xml, NULL, error)))
         return FALSE;
+    options.xml = xml;
     g_autoptr(StasisClones) clones = stasis_clone(store, id, &options, call->cancellable, error);
     cli_progress_end(&progress);
     if (clones == NULL)
@@ -111,6 +115,7 @@ static const CliOption options[] = {
     { "network", 0, CLI_CHOICE, "isolated|as-is",
       "isolated (default): NICs without a way out; as-is: connected as the image says" },
     { "keep-identity", 0, CLI_FLAG, NULL, "keep MAC addresses, UUID and VM generation id" },
+    { "xml", 0, CLI_FILE, "FILE", "with --connect: XML of the domain, instead of the image's" },
     { "no-share", 0, CLI_FLAG, NULL,
       "each has memory of its own, brought in on demand; makes no RAM template" },
     { NULL },
@@ -135,6 +140,8 @@ const CliCommand cli_cmd_clone = {
         "and files that QEMU makes lie in each VM's own directory; TCP ports are closed. What "
         "can't "
         "be had twice is refused by name.\n\n"
+        "With --connect they become libvirt domains, transient ones, each with memory of its own; "
+        "their links are down unless --network as-is.\n\n"
         "If some can't be started, the others run; all are listed, and the exit status is that of "
         "the first that failed.",
     .arguments = arguments,

@@ -11,13 +11,17 @@ static gboolean restore(CliCall *call, GError **error)
     options.eager = cli_flag(call, "eager");
     options.no_shim = cli_flag(call, "no-shim");
     options.no_prefetch = cli_flag(call, "no-prefetch");
+    options.connect = cli_connection(call);
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
-    if (id == NULL)
+    g_autofree char *xml = NULL;
+    const char *xml_path = cli_text(call, "xml");
+    if (id == NULL || (xml_path != NULL && !g_file_get_contents(xml_path, &xml, NULL, error)))
         return FALSE;
+    options.xml = xml;
     gint64 start_us = g_get_monotonic_time();
     g_autoptr(StasisVm) vm = stasis_restore(store, id, &options, call->cancellable, error);
     cli_progress_end(&progress);
@@ -39,6 +43,8 @@ static const CliOption options[] = {
     { "paused", 0, CLI_FLAG, NULL, "leave it paused at the instant of the image" },
     { "eager", 0, CLI_FLAG, NULL, "all RAM in place before it runs, instead of on demand" },
     { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
+    { "xml", 0, CLI_FILE, "FILE",
+      "with --connect: XML of the domain, instead of the image's; the devices must be the same" },
     { "no-prefetch", 0, CLI_FLAG, NULL,
       "neither bring in first what earlier VMs of the image touched first, nor learn from this "
       "one" },
@@ -47,6 +53,7 @@ static const CliOption options[] = {
 static const CliExample examples[] = {
     { "restore latest", "Bring the newest image back under the VM's own name" },
     { "restore 01jq4z7k2m --name twin --paused", "A second VM, paused, to look at" },
+    { "restore latest --connect qemu:///system", "The image's libvirt domain" },
     { NULL },
 };
 const CliCommand cli_cmd_restore = {
@@ -58,7 +65,10 @@ const CliCommand cli_cmd_restore = {
         "image's instant. Prints the VM's name. Memory is brought in as the guest touches it and "
         "the rest in the background, so that the start does not wait for it. Which pages a VM had "
         "to "
-        "wait for is remembered beside the image, and the next VM from it gets those first.",
+        "wait for is remembered beside the image, and the next VM from it gets those first.\n\n"
+        "With --connect it becomes a libvirt domain again: libvirtd starts it, paused, from the "
+        "XML in the image, the image is loaded into it, and libvirtd lets it run. With another "
+        "name it has a new UUID. All of its memory is in place before it runs.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stasis-domain resume|destroy URI UUID
+ * stasis-domain resume URI UUID
+ * stasis-domain destroy URI UUID RUN
  *
  * Executed when a stasis died that had stopped a domain (resume), or that had started one and not
  * made it whole (destroy). libvirtd may be on its way up just now, so it is waited for.
  */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -38,7 +40,8 @@ static gboolean resume(StasisDomain *domain)
 int main(int argc, char **argv)
 {
     occupy_standard_fds();
-    if (argc != 4)
+    gboolean destroy = argc == 5 && strcmp(argv[1], "destroy") == 0;
+    if (!destroy && argc != 4)
         return 2;
     guint64 deadline_us = stasis_now_us() + PATIENCE_US;
     do {
@@ -46,7 +49,10 @@ int main(int argc, char **argv)
             stasis_domain_open_patiently(argv[2], argv[3], deadline_us, NULL);
         if (domain == NULL || !stasis_domain_is_active(domain))
             return 0;
-        if (strcmp(argv[1], "destroy") == 0 ? stasis_domain_destroy(domain, NULL) : resume(domain))
+        /* Another run of it is not ours. */
+        if (destroy && stasis_domain_get_run(domain) != atoi(argv[4]))
+            return 0;
+        if (destroy ? stasis_domain_destroy(domain, NULL) : resume(domain))
             return 0;
         g_usleep(100000);
     } while (stasis_now_us() < deadline_us);

@@ -36,6 +36,7 @@ typedef struct {
     guint64 reported_us;
     char *parent;        /* image ID, or NULL */
     char *tracked_since; /* as recorded before we began */
+    char *domain_xml;    /* of a libvirt domain, or NULL */
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
@@ -81,6 +82,7 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->writer, stasis_image_writer_free);
     g_clear_pointer(&job->parent, g_free);
     g_clear_pointer(&job->tracked_since, g_free);
+    g_clear_pointer(&job->domain_xml, g_free);
     stasis_affinity_end(&job->affinity);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
@@ -208,12 +210,21 @@ static gboolean set_tracked_since(Job *job, const char *image, GError **error)
                                       stasis_tracker_get_token(job->tracker), error);
 }
 
+/* Asked for before the stop, so that libvirtd has no part in whether there will be an image. */
+static gboolean get_domain_xml(Job *job, GError **error)
+{
+    StasisDomain *domain = job->series->session->domain;
+    if (domain != NULL)
+        job->domain_xml = stasis_domain_get_xml(domain, STASIS_DOMAIN_XML_LIVE, error);
+    return domain == NULL || job->domain_xml != NULL;
+}
+
 static gboolean prepare(Job *job, GError **error)
 {
     job->parent = find_parent(job);
     job->tracked_since = g_strdup(job->record->track_image);
-    return open_writer(job, error) && set_tracked_since(job, NULL, error) &&
-           open_tracker(job, error);
+    return get_domain_xml(job, error) && open_writer(job, error) &&
+           set_tracked_since(job, NULL, error) && open_tracker(job, error);
 }
 
 /* ---- copying ---- */
@@ -301,6 +312,14 @@ static void fill_cost(Job *job, StasisCost *cost)
     };
 }
 
+static gboolean add_domain_xml(Job *job, GError **error)
+{
+    if (job->domain_xml == NULL)
+        return TRUE;
+    g_autoptr(GBytes) xml = g_bytes_new(job->domain_xml, strlen(job->domain_xml));
+    return stasis_image_writer_add_part(job->writer, "domain.xml", xml, error);
+}
+
 static StasisImageInfo *commit(Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
@@ -309,7 +328,8 @@ static StasisImageInfo *commit(Job *job, GError **error)
     /* What can't be read back is not worth keeping, and better said now. */
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
-        !stasis_image_writer_add_part(job->writer, "machine.json", machine, error))
+        !stasis_image_writer_add_part(job->writer, "machine.json", machine, error) ||
+        !add_domain_xml(job, error))
         return NULL;
     StasisImageInfo info = {
         .vm = job->record->name,

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "engine/domain-restore.h"
 #include "engine/revive.h"
 
 #define MAX_CLONES 10000u
@@ -73,13 +74,23 @@ static gboolean is_free(const char *name, GError **error)
     return FALSE;
 }
 
+static char *default_or(const Cloning *cloning, GError **error)
+{
+    const StasisCloneOptions *options = cloning->options;
+    if (options->name != NULL)
+        return g_strdup(options->name);
+    if (options->connect != NULL)
+        return stasis_clone_domain_name(cloning->source, options, error);
+    return g_strconcat(cloning->source->machine->name, "-clone", NULL);
+}
+
 /* All of them are looked at before anything is started. */
 static StasisClones *make_list(const Cloning *cloning, GError **error)
 {
     const StasisCloneOptions *options = cloning->options;
-    g_autofree char *prefix = options->name != NULL
-                                  ? g_strdup(options->name)
-                                  : g_strconcat(cloning->source->machine->name, "-clone", NULL);
+    g_autofree char *prefix = default_or(cloning, error);
+    if (prefix == NULL)
+        return NULL;
     if (options->count > MAX_CLONES) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%u clones; at most %u at once",
                     options->count, MAX_CLONES);
@@ -91,7 +102,8 @@ static StasisClones *make_list(const Cloning *cloning, GError **error)
         StasisClone *clone = g_new0(StasisClone, 1);
         clone->name = options->count > 0 ? g_strdup_printf("%s-%u", prefix, i) : g_strdup(prefix);
         g_ptr_array_add(list->clones, clone);
-        if (!is_free(clone->name, error))
+        /* Of domains libvirtd knows. */
+        if (options->connect == NULL && !is_free(clone->name, error))
             return NULL;
     }
     return g_steal_pointer(&list);
@@ -213,6 +225,10 @@ static void start_one(gpointer data, gpointer user_data)
         stasis_set_cancelled(&clone->error);
         return;
     }
+    if (cloning->options->connect != NULL) {
+        stasis_clone_domain(cloning->source, cloning->options, clone, cloning->cancellable);
+        return;
+    }
     guint64 start_us = stasis_now_us();
     StasisLaunchClone launch = describe(cloning);
     StasisRevival revival = { .name = clone->name,
@@ -253,17 +269,28 @@ static gboolean start_all(Cloning *cloning, StasisClones *list, GError **error)
     return TRUE;
 }
 
+static gboolean open_source(Cloning *cloning, StasisStore *store, const char *id, GError **error)
+{
+    if (cloning->options->connect != NULL) {
+        cloning->source = stasis_source_open(store, id, error);
+        return cloning->source != NULL;
+    }
+    /* First of all: it is forked, and so before there are threads. */
+    cloning->nursery = stasis_nursery_new(error);
+    cloning->source = cloning->nursery != NULL ? stasis_source_open(store, id, error) : NULL;
+    return cloning->source != NULL && stasis_source_check_bare(cloning->source, error) &&
+           check_machine(cloning, error);
+}
+
 StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisCloneOptions *options,
                            GCancellable *cancellable, GError **error)
 {
     g_auto(Cloning) cloning = { .options = options, .cancellable = cancellable };
-    /* First of all: it is forked, and so before there are threads. */
-    cloning.nursery = stasis_nursery_new(error);
-    cloning.source = cloning.nursery != NULL ? stasis_source_open(store, id, error) : NULL;
-    if (cloning.source == NULL || !check_machine(&cloning, error))
+    if (!open_source(&cloning, store, id, error))
         return NULL;
     g_autoptr(StasisClones) list = make_list(&cloning, error);
-    if (list == NULL || !prepare_ram(&cloning, list, error) || !start_all(&cloning, list, error))
+    if (list == NULL || (options->connect == NULL && !prepare_ram(&cloning, list, error)) ||
+        !start_all(&cloning, list, error))
         return NULL;
     return g_steal_pointer(&list);
 }

@@ -2,6 +2,7 @@
 /* Restore: one VM, under the name it had or another. */
 #include <stasis/restore.h>
 
+#include "engine/domain-restore.h"
 #include "engine/revive.h"
 #include "engine/session.h"
 
@@ -10,6 +11,10 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
 {
     g_autoptr(StasisSource) source = stasis_source_open(store, id, error);
     if (source == NULL)
+        return NULL;
+    if (options->connect != NULL)
+        return stasis_restore_domain(source, options, cancellable, error);
+    if (!stasis_source_check_bare(source, error))
         return NULL;
     StasisRevival revival = { .name = options->name != NULL ? options->name : source->machine->name,
                               .paused = options->paused,

@@ -48,7 +48,7 @@ static char *choose_name(const StasisDomain *domain)
     return g_strdup_printf("%s-%.*s", stem, UUID_DIGITS, stasis_domain_get_uuid(domain));
 }
 
-static StasisVm *adopt(StasisDomain *domain, GError **error)
+StasisVm *stasis_vm_adopt_domain(StasisDomain *domain, GError **error)
 {
     g_autofree char *name = choose_name(domain);
     stasis_autofd int lock_fd = stasis_vm_claim_name(name, error);
@@ -75,7 +75,7 @@ StasisVm *stasis_vm_open_domain(const char *uri, const char *name, GCancellable 
     if (record != NULL)
         stasis_record_remove(record->name, NULL);
     if (stasis_domain_is_active(domain))
-        return adopt(domain, error);
+        return stasis_vm_adopt_domain(domain, error);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                 "domain %s does not run; virsh start it, or stasis restore an image of it", name);
     return NULL;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <gio/gio.h>
+#include <stasis/vm.h>
 
 #include "engine/nursery.h"
+#include "vmm/domain.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
 #include "vmm/registry.h"
@@ -44,6 +46,9 @@ int stasis_vm_claim_name(const char *name, GError **error);
 /* Make the running QEMU behind @qmp (NULL: @error is set already) known as @record, whose pid and
  * start_time are filled in. Its name is claimed; on failure it is forgotten. */
 gboolean stasis_vm_adopt(StasisRecord *record, StasisQmp *qmp, GError **error);
+
+/* Make a domain known that is not yet, under a name that fits. */
+StasisVm *stasis_vm_adopt_domain(StasisDomain *domain, GError **error);
 
 StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellable, GError **error);
 gboolean stasis_started_keep(StasisStarted *started, GError **error);

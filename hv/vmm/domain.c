@@ -233,6 +233,11 @@ const char *stasis_domain_get_uuid(const StasisDomain *domain)
     return domain->uuid;
 }
 
+int stasis_domain_get_run(const StasisDomain *domain)
+{
+    return domain->id;
+}
+
 gboolean stasis_domain_is_active(const StasisDomain *domain)
 {
     return domain->id >= 0;
@@ -409,19 +414,13 @@ static int compare_entries(gconstpointer a, gconstpointer b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-static int do_describe_all(StasisLibvirtCall *call)
-{
-    return do_list(call);
-}
-
 GPtrArray *stasis_domain_list(const char *uri, GError **error)
 {
     StasisDomain asked = { .uri = (char *)uri, .id = -1 };
     asked.connection = connect_to(uri, 0, error);
     if (asked.connection == NULL)
         return NULL;
-    g_autoptr(StasisLibvirtCall) call =
-        stasis_libvirt_call_new(do_describe_all, asked.connection, NULL);
+    g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_list, asked.connection, NULL);
     StasisCallEnd end = stasis_libvirt_call_run(call, in_ms(TIMEOUT_MS));
     g_autoptr(GPtrArray) list =
         g_ptr_array_new_with_free_func((GDestroyNotify)stasis_domain_entry_free);

@@ -33,6 +33,8 @@ void stasis_domain_free(StasisDomain *domain);
 const char *stasis_domain_get_uri(const StasisDomain *domain);
 const char *stasis_domain_get_name(const StasisDomain *domain);
 const char *stasis_domain_get_uuid(const StasisDomain *domain);
+/* libvirt's number for this run of it ("id"); -1 when it was not running. */
+int stasis_domain_get_run(const StasisDomain *domain);
 /* Was it running (or paused) when it was opened? */
 gboolean stasis_domain_is_active(const StasisDomain *domain);
 

@@ -17,6 +17,10 @@ typedef struct {
     gboolean no_share;      /* each has memory of its own, brought in on demand; no RAM template */
     StasisProgressFunc progress;
     gpointer progress_data;
+    /* As in StasisRestoreOptions: libvirt domains, each with memory of its own, its links down
+     * unless @keep_network. */
+    const char *connect;
+    const char *xml;
 } StasisCloneOptions;
 #define STASIS_CLONE_OPTIONS_INIT                 \
     {                                             \

@@ -18,6 +18,10 @@ typedef struct {
     /* Neither bring in the pages first that earlier VMs of this image touched first, nor remember
      * those that this one waits for. */
     gboolean no_prefetch;
+    /* Not NULL: a libvirt domain at that libvirtd, of the XML that the image has (or @xml, if not
+     * NULL); another name gets another UUID. All RAM is in place before its first instruction. */
+    const char *connect;
+    const char *xml;
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A libvirt domain's XML (https://libvirt.org/formatdomain.html), read and changed where a restore,
+ * a clone or `prepare` has to. All else stays as it is: libvirt is who understands it. It may come
+ * with an image, so it is untrusted: no entities, no network, at most 4 MiB.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <libxml/tree.h>
+
+G_BEGIN_DECLS
+
+typedef xmlDoc StasisDomainDoc;
+
+StasisDomainDoc *stasis_domain_xml_parse(const char *xml, gsize len, GError **error);
+void stasis_domain_xml_free(StasisDomainDoc *doc);
+/* Free with g_free(). */
+char *stasis_domain_xml_to_text(StasisDomainDoc *doc);
+
+/* NULL when it has none. Free with g_free(). */
+char *stasis_domain_xml_get_name(StasisDomainDoc *doc);
+char *stasis_domain_xml_get_uuid(StasisDomainDoc *doc);
+/* "kvm" or "qemu". Free with g_free(). */
+char *stasis_domain_xml_get_type(StasisDomainDoc *doc);
+void stasis_domain_xml_set_name(StasisDomainDoc *doc, const char *name);
+void stasis_domain_xml_set_uuid(StasisDomainDoc *doc, const char *uuid);
+
+/*
+ * Make it a second machine beside the first, with the same devices as the guest sees them: new MAC
+ * addresses (*ret_macs, in order) unless @keep_identity; links down unless @keep_network; what two
+ * machines can't both have moved, dropped or, by name, refused (STASIS_ERROR_UNSUPPORTED). Its new
+ * @name goes into paths.
+ */
+gboolean stasis_domain_xml_make_clone(StasisDomainDoc *doc, const char *name,
+                                      gboolean keep_identity, gboolean keep_network,
+                                      char ***ret_macs, GError **error);
+
+/* What `prepare` does to a persistent definition, and takes back; each says whether something was
+ * changed. @shim: path of the preloaded object, or NULL for none. @notes (of char *, or NULL) gets
+ * a line for each thing that was done, or why it was not. */
+gboolean stasis_domain_xml_prepare(StasisDomainDoc *doc, const char *shim, const char *agent_socket,
+                                   GPtrArray *notes);
+gboolean stasis_domain_xml_unprepare(StasisDomainDoc *doc);
+
+/* ---- for the files that edit ---- */
+
+xmlNode *stasis_xml_child(xmlNode *parent, const char *name);
+/* Made, as the last child, where it is missing. */
+xmlNode *stasis_xml_ensure(xmlNode *parent, const char *name);
+xmlNode *stasis_xml_next(xmlNode *node, const char *name); /* next sibling of that name */
+xmlNode *stasis_xml_add(xmlNode *parent, const char *name);
+void stasis_xml_remove(xmlNode *node);
+/* Free with g_free(); NULL when there is none. */
+char *stasis_xml_get(xmlNode *node, const char *attribute);
+void stasis_xml_set(xmlNode *node, const char *attribute, const char *value);
+char *stasis_xml_text(xmlNode *node);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisDomainDoc, stasis_domain_xml_free)
+
+G_END_DECLS
