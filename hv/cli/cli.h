@@ -150,11 +150,11 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info);
 gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 
 extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
-    cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console, cli_cmd_checkpoint_create,
-    cli_cmd_checkpoint_list, cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify,
-    cli_cmd_checkpoint_delete, cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune,
-    cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_export,
-    cli_cmd_doctor, cli_cmd_help;
+    cli_cmd_prepare, cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console,
+    cli_cmd_checkpoint_create, cli_cmd_checkpoint_list, cli_cmd_checkpoint_info,
+    cli_cmd_checkpoint_verify, cli_cmd_checkpoint_delete, cli_cmd_store_check, cli_cmd_store_stats,
+    cli_cmd_store_prune, cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone,
+    cli_cmd_export, cli_cmd_doctor, cli_cmd_help;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;
 

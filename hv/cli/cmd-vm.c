@@ -73,8 +73,20 @@ static char *describe_accel(const StasisVmInfo *info)
     return g_strdup_printf("%s: %s", info->accel, info->accel_reason);
 }
 
+/* What makes a bare VM known says nothing of libvirt's. */
+static gboolean check_bare(CliCall *call, const char *instead, GError **error)
+{
+    if (cli_text(call, "connect") == NULL)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s is for VMs without libvirt; %s",
+                call->command->name, instead);
+    return FALSE;
+}
+
 static gboolean run(CliCall *call, GError **error)
 {
+    if (!check_bare(call, "virsh start starts a domain, stasis prepare prepares it", error))
+        return FALSE;
     StasisRunOptions options = STASIS_RUN_OPTIONS_INIT;
     options.accel = cli_text(call, "accel");
     options.paused = cli_flag(call, "paused");
@@ -92,6 +104,8 @@ static gboolean run(CliCall *call, GError **error)
 
 static gboolean attach(CliCall *call, GError **error)
 {
+    if (!check_bare(call, "with --connect every domain is known already", error))
+        return FALSE;
     g_autoptr(StasisVm) vm =
         stasis_vm_attach(call->args[0], cli_text(call, "qmp"), call->cancellable, error);
     return vm != NULL && cli_show_started(call, vm, error);

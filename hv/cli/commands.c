@@ -20,6 +20,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_detach,
     &cli_cmd_list,
     &cli_cmd_info,
+    &cli_cmd_prepare,
     &cli_cmd_pause,
     &cli_cmd_resume,
     &cli_cmd_kill,

@@ -5,6 +5,7 @@
 #include <stasis/rollback.h>
 #include <string.h>
 
+#include "engine/rollback-internal.h"
 #include "engine/vm-start.h"
 #include "vmm/domain.h"
 #include "vmm/libexec.h"
@@ -109,6 +110,8 @@ static gboolean load(Revival *revival, const StasisSource *source,
     options.progress_data = wanted->progress_data;
     g_autoptr(StasisRollback) rollback = stasis_rollback_prepare(
         revival->vm, source->store, wanted->id, &options, cancellable, error);
+    if (rollback != NULL)
+        rollback->fresh = TRUE;
     g_autoptr(StasisRollbackInfo) info =
         rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
     return info != NULL;
@@ -122,8 +125,11 @@ StasisVm *stasis_domain_revive(const StasisSource *source, const StasisDomainRev
     if (revival.domain == NULL || !guard(&revival, error))
         return NULL;
     revival.vm = stasis_vm_adopt_domain(revival.domain, error);
-    if (revival.vm == NULL || !load(&revival, source, wanted, cancellable, error))
+    if (revival.vm == NULL || !load(&revival, source, wanted, cancellable, error)) {
+        g_prefix_error(error, "domain %s was started, could not be loaded, and is ended again: ",
+                       stasis_domain_get_name(revival.domain));
         return NULL;
+    }
     if (!wanted->paused && !stasis_image_reader_get_info(source->reader)->paused &&
         !stasis_domain_resume(revival.domain, error))
         return NULL;

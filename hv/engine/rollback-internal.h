@@ -31,6 +31,7 @@ struct _StasisRollback {
     StasisDirty *differs;
     StasisDirty *pages; /* of the run under way: to be rewritten */
     StasisDirty *found; /* the last harvest */
+    gboolean fresh;     /* a machine that never ran, into which an image is loaded */
     gboolean marked;    /* half rolled back: by an earlier process, or by a run of ours */
     gboolean saved;     /* nothing would be lost: first run only */
     gboolean compared;  /* since the last run all of RAM was compared */

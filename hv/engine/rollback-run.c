@@ -278,9 +278,25 @@ static gboolean record(Run *run, GError **error)
     return stasis_fault(STASIS_FAULT_ROLLBACK_RECORDED, error);
 }
 
+/* Device state refers to memory (QEMU looks for the APIC's option ROM there, for one), which a fresh
+ * machine has yet to get: memory goes first there, and what loading changes in it is put right as
+ * always. */
+static gboolean fill_first(Run *run, GError **error)
+{
+    StasisRollback *rollback = run->rollback;
+    if (!rollback->fresh)
+        return TRUE;
+    run->changed = rollback->marked = TRUE;
+    if (!write_ram(run, error))
+        return FALSE;
+    stasis_dirty_clear(rollback->differs);
+    stasis_dirty_clear(rollback->pages);
+    return TRUE;
+}
+
 static gboolean change(Run *run, GError **error)
 {
-    return cross(run, error) && load_devices(run, error) && write_ram(run, error) &&
+    return cross(run, error) && fill_first(run, error) && load_devices(run, error) && write_ram(run, error) &&
            record(run, error);
 }
 
@@ -323,6 +339,8 @@ static gboolean finish(Run *run, GError **error)
 /* Something failed: the VM goes on as it was, or stays where it is. Always FALSE. */
 static gboolean give_up(Run *run, GError **error)
 {
+    if (run->rollback->fresh)
+        return FALSE; /* its end is its maker's business */
     if (run->changed) {
         g_prefix_error(error,
                        "VM %s is left paused, half rolled back to image %s (`stasis "

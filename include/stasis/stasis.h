@@ -18,6 +18,7 @@
 #include <stasis/error.h>
 #include <stasis/export.h>
 #include <stasis/maintenance.h>
+#include <stasis/prepare.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
 #include <stasis/store.h>
