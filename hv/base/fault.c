@@ -17,7 +17,7 @@ const char *const *stasis_fault_names(void)
 
 /* The armed point, or STASIS_N_FAULTS; parsed once. */
 static gint armed = -1;
-static gboolean armed_to_fail;
+static gboolean armed_to_fail, armed_to_hold;
 
 static void parse_environment(void)
 {
@@ -28,6 +28,7 @@ static void parse_environment(void)
         if (strncmp(spec, names[i], len) != 0 || (spec[len] != '\0' && spec[len] != ':'))
             continue;
         armed_to_fail = g_str_has_suffix(spec, ":error");
+        armed_to_hold = g_str_has_suffix(spec, ":hold");
         found = i;
     }
     g_atomic_int_set(&armed, found);
@@ -40,6 +41,10 @@ gboolean stasis_fault(StasisFault fault, GError **error)
     if (G_LIKELY(g_atomic_int_get(&armed) != (gint)fault))
         return TRUE;
     g_atomic_int_set(&armed, STASIS_N_FAULTS);
+    if (armed_to_hold) {
+        kill(getpid(), SIGSTOP);
+        return TRUE;
+    }
     if (!armed_to_fail)
         kill(getpid(), SIGKILL);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "fault point %s: failed on request",

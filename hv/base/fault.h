@@ -3,8 +3,9 @@
  * Numbered fault points: the places of a checkpoint, and of what changes images ("store-…"), at
  * which a test kills us or makes us fail.
  *
- * STASIS_FAULT=NAME[:kill|:error] arms one point, once per process: "kill" (the default) ends the
- * process with SIGKILL on the spot, "error" makes the step fail. Without the variable a point
+ * STASIS_FAULT=NAME[:kill|:error|:hold] arms one point, once per process: "kill" (the default) ends
+ * the process with SIGKILL on the spot, "error" makes the step fail, "hold" stops the process until
+ * SIGCONT, so that something else can happen meanwhile. Without the variable a point
  * costs one load. The table is the list that tests/fault walks (`stasis_fault_names()`).
  */
 #pragma once
@@ -52,12 +53,17 @@ G_BEGIN_DECLS
     X(ROLLBACK_READ, "rollback-read")           /* all that is wanted of the image is read */   \
     X(ROLLBACK_MARKED, "rollback-marked")       /* marked, the switch still armed */            \
     X(ROLLBACK_DISARMED, "rollback-disarmed")   /* last moment with nothing changed */          \
-    X(ROLLBACK_LOADING, "rollback-loading")     /* QEMU loads the devices */                    \
-    X(ROLLBACK_LOADED, "rollback-loaded")       /* devices are the image's, RAM is not */       \
     X(ROLLBACK_HARVESTED, "rollback-harvested") /* the tracker is re-armed, RAM is not */       \
-    X(ROLLBACK_WRITTEN, "rollback-written")     /* RAM is the image's */                        \
+    X(ROLLBACK_WRITTEN, "rollback-written")     /* RAM is the image's, devices are not */       \
+    X(ROLLBACK_LOADING, "rollback-loading")     /* QEMU loads the devices */                    \
+    X(ROLLBACK_LOADED, "rollback-loaded")       /* devices are the image's, RAM is changed */   \
+    X(ROLLBACK_SEEN, "rollback-seen")           /* what loading wrote is known, re-armed */     \
+    X(ROLLBACK_SETTLED, "rollback-settled")     /* RAM is the image's again */                  \
     X(ROLLBACK_RECORDED, "rollback-recorded")   /* whole and recorded, still marked */          \
-    X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */
+    X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */                                \
+    X(DOMAIN_CREATED, "domain-created")         /* a domain waits to be loaded */               \
+    X(DOMAIN_KNOWN, "domain-known")             /* known by name, nothing loaded */             \
+    X(DOMAIN_LOADED, "domain-loaded")           /* loaded, not let go */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

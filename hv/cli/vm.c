@@ -23,8 +23,10 @@ StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error)
     g_autoptr(StasisVm) vm = stasis_vm_open(name, &local);
     /* That variable is there for virsh's sake: it must not hide our own VMs. */
     uri = from_environment("LIBVIRT_DEFAULT_URI");
-    if (vm != NULL || uri == NULL ||
-        !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
+    /* A domain's name may be one that none of our VMs can have. */
+    gboolean unknown = g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+                       g_error_matches(local, STASIS_ERROR, STASIS_ERROR_USAGE);
+    if (vm != NULL || uri == NULL || !unknown) {
         if (vm == NULL)
             g_propagate_error(error, g_steal_pointer(&local));
         return g_steal_pointer(&vm);

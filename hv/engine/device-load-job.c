@@ -84,17 +84,13 @@ static gboolean wait_concluded(StasisQmp *qmp, gboolean *ret_none, GError **erro
     }
 }
 
-static gboolean job_load(StasisDeviceLoader *loader, gboolean *ret_untouched, GError **error)
+static gboolean job_load(StasisDeviceLoader *loader, GError **error)
 {
     JobLoader *self = (JobLoader *)loader;
     gboolean none = FALSE;
     loader->ops->settle(loader);
-    *ret_untouched = FALSE;
-    if (!stasis_qmp_execute_line(self->qmp, LOAD_LINE, LOAD_TIMEOUT_MS, error)) {
-        /* Refused, then there is no job; or no answer came, and who knows. */
-        *ret_untouched = wait_concluded(self->qmp, &none, NULL) && none;
+    if (!stasis_qmp_execute_line(self->qmp, LOAD_LINE, LOAD_TIMEOUT_MS, error))
         return FALSE;
-    }
     self->has_job = TRUE;
     if (!stasis_fault(STASIS_FAULT_ROLLBACK_LOADING, error) ||
         !wait_concluded(self->qmp, &none, error))

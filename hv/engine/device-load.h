@@ -19,9 +19,9 @@ typedef struct {
     /* Get ready to load @stream (with configuration section), as often as wanted. The VM may run.
      */
     StasisDeviceLoader *(*open)(StasisQmp *qmp, GBytes *stream, GError **error);
-    /* The VM is stopped, and stays so. On failure *ret_untouched tells that the machine is as it
-     * was; otherwise it is neither what it was nor what it should be. */
-    gboolean (*load)(StasisDeviceLoader *loader, gboolean *ret_untouched, GError **error);
+    /* The VM is stopped, and stays so; its memory is what the devices expect. On failure it may be
+     * neither what it was nor what it should be. */
+    gboolean (*load)(StasisDeviceLoader *loader, GError **error);
     /* What can wait until the VM runs again. Called after each load. */
     void (*settle)(StasisDeviceLoader *loader);
     /* Leaves nothing behind in QEMU. */

@@ -31,8 +31,11 @@ StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreO
                                 GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisDomainDoc) doc = stasis_source_domain_doc(source, options->xml, error);
+    g_autofree char *old_name = doc != NULL ? stasis_domain_xml_get_name(doc) : NULL;
     if (doc == NULL || !set_identity(doc, options->name, FALSE, error))
         return NULL;
+    if (options->name != NULL && g_strcmp0(options->name, old_name) != 0)
+        stasis_domain_xml_move_paths(doc, options->name);
     g_autofree char *xml = stasis_domain_xml_to_text(doc);
     StasisDomainRevival revival = { .uri = options->connect,
                                     .id = stasis_image_reader_get_info(source->reader)->id,

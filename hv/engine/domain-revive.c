@@ -5,6 +5,7 @@
 #include <stasis/rollback.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "engine/rollback-internal.h"
 #include "engine/vm-start.h"
 #include "vmm/domain.h"
@@ -122,10 +123,13 @@ StasisVm *stasis_domain_revive(const StasisSource *source, const StasisDomainRev
 {
     g_auto(Revival) revival = { 0 };
     revival.domain = stasis_domain_create_paused(wanted->uri, wanted->xml, error);
-    if (revival.domain == NULL || !guard(&revival, error))
+    if (revival.domain == NULL || !guard(&revival, error) ||
+        !stasis_fault(STASIS_FAULT_DOMAIN_CREATED, error))
         return NULL;
     revival.vm = stasis_vm_adopt_domain(revival.domain, error);
-    if (revival.vm == NULL || !load(&revival, source, wanted, cancellable, error)) {
+    if (revival.vm == NULL || !stasis_fault(STASIS_FAULT_DOMAIN_KNOWN, error) ||
+        !load(&revival, source, wanted, cancellable, error) ||
+        !stasis_fault(STASIS_FAULT_DOMAIN_LOADED, error)) {
         g_prefix_error(error, "domain %s was started, could not be loaded, and is ended again: ",
                        stasis_domain_get_name(revival.domain));
         return NULL;

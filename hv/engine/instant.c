@@ -33,6 +33,7 @@ struct _StasisInstant {
     int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
     gboolean was_paused, stopped;
+    guint generation;       /* of the monitor's connection, before the stop */
     guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
     guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
@@ -139,6 +140,7 @@ static gboolean rewind_state(StasisInstant *instant, GError **error)
 static gboolean stop(StasisInstant *instant, GError **error)
 {
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
+    instant->generation = stasis_qmp_get_generation(instant->qmp);
     instant->stop_sent_us = stasis_now_us();
     instant->time_us = g_get_real_time();
     if (instant->was_paused)
@@ -173,6 +175,12 @@ static gboolean check_undisturbed(StasisInstant *instant, GError **error)
     guint64 stopped = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
     guint64 resumed = stasis_qmp_wait_event(instant->qmp, "RESUME", 0, 0);
     guint64 reset = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
+    if (stasis_qmp_get_generation(instant->qmp) != instant->generation) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "libvirtd was restarted while the VM was stopped for the checkpoint, "
+                            "and nobody saw what else was done to the VM; try again");
+        return FALSE;
+    }
     if (resumed <= MAX(stopped, (guint64)instant->time_us) && reset == instant->reset_event_us)
         return TRUE;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,

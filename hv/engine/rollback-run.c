@@ -5,9 +5,11 @@
  *                 refused or fail is behind us
  *     mark        "half rolled back"; the dead man's switch is off from here on
  *     ---------------------------------------------------------------- no way back
- *     load        devices; it resets the machine, which writes to RAM as well
- *     harvest     what was written since the image, by the guest and by the reset; re-armed
+ *     harvest     what was written since the image; re-armed
  *     write       these pages, from the image
+ *     load        devices; they look at RAM, which is theirs by now (a queue's index, an option
+ *                 ROM); it resets the machine, which writes to RAM as well
+ *     harvest, write   what the reset has written
  *     record      tracking counts from the image
  *     unmark, go  the dead man's switch is on again before the mark goes
  *
@@ -161,14 +163,17 @@ static gboolean check_devices(Run *run, GError **error)
 static gboolean get_ready_stopped(Run *run, GError **error)
 {
     guint64 resumed_us = last_event(run, "RESUME");
+    guint generation = stasis_qmp_get_generation(run->qmp);
     if (!stasis_fault(STASIS_FAULT_ROLLBACK_STOPPED, error) || !read_pages(run, error) ||
         !check_devices(run, error) || !stasis_fault(STASIS_FAULT_ROLLBACK_READ, error))
         return FALSE;
-    if (last_event(run, "RESUME") == resumed_us)
+    if (last_event(run, "RESUME") == resumed_us &&
+        stasis_qmp_get_generation(run->qmp) == generation)
         return TRUE;
-    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                        "the VM was resumed by someone else while it was stopped for the rollback; "
-                        "try again");
+    g_set_error_literal(
+        error, STASIS_ERROR, STASIS_ERROR_FAILED,
+        "the VM may have been resumed by someone else while it was stopped for the rollback; "
+        "try again");
     return FALSE;
 }
 
@@ -204,13 +209,9 @@ static gboolean load_devices(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
     guint64 t0 = stasis_now_us();
-    gboolean untouched = FALSE, was_marked = rollback->marked;
-    run->changed = rollback->marked = TRUE;
-    gboolean ok = reset_if_ended(run, error) &&
-                  rollback->loader->ops->load(rollback->loader, &untouched, error);
+    gboolean ok =
+        reset_if_ended(run, error) && rollback->loader->ops->load(rollback->loader, error);
     run->info->device_us = stasis_now_us() - t0;
-    if (!ok && untouched && !run->reset && !was_marked)
-        run->changed = rollback->marked = FALSE;
     return ok && stasis_fault(STASIS_FAULT_ROLLBACK_LOADED, error);
 }
 
@@ -245,25 +246,29 @@ static gboolean take_dirty(StasisRollback *rollback, GError **error)
     return ok;
 }
 
-static gboolean write_ram(Run *run, GError **error)
+/* Passes those two points. */
+static gboolean write_ram(Run *run, StasisFault seen, StasisFault written, GError **error)
 {
     StasisRollback *rollback = run->rollback;
-    guint64 t0 = stasis_now_us();
+    guint64 t0 = stasis_now_us(), n_written = 0;
+    run->changed = rollback->marked = TRUE;
     if (rollback->tracker == NULL)
         stasis_dirty_set_all(rollback->pages);
-    else if (!take_dirty(rollback, error) ||
-             !stasis_fault(STASIS_FAULT_ROLLBACK_HARVESTED, error) ||
+    else if (!take_dirty(rollback, error) || !stasis_fault(seen, error) ||
              !stasis_rewrite_prefetch(rollback->rewrite, rollback->pages, NULL, error))
         return FALSE;
     if (!stasis_rewrite_put(rollback->rewrite, rollback->pages, rollback->tracker == NULL,
-                            &run->info->rewritten_pages, error))
+                            &n_written, error))
         return FALSE;
+    run->info->rewritten_pages += n_written;
     if (rollback->tracker != NULL &&
         stasis_rewrite_is_tracked(rollback->rewrite, rollback->pages) &&
         !settle_tracked(run, error))
         return FALSE;
-    run->info->ram_us = stasis_now_us() - t0;
-    return stasis_fault(STASIS_FAULT_ROLLBACK_WRITTEN, error);
+    stasis_dirty_clear(rollback->pages);
+    stasis_dirty_clear(rollback->differs);
+    run->info->ram_us += stasis_now_us() - t0;
+    return stasis_fault(written, error);
 }
 
 static gboolean record(Run *run, GError **error)
@@ -274,29 +279,15 @@ static gboolean record(Run *run, GError **error)
                                     tracked ? stasis_store_get_path(rollback->store) : NULL,
                                     stasis_tracker_get_token(rollback->tracker), error))
         return FALSE;
-    stasis_dirty_clear(rollback->differs);
     return stasis_fault(STASIS_FAULT_ROLLBACK_RECORDED, error);
-}
-
-/* Device state refers to memory (QEMU looks for the APIC's option ROM there, for one), which a fresh
- * machine has yet to get: memory goes first there, and what loading changes in it is put right as
- * always. */
-static gboolean fill_first(Run *run, GError **error)
-{
-    StasisRollback *rollback = run->rollback;
-    if (!rollback->fresh)
-        return TRUE;
-    run->changed = rollback->marked = TRUE;
-    if (!write_ram(run, error))
-        return FALSE;
-    stasis_dirty_clear(rollback->differs);
-    stasis_dirty_clear(rollback->pages);
-    return TRUE;
 }
 
 static gboolean change(Run *run, GError **error)
 {
-    return cross(run, error) && fill_first(run, error) && load_devices(run, error) && write_ram(run, error) &&
+    return cross(run, error) &&
+           write_ram(run, STASIS_FAULT_ROLLBACK_HARVESTED, STASIS_FAULT_ROLLBACK_WRITTEN, error) &&
+           load_devices(run, error) &&
+           write_ram(run, STASIS_FAULT_ROLLBACK_SEEN, STASIS_FAULT_ROLLBACK_SETTLED, error) &&
            record(run, error);
 }
 

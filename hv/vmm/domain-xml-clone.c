@@ -136,23 +136,37 @@ static void clone_graphics(xmlNode *graphics)
 
 /* ---- all ---- */
 
-static void clone_devices(Clone *clone, xmlNode *devices)
+static void clone_character_devices(const Clone *clone, xmlNode *devices)
 {
     static const char *const characters[] = { "serial",    "parallel", "console", "channel",
                                               "smartcard", "redirdev", NULL };
-    for (xmlNode *node = devices->children; node != NULL; node = node->next) {
-        if (node->type != XML_ELEMENT_NODE)
-            continue;
-        const char *name = (const char *)node->name;
-        if (strcmp(name, "interface") == 0)
-            clone_interface(clone, node);
-        else if (strcmp(name, "disk") == 0)
-            clone_disk(node);
-        else if (strcmp(name, "graphics") == 0)
+    for (xmlNode *node = xmlFirstElementChild(devices); node != NULL;
+         node = xmlNextElementSibling(node)) {
+        if (strcmp((const char *)node->name, "graphics") == 0)
             clone_graphics(node);
-        else if (g_strv_contains(characters, name))
+        else if (g_strv_contains(characters, (const char *)node->name))
             clone_character(clone, node);
     }
+}
+
+static void clone_devices(Clone *clone, xmlNode *devices)
+{
+    for (xmlNode *node = xmlFirstElementChild(devices); node != NULL;
+         node = xmlNextElementSibling(node)) {
+        if (strcmp((const char *)node->name, "interface") == 0)
+            clone_interface(clone, node);
+        else if (strcmp((const char *)node->name, "disk") == 0)
+            clone_disk(node);
+    }
+    clone_character_devices(clone, devices);
+}
+
+void stasis_domain_xml_move_paths(StasisDomainDoc *doc, const char *name)
+{
+    Clone clone = { .name = name };
+    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    if (devices != NULL)
+        clone_character_devices(&clone, devices);
 }
 
 gboolean stasis_domain_xml_make_clone(StasisDomainDoc *doc, const char *name,

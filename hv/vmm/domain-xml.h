@@ -36,6 +36,10 @@ gboolean stasis_domain_xml_make_clone(StasisDomainDoc *doc, const char *name,
                                       gboolean keep_identity, gboolean keep_network,
                                       char ***ret_macs, GError **error);
 
+/* It may run beside the one it was made from, which has another name: files and sockets of its
+ * character devices get @name behind their paths, displays other ports. */
+void stasis_domain_xml_move_paths(StasisDomainDoc *doc, const char *name);
+
 /* What `prepare` does to a persistent definition, and takes back; each says whether something was
  * changed. @shim: path of the preloaded object, or NULL for none. @notes (of char *, or NULL) gets
  * a line for each thing that was done, or why it was not. */

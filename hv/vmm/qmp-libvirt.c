@@ -145,6 +145,7 @@ static gboolean listen_on(LibvirtQmp *self, GError **error)
 {
     StasisDomain *domain = self->domain;
     stop_listening(self);
+    self->base.generation++;
     self->connection = domain->connection;
     virConnectRef(self->connection);
     self->inbox->closed = FALSE;

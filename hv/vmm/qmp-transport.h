@@ -45,9 +45,10 @@ typedef struct {
 /* Every transport's own structure starts with this. */
 struct _StasisQmp {
     const StasisQmpTransport *transport;
-    char *path;      /* as shown in messages */
-    gboolean broken; /* never to be used again: an answer could be taken for another's */
-    pid_t peer_pid;  /* 0: not looked for yet */
+    char *path;       /* as shown in messages */
+    gboolean broken;  /* never to be used again: an answer could be taken for another's */
+    pid_t peer_pid;   /* 0: not looked for yet */
+    guint generation; /* of the connection */
     char *version;
     guint version_number;
     StasisQmpEvent events[STASIS_QMP_EVENTS];

@@ -218,6 +218,11 @@ pid_t stasis_qmp_get_peer_pid(StasisQmp *qmp)
     return qmp->peer_pid;
 }
 
+guint stasis_qmp_get_generation(StasisQmp *qmp)
+{
+    return qmp->generation;
+}
+
 void stasis_qmp_get_legacy(StasisQmp *qmp, StasisQmpLegacy *ret)
 {
     qmp->transport->get_legacy(qmp, ret);

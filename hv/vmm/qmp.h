@@ -62,6 +62,9 @@ guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp);
 /* query-status: "running", "paused" … Free with g_free(). */
 char *stasis_qmp_run_state(StasisQmp *qmp, GError **error);
 
+/* Rises when the connection was lost and made again: events in between were missed. */
+guint stasis_qmp_get_generation(StasisQmp *qmp);
+
 /* How a process that has nothing of ours any more can let the VM go on (vmm/lifeline.h). */
 typedef struct {
     int fd;                  /* a socket that understands "cont", or -1 */

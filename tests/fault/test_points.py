@@ -17,7 +17,7 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
                        stdout=subprocess.PIPE).stdout.split()
 # A checkpoint comes to all but those of deleting and folding (tests/unit/test-store-rebase.c) and
 # of rolling back (test_rollback_points).
-NAMES = [n for n in NAMES if not n.startswith(("store-", "rollback-"))]
+NAMES = [n for n in NAMES if not n.startswith(("store-", "rollback-", "domain-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")
