@@ -33,7 +33,8 @@ struct _StasisInstant {
     int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
     gboolean was_paused, stopped;
-    guint generation;       /* of the monitor's connection, before the stop */
+    guint lent;             /* generation of the connection that write_fd was handed over on */
+    guint generation;       /* the same, before the stop */
     guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
     guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
@@ -46,8 +47,7 @@ struct _StasisInstant {
     int ram_result;
 };
 
-/* QEMU wants a descriptor that is open for writing only; it shares that one's file position. */
-static gboolean lend_memfd(StasisInstant *instant, GError **error)
+static gboolean make_memfd(StasisInstant *instant, GError **error)
 {
     instant->state_fd = memfd_create("stasis-vmstate", MFD_CLOEXEC);
     if (instant->state_fd < 0)
@@ -56,6 +56,12 @@ static gboolean lend_memfd(StasisInstant *instant, GError **error)
     instant->write_fd = open(path, O_WRONLY | O_CLOEXEC);
     if (instant->write_fd < 0)
         return stasis_set_errno(error, errno, "open the memory for the device state");
+    return TRUE;
+}
+
+/* QEMU wants a descriptor that is open for writing only; it shares that one's file position. */
+static gboolean lend(StasisInstant *instant, GError **error)
+{
     g_autoptr(JsonNode) answer =
         stasis_qmp_execute(instant->qmp, "add-fd", NULL, instant->write_fd, 0, error);
     guint64 set;
@@ -63,7 +69,16 @@ static gboolean lend_memfd(StasisInstant *instant, GError **error)
         !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
         return FALSE;
     instant->fdset = (gint64)set;
+    instant->lent = stasis_qmp_get_generation(instant->qmp);
     return TRUE;
+}
+
+/* A QEMU whose monitor was closed meanwhile has dropped our descriptor. */
+static gboolean ensure_lent(StasisInstant *instant, GError **error)
+{
+    if (!stasis_qmp_refresh(instant->qmp, error))
+        return FALSE;
+    return instant->lent == stasis_qmp_get_generation(instant->qmp) || lend(instant, error);
 }
 
 /* Not in the middle of a migration or snapshot of QEMU's own. */
@@ -79,7 +94,7 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
     *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
     sem_init(&instant->go, 0, 0);
-    return lend_memfd(instant, error) ? g_steal_pointer(&instant) : NULL;
+    return make_memfd(instant, error) && lend(instant, error) ? g_steal_pointer(&instant) : NULL;
 }
 
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
@@ -87,6 +102,8 @@ gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
 {
     g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
     if (state == NULL)
+        return FALSE;
+    if (!ensure_lent(instant, error))
         return FALSE;
     instant->was_paused = strcmp(state, "running") != 0;
     instant->pause_us = instant->worst_pause_us = 0;
@@ -128,6 +145,20 @@ void stasis_instant_free(StasisInstant *instant)
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
     g_free(instant);
+}
+
+/* The stopper knows the old one. */
+static gboolean check_lent(StasisInstant *instant, GError **error)
+{
+    if (!stasis_qmp_refresh(instant->qmp, error))
+        return FALSE;
+    if (instant->lent == stasis_qmp_get_generation(instant->qmp))
+        return TRUE;
+    g_set_error_literal(
+        error, STASIS_ERROR, STASIS_ERROR_FAILED,
+        "libvirtd was restarted right before the stop, and QEMU has dropped what it "
+        "was lent; try again");
+    return FALSE;
 }
 
 /* An earlier take has moved QEMU's position. */
@@ -270,8 +301,8 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     if (instant->thread == NULL)
         return FALSE;
     g_autoptr(GError) local = NULL;
-    gboolean ok =
-        rewind_state(instant, &local) && stop(instant, &local) && take_stopped(instant, &local);
+    gboolean ok = check_lent(instant, &local) && rewind_state(instant, &local) &&
+                  stop(instant, &local) && take_stopped(instant, &local);
     if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();

@@ -296,7 +296,11 @@ static gboolean change(Run *run, GError **error)
 static gboolean resume(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
-    if (!stasis_qmp_execute_line(run->qmp, CONT_LINE, TIMEOUT_MS, error)) {
+    g_autoptr(GError) local = NULL;
+    /* Twice: as in stopper-qmp.c. */
+    if (!stasis_qmp_execute_line(run->qmp, CONT_LINE, TIMEOUT_MS, &local) &&
+        !stasis_qmp_execute_line(run->qmp, CONT_LINE, TIMEOUT_MS, NULL)) {
+        g_propagate_error(error, g_steal_pointer(&local));
         stasis_lifeline_fire(rollback->lifeline);
         g_prefix_error(error, "the VM could not be resumed at once; see stasis info, and stasis "
                               "resume: ");

@@ -112,6 +112,8 @@ StasisImageInfo *stasis_series_take(StasisSeries *series, GCancellable *cancella
     g_autoptr(StasisImageInfo) info = NULL;
     if (stasis_series_refresh(series, error))
         info = stasis_series_checkpoint(series, cancellable, error);
+    if (info == NULL && !stasis_record_is_alive(series->session->record))
+        g_prefix_error(error, "VM %s has ended meanwhile: ", series->session->record->name);
     series->begun_us = 0;
     return g_steal_pointer(&info);
 }

@@ -66,12 +66,16 @@ static gboolean qmp_save(StasisStopper *stopper, GError **error)
 static gboolean qmp_resume(StasisStopper *stopper, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
-    gboolean ok = stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, error);
-    if (ok)
+    g_autoptr(GError) local = NULL;
+    /* Twice is as good as once, and a connection that was lost may be made again. */
+    if (stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local) ||
+        stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, NULL)) {
         stasis_lifeline_disarm(self->lifeline);
-    else
-        stasis_lifeline_fire(self->lifeline);
-    return ok;
+        return TRUE;
+    }
+    stasis_lifeline_fire(self->lifeline);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 static guint64 qmp_get_save_us(StasisStopper *stopper)

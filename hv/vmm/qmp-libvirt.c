@@ -172,6 +172,11 @@ static gboolean ensure_connected(LibvirtQmp *self, GError **error)
            listen_on(self, error);
 }
 
+static gboolean libvirt_refresh(StasisQmp *qmp, GError **error)
+{
+    return ensure_connected((LibvirtQmp *)qmp, error);
+}
+
 /* ---- commands ---- */
 
 static int do_command(StasisLibvirtCall *call)
@@ -285,6 +290,7 @@ static const StasisQmpTransport libvirt_transport = {
     .ask = libvirt_ask,
     .take_events = libvirt_take_events,
     .wait = libvirt_wait,
+    .refresh = libvirt_refresh,
     .find_peer = libvirt_find_peer,
     .get_legacy = libvirt_get_legacy,
     .close = libvirt_close,

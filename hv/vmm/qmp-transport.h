@@ -34,6 +34,8 @@ typedef struct {
     gboolean (*take_events)(StasisQmp *qmp);
     /* Wait for something to take; FALSE at the deadline, or when nothing will come any more. */
     gboolean (*wait)(StasisQmp *qmp, guint64 deadline_us);
+    /* Or NULL: a lost connection stays lost. */
+    gboolean (*refresh)(StasisQmp *qmp, GError **error);
     /* The process that answers; 0 when it can't be told. */
     pid_t (*find_peer)(StasisQmp *qmp);
     /* How a process that is not us any more lets the VM go on, see StasisQmpLegacy. */

@@ -223,6 +223,11 @@ guint stasis_qmp_get_generation(StasisQmp *qmp)
     return qmp->generation;
 }
 
+gboolean stasis_qmp_refresh(StasisQmp *qmp, GError **error)
+{
+    return qmp->transport->refresh == NULL || qmp->transport->refresh(qmp, error);
+}
+
 void stasis_qmp_get_legacy(StasisQmp *qmp, StasisQmpLegacy *ret)
 {
     qmp->transport->get_legacy(qmp, ret);

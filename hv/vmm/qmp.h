@@ -62,8 +62,11 @@ guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp);
 /* query-status: "running", "paused" … Free with g_free(). */
 char *stasis_qmp_run_state(StasisQmp *qmp, GError **error);
 
-/* Rises when the connection was lost and made again: events in between were missed. */
+/* Rises when the connection was lost and made again: events in between were missed, and QEMU has
+ * forgotten descriptors that it was handed. */
 guint stasis_qmp_get_generation(StasisQmp *qmp);
+/* If it is known to be lost, make it again (where that can be). */
+gboolean stasis_qmp_refresh(StasisQmp *qmp, GError **error);
 
 /* How a process that has nothing of ours any more can let the VM go on (vmm/lifeline.h). */
 typedef struct {
