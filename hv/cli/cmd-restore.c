@@ -19,6 +19,10 @@ static gboolean restore(CliCall *call, GError **error)
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
     g_autofree char *xml = NULL;
     const char *xml_path = cli_text(call, "xml");
+    if (xml_path != NULL && options.connect == NULL) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, "--xml is for --connect");
+        return FALSE;
+    }
     if (id == NULL || (xml_path != NULL && !g_file_get_contents(xml_path, &xml, NULL, error)))
         return FALSE;
     options.xml = xml;

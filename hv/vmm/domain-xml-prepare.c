@@ -186,11 +186,14 @@ static xmlNode *find_preload(xmlNode *commandline)
     return NULL;
 }
 
+/* The prefix is free to choose, and may be taken by another namespace. */
 static xmlNs *qemu_namespace(xmlNode *root)
 {
+    static const char *const prefixes[] = { "qemu", "stasis-qemu" };
     xmlNs *ns = xmlSearchNsByHref(root->doc, root, (const xmlChar *)QEMU_NAMESPACE);
-    return ns != NULL ? ns
-                      : xmlNewNs(root, (const xmlChar *)QEMU_NAMESPACE, (const xmlChar *)"qemu");
+    for (gsize i = 0; i < G_N_ELEMENTS(prefixes) && ns == NULL; i++)
+        ns = xmlNewNs(root, (const xmlChar *)QEMU_NAMESPACE, (const xmlChar *)prefixes[i]);
+    return ns;
 }
 
 static void prepare_shim(Prepare *p, const char *shim)
@@ -214,6 +217,10 @@ static void prepare_shim(Prepare *p, const char *shim)
         return;
     }
     xmlNs *ns = qemu_namespace(p->root);
+    if (ns == NULL) {
+        note(p, "shim: left out: both names for libvirt's QEMU namespace are taken");
+        return;
+    }
     if (commandline == NULL)
         commandline = xmlNewChild(p->root, ns, (const xmlChar *)"commandline", NULL);
     preload = xmlNewChild(commandline, ns, (const xmlChar *)"env", NULL);

@@ -363,6 +363,19 @@ def self_modifying_code(t):
 
 
 @case
+def devices_that_look_at_memory(t):
+    """a device that checks itself against guest memory when it is loaded (a virtio queue in use)
+    finds the image's memory there, however much the guest has done since"""
+    vm = run_vm(t, Linux(machine="q35"), "-nic", "user,model=virtio", *EXACT, accel="tcg")
+    store = new_store(t)
+    image_id = vm.checkpoint_id(*store)
+    # As soon as it runs the guest's driver goes on with its queues.
+    for _ in range(4):
+        stasis("rollback", vm.name, image_id, "--force", *store)
+    check_exact(vm, store, [image_id], 2)
+
+
+@case
 def a_killed_harness(t):
     """a program that holds a VM for rollbacks and is killed leaves it running, and the next command
     finds nothing in its way"""
