@@ -129,6 +129,8 @@ guint64 cli_number(const CliCall *call, const char *name, guint64 fallback);
 
 /* vm.c: which libvirtd names are meant to be of, NULL for none: --connect, or $STASIS_CONNECT. */
 const char *cli_connection(const CliCall *call);
+/* The same where the value of --connect (or NULL) is at hand only. */
+const char *cli_connection_of(const char *value);
 /* The VM that @name means, see --connect. */
 StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error);
 

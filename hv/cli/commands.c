@@ -52,7 +52,7 @@ const CliCommand *const cli_commands[] = {
 const CliOption cli_global_options[] = {
     { "store", 0, CLI_DIR, "DIR",
       "directory of the images (default: $STASIS_STORE, else /var/lib/stasis)" },
-    { "connect", 'c', CLI_TEXT, "URI",
+    { "connect", 0, CLI_TEXT, "URI",
       "names are those of libvirt domains: qemu:///system, qemu:///session or "
       "qemu+unix:///system?socket=PATH (default: $STASIS_CONNECT; else names are those of stasis, "
       "and a name it does not know is looked for at $LIBVIRT_DEFAULT_URI)" },

@@ -101,7 +101,9 @@ static void offer_choices(const Line *line, const char *shown, CliOffer *offer)
 
 static void offer_vms(const Line *line, const char *shown, CliOffer *offer)
 {
-    g_auto(GStrv) names = stasis_vm_list_names(NULL);
+    const char *uri = cli_connection_of(given_value(line, "--connect"));
+    g_auto(GStrv) names =
+        uri != NULL ? stasis_vm_list_domain_names(uri, NULL) : stasis_vm_list_names(NULL);
     for (char **name = names; name != NULL && *name != NULL; name++)
         add(offer, *name);
 }

@@ -8,10 +8,14 @@ static const char *from_environment(const char *name)
     return uri != NULL && *uri != '\0' ? uri : NULL;
 }
 
+const char *cli_connection_of(const char *value)
+{
+    return value != NULL ? value : from_environment("STASIS_CONNECT");
+}
+
 const char *cli_connection(const CliCall *call)
 {
-    const char *uri = cli_text(call, "connect");
-    return uri != NULL ? uri : from_environment("STASIS_CONNECT");
+    return cli_connection_of(cli_text(call, "connect"));
 }
 
 StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error)

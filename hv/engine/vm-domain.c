@@ -101,6 +101,17 @@ static StasisVmInfo *describe(const char *uri, const StasisDomainEntry *entry)
     return info;
 }
 
+char **stasis_vm_list_domain_names(const char *uri, GError **error)
+{
+    g_autoptr(GPtrArray) domains = stasis_domain_list(uri, error);
+    if (domains == NULL)
+        return NULL;
+    g_autoptr(GStrvBuilder) names = g_strv_builder_new();
+    for (guint i = 0; i < domains->len; i++)
+        g_strv_builder_add(names, ((StasisDomainEntry *)g_ptr_array_index(domains, i))->name);
+    return g_strv_builder_end(names);
+}
+
 GPtrArray *stasis_vm_list_domains(const char *uri, GError **error)
 {
     g_autoptr(GPtrArray) domains = stasis_domain_list(uri, error);

@@ -116,6 +116,9 @@ STASIS_API char **stasis_vm_list_names(GError **error);
  * described as far as libvirt knows it; its name is the domain's. */
 STASIS_API GPtrArray *stasis_vm_list_domains(const char *uri, GError **error);
 
+/* The names of those domains alone: nothing but libvirtd is asked. Free with g_strfreev(). */
+STASIS_API char **stasis_vm_list_domain_names(const char *uri, GError **error);
+
 STASIS_API gboolean stasis_vm_pause(StasisVm *vm, GError **error);
 STASIS_API gboolean stasis_vm_resume(StasisVm *vm, GError **error);
 

@@ -14,7 +14,7 @@ import procmem  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
-from stasistest import (add_case, case, checkpoint_with_reference, fresh_name,  # noqa: E402
+from stasistest import (STASIS, add_case, case, checkpoint_with_reference, fresh_name,  # noqa: E402
                         image_ids, kvm_usable, main, new_store, stasis, stasis_json, stasis_start)
 
 os.environ["STASIS_CONNECT"] = URI
@@ -402,6 +402,9 @@ def names_and_uris(t):
                       ("qemu:///embed?root=/x", "qemu:///system")):
         refused = stasis("list", "--connect", uri, expect=1)
         t.check(word in refused.err, refused)
+    offered = subprocess.run([STASIS, "complete", "--", "info", ""], check=True, text=True,
+                             capture_output=True).stdout
+    t.check(vm.name in offered, f"completion: {offered}")
     gone = stasis("list", "--connect", "qemu+unix:///system?socket=/nowhere",
                   expect=1)
     t.check("is libvirtd running?" in gone.err, gone)
