@@ -27,7 +27,9 @@ SOVER   := 0
 SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
-PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libvirt libvirt-qemu libxml-2.0
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libxml-2.0
+# Only their headers: the library looks libvirt up when it is needed (hv/vmm/libvirt-load.h).
+HEADER_PKGS := libvirt libvirt-qemu
 CLI_PKGS := libedit
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
@@ -40,7 +42,7 @@ say = @printf '  %-5s %s\n'
 ALL_LIBS = $(SANFLAGS) $(PKG_LIBS) -pthread
 
 # Only asked for once the packages can be there: `make deps` must work on a machine without them.
-PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(HEADER_PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 CLI_LIBS   = $(eval CLI_LIBS := $(shell pkg-config --libs $(CLI_PKGS)))$(CLI_LIBS)
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <libvirt/virterror.h>
 #include <stasis/error.h>
 #include <string.h>
 
@@ -62,16 +61,17 @@ gboolean stasis_domain_call_error(StasisDomain *domain, const StasisLibvirtCall 
                     "%s: %s: no answer in time; libvirtd or QEMU hangs", who, what);
         return FALSE;
     }
-    gboolean lost = domain->connection != NULL && virConnectIsAlive(domain->connection) != 1;
+    gboolean lost =
+        domain->connection != NULL && stasis_virt->virConnectIsAlive(domain->connection) != 1;
     if (lost) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "%s: %s: libvirtd closed the connection (it was restarted?); try again", who,
                     what);
         return FALSE;
     }
-    gboolean gone =
-        call->error_code == VIR_ERR_NO_DOMAIN ||
-        (domain->handle != NULL && virDomainIsActive(domain->handle) == 0 && domain->id >= 0);
+    gboolean gone = call->error_code == VIR_ERR_NO_DOMAIN ||
+                    (domain->handle != NULL &&
+                     stasis_virt->virDomainIsActive(domain->handle) == 0 && domain->id >= 0);
     g_set_error(error, STASIS_ERROR, gone ? STASIS_ERROR_NOT_FOUND : STASIS_ERROR_FAILED,
                 "%s: %s: %s", who, what, call->message);
     return FALSE;
@@ -81,11 +81,11 @@ gboolean stasis_domain_call_error(StasisDomain *domain, const StasisLibvirtCall 
 
 static int do_connect(StasisLibvirtCall *call)
 {
-    call->connection = virConnectOpen(call->text);
+    call->connection = stasis_virt->virConnectOpen(call->text);
     if (call->connection == NULL)
         return -1;
     /* A libvirtd that hangs is noticed after 20 s. */
-    virConnectSetKeepAlive(call->connection, 5, 3);
+    stasis_virt->virConnectSetKeepAlive(call->connection, 5, 3);
     return 0;
 }
 
@@ -104,9 +104,8 @@ static virConnectPtr connect_once(const char *uri, guint64 deadline_us, GError *
 /* Until @patience_us a libvirtd that is not there is waited for. */
 static virConnectPtr connect_to(const char *uri, guint64 patience_us, GError **error)
 {
-    if (!stasis_domain_check_uri(uri, error))
+    if (!stasis_domain_check_uri(uri, error) || !stasis_libvirt_init(error))
         return NULL;
-    stasis_libvirt_init();
     for (;;) {
         g_autoptr(GError) local = NULL;
         virConnectPtr connection = connect_once(uri, MAX(patience_us, in_ms(TIMEOUT_MS)), &local);
@@ -124,9 +123,9 @@ static virConnectPtr connect_to(const char *uri, guint64 patience_us, GError **e
 
 static int do_lookup(StasisLibvirtCall *call)
 {
-    call->domain = virDomainLookupByName(call->connection, call->text);
+    call->domain = stasis_virt->virDomainLookupByName(call->connection, call->text);
     if (call->domain == NULL)
-        call->domain = virDomainLookupByUUIDString(call->connection, call->text);
+        call->domain = stasis_virt->virDomainLookupByUUIDString(call->connection, call->text);
     return call->domain != NULL ? 0 : -1;
 }
 
@@ -134,13 +133,13 @@ static int do_lookup(StasisLibvirtCall *call)
 static gboolean describe(StasisDomain *domain)
 {
     char uuid[VIR_UUID_STRING_BUFLEN];
-    if (virDomainGetUUIDString(domain->handle, uuid) < 0)
+    if (stasis_virt->virDomainGetUUIDString(domain->handle, uuid) < 0)
         return FALSE;
     g_free(domain->name);
-    domain->name = g_strdup(virDomainGetName(domain->handle));
+    domain->name = g_strdup(stasis_virt->virDomainGetName(domain->handle));
     g_free(domain->uuid);
     domain->uuid = g_strdup(uuid);
-    domain->id = (int)virDomainGetID(domain->handle);
+    domain->id = (int)stasis_virt->virDomainGetID(domain->handle);
     return TRUE;
 }
 
@@ -152,7 +151,8 @@ static virDomainPtr look_up(StasisDomain *domain, const char *name, GError **err
     StasisCallEnd end = stasis_libvirt_call_run(call, in_ms(TIMEOUT_MS));
     if (end == STASIS_CALL_OK)
         return g_steal_pointer(&call->domain);
-    gboolean none = end == STASIS_CALL_FAILED && virConnectIsAlive(domain->connection) == 1;
+    gboolean none =
+        end == STASIS_CALL_FAILED && stasis_virt->virConnectIsAlive(domain->connection) == 1;
     if (!none) {
         stasis_domain_call_error(domain, call, end, "look it up", error);
         return NULL;
@@ -188,9 +188,9 @@ void stasis_domain_free(StasisDomain *domain)
     if (domain == NULL)
         return;
     if (domain->handle != NULL)
-        virDomainFree(domain->handle);
+        stasis_virt->virDomainFree(domain->handle);
     if (domain->connection != NULL)
-        virConnectClose(domain->connection);
+        stasis_virt->virConnectClose(domain->connection);
     g_free(domain->uri);
     g_free(domain->name);
     g_free(domain->uuid);
@@ -199,19 +199,19 @@ void stasis_domain_free(StasisDomain *domain)
 
 gboolean stasis_domain_reconnect(StasisDomain *domain, guint64 deadline_us, GError **error)
 {
-    if (virConnectIsAlive(domain->connection) == 1)
+    if (stasis_virt->virConnectIsAlive(domain->connection) == 1)
         return TRUE;
     virConnectPtr connection = connect_to(domain->uri, deadline_us, error);
     if (connection == NULL)
         return FALSE;
-    virConnectClose(domain->connection);
+    stasis_virt->virConnectClose(domain->connection);
     domain->connection = connection;
     virDomainPtr handle = look_up(domain, domain->uuid, error);
     if (handle == NULL)
         return FALSE;
-    virDomainFree(domain->handle);
+    stasis_virt->virDomainFree(domain->handle);
     domain->handle = handle;
-    if ((int)virDomainGetID(handle) == domain->id)
+    if ((int)stasis_virt->virDomainGetID(handle) == domain->id)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                 "domain %s has ended, or was started anew, meanwhile", domain->name);
@@ -263,7 +263,7 @@ static StasisLibvirtCall *ask(StasisDomain *domain, int (*function)(StasisLibvir
 
 static int do_get_xml(StasisLibvirtCall *call)
 {
-    call->result = virDomainGetXMLDesc(call->domain, call->flags);
+    call->result = stasis_virt->virDomainGetXMLDesc(call->domain, call->flags);
     return call->result != NULL ? 0 : -1;
 }
 
@@ -279,7 +279,7 @@ char *stasis_domain_get_xml(StasisDomain *domain, StasisDomainXml which, GError 
 
 static int do_suspend(StasisLibvirtCall *call)
 {
-    return virDomainSuspend(call->domain);
+    return stasis_virt->virDomainSuspend(call->domain);
 }
 
 gboolean stasis_domain_suspend(StasisDomain *domain, GError **error)
@@ -290,7 +290,7 @@ gboolean stasis_domain_suspend(StasisDomain *domain, GError **error)
 
 static int do_resume(StasisLibvirtCall *call)
 {
-    return virDomainResume(call->domain);
+    return stasis_virt->virDomainResume(call->domain);
 }
 
 gboolean stasis_domain_resume(StasisDomain *domain, GError **error)
@@ -301,7 +301,7 @@ gboolean stasis_domain_resume(StasisDomain *domain, GError **error)
 
 static int do_destroy(StasisLibvirtCall *call)
 {
-    return virDomainDestroy(call->domain);
+    return stasis_virt->virDomainDestroy(call->domain);
 }
 
 gboolean stasis_domain_destroy(StasisDomain *domain, GError **error)
@@ -312,7 +312,7 @@ gboolean stasis_domain_destroy(StasisDomain *domain, GError **error)
 
 static int do_is_persistent(StasisLibvirtCall *call)
 {
-    int r = virDomainIsPersistent(call->domain);
+    int r = stasis_virt->virDomainIsPersistent(call->domain);
     call->flags = r > 0;
     return r < 0 ? -1 : 0;
 }
@@ -327,13 +327,14 @@ gboolean stasis_domain_is_persistent(StasisDomain *domain)
 
 static int do_create(StasisLibvirtCall *call)
 {
-    call->domain = virDomainCreateXML(call->connection, call->text, VIR_DOMAIN_START_PAUSED);
+    call->domain =
+        stasis_virt->virDomainCreateXML(call->connection, call->text, VIR_DOMAIN_START_PAUSED);
     return call->domain != NULL ? 0 : -1;
 }
 
 static int do_define(StasisLibvirtCall *call)
 {
-    call->domain = virDomainDefineXML(call->connection, call->text);
+    call->domain = stasis_virt->virDomainDefineXML(call->connection, call->text);
     return call->domain != NULL ? 0 : -1;
 }
 
@@ -382,7 +383,7 @@ void stasis_domain_entry_free(StasisDomainEntry *entry)
 
 static int do_list(StasisLibvirtCall *call)
 {
-    return virConnectListAllDomains(call->connection, &call->domains, 0) < 0 ? -1 : 0;
+    return stasis_virt->virConnectListAllDomains(call->connection, &call->domains, 0) < 0 ? -1 : 0;
 }
 
 /* As virsh calls them. */
@@ -426,20 +427,21 @@ GPtrArray *stasis_domain_list(const char *uri, GError **error)
         g_ptr_array_new_with_free_func((GDestroyNotify)stasis_domain_entry_free);
     if (end != STASIS_CALL_OK)
         stasis_domain_call_error(&asked, call, end, "list the domains", error);
-    virConnectClose(asked.connection);
+    stasis_virt->virConnectClose(asked.connection);
     if (end != STASIS_CALL_OK)
         return NULL;
     for (virDomainPtr *each = call->domains; *each != NULL; each++) {
         char uuid[VIR_UUID_STRING_BUFLEN];
         virDomainInfo info;
         /* One that ended meanwhile is none. */
-        if (virDomainGetUUIDString(*each, uuid) < 0 || virDomainGetInfo(*each, &info) < 0)
+        if (stasis_virt->virDomainGetUUIDString(*each, uuid) < 0 ||
+            stasis_virt->virDomainGetInfo(*each, &info) < 0)
             continue;
         StasisDomainEntry *entry = g_new0(StasisDomainEntry, 1);
-        entry->name = g_strdup(virDomainGetName(*each));
+        entry->name = g_strdup(stasis_virt->virDomainGetName(*each));
         entry->uuid = g_strdup(uuid);
         entry->state = state_name(info.state);
-        entry->active = (int)virDomainGetID(*each) >= 0;
+        entry->active = (int)stasis_virt->virDomainGetID(*each) >= 0;
         entry->n_vcpus = info.nrVirtCpu;
         entry->ram_bytes = (guint64)info.maxMem << 10;
         g_ptr_array_add(list, entry);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm/libvirt-call.h"
 
-#include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,9 +16,9 @@ StasisLibvirtCall *stasis_libvirt_call_new(int (*function)(StasisLibvirtCall *ca
     call->function = function;
     call->refs = 1;
     call->fd = -1;
-    if (connection != NULL && virConnectRef(connection) == 0)
+    if (connection != NULL && stasis_virt->virConnectRef(connection) == 0)
         call->connection = connection;
-    if (domain != NULL && virDomainRef(domain) == 0)
+    if (domain != NULL && stasis_virt->virDomainRef(domain) == 0)
         call->domain = domain;
     g_mutex_init(&call->mutex);
     g_cond_init(&call->cond);
@@ -29,7 +28,7 @@ StasisLibvirtCall *stasis_libvirt_call_new(int (*function)(StasisLibvirtCall *ca
 static void free_domains(virDomainPtr *domains)
 {
     for (guint i = 0; domains != NULL && domains[i] != NULL; i++)
-        virDomainFree(domains[i]);
+        stasis_virt->virDomainFree(domains[i]);
     free(domains);
 }
 
@@ -39,9 +38,9 @@ void stasis_libvirt_call_unref(StasisLibvirtCall *call)
         return;
     free_domains(call->domains);
     if (call->domain != NULL)
-        virDomainFree(call->domain);
+        stasis_virt->virDomainFree(call->domain);
     if (call->connection != NULL)
-        virConnectClose(call->connection);
+        stasis_virt->virConnectClose(call->connection);
     stasis_close_fdp(&call->fd);
     free(call->result);
     g_free(call->text);
@@ -54,9 +53,9 @@ void stasis_libvirt_call_unref(StasisLibvirtCall *call)
 static void run_in_thread(gpointer data, gpointer unused)
 {
     StasisLibvirtCall *call = data;
-    virResetLastError();
+    stasis_virt->virResetLastError();
     gboolean failed = call->function(call) < 0;
-    virErrorPtr error = failed ? virGetLastError() : NULL;
+    virErrorPtr error = failed ? stasis_virt->virGetLastError() : NULL;
     g_mutex_lock(&call->mutex);
     call->failed = failed;
     if (failed) {
@@ -96,21 +95,24 @@ static void say_nothing(void *unused, virErrorPtr error)
 static gpointer event_loop(gpointer unused)
 {
     for (;;)
-        if (virEventRunDefaultImpl() < 0)
+        if (stasis_virt->virEventRunDefaultImpl() < 0)
             g_usleep(10000);
     return NULL;
 }
 
-void stasis_libvirt_init(void)
+gboolean stasis_libvirt_init(GError **error)
 {
-    static gsize once;
-    if (!g_once_init_enter(&once))
-        return;
-    virInitialize();
-    virSetErrorFunc(NULL, say_nothing);
+    static GMutex mutex;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mutex);
+    if (pool != NULL)
+        return TRUE;
+    if (!stasis_virt_load(error))
+        return FALSE;
+    stasis_virt->virInitialize();
+    stasis_virt->virSetErrorFunc(NULL, say_nothing);
     /* Before the first connection is made, which looks for it. */
-    virEventRegisterDefaultImpl();
+    stasis_virt->virEventRegisterDefaultImpl();
     g_thread_unref(g_thread_new("stasis-libvirt", event_loop, NULL));
     pool = g_thread_pool_new(run_in_thread, NULL, -1, /* exclusive= */ FALSE, NULL);
-    g_once_init_leave(&once, 1);
+    return TRUE;
 }

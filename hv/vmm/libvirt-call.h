@@ -7,7 +7,8 @@
 #pragma once
 
 #include <gio/gio.h>
-#include <libvirt/libvirt.h>
+
+#include "vmm/libvirt-load.h"
 
 G_BEGIN_DECLS
 
@@ -48,9 +49,9 @@ typedef enum {
 
 StasisCallEnd stasis_libvirt_call_run(StasisLibvirtCall *call, guint64 deadline_us);
 
-/* libvirt is set up for this process: its own event loop runs in a thread of ours, and it prints
- * nothing. Call it before any other of its functions; done already is fine. */
-void stasis_libvirt_init(void);
+/* libvirt is loaded and set up for this process: its own event loop runs in a thread of ours, and
+ * it prints nothing. Before any other of its functions; done already is fine. For any thread. */
+gboolean stasis_libvirt_init(GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisLibvirtCall, stasis_libvirt_call_unref)
 

@@ -10,8 +10,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libvirt/libvirt-qemu.h>
-#include <libvirt/virterror.h>
 #include <stasis/error.h>
 #include <string.h>
 
@@ -134,9 +132,9 @@ static void stop_listening(LibvirtQmp *self)
     if (self->connection == NULL)
         return;
     if (self->callback >= 0)
-        virConnectDomainQemuMonitorEventDeregister(self->connection, self->callback);
-    virConnectUnregisterCloseCallback(self->connection, on_close);
-    virConnectClose(self->connection);
+        stasis_virt->virConnectDomainQemuMonitorEventDeregister(self->connection, self->callback);
+    stasis_virt->virConnectUnregisterCloseCallback(self->connection, on_close);
+    stasis_virt->virConnectClose(self->connection);
     self->connection = NULL;
     self->callback = -1;
 }
@@ -147,26 +145,27 @@ static gboolean listen_on(LibvirtQmp *self, GError **error)
     stop_listening(self);
     self->base.generation++;
     self->connection = domain->connection;
-    virConnectRef(self->connection);
+    stasis_virt->virConnectRef(self->connection);
     self->inbox->closed = FALSE;
-    if (virConnectRegisterCloseCallback(self->connection, on_close, inbox_ref(self->inbox),
-                                        inbox_unref) < 0)
+    if (stasis_virt->virConnectRegisterCloseCallback(self->connection, on_close,
+                                                     inbox_ref(self->inbox), inbox_unref) < 0)
         inbox_unref(self->inbox);
-    self->callback = virConnectDomainQemuMonitorEventRegister(
+    self->callback = stasis_virt->virConnectDomainQemuMonitorEventRegister(
         self->connection, domain->handle, NULL, on_event, inbox_ref(self->inbox), inbox_unref, 0);
     if (self->callback >= 0)
         return TRUE;
     inbox_unref(self->inbox);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "domain %s: libvirtd does not pass on QEMU's events: %s", domain->name,
-                virGetLastErrorMessage());
+                stasis_virt->virGetLastErrorMessage());
     return FALSE;
 }
 
 static gboolean ensure_connected(LibvirtQmp *self, GError **error)
 {
     StasisDomain *domain = self->domain;
-    if (self->connection == domain->connection && virConnectIsAlive(self->connection) == 1)
+    if (self->connection == domain->connection &&
+        stasis_virt->virConnectIsAlive(self->connection) == 1)
         return TRUE;
     return stasis_domain_reconnect(domain, stasis_qmp_deadline_us(PATIENCE_MS), error) &&
            listen_on(self, error);
@@ -182,10 +181,10 @@ static gboolean libvirt_refresh(StasisQmp *qmp, GError **error)
 static int do_command(StasisLibvirtCall *call)
 {
     if (call->fd < 0)
-        return virDomainQemuMonitorCommand(call->domain, call->text, &call->result, 0);
+        return stasis_virt->virDomainQemuMonitorCommand(call->domain, call->text, &call->result, 0);
     int fds[] = { call->fd };
-    return virDomainQemuMonitorCommandWithFiles(call->domain, call->text, 1, fds, NULL, NULL,
-                                                &call->result, 0);
+    return stasis_virt->virDomainQemuMonitorCommandWithFiles(call->domain, call->text, 1, fds, NULL,
+                                                             NULL, &call->result, 0);
 }
 
 static gboolean take_answer(LibvirtQmp *self, StasisLibvirtCall *call, const char *what,
