@@ -14,8 +14,9 @@ import procmem  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
-from stasistest import (STASIS, add_case, case, checkpoint_with_reference, fresh_name,  # noqa: E402
-                        image_ids, kvm_usable, main, new_store, stasis, stasis_json, stasis_start)
+from stasistest import (NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
+                        end_process, fresh_name, image_ids, kvm_usable, main, new_store, stasis,
+                        stasis_json, stasis_start)
 
 os.environ["STASIS_CONNECT"] = URI
 
@@ -413,6 +414,41 @@ def names_and_uris(t):
             "run with --connect")
     bare = {"STASIS_CONNECT": "", "LIBVIRT_DEFAULT_URI": URI}
     t.equal(stasis_json("info", vm.name, env=bare)["uuid"], uuid, "through LIBVIRT_DEFAULT_URI")
+
+
+@case
+def session_of_a_user(t):
+    """domains of a user's own libvirtd (qemu:///session) are taken and brought back as the system's"""
+    need(t, "kvm")
+    home, uid = t.path("u"), NOBODY  # libvirt wants one with an account
+    os.mkdir(home)
+    os.chown(home, uid, uid)
+    sock = f"{home}/libvirt/libvirt-sock"
+    daemon = subprocess.Popen(
+        ["setpriv", f"--reuid={uid}", f"--regid={uid}",
+         f"--groups={libvirthost.QEMU_UID}", "/usr/sbin/libvirtd"],
+        env={"HOME": home, "XDG_RUNTIME_DIR": home, "PATH": os.environ["PATH"]}, cwd=home,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    t.defer(end_process, daemon)
+    t.wait(lambda: os.path.exists(sock), 30, "the session's socket")
+    uri = f"qemu+unix:///session?socket={sock}"
+    xml = libvirthost.domain_xml(t, Bare(), "mine", "kvm")
+    path = t.path("mine.xml")
+    with open(path, "w") as f:
+        f.write(re.sub("<serial.*</serial>", "", xml))
+    virsh("create", path, uri=uri)
+    t.defer(virsh, "destroy", "mine", expect=None, uri=uri)
+    store = [*new_store(t), "--connect", uri]
+    image = stasis_json("checkpoint-create", "mine", *store)["id"]
+    pid = stasis_json("info", "mine", *store)["pid"]
+    t.equal(os.stat(f"/proc/{pid}").st_uid, uid, "user of that QEMU")
+    stasis("rollback", "mine", "--force", *store)
+    t.equal(virsh("domstate", "mine", uri=uri).stdout.strip(), "running", "virsh domstate")
+    stasis("kill", "mine", *store)
+    t.wait(lambda: not procmem.is_alive(pid), 10, "its QEMU ends")
+    stasis("restore", image, *store)
+    t.equal(virsh("domstate", "mine", uri=uri).stdout.strip(), "running", "virsh domstate")
+    stasis("kill", "mine", *store)
 
 
 @case

@@ -207,9 +207,9 @@ def host(t=None):
     return _host
 
 
-def virsh(*args, expect=0, timeout=60, stdin=None):
+def virsh(*args, expect=0, timeout=60, stdin=None, uri=URI):
     """Run virsh; returns the finished process. `expect` as with stasis()."""
-    done = subprocess.run(["virsh", "-q", "-c", URI, *map(str, args)], capture_output=True,
+    done = subprocess.run(["virsh", "-q", "-c", uri, *map(str, args)], capture_output=True,
                           text=True, timeout=timeout, check=False, input=stdin or "")
     if expect is not None and done.returncode != expect:
         raise Failure(f"virsh {' '.join(map(str, args))}: exit {done.returncode}: "
