@@ -67,10 +67,15 @@ static gboolean qmp_resume(StasisStopper *stopper, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
     g_autoptr(GError) local = NULL;
+    guint64 before = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
     /* Twice is as good as once, and a connection that was lost may be made again. */
     if (stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local) ||
         stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, NULL)) {
         stasis_lifeline_disarm(self->lifeline);
+        /* It tells how long the stop was. */
+        guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
+        if (lag_ms > 0)
+            stasis_qmp_wait_event(self->qmp, "RESUME", before, lag_ms);
         return TRUE;
     }
     stasis_lifeline_fire(self->lifeline);

@@ -17,16 +17,31 @@
 #define UUID_DIGITS 8
 #define MAX_STEM 48
 
-/* The record of that domain, whatever became of it, or NULL. */
-static StasisRecord *find_record(const char *uuid)
+/* The record of that domain, whatever became of it, or NULL. One that was made through another URI
+ * only if there is none of this one. */
+static StasisRecord *find_record(const char *uri, const char *uuid)
 {
     g_auto(GStrv) names = stasis_record_names(NULL);
+    g_autoptr(StasisRecord) other = NULL;
     for (char **name = names; name != NULL && *name != NULL; name++) {
         g_autoptr(StasisRecord) record = stasis_record_load(*name, NULL);
-        if (record != NULL && g_strcmp0(record->uuid, uuid) == 0)
+        if (record == NULL || g_strcmp0(record->uuid, uuid) != 0)
+            continue;
+        if (strcmp(record->uri, uri) == 0)
             return g_steal_pointer(&record);
+        g_clear_pointer(&other, stasis_record_free);
+        other = g_steal_pointer(&record);
     }
-    return NULL;
+    return g_steal_pointer(&other);
+}
+
+/* One libvirtd has many URIs, but two may have a domain of the same UUID. */
+static gboolean is_same(const StasisRecord *record, StasisDomain *domain)
+{
+    if (strcmp(record->uri, stasis_domain_get_uri(domain)) == 0)
+        return TRUE;
+    g_autoptr(StasisQmp) qmp = stasis_domain_open_qmp(domain, STASIS_QMP_TIMEOUT_MS, NULL);
+    return qmp != NULL && stasis_qmp_get_peer_pid(qmp) == record->pid;
 }
 
 static gboolean is_free(const char *name)
@@ -68,11 +83,12 @@ StasisVm *stasis_vm_open_domain(const char *uri, const char *name, GCancellable 
     g_autoptr(StasisDomain) domain = stasis_domain_open(uri, name, error);
     if (domain == NULL)
         return NULL;
-    g_autoptr(StasisRecord) record = find_record(stasis_domain_get_uuid(domain));
-    if (record != NULL && stasis_record_is_alive(record))
+    g_autoptr(StasisRecord) record = find_record(uri, stasis_domain_get_uuid(domain));
+    gboolean alive = record != NULL && stasis_record_is_alive(record);
+    if (alive && is_same(record, domain))
         return stasis_vm_new(record->name);
     /* Of an earlier run of the domain. */
-    if (record != NULL)
+    if (record != NULL && !alive)
         stasis_record_remove(record->name, NULL);
     if (stasis_domain_is_active(domain))
         return stasis_vm_adopt_domain(domain, error);
@@ -83,7 +99,7 @@ StasisVm *stasis_vm_open_domain(const char *uri, const char *name, GCancellable 
 
 static StasisVmInfo *describe(const char *uri, const StasisDomainEntry *entry)
 {
-    g_autoptr(StasisRecord) record = find_record(entry->uuid);
+    g_autoptr(StasisRecord) record = find_record(uri, entry->uuid);
     if (record != NULL && stasis_record_is_alive(record)) {
         StasisVmInfo *known = stasis_vm_info_of(record->name);
         if (known != NULL)

@@ -14,6 +14,17 @@ struct _StasisDomain {
     int id; /* of this run of it; -1: it does not run */
 };
 
+/* libvirt waits 30 s for another job on the domain. */
+#define STASIS_DOMAIN_TIMEOUT_MS 60000u
+/* When a call that begins now is given up. */
+guint64 stasis_domain_deadline_us(void);
+
+/* A connection, to be closed by virConnectClose(); until @patience_us a libvirtd that is not there
+ * is waited for. */
+virConnectPtr stasis_domain_connect(const char *uri, guint64 patience_us, GError **error);
+/* Fill in what the handle tells. */
+gboolean stasis_domain_describe(StasisDomain *domain);
+
 /* Connect again if the connection is lost; waits for libvirtd until @deadline_us.
  * STASIS_ERROR_NOT_FOUND when the domain has ended, or was started anew. */
 gboolean stasis_domain_reconnect(StasisDomain *domain, guint64 deadline_us, GError **error);

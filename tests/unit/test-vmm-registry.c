@@ -55,6 +55,19 @@ static void test_round_trip(void)
     g_assert_no_error(error);
     g_assert_null(s->console_path);
     g_assert_null(s->track_image);
+    g_assert_null(s->uri);
+    StasisRecord domain = { .name = (char *)"a.b-c_1",
+                            .pid = 42,
+                            .uri = (char *)"qemu:///system",
+                            .domain = (char *)"a b \xc3\xbc",
+                            .uuid = (char *)"u-u" };
+    g_assert_true(stasis_record_save(&domain, &error));
+    g_autoptr(StasisRecord) d = stasis_record_load("a.b-c_1", &error);
+    g_assert_no_error(error);
+    g_assert_null(d->qmp_path);
+    g_assert_cmpstr(d->uri, ==, domain.uri);
+    g_assert_cmpstr(d->domain, ==, domain.domain);
+    g_assert_cmpstr(d->uuid, ==, domain.uuid);
     g_assert_true(stasis_record_remove("a.b-c_1", &error));
     g_assert_true(stasis_record_remove("a.b-c_1", &error));
     g_assert_null(stasis_record_load("a.b-c_1", &error));
@@ -102,6 +115,8 @@ static void test_damaged(void)
         "{\"pid\":-1,\"start_time\":1,\"qmp_path\":\"/q\",\"prepared\":true}",
         "{\"pid\":99999999999,\"start_time\":1,\"qmp_path\":\"/q\",\"prepared\":true}",
         "{\"pid\":1,\"start_time\":1,\"qmp_path\":5,\"prepared\":true}",
+        "{\"pid\":1,\"start_time\":1,\"uri\":\"u\",\"domain\":\"d\",\"prepared\":true}",
+        "{\"pid\":1,\"start_time\":1,\"uri\":\"u\",\"uuid\":\"d\",\"prepared\":true}",
     };
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
         g_autoptr(GError) error = NULL;
