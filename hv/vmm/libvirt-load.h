@@ -16,7 +16,8 @@ G_BEGIN_DECLS
 /* Of libvirt.so.0, and of libvirt-qemu.so.0. */
 #define STASIS_VIRT_FUNCTIONS(X)                                                               \
     X(virConnectClose)                                                                         \
-    X(virConnectIsAlive) X(virConnectListAllDomains) X(virConnectOpen) X(virConnectRef)        \
+    X(virConnectIsAlive)                                                                       \
+    X(virConnectListAllDomains) X(virConnectOpen) X(virConnectRef)                             \
         X(virConnectRegisterCloseCallback) X(virConnectSetKeepAlive)                           \
             X(virConnectUnregisterCloseCallback) X(virDomainCreateXML) X(virDomainDefineXML)   \
                 X(virDomainDestroy) X(virDomainFree) X(virDomainGetID) X(virDomainGetInfo)     \
