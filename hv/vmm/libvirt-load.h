@@ -14,24 +14,43 @@
 G_BEGIN_DECLS
 
 /* Of libvirt.so.0, and of libvirt-qemu.so.0. */
-#define STASIS_VIRT_FUNCTIONS(X)                                                               \
-    X(virConnectClose)                                                                         \
-    X(virConnectIsAlive)                                                                       \
-    X(virConnectListAllDomains) X(virConnectOpen) X(virConnectRef)                             \
-        X(virConnectRegisterCloseCallback) X(virConnectSetKeepAlive)                           \
-            X(virConnectUnregisterCloseCallback) X(virDomainCreateXML) X(virDomainDefineXML)   \
-                X(virDomainDestroy) X(virDomainFree) X(virDomainGetID) X(virDomainGetInfo)     \
-                    X(virDomainGetName) X(virDomainGetUUIDString) X(virDomainGetXMLDesc)       \
-                        X(virDomainIsActive) X(virDomainIsPersistent) X(virDomainLookupByName) \
-                            X(virDomainLookupByUUIDString) X(virDomainRef) X(virDomainResume)  \
-                                X(virDomainSuspend) X(virEventRegisterDefaultImpl)             \
-                                    X(virEventRunDefaultImpl) X(virGetLastError)               \
-                                        X(virGetLastErrorMessage) X(virInitialize)             \
-                                            X(virResetLastError) X(virSetErrorFunc)
+#define STASIS_VIRT_FUNCTIONS(X)         \
+    X(virConnectClose)                   \
+    X(virConnectIsAlive)                 \
+    X(virConnectListAllDomains)          \
+    X(virConnectOpen)                    \
+    X(virConnectRef)                     \
+    X(virConnectRegisterCloseCallback)   \
+    X(virConnectSetKeepAlive)            \
+    X(virConnectUnregisterCloseCallback) \
+    X(virDomainCreateXML)                \
+    X(virDomainDefineXML)                \
+    X(virDomainDestroy)                  \
+    X(virDomainFree)                     \
+    X(virDomainGetID)                    \
+    X(virDomainGetInfo)                  \
+    X(virDomainGetName)                  \
+    X(virDomainGetUUIDString)            \
+    X(virDomainGetXMLDesc)               \
+    X(virDomainIsActive)                 \
+    X(virDomainIsPersistent)             \
+    X(virDomainLookupByName)             \
+    X(virDomainLookupByUUIDString)       \
+    X(virDomainRef)                      \
+    X(virDomainResume)                   \
+    X(virDomainSuspend)                  \
+    X(virEventRegisterDefaultImpl)       \
+    X(virEventRunDefaultImpl)            \
+    X(virGetLastError)                   \
+    X(virGetLastErrorMessage)            \
+    X(virInitialize)                     \
+    X(virResetLastError)                 \
+    X(virSetErrorFunc)
 #define STASIS_VIRT_QEMU_FUNCTIONS(X)             \
     X(virConnectDomainQemuMonitorEventDeregister) \
     X(virConnectDomainQemuMonitorEventRegister)   \
-    X(virDomainQemuMonitorCommand) X(virDomainQemuMonitorCommandWithFiles)
+    X(virDomainQemuMonitorCommand)                \
+    X(virDomainQemuMonitorCommandWithFiles)
 
 typedef struct {
 #define STASIS_VIRT_MEMBER(name) __typeof__(name) *name;
