@@ -88,12 +88,14 @@ static gboolean is_number(xmlNode *address, const char *attribute, const char *t
            g_ascii_strtoull(value, NULL, 0) == g_ascii_strtoull(text, NULL, 0);
 }
 
-/* Does another device sit on that controller? */
+/* Does another device sit on that controller, or may it? */
 static gboolean is_in_use(xmlNode *devices, xmlNode *controller)
 {
     g_autofree char *type = stasis_xml_get(controller, "type");
     g_autofree char *index = stasis_xml_get(controller, "index");
-    gboolean pci = g_strcmp0(type, "pci") == 0;
+    if (type == NULL || index == NULL)
+        return TRUE;
+    gboolean pci = strcmp(type, "pci") == 0;
     for (xmlNode *n = xmlFirstElementChild(devices); n != NULL; n = xmlNextElementSibling(n)) {
         xmlNode *address = stasis_xml_child(n, "address");
         g_autofree char *kind = stasis_xml_get(address, "type");
