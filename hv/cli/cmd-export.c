@@ -1,24 +1,41 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <string.h>
+#include <unistd.h>
 
 #include "output.h"
 #include "progress.h"
 
+/* "-" is stdout: for streams, and when nothing else is to be printed there. */
+static gboolean check_file(CliCall *call, StasisExportFormat format, const char *path,
+                           GError **error)
+{
+    if (strcmp(path, "-") != 0)
+        return TRUE;
+    if (stasis_export_format_is_stream(format) && !call->json)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        call->json ? "--json and the export can't both go to stdout"
+                                   : "this format is made aside and renamed: FILE can't be \"-\"");
+    return FALSE;
+}
+
 static gboolean export_image(CliCall *call, GError **error)
 {
     const char *format = cli_text(call, "format"), *path = call->args[1];
-    if (strcmp(path, "-") == 0) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                            "an export is made aside and renamed: FILE can't be \"-\"");
+    CliProgress progress = cli_progress_new(call);
+    StasisExportOptions options = STASIS_EXPORT_OPTIONS_INIT;
+    options.format = (StasisExportFormat)stasis_export_format_from_string(format);
+    options.path = strcmp(path, "-") != 0 ? path : NULL;
+    options.fd = STDOUT_FILENO;
+    options.progress = cli_progress_show;
+    options.progress_data = &progress;
+    if (!check_file(call, options.format, path, error))
         return FALSE;
-    }
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
     if (id == NULL)
         return FALSE;
-    CliProgress progress = cli_progress_new(call);
-    gboolean ok = stasis_export(store, id, stasis_export_format_from_string(format), path,
-                                cli_progress_show, &progress, call->cancellable, error);
+    gboolean ok = stasis_export(store, id, &options, call->cancellable, error);
     cli_progress_end(&progress);
     if (!ok)
         return FALSE;
@@ -32,26 +49,33 @@ static gboolean export_image(CliCall *call, GError **error)
 
 static const CliArgument arguments[] = {
     { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
-    { "FILE", CLI_ONE, CLI_FILE, "file to write; replaced once the new one is whole" },
+    { "FILE", CLI_ONE, CLI_FILE,
+      "file to write, replaced once the new one is whole; \"-\": stdout (qemu only)" },
     { NULL },
 };
 static const CliOption options[] = {
-    { "format", 0, CLI_CHOICE, "raw-memory|elf-core",
-      "guest-physical memory from address 0, or an ELF core with a note for each vCPU",
+    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu",
+      "guest-physical memory from address 0; an ELF core with a note for each vCPU; a migration "
+      "stream",
       .required = TRUE },
     { NULL },
 };
 static const CliExample examples[] = {
     { "export latest --format elf-core vm1.core", "A core that crash, gdb and readelf open" },
+    { "export latest --format qemu vm1.mig",
+      "For qemu-system-x86_64 … -incoming 'exec:cat vm1.mig'" },
     { NULL },
 };
 const CliCommand cli_cmd_export = {
     .group = "image",
     .name = "export",
-    .summary = "write an image's memory for other tools",
-    .description = "Write the memory of an image, laid out as the guest's physical memory: a "
-                   "sparse file (raw-memory), or an ELF core (elf-core) that crash(8), gdb(1) "
-                   "and readelf(1) open.",
+    .summary = "write an image for other tools",
+    .description =
+        "raw-memory and elf-core hold the memory of the image, laid out as the guest's physical "
+        "memory: a sparse file, or an ELF core that crash(8), gdb(1) and readelf(1) open.\n\n"
+        "qemu is a whole migration stream, memory and devices: a stock QEMU of the same version "
+        "and with the same machine options goes on from it when it is started with -incoming. A "
+        "VM that was paused when the image was taken is paused there.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

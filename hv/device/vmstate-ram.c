@@ -1,28 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * RAM in a stream: QEMU's "ram" section (version 4, migration/ram.c), written by us, so that a
- * loading QEMU puts pages in place itself and we need not know where its memory is.
- *
- *     start := be64 (sum of the sizes | MEM_SIZE) (u8-len name be64-size)* be64 EOS
- *     end   := page* be64 EOS
- *     page  := be64 (offset | PAGE) u8-len name bytes[4096]      the first of a block
- *            | be64 (offset | PAGE | CONTINUE) bytes[4096]       further ones
- *              with ZERO instead of PAGE: one byte, 0, instead of the 4096
+ * RAM in a stream: QEMU's "ram" section (ram-format.h), written by us, so that a loading QEMU puts
+ * pages in place itself and we need not know where its memory is.
  */
 #include <stasis/error.h>
 
+#include "device/ram-format.h"
 #include "device/vmstate-format.h"
 #include "device/vmstate.h"
 
-#define RAM_VERSION 4u
-#define RAM_SAVE_ZERO 0x02u
-#define RAM_SAVE_MEM_SIZE 0x04u
-#define RAM_SAVE_PAGE 0x08u
-#define RAM_SAVE_EOS 0x10u
-#define RAM_SAVE_CONTINUE 0x20u
 /* No section that QEMU numbers has it. */
 #define RAM_SECTION_ID 0x7ffffffeu
-#define PAGE_BYTES 4096u
 
 struct _StasisVmstateRam {
     GByteArray *setup; /* the blocks' list */
@@ -93,7 +81,7 @@ void stasis_vmstate_ram_add_page(StasisVmstateRam *ram, guint block, const char 
     if (first)
         put_name(ram->pages, name);
     if (page != NULL)
-        put(ram->pages, page, PAGE_BYTES);
+        put(ram->pages, page, RAM_PAGE_BYTES);
     else
         put_u8(ram->pages, 0);
     ram->current = block + 1;
@@ -105,7 +93,8 @@ static void put_footer(GByteArray *out)
     put_be32(out, RAM_SECTION_ID);
 }
 
-static void put_sections(GByteArray *out, const StasisVmstateRam *ram)
+/* What stands before the pages: the blocks' list, and the head of the section that has them. */
+static void put_head(GByteArray *out, const StasisVmstateRam *ram)
 {
     put_u8(out, VMSTATE_SECTION_START);
     put_be32(out, RAM_SECTION_ID);
@@ -118,30 +107,62 @@ static void put_sections(GByteArray *out, const StasisVmstateRam *ram)
     put_footer(out);
     put_u8(out, VMSTATE_SECTION_END);
     put_be32(out, RAM_SECTION_ID);
-    put(out, ram->pages->data, ram->pages->len);
-    put_be64(out, RAM_SAVE_EOS);
-    put_footer(out);
+}
+
+/* Where the devices begin in @stream, which must have some, and no RAM; 0 on error. */
+static gsize find_devices(GBytes *stream, GError **error)
+{
+    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, error);
+    if (vmstate == NULL)
+        return 0;
+    if (stasis_vmstate_get_n_sections(vmstate) > 0 &&
+        stasis_vmstate_find(vmstate, "ram", 0) == NULL)
+        return stasis_vmstate_get_section(vmstate, 0)->offset;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "vmstate: %s",
+                stasis_vmstate_get_n_sections(vmstate) == 0
+                    ? "the stream has no device"
+                    : "the stream has a section of RAM already");
+    return 0;
+}
+
+gboolean stasis_vmstate_ram_frame(const StasisVmstateRam *ram, GBytes *stream, GBytes **ret_head,
+                                  GBytes **ret_tail, GError **error)
+{
+    gsize len, at = find_devices(stream, error);
+    const guint8 *data = g_bytes_get_data(stream, &len);
+    if (at == 0)
+        return FALSE;
+    GByteArray *head = g_byte_array_new(), *tail = g_byte_array_new();
+    put(head, data, at);
+    put_head(head, ram);
+    put_be64(tail, RAM_SAVE_EOS);
+    put_footer(tail);
+    put(tail, data + at, len - at);
+    *ret_head = g_byte_array_free_to_bytes(head);
+    *ret_tail = g_byte_array_free_to_bytes(tail);
+    return TRUE;
+}
+
+gsize stasis_vmstate_ram_get_pending(const StasisVmstateRam *ram)
+{
+    return ram->pages->len;
+}
+
+GBytes *stasis_vmstate_ram_take_pages(StasisVmstateRam *ram)
+{
+    GByteArray *pages = g_steal_pointer(&ram->pages);
+    ram->pages = g_byte_array_new();
+    return g_byte_array_free_to_bytes(pages);
 }
 
 GBytes *stasis_vmstate_with_ram(GBytes *stream, const StasisVmstateRam *ram, GError **error)
 {
-    gsize len;
-    const guint8 *data = g_bytes_get_data(stream, &len);
-    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, error);
-    if (vmstate == NULL)
+    g_autoptr(GBytes) head = NULL, tail = NULL;
+    if (!stasis_vmstate_ram_frame(ram, stream, &head, &tail, error))
         return NULL;
-    if (stasis_vmstate_get_n_sections(vmstate) == 0 ||
-        stasis_vmstate_find(vmstate, "ram", 0) != NULL) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "vmstate: %s",
-                    stasis_vmstate_get_n_sections(vmstate) == 0
-                        ? "the stream has no device"
-                        : "the stream has a section of RAM already");
-        return NULL;
-    }
-    gsize at = stasis_vmstate_get_section(vmstate, 0)->offset;
-    GByteArray *out = g_byte_array_sized_new((guint)(len + ram->pages->len + 4096));
-    put(out, data, at);
-    put_sections(out, ram);
-    put(out, data + at, len - at);
+    GByteArray *out = g_byte_array_new();
+    put(out, g_bytes_get_data(head, NULL), g_bytes_get_size(head));
+    put(out, ram->pages->data, ram->pages->len);
+    put(out, g_bytes_get_data(tail, NULL), g_bytes_get_size(tail));
     return g_byte_array_free_to_bytes(out);
 }

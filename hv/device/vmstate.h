@@ -53,6 +53,17 @@ GBytes *stasis_vmstate_with_machine(GBytes *stream, const char *machine, GError 
 GBytes *stasis_vmstate_replace(StasisVmstate *vmstate, const StasisVmstateSection *section,
                                GBytes *payload, GError **error);
 
+/* @stream with a description at its end that names its devices and their sizes, as QEMU writes one:
+ * its tools look into a stream with that, and QEMU complains where there is none. @stream itself if
+ * it has one. */
+GBytes *stasis_vmstate_with_description(GBytes *stream, GError **error);
+
+/* Was the machine running, and is it to be so when the stream is loaded? It is paused if any other
+ * run state is recorded (section "globalstate"). */
+gboolean stasis_vmstate_is_running(StasisVmstate *vmstate);
+/* The stream with that recorded otherwise; unchanged when it records nothing. */
+GBytes *stasis_vmstate_with_running(StasisVmstate *vmstate, gboolean running, GError **error);
+
 /* RAM for a stream, so that a loading QEMU puts it in place: first all blocks that the machine has
  * (QEMU compares their sizes), then pages of 4096 bytes of any of them, @page NULL for a zero one.
  * Blocks without pages are left as they are there. */
@@ -66,6 +77,12 @@ void stasis_vmstate_ram_add_page(StasisVmstateRam *ram, guint block, const char 
                                  guint64 offset, const guint8 *page);
 /* @stream, which has devices and no RAM, with @ram before them. */
 GBytes *stasis_vmstate_with_ram(GBytes *stream, const StasisVmstateRam *ram, GError **error);
+/* The same in pieces, when there is too much RAM to hold: a head, once all blocks are added; all
+ * that take_pages() gives, whenever enough of it is pending (bytes); a tail. */
+gboolean stasis_vmstate_ram_frame(const StasisVmstateRam *ram, GBytes *stream, GBytes **ret_head,
+                                  GBytes **ret_tail, GError **error);
+gsize stasis_vmstate_ram_get_pending(const StasisVmstateRam *ram);
+GBytes *stasis_vmstate_ram_take_pages(StasisVmstateRam *ram);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmstateRam, stasis_vmstate_ram_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmstate, stasis_vmstate_free)

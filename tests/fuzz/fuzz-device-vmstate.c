@@ -39,6 +39,10 @@ static void check_writer(StasisVmstate *vmstate, GBytes *stream)
     g_autoptr(GBytes) with =
         stasis_vmstate_with_machine(stream, machine != NULL ? machine : "pc", NULL);
     CHECK(with != NULL);
+    g_autoptr(GBytes) described = stasis_vmstate_with_description(stream, NULL);
+    CHECK(described != NULL);
+    stasis_vmstate_is_running(vmstate);
+    g_autoptr(GBytes) paused = stasis_vmstate_with_running(vmstate, FALSE, NULL);
     guint n = stasis_vmstate_get_n_sections(vmstate);
     if (n == 0)
         return;

@@ -181,7 +181,7 @@ class Linux:
     @staticmethod
     def console(vm):
         if getattr(vm, "_console", None) is None:
-            vm._console = vm.info()["console_path"]
+            vm._console = vm.console_path or vm.info()["console_path"]
         with open(vm._console, "rb") as f:
             return f.read().decode(errors="replace").replace("\r", "")
 

@@ -160,6 +160,7 @@ class Vm:
 
     def __init__(self, t, guest, name=None, pid=None, qmp_path=None):
         self.t, self.guest, self.name, self.pid, self.qmp_path = t, guest, name, pid, qmp_path
+        self.console_path = None  # None: stasis knows it
 
     def qmp(self, timeout=20.0):
         return Qmp(self.qmp_path, timeout)
@@ -318,8 +319,11 @@ def _kill_by_name(name):
         stasis("kill", name, expect=None, timeout=30)
 
 
-def plain_qemu(t, guest, *qemu_args, accel="tcg", uid=None, sandbox=False, observer=False):
-    """Start a guest by QEMU alone, unprepared, with one QMP socket (and one for an observer)."""
+def plain_qemu(t, guest, *qemu_args, accel="tcg", uid=None, sandbox=False, observer=False,
+               incoming=None, status="running"):
+    """Start a guest by QEMU alone, unprepared, with one QMP socket (and one for an observer).
+
+    `incoming`: a migration URI that it loads first. `status`: what it must say then."""
     directory = t.path(fresh_name("q"))
     os.mkdir(directory)
     qmp_path = os.path.join(directory, "qmp")
@@ -328,7 +332,7 @@ def plain_qemu(t, guest, *qemu_args, accel="tcg", uid=None, sandbox=False, obser
             "-qmp", f"unix:{qmp_path},server=on,wait=off"]
     if observer:
         argv += ["-qmp", f"unix:{directory}/observer,server=on,wait=off"]
-    argv += qemu_args
+    argv += [*qemu_args, *(("-incoming", incoming) if incoming else ())]
     if uid is not None:
         os.chown(directory, uid, uid)
         guest.give_to(t, uid)
@@ -345,13 +349,17 @@ def plain_qemu(t, guest, *qemu_args, accel="tcg", uid=None, sandbox=False, obser
     t.defer(end_process, process)
     vm = Vm(t, guest, None, process.pid, qmp_path)
     vm.observer_path = os.path.join(directory, "observer")
+    vm.console_path = next((a[5:] for a in qemu_args if a.startswith("file:")), None)
     try:
         t.wait(lambda: os.path.exists(qmp_path) or process.poll() is not None, 20, "QMP socket")
-        t.equal(vm.status(), "running", "query-status of a fresh QEMU")
-    except (QmpError, Failure) as error:
+        if incoming:
+            t.wait(lambda: vm.status() != "inmigrate", 60, "the stream is loaded")
+        t.equal(vm.status(), status, "query-status of a fresh QEMU")
+    except (QmpError, Failure, OSError) as error:
         log.seek(0)
         raise Failure(f"QEMU did not start: {error}; {log.read()[-800:].decode()}") from error
-    guest.wait_ready(vm)
+    if status == "running":
+        guest.wait_ready(vm)
     return vm
 
 

@@ -79,10 +79,46 @@ static void test_devices_stay(void)
     }
 }
 
+/* In pieces it is the same stream. */
+static void test_pieces(void)
+{
+    guint8 page[4096];
+    memset(page, 'p', sizeof(page));
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) saved = test_data("pc.stream");
+    g_autoptr(StasisVmstateRam) ram = stasis_vmstate_ram_new();
+    g_autoptr(StasisVmstateRam) pieces = stasis_vmstate_ram_new();
+    g_autoptr(GByteArray) joined = g_byte_array_new();
+    g_autoptr(GBytes) head = NULL, tail = NULL;
+    stasis_vmstate_ram_add_block(ram, "a", 40960);
+    stasis_vmstate_ram_add_block(pieces, "a", 40960);
+    g_assert_true(stasis_vmstate_ram_frame(pieces, saved, &head, &tail, &error));
+    g_byte_array_append(joined, g_bytes_get_data(head, NULL), (guint)g_bytes_get_size(head));
+    for (guint i = 0; i < 10; i++) {
+        const guint8 *bytes = i % 3 == 0 ? NULL : page;
+        stasis_vmstate_ram_add_page(ram, 0, "a", i * 4096, bytes);
+        stasis_vmstate_ram_add_page(pieces, 0, "a", i * 4096, bytes);
+        if (stasis_vmstate_ram_get_pending(pieces) > 8192) {
+            g_autoptr(GBytes) some = stasis_vmstate_ram_take_pages(pieces);
+            g_byte_array_append(joined, g_bytes_get_data(some, NULL),
+                                (guint)g_bytes_get_size(some));
+            g_assert_cmpuint(stasis_vmstate_ram_get_pending(pieces), ==, 0);
+        }
+    }
+    g_autoptr(GBytes) rest = stasis_vmstate_ram_take_pages(pieces);
+    g_byte_array_append(joined, g_bytes_get_data(rest, NULL), (guint)g_bytes_get_size(rest));
+    g_byte_array_append(joined, g_bytes_get_data(tail, NULL), (guint)g_bytes_get_size(tail));
+    g_autoptr(GBytes) whole = stasis_vmstate_with_ram(saved, ram, &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(joined->data, joined->len, g_bytes_get_data(whole, NULL),
+                    g_bytes_get_size(whole));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/device/ram/bytes", test_bytes);
     g_test_add_func("/device/ram/devices-stay", test_devices_stay);
+    g_test_add_func("/device/ram/pieces", test_pieces);
     return g_test_run();
 }

@@ -330,6 +330,54 @@ static void test_replace(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
 }
 
+/* A description of ours names every device with its size; one that is there stays. */
+static void test_description(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) saved = test_data("pc.stream");
+    g_autoptr(GBytes) described = stasis_vmstate_with_description(saved, &error);
+    g_assert_no_error(error);
+    gsize len, old_len;
+    const guint8 *data = g_bytes_get_data(described, &len);
+    const guint8 *old = g_bytes_get_data(saved, &old_len);
+    g_assert_cmpmem(data, old_len, old, old_len);
+    g_assert_cmpuint(data[old_len], ==, 6);
+    g_autofree char *text = g_strndup((const char *)data + old_len + 5, len - old_len - 5);
+    g_autoptr(StasisVmstate) before = stasis_vmstate_parse(saved, &error);
+    g_autoptr(StasisVmstate) after = stasis_vmstate_parse(described, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(stasis_vmstate_get_n_sections(after), ==,
+                     stasis_vmstate_get_n_sections(before));
+    for (guint i = 0; i < stasis_vmstate_get_n_sections(after); i++) {
+        const StasisVmstateSection *section = stasis_vmstate_get_section(after, i);
+        g_autofree char *size = g_strdup_printf(
+            "\"name\":\"%s\",\"instance_id\":%u,\"version\":%u,\"size\":%" G_GSIZE_FORMAT ",",
+            section->name, section->instance, section->version, section->payload_size);
+        g_assert_nonnull(strstr(text, size));
+    }
+    g_autoptr(GBytes) again = stasis_vmstate_with_description(described, &error);
+    g_assert_true(g_bytes_equal(described, again));
+}
+
+/* The run state that a stream makes QEMU go on in can be told and changed. */
+static void test_run_state(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) saved = test_data("pc.stream");
+    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(saved, &error);
+    g_assert_true(stasis_vmstate_is_running(vmstate));
+    g_autoptr(GBytes) same = stasis_vmstate_with_running(vmstate, TRUE, &error);
+    g_assert_true(g_bytes_equal(same, saved));
+    g_autoptr(GBytes) paused = stasis_vmstate_with_running(vmstate, FALSE, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisVmstate) other = stasis_vmstate_parse(paused, &error);
+    g_assert_false(stasis_vmstate_is_running(other));
+    g_autoptr(GBytes) back = stasis_vmstate_with_running(other, TRUE, &error);
+    g_assert_cmpuint(g_bytes_get_size(back), ==, g_bytes_get_size(saved));
+    g_autoptr(StasisVmstate) third = stasis_vmstate_parse(back, &error);
+    g_assert_true(stasis_vmstate_is_running(third));
+}
+
 /* A payload made to have 2^60 ways to be cut up costs no time and is one payload. */
 static void test_search_is_bounded(void)
 {
@@ -368,6 +416,8 @@ int main(int argc, char **argv)
     g_test_add_func("/device/vmstate/unknown-configuration", test_unknown_configuration);
     g_test_add_func("/device/vmstate/with-machine", test_with_machine);
     g_test_add_func("/device/vmstate/replace", test_replace);
+    g_test_add_func("/device/vmstate/description", test_description);
+    g_test_add_func("/device/vmstate/run-state", test_run_state);
     g_test_add_func("/device/vmstate/search-is-bounded", test_search_is_bounded);
     return g_test_run();
 }

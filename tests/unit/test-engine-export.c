@@ -151,10 +151,19 @@ static void teardown(Fixture *f, gconstpointer data)
     g_free(f->rom);
 }
 
+static gboolean try_export(Fixture *f, StasisExportFormat format, GCancellable *cancellable,
+                           GError **error)
+{
+    StasisExportOptions options = STASIS_EXPORT_OPTIONS_INIT;
+    options.format = format;
+    options.path = f->out;
+    return stasis_export(f->store, f->id, &options, cancellable, error);
+}
+
 static void export(Fixture *f, StasisExportFormat format)
 {
     g_autoptr(GError) error = NULL;
-    stasis_export(f->store, f->id, format, f->out, NULL, NULL, NULL, &error);
+    try_export(f, format, NULL, &error);
     g_assert_no_error(error);
 }
 
@@ -333,7 +342,7 @@ static void assert_refused(Fixture *f, StasisExportFormat format, GCancellable *
                            GQuark domain, int code)
 {
     g_autoptr(GError) error = NULL;
-    g_assert_false(stasis_export(f->store, f->id, format, f->out, NULL, NULL, cancellable, &error));
+    g_assert_false(try_export(f, format, cancellable, &error));
     g_assert_error(error, domain, code);
 }
 
@@ -345,7 +354,7 @@ static void test_failure_leaves_nothing(Fixture *f, gconstpointer data)
     g_file_set_contents(f->out, "old", 3, &error);
     g_assert_no_error(error);
     g_cancellable_cancel(cancellable);
-    for (int format = 0; format < 2; format++)
+    for (int format = 0; format < 3; format++)
         assert_refused(f, format, cancellable, G_IO_ERROR, G_IO_ERROR_CANCELLED);
     gsize len;
     g_autofree char *old = load_file(f->out, &len);
@@ -360,10 +369,10 @@ static void test_full_leaves_nothing(Fixture *f, gconstpointer data)
     g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &old), ==, 0);
     small = (struct rlimit){ .rlim_cur = 300000, .rlim_max = old.rlim_max };
     signal(SIGXFSZ, SIG_IGN);
-    for (int format = 0; format < 2; format++) {
+    for (int format = 0; format < 3; format++) {
         g_autoptr(GError) error = NULL;
         g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &small), ==, 0);
-        gboolean ok = stasis_export(f->store, f->id, format, f->out, NULL, NULL, NULL, &error);
+        gboolean ok = try_export(f, format, NULL, &error);
         g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &old), ==, 0);
         g_assert_false(ok);
         g_assert_nonnull(strstr(error->message, f->out));
@@ -419,8 +428,12 @@ static void test_progress(Fixture *f, gconstpointer data)
 {
     g_autoptr(GError) error = NULL;
     StasisProgress last = { 0 };
-    stasis_export(f->store, "latest", STASIS_EXPORT_RAW_MEMORY, f->out, note_progress, &last, NULL,
-                  &error);
+    StasisExportOptions options = STASIS_EXPORT_OPTIONS_INIT;
+    options.format = STASIS_EXPORT_RAW_MEMORY;
+    options.path = f->out;
+    options.progress = note_progress;
+    options.progress_data = &last;
+    stasis_export(f->store, "latest", &options, NULL, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(last.total_bytes, ==, 2 * MIB + 65536);
     g_assert_cmpuint(last.done_bytes, ==, last.total_bytes);
@@ -430,7 +443,10 @@ static void test_names(void)
 {
     g_assert_cmpint(stasis_export_format_from_string("raw-memory"), ==, STASIS_EXPORT_RAW_MEMORY);
     g_assert_cmpint(stasis_export_format_from_string("elf-core"), ==, STASIS_EXPORT_ELF_CORE);
+    g_assert_cmpint(stasis_export_format_from_string("qemu"), ==, STASIS_EXPORT_QEMU);
     g_assert_cmpint(stasis_export_format_from_string("elf"), ==, -1);
+    g_assert_true(stasis_export_format_is_stream(STASIS_EXPORT_QEMU));
+    g_assert_false(stasis_export_format_is_stream(STASIS_EXPORT_ELF_CORE));
 }
 
 static void add(const char *path, void (*test)(Fixture *, gconstpointer))
