@@ -34,6 +34,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_rollback,
     &cli_cmd_clone,
     &cli_cmd_export,
+    &cli_cmd_import,
     &cli_cmd_store_check,
     &cli_cmd_store_stats,
     &cli_cmd_store_prune,

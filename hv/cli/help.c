@@ -21,6 +21,8 @@ static char *argument_words(const CliArgument *argument)
         return g_strdup_printf("%s...", argument->name);
     case CLI_BEHIND:
         return g_strdup_printf("-- %s...", argument->name);
+    case CLI_MAY_BE_BEHIND:
+        return g_strdup_printf("[-- %s...]", argument->name);
     default:
         return g_strdup(argument->name);
     }

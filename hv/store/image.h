@@ -24,6 +24,11 @@ G_BEGIN_DECLS
 /* Another reference, given back with stasis_store_unref(). */
 StasisStore *stasis_store_ref(StasisStore *store);
 
+/* Parts of an image besides "vmstate" and "machine.json": the XML of the libvirt domain that it is
+ * of, and what libvirt remembers beside that in its own files. */
+#define STASIS_PART_DOMAIN_XML "domain.xml"
+#define STASIS_PART_DOMAIN_COOKIE "domain-cookie.xml"
+
 /* ---- writing ---- */
 
 typedef struct _StasisImageWriter StasisImageWriter;

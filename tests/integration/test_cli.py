@@ -37,6 +37,7 @@ GOOD = {
     "rollback": ["nosuch"],
     "clone": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
+    "import": ["nosuch"],
     "store-check": [],
     "store-stats": [],
     "store-prune": ["--keep-last", "1"],

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Promise: an exported migration stream is the image, for a stock QEMU that has never heard of us."""
+"""Promise: an exported migration stream is the image, for a stock QEMU that has never heard of us,
+and an image made of QEMU's own stream is what QEMU would have loaded from it."""
 import filecmp
 import os
 import re
@@ -11,8 +12,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (BUILD, STASIS, accelerators, add_case, attach, case, main,  # noqa: E402
-                        new_store, plain_qemu, run_vm, stasis, stasis_json, stasis_start)
+from stasistest import (BUILD, QEMU, STASIS, accelerators, add_case, attach, case,  # noqa: E402
+                        end_process, image_ids, main, new_store, plain_qemu, restored_vm, run_vm,
+                        stasis, stasis_json, stasis_start)
 
 TOOL = os.path.join(BUILD, "tests", "lib", "vmstate-tool")
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -156,6 +158,140 @@ def refusals(t):
     result = stasis_json("export", image_id, "--format", "qemu", t.path("x"), *store)
     t.equal(result["file"], t.path("x"), "file in the result")
     subprocess.run(["cmp", "-n", "4", t.path("x"), "-"], input=b"QEVM", check=True)
+
+
+# ---- import ----
+
+def argv(guest, accel, *args):
+    return ["--", QEMU, *guest.qemu_args(None, accel), "-accel", accel, "-nodefaults",
+            "-display", "none", *args]
+
+
+def migrate(vm, path, *capabilities, rounds=0, seconds=60):
+    """Let QEMU write its state into a file, in so many rounds at least."""
+    with vm.qmp() as qmp:
+        qmp.cmd("migrate-set-parameters", max_bandwidth=60 << 20,
+                downtime_limit=1 if rounds else 2000)
+        qmp.cmd("migrate-set-capabilities", capabilities=[
+            {"capability": c, "state": c in capabilities}
+            for c in ("xbzrle", "compress", "x-ignore-shared")])
+        qmp.cmd("migrate", uri=f"exec:cat >{shlex.quote(path)}")
+
+        def ended():
+            state.update(qmp.cmd("query-migrate"))
+            if rounds and state.get("ram", {}).get("dirty-sync-count", 0) > rounds:
+                qmp.cmd("migrate-set-parameters", downtime_limit=2000)
+            return state["status"] in ("completed", "failed")
+        state = {}
+        try:
+            vm.t.wait(ended, seconds, "the migration ends")
+        finally:
+            vm.t.equal(state["status"], "completed", f"migration with {capabilities}: {state}")
+
+
+def imported(t, accel):
+    """QEMU's own stream of a running guest, pages in it several times: the image is what a QEMU
+    that loads it has, byte for byte, and what is restored from it works on"""
+    guest = Bare(mem="96M", set="32M", machine="q35", rate=4)
+    args = (*EXACT, *DEVICES)
+    vm = plain_qemu(t, guest, *args, accel=accel)
+    store = new_store(t)
+    migrate(vm, t.path("a.mig"), rounds=3)
+    result = stasis_json("import", t.path("a.mig"), "--name", "twin", *store,
+                         *argv(guest, accel, *args))
+    t.equal((result["vm"], result["paused"]), ("twin", False), "the image")
+    vm.kill()
+    loaded = plain_qemu(t, guest, "-S", *args, accel=accel, status="paused",
+                        incoming="exec:cat " + shlex.quote(t.path("a.mig")))
+    attach(loaded)
+    second = loaded.checkpoint_id("--mode", "stop", *store)
+    state, other = devices(store, result["id"]), devices(store, second)
+    t.equal([k for k in state if state[k] != other.get(k) and k[0] not in OF_THE_MOMENT], [],
+            "devices that differ")
+    compare_memory(t, store, result["id"], second)
+    back = restored_vm(t, result["id"], store, guest)
+    back.check_runs()
+    guest.check_unharmed(back)
+
+
+def compare_memory(t, store, first, second):
+    """All RAM blocks: the streams are the same up to the devices."""
+    streams = [export(t, i, store, i + ".mig") for i in (first, second)]
+    found = subprocess.run(["cmp", *streams], capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        differ = int(re.search(r"byte (\d+)", found.stdout).group(1))
+        state = os.path.getsize(os.path.join(store[1], "images", second, "vmstate"))
+        size = os.path.getsize(streams[1])
+        with open(streams[1], "rb") as f:
+            text = size - f.read().rindex(b'{"page_size"')
+        t.check(differ > size - text - 5 - state, f"memory differs at byte {differ} of {size}")
+
+
+# "globalstate" is the run state; KVM's clock stands still only when it is read.
+OF_THE_MOMENT = ("globalstate", "kvmclock")
+
+for _accel in accelerators():
+    add_case(imported, _accel, promise=f"{_accel}: {imported.__doc__}")
+
+
+@case
+def there_and_back(t):
+    """an export that is imported is the same image: exported again it is the same stream; by pipe,
+    and with each codec"""
+    guest = Bare(mem="48M", set="8M")
+    vm = run_vm(t, guest, *EXACT, accel=FAST)
+    store = new_store(t)
+    path = export(t, vm.checkpoint_id(*store), store, "a.mig")
+    for codec in ("lz4", "zstd", "none"):
+        with open(path, "rb") as f:
+            out = subprocess.run([STASIS, "import", "-", "--compress", codec, *store,
+                                  *argv(guest, FAST)], stdin=f, stdout=subprocess.PIPE, check=True)
+        image_id = out.stdout.decode().strip()
+        stasis("checkpoint-verify", image_id, *store)
+        again = export(t, image_id, store, "b.mig")
+        t.check(filecmp.cmp(path, again, shallow=False), f"{codec}: the stream has changed")
+
+
+@case
+def refused_by_name(t):
+    """what QEMU was asked to code in its own way is refused by that name, and nothing is listed"""
+    guest = Bare(mem="48M", set="8M", memory_args=[
+        "-object", "memory-backend-memfd,id=m,size=48M,share=on"], machine="pc,memory-backend=m")
+    vm = plain_qemu(t, guest, accel=FAST)
+    store = new_store(t)
+    stasis("import", "/dev/null", *store, *argv(guest, FAST), expect=13)
+    for capability in ("compress", "xbzrle", "x-ignore-shared"):
+        migrate(vm, t.path("m"), capability, rounds=4)
+        result = stasis("import", t.path("m"), *store, *argv(guest, FAST), expect=1)
+        t.check(capability in result.err, f"{capability}: {result.err}")
+        with vm.qmp() as qmp:
+            qmp.cmd("cont")
+    migrate(vm, t.path("m"))
+    stasis("import", t.path("m"), *store, expect=2)
+    stasis("import", t.path("m"), *store, "--", "/nonexistent/qemu", expect=2)
+    with open(t.path("m"), "r+b") as f:
+        f.truncate(os.path.getsize(t.path("m")) // 2)
+    result = stasis("import", t.path("m"), *store, *argv(guest, FAST), expect=13)
+    t.check("cut short" in result.err, result.err)
+    t.equal(image_ids(store), [], "images in the store")
+    t.equal(os.listdir(os.path.join(store[1], "tmp")), [], "left aside")
+
+
+@case
+def called_off(t):
+    """an import that waits for its stream ends with Ctrl-C, and leaves nothing"""
+    store = new_store(t)
+    end, other = os.pipe()
+    waiting = subprocess.Popen([STASIS, "import", "-", *store, *argv(Bare(), FAST)], stdin=end,
+                               stderr=subprocess.PIPE)
+    t.defer(end_process, waiting)
+    os.close(end)
+    os.write(other, b"QEVM\0\0\0\3" + bytes(8))
+    t.wait(lambda: os.path.exists(os.path.join(store[1], "tmp")), 20, "it has begun")
+    waiting.send_signal(signal.SIGINT)
+    t.check(waiting.wait(20) in (130, 13), "its exit")
+    os.close(other)
+    t.equal(os.listdir(os.path.join(store[1], "tmp")), [], "left aside")
 
 
 main()
