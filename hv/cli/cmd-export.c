@@ -19,18 +19,33 @@ static gboolean check_file(CliCall *call, StasisExportFormat format, const char 
     return FALSE;
 }
 
+static gboolean read_xml(CliCall *call, StasisExportFormat format, char **ret, GError **error)
+{
+    const char *path = cli_text(call, "xml");
+    if (path == NULL)
+        return TRUE;
+    if (format == STASIS_EXPORT_VIRSH_SAVE)
+        return g_file_get_contents(path, ret, NULL, error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "--xml is for --format virsh-save alone");
+    return FALSE;
+}
+
 static gboolean export_image(CliCall *call, GError **error)
 {
     const char *format = cli_text(call, "format"), *path = call->args[1];
     CliProgress progress = cli_progress_new(call);
     StasisExportOptions options = STASIS_EXPORT_OPTIONS_INIT;
+    g_autofree char *xml = NULL;
     options.format = (StasisExportFormat)stasis_export_format_from_string(format);
     options.path = strcmp(path, "-") != 0 ? path : NULL;
     options.fd = STDOUT_FILENO;
     options.progress = cli_progress_show;
     options.progress_data = &progress;
-    if (!check_file(call, options.format, path, error))
+    if (!check_file(call, options.format, path, error) ||
+        !read_xml(call, options.format, &xml, error))
         return FALSE;
+    options.domain_xml = xml;
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
     if (id == NULL)
@@ -50,20 +65,24 @@ static gboolean export_image(CliCall *call, GError **error)
 static const CliArgument arguments[] = {
     { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
     { "FILE", CLI_ONE, CLI_FILE,
-      "file to write, replaced once the new one is whole; \"-\": stdout (qemu only)" },
+      "file to write, replaced once the new one is whole; \"-\": stdout (not raw-memory, "
+      "elf-core)" },
     { NULL },
 };
 static const CliOption options[] = {
-    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu",
+    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu|virsh-save",
       "guest-physical memory from address 0; an ELF core with a note for each vCPU; a migration "
-      "stream",
+      "stream; a file for virsh restore",
       .required = TRUE },
+    { "xml", 0, CLI_FILE, "FILE",
+      "XML of the libvirt domain that is to go on (default: the image's own)" },
     { NULL },
 };
 static const CliExample examples[] = {
     { "export latest --format elf-core vm1.core", "A core that crash, gdb and readelf open" },
     { "export latest --format qemu vm1.mig",
       "For qemu-system-x86_64 … -incoming 'exec:cat vm1.mig'" },
+    { "export latest --format virsh-save web.save", "For virsh restore web.save" },
     { NULL },
 };
 const CliCommand cli_cmd_export = {
@@ -75,7 +94,10 @@ const CliCommand cli_cmd_export = {
         "memory: a sparse file, or an ELF core that crash(8), gdb(1) and readelf(1) open.\n\n"
         "qemu is a whole migration stream, memory and devices: a stock QEMU of the same version "
         "and with the same machine options goes on from it when it is started with -incoming. A "
-        "VM that was paused when the image was taken is paused there.",
+        "VM that was paused when the image was taken is paused there.\n\nvirsh-save is the same "
+        "with libvirt's head: virsh restore starts it. The domain's XML is the image's, when it "
+        "is of a libvirt domain; else it is to be given, complete with the devices' addresses "
+        "(virsh dumpxml --migratable), and must describe the same machine.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

@@ -66,6 +66,10 @@ gboolean stasis_export_elf_core(StasisExport *export, GError **error);
 
 gboolean stasis_export_qemu(StasisExport *export, GError **error);
 
+/* ---- export-virsh.c: that, with libvirt's head before it ---- */
+
+gboolean stasis_export_virsh_save(StasisExport *export, GError **error);
+
 /* ---- export-core.c: what an ELF core says about its memory ---- */
 
 /* Alignment of memory in the file: with less, holes would not be on block boundaries. */

@@ -10,6 +10,7 @@ typedef enum {
     STASIS_EXPORT_RAW_MEMORY, /* guest-physical memory from address 0, sparse; holes are zero */
     STASIS_EXPORT_ELF_CORE,   /* ELF64 core: a PT_LOAD for each RAM range, a note for each vCPU */
     STASIS_EXPORT_QEMU,       /* migration stream, as QEMU's -incoming takes it */
+    STASIS_EXPORT_VIRSH_SAVE, /* what `virsh restore` takes */
 } StasisExportFormat;
 
 typedef struct {
@@ -21,6 +22,8 @@ typedef struct {
     int fd;
     StasisProgressFunc progress;
     gpointer progress_data;
+    /* Of the libvirt domain that goes on; NULL: the image's own. Only for virsh-save. */
+    const char *domain_xml;
 } StasisExportOptions;
 #define STASIS_EXPORT_OPTIONS_INIT                           \
     {                                                        \
@@ -32,7 +35,7 @@ STASIS_API gboolean stasis_export(StasisStore *store, const char *id,
                                   const StasisExportOptions *options, GCancellable *cancellable,
                                   GError **error);
 
-/* "raw-memory", "elf-core", "qemu"; -1 when unknown. */
+/* "raw-memory", "elf-core", "qemu", "virsh-save"; -1 when unknown. */
 STASIS_API int stasis_export_format_from_string(const char *name);
 
 /* Can @format be written into a pipe? */

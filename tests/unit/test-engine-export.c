@@ -444,6 +444,7 @@ static void test_names(void)
     g_assert_cmpint(stasis_export_format_from_string("raw-memory"), ==, STASIS_EXPORT_RAW_MEMORY);
     g_assert_cmpint(stasis_export_format_from_string("elf-core"), ==, STASIS_EXPORT_ELF_CORE);
     g_assert_cmpint(stasis_export_format_from_string("qemu"), ==, STASIS_EXPORT_QEMU);
+    g_assert_cmpint(stasis_export_format_from_string("virsh-save"), ==, STASIS_EXPORT_VIRSH_SAVE);
     g_assert_cmpint(stasis_export_format_from_string("elf"), ==, -1);
     g_assert_true(stasis_export_format_is_stream(STASIS_EXPORT_QEMU));
     g_assert_false(stasis_export_format_is_stream(STASIS_EXPORT_ELF_CORE));
