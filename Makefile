@@ -59,6 +59,11 @@ LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 PAGER_OBJ := $(B)/hv/pager/main.o
 DOMAIN_OBJ := $(B)/hv/domain/main.o
+# Looks into disks with libguestfs; left out where that is not installed.
+FILES_SRC := $(sort $(wildcard hv/files/*.c))
+FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
+FILES_PKGS := libguestfs json-glib-1.0
+FILES_BIN = $(eval FILES_BIN := $(if $(shell pkg-config --exists libguestfs && echo y),$(B)/stasis-files))$(FILES_BIN)
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
@@ -69,6 +74,11 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
 .DEFAULT_GOAL := all
 
 all: $(B)/stasis $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+	@$(MAKE) --no-print-directory files
+
+# Apart, since what there is to build is known only once packages are installed.
+.PHONY: files
+files: $(FILES_BIN)
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -109,6 +119,11 @@ $(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
 $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+$(FILES_OBJ): ALL_CFLAGS += $(shell pkg-config --cflags libguestfs)
+$(B)/stasis-files: $(FILES_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SANFLAGS) $(shell pkg-config --libs $(FILES_PKGS))
 
 $(B)/stasis-domain: $(DOMAIN_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
@@ -210,7 +225,7 @@ install: all
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
-	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/

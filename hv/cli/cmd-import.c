@@ -67,8 +67,10 @@ const CliCommand cli_cmd_import = {
         "Read a file that QEMU's migrate or virsh save wrote, also a compressed one, and make a "
         "full image of it. Prints its ID. Memory and devices are those of the file; disks stay "
         "what and where they are.\n\nA migration stream does not say how its machine is started: "
-        "that is to be given, without -incoming. For a file of virsh save libvirt is asked (--connect, "
-        "else qemu:///system), whose network interfaces are then plugged in nowhere, and ports whose socket libvirtd makes "
+        "that is to be given, without -incoming. For a file of virsh save libvirt is asked "
+        "(--connect, "
+        "else qemu:///system), whose network interfaces are then plugged in nowhere, and ports "
+        "whose socket libvirtd makes "
         "have nothing behind them; or it is given as well. Streams made with multifd, compress, "
         "xbzrle, postcopy-ram or the like are refused by name.",
     .arguments = arguments,

@@ -5,13 +5,10 @@
 #include "cli.h"
 
 const CliGroup cli_groups[] = {
-    { "vm", "Virtual machines" },
-    { "checkpoint", "Checkpoints" },
-    { "image", "Using images" },
-    { "store", "Stores" },
-    { "host", "This host, and help" },
-    { "prompt", "The shell" },
-    { NULL, NULL },
+    { "vm", "Virtual machines" }, { "checkpoint", "Checkpoints" },
+    { "image", "Using images" },  { "files", "Files in images" },
+    { "store", "Stores" },        { "host", "This host, and help" },
+    { "prompt", "The shell" },    { NULL, NULL },
 };
 
 const CliCommand *const cli_commands[] = {
@@ -35,6 +32,11 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_clone,
     &cli_cmd_export,
     &cli_cmd_import,
+    &cli_cmd_file_ls,
+    &cli_cmd_file_cat,
+    &cli_cmd_file_copy_out,
+    &cli_cmd_mount,
+    &cli_cmd_umount,
     &cli_cmd_store_check,
     &cli_cmd_store_stats,
     &cli_cmd_store_prune,

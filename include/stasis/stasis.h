@@ -17,6 +17,7 @@
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>
+#include <stasis/files.h>
 #include <stasis/import.h>
 #include <stasis/maintenance.h>
 #include <stasis/prepare.h>

@@ -38,6 +38,11 @@ GOOD = {
     "clone": [ID],
     "export": [ID, "--format", "raw-memory", "out"],
     "import": ["nosuch"],
+    "file-ls": [ID, "/"],
+    "file-cat": [ID, "/x"],
+    "file-copy-out": [ID, "/x", "."],
+    "mount": [ID, "."],
+    "umount": ["."],
     "store-check": [],
     "store-stats": [],
     "store-prune": ["--keep-last", "1"],
@@ -48,7 +53,8 @@ GOOD = {
 NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
             "rollback")
 NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",
-               "export")
+               "export", "file-ls", "file-cat", "file-copy-out",
+               "mount")
 
 
 def table():

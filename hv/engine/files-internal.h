@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of file access share, grouped by file. */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/files.h>
+
+G_BEGIN_DECLS
+
+/* ---- files-program.c: running stasis-files ---- */
+
+typedef struct {
+    GPtrArray *disks; /* of char *, raw files; owned */
+    char *label;      /* of a mount */
+    const char *filesystem;
+    GCancellable *cancellable;
+} StasisFilesJob;
+
+void stasis_files_job_clear(StasisFilesJob *job);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StasisFilesJob, stasis_files_job_clear)
+
+/* Run operation @first (and its arguments, NULL-terminated). Its stdout goes to @fd, or if that is
+ * -1 becomes *ret_text, to be freed with g_free(). */
+gboolean stasis_files_run(const StasisFilesJob *job, int fd, char **ret_text, GError **error,
+                          const char *first, ...) G_GNUC_NULL_TERMINATED;
+/* Start operation "mount" and come back when the directory is there. */
+gboolean stasis_files_serve(const StasisFilesJob *job, const char *dir, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Files in an image's disks: which disk files are looked at, and what stasis-files says of them. */
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "engine/files-internal.h"
+#include "store/image.h"
+
+void stasis_file_info_free(StasisFileInfo *info)
+{
+    if (info == NULL)
+        return;
+    g_free(info->name);
+    g_free(info->target);
+    g_free(info);
+}
+
+/* ---- disks ---- */
+
+/* The image's disks as raw files. */
+static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFilesOptions *options,
+                              GCancellable *cancellable, GError **error)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED, "image %s has no disks in it", id);
+    return NULL;
+}
+
+static gboolean open_job(StasisFilesJob *job, StasisStore *store, const char *id,
+                         const StasisFilesOptions *given, GCancellable *cancellable, GError **error)
+{
+    StasisFilesOptions options = STASIS_FILES_OPTIONS_INIT;
+    memcpy(&options, given, MIN(given->struct_size, sizeof options));
+    g_autofree char *full_id = stasis_store_resolve(store, id, error);
+    if (full_id == NULL)
+        return FALSE;
+    if (options.disk != NULL) {
+        job->disks = g_ptr_array_new_with_free_func(g_free);
+        g_ptr_array_add(job->disks, g_canonicalize_filename(options.disk, NULL));
+    } else {
+        job->disks = image_disks(store, full_id, &options, cancellable, error);
+    }
+    job->label = g_strdup_printf("stasis:%s", full_id);
+    job->filesystem = given->filesystem;
+    job->cancellable = cancellable;
+    return job->disks != NULL;
+}
+
+static gboolean check_path(const char *path, GError **error)
+{
+    if (path[0] == '/')
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "%s is no path in the guest; those begin with \"/\"", path);
+    return FALSE;
+}
+
+static gboolean check_directory(const char *path, GError **error)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s is no directory of this host", path);
+    return FALSE;
+}
+
+/* ---- operations ---- */
+
+static const char *known_type(const char *type)
+{
+    static const char *const types[] = { "file", "directory", "symlink", "block",
+                                         "char", "fifo",      "socket" };
+    for (guint i = 0; i < G_N_ELEMENTS(types); i++)
+        if (strcmp(types[i], type) == 0)
+            return types[i];
+    return "file";
+}
+
+static StasisFileInfo *read_info(JsonObject *object)
+{
+    StasisFileInfo *info = g_new0(StasisFileInfo, 1);
+    info->name = g_strdup(stasis_json_string_or(object, "name", ""));
+    info->type = known_type(stasis_json_string_or(object, "type", ""));
+    info->mode = (guint32)stasis_json_uint_or(object, "mode", 0);
+    info->uid = (guint32)stasis_json_uint_or(object, "uid", 0);
+    info->gid = (guint32)stasis_json_uint_or(object, "gid", 0);
+    info->size_bytes = stasis_json_uint_or(object, "size_bytes", 0);
+    info->modified_us = (gint64)stasis_json_uint_or(object, "modified_us", 0);
+    info->target = g_strdup(stasis_json_string_or(object, "target", NULL));
+    return info;
+}
+
+static GPtrArray *read_list(const char *text, GError **error)
+{
+    JsonArray *entries;
+    JsonObject *entry;
+    g_autofree char *wrapped = g_strdup_printf("{\"files\":%s}", text);
+    g_autoptr(JsonObject) root = stasis_json_parse_object(wrapped, -1, error);
+    if (root == NULL || !stasis_json_array(root, "files", &entries, error))
+        return NULL;
+    g_autoptr(GPtrArray) files =
+        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_file_info_free);
+    for (guint i = 0; i < json_array_get_length(entries); i++) {
+        if (!stasis_json_object_at(entries, i, &entry, error))
+            return NULL;
+        g_ptr_array_add(files, read_info(entry));
+    }
+    return g_steal_pointer(&files);
+}
+
+GPtrArray *stasis_files_list(StasisStore *store, const char *id, const StasisFilesOptions *options,
+                             const char *path, GCancellable *cancellable, GError **error)
+{
+    g_auto(StasisFilesJob) job = { 0 };
+    g_autofree char *text = NULL;
+    if (!check_path(path, error) || !open_job(&job, store, id, options, cancellable, error) ||
+        !stasis_files_run(&job, -1, &text, error, "list", path, NULL))
+        return NULL;
+    return read_list(text, error);
+}
+
+gboolean stasis_files_read(StasisStore *store, const char *id, const StasisFilesOptions *options,
+                           const char *path, int fd, GCancellable *cancellable, GError **error)
+{
+    g_auto(StasisFilesJob) job = { 0 };
+    return check_path(path, error) && open_job(&job, store, id, options, cancellable, error) &&
+           stasis_files_run(&job, fd, NULL, error, "cat", path, NULL);
+}
+
+gboolean stasis_files_copy_out(StasisStore *store, const char *id,
+                               const StasisFilesOptions *options, const char *path,
+                               const char *dest, GCancellable *cancellable, GError **error)
+{
+    g_auto(StasisFilesJob) job = { 0 };
+    g_autofree char *full = g_canonicalize_filename(dest, NULL);
+    return check_path(path, error) && check_directory(full, error) &&
+           open_job(&job, store, id, options, cancellable, error) &&
+           stasis_files_run(&job, -1, NULL, error, "copy-out", path, full, NULL);
+}
+
+gboolean stasis_files_mount(StasisStore *store, const char *id, const StasisFilesOptions *options,
+                            const char *dir, GCancellable *cancellable, GError **error)
+{
+    g_auto(StasisFilesJob) job = { 0 };
+    g_autofree char *full = g_canonicalize_filename(dir, NULL);
+    return check_directory(full, error) && open_job(&job, store, id, options, cancellable, error) &&
+           stasis_files_serve(&job, full, error);
+}

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: files in disks are read as the guest has them, and the disks are never written to."""
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import procmem  # noqa: E402
+from guests import Bare  # noqa: E402
+from stasistest import (BUILD, accelerators, case, main, new_store, run_vm, stasis,  # noqa: E402
+                        stasis_json, stasis_start)
+
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+BIG = os.urandom(3 << 20)
+
+
+def need_libguestfs(t):
+    if not os.path.exists(os.path.join(BUILD, "stasis-files")):
+        t.skip("built without libguestfs")
+
+
+def run(*command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def file_system(t, path, offset=0, size="48M"):
+    """An ext4 with some files at `offset` of a disk file."""
+    source = t.path("source")
+    if not os.path.exists(source):
+        os.makedirs(os.path.join(source, "etc", "deep"))
+        for name, content in (("etc/hello", b"hello\n"), ("etc/deep/big", BIG), ("etc/empty", b"")):
+            with open(os.path.join(source, name), "wb") as f:
+                f.write(content)
+        os.chmod(os.path.join(source, "etc", "hello"), 0o640)
+        os.symlink("hello", os.path.join(source, "etc", "link"))
+    run("mkfs.ext4", "-q", "-F", "-d", source, "-E", f"offset={offset}", path, size)
+
+
+def disk(t, name):
+    path = t.path(name)
+    with open(path, "wb") as f:
+        f.truncate(128 << 20)
+    return path
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def some_image(t):
+    """The options of an image, whose disks are given by hand."""
+    vm = run_vm(t, Bare(mem="32M", set="8M"), accel=FAST)
+    store = new_store(t)
+    image_id = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    return image_id, store
+
+
+@case
+def one_file_system(t):
+    """a disk with one file system: its files are listed, printed and copied out; it stays as it
+    is"""
+    need_libguestfs(t)
+    path = disk(t, "disk")
+    file_system(t, path, size="96M")
+    before = digest(path)
+    image_id, store = some_image(t)
+    how = ["--disk-file", path, *store]
+    files = {f["name"]: f for f in stasis_json("file-ls", image_id, "/etc", *how)}
+    t.equal(sorted(files), ["deep", "empty", "hello", "link"], "names")
+    t.equal({k: files["hello"][k] for k in ("type", "mode", "size_bytes", "target")},
+            {"type": "file", "mode": 0o640, "size_bytes": 6, "target": None}, "hello")
+    t.equal((files["link"]["type"], files["link"]["target"]), ("symlink", "hello"), "link")
+    t.equal(stasis("file-cat", image_id, "/etc/link", *how).out, "hello\n", "content")
+    os.mkdir(t.path("out"))
+    stasis("file-copy-out", image_id, "/etc", t.path("out"), *how)
+    with open(t.path("out/etc/deep/big"), "rb") as f:
+        t.check(f.read() == BIG, "the copy is another file")
+    result = stasis("file-cat", image_id, "/etc/nothing", *how, expect=12)
+    t.check("/etc/nothing" in result.err and result.err.count("\n") == 1, result.err)
+    t.equal(digest(path), before, "the disk")
+
+
+@case
+def several_file_systems(t):
+    """a disk with two and no operating system: which one is to be said; mounted, its files are
+    there to read and not to write, until umount; the process that served them is gone then"""
+    need_libguestfs(t)
+    path = disk(t, "disk")
+    subprocess.run(["sfdisk", "-q", path], input=b"2048,48M\n,48M\n", check=True)
+    for number in (0, 1):
+        file_system(t, path, offset=(2048 << 9) + number * (48 << 20))
+    image_id, store = some_image(t)
+    how = ["--disk-file", path, *store]
+    result = stasis("file-ls", image_id, *how, expect=2)
+    t.check("/dev/sda1, /dev/sda2" in result.err, result.err)
+    directory = t.path("a mount")
+    os.mkdir(directory)
+    stasis("mount", image_id, directory, "--filesystem", "/dev/sda2", *how)
+    t.defer(subprocess.run, ["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        server = int(next(line for line in f if f"stasis:{image_id}" in line)
+                     .split(f"stasis:{image_id}:")[1].split()[0])
+    with open(os.path.join(directory, "etc", "deep", "big"), "rb") as f:
+        t.check(f.read() == BIG, "another file is there")
+        t.check("in use" in stasis("umount", directory, expect=1).err, "says that it is in use")
+    try:
+        with open(os.path.join(directory, "new"), "w", encoding="utf-8"):
+            t.check(False, "it can be written to")
+    except OSError:
+        pass
+    stasis("umount", directory)
+    t.equal(os.listdir(directory), [], "left in the directory")
+    t.check(not procmem.is_alive(server), "the server is left")
+    stasis("umount", directory, expect=12)
+
+
+@case
+def called_off(t):
+    """Ctrl-C while the appliance starts ends it, and what a directory is not is said at once"""
+    need_libguestfs(t)
+    path = disk(t, "disk")
+    file_system(t, path)
+    image_id, store = some_image(t)
+    stasis("file-ls", image_id, "/", *store, expect=1)  # it has no disks
+    stasis("file-ls", image_id, "etc", "--disk-file", path, *store, expect=2)
+    stasis("mount", image_id, path, "--disk-file", path, *store, expect=2)
+    command = stasis_start(t, "file-ls", image_id, "/", "--disk-file", path, *store)
+    time.sleep(1.5)  # anywhere in its start will do
+    command.send_signal(signal.SIGINT)
+    t.equal(command.wait(30), 130, "its exit")
+
+
+main()
