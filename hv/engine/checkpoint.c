@@ -317,7 +317,7 @@ static gboolean add_domain_xml(Job *job, GError **error)
     if (job->domain_xml == NULL)
         return TRUE;
     g_autoptr(GBytes) xml = g_bytes_new(job->domain_xml, strlen(job->domain_xml));
-    return stasis_image_writer_add_part(job->writer, "domain.xml", xml, error);
+    return stasis_image_writer_add_part(job->writer, STASIS_PART_DOMAIN_XML, xml, error);
 }
 
 static StasisImageInfo *commit(Job *job, GError **error)

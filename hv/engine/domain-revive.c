@@ -12,8 +12,6 @@
 #include "vmm/libexec.h"
 #include "vmm/lifeline.h"
 
-#define XML_PART "domain.xml"
-
 typedef struct {
     StasisDomain *domain;
     StasisVm *vm;
@@ -39,13 +37,16 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Revival, revival_clear)
 
 static GBytes *get_xml(const StasisSource *source, GError **error)
 {
-    return stasis_image_reader_get_part(source->reader, XML_PART, error);
+    return stasis_image_reader_get_part(source->reader, STASIS_PART_DOMAIN_XML, error);
 }
 
 gboolean stasis_source_check_bare(const StasisSource *source, GError **error)
 {
     g_autoptr(GBytes) xml = get_xml(source, NULL);
-    if (xml == NULL)
+    /* An imported one has a command line that needs no libvirtd. */
+    gboolean imported =
+        strcmp(stasis_image_reader_get_info(source->reader)->mode, STASIS_MODE_IMPORT) == 0;
+    if (xml == NULL || imported)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                 "image %s is of libvirt domain %s: use --connect qemu:///system",

@@ -97,7 +97,7 @@ static StasisImageInfo *commit(Import *import, StasisVmstate *devices, GError **
     StasisImageInfo info = {
         .vm = machine->name,
         .note = (char *)import->options->note,
-        .mode = (char *)"import",
+        .mode = (char *)STASIS_MODE_IMPORT,
         .machine = machine->machine,
         .accel = machine->accel,
         .qemu_version = machine->qemu_version,

@@ -29,6 +29,9 @@ StasisStore *stasis_store_ref(StasisStore *store);
 #define STASIS_PART_DOMAIN_XML "domain.xml"
 #define STASIS_PART_DOMAIN_COOKIE "domain-cookie.xml"
 
+/* What an image has for its mode that was made of another tool's file. */
+#define STASIS_MODE_IMPORT "import"
+
 /* ---- writing ---- */
 
 typedef struct _StasisImageWriter StasisImageWriter;

@@ -38,7 +38,7 @@ typedef struct {
     char *digest;  /* "sha256:…" over everything in the image */
     char *vm;      /* name of the VM */
     char *note;    /* the user's description, or NULL */
-    char *mode;    /* "live", "cow", "stop" */
+    char *mode;    /* "live", "cow", "stop"; "import" of one made by stasis_import() */
     char *machine; /* "pc-q35-7.2" */
     char *accel;   /* "kvm" or "tcg" */
     char *qemu_version;

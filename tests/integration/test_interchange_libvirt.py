@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import libvirthost  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
-from libvirthost import Domain, IMAGES, make_domain, virsh  # noqa: E402
+from libvirthost import Domain, IMAGES, URI, make_domain, virsh  # noqa: E402
 from stasistest import (accelerators, add_case, case, main, new_store, restored_vm,  # noqa: E402
                         run_vm, stasis, stasis_json)
 
@@ -66,6 +66,12 @@ def there_and_back(t, accel, guest):
     goes_on(bare, done)
     later = bare.checkpoint_id(*store)
     stasis("kill", bare.name)
+    # The same image as a domain again, by stasis itself.
+    stasis("restore", result["id"], "--connect", URI, *store)
+    back = Domain(t, vm.guest, vm.name)
+    back.learn()
+    goes_on(back, done)
+    back.virsh("destroy")
 
     exported = os.path.join(IMAGES, "exported")
     t.defer(os.unlink, exported)
@@ -82,6 +88,22 @@ for _accel in accelerators():
              promise=f"{_accel}: {there_and_back.__doc__}")
 add_case(there_and_back, "tcg", Linux(mem="256M", machine="q35"),
          promise=f"Linux on q35: {there_and_back.__doc__}")
+
+
+@case
+def a_domains_image(t):
+    """an image that was taken of a running domain has its XML: exported, virsh restore goes on"""
+    guest = Bare(mem="64M", set="16M", rate=20)
+    vm = make_domain(t, guest, accel=FAST, devices=DEVICES)
+    store = new_store(t)
+    t.wait(lambda: vm.progress() > 40000, 60, "the guest gets somewhere")
+    done = vm.progress()
+    image_id = stasis_json("checkpoint-create", vm.name, "--connect", URI, *store)["id"]
+    vm.virsh("destroy")
+    exported = os.path.join(IMAGES, "exported")
+    t.defer(os.unlink, exported)
+    stasis("export", image_id, "--format", "virsh-save", exported, *store)
+    goes_on(virsh_restore(t, vm, exported), done)
 
 
 @case
