@@ -2,10 +2,13 @@
 /* Files in the disks of an image. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "output.h"
 #include "table.h"
+
+#define MAX_JSON_CONTENT ((off_t)16 << 20)
 
 static StasisFilesOptions files_options(const CliCall *call)
 {
@@ -85,17 +88,42 @@ static gboolean file_ls(CliCall *call, GError **error)
 
 /* ---- file-cat, file-copy-out ---- */
 
+/* With --json the file is a string in the result, so there is an end to its size. */
+static gboolean take_content(CliCall *call, int fd, GError **error)
+{
+    off_t size = lseek(fd, 0, SEEK_END);
+    if (size < 0 || size > MAX_JSON_CONTENT) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "the file is too large to be shown as JSON; see file-copy-out");
+        return FALSE;
+    }
+    g_autofree guchar *content = g_malloc((gsize)size + 1);
+    if (pread(fd, content, (size_t)size, 0) != size) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "the file can't be read back");
+        return FALSE;
+    }
+    g_autofree char *text = g_base64_encode(content, (gsize)size);
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "path", call->args[1]);
+    cli_json_set_string(object, "content_base64", text);
+    cli_take_object(call, object);
+    return TRUE;
+}
+
 static gboolean file_cat(CliCall *call, GError **error)
 {
     StasisFilesOptions options = files_options(call);
-    if (call->json) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                            "--json and the file can't both go to stdout; see file-copy-out");
-        return FALSE;
-    }
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
-    return store != NULL && stasis_files_read(store, call->args[0], &options, call->args[1],
-                                              STDOUT_FILENO, call->cancellable, error);
+    if (store == NULL)
+        return FALSE;
+    int fd = call->json ? memfd_create("stasis-file", MFD_CLOEXEC) : STDOUT_FILENO;
+    gboolean ok = stasis_files_read(store, call->args[0], &options, call->args[1], fd,
+                                    call->cancellable, error) &&
+                  (!call->json || take_content(call, fd, error));
+    if (call->json)
+        close(fd);
+    return ok;
 }
 
 static gboolean file_copy_out(CliCall *call, GError **error)

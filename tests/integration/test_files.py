@@ -77,6 +77,8 @@ def one_file_system(t):
             {"type": "file", "mode": 0o640, "size_bytes": 6, "target": None}, "hello")
     t.equal((files["link"]["type"], files["link"]["target"]), ("symlink", "hello"), "link")
     t.equal(stasis("file-cat", image_id, "/etc/link", *how).out, "hello\n", "content")
+    result = stasis_json("file-cat", image_id, "/etc/empty", *how)
+    t.equal(result["content_base64"], "", "content as JSON")
     os.mkdir(t.path("out"))
     stasis("file-copy-out", image_id, "/etc", t.path("out"), *how)
     with open(t.path("out/etc/deep/big"), "rb") as f:
