@@ -9,7 +9,6 @@
  */
 #include "vmm/domain-native.h"
 
-#include <libvirt/libvirt.h>
 #include <stasis/error.h>
 #include <string.h>
 
@@ -17,6 +16,7 @@
 #include "vmm/cmdline.h"
 #include "vmm/domain.h"
 #include "vmm/libvirt-call.h"
+#include "vmm/libvirt-load.h"
 
 #define TIMEOUT_US (60 * G_USEC_PER_SEC)
 #define LIBVIRT_SOCKETS "/var/lib/libvirt/qemu/"
@@ -169,19 +169,18 @@ char **stasis_domain_native_edit(const char *native, const char *xml, GError **e
 /* call->text: the URI, a NUL, the XML. */
 static int convert(StasisLibvirtCall *call)
 {
-    call->connection = virConnectOpen(call->text);
+    call->connection = stasis_virt->virConnectOpen(call->text);
     if (call->connection == NULL)
         return -1;
     const char *xml = call->text + strlen(call->text) + 1;
-    call->result = virConnectDomainXMLToNative(call->connection, "qemu-argv", xml, 0);
+    call->result = stasis_virt->virConnectDomainXMLToNative(call->connection, "qemu-argv", xml, 0);
     return call->result != NULL ? 0 : -1;
 }
 
 char **stasis_domain_native_argv(const char *uri, const char *xml, GError **error)
 {
-    if (!stasis_domain_check_uri(uri, error))
+    if (!stasis_domain_check_uri(uri, error) || !stasis_libvirt_init(error))
         return NULL;
-    stasis_libvirt_init();
     g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(convert, NULL, NULL);
     gsize uri_len = strlen(uri) + 1;
     call->text = g_malloc(uri_len + strlen(xml) + 1);

@@ -16,6 +16,7 @@ G_BEGIN_DECLS
 /* Of libvirt.so.0, and of libvirt-qemu.so.0. */
 #define STASIS_VIRT_FUNCTIONS(X)         \
     X(virConnectClose)                   \
+    X(virConnectDomainXMLToNative)       \
     X(virConnectIsAlive)                 \
     X(virConnectListAllDomains)          \
     X(virConnectOpen)                    \
