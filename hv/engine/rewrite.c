@@ -150,7 +150,9 @@ gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite, const StasisDir
 gboolean stasis_rewrite_mark_differing(StasisRewrite *rewrite, StasisImageReader *other,
                                        StasisDirty *dirty)
 {
-    g_autofree StasisBitmap **maps = g_new0(StasisBitmap *, rewrite->n_blocks);
+    /* Those of disks stay NULL. */
+    g_autofree StasisBitmap **maps = g_new0(
+        StasisBitmap *, rewrite->n_blocks + stasis_image_reader_get_n_disks(rewrite->reader));
     for (guint i = 0; i < rewrite->n_blocks; i++)
         maps[rewrite->blocks[i].image_block] = dirty->blocks[i];
     return stasis_image_reader_mark_differing(rewrite->reader, other, maps);

@@ -39,7 +39,7 @@ static gboolean check_ready(StasisImageWriter *writer, GError **error)
     guint wanted = writer->parent != NULL ? writer->parent->blocks->len : 1;
     if (manifest->blocks->len < wanted) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "image %s: not committed: %u RAM blocks where %u are needed", id,
+                    "image %s: not committed: %u RAM blocks and disks where %u are needed", id,
                     manifest->blocks->len, wanted);
         return FALSE;
     }
@@ -48,7 +48,7 @@ static gboolean check_ready(StasisImageWriter *writer, GError **error)
 
 static gboolean check_complete(const StasisManifest *manifest, GError **error)
 {
-    guint64 known = manifest->info->data_pages + manifest->info->zero_pages;
+    guint64 known = stasis_manifest_known_pages(manifest);
     if (manifest->info->parent != NULL || known == manifest->n_pages)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -70,7 +70,7 @@ static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
     g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead);
     manifest->data[0].size = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
     if (manifest->depth > STASIS_MAX_DEPTH)
-        manifest->format = STASIS_FORMAT_REWRITTEN;
+        manifest->format = MAX(manifest->format, STASIS_FORMAT_REWRITTEN);
     if (!check_complete(manifest, error) ||
         !stasis_dead_clear(writer->pages_fd, dead, &manifest->data[0].hole_bytes, error) ||
         !sync_fd(writer->pages_fd, "pages", error) ||

@@ -105,7 +105,8 @@ static gboolean check_gap(const StasisLayer *layer, guint64 at, guint64 end, GEr
 
 gboolean stasis_dead_check(const StasisLayer *layer, GError **error)
 {
-    if (layer->manifest->format != STASIS_FORMAT_VERSION)
+    const StasisManifest *manifest = layer->manifest;
+    if (manifest->format == STASIS_FORMAT_REWRITTEN || manifest->origin != NULL)
         return TRUE;
     g_autoptr(GArray) live = live_ranges(layer);
     guint64 at = 0;

@@ -31,7 +31,7 @@ static void mark_layers(const GPtrArray *layers, guint n, StasisBitmap *const *m
         for (guint b = 0; b < layer->manifest->blocks->len; b++) {
             const StasisIndexBlock *block = &layer->index.blocks[b];
             const StasisIndexRecord *records = layer->index.records + block->first_record;
-            for (guint64 r = 0; r < block->n_records; r++)
+            for (guint64 r = 0; maps[b] != NULL && r < block->n_records; r++)
                 stasis_bitmap_set_range(maps[b], records[r].first_page, records[r].n_pages);
         }
     }

@@ -85,7 +85,7 @@ static gboolean rebase(Fold *fold, const StasisNode *node, const char *base, gui
 static gboolean is_mostly_dead(StasisStore *store, const StasisNode *node)
 {
     const StasisManifest *manifest = node->manifest;
-    if (manifest == NULL || manifest->format != STASIS_FORMAT_REWRITTEN)
+    if (manifest == NULL || manifest->format == STASIS_FORMAT_VERSION)
         return FALSE;
     stasis_autofd int dir_fd = stasis_store_open_dir(store->images_fd, node->id);
     for (guint i = 0; i < manifest->n_data && dir_fd >= 0; i++) {

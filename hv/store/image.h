@@ -41,10 +41,13 @@ typedef struct _StasisImageWriter StasisImageWriter;
 StasisImageWriter *stasis_image_writer_new(StasisStore *store, const char *parent, GError **error);
 const char *stasis_image_writer_get_id(StasisImageWriter *writer);
 
-/* Declare the RAM blocks, in order, before the first page. An incremental image must have its
- * parent's blocks (names and sizes). Returns the block's index, or -1. */
+/* Declare the RAM blocks, in order, and then the disks, before the first page. An incremental image
+ * must have its parent's blocks and disks (names and sizes). Returns the block's index, or -1: a
+ * disk is a block whose pages are those of the disk's content. */
 int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, guint64 size_bytes,
                                   GError **error);
+int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, guint64 size_bytes,
+                                 GError **error);
 
 /*
  * Add an extent: @n_pages from @first_page of @block, stored as @stored_as in @stored_len bytes at
@@ -80,6 +83,7 @@ typedef struct {
     const char *name;
     guint64 size_bytes;
     guint64 n_pages; /* ⌈size_bytes / STASIS_PAGE_BYTES⌉ */
+    gboolean disk;
 } StasisImageBlock;
 
 /* Open @id and its ancestors; checks manifests and indexes against their digests (not the pages:
@@ -88,8 +92,12 @@ StasisImageReader *stasis_image_reader_open(StasisStore *store, const char *id, 
 void stasis_image_reader_free(StasisImageReader *reader);
 
 const StasisImageInfo *stasis_image_reader_get_info(StasisImageReader *reader);
+/* RAM blocks are blocks 0 to get_n_blocks() − 1; the disks, get_n_disks() of them, come after. */
 guint stasis_image_reader_get_n_blocks(StasisImageReader *reader);
+guint stasis_image_reader_get_n_disks(StasisImageReader *reader);
 const StasisImageBlock *stasis_image_reader_get_block(StasisImageReader *reader, guint block);
+/* The block of disk @name; -1 when the image has none. */
+int stasis_image_reader_find_disk(StasisImageReader *reader, const char *name);
 /* The part @name of this image, checked; at most 64 MiB. */
 GBytes *stasis_image_reader_get_part(StasisImageReader *reader, const char *name, GError **error);
 
@@ -105,9 +113,9 @@ gboolean stasis_image_reader_locate(StasisImageReader *reader, guint block, guin
 gboolean stasis_image_reader_read_pages(StasisImageReader *reader, guint block, guint64 first_page,
                                         guint64 n_pages, void *dst, GError **error);
 
-/* Mark in @maps (one bitmap for each RAM block of the images, in order) every page that may differ
- * between @a and @b. FALSE, and nothing marked, when they have no common ancestor: then any page
- * may, and the blocks need not be the same either. */
+/* Mark in @maps (one bitmap for each block and disk of the images, in order; NULL: not wanted)
+ * every page that may differ between @a and @b. FALSE, and nothing marked, when they have no common
+ * ancestor: then any page may, and the blocks need not be the same either. */
 gboolean stasis_image_reader_mark_differing(StasisImageReader *a, StasisImageReader *b,
                                             StasisBitmap *const *maps);
 

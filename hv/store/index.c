@@ -122,22 +122,25 @@ static gboolean check_block(StasisIndex *index, guint block, const StasisManifes
 static gboolean check_records(StasisIndex *index, guint64 n_records, const StasisManifest *manifest,
                               GError **error)
 {
-    guint64 next = 0, data_pages = 0, zero_pages = 0;
+    /* Of RAM, and of disks. */
+    guint64 next = 0, data_pages[2] = { 0 }, zero_pages[2] = { 0 };
     for (guint i = 0; i < manifest->blocks->len; i++) {
         StasisIndexBlock *block = &index->blocks[i];
         swap_block(block);
         if (block->first_record != next || block->n_records > n_records - next)
             return stasis_corrupt(error, "index: block %u has not the records that follow", i);
         next += block->n_records;
-        if (!check_block(index, i, manifest, &data_pages, &zero_pages, error))
+        int kind = i >= manifest->n_ram;
+        if (!check_block(index, i, manifest, &data_pages[kind], &zero_pages[kind], error))
             return FALSE;
     }
     if (next != n_records)
         return stasis_corrupt(error, "index: records behind the last block's");
     const StasisImageInfo *info = manifest->info;
-    if (data_pages != info->data_pages || zero_pages != info->zero_pages)
+    if (data_pages[0] != info->data_pages || zero_pages[0] != info->zero_pages ||
+        data_pages[1] != info->disk_data_pages || zero_pages[1] != info->disk_zero_pages)
         return stasis_corrupt(error, "index: other page counts than in the manifest");
-    if (info->parent == NULL && data_pages + zero_pages != manifest->n_pages)
+    if (info->parent == NULL && stasis_manifest_known_pages(manifest) != manifest->n_pages)
         return stasis_corrupt(error, "index: a full image that lacks pages");
     return TRUE;
 }

@@ -16,6 +16,7 @@ G_BEGIN_DECLS
 /* Limits of the format. A reader refuses what is beyond them before it allocates anything. */
 #define STASIS_FORMAT_VERSION 1u   /* of the store, and of an image as it is first written */
 #define STASIS_FORMAT_REWRITTEN 2u /* of an image that was rebased, or is very deep */
+#define STASIS_FORMAT_DISKS 3u     /* of an image with disks, rebased or not */
 #define STASIS_ID_CHARS 26u
 #define STASIS_MAX_DEPTH 4095u /* ancestors of one image */
 #define STASIS_MAX_HEIGHT (((guint64)1 << 53) - 1)
@@ -26,6 +27,7 @@ G_BEGIN_DECLS
 #define STASIS_MAX_MANIFEST_BYTES (1u << 20)
 #define STASIS_MAX_PART_BYTES (64u << 20)
 #define STASIS_MAX_RAM_BYTES ((guint64)1 << 50)
+#define STASIS_MAX_DISK_BYTES ((guint64)1 << 50) /* all disks together */
 #define STASIS_MAX_INDEX_BYTES ((guint64)1 << 33)
 
 /* ---- digest.c: SHA-256 ---- */
@@ -139,7 +141,8 @@ typedef struct {
     char *origin;        /* the digest that it had when first written; NULL: still has */
     char *parent_digest; /* the parent's identity; NULL for a full image */
     guint64 depth;       /* at least the number of ancestors; falls with each of them */
-    GArray *blocks;      /* of StasisImageBlock, names owned */
+    GArray *blocks;      /* of StasisImageBlock, names owned; RAM first, then disks */
+    guint n_ram;         /* of them, RAM */
     guint64 n_pages;     /* of all blocks */
     StasisFileRef index;
     guint n_data;
@@ -156,8 +159,15 @@ StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *re
                                      GError **error);
 /* The file's text. */
 char *stasis_manifest_write(StasisManifest *manifest, GError **error);
+/* @disk: no RAM block comes after the first disk. */
 gboolean stasis_manifest_add_block(StasisManifest *manifest, const char *name, guint64 size_bytes,
-                                   GError **error);
+                                   gboolean disk, GError **error);
+/* Pages, of RAM and disks, that the image itself holds. */
+guint64 stasis_manifest_known_pages(const StasisManifest *manifest);
+/* The page counts of @from, which has the same blocks. */
+void stasis_manifest_copy_counts(StasisManifest *manifest, const StasisManifest *from);
+/* Add @n pages of @block, zero or not, to the counts. */
+void stasis_manifest_count(StasisManifest *manifest, guint block, gboolean zero, guint64 n);
 /* What children know the image by, "sha256:…": the digest of the manifest that it was first written
  * with. An image keeps its ID, its content and this when it is rebased. */
 const char *stasis_manifest_identity(const StasisManifest *manifest);

@@ -125,20 +125,36 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     json_object_set_object_member(root, "cost", object);
 }
 
+static void set_blocks(JsonObject *object, const StasisManifest *manifest, guint from, guint to)
+{
+    JsonArray *blocks = json_array_new();
+    for (guint i = from; i < to; i++) {
+        JsonObject *block = json_object_new();
+        set_string(block, "name", stasis_manifest_block(manifest, i)->name);
+        set_uint(block, "size", stasis_manifest_block(manifest, i)->size_bytes);
+        json_array_add_object_element(blocks, block);
+    }
+    json_object_set_array_member(object, "blocks", blocks);
+}
+
+static void set_disks(JsonObject *root, const StasisManifest *manifest)
+{
+    if (manifest->format != STASIS_FORMAT_DISKS)
+        return;
+    JsonObject *disks = json_object_new();
+    set_uint(disks, "data_pages", manifest->info->disk_data_pages);
+    set_uint(disks, "zero_pages", manifest->info->disk_zero_pages);
+    set_blocks(disks, manifest, manifest->n_ram, manifest->blocks->len);
+    json_object_set_object_member(root, "disks", disks);
+}
+
 static void set_ram(JsonObject *root, const StasisManifest *manifest)
 {
     JsonObject *ram = json_object_new();
     set_uint(ram, "page_bytes", STASIS_PAGE_BYTES);
     set_uint(ram, "data_pages", manifest->info->data_pages);
     set_uint(ram, "zero_pages", manifest->info->zero_pages);
-    JsonArray *blocks = json_array_new();
-    for (guint i = 0; i < manifest->blocks->len; i++) {
-        JsonObject *block = json_object_new();
-        set_string(block, "name", stasis_manifest_block(manifest, i)->name);
-        set_uint(block, "size", stasis_manifest_block(manifest, i)->size_bytes);
-        json_array_add_object_element(blocks, block);
-    }
-    json_object_set_array_member(ram, "blocks", blocks);
+    set_blocks(ram, manifest, 0, manifest->n_ram);
     json_object_set_object_member(root, "ram", ram);
 }
 
@@ -169,6 +185,7 @@ char *stasis_manifest_write(StasisManifest *manifest, GError **error)
     set_about(root, manifest->info);
     set_cost(root, &manifest->info->cost);
     set_ram(root, manifest);
+    set_disks(root, manifest);
     set_files(root, manifest);
 
     g_autofree char *text = stasis_json_to_text(root, TRUE);

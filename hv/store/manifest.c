@@ -58,35 +58,66 @@ static gboolean has_control(const char *name)
     return *name != '\0';
 }
 
-static gboolean has_block(const StasisManifest *manifest, const char *name)
+static gboolean has_block(const StasisManifest *manifest, const char *name, gboolean disk)
 {
     for (guint i = 0; i < manifest->blocks->len; i++)
-        if (strcmp(stasis_manifest_block(manifest, i)->name, name) == 0)
+        if (stasis_manifest_block(manifest, i)->disk == disk &&
+            strcmp(stasis_manifest_block(manifest, i)->name, name) == 0)
             return TRUE;
     return FALSE;
 }
 
 gboolean stasis_manifest_add_block(StasisManifest *manifest, const char *name, guint64 size_bytes,
-                                   GError **error)
+                                   gboolean disk, GError **error)
 {
     StasisImageInfo *info = manifest->info;
+    const char *kind = disk ? "disk" : "RAM block";
     if (manifest->blocks->len >= STASIS_MAX_BLOCKS)
-        return stasis_corrupt(error, "more than %u RAM blocks", STASIS_MAX_BLOCKS);
+        return stasis_corrupt(error, "more than %u RAM blocks and disks", STASIS_MAX_BLOCKS);
+    if (!disk && manifest->n_ram < manifest->blocks->len)
+        return stasis_corrupt(error, "RAM block \"%.64s\" after a disk", name);
     if (*name == '\0' || strlen(name) > STASIS_MAX_NAME_BYTES || has_control(name) ||
-        has_block(manifest, name))
-        return stasis_corrupt(
-            error, "RAM block \"%.64s\": name is empty, too long, not printable or not unique",
-            name);
-    if (size_bytes == 0 || size_bytes > STASIS_MAX_RAM_BYTES - info->ram_bytes)
-        return stasis_corrupt(error, "RAM block \"%s\": size %" G_GUINT64_FORMAT " out of range",
+        has_block(manifest, name, disk))
+        return stasis_corrupt(error,
+                              "%s \"%.64s\": name is empty, too long, not printable or not unique",
+                              kind, name);
+    guint64 room =
+        disk ? STASIS_MAX_DISK_BYTES - info->disk_bytes : STASIS_MAX_RAM_BYTES - info->ram_bytes;
+    if (size_bytes == 0 || size_bytes > room)
+        return stasis_corrupt(error, "%s \"%s\": size %" G_GUINT64_FORMAT " out of range", kind,
                               name, size_bytes);
     StasisImageBlock block = { .name = g_strdup(name),
                                .size_bytes = size_bytes,
-                               .n_pages = (size_bytes - 1) / STASIS_PAGE_BYTES + 1 };
+                               .n_pages = (size_bytes - 1) / STASIS_PAGE_BYTES + 1,
+                               .disk = disk };
     g_array_append_val(manifest->blocks, block);
     manifest->n_pages += block.n_pages;
-    info->ram_bytes += size_bytes;
+    *(disk ? &info->disk_bytes : &info->ram_bytes) += size_bytes;
+    disk ? info->n_disks++ : manifest->n_ram++;
     return TRUE;
+}
+
+void stasis_manifest_count(StasisManifest *manifest, guint block, gboolean zero, guint64 n)
+{
+    StasisImageInfo *info = manifest->info;
+    if (block < manifest->n_ram)
+        *(zero ? &info->zero_pages : &info->data_pages) += n;
+    else
+        *(zero ? &info->disk_zero_pages : &info->disk_data_pages) += n;
+}
+
+guint64 stasis_manifest_known_pages(const StasisManifest *manifest)
+{
+    const StasisImageInfo *info = manifest->info;
+    return info->data_pages + info->zero_pages + info->disk_data_pages + info->disk_zero_pages;
+}
+
+void stasis_manifest_copy_counts(StasisManifest *manifest, const StasisManifest *from)
+{
+    manifest->info->data_pages = from->info->data_pages;
+    manifest->info->zero_pages = from->info->zero_pages;
+    manifest->info->disk_data_pages = from->info->disk_data_pages;
+    manifest->info->disk_zero_pages = from->info->disk_zero_pages;
 }
 
 gboolean stasis_part_name_is_valid(const char *name)
@@ -170,7 +201,7 @@ static gboolean parse_data_file(JsonObject *files, guint number, StasisDataFile 
 static gboolean parse_data(JsonObject *files, StasisManifest *manifest, GError **error)
 {
     guint n = 1;
-    while (manifest->format == STASIS_FORMAT_REWRITTEN && n < STASIS_MAX_DATA_FILES &&
+    while (manifest->format >= STASIS_FORMAT_REWRITTEN && n < STASIS_MAX_DATA_FILES &&
            json_object_has_member(files, stasis_data_file_name(n)))
         n++;
     manifest->n_data = n;
@@ -215,6 +246,38 @@ static gboolean parse_files(JsonObject *root, StasisManifest *manifest, GError *
     return TRUE;
 }
 
+static gboolean parse_blocks(JsonArray *blocks, StasisManifest *manifest, gboolean disk,
+                             GError **error)
+{
+    for (guint i = 0; i < json_array_get_length(blocks); i++) {
+        JsonObject *block;
+        const char *name;
+        guint64 size;
+        if (!stasis_json_object_at(blocks, i, &block, error) ||
+            !stasis_json_string(block, "name", &name, error) ||
+            !stasis_json_uint(block, "size", &size, error) ||
+            !stasis_manifest_add_block(manifest, name, size, disk, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* "disks" is there in images with disks, and only there. */
+static gboolean parse_disks(JsonObject *root, StasisManifest *manifest, GError **error)
+{
+    StasisImageInfo *info = manifest->info;
+    JsonObject *disks;
+    JsonArray *blocks;
+    if (manifest->format != STASIS_FORMAT_DISKS)
+        return TRUE;
+    return stasis_json_object(root, "disks", &disks, error) &&
+           stasis_json_uint(disks, "data_pages", &info->disk_data_pages, error) &&
+           stasis_json_uint(disks, "zero_pages", &info->disk_zero_pages, error) &&
+           stasis_json_array(disks, "blocks", &blocks, error) &&
+           parse_blocks(blocks, manifest, TRUE, error) &&
+           (info->n_disks > 0 || stasis_corrupt(error, "no disk"));
+}
+
 static gboolean parse_ram(JsonObject *root, StasisManifest *manifest, GError **error)
 {
     StasisImageInfo *info = manifest->info;
@@ -230,19 +293,9 @@ static gboolean parse_ram(JsonObject *root, StasisManifest *manifest, GError **e
     if (page_bytes != STASIS_PAGE_BYTES)
         return stasis_corrupt(error, "page size %" G_GUINT64_FORMAT " is not %u", page_bytes,
                               STASIS_PAGE_BYTES);
-    for (guint i = 0; i < json_array_get_length(blocks); i++) {
-        JsonObject *block;
-        const char *name;
-        guint64 size;
-        if (!stasis_json_object_at(blocks, i, &block, error) ||
-            !stasis_json_string(block, "name", &name, error) ||
-            !stasis_json_uint(block, "size", &size, error) ||
-            !stasis_manifest_add_block(manifest, name, size, error))
-            return FALSE;
-    }
-    if (manifest->blocks->len == 0)
-        return stasis_corrupt(error, "no RAM block");
-    return TRUE;
+    if (!parse_blocks(blocks, manifest, FALSE, error))
+        return FALSE;
+    return manifest->n_ram > 0 || stasis_corrupt(error, "no RAM block");
 }
 
 static gboolean is_digest(const char *digest)
@@ -378,16 +431,16 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
     }
     if (!stasis_json_uint(root, "format", &format, error))
         return NULL;
-    if (format != STASIS_FORMAT_VERSION && format != STASIS_FORMAT_REWRITTEN) {
+    if (format < STASIS_FORMAT_VERSION || format > STASIS_FORMAT_DISKS) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                    "format %" G_GUINT64_FORMAT ", this program knows %u and %u only", format,
-                    STASIS_FORMAT_VERSION, STASIS_FORMAT_REWRITTEN);
+                    "format %" G_GUINT64_FORMAT ", this program knows %u to %u only", format,
+                    STASIS_FORMAT_VERSION, STASIS_FORMAT_DISKS);
         return NULL;
     }
     manifest->format = (guint)format;
     if (!parse_about(root, manifest->info, error) || !parse_origin(root, manifest, error) ||
         !parse_parent(root, manifest, error) || !parse_ram(root, manifest, error) ||
-        !parse_files(root, manifest, error))
+        !parse_disks(root, manifest, error) || !parse_files(root, manifest, error))
         return NULL;
     manifest->info->stored_bytes = stasis_manifest_stored_bytes(manifest, len);
     return g_steal_pointer(&manifest);
@@ -466,15 +519,16 @@ gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisM
     if (g_strcmp0(child->parent_digest, identity) != 0)
         return stasis_corrupt(error, "image %s: its parent %s has digest %.23s…, not %.23s…", id,
                               parent_id, identity, child->parent_digest);
-    if (child->depth <= parent->depth || child->blocks->len != parent->blocks->len)
-        return stasis_corrupt(error, "image %s: depth or RAM blocks do not fit its parent %s", id,
-                              parent_id);
+    if (child->depth <= parent->depth || child->blocks->len != parent->blocks->len ||
+        child->n_ram != parent->n_ram)
+        return stasis_corrupt(
+            error, "image %s: depth, RAM blocks or disks do not fit its parent %s", id, parent_id);
     for (guint i = 0; i < child->blocks->len; i++) {
         const StasisImageBlock *a = stasis_manifest_block(child, i);
         const StasisImageBlock *b = stasis_manifest_block(parent, i);
         if (strcmp(a->name, b->name) != 0 || a->size_bytes != b->size_bytes)
-            return stasis_corrupt(error, "image %s: RAM block \"%s\" is not its parent's", id,
-                                  a->name);
+            return stasis_corrupt(error, "image %s: %s \"%s\" is not its parent's", id,
+                                  a->disk ? "disk" : "RAM block", a->name);
     }
     return TRUE;
 }

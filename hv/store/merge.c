@@ -34,10 +34,11 @@ StasisMerge *stasis_merge_new(const StasisManifest *newest)
 {
     StasisMerge *merge = g_new0(StasisMerge, 1);
     merge->manifest = stasis_manifest_new();
-    merge->manifest->format = STASIS_FORMAT_REWRITTEN;
+    merge->manifest->format = MAX(newest->format, STASIS_FORMAT_REWRITTEN);
     for (guint i = 0; i < newest->blocks->len; i++) {
         const StasisImageBlock *block = stasis_manifest_block(newest, i);
-        stasis_manifest_add_block(merge->manifest, block->name, block->size_bytes, NULL);
+        stasis_manifest_add_block(merge->manifest, block->name, block->size_bytes, block->disk,
+                                  NULL);
     }
     merge->layers = g_ptr_array_new_with_free_func((GDestroyNotify)g_array_unref);
     merge->sources = g_array_new(FALSE, TRUE, sizeof(StasisSource));
@@ -256,13 +257,12 @@ static void renumber_records(StasisMerge *merge)
 gboolean stasis_merge_decide(StasisMerge *merge, gboolean full, GError **error)
 {
     resolve(merge);
-    const StasisImageInfo *info = merge->manifest->info;
-    if (full && info->data_pages + info->zero_pages != merge->manifest->n_pages)
+    guint64 known = stasis_manifest_known_pages(merge->manifest);
+    if (full && known != merge->manifest->n_pages)
         return stasis_corrupt(error,
                               "%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
                               " pages are in no image of the chain",
-                              merge->manifest->n_pages - info->data_pages - info->zero_pages,
-                              merge->manifest->n_pages);
+                              merge->manifest->n_pages - known, merge->manifest->n_pages);
     find_extents(merge);
     count_live(merge);
     choose_fates(merge);

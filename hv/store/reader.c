@@ -112,7 +112,22 @@ const StasisImageInfo *stasis_image_reader_get_info(StasisImageReader *reader)
 
 guint stasis_image_reader_get_n_blocks(StasisImageReader *reader)
 {
-    return newest(reader)->manifest->blocks->len;
+    return newest(reader)->manifest->n_ram;
+}
+
+guint stasis_image_reader_get_n_disks(StasisImageReader *reader)
+{
+    const StasisManifest *manifest = newest(reader)->manifest;
+    return manifest->blocks->len - manifest->n_ram;
+}
+
+int stasis_image_reader_find_disk(StasisImageReader *reader, const char *name)
+{
+    const StasisManifest *manifest = newest(reader)->manifest;
+    for (guint i = manifest->n_ram; i < manifest->blocks->len; i++)
+        if (strcmp(stasis_manifest_block(manifest, i)->name, name) == 0)
+            return (int)i;
+    return -1;
 }
 
 const StasisImageBlock *stasis_image_reader_get_block(StasisImageReader *reader, guint block)

@@ -303,11 +303,10 @@ static StasisManifest *make_manifest(Rebase *rebase, GError **error)
     manifest->info->parent = g_strdup(rebase->base);
     manifest->parent_digest = base != NULL ? g_strdup(stasis_manifest_identity(base)) : NULL;
     manifest->depth = base != NULL ? base->depth + 1 : 0;
-    manifest->format = STASIS_FORMAT_REWRITTEN;
+    manifest->format = MAX(manifest->format, STASIS_FORMAT_REWRITTEN);
     manifest->n_data = merged->n_data;
     memcpy(manifest->data, merged->data, sizeof(manifest->data));
-    manifest->info->data_pages = merged->info->data_pages;
-    manifest->info->zero_pages = merged->info->zero_pages;
+    stasis_manifest_copy_counts(manifest, merged);
     manifest->index.size = merged->index.size;
     memcpy(manifest->index.sha256, merged->index.sha256, sizeof(manifest->index.sha256));
     if (base != NULL && !stasis_manifest_check_parent(manifest, base, error))

@@ -72,14 +72,14 @@ static gint compare_ranges(gconstpointer a, gconstpointer b)
 }
 
 /* Join neighbouring zero runs, in place, and count. */
-static void join_zero_runs(GArray *pieces, StasisImageInfo *info)
+static void join_zero_runs(GArray *pieces, StasisManifest *manifest)
 {
     StasisIndexRecord *records = (StasisIndexRecord *)(void *)pieces->data;
     guint n = 0;
     for (guint i = 0; i < pieces->len; i++) {
         StasisIndexRecord *r = &records[i], *last = n > 0 ? &records[n - 1] : NULL;
         gboolean zero = r->stored_as == STASIS_STORED_ZERO;
-        *(zero ? &info->zero_pages : &info->data_pages) += r->n_pages;
+        stasis_manifest_count(manifest, r->block, zero, r->n_pages);
         if (zero && last != NULL && last->stored_as == STASIS_STORED_ZERO &&
             last->block == r->block && last->first_page + last->n_pages == r->first_page)
             last->n_pages += r->n_pages;
@@ -126,7 +126,8 @@ GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GA
     }
     g_array_sort(pieces, compare_records);
     manifest->info->data_pages = manifest->info->zero_pages = 0;
-    join_zero_runs(pieces, manifest->info);
+    manifest->info->disk_data_pages = manifest->info->disk_zero_pages = 0;
+    join_zero_runs(pieces, manifest);
     if (ret_dead != NULL) {
         join_ranges(dead);
         manifest->data[0].dead_bytes = dead_bytes;

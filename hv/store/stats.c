@@ -54,8 +54,8 @@ static StasisImageStats *image_stats(StasisStore *store, const StasisUsage *usag
     image->vm = g_strdup(manifest->info->vm);
     image->depth = node->depth;
     image->n_data_files = manifest->n_data;
-    image->data_pages = manifest->info->data_pages;
-    image->zero_pages = manifest->info->zero_pages;
+    image->data_pages = manifest->info->data_pages + manifest->info->disk_data_pages;
+    image->zero_pages = manifest->info->zero_pages + manifest->info->disk_zero_pages;
     image->live_bytes = stasis_manifest_live_bytes(manifest);
     for (guint i = 0; i < manifest->n_data; i++)
         image->dead_bytes += manifest->data[i].dead_bytes - manifest->data[i].hole_bytes;

@@ -94,40 +94,56 @@ static gboolean usage(GError **error, const char *message)
     return FALSE;
 }
 
-int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, guint64 size_bytes,
-                                  GError **error)
+static int add_block(StasisImageWriter *writer, const char *name, guint64 size_bytes, gboolean disk,
+                     GError **error)
 {
     guint n = writer->manifest->blocks->len;
     if (writer->records->len > 0) {
-        usage(error, "a RAM block after the first page");
+        usage(error, "a block after the first page");
         return -1;
     }
     if (writer->parent != NULL) {
         const StasisImageBlock *block =
             n < writer->parent->blocks->len ? stasis_manifest_block(writer->parent, n) : NULL;
-        if (block == NULL || strcmp(block->name, name) != 0 || block->size_bytes != size_bytes) {
+        if (block == NULL || strcmp(block->name, name) != 0 || block->size_bytes != size_bytes ||
+            block->disk != disk) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                        "RAM block %u \"%s\" is not that of parent image %s; take a full image", n,
-                        name, writer->parent->info->id);
+                        "%s \"%s\" is not that of parent image %s; take a full image",
+                        disk ? "disk" : "RAM block", name, writer->parent->info->id);
             return -1;
         }
     }
     g_autoptr(GError) local = NULL;
-    if (!stasis_manifest_add_block(writer->manifest, name, size_bytes, &local)) {
+    if (!stasis_manifest_add_block(writer->manifest, name, size_bytes, disk, &local)) {
         usage(error, local->message);
         return -1;
     }
     return (int)n;
 }
 
+int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, guint64 size_bytes,
+                                  GError **error)
+{
+    return add_block(writer, name, size_bytes, FALSE, error);
+}
+
+int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, guint64 size_bytes,
+                                 GError **error)
+{
+    int block = add_block(writer, name, size_bytes, TRUE, error);
+    if (block >= 0)
+        writer->manifest->format = STASIS_FORMAT_DISKS;
+    return block;
+}
+
 static gboolean check_extent(StasisImageWriter *writer, const StasisIndexRecord *r,
                              const void *stored, GError **error)
 {
     if (r->block >= writer->manifest->blocks->len)
-        return usage(error, "an extent of an unknown RAM block");
+        return usage(error, "an extent of an unknown block");
     guint64 n_pages = stasis_manifest_block(writer->manifest, r->block)->n_pages;
     if (r->n_pages == 0 || r->first_page >= n_pages || r->n_pages > n_pages - r->first_page)
-        return usage(error, "an extent outside its RAM block");
+        return usage(error, "an extent outside its block");
     if (r->stored_as == STASIS_STORED_ZERO)
         return r->stored_len == 0 || usage(error, "a zero extent with data");
     if (stasis_codec_ops(r->stored_as) == NULL || stored == NULL ||
@@ -221,6 +237,8 @@ void stasis_image_writer_set_info(StasisImageWriter *writer, const StasisImageIn
     copy->parent = g_steal_pointer(&own->parent);
     copy->digest = NULL;
     copy->ram_bytes = own->ram_bytes;
+    copy->disk_bytes = own->disk_bytes;
+    copy->n_disks = own->n_disks;
     stasis_image_info_free(own);
     writer->manifest->info = copy;
 }

@@ -50,6 +50,9 @@ typedef struct {
     guint32 n_vcpus;
     gboolean paused; /* the machine was paused when the image was taken */
     StasisCost cost;
+    guint32 n_disks;                          /* whose content is in the image */
+    guint64 disk_bytes;                       /* their sizes, as the guest sees them */
+    guint64 disk_data_pages, disk_zero_pages; /* as data_pages and zero_pages are for RAM */
 } StasisImageInfo;
 
 /* One section of the saved device state. */
@@ -60,6 +63,16 @@ typedef struct {
     guint64 size_bytes; /* payload, without header and footer */
 } StasisDeviceInfo;
 
+/* One disk whose content is in an image. */
+typedef struct {
+    char *name;         /* as the machine calls it: QEMU's drive or device ID */
+    guint64 size_bytes; /* as the guest sees it */
+    guint64 data_pages; /* 4 KiB pages that this image itself holds, not counting zero pages */
+    guint64 zero_pages;
+    guint64 stored_bytes; /* that these take in this image */
+} StasisDiskInfo;
+
+STASIS_API void stasis_disk_info_free(StasisDiskInfo *info);
 STASIS_API void stasis_image_info_free(StasisImageInfo *info);
 STASIS_API void stasis_device_info_free(StasisDeviceInfo *info);
 
@@ -83,6 +96,9 @@ STASIS_API StasisImageInfo *stasis_store_get_image(StasisStore *store, const cha
 
 /* The device sections of an image, in stream order. Element type: StasisDeviceInfo. */
 STASIS_API GPtrArray *stasis_store_get_devices(StasisStore *store, const char *id, GError **error);
+
+/* The disks of an image. Element type: StasisDiskInfo; empty when it has none. */
+STASIS_API GPtrArray *stasis_store_get_disks(StasisStore *store, const char *id, GError **error);
 
 /* Read everything in @id and its ancestors and compare it with its checksums and digests.
  * STASIS_ERROR_CORRUPT names the first file and offset that differ. */

@@ -28,8 +28,8 @@ static void setup(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
     f->manifest = stasis_manifest_new();
-    stasis_manifest_add_block(f->manifest, "a", 16 * STASIS_PAGE_BYTES, &error);
-    stasis_manifest_add_block(f->manifest, "b", 7 * STASIS_PAGE_BYTES - 5, &error);
+    stasis_manifest_add_block(f->manifest, "a", 16 * STASIS_PAGE_BYTES, FALSE, &error);
+    stasis_manifest_add_block(f->manifest, "b", 7 * STASIS_PAGE_BYTES - 5, FALSE, &error);
     g_assert_no_error(error);
     f->manifest->data[0].size = 7096;
     f->manifest->info->data_pages = 16;
