@@ -27,7 +27,7 @@ SOVER   := 0
 SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
-PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libxml-2.0
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libnbd libxml-2.0
 # Only their headers: the library looks libvirt up when it is needed (hv/vmm/libvirt-load.h).
 HEADER_PKGS := libvirt libvirt-qemu
 CLI_PKGS := libedit

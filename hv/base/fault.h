@@ -28,6 +28,11 @@ G_BEGIN_DECLS
     X(ROUND_END, "round-end")                   /* between two rounds */                        \
     X(RESIDUAL_LENT, "residual-lent")           /* a part is protected apart from tracking */   \
     X(RESIDUAL_PROTECTED, "residual-protected") /* all of that, the VM runs */                  \
+    X(DISK_READY, "disk-ready")                 /* scratch files and idle filters are there */  \
+    X(DISK_TAKEN, "disk-taken")                 /* stopped, filters in front of the disks */    \
+    X(DISK_OPEN, "disk-open")                   /* running again, disks can be read */          \
+    X(DISK_HALF, "disk-half")                   /* in the middle of copying disks */            \
+    X(DISK_CLOSED, "disk-closed")               /* disks copied, filters gone */                \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
     X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \

@@ -23,6 +23,8 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     cli_json_set_uint(object, "total_us", cost->total_us);
     cli_json_set_uint(object, "copied_bytes", cost->copied_bytes);
     cli_json_set_uint(object, "rounds", cost->rounds);
+    cli_json_set_uint(object, "disk_us", cost->disk_us);
+    cli_json_set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
     return object;
 }
 
@@ -42,6 +44,10 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     cli_json_set_uint(object, "ram_bytes", info->ram_bytes);
     cli_json_set_uint(object, "data_pages", info->data_pages);
     cli_json_set_uint(object, "zero_pages", info->zero_pages);
+    cli_json_set_uint(object, "n_disks", info->n_disks);
+    cli_json_set_uint(object, "disk_bytes", info->disk_bytes);
+    cli_json_set_uint(object, "disk_data_pages", info->disk_data_pages);
+    cli_json_set_uint(object, "disk_zero_pages", info->disk_zero_pages);
     cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
     cli_json_set_uint(object, "n_vcpus", info->n_vcpus);
     json_object_set_boolean_member(object, "paused", info->paused);
@@ -180,7 +186,13 @@ static void add_cost(CliTable *table, const StasisCost *cost)
     g_autofree char *stall = cli_format_us(cost->worst_stall_us);
     g_autofree char *total = cli_format_us(cost->total_us);
     g_autofree char *copied = cli_format_bytes(cost->copied_bytes);
-    add_line(table, "Pause:", "%s, of it %s for the devices", pause, device);
+    if (cost->disk_us > 0) {
+        g_autofree char *disks = cli_format_us(cost->disk_us);
+        add_line(table, "Pause:", "%s, of it %s for the devices and %s for the disks", pause,
+                 device, disks);
+    } else {
+        add_line(table, "Pause:", "%s, of it %s for the devices", pause, device);
+    }
     add_line(table, "Residual:",
              "%" G_GUINT64_FORMAT " pages, of them %" G_GUINT64_FORMAT
              " protected and copied after the pause",
@@ -218,6 +230,40 @@ static void show_image(const StasisImageInfo *info)
     add_cost(table, &info->cost);
     cli_table_add(table, "Digest:", info->digest);
     cli_table_print(table, 0);
+}
+
+static void show_disks(const GPtrArray *disks)
+{
+    if (disks->len == 0)
+        return;
+    puts("\nDisks:");
+    g_autoptr(CliTable) table = cli_table_new("lrrrr");
+    cli_table_add(table, "NAME", "SIZE", "PAGES HERE", "ZERO HERE", "STORED HERE");
+    for (guint i = 0; i < disks->len; i++) {
+        const StasisDiskInfo *disk = disks->pdata[i];
+        g_autofree char *size = cli_format_bytes(disk->size_bytes);
+        g_autofree char *data = g_strdup_printf("%" G_GUINT64_FORMAT, disk->data_pages);
+        g_autofree char *zero = g_strdup_printf("%" G_GUINT64_FORMAT, disk->zero_pages);
+        g_autofree char *stored = cli_format_bytes(disk->stored_bytes);
+        cli_table_add(table, disk->name, size, data, zero, stored);
+    }
+    cli_table_print(table, 2);
+}
+
+static JsonArray *disks_to_json(const GPtrArray *disks)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < disks->len; i++) {
+        const StasisDiskInfo *disk = disks->pdata[i];
+        JsonObject *object = json_object_new();
+        cli_json_set_string(object, "name", disk->name);
+        cli_json_set_uint(object, "size_bytes", disk->size_bytes);
+        cli_json_set_uint(object, "data_pages", disk->data_pages);
+        cli_json_set_uint(object, "zero_pages", disk->zero_pages);
+        cli_json_set_uint(object, "stored_bytes", disk->stored_bytes);
+        json_array_add_object_element(array, object);
+    }
+    return array;
 }
 
 static void show_devices(const GPtrArray *devices)
@@ -263,14 +309,19 @@ static gboolean info_image(CliCall *call, GError **error)
         if (devices == NULL)
             return FALSE;
     }
+    g_autoptr(GPtrArray) disks = stasis_store_get_disks(store, id, error);
+    if (disks == NULL)
+        return FALSE;
     if (call->json) {
         JsonObject *object = cli_image_to_json(info);
+        json_object_set_array_member(object, "disks", disks_to_json(disks));
         if (devices != NULL)
             json_object_set_array_member(object, "devices", devices_to_json(devices));
         cli_take_object(call, object);
         return TRUE;
     }
     show_image(info);
+    show_disks(disks);
     if (devices != NULL)
         show_devices(devices);
     return TRUE;
@@ -313,9 +364,9 @@ const CliCommand cli_cmd_checkpoint_info = {
     .group = "checkpoint",
     .name = "checkpoint-info",
     .summary = "describe an image and what it cost",
-    .description =
-        "Show what an image is, what it holds and what taking it cost: the pause, pages left for "
-        "it, guest writes that waited.",
+    .description = "Show what an image is, what it holds, disk by disk, and what taking it cost: "
+                   "the pause, pages left for "
+                   "it, guest writes that waited.",
     .arguments = info_arguments,
     .options = info_options,
     .examples = info_examples,

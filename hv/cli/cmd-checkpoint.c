@@ -31,6 +31,11 @@ static char *describe_cost(const StasisImageInfo *info)
     if (info->cost.faults > 0)
         g_string_append_printf(text, ", %" G_GUINT64_FORMAT " writes waited, at most %s",
                                info->cost.faults, stall);
+    if (info->n_disks > 0) {
+        g_autofree char *disks = cli_format_bytes(info->cost.disk_copied_bytes);
+        g_string_append_printf(text, ", %u disk%s (%s read)", info->n_disks,
+                               info->n_disks == 1 ? "" : "s", disks);
+    }
     g_string_append_printf(text, ", %s in all", total);
     return g_string_free(text, FALSE);
 }
@@ -78,8 +83,10 @@ static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *pro
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
+    const char *disks = cli_text(call, "disk");
     options.mode = mode != NULL ? stasis_mode_from_string(mode) : STASIS_MODE_LIVE;
     options.codec = codec != NULL ? stasis_codec_from_string(codec) : STASIS_CODEC_LZ4;
+    options.disks = disks != NULL ? stasis_disks_from_string(disks) : STASIS_DISKS_COPY;
     options.full = cli_flag(call, "full");
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
@@ -284,6 +291,8 @@ static const CliArgument create_arguments[] = {
 static const CliOption create_options[] = {
     { "mode", 0, CLI_CHOICE, "live|cow|stop",
       "how the VM is stopped for it (default: live; see MODES in the manual)" },
+    { "disk", 0, CLI_CHOICE, "copy|none",
+      "the content of every writable disk belongs to the image, or none does (default: copy)" },
     { "full", 0, CLI_FLAG, NULL, "don't make it incremental, even where that is possible" },
     { "max-pause", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, rather than pause it for longer" },
@@ -314,8 +323,9 @@ const CliCommand cli_cmd_checkpoint_create = {
     .name = "checkpoint-create",
     .summary = "take a checkpoint of a running VM",
     .description =
-        "Write RAM and devices of VM NAME, as they are at one instant, into the store as a new "
-        "image, and print the image's ID once it is durable. On failure, or Ctrl-C, the VM runs "
+        "Write RAM, devices and disks of VM NAME, as they are at one instant, into the store as a "
+        "new image, and print the image's ID once it is durable. On failure, or Ctrl-C, the VM "
+        "runs "
         "on and the store is as before. A series (--every, --count) looks at the VM once and then "
         "takes an increment in a few milliseconds besides writing it; each ID is printed as soon "
         "as its image is durable, the first failure ends it, and the VM is busy for other "

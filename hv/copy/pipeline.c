@@ -64,6 +64,16 @@ static gboolean store_data(StasisPipeline *pipeline, guint block, guint64 first,
                                           scratch, stored, error);
 }
 
+/* The same of a disk. */
+static gboolean read_source(const StasisPageSource *source, guint64 first, guint64 n,
+                            guint8 *buffer, GError **error)
+{
+    guint64 offset = first * STASIS_PAGE_BYTES, want = n * STASIS_PAGE_BYTES;
+    guint64 len = MIN(want, source->size_bytes - offset);
+    memset(buffer + len, 0, want - len);
+    return source->read(source->data, offset, buffer, len, error);
+}
+
 /* One extent's worth: zero runs and data runs. */
 static gboolean store_extent(StasisPipeline *pipeline, guint block, guint64 first, guint64 n,
                              const guint8 *data, guint8 *scratch, GError **error)
@@ -106,7 +116,8 @@ static gboolean process(StasisPipeline *pipeline, const StasisPageRun *run, guin
         const guint8 *data = buffer;
         if (run->data != NULL)
             data = run->data + done * STASIS_PAGE_BYTES;
-        else if (!read_pages(pipeline, run->block, first, n, buffer, error))
+        else if (run->source != NULL ? !read_source(run->source, first, n, buffer, error)
+                                     : !read_pages(pipeline, run->block, first, n, buffer, error))
             return FALSE;
         if (!store_extent(pipeline, run->block, first, n, data, scratch, error))
             return FALSE;

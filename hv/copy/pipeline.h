@@ -19,11 +19,19 @@ typedef struct _StasisPipeline StasisPipeline;
 /* Lets go of captured pages once they are in the image. Any thread. */
 typedef void (*StasisPagesDone)(gpointer owner);
 
+/* Where pages of a block that is no RAM come from: @len bytes at @offset, any thread. */
+typedef struct {
+    gboolean (*read)(gpointer data, guint64 offset, void *buf, gsize len, GError **error);
+    gpointer data;
+    guint64 size_bytes;
+} StasisPageSource;
+
 typedef struct {
     guint block;
     guint64 first_page, n_pages;
-    const guint8 *data;   /* captured pages, or NULL: read them from the running guest */
-    StasisPagesDone done; /* called with owner when data is no longer needed, or NULL */
+    const guint8 *data;             /* captured pages, or NULL: read them from @source … */
+    const StasisPageSource *source; /* … or, if that is NULL, from the running guest's RAM */
+    StasisPagesDone done;           /* called with owner when data is no longer needed, or NULL */
     gpointer owner;
 } StasisPageRun;
 

@@ -14,7 +14,9 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "device/vmstate.h"
+#include "disk/describe.h"
 #include "disk/flush.h"
+#include "engine/disk-copy.h"
 #include "engine/dma.h"
 #include "engine/instant.h"
 #include "engine/series.h"
@@ -40,6 +42,7 @@ typedef struct {
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
+    StasisDiskCopy *disks;  /* or NULL: they stay out of the image */
     StasisInstant *instant; /* the series' */
     StasisAffinity affinity;
     StasisCopy copy;
@@ -76,6 +79,7 @@ static void job_clear(Job *job)
     else
         stasis_copy_end(&job->copy, FALSE);
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
+    g_clear_pointer(&job->disks, stasis_disk_copy_free);
     stasis_instant_end(job->instant);
     put_tracker_down(job);
     stasis_copy_clear(&job->copy);
@@ -179,7 +183,7 @@ static gboolean add_blocks(Job *job, GError **error)
         if (stasis_image_writer_add_block(job->writer, block->name, block->size_bytes, error) < 0)
             return FALSE;
     }
-    return TRUE;
+    return job->disks == NULL || stasis_disk_copy_add(job->disks, job->writer, error);
 }
 
 /* An incremental image where that works out, else a full one: after a hotplug, say, or when the
@@ -223,8 +227,13 @@ static gboolean prepare(Job *job, GError **error)
 {
     job->parent = find_parent(job);
     job->tracked_since = g_strdup(job->record->track_image);
-    return get_domain_xml(job, error) && open_writer(job, error) &&
-           set_tracked_since(job, NULL, error) && open_tracker(job, error);
+    if (job->options->disks == STASIS_DISKS_COPY) {
+        job->disks = stasis_disk_copy_new(job->series->session, job->series->store, error);
+        if (job->disks == NULL)
+            return FALSE;
+    }
+    return get_domain_xml(job, error) && open_writer(job, error) && set_tracked_since(job, NULL, error) &&
+           open_tracker(job, error);
 }
 
 /* ---- copying ---- */
@@ -235,9 +244,15 @@ static gboolean take_instant(Job *job, GError **error)
     for (int tries = 1;; tries++) {
         g_autoptr(GError) local = NULL;
         keep_off_vcpus(job); /* they may have moved */
+        if (job->disks != NULL &&
+            !stasis_disk_copy_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
+                                        job->parent, error))
+            return FALSE;
         if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
             return FALSE;
-        if (stasis_instant_take(job->instant, &job->copy, job->mode, &local))
+        StasisDiskSnapshot *disks =
+            job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
+        if (stasis_instant_take(job->instant, &job->copy, job->mode, disks, &local))
             return TRUE;
         if (!stasis_instant_lacked_memory(job->instant) || job->mode->again == NULL ||
             tries == MAX_TRIES) {
@@ -282,12 +297,14 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
-    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, error) ||
+    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy,
+                              job->disks != NULL && stasis_disk_copy_has_any(job->disks), error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
     return take_instant(job, error) && job->mode->after(&job->copy, error) &&
-           stasis_copy_may_go_on(&job->copy, error);
+           stasis_copy_may_go_on(&job->copy, error) &&
+           (job->disks == NULL || stasis_disk_copy_run(job->disks, &job->copy, n_threads, error));
 }
 
 /* ---- committing ---- */
@@ -310,6 +327,19 @@ static void fill_cost(Job *job, StasisCost *cost)
         .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
         .rounds = job->copy.rounds,
     };
+    if (job->disks == NULL)
+        return;
+    cost->disk_us = stasis_instant_get_disk_us(job->instant);
+    cost->disk_copied_bytes = stasis_disk_copy_get_bytes(job->disks);
+    cost->copied_bytes -= MIN(cost->disk_copied_bytes, cost->copied_bytes);
+}
+
+static gboolean describe_disks(Job *job, GError **error)
+{
+    if (job->disks == NULL)
+        return TRUE;
+    g_autoptr(GBytes) notes = stasis_disk_copy_describe(job->disks, job->series->machine->cwd);
+    return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
 }
 
 static gboolean add_domain_xml(Job *job, GError **error)
@@ -329,7 +359,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
         !stasis_image_writer_add_part(job->writer, "machine.json", machine, error) ||
-        !add_domain_xml(job, error))
+         !add_domain_xml(job, error) || !describe_disks(job, error))
         return NULL;
     StasisImageInfo info = {
         .vm = job->record->name,
@@ -363,6 +393,8 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
         return NULL;
     job.done = TRUE;
+    if (job.disks != NULL)
+        stasis_disk_copy_settle(job.disks);
     /* The image is there, whatever becomes of this: without it the next one is a full one. */
     if (job.tracker != NULL && !job.tracker->ops->synchronous)
         set_tracked_since(&job, info->id, NULL);
@@ -375,6 +407,15 @@ int stasis_mode_from_string(const char *name)
 {
     for (int i = STASIS_MODE_LIVE; i <= STASIS_MODE_STOP; i++)
         if (strcmp(stasis_mode_ops((StasisMode)i)->name, name) == 0)
+            return i;
+    return -1;
+}
+
+int stasis_disks_from_string(const char *name)
+{
+    static const char *const names[] = { "copy", "none" };
+    for (int i = 0; i < (int)G_N_ELEMENTS(names); i++)
+        if (strcmp(names[i], name) == 0)
             return i;
     return -1;
 }

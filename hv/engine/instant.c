@@ -41,6 +41,8 @@ struct _StasisInstant {
 
     StasisCopy *copy;
     const StasisModeOps *mode;
+    StasisDiskSnapshot *disks; /* or NULL */
+    guint64 disk_us;
     GThread *thread; /* made before the stop */
     sem_t go;        /* posted when the RAM thread may begin, or shall end */
     gboolean abandoned;
@@ -98,7 +100,7 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
 }
 
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
-                              const StasisCopy *copy, GError **error)
+                              const StasisCopy *copy, gboolean qmp_needed, GError **error)
 {
     g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
     if (state == NULL)
@@ -120,6 +122,7 @@ gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
         .tracker = copy->tracker,
         .fdset = instant->fdset,
         .may_be_long = copy->stop_may_be_long,
+        .qmp_needed = qmp_needed,
     };
     instant->stopper = stasis_stopper_open(&means, instant->was_paused);
     return TRUE;
@@ -256,6 +259,14 @@ static gboolean check_ram(const StasisInstant *instant, GError **error)
     return stasis_set_errno(error, -instant->ram_result, "take the RAM of the stopped VM");
 }
 
+static gboolean take_disks(StasisInstant *instant, GError **error)
+{
+    guint64 t0 = stasis_now_us();
+    gboolean ok = instant->disks == NULL || stasis_disk_snapshot_take(instant->disks, error);
+    instant->disk_us = stasis_now_us() - t0;
+    return ok;
+}
+
 /* The VM is stopped. */
 static gboolean take_stopped(StasisInstant *instant, GError **error)
 {
@@ -268,7 +279,8 @@ static gboolean take_stopped(StasisInstant *instant, GError **error)
     }
     instant->abandoned = FALSE;
     sem_post(&instant->go);
-    gboolean saved = instant->stopper->ops->save(instant->stopper, error);
+    gboolean saved =
+        take_disks(instant, error) && instant->stopper->ops->save(instant->stopper, error);
     g_thread_join(g_steal_pointer(&instant->thread));
     if (!saved || !stasis_fault(STASIS_FAULT_HARVESTED, error) || !check_ram(instant, error) ||
         !check_undisturbed(instant, error))
@@ -291,10 +303,11 @@ static void measure(StasisInstant *instant, guint64 resumed_us)
 }
 
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
-                             GError **error)
+                             StasisDiskSnapshot *disks, GError **error)
 {
     instant->copy = copy;
     instant->mode = mode;
+    instant->disks = disks;
     instant->ram_result = 0;
     instant->abandoned = TRUE;
     instant->thread = g_thread_try_new("stasis-ram", ram_thread, instant, error);
@@ -365,6 +378,11 @@ guint64 stasis_instant_get_device_us(StasisInstant *instant)
 guint64 stasis_instant_get_ram_us(StasisInstant *instant)
 {
     return instant->ram_us;
+}
+
+guint64 stasis_instant_get_disk_us(StasisInstant *instant)
+{
+    return instant->disk_us;
 }
 
 gboolean stasis_instant_was_paused(StasisInstant *instant)

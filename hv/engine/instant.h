@@ -6,6 +6,7 @@
 #pragma once
 
 #include "copy/copy.h"
+#include "disk/snapshot.h"
 #include "vmm/lifeline.h"
 #include "vmm/qmp.h"
 
@@ -15,17 +16,19 @@ typedef struct _StasisInstant StasisInstant;
 
 /* Memory for the device state, and QEMU's descriptor of it: for any number of checkpoints. */
 StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error);
-/* Before the takes of one checkpoint: see whether the VM is fit, and choose who stops it. */
+/* Before the takes of one checkpoint: see whether the VM is fit, and choose who stops it.
+ * @qmp_needed: disks will be taken too. */
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
-                              const StasisCopy *copy, GError **error);
+                              const StasisCopy *copy, gboolean qmp_needed, GError **error);
 /* After them: nothing of @copy is used any more. */
 void stasis_instant_end(StasisInstant *instant);
 void stasis_instant_free(StasisInstant *instant);
 
-/* Take it. A VM that was paused before stays so. On failure (STASIS_ERROR_BUDGET when the pause
+/* Take it, and the disks of @disks (or NULL) at the same instant. A VM that was paused before stays
+ * so. On failure (STASIS_ERROR_BUDGET when the pause
  * got too long) the VM is as it was. */
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
-                             GError **error);
+                             StasisDiskSnapshot *disks, GError **error);
 
 /* The take failed for want of memory for the residual (−ENOBUFS); another may be made. */
 gboolean stasis_instant_lacked_memory(const StasisInstant *instant);
@@ -37,6 +40,7 @@ guint64 stasis_instant_get_pause_us(StasisInstant *instant);       /* 0 if it wa
 guint64 stasis_instant_get_worst_pause_us(StasisInstant *instant); /* of all takes */
 guint64 stasis_instant_get_device_us(StasisInstant *instant);
 guint64 stasis_instant_get_ram_us(StasisInstant *instant);
+guint64 stasis_instant_get_disk_us(StasisInstant *instant);
 gboolean stasis_instant_was_paused(StasisInstant *instant);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisInstant, stasis_instant_free)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "disk/disk.h"
 #include "engine/dma.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
@@ -62,6 +63,7 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     StasisRecord *record = series->session->record;
     if (!stasis_rollback_check_whole(record->name, error) ||
         !stasis_vm_check_supported(qmp, record->pid, error) ||
+        !stasis_disks_sweep(qmp, record->pid, record->track_image, error) ||
         !stasis_pager_wait(record, options->progress, options->progress_data, cancellable, error) ||
         !stasis_series_refresh(series, error) ||
         (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))

@@ -43,7 +43,8 @@ static gboolean is_tested(guint version_number)
 static StasisStopper *inside_open(const StasisStopperMeans *means)
 {
     struct stasis_shim_page page;
-    if (means->may_be_long || !is_tested(stasis_qmp_get_version_number(means->qmp)) ||
+    if (means->may_be_long || means->qmp_needed ||
+        !is_tested(stasis_qmp_get_version_number(means->qmp)) ||
         !stasis_shim_page_read(means->pid, &page) || page.inside == 0)
         return NULL;
     StasisTracker *tracker = means->tracker;

@@ -24,6 +24,7 @@ typedef struct {
     StasisTracker *tracker; /* or NULL */
     gint64 fdset;           /* QEMU's descriptor set of the file for the device state */
     gboolean may_be_long;   /* the stop may last seconds (mode stop) */
+    gboolean qmp_needed;    /* QEMU is to be spoken to in the stop */
 } StasisStopperMeans;
 
 typedef struct {

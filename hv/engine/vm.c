@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "disk/disk.h"
 #include "engine/device-load.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
@@ -136,6 +137,7 @@ gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **erro
     }
     return stasis_rollback_check_whole(vm->name, error) &&
            stasis_device_load_sweep(session->qmp, error) &&
+           stasis_disks_sweep(session->qmp, session->record->pid, NULL, error) &&
            stasis_tracker_sweep(session->record->pid, error) &&
            stasis_record_forget(vm->name, error);
 }

@@ -122,6 +122,8 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     set_uint(object, "total_us", cost->total_us);
     set_uint(object, "copied_bytes", cost->copied_bytes);
     set_uint(object, "rounds", cost->rounds);
+    set_uint(object, "disk_us", cost->disk_us);
+    set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
     json_object_set_object_member(root, "cost", object);
 }
 

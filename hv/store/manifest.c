@@ -376,6 +376,8 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
     if (rounds > G_MAXUINT32)
         return stasis_corrupt(error, "cost.rounds is out of range");
     cost->rounds = (guint32)rounds;
+    cost->disk_us = stasis_json_uint_or(object, "disk_us", 0);
+    cost->disk_copied_bytes = stasis_json_uint_or(object, "disk_copied_bytes", 0);
     return TRUE;
 }
 

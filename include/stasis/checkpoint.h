@@ -19,6 +19,11 @@ typedef enum {
     STASIS_CODEC_NONE,
 } StasisCodec;
 
+typedef enum {
+    STASIS_DISKS_COPY, /* the content of every writable disk, as of the same instant */
+    STASIS_DISKS_NONE, /* leave them out: a restored VM opens the disks as they are then */
+} StasisDisks;
+
 typedef struct {
     size_t struct_size;
     StasisMode mode;
@@ -30,6 +35,7 @@ typedef struct {
     guint n_threads;          /* pipeline threads; 0: the CPUs that the guest leaves, at most 8 */
     const char *tracker;      /* NULL or "auto"; "kvm-log", "uffd-async", "uffd-sync" */
     const char *note;         /* description kept in the image, or NULL */
+    StasisDisks disks;
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisCheckpointOptions;
@@ -66,6 +72,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSeries, stasis_series_free)
 
 /* "live", "cow", "stop"; -1 when unknown. */
 STASIS_API int stasis_mode_from_string(const char *name);
+/* "copy", "none"; -1 when unknown. */
+STASIS_API int stasis_disks_from_string(const char *name);
 /* "lz4", "zstd", "none"; -1 when unknown. */
 STASIS_API int stasis_codec_from_string(const char *name);
 

@@ -30,6 +30,8 @@ typedef struct {
     guint64 total_us;        /* call to commit */
     guint64 copied_bytes;    /* guest memory read, every round */
     guint32 rounds;          /* pre-copy rounds before the pause */
+    guint64 disk_us;         /* of the pause, fixing the disks' content */
+    guint64 disk_copied_bytes; /* read from disks; what is known to be zero is not read */
 } StasisCost;
 
 typedef struct {

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The disks of a running VM, as QEMU's monitor tells of them. */
+#pragma once
+
+#include <gio/gio.h>
+
+#include "vmm/qmp.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    char *name;     /* QEMU's name of the drive, else the ID or QOM path of its device */
+    char *qdev;     /* absolute QOM path of the device, which has a property "drive" */
+    char *node;     /* the block node that the device reads and writes */
+    char *format;   /* the node's driver: "qcow2", "raw" … */
+    char *filename; /* as QEMU names it; may be a "json:" pseudo-name */
+    guint64 size_bytes;
+    gboolean writable;
+} StasisDisk;
+
+/* Every disk with a medium that a device of the machine has. Element type: StasisDisk, freed with
+ * the array. Drives without a medium and without a device are left out. */
+GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error);
+StasisDisk *stasis_disk_at(const GPtrArray *disks, guint i);
+
+/* Can the writable ones be copied as of an instant? STASIS_ERROR_UNSUPPORTED names the first that
+ * can't. Nothing is changed. */
+gboolean stasis_disks_check(StasisQmp *qmp, const GPtrArray *disks, GError **error);
+
+/* Remove from QEMU whatever an interrupted checkpoint left of ours: exports, nodes (the disks go
+ * back to what they were), our NBD server, and all bitmaps but the ones that count since image
+ * @keep (NULL: none). @pid: QEMU's process. Nothing left: one or two questions. */
+gboolean stasis_disks_sweep(StasisQmp *qmp, pid_t pid, const char *keep, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of hv/disk share: commands to QEMU in few words, and the names of what we make. */
+#pragma once
+
+#include "disk/disk.h"
+
+G_BEGIN_DECLS
+
+/* Every node, export and bitmap of ours in QEMU is named so, and nothing else is. */
+#define STASIS_DISK_PREFIX "stasis-"
+
+/* An object of strings: key, value, …, NULL. */
+JsonObject *stasis_disk_args(const char *key, ...) G_GNUC_NULL_TERMINATED;
+/* Run @command with such arguments and drop the answer. */
+gboolean stasis_disk_do(StasisQmp *qmp, GError **error, const char *command,
+                        ...) G_GNUC_NULL_TERMINATED;
+/* Run @command with @arguments (consumed). */
+gboolean stasis_disk_run(StasisQmp *qmp, const char *command, JsonObject *arguments,
+                         GError **error);
+/* Ask @command, whose answer is a list of objects. NULL on error. */
+JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *arguments,
+                               JsonArray **ret_list, GError **error);
+/* Delete node @name, which may be in use for a moment yet. */
+gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **error);
+/* A line to send in the stop: command "transaction" of @actions (consumed), or any. */
+char *stasis_disk_line(const char *command, JsonObject *arguments);
+/* Add {"type": @type, "data": @data (consumed)} to @actions. */
+void stasis_disk_add_action(JsonArray *actions, const char *type, JsonObject *data);
+
+G_END_DECLS

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "disk/internal.h"
+
+/* The copy-before-write filter that lets a guest's write pass when there is no room to save what it
+ * overwrites, the driver that reads through it, and exported bitmaps by node are all there from 7.2
+ * on (QEMU's qapi/block-core.json, qapi/block-export.json). */
+#define FIRST_VERSION 70200u
+
+static void disk_free(gpointer data)
+{
+    StasisDisk *disk = data;
+    g_free(disk->name);
+    g_free(disk->qdev);
+    g_free(disk->node);
+    g_free(disk->format);
+    g_free(disk->filename);
+    g_free(disk);
+}
+
+StasisDisk *stasis_disk_at(const GPtrArray *disks, guint i)
+{
+    return g_ptr_array_index(disks, i);
+}
+
+/* QEMU gives a device's ID where it has one, and its path in the tree of objects otherwise. */
+static char *absolute_path(const char *qdev)
+{
+    return qdev[0] == '/' ? g_strdup(qdev) : g_strconcat("/machine/peripheral/", qdev, NULL);
+}
+
+/* The name of a device without a drive's name: its ID if it has one. */
+static char *device_name(const char *qdev)
+{
+    static const char parent[] = "/machine/peripheral/", child[] = "/virtio-backend";
+    g_autofree char *name = g_strdup(qdev);
+    if (g_str_has_suffix(name, child))
+        name[strlen(name) - strlen(child)] = '\0';
+    if (g_str_has_prefix(name, parent) && strchr(name + strlen(parent), '/') == NULL)
+        return g_strdup(name + strlen(parent));
+    return g_steal_pointer(&name);
+}
+
+/* FALSE without @error: nothing to keep in mind. */
+static gboolean read_disk(JsonObject *item, GPtrArray *disks, GError **error)
+{
+    JsonObject *inserted, *image;
+    const char *qdev = stasis_json_string_or(item, "qdev", NULL);
+    const char *name = stasis_json_string_or(item, "device", "");
+    const char *node, *format, *filename;
+    gboolean read_only;
+    guint64 size;
+    if (qdev == NULL || !stasis_json_object(item, "inserted", &inserted, NULL))
+        return FALSE;
+    if (!stasis_json_string(inserted, "node-name", &node, error) ||
+        !stasis_json_string(inserted, "drv", &format, error) ||
+        !stasis_json_bool(inserted, "ro", &read_only, error) ||
+        !stasis_json_object(inserted, "image", &image, error) ||
+        !stasis_json_string(image, "filename", &filename, error) ||
+        !stasis_json_uint(image, "virtual-size", &size, error))
+        return FALSE;
+    if (size == 0)
+        return FALSE;
+    StasisDisk *disk = g_new0(StasisDisk, 1);
+    disk->name = *name != '\0' ? g_strdup(name) : device_name(qdev);
+    disk->qdev = absolute_path(qdev);
+    disk->node = g_strdup(node);
+    disk->format = g_strdup(format);
+    disk->filename = g_strdup(filename);
+    disk->size_bytes = size;
+    disk->writable = !read_only;
+    g_ptr_array_add(disks, disk);
+    return TRUE;
+}
+
+GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error)
+{
+    JsonArray *list;
+    g_autoptr(JsonNode) answer = stasis_disk_ask_list(qmp, "query-block", NULL, &list, error);
+    if (answer == NULL)
+        return NULL;
+    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(disk_free);
+    for (guint i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *item;
+        g_autoptr(GError) local = NULL;
+        if (stasis_json_object_at(list, i, &item, &local))
+            read_disk(item, disks, &local);
+        if (local != NULL) {
+            g_propagate_prefixed_error(error, g_steal_pointer(&local), "query-block: ");
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&disks);
+}
+
+/* ---- what can't be copied ---- */
+
+static gboolean refuse(const StasisDisk *disk, const char *why, GError **error)
+{
+    g_autofree char *shown = g_strescape(disk->name, NULL);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "disk %.200s: %s; --disk none leaves the disks out of the image", shown, why);
+    return FALSE;
+}
+
+/* A property of the disk's device; NULL when it has none of that name. */
+static JsonNode *device_property(StasisQmp *qmp, const StasisDisk *disk, const char *name)
+{
+    g_autoptr(JsonObject) args = stasis_disk_args("path", disk->qdev, "property", name, NULL);
+    return stasis_qmp_execute(qmp, "qom-get", args, -1, 0, NULL);
+}
+
+static gboolean is_true(JsonNode *node)
+{
+    return node != NULL && JSON_NODE_HOLDS_VALUE(node) &&
+           json_node_get_value_type(node) == G_TYPE_BOOLEAN && json_node_get_boolean(node);
+}
+
+static const char *as_text(JsonNode *node)
+{
+    gboolean text = node != NULL && JSON_NODE_HOLDS_VALUE(node) &&
+                    json_node_get_value_type(node) == G_TYPE_STRING;
+    return text ? json_node_get_string(node) : NULL;
+}
+
+static gboolean check_disk(StasisQmp *qmp, const StasisDisk *disk, GError **error)
+{
+    static const char *const passthrough[] = { "scsi-block", "scsi-generic", NULL };
+    g_autoptr(JsonNode) drive = device_property(qmp, disk, "drive");
+    g_autoptr(JsonNode) type = device_property(qmp, disk, "type");
+    g_autoptr(JsonNode) shared = device_property(qmp, disk, "share-rw");
+    if (as_text(type) != NULL && g_strv_contains(passthrough, as_text(type)))
+        return refuse(disk, "the guest sends it SCSI commands past QEMU's block layer", error);
+    if (is_true(shared))
+        return refuse(disk, "it is shared with others who write to it (share-rw=on)", error);
+    if (as_text(drive) == NULL)
+        return refuse(disk, "no copy-before-write filter can be put in front of it", error);
+    return strlen(disk->name) <= 200 || refuse(disk, "its name is too long", error);
+}
+
+gboolean stasis_disks_check(StasisQmp *qmp, const GPtrArray *disks, GError **error)
+{
+    for (guint i = 0; i < disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(disks, i);
+        if (!disk->writable)
+            continue;
+        if (stasis_qmp_get_version_number(qmp) < FIRST_VERSION)
+            return refuse(disk, "copying it as of an instant needs QEMU 7.2 or later", error);
+        for (guint j = 0; j < i; j++)
+            if (strcmp(stasis_disk_at(disks, j)->name, disk->name) == 0)
+                return refuse(disk, "two disks have this name", error);
+        if (!check_disk(qmp, disk, error))
+            return FALSE;
+    }
+    return TRUE;
+}

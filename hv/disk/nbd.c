@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One export and our connections to it: libnbd(3). A connection serves one request at a time. */
+#include "disk/nbd.h"
+
+#include <libnbd.h>
+#include <stasis/error.h>
+#include <string.h>
+
+#include "disk/internal.h"
+#include "disk/nbd-server.h"
+
+#define PAGE 4096u
+/* Asked about at once: the protocol's requests have 32 bits for it. */
+#define STATUS_BYTES ((guint64)1 << 31)
+#define ZERO_BYTES ((guint64)1 << 30)
+#define BITMAP_CONTEXT "qemu:dirty-bitmap:"
+
+struct _StasisNbd {
+    StasisNbdServer *server;
+    char *id;
+    char *context; /* of the bitmap, or NULL */
+    guint64 size_bytes;
+    gboolean exported;
+    GAsyncQueue *idle; /* of struct nbd_handle */
+    guint n;
+};
+
+static gboolean fail(const StasisNbd *nbd, const char *what, GError **error)
+{
+    const char *why = nbd_get_error();
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "NBD export %s: %s: %s", nbd->id, what,
+                why != NULL ? why : "unknown");
+    return FALSE;
+}
+
+static gboolean add_export(StasisNbd *nbd, const StasisNbdExport *wanted, GError **error)
+{
+    JsonObject *args = stasis_disk_args("type", "nbd", "id", wanted->id, "name", wanted->id,
+                                        "node-name", wanted->node, NULL);
+    json_object_set_boolean_member(args, "writable", wanted->writable);
+    if (wanted->map_name != NULL) {
+        JsonArray *bitmaps = json_array_new();
+        json_array_add_object_element(
+            bitmaps, stasis_disk_args("node", wanted->map_node, "name", wanted->map_name, NULL));
+        json_object_set_array_member(args, "bitmaps", bitmaps);
+    }
+    nbd->exported = stasis_disk_run(nbd->server->qmp, "block-export-add", args, error);
+    return nbd->exported;
+}
+
+static gboolean connect_one(StasisNbd *nbd, GError **error)
+{
+    struct nbd_handle *handle = nbd_create();
+    if (handle == NULL)
+        return fail(nbd, "make a connection", error);
+    g_async_queue_push(nbd->idle, handle);
+    nbd->n++;
+    if (nbd_set_export_name(handle, nbd->id) < 0 ||
+        nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+        (nbd->context != NULL && nbd_add_meta_context(handle, nbd->context) < 0) ||
+        !stasis_nbd_server_connect(nbd->server, handle))
+        return fail(nbd, "connect", error);
+    int64_t size = nbd_get_size(handle);
+    if (size >= 0 && (guint64)size == nbd->size_bytes)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "NBD export %s: %" G_GINT64_FORMAT " bytes where the disk has %" G_GUINT64_FORMAT,
+                nbd->id, (gint64)size, nbd->size_bytes);
+    return FALSE;
+}
+
+static void close_handle(gpointer handle)
+{
+    nbd_close(handle);
+}
+
+StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted, GError **error)
+{
+    g_autoptr(StasisNbd) nbd = g_new0(StasisNbd, 1);
+    nbd->server = server;
+    nbd->id = g_strdup(wanted->id);
+    nbd->size_bytes = wanted->size_bytes;
+    nbd->idle = g_async_queue_new_full(close_handle);
+    if (wanted->map_name != NULL)
+        nbd->context = g_strconcat(BITMAP_CONTEXT, wanted->map_name, NULL);
+    if (!add_export(nbd, wanted, error))
+        return NULL;
+    for (guint i = 0; i < MAX(wanted->n_connections, 1); i++)
+        if (!connect_one(nbd, error))
+            return NULL;
+    return g_steal_pointer(&nbd);
+}
+
+void stasis_nbd_free(StasisNbd *nbd)
+{
+    if (nbd == NULL)
+        return;
+    g_async_queue_unref(nbd->idle);
+    if (nbd->exported)
+        stasis_disk_do(nbd->server->qmp, NULL, "block-export-del", "id", nbd->id, "mode", "hard",
+                       NULL);
+    g_free(nbd->id);
+    g_free(nbd->context);
+    g_free(nbd);
+}
+
+/* ---- what is where ---- */
+
+typedef struct {
+    const StasisNbd *nbd;
+    StasisBitmap *dirty, *zero;
+    guint64 dirty_end, zero_end; /* how far the answers reach */
+} Map;
+
+static void mark_outwards(StasisBitmap *map, guint64 from, guint64 to)
+{
+    guint64 first = from / PAGE, end = MIN((to + PAGE - 1) / PAGE, map->n_pages);
+    if (end > first)
+        stasis_bitmap_set_range(map, first, end - first);
+}
+
+/* The last page of a disk may be a part of one. */
+static void mark_inwards(StasisBitmap *map, guint64 from, guint64 to, guint64 size)
+{
+    guint64 first = (from + PAGE - 1) / PAGE, end = to == size ? map->n_pages : to / PAGE;
+    if (end > first)
+        stasis_bitmap_set_range(map, first, end - first);
+}
+
+/* Pairs of length and flags. The server's answers are no more trusted than the guest that may have
+ * broken into it. */
+static int on_extents(void *data, const char *context, uint64_t offset, uint32_t *entries, size_t n,
+                      int *error)
+{
+    Map *map = data;
+    gboolean is_dirty = g_str_has_prefix(context, BITMAP_CONTEXT);
+    guint64 at = offset, size = map->nbd->size_bytes;
+    for (size_t i = 0; i + 1 < n && at < size; i += 2) {
+        guint64 end = at + MIN((guint64)entries[i], size - at);
+        if (is_dirty && (entries[i + 1] & 1))
+            mark_outwards(map->dirty, at, end);
+        else if (!is_dirty && (entries[i + 1] & LIBNBD_STATE_ZERO))
+            mark_inwards(map->zero, at, end, size);
+        at = end;
+    }
+    *(is_dirty ? &map->dirty_end : &map->zero_end) = at;
+    return 0;
+}
+
+static gboolean ask_status(Map *map, struct nbd_handle *handle, GError **error)
+{
+    const StasisNbd *nbd = map->nbd;
+    for (guint64 at = 0, end; at < nbd->size_bytes; at = end) {
+        nbd_extent_callback callback = { .callback = on_extents, .user_data = map };
+        map->dirty_end = map->zero_end = 0;
+        if (nbd_block_status(handle, MIN(nbd->size_bytes - at, STATUS_BYTES), at, callback, 0) < 0)
+            return fail(nbd, "block status", error);
+        end = nbd->context != NULL ? MIN(map->dirty_end, map->zero_end) : map->zero_end;
+        if (end > at)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                    "NBD export %s: block status: an answer about nothing", nbd->id);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean stasis_nbd_map(StasisNbd *nbd, StasisBitmap *dirty, StasisBitmap *zero, GError **error)
+{
+    struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
+    Map map = { .nbd = nbd, .dirty = dirty, .zero = zero };
+    gboolean ok = TRUE;
+    if (nbd->context == NULL)
+        stasis_bitmap_set_range(dirty, 0, dirty->n_pages);
+    else if (nbd_can_meta_context(handle, nbd->context) != 1)
+        ok = fail(nbd, "QEMU does not tell of the bitmap", error);
+    /* Without base:allocation no page is known to be zero before it is read. */
+    if (ok &&
+        (nbd->context != NULL || nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1))
+        ok = ask_status(&map, handle, error);
+    g_async_queue_push(nbd->idle, handle);
+    return ok;
+}
+
+/* ---- bytes ---- */
+
+gboolean stasis_nbd_read(StasisNbd *nbd, guint64 offset, void *buf, gsize len, GError **error)
+{
+    struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
+    gboolean ok = nbd_pread(handle, buf, len, offset, 0) == 0 || fail(nbd, "read", error);
+    g_async_queue_push(nbd->idle, handle);
+    return ok;
+}
+
+gboolean stasis_nbd_write(StasisNbd *nbd, guint64 offset, const void *buf, gsize len,
+                          GError **error)
+{
+    struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
+    gboolean ok = nbd_pwrite(handle, buf, len, offset, 0) == 0 || fail(nbd, "write", error);
+    g_async_queue_push(nbd->idle, handle);
+    return ok;
+}
+
+gboolean stasis_nbd_zero(StasisNbd *nbd, guint64 offset, guint64 len, GError **error)
+{
+    struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
+    gboolean ok = TRUE;
+    for (guint64 n; ok && len > 0; offset += n, len -= n) {
+        n = MIN(len, ZERO_BYTES);
+        ok = nbd_zero(handle, n, offset, 0) == 0 || fail(nbd, "write zeros", error);
+    }
+    g_async_queue_push(nbd->idle, handle);
+    return ok;
+}
+
+gboolean stasis_nbd_flush(StasisNbd *nbd, GError **error)
+{
+    struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
+    gboolean ok =
+        nbd_can_flush(handle) != 1 || nbd_flush(handle, 0) == 0 || fail(nbd, "flush", error);
+    g_async_queue_push(nbd->idle, handle);
+    return ok;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What an interrupted checkpoint or rollback left in QEMU, known by its names. The order is that of
+ * use: exports, readers, then each filter is taken out from between a device and its disk.
+ */
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "disk/bitmaps.h"
+#include "disk/internal.h"
+#include "disk/nbd.h"
+
+static const char *const roles[] = { "access-", "filter-", "scratch-" };
+#define FILTERS 1
+
+static gboolean sweep_exports(StasisQmp *qmp, GError **error)
+{
+    JsonArray *list;
+    g_autoptr(JsonNode) answer =
+        stasis_disk_ask_list(qmp, "query-block-exports", NULL, &list, error);
+    if (answer == NULL)
+        return FALSE;
+    for (guint i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *item;
+        const char *id;
+        if (stasis_json_object_at(list, i, &item, NULL) &&
+            stasis_json_string(item, "id", &id, NULL) && g_str_has_prefix(id, STASIS_DISK_PREFIX))
+            /* It may be on its way out already. */
+            stasis_disk_do(qmp, NULL, "block-export-del", "id", id, "mode", "hard", NULL);
+    }
+    return TRUE;
+}
+
+static gint64 id_of(JsonArray *nodes, const char *name)
+{
+    for (guint i = 0; i < json_array_get_length(nodes); i++) {
+        JsonObject *node;
+        if (stasis_json_object_at(nodes, i, &node, NULL) &&
+            strcmp(stasis_json_string_or(node, "name", ""), name) == 0)
+            return (gint64)stasis_json_uint_or(node, "id", 0);
+    }
+    return -1;
+}
+
+static char *name_of(JsonArray *nodes, guint64 id)
+{
+    for (guint i = 0; i < json_array_get_length(nodes); i++) {
+        JsonObject *node;
+        if (stasis_json_object_at(nodes, i, &node, NULL) &&
+            stasis_json_uint_or(node, "id", 0) == id)
+            return g_strdup(stasis_json_string_or(node, "name", NULL));
+    }
+    return NULL;
+}
+
+/* The node behind @filter. Nothing else of QEMU 7.2's monitor tells of a node's children. */
+static char *behind(StasisQmp *qmp, const char *filter, GError **error)
+{
+    g_autoptr(JsonNode) answer =
+        stasis_qmp_execute(qmp, "x-debug-query-block-graph", NULL, -1, 0, error);
+    JsonArray *nodes, *edges;
+    if (answer == NULL)
+        return NULL;
+    if (!JSON_NODE_HOLDS_OBJECT(answer) ||
+        !stasis_json_array(json_node_get_object(answer), "nodes", &nodes, error) ||
+        !stasis_json_array(json_node_get_object(answer), "edges", &edges, error))
+        return NULL;
+    gint64 id = id_of(nodes, filter);
+    for (guint i = 0; i < json_array_get_length(edges); i++) {
+        JsonObject *edge;
+        if (stasis_json_object_at(edges, i, &edge, NULL) &&
+            (gint64)stasis_json_uint_or(edge, "parent", 0) == id &&
+            strcmp(stasis_json_string_or(edge, "name", ""), "file") == 0)
+            return name_of(nodes, stasis_json_uint_or(edge, "child", 0));
+    }
+    return NULL;
+}
+
+static gboolean take_out(StasisQmp *qmp, const char *filter, GError **error)
+{
+    g_autofree char *node = behind(qmp, filter, error);
+    g_autoptr(GPtrArray) disks = node != NULL ? stasis_disks_list(qmp, error) : NULL;
+    for (guint i = 0; disks != NULL && i < disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(disks, i);
+        if (strcmp(disk->node, filter) == 0 &&
+            !stasis_disk_do(qmp, error, "qom-set", "path", disk->qdev, "property", "drive", "value",
+                            node, NULL))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* Names of our nodes of one role. Free with g_strfreev(). */
+static char **find_nodes(StasisQmp *qmp, const char *role, GError **error)
+{
+    JsonArray *list;
+    JsonObject *args = json_object_new();
+    json_object_set_boolean_member(args, "flat", TRUE);
+    g_autoptr(JsonNode) answer =
+        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
+    if (answer == NULL)
+        return NULL;
+    g_autofree char *prefix = g_strconcat(STASIS_DISK_PREFIX, role, NULL);
+    GPtrArray *names = g_ptr_array_new();
+    for (guint i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *node;
+        const char *name;
+        if (stasis_json_object_at(list, i, &node, NULL) &&
+            stasis_json_string(node, "node-name", &name, NULL) && g_str_has_prefix(name, prefix))
+            g_ptr_array_add(names, g_strdup(name));
+    }
+    g_ptr_array_add(names, NULL);
+    return (char **)g_ptr_array_free(names, FALSE);
+}
+
+static gboolean sweep_nodes(StasisQmp *qmp, guint role, GError **error)
+{
+    g_auto(GStrv) names = find_nodes(qmp, roles[role], error);
+    for (char **name = names; name != NULL && *name != NULL; name++)
+        if ((role == FILTERS && !take_out(qmp, *name, error)) ||
+            !stasis_disk_delete_node(qmp, *name, error))
+            return FALSE;
+    return names != NULL;
+}
+
+gboolean stasis_disks_sweep(StasisQmp *qmp, pid_t pid, const char *keep, GError **error)
+{
+    g_autoptr(StasisBitmaps) bitmaps = stasis_bitmaps_list(qmp, error);
+    if (bitmaps == NULL)
+        return FALSE;
+    if (!sweep_exports(qmp, error))
+        return FALSE;
+    stasis_nbd_server_sweep(qmp, pid);
+    for (guint role = 0; role < G_N_ELEMENTS(roles); role++)
+        if (!sweep_nodes(qmp, role, error))
+            return FALSE;
+    return stasis_bitmaps_sweep(bitmaps, qmp, keep, error);
+}

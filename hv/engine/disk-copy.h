@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The disks' part of a checkpoint: from the monitor's list of them to pages in the image. */
+#pragma once
+
+#include "copy/copy.h"
+#include "disk/snapshot.h"
+#include "engine/session.h"
+#include "store/image.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisDiskCopy StasisDiskCopy;
+
+/* Look at the VM's disks, and refuse by name what can't be copied. */
+StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, GError **error);
+/* Whatever of it is in QEMU goes; bitmaps count as they did before unless it was settled. */
+void stasis_disk_copy_free(StasisDiskCopy *disks);
+
+/* Declare them in the image, behind RAM. */
+gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error);
+/* Before each stop, the VM running. @since: the image's parent, or NULL. */
+gboolean stasis_disk_copy_get_ready(StasisDiskCopy *disks, const char *image, const char *since,
+                                    GError **error);
+/* After add(): is there a disk to copy? */
+gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks);
+/* NULL when there is nothing to copy. */
+StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks);
+/* After the stop: all of it into the image. */
+gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_threads,
+                              GError **error);
+/* The image is there. */
+void stasis_disk_copy_settle(StasisDiskCopy *disks);
+guint64 stasis_disk_copy_get_bytes(const StasisDiskCopy *disks);
+/* The part "disks.json". */
+GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisDiskCopy, stasis_disk_copy_free)
+
+G_END_DECLS
