@@ -33,6 +33,7 @@ G_BEGIN_DECLS
     X(DISK_OPEN, "disk-open")                   /* running again, disks can be read */          \
     X(DISK_HALF, "disk-half")                   /* in the middle of copying disks */            \
     X(DISK_CLOSED, "disk-closed")               /* disks copied, filters gone */                \
+    X(DISK_TEMPLATE, "disk-template")           /* restore: no file of the VM's own yet */      \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
     X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \

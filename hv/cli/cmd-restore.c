@@ -10,6 +10,8 @@ static gboolean restore(CliCall *call, GError **error)
     options.paused = cli_flag(call, "paused");
     options.eager = cli_flag(call, "eager");
     options.no_shim = cli_flag(call, "no-shim");
+    options.no_disks = g_strcmp0(cli_text(call, "disk"), "none") == 0;
+    options.disk_dir = cli_text(call, "disk-dir");
     options.no_prefetch = cli_flag(call, "no-prefetch");
     options.connect = cli_connection(call);
     options.progress = cli_progress_show;
@@ -49,6 +51,10 @@ static const CliOption options[] = {
     { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
     { "xml", 0, CLI_FILE, "FILE",
       "with --connect: XML of the domain, instead of the image's; the devices must be the same" },
+    { "disk", 0, CLI_CHOICE, "copy|none",
+      "new disks with the image's content, or those that the command line names (default: copy)" },
+    { "disk-dir", 0, CLI_DIR, "DIR",
+      "where to put the new disks (default: in the store; on its file system they take no room)" },
     { "no-prefetch", 0, CLI_FLAG, NULL,
       "neither bring in first what earlier VMs of the image touched first, nor learn from this "
       "one" },

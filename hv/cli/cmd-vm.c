@@ -30,6 +30,7 @@ JsonObject *cli_vm_to_json(const StasisVmInfo *info)
     cli_json_set_string(object, "kvm_log", info->kvm_log);
     cli_json_set_string(object, "kvm_log_missing", info->kvm_log_missing);
     cli_json_set_string(object, "tracked_since", info->tracked_since);
+    cli_json_set_string(object, "disk_dir", info->disk_dir);
     cli_json_set_string(object, "rolling_back_to", info->rolling_back_to);
     json_object_set_boolean_member(object, "loading", info->loading);
     json_object_set_boolean_member(object, "prepared", info->prepared);
@@ -143,7 +144,11 @@ static gboolean resume_vm(CliCall *call, GError **error)
 static gboolean kill_vm(CliCall *call, GError **error)
 {
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
-    return vm != NULL && stasis_vm_kill(vm, error) && done_with(call);
+    if (vm == NULL)
+        return FALSE;
+    return (cli_flag(call, "remove-disks") ? stasis_vm_kill_with_disks : stasis_vm_kill)(vm,
+                                                                                         error) &&
+           done_with(call);
 }
 
 static gboolean list(CliCall *call, GError **error)
@@ -241,6 +246,7 @@ static gboolean info_vm(CliCall *call, GError **error)
     add_if(table, "Tracked since:", info->tracked_since);
     add_if(table, "QMP socket:", info->qmp_path);
     add_if(table, "Console log:", info->console_path);
+    add_if(table, "Disks:", info->disk_dir);
     cli_table_print(table, 0);
     show_blocks(info);
     return TRUE;
@@ -381,6 +387,11 @@ const CliCommand cli_cmd_resume = {
     .handler = resume_vm,
 };
 
+static const CliOption kill_options[] = {
+    { "remove-disks", 0, CLI_FLAG, NULL,
+      "also remove the disks that restore made for it (a clone's are removed in any case)" },
+    { NULL },
+};
 static const CliExample kill_examples[] = {
     { "kill vm1", "End it as if its power was cut" },
     { NULL },
@@ -390,8 +401,9 @@ const CliCommand cli_cmd_kill = {
     .name = "kill",
     .summary = "end a VM's QEMU process",
     .description = "Send SIGTERM to the QEMU process, SIGKILL after 5 seconds, and forget the "
-                   "VM. The guest is not asked to shut down. Its images stay.",
+                   "VM. The guest is not asked to shut down. Its images stay, and so do its disks.",
     .arguments = name_only,
+    .options = kill_options,
     .examples = kill_examples,
     .handler = kill_vm,
 };

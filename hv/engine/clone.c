@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "engine/domain-restore.h"
 #include "engine/revive.h"
+#include "engine/vm-disks.h"
 
 #define MAX_CLONES 10000u
 /* RAM that QEMU is to read from a stream, once for each clone. */
@@ -132,9 +133,13 @@ static gboolean check_machine(Cloning *cloning, GError **error)
         g_array_append_val(cloning->ram, ram);
     }
     StasisLaunchClone clone = describe(cloning);
-    StasisLaunchOptions options = {
-        .runtime_dir = "/", .accel = machine->accel, .incoming = TRUE, .clone = &clone
-    };
+    g_autoptr(StasisVmDisks) disks = stasis_vm_disks_plan(cloning->source->disks, "/");
+    StasisLaunchOptions options = { .runtime_dir = "/",
+                                    .accel = machine->accel,
+                                    .incoming = TRUE,
+                                    .clone = &clone,
+                                    .disks = (const StasisLaunchDisk *)(void *)disks->disks->data,
+                                    .n_disks = disks->disks->len };
     g_autoptr(StasisLaunch) launch =
         stasis_launch_prepare((const char *const *)machine->argv, &options, error);
     for (guint i = 0; launch != NULL && i < cloning->ram->len; i++)
@@ -234,6 +239,7 @@ static void start_one(gpointer data, gpointer user_data)
     StasisRevival revival = { .name = clone->name,
                               .paused = cloning->options->paused,
                               .with_memory = TRUE,
+                              .disks_temporary = TRUE,
                               .clone = &launch,
                               .templates = cloning->templates,
                               .stream = cloning->stream,

@@ -20,6 +20,8 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
                               .paused = options->paused,
                               .eager = options->eager,
                               .no_shim = options->no_shim,
+                              .no_disks = options->no_disks,
+                              .disk_dir = options->disk_dir,
                               .with_memory = !options->no_prefetch,
                               .progress = options->progress,
                               .progress_data = options->progress_data };

@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "engine/map-template.h"
 #include "engine/pager.h"
+#include "engine/vm-disks.h"
 #include "track/shim-client.h"
 #include "vmm/ram.h"
 
@@ -29,6 +30,7 @@ typedef struct {
     const StasisSource *source;
     const StasisRevival *revival;
     StasisStarted *started;
+    StasisVmDisks *disks; /* or NULL */
     StasisRam *ram;
     int swept_fd; /* of the pager, or -1 */
     guint64 done_bytes, total_bytes;
@@ -39,6 +41,7 @@ static void restore_clear(Restore *restore)
     stasis_clear_fd(&restore->swept_fd);
     g_clear_pointer(&restore->ram, stasis_ram_free);
     g_clear_pointer(&restore->started, stasis_started_free);
+    g_clear_pointer(&restore->disks, stasis_vm_disks_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Restore, restore_clear)
 
@@ -49,6 +52,7 @@ void stasis_source_free(StasisSource *source)
     if (source == NULL)
         return;
     g_clear_pointer(&source->devices, g_bytes_unref);
+    g_clear_pointer(&source->disks, g_ptr_array_unref);
     g_clear_pointer(&source->machine, stasis_machine_free);
     g_clear_pointer(&source->reader, stasis_image_reader_free);
     g_clear_pointer(&source->store, stasis_store_unref);
@@ -69,7 +73,9 @@ StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **er
     g_autoptr(GBytes) saved = stasis_image_reader_get_part(source->reader, "vmstate", error);
     source->devices =
         saved != NULL ? stasis_vmstate_with_machine(saved, source->machine->machine, error) : NULL;
-    return source->devices != NULL ? g_steal_pointer(&source) : NULL;
+    source->disks =
+        source->devices != NULL ? stasis_vm_disks_read_notes(source->reader, error) : NULL;
+    return source->disks != NULL ? g_steal_pointer(&source) : NULL;
 }
 
 /* Same blocks, same sizes: then every byte of the image has its place and no other byte is there.
@@ -97,9 +103,28 @@ static gboolean check_blocks(Restore *restore, GError **error)
     return FALSE;
 }
 
+/* Disks of its own, when the image has their content. */
+static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError **error)
+{
+    const StasisSource *source = restore->source;
+    const StasisRevival *revival = restore->revival;
+    if (source->disks->len == 0 || revival->no_disks)
+        return TRUE;
+    StasisVmDisksWanted wanted = { .store = source->store,
+                                   .reader = source->reader,
+                                   .notes = source->disks,
+                                   .vm_name = revival->name,
+                                   .dir = revival->disk_dir,
+                                   .progress = revival->progress,
+                                   .progress_data = revival->progress_data };
+    restore->disks = stasis_vm_disks_new(&wanted, cancellable, error);
+    return restore->disks != NULL;
+}
+
 static gboolean start_machine(Restore *restore, GCancellable *cancellable, GError **error)
 {
     const StasisMachine *machine = restore->source->machine;
+    GArray *disks = restore->disks != NULL ? restore->disks->disks : NULL;
     StasisStart start = { .name = restore->revival->name,
                           .argv = (const char *const *)machine->argv,
                           .cwd = machine->cwd,
@@ -107,10 +132,16 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
                           .incoming = TRUE,
                           .no_shim = restore->revival->no_shim,
                           .clone = restore->revival->clone,
+                          .disks = disks != NULL ? (StasisLaunchDisk *)(void *)disks->data : NULL,
+                          .n_disks = disks != NULL ? disks->len : 0,
                           .nursery = restore->revival->nursery };
     restore->started = stasis_vm_start(&start, cancellable, error);
     if (restore->started == NULL)
         return FALSE;
+    if (restore->disks != NULL) {
+        restore->started->record->disk_dir = g_strdup(restore->disks->dir);
+        restore->started->record->disks_temporary = restore->revival->disks_temporary;
+    }
     /* Known from now on, so that it can be found and killed whatever becomes of us. */
     return stasis_record_save(restore->started->record, error);
 }
@@ -307,7 +338,7 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
                              GCancellable *cancellable, GError **error)
 {
     g_auto(Restore) restore = { .source = source, .revival = revival, .swept_fd = -1 };
-    if (!start_machine(&restore, cancellable, error))
+    if (!make_disks(&restore, cancellable, error) || !start_machine(&restore, cancellable, error))
         return NULL;
     gboolean ok = revival->templates != NULL
                       ? protect_templates(&restore, error)
@@ -322,7 +353,10 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
             return NULL;
     }
     restore.started->ready_us = stasis_now_us();
-    if (!stasis_started_keep(restore.started, error))
+    /* If we die between the two, disks that are kept for nothing are the lesser evil. */
+    if ((restore.disks != NULL &&
+         !stasis_vm_disks_keep(restore.disks, restore.started->record, error)) ||
+        !stasis_started_keep(restore.started, error))
         return NULL;
     return g_steal_pointer(&restore.started);
 }

@@ -23,7 +23,8 @@ typedef struct {
     StasisStore *store;
     StasisImageReader *reader;
     StasisMachine *machine;
-    GBytes *devices; /* as a loading QEMU wants them */
+    GBytes *devices;  /* as a loading QEMU wants them */
+    GPtrArray *disks; /* of StasisDiskNote: those with content */
 } StasisSource;
 
 StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **error);
@@ -36,6 +37,9 @@ typedef struct {
     gboolean no_shim;
     gboolean with_memory;           /* of pages touched first, when on demand */
     const StasisLaunchClone *clone; /* or NULL */
+    gboolean no_disks;              /* the disks that the command line names, as they are now */
+    const char *disk_dir;           /* below which its own disks are made; NULL: in the store */
+    gboolean disks_temporary;
     /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
     const StasisTemplate *templates;
     GBytes *stream;

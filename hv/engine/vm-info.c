@@ -7,6 +7,7 @@
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
 #include "engine/session.h"
+#include "engine/vm-disks.h"
 #include "track/shim-client.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
@@ -37,6 +38,7 @@ void stasis_vm_info_free(StasisVmInfo *info)
     g_free(info->connect);
     g_free(info->domain);
     g_free(info->uuid);
+    g_free(info->disk_dir);
     g_free(info);
 }
 
@@ -58,6 +60,7 @@ static StasisVmInfo *info_from_record(const StasisRecord *record, const char *st
     info->tracker = g_strdup("none");
     g_autoptr(StasisRollbackMark) mark = stasis_rollback_mark_get(record->name);
     info->rolling_back_to = mark != NULL ? g_strdup(mark->image) : NULL;
+    info->disk_dir = g_strdup(record->disk_dir);
     return info;
 }
 
@@ -149,8 +152,11 @@ static void forget_gone(const char *name)
 {
     stasis_autofd int lock_fd = stasis_record_lock(name, 0, NULL);
     g_autoptr(StasisRecord) record = lock_fd >= 0 ? stasis_record_load(name, NULL) : NULL;
-    if (record != NULL && !stasis_record_is_alive(record))
-        stasis_record_remove(name, NULL);
+    if (record == NULL || stasis_record_is_alive(record))
+        return;
+    if (record->disk_dir != NULL && record->disks_temporary)
+        stasis_vm_disks_remove(record->disk_dir);
+    stasis_record_remove(name, NULL);
 }
 
 char **stasis_vm_list_names(GError **error)

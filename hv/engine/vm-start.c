@@ -68,6 +68,8 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
                                     .incoming = start->incoming,
                                     .no_shim = start->no_shim,
                                     .clone = start->clone,
+                                    .disks = start->disks,
+                                    .n_disks = start->n_disks,
                                     .born = announce,
                                     .born_data = (gpointer)start };
     g_autoptr(StasisLaunch) launch = stasis_launch_prepare(start->argv, &options, error);

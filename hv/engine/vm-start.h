@@ -21,7 +21,9 @@ typedef struct {
     gboolean no_shim;
     gboolean incoming;              /* wait for device state (a restore) */
     const StasisLaunchClone *clone; /* or NULL */
-    StasisNursery *nursery;         /* or NULL: ends it if we die before stasis_started_keep() */
+    const StasisLaunchDisk *disks;  /* that get other files */
+    guint n_disks;
+    StasisNursery *nursery; /* or NULL: ends it if we die before stasis_started_keep() */
 } StasisStart;
 
 /* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all

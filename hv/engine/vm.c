@@ -17,6 +17,7 @@
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
 #include "engine/session.h"
+#include "engine/vm-disks.h"
 #include "engine/vm-start.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
@@ -192,7 +193,7 @@ static gboolean end_domain(const StasisRecord *record, GError **error)
 }
 
 /* Not a session: a QEMU that no longer answers must be killable too. */
-gboolean stasis_vm_kill(StasisVm *vm, GError **error)
+static gboolean kill_vm(StasisVm *vm, gboolean with_disks, GError **error)
 {
     g_autoptr(StasisRecord) record = stasis_record_load(vm->name, error);
     if (record == NULL)
@@ -209,5 +210,17 @@ gboolean stasis_vm_kill(StasisVm *vm, GError **error)
             ? !end_domain(record, error)
             : alive && !stasis_process_end(record->pid, record->start_time, error))
         return FALSE;
+    if (record->disk_dir != NULL && (with_disks || record->disks_temporary))
+        stasis_vm_disks_remove(record->disk_dir);
     return stasis_record_remove(vm->name, error);
+}
+
+gboolean stasis_vm_kill(StasisVm *vm, GError **error)
+{
+    return kill_vm(vm, FALSE, error);
+}
+
+gboolean stasis_vm_kill_with_disks(StasisVm *vm, GError **error)
+{
+    return kill_vm(vm, TRUE, error);
 }

@@ -91,7 +91,8 @@ int stasis_cache_lock(StasisStore *store, int cache_fd, int *ret_aside_fd,
 
 void stasis_cache_remove(StasisStore *store, const char *id)
 {
-    static const char *const kinds[] = { STASIS_CACHE_RAM, STASIS_CACHE_TOUCHED };
+    static const char *const kinds[] = { STASIS_CACHE_RAM, STASIS_CACHE_DISK,
+                                         STASIS_CACHE_TOUCHED };
     stasis_autofd int cache_fd = stasis_store_open_dir(store->dir_fd, "cache");
     for (gsize i = 0; cache_fd >= 0 && i < G_N_ELEMENTS(kinds); i++) {
         g_autofree char *name = stasis_cache_name(id, kinds[i]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * RAM templates: a directory cache/ID.ram with a raw, sparse file for each large RAM block, and a
- * description that says of which image it is. QEMUs map the files privately, so their pages are the
- * page cache's: shared between all clones, and evictable.
+ * description that says of which image it is. ID.disk is the same for disks. QEMUs map the files
+ * privately, so their pages are the page cache's: shared between all clones, and evictable.
  *
  * It is believed if its description names the image's digest and each file has its block's size.
  * The description is made last and the directory renamed after all of it was synced.
@@ -51,9 +51,24 @@ void stasis_template_free(StasisTemplate *template)
     g_free(template);
 }
 
-static void file_name(char ret[16], guint block)
+static gboolean is_disk(StasisImageReader *reader, guint block)
 {
-    snprintf(ret, 16, "ram-%u", block);
+    return stasis_image_reader_get_block(reader, block)->disk;
+}
+
+/* Disks are numbered from 0 on, too. */
+static void file_name(StasisImageReader *reader, char ret[16], guint block)
+{
+    guint first = is_disk(reader, block) ? stasis_image_reader_get_n_blocks(reader) : 0;
+    snprintf(ret, 16, "%s-%u", is_disk(reader, block) ? "disk" : "ram", block - first);
+}
+
+/* All of @blocks are of one kind. */
+static char *dir_name(StasisImageReader *reader, const GArray *blocks)
+{
+    gboolean disks = is_disk(reader, g_array_index(blocks, guint, 0));
+    return stasis_cache_name(stasis_image_reader_get_info(reader)->id,
+                             disks ? STASIS_CACHE_DISK : STASIS_CACHE_RAM);
 }
 
 /* ---- one that is there ---- */
@@ -76,19 +91,17 @@ static gboolean describes(StasisImageReader *reader, int dir_fd, GError **error)
 }
 
 static gboolean open_block(StasisTemplate *template, StasisStore *store, StasisImageReader *reader,
-                           int dir_fd, guint index, GError **error)
+                           const char *dir, int dir_fd, guint index, GError **error)
 {
     char name[16];
     guint64 size;
-    file_name(name, index);
+    file_name(reader, name, index);
     stasis_autofd int fd = stasis_store_open_file(dir_fd, name, &size, error);
     if (fd < 0)
         return FALSE;
     if (size != stasis_image_reader_get_block(reader, index)->size_bytes)
         return stasis_corrupt(error, "%s: %" G_GUINT64_FORMAT " bytes", name, size);
     StasisTemplateBlock *block = g_new0(StasisTemplateBlock, 1);
-    g_autofree char *dir =
-        stasis_cache_name(stasis_image_reader_get_info(reader)->id, STASIS_CACHE_RAM);
     block->block = index;
     block->path = g_build_filename(store->path, "cache", dir, name, NULL);
     block->fd = stasis_steal_fd(&fd);
@@ -100,14 +113,14 @@ static gboolean open_block(StasisTemplate *template, StasisStore *store, StasisI
 static StasisTemplate *try_open(StasisStore *store, StasisImageReader *reader, int cache_fd,
                                 const GArray *blocks)
 {
-    g_autofree char *name =
-        stasis_cache_name(stasis_image_reader_get_info(reader)->id, STASIS_CACHE_RAM);
+    g_autofree char *name = dir_name(reader, blocks);
     stasis_autofd int dir_fd = stasis_store_open_dir(cache_fd, name);
     if (dir_fd < 0 || !describes(reader, dir_fd, NULL))
         return NULL;
     g_autoptr(StasisTemplate) template = template_new();
     for (guint i = 0; i < blocks->len; i++)
-        if (!open_block(template, store, reader, dir_fd, g_array_index(blocks, guint, i), NULL))
+        if (!open_block(template, store, reader, name, dir_fd, g_array_index(blocks, guint, i),
+                        NULL))
             return NULL;
     return g_steal_pointer(&template);
 }
@@ -178,7 +191,7 @@ static gboolean copy_pages(Making *making, guint index, int fd, GError **error)
             return FALSE;
         int r = stasis_pwrite_all(fd, making->buffer, len, (off_t)offset);
         if (r < 0)
-            return stasis_set_errno(error, -r, "write RAM block %s, %" G_GUINT64_FORMAT " MiB",
+            return stasis_set_errno(error, -r, "write block %s, %" G_GUINT64_FORMAT " MiB",
                                     block->name, block->size_bytes >> 20);
         advance(making, fd, offset, len);
     }
@@ -188,7 +201,7 @@ static gboolean copy_pages(Making *making, guint index, int fd, GError **error)
 static gboolean make_block(Making *making, int dir_fd, guint index, GError **error)
 {
     char name[16];
-    file_name(name, index);
+    file_name(making->reader, name, index);
     guint64 size = stasis_image_reader_get_block(making->reader, index)->size_bytes;
     stasis_autofd int fd = stasis_store_create_file(dir_fd, name, error);
     if (fd < 0)
@@ -238,8 +251,7 @@ static gboolean give_place(int aside_fd, int cache_fd, const char *name, GError 
 static gboolean make(Making *making, int aside_fd, int cache_fd, const GArray *blocks,
                      GError **error)
 {
-    g_autofree char *name =
-        stasis_cache_name(stasis_image_reader_get_info(making->reader)->id, STASIS_CACHE_RAM);
+    g_autofree char *name = dir_name(making->reader, blocks);
     if (mkdirat(aside_fd, name, 0700) < 0)
         return stasis_set_errno(error, errno, "make cache/tmp/%s", name);
     stasis_autofd int dir_fd = stasis_store_open_dir(aside_fd, name);
@@ -282,7 +294,8 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
     else if (ok)
         stasis_corrupt(error, "cache/ changes while it is used");
     if (found == NULL)
-        g_prefix_error(error, "image %s: RAM template in %s/cache: ",
-                       stasis_image_reader_get_info(reader)->id, store->path);
+        g_prefix_error(error,
+                       "image %s: template in %s/cache: ", stasis_image_reader_get_info(reader)->id,
+                       store->path);
     return found;
 }

@@ -4,8 +4,8 @@
  * beside the machine it comes from: each such thing is moved into the clone's own directory, cut
  * off, or refused by name where neither is safe.
  *
- *  - writable disks get a temporary overlay (snapshot=on); where there is none to be had
- *    (-blockdev), the clone is refused;
+ *  - writable disks that are not in the image get a temporary overlay (snapshot=on); where there is
+ *    none to be had (-blockdev), the clone is refused;
  *  - UNIX sockets that QEMU listens at, and files that it writes, move to the VM's directory;
  *  - TCP ports, pipes, host devices and outgoing connections are cut off: the guest's port stays,
  *    and nothing is at its other end;
@@ -72,10 +72,11 @@ static gboolean check_blockdev(StasisPrepare *p, StasisOption *option, GError **
     g_autofree char *driver = stasis_optlist_get(option->value, "driver", "driver");
     g_autofree char *readonly = stasis_optlist_get(option->value, "read-only", "driver");
     return g_strcmp0(readonly, "on") == 0 || g_strcmp0(driver, "null-co") == 0 ||
-           g_strcmp0(driver, "null-aio") == 0 ||
-           refuse(error, option,
-                  "clones would all write to it; name the disk with -drive (a clone gets a "
-                  "temporary overlay) or make it read-only=on");
+           g_strcmp0(driver, "null-aio") == 0 || stasis_prepare_has_own_disk(p, option) ||
+           refuse(
+               error, option,
+               "clones would all write to it; take an image with its content (--disk copy), name "
+               "the disk with -drive (a clone gets a temporary overlay) or make it read-only=on");
 }
 
 static gboolean overlay_drive(StasisPrepare *p, StasisOption *option, GError **error)
@@ -87,36 +88,22 @@ static gboolean overlay_drive(StasisPrepare *p, StasisOption *option, GError **e
     g_autofree char *driver = stasis_optlist_get(option->value, "driver", NULL);
     if (g_strcmp0(media, "cdrom") == 0 || g_strcmp0(readonly, "on") == 0 ||
         g_strcmp0(also_readonly, "on") == 0 ||
-        (driver != NULL && g_str_has_prefix(driver, "null-")))
+        (driver != NULL && g_str_has_prefix(driver, "null-")) ||
+        stasis_prepare_has_own_disk(p, option))
         return TRUE;
     g_autofree char *value = stasis_optlist_edit(option->value, NULL, NULL, set);
     stasis_option_set(option, option->name, value);
     return TRUE;
 }
 
-/* Short forms of -drive, as QEMU's own main() expands them. NULL is a bare argument. */
-static const struct {
-    const char *name, *drive;
-} short_drives[] = {
-    { NULL, "index=0,media=disk" },  { "hda", "index=0,media=disk" },
-    { "hdb", "index=1,media=disk" }, { "hdc", "index=2,media=disk" },
-    { "hdd", "index=3,media=disk" }, { "fda", "if=floppy,index=0" },
-    { "fdb", "if=floppy,index=1" },  { "sd", "if=sd" },
-    { "mtdblock", "if=mtd" },        { "pflash", "if=pflash" },
-};
-
 static gboolean expand_drive(StasisOption *option)
 {
-    for (gsize i = 0; i < G_N_ELEMENTS(short_drives); i++) {
-        if (g_strcmp0(option->name, short_drives[i].name) != 0)
-            continue;
-        g_autofree char *file = stasis_optlist_escape(option->value);
-        g_autofree char *value =
-            g_strdup_printf("file=%s,%s,snapshot=on", file, short_drives[i].drive);
-        stasis_option_set(option, "drive", value);
-        return TRUE;
-    }
-    return FALSE;
+    if (!stasis_prepare_expand_drive(option))
+        return FALSE;
+    static const char *const set[] = { "snapshot", "on", NULL };
+    g_autofree char *value = stasis_optlist_edit(option->value, NULL, NULL, set);
+    stasis_option_set(option, "drive", value);
+    return TRUE;
 }
 
 /* ---- character devices ---- */

@@ -222,7 +222,7 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
     drop_earlier_additions(&p);
     drop_what_cannot_stay(&p);
     stasis_prepare_unclone(&p);
-    if (!stasis_prepare_clone_host(&p, error))
+    if (!stasis_prepare_disks(&p, error) || !stasis_prepare_clone_host(&p, error))
         return NULL;
     stasis_prepare_clone_net(&p);
     stasis_prepare_clone_identity(&p, launch);

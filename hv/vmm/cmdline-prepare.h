@@ -42,6 +42,13 @@ void stasis_prepare_console_backend(StasisPrepare *p);
 void stasis_prepare_ram(StasisPrepare *p);
 gboolean stasis_prepare_accel(StasisPrepare *p, StasisLaunch *launch, GError **error);
 
+/* cmdline-disk.c: the disks of wanted->disks get other files. */
+gboolean stasis_prepare_disks(StasisPrepare *p, GError **error);
+/* Is @option, which has a value, about one of those files? */
+gboolean stasis_prepare_has_own_disk(const StasisPrepare *p, const StasisOption *option);
+/* Turn a short form of -drive (-hda, a bare argument) into the long one; FALSE if it is none. */
+gboolean stasis_prepare_expand_drive(StasisOption *option);
+
 /* ---- clones; each does nothing when no clone is wanted ---- */
 
 /* Files of a clone in the runtime directory, whose names begin so: they move with it. */

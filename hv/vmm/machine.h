@@ -48,6 +48,12 @@ typedef struct {
     guint n_ram;
 } StasisLaunchClone;
 
+/* A disk that is to be another file: its names as in the image (disk/describe.h), and that file. */
+typedef struct {
+    const char *name, *node, *filename;
+    const char *path; /* qcow2 */
+} StasisLaunchDisk;
+
 /* Where a launched QEMU gets its sockets and logs from. */
 typedef struct {
     const char *runtime_dir;        /* exists; qmp.sock, console.log, qemu.log are made in it */
@@ -55,6 +61,8 @@ typedef struct {
     gboolean incoming;              /* wait with -incoming defer (a restore) */
     gboolean no_shim;               /* start it without the shim in any case */
     const StasisLaunchClone *clone; /* not NULL: make a clone of the machine that argv describes */
+    const StasisLaunchDisk *disks;
+    guint n_disks;
     /* Called with the new process's PID before it becomes QEMU, which it does not if this fails or
      * if we die in it: so whoever must know of it does, from its first instruction on. */
     gboolean (*born)(pid_t pid, gpointer user_data, GError **error);

@@ -38,6 +38,7 @@ void stasis_record_free(StasisRecord *record)
     g_free(record->uuid);
     g_free(record->console_path);
     g_free(record->accel_reason);
+    g_free(record->disk_dir);
     g_free(record->track_image);
     g_free(record->track_store);
     g_free(record);
@@ -153,6 +154,8 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->uuid = g_strdup(uuid);
     record->console_path = g_strdup(stasis_json_string_or(o, "console_path", NULL));
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
+    record->disk_dir = g_strdup(stasis_json_string_or(o, "disk_dir", NULL));
+    record->disks_temporary = stasis_json_bool_or(o, "disks_temporary", FALSE);
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
     record->track_token = g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
@@ -203,6 +206,8 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     set_string(o, "console_path", record->console_path);
     set_string(o, "accel_reason", record->accel_reason);
     json_object_set_boolean_member(o, "prepared", record->prepared);
+    set_string(o, "disk_dir", record->disk_dir);
+    json_object_set_boolean_member(o, "disks_temporary", record->disks_temporary);
     set_string(o, "track_image", record->track_image);
     set_string(o, "track_store", record->track_store);
     g_autofree char *token = g_strdup_printf("%" G_GINT64_MODIFIER "x", record->track_token);

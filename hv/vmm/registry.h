@@ -27,7 +27,9 @@ typedef struct {
      * absolute path of the store that has it; NULL when it counts from none. */
     char *track_image;
     char *track_store;
-    guint64 track_token; /* the tracker's own mark of that tracking, see track/tracker.h */
+    char *disk_dir;           /* of the VM's own disks (engine/vm-disks.h), or NULL */
+    gboolean disks_temporary; /* they go with the VM */
+    guint64 track_token;      /* the tracker's own mark of that tracking, see track/tracker.h */
 } StasisRecord;
 
 void stasis_record_free(StasisRecord *record);

@@ -22,6 +22,11 @@ typedef struct {
      * NULL); another name gets another UUID. All RAM is in place before its first instruction. */
     const char *connect;
     const char *xml;
+    /* Start it with the disks that its command line names, as they are now. Else, where the image
+     * has the content of disks, it gets disks of its own, on top of that content, and the original
+     * ones are not even opened. */
+    gboolean no_disks;
+    const char *disk_dir; /* below which to put its own disks; NULL: in the store's disks/ */
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \

@@ -64,6 +64,7 @@ typedef struct {
     char *connect;         /* of a libvirt domain: the URI of its libvirtd; else NULL */
     char *domain;          /* its name there */
     char *uuid;
+    char *disk_dir;        /* where the disks are that were made for it from an image, or NULL */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);
@@ -123,8 +124,11 @@ STASIS_API gboolean stasis_vm_pause(StasisVm *vm, GError **error);
 STASIS_API gboolean stasis_vm_resume(StasisVm *vm, GError **error);
 
 /* End the QEMU process (SIGTERM, then SIGKILL after 5 s; a domain: as virsh destroy) and forget the
- * VM. */
+ * VM. Disks that were made for it from an image stay where they are (StasisVmInfo.disk_dir), except
+ * a clone's. */
 STASIS_API gboolean stasis_vm_kill(StasisVm *vm, GError **error);
+/* The same; those disks go as well. */
+STASIS_API gboolean stasis_vm_kill_with_disks(StasisVm *vm, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVm, stasis_vm_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmInfo, stasis_vm_info_free)
