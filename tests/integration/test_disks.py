@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: an image has the disks as they were at its instant; the original disks are never touched."""
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import disks  # noqa: E402
+from guests import Bare  # noqa: E402
+from stasistest import (attach, case, fresh_name, main, new_store, plain_qemu, restored_vm,  # noqa: E402
+                        run_vm, stasis, stasis_json)
+
+KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "iothread"), ("qcow2", "blockdev"))
+
+
+def start(t, kinds=KINDS, **options):
+    """A VM whose disks are the test's to write to."""
+    all_disks = disks.make(t, kinds)
+    arguments = [word for disk in all_disks for word in disk.arguments()]
+    guest = Bare(mem="32M", set="2M", rate=5)
+    return run_vm(t, guest, *arguments, **options), all_disks
+
+
+def write_all(vm, all_disks, rng):
+    with vm.qmp() as qmp:
+        return sum(disk.write_some(qmp, rng) for disk in all_disks)
+
+
+def check_disks(t, all_disks, directory, models, what):
+    """The files that a restored VM got hold what the models say."""
+    for i, (disk, model) in enumerate(zip(all_disks, models)):
+        held = disks.content(os.path.join(directory, f"disk-{i}.qcow2"))
+        first = next((n for n in range(len(model)) if held[n] != model[n]), None) \
+            if held != model else None
+        t.check(held == model, f"{what}: disk {disk.name} differs at {first}")
+
+
+def restore_and_look(t, image_id, store, all_disks, models, what):
+    name = fresh_name("back")
+    t.defer(stasis, "kill", "--remove-disks", name, expect=None)
+    stasis("restore", image_id, "--name", name, "--paused", *store)
+    directory = stasis_json("info", name)["disk_dir"]
+    stasis("kill", name)
+    check_disks(t, all_disks, directory, models, what)
+    return directory
+
+
+def nothing_of_ours(t, vm, bitmaps=()):
+    """No node, export, server or bitmap of ours in QEMU but the bitmaps of image `bitmaps`."""
+    with vm.qmp() as qmp:
+        nodes = qmp.cmd("query-named-block-nodes", flat=True)
+        exports = qmp.cmd("query-block-exports")
+        devices = qmp.cmd("query-block")
+        fdsets = qmp.cmd("query-fdsets")
+    names = [n["node-name"] for n in nodes]
+    t.check(not [n for n in names if n.startswith("stasis-")], f"nodes left: {names}")
+    t.equal(exports, [], "exports left")
+    t.equal(fdsets, [], "descriptor sets left")
+    for device in devices:
+        node = device.get("inserted", {}).get("node-name", "")
+        t.check(not node.startswith("stasis-"), f"a filter is left: {device}")
+    left = {b["name"] for n in nodes for b in n.get("dirty-bitmaps", [])}
+    t.equal(left, {f"stasis-{i}" for i in bitmaps}, "bitmaps")
+
+
+@case
+def chain(t):
+    """ten checkpoints while disks are written: each brings back its own content, whatever is deleted or folded; originals stay as they are"""
+    vm, all_disks = start(t)
+    store, rng = new_store(t), disks.rng_of(4)
+    images = []
+    for i in range(10):
+        dirty = write_all(vm, all_disks, rng)
+        image = vm.checkpoint(*store)
+        images.append((image["id"], [d.snapshot() for d in all_disks]))
+        t.equal(image["n_disks"], len(all_disks), "disks in the image")
+        if i > 0:
+            t.equal(image["parent"], images[i - 1][0], "incremental")
+            t.check(image["cost"]["disk_copied_bytes"] <= dirty,
+                    f"copied {image['cost']['disk_copied_bytes']} where {dirty} were written")
+    nothing_of_ours(t, vm, [images[-1][0]])
+    vm.check_runs()
+    shown = stasis_json("checkpoint-info", images[-1][0], *store)["disks"]
+    t.equal([d["name"] for d in shown], [d.name for d in all_disks], "names of disks")
+    vm.kill()
+    before = [disks.sha256(d.path) for d in all_disks]
+    for i in (0, 4, 9):
+        restore_and_look(t, *images[i][:1], store, all_disks, images[i][1], f"image {i}")
+    stasis("checkpoint-delete", images[0][0], images[3][0], images[4][0], *store)
+    stasis("store-fold", "--max-depth", "2", *store)
+    stasis("store-check", "--read-data", *store)
+    for i in (1, 5, 8, 9):
+        restore_and_look(t, images[i][0], store, all_disks, images[i][1], f"image {i} folded")
+    t.equal([disks.sha256(d.path) for d in all_disks], before, "the original disks")
+
+
+@case
+def running(t):
+    """a restored VM writes to its own disk only, its next image has that, and it outlives image and cache"""
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
+    store, rng = new_store(t), disks.rng_of(5)
+    write_all(vm, all_disks, rng)
+    image_id = vm.checkpoint_id(*store)
+    vm.kill()
+    before = [disks.sha256(d.path) for d in all_disks]
+    back = restored_vm(t, image_id, store, vm.guest)
+    write_all(back, all_disks, rng)
+    subprocess.run(["rm", "-rf", os.path.join(store[1], "cache")], check=True)
+    again = back.checkpoint_id("--full", *store)
+    stasis("checkpoint-delete", image_id, *store)
+    models = [d.snapshot() for d in all_disks]
+    write_all(back, all_disks, rng)
+    back.check_runs()
+    directory = back.info()["disk_dir"]
+    back.kill()
+    check_disks(t, all_disks, directory, [d.snapshot() for d in all_disks], "its own disks")
+    restore_and_look(t, again, store, all_disks, models, "image of the restored VM")
+    t.equal([disks.sha256(d.path) for d in all_disks], before, "the original disks")
+
+
+@case
+def clones(t):
+    """clones have disks of their own, also where the machine has -blockdev, and they go with them"""
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
+    store, rng = new_store(t), disks.rng_of(6)
+    write_all(vm, all_disks, rng)
+    image_id = vm.checkpoint_id(*store)
+    name = fresh_name("clone")
+    for i in (1, 2):
+        t.defer(stasis, "kill", f"{name}-{i}", expect=None)
+    stasis("clone", image_id, "--count", "2", "--name", name, *store)
+    dirs = [stasis_json("info", f"{name}-{i}")["disk_dir"] for i in (1, 2)]
+    t.check(dirs[0] != dirs[1], "directories of their own")
+    base = [os.stat(os.path.join(d, "disk-0.base")) for d in dirs]
+    t.equal(base[0].st_ino, base[1].st_ino, "the content is shared")
+    for i in (1, 2):
+        stasis("kill", f"{name}-{i}")
+    t.equal([os.path.exists(d) for d in dirs], [False, False], "disks of the clones")
+
+
+@case
+def left_out(t):
+    """--disk none leaves the disks out; the image restores with those that the command line names"""
+    vm, all_disks = start(t, (("raw", "drive"),))
+    store = new_store(t)
+    image = vm.checkpoint("--disk", "none", *store)
+    t.equal((image["n_disks"], image["disk_bytes"]), (0, 0), "disks in the image")
+    nothing_of_ours(t, vm)
+    vm.kill()
+    back = restored_vm(t, image["id"], store, vm.guest)
+    t.equal(back.info()["disk_dir"], None, "disks of its own")
+    del all_disks
+
+
+@case
+def failed(t):
+    """a checkpoint that fails after the instant loses nothing: the next increment has it all"""
+    vm, all_disks = start(t)
+    store, rng = new_store(t), disks.rng_of(7)
+    write_all(vm, all_disks, rng)
+    first = vm.checkpoint_id(*store)
+    for point in ("disk-ready", "disk-taken", "disk-open", "disk-half", "committed"):
+        write_all(vm, all_disks, rng)
+        stasis("checkpoint-create", vm.name, *store, expect=1,
+               env={"STASIS_FAULT": f"{point}:error"})
+        nothing_of_ours(t, vm, [first])
+    image = vm.checkpoint(*store)
+    t.equal(image["parent"], first, "incremental")
+    vm.check_runs()
+    restore_and_look(t, image["id"], store, all_disks, [d.snapshot() for d in all_disks],
+                     "after failures")
+
+
+@case
+def server_in_use(t):
+    """an NBD server that somebody else has started is used, and left alone"""
+    vm, all_disks = start(t, (("qcow2", "virtio"),))
+    store, rng = new_store(t), disks.rng_of(8)
+    write_all(vm, all_disks, rng)
+    path = t.path("nbd.sock")
+    with vm.qmp() as qmp:
+        qmp.cmd("nbd-server-start", addr={"type": "unix", "data": {"path": path}})
+    image_id = vm.checkpoint_id(*store)
+    info = subprocess.run(["qemu-img", "info", f"nbd+unix:///none?socket={path}"],
+                          capture_output=True, text=True, check=False)
+    t.check("export" in info.stderr.lower(), f"their server still answers: {info}")
+    models = [d.snapshot() for d in all_disks]
+    with vm.qmp() as qmp:
+        qmp.cmd("nbd-server-stop")
+        qmp.cmd("nbd-server-start",
+                    addr={"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}})
+    result = stasis("checkpoint-create", vm.name, *store, expect=1)
+    t.check(re.search(r"NBD server.*in use", result.err), f"refused by name: {result!r}")
+    with vm.qmp() as qmp:
+        qmp.cmd("nbd-server-stop")
+    nothing_of_ours(t, vm, [image_id])
+    vm.check_runs()
+    vm.kill()
+    restore_and_look(t, image_id, store, all_disks, models, "read through their server")
+
+
+@case
+def other_user(t):
+    """a sandboxed QEMU of another user, attached: it needs to open nothing of ours"""
+    all_disks = disks.make(t, (("raw", "drive"),))
+    os.chown(all_disks[0].path, 65534, 65534)
+    vm = plain_qemu(t, Bare(mem="32M", set="2M", rate=5), *all_disks[0].arguments(), uid=65534,
+                    sandbox=True)
+    attach(vm)
+    store, rng = new_store(t), disks.rng_of(9)
+    write_all(vm, all_disks, rng)
+    image_id = vm.checkpoint_id(*store)
+    restore_and_look(t, image_id, store, all_disks, [d.snapshot() for d in all_disks], "image")
+    stasis("detach", vm.name)
+    nothing_of_ours(t, vm)
+    vm.check_runs()
+
+
+@case
+def refused(t):
+    """what can't be copied is refused by name, and nothing is touched"""
+    disk = disks.make(t, (("raw", "drive"),))[0]
+    arguments = disk.arguments()
+    arguments[-1] += ",share-rw=on"
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *arguments)
+    store = new_store(t)
+    result = stasis("checkpoint-create", vm.name, *store, expect=1)
+    t.check("disk d0" in result.err and "share-rw" in result.err, repr(result))
+    nothing_of_ours(t, vm)
+    vm.checkpoint("--disk", "none", *store)
+    vm.check_runs()
+
+
+if __name__ == "__main__":
+    main()
