@@ -65,6 +65,8 @@ G_BEGIN_DECLS
     X(ROLLBACK_LOADED, "rollback-loaded")       /* devices are the image's, RAM is changed */   \
     X(ROLLBACK_SEEN, "rollback-seen")           /* what loading wrote is known, re-armed */     \
     X(ROLLBACK_SETTLED, "rollback-settled")     /* RAM is the image's again */                  \
+    X(ROLLBACK_DISK, "rollback-disk")           /* a disk is ours to write to */                \
+    X(ROLLBACK_DISKS, "rollback-disks")         /* all disks are the image's */                 \
     X(ROLLBACK_RECORDED, "rollback-recorded")   /* whole and recorded, still marked */          \
     X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */                                \
     X(DOMAIN_CREATED, "domain-created")         /* a domain waits to be loaded */               \

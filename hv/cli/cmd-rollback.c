@@ -11,10 +11,15 @@ static char *describe_cost(const StasisRollbackInfo *info)
     g_autofree char *stop = cli_format_us(info->stop_us);
     g_autofree char *device = cli_format_us(info->device_us);
     g_autofree char *ram = cli_format_us(info->ram_us);
-    return g_strdup_printf("%" G_GUINT64_FORMAT
-                           " pages rewritten%s, stop %s (devices %s, memory %s)",
-                           info->rewritten_pages,
-                           info->compared ? " after comparing all of RAM" : "", stop, device, ram);
+    g_autofree char *disks = cli_format_us(info->disk_us);
+    g_autofree char *disk_part = info->rewritten_disk_pages > 0
+                                     ? g_strdup_printf(", %" G_GUINT64_FORMAT " of disks in %s",
+                                                       info->rewritten_disk_pages, disks)
+                                     : g_strdup("");
+    return g_strdup_printf(
+        "%" G_GUINT64_FORMAT " pages rewritten%s, stop %s (devices %s, memory %s%s)",
+        info->rewritten_pages, info->compared ? " after comparing all of RAM" : "", stop, device,
+        ram, disk_part);
 }
 
 static JsonObject *to_json(const char *name, const StasisRollbackInfo *info)
@@ -29,6 +34,8 @@ static JsonObject *to_json(const char *name, const StasisRollbackInfo *info)
     cli_json_set_uint(object, "stop_us", info->stop_us);
     cli_json_set_uint(object, "device_us", info->device_us);
     cli_json_set_uint(object, "ram_us", info->ram_us);
+    cli_json_set_uint(object, "rewritten_disk_pages", info->rewritten_disk_pages);
+    cli_json_set_uint(object, "disk_us", info->disk_us);
     cli_json_set_uint(object, "total_us", info->total_us);
     return object;
 }

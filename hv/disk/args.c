@@ -6,10 +6,6 @@
 #include "base/json.h"
 #include "disk/internal.h"
 
-/* A node is in use until the last request on it has ended. */
-#define DELETE_TRIES 200
-#define DELETE_POLL_US 5000
-
 static JsonObject *collect(const char *key, va_list rest)
 {
     JsonObject *object = json_object_new();
@@ -59,17 +55,18 @@ JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *
     return g_steal_pointer(&answer);
 }
 
+/* A node is in use until the last request on it has ended. */
 gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **error)
 {
     for (guint i = 0;; i++) {
         g_autoptr(GError) local = NULL;
         if (stasis_disk_do(qmp, &local, "blockdev-del", "node-name", name, NULL))
             return TRUE;
-        if (i == DELETE_TRIES || strstr(local->message, "use") == NULL) {
+        if (i == STASIS_DISK_TRIES || strstr(local->message, "use") == NULL) {
             g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
         }
-        g_usleep(DELETE_POLL_US);
+        g_usleep(STASIS_DISK_POLL_US);
     }
 }
 

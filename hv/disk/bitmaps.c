@@ -91,6 +91,19 @@ gboolean stasis_bitmaps_has(const StasisBitmaps *bitmaps, const char *node, cons
     return FALSE;
 }
 
+gboolean stasis_bitmaps_put_back(const StasisBitmaps *bitmaps, StasisQmp *qmp, GError **error)
+{
+    for (guint i = 0; i < bitmaps->entries->len; i++) {
+        const Entry *entry = g_ptr_array_index(bitmaps->entries, i);
+        if (g_str_has_prefix(entry->name, STASIS_BITMAP_OWNER) &&
+            !stasis_disk_do(qmp, error, "qom-set", "path",
+                            entry->name + strlen(STASIS_BITMAP_OWNER), "property", "drive", "value",
+                            entry->node, NULL))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean stasis_bitmaps_sweep(const StasisBitmaps *bitmaps, StasisQmp *qmp, const char *keep,
                               GError **error)
 {

@@ -18,6 +18,11 @@ gboolean stasis_bitmaps_has(const StasisBitmaps *bitmaps, const char *node, cons
 /* Remove all but the working ones that count since @keep (NULL: none). */
 gboolean stasis_bitmaps_sweep(const StasisBitmaps *bitmaps, StasisQmp *qmp, const char *keep,
                               GError **error);
+/* Behind this comes the path of the device that a node was taken from for a moment (access.h). */
+#define STASIS_BITMAP_OWNER "stasis-of:"
+/* Give every such device its disk back. */
+gboolean stasis_bitmaps_put_back(const StasisBitmaps *bitmaps, StasisQmp *qmp, GError **error);
+
 /* "stasis-@image". */
 char *stasis_bitmap_name(const char *image);
 

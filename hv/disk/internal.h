@@ -9,6 +9,10 @@ G_BEGIN_DECLS
 /* Every node, export and bitmap of ours in QEMU is named so, and nothing else is. */
 #define STASIS_DISK_PREFIX "stasis-"
 
+/* How long to wait for what QEMU is about to let go of. */
+#define STASIS_DISK_TRIES 200
+#define STASIS_DISK_POLL_US 5000
+
 /* An object of strings: key, value, …, NULL. */
 JsonObject *stasis_disk_args(const char *key, ...) G_GNUC_NULL_TERMINATED;
 /* Run @command with such arguments and drop the answer. */

@@ -11,7 +11,7 @@
 #include "disk/internal.h"
 #include "disk/nbd.h"
 
-static const char *const roles[] = { "access-", "filter-", "scratch-" };
+static const char *const roles[] = { "access-", "filter-", "scratch-", "standin-", "keeper-" };
 #define FILTERS 1
 
 static gboolean sweep_exports(StasisQmp *qmp, GError **error)
@@ -124,6 +124,17 @@ static gboolean sweep_nodes(StasisQmp *qmp, guint role, GError **error)
     return names != NULL;
 }
 
+/* An export is gone a moment after it was told to. */
+static gboolean put_back(const StasisBitmaps *bitmaps, StasisQmp *qmp, GError **error)
+{
+    for (guint tries = 0; tries < STASIS_DISK_TRIES; tries++) {
+        if (stasis_bitmaps_put_back(bitmaps, qmp, NULL))
+            return TRUE;
+        g_usleep(STASIS_DISK_POLL_US);
+    }
+    return stasis_bitmaps_put_back(bitmaps, qmp, error);
+}
+
 gboolean stasis_disks_sweep(StasisQmp *qmp, pid_t pid, const char *keep, GError **error)
 {
     g_autoptr(StasisBitmaps) bitmaps = stasis_bitmaps_list(qmp, error);
@@ -132,6 +143,8 @@ gboolean stasis_disks_sweep(StasisQmp *qmp, pid_t pid, const char *keep, GError 
     if (!sweep_exports(qmp, error))
         return FALSE;
     stasis_nbd_server_sweep(qmp, pid);
+    if (!put_back(bitmaps, qmp, error))
+        return FALSE;
     for (guint role = 0; role < G_N_ELEMENTS(roles); role++)
         if (!sweep_nodes(qmp, role, error))
             return FALSE;

@@ -31,9 +31,9 @@ gboolean stasis_rollback_check_disks(StasisQmp *qmp, GError **error)
             name = stasis_json_string_or(disk, "qdev", "without a name");
         g_autofree char *shown = g_strescape(name, NULL);
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSAVED,
-                    "the guest has written to disk %.200s, perhaps since the image; disks are no "
-                    "part of images and would not go back with its memory; use --force if it can "
-                    "stand that (a scratch disk, a read-mostly one you have put back yourself)",
+                    "the guest has written to disk %.200s, perhaps since the image, which does not "
+                    "have the disks' content: they would not go back with its memory; use --force "
+                    "if it can stand that (a scratch disk, one you have put back yourself)",
                     shown);
         return FALSE;
     }

@@ -7,6 +7,7 @@
 
 #include "device/vmstate.h"
 #include "engine/device-load.h"
+#include "engine/disk-rewrite.h"
 #include "engine/rewrite.h"
 #include "engine/session.h"
 #include "track/tracker.h"
@@ -24,6 +25,7 @@ struct _StasisRollback {
     StasisVmstate *vmstate; /* the image's */
     char *id;
     StasisRewrite *rewrite;
+    StasisDiskRewrite *disks; /* nothing in it when the image has no disks */
     StasisTracker *tracker; /* NULL: none that outlives us; then all pages are compared each time */
     StasisDeviceLoader *loader;
     StasisLifeline *lifeline;
@@ -40,8 +42,8 @@ struct _StasisRollback {
     guint64 cold_pages;   /* the last run had to read so many in its stop */
 };
 
-/* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: disks are no part of an
- * image. */
+/* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: for images that have none.
+ */
 gboolean stasis_rollback_check_disks(StasisQmp *qmp, GError **error);
 /* STASIS_ERROR_UNSUPPORTED when the machine, which is stopped, has other devices than @image. */
 gboolean stasis_rollback_check_devices(StasisQmp *qmp, StasisVmstate *image, GError **error);

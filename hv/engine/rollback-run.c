@@ -10,6 +10,7 @@
  *     load        devices; they look at RAM, which is theirs by now (a queue's index, an option
  *                 ROM); it resets the machine, which writes to RAM as well
  *     harvest, write   what the reset has written
+ *     disks       are written likewise
  *     record      tracking counts from the image
  *     unmark, go  the dead man's switch is on again before the mark goes
  *
@@ -271,11 +272,21 @@ static gboolean write_ram(Run *run, StasisFault seen, StasisFault written, GErro
     return stasis_fault(written, error);
 }
 
+static gboolean write_disks(Run *run, GError **error)
+{
+    guint64 t0 = stasis_now_us();
+    gboolean ok =
+        stasis_disk_rewrite_put(run->rollback->disks, &run->info->rewritten_disk_pages, error);
+    run->info->disk_us = stasis_now_us() - t0;
+    return ok && stasis_fault(STASIS_FAULT_ROLLBACK_DISKS, error);
+}
+
 static gboolean record(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
     gboolean tracked = rollback->tracker != NULL;
-    if (!stasis_record_set_tracking(rollback->session->record, tracked ? rollback->id : NULL,
+    if (!stasis_disk_rewrite_settle(rollback->disks, tracked, error) ||
+        !stasis_record_set_tracking(rollback->session->record, tracked ? rollback->id : NULL,
                                     tracked ? stasis_store_get_path(rollback->store) : NULL,
                                     stasis_tracker_get_token(rollback->tracker), error))
         return FALSE;
@@ -288,7 +299,7 @@ static gboolean change(Run *run, GError **error)
            write_ram(run, STASIS_FAULT_ROLLBACK_HARVESTED, STASIS_FAULT_ROLLBACK_WRITTEN, error) &&
            load_devices(run, error) &&
            write_ram(run, STASIS_FAULT_ROLLBACK_SEEN, STASIS_FAULT_ROLLBACK_SETTLED, error) &&
-           record(run, error);
+           write_disks(run, error) && record(run, error);
 }
 
 /* ---- on ---- */

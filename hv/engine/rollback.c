@@ -15,6 +15,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "disk/disk.h"
 #include "engine/dma.h"
 #include "engine/pager.h"
 #include "engine/rollback-internal.h"
@@ -35,6 +36,7 @@ void stasis_rollback_free(StasisRollback *rollback)
     g_clear_pointer(&rollback->differs, stasis_dirty_free);
     g_clear_pointer(&rollback->pages, stasis_dirty_free);
     g_clear_pointer(&rollback->found, stasis_dirty_free);
+    g_clear_pointer(&rollback->disks, stasis_disk_rewrite_free);
     g_clear_pointer(&rollback->rewrite, stasis_rewrite_free);
     g_clear_pointer(&rollback->ram, stasis_ram_free);
     g_clear_pointer(&rollback->vmstate, stasis_vmstate_free);
@@ -134,6 +136,8 @@ static void use_tracking(StasisRollback *rollback, gboolean *ret)
         stasis_image_reader_open(rollback->store, record->track_image, NULL);
     *ret =
         base != NULL && stasis_rewrite_mark_differing(rollback->rewrite, base, rollback->differs);
+    if (*ret)
+        stasis_disk_rewrite_set_base(rollback->disks, record->track_image, base);
 }
 
 /* From now on the tracker says what was written; what differs already is found by comparing. */
@@ -207,8 +211,7 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
         return TRUE;
     g_autoptr(StasisSession) session =
         stasis_session_open(stasis_vm_get_name(vm), STASIS_LOCK_WAIT_MS, error);
-    if (session == NULL || !stasis_rollback_check_whole(stasis_vm_get_name(vm), error) ||
-        (!rollback->options.force && !stasis_rollback_check_disks(session->qmp, error)))
+    if (session == NULL || !stasis_rollback_check_whole(stasis_vm_get_name(vm), error))
         return FALSE;
     /* Afterwards "the image that tracking counts from" is the safety checkpoint. */
     if (id == NULL) {
@@ -216,6 +219,11 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
         if (rollback->id == NULL)
             return FALSE;
     }
+    g_autoptr(StasisImageInfo) image =
+        stasis_store_get_image(rollback->store, id != NULL ? id : rollback->id, error);
+    if (image == NULL || (!rollback->options.force && image->n_disks == 0 &&
+                          !stasis_rollback_check_disks(session->qmp, error)))
+        return FALSE;
     g_clear_pointer(&session, stasis_session_free);
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     options.note = "before a rollback";
@@ -225,6 +233,15 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
         stasis_checkpoint_create(vm, rollback->store, &options, cancellable, error);
     rollback->safety_id = info != NULL ? g_strdup(info->id) : NULL;
     return info != NULL;
+}
+
+static gboolean open_disks(StasisRollback *rollback, GError **error)
+{
+    rollback->disks = stasis_disk_rewrite_new(rollback->session, rollback->reader, error);
+    if (rollback->disks == NULL)
+        return FALSE;
+    return stasis_disk_rewrite_has_any(rollback->disks) || rollback->options.force ||
+           rollback->marked || stasis_rollback_check_disks(rollback->session->qmp, error);
 }
 
 static gboolean open_vm(StasisRollback *rollback, const char *name, const char *id,
@@ -244,9 +261,9 @@ static gboolean open_vm(StasisRollback *rollback, const char *name, const char *
     return rollback->id != NULL && stasis_vm_check_supported(qmp, record->pid, error) &&
            stasis_pager_wait(record, rollback->options.progress, rollback->options.progress_data,
                              cancellable, error) &&
-           (rollback->options.force || rollback->marked ||
-            stasis_rollback_check_disks(qmp, error)) &&
-           open_image(rollback, error) && stasis_device_load_sweep(qmp, error);
+           stasis_disks_sweep(qmp, record->pid, record->track_image, error) &&
+           open_image(rollback, error) && open_disks(rollback, error) &&
+           stasis_device_load_sweep(qmp, error);
 }
 
 static gboolean open_memory(StasisRollback *rollback, GCancellable *cancellable, GError **error)

@@ -17,8 +17,9 @@ G_BEGIN_DECLS
 
 typedef struct {
     size_t struct_size;
-    gboolean force;  /* also when the VM has run since its last image, or has written to a disk */
-    gboolean safety; /* take a checkpoint first, in prepare: then only a disk needs force */
+    gboolean force;  /* also when the VM has run since its last image, or has written to a disk
+                        whose content the image does not have */
+    gboolean safety; /* take a checkpoint first, in prepare: then only such a disk needs force */
     gboolean paused; /* leave it paused at the image's instant */
     guint64 max_cache_bytes; /* memory for the image's pages; 0: 256 MiB */
     StasisProgressFunc progress;
@@ -37,9 +38,11 @@ typedef struct {
     gboolean compared; /* no tracking helped: all of RAM was compared with the image */
     guint64 rewritten_pages;
     guint64 stop_us; /* from our stopping it to its running again; if it stays paused, to the end */
-    guint64 device_us; /* of that, loading the devices */
-    guint64 ram_us;    /* of that, writing memory */
-    guint64 total_us;  /* the whole call */
+    guint64 device_us;            /* of that, loading the devices */
+    guint64 ram_us;               /* of that, writing memory */
+    guint64 total_us;             /* the whole call */
+    guint64 rewritten_disk_pages; /* of 4 KiB */
+    guint64 disk_us;              /* of the stop, writing disks */
 } StasisRollbackInfo;
 
 typedef struct _StasisRollback StasisRollback;
