@@ -40,6 +40,7 @@ static gboolean export_image(CliCall *call, GError **error)
     options.format = (StasisExportFormat)stasis_export_format_from_string(format);
     options.path = strcmp(path, "-") != 0 ? path : NULL;
     options.fd = STDOUT_FILENO;
+    options.disk = cli_text(call, "disk");
     options.progress = cli_progress_show;
     options.progress_data = &progress;
     if (!check_file(call, options.format, path, error) ||
@@ -70,10 +71,11 @@ static const CliArgument arguments[] = {
     { NULL },
 };
 static const CliOption options[] = {
-    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu|virsh-save",
+    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu|virsh-save|raw",
       "guest-physical memory from address 0; an ELF core with a note for each vCPU; a migration "
-      "stream; a file for virsh restore",
+      "stream; a file for virsh restore; a disk",
       .required = TRUE },
+    { "disk", 0, CLI_TEXT, "NAME", "with --format raw: the disk (checkpoint-info lists them)" },
     { "xml", 0, CLI_FILE, "FILE",
       "XML of the libvirt domain that is to go on (default: the image's own)" },
     { NULL },
@@ -82,6 +84,7 @@ static const CliExample examples[] = {
     { "export latest --format elf-core vm1.core", "A core that crash, gdb and readelf open" },
     { "export latest --format qemu vm1.mig",
       "For qemu-system-x86_64 … -incoming 'exec:cat vm1.mig'" },
+    { "export latest --format raw --disk virtio0 vm1.img", "A disk as it was at that instant" },
     { "export latest --format virsh-save web.save", "For virsh restore web.save" },
     { NULL },
 };
@@ -97,7 +100,8 @@ const CliCommand cli_cmd_export = {
         "VM that was paused when the image was taken is paused there.\n\nvirsh-save is the same "
         "with libvirt's head: virsh restore starts it. The domain's XML is the image's, when it "
         "is of a libvirt domain; else it is to be given, complete with the devices' addresses "
-        "(virsh dumpxml --migratable), and must describe the same machine.",
+        "(virsh dumpxml --migratable), and must describe the same machine.\n\nraw is the content of "
+        "one of the image's disks, as a sparse file of the disk's size.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

@@ -61,6 +61,8 @@ typedef gboolean (*StasisExportFunc)(StasisExport *export, GError **error);
 
 gboolean stasis_export_raw_memory(StasisExport *export, GError **error);
 gboolean stasis_export_elf_core(StasisExport *export, GError **error);
+/* A disk is a piece like any other, that begins at 0. */
+gboolean stasis_export_disk(StasisExport *export, GError **error);
 
 /* ---- export-stream.c: a migration stream ---- */
 

@@ -153,3 +153,23 @@ gboolean stasis_export_elf_core(StasisExport *export, GError **error)
         vmstate != NULL ? stasis_export_core_header(pieces, vmstate, error) : NULL;
     return header != NULL && write_file(export, header, pieces, error);
 }
+
+gboolean stasis_export_disk(StasisExport *export, GError **error)
+{
+    const char *disk = export->options->disk;
+    int block = stasis_image_reader_find_disk(export->reader, disk);
+    if (block < 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "image %s has no disk \"%.200s\"; checkpoint-info lists those it has",
+                    stasis_image_reader_get_info(export->reader)->id, disk);
+        return FALSE;
+    }
+    StasisGpaRange range = {
+        .size_bytes = stasis_image_reader_get_block(export->reader, (guint)block)->size_bytes
+    };
+    StasisExportPiece piece = { .range = &range, .block = (guint)block };
+    g_autoptr(GArray) pieces = g_array_new(FALSE, TRUE, sizeof(StasisExportPiece));
+    g_array_append_val(pieces, piece);
+    g_autoptr(GByteArray) header = g_byte_array_new();
+    return write_file(export, header, pieces, error);
+}

@@ -17,6 +17,7 @@ static const struct {
     [STASIS_EXPORT_ELF_CORE] = { "elf-core", FALSE, stasis_export_elf_core },
     [STASIS_EXPORT_QEMU] = { "qemu", TRUE, stasis_export_qemu },
     [STASIS_EXPORT_VIRSH_SAVE] = { "virsh-save", TRUE, stasis_export_virsh_save },
+    [STASIS_EXPORT_DISK] = { "raw", stasis_export_disk, FALSE },
 };
 
 int stasis_export_format_from_string(const char *name)
@@ -58,6 +59,9 @@ static gboolean check_options(const StasisExportOptions *options, GError **error
     else if (options->path == NULL && !formats[options->format].stream)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "%s is no stream: it needs a file, not a pipe", formats[options->format].name);
+    else if ((options->format == STASIS_EXPORT_DISK) != (options->disk != NULL))
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "raw is the format of a disk, and which one has to be said");
     else
         return TRUE;
     return FALSE;

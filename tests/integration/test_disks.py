@@ -3,14 +3,16 @@
 """Promise: an image has the disks as they were at its instant; the original disks are never touched."""
 import os
 import re
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import (attach, case, fresh_name, main, new_store, plain_qemu, restored_vm,  # noqa: E402
-                        run_vm, stasis, stasis_json)
+from qmp import Qmp  # noqa: E402
+from stasistest import (attach, case, fresh_name, main, mount_tmpfs, new_store,  # noqa: E402
+                        plain_qemu, restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
 KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "iothread"), ("qcow2", "blockdev"))
 
@@ -83,6 +85,12 @@ def chain(t):
                     f"copied {image['cost']['disk_copied_bytes']} where {dirty} were written")
     nothing_of_ours(t, vm, [images[-1][0]])
     vm.check_runs()
+    stasis("export", images[6][0], "--format", "raw", "--disk", all_disks[2].name, t.path("out"),
+           *store)
+    with open(t.path("out"), "rb") as f:
+        t.check(f.read() == images[6][1][2], "an exported disk")
+    stasis("export", "latest", "--format", "raw", "--disk", "nosuch", t.path("no"), *store,
+           expect=12)
     shown = stasis_json("checkpoint-info", images[-1][0], *store)["disks"]
     t.equal([d["name"] for d in shown], [d.name for d in all_disks], "names of disks")
     vm.kill()
@@ -200,6 +208,41 @@ def server_in_use(t):
     vm.check_runs()
     vm.kill()
     restore_and_look(t, image_id, store, all_disks, models, "read through their server")
+
+
+@case
+def store_full(t):
+    """a full store fails the checkpoint with a clear error; a guest that overwrites more than the scratch file has room for is not harmed"""
+    path = t.path("small")
+    os.mkdir(path)
+    mount_tmpfs(t, path, 40 << 20)
+    disk = disks.make(t, (("raw", "virtio"),))[0]
+    monitor = t.path("second.sock")
+    with open(disk.path, "r+b") as f:
+        disk.model[:] = os.urandom(disk.size)
+        f.write(disk.model)
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments(), "-qmp",
+                f"unix:{monitor},server=on,wait=off")
+    small = ("--store", os.path.join(path, "store"))
+    result = stasis("checkpoint-create", vm.name, *small, expect=None)
+    t.check(result.rc != 0 and "No space left" in result.err, f"a clear error: {result!r}")
+    nothing_of_ours(t, vm)
+    vm.check_runs(what="store full")
+    # Held still in the middle of copying, while the guest overwrites all of its disk.
+    with Qmp(monitor) as qmp:
+        process = stasis_start(t, "checkpoint-create", vm.name, *small)
+        t.wait(lambda: any(d.get("inserted", {}).get("node-name", "").startswith("stasis-filter")
+                           for d in qmp.cmd("query-block")), 20, "the filter is in place")
+        os.kill(process.pid, signal.SIGSTOP)
+        for i in range(12):
+            disk.write(qmp, i * (5 << 20), 5 << 20, i + 1)
+        os.kill(process.pid, signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    t.check(process.returncode != 0, f"the checkpoint fails: {err}")
+    nothing_of_ours(t, vm)
+    vm.check_runs(what="scratch file full")
+    stasis("pause", vm.name)
+    check_originals(t, [disk], "what the guest wrote")
 
 
 @case

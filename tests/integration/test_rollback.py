@@ -244,14 +244,15 @@ def nothing_is_lost(t):
 
 @case
 def disks_stay(t):
-    """a VM that has written to a disk is refused by the disk's name, since disks don't go back"""
+    """a VM that has written to a disk is refused by the disk's name if the image does not have it"""
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", t.path("disk"), "1M"], check=True)
     vm = run_vm(t, Bare(mem="32M", set="1M"), "-drive",
                 f"file={t.path('disk')},format=raw,if=none,id=precious", "-device",
                 "virtio-blk-pci,drive=precious", accel=FAST)
     store = new_store(t)
-    vm.checkpoint_id(*store)
+    vm.checkpoint_id("--disk", "none", *store)
     stasis("rollback", vm.name, "--safety", *store)
+    vm.checkpoint_id("--disk", "none", *store)
     with vm.qmp() as qmp:
         qmp.hmp('qemu-io precious "aio_write 0 4096"')
         qmp.hmp('qemu-io precious "aio_flush"')
