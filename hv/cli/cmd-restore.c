@@ -11,6 +11,7 @@ static gboolean restore(CliCall *call, GError **error)
     options.eager = cli_flag(call, "eager");
     options.no_shim = cli_flag(call, "no-shim");
     options.no_disks = g_strcmp0(cli_text(call, "disk"), "none") == 0;
+    options.in_place = cli_flag(call, "in-place");
     options.disk_dir = cli_text(call, "disk-dir");
     options.no_prefetch = cli_flag(call, "no-prefetch");
     options.connect = cli_connection(call);
@@ -53,6 +54,8 @@ static const CliOption options[] = {
       "with --connect: XML of the domain, instead of the image's; the devices must be the same" },
     { "disk", 0, CLI_CHOICE, "copy|none",
       "new disks with the image's content, or those that the command line names (default: copy)" },
+    { "in-place", 0, CLI_FLAG, NULL,
+      "write the image's content to the disks that the command line names, over what is on them" },
     { "disk-dir", 0, CLI_DIR, "DIR",
       "where to put the new disks (default: in the store; on its file system they take no room)" },
     { "no-prefetch", 0, CLI_FLAG, NULL,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Restore: one VM, under the name it had or another. */
+#include <stasis/error.h>
 #include <stasis/restore.h>
 
 #include "engine/domain-restore.h"
@@ -9,6 +10,11 @@
 StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *options,
                          GCancellable *cancellable, GError **error)
 {
+    if (options->in_place && options->no_disks) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "disks can't be both left as they are and written in place");
+        return NULL;
+    }
     g_autoptr(StasisSource) source = stasis_source_open(store, id, error);
     if (source == NULL)
         return NULL;
@@ -21,6 +27,7 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
                               .eager = options->eager,
                               .no_shim = options->no_shim,
                               .no_disks = options->no_disks,
+                              .in_place = options->in_place,
                               .disk_dir = options->disk_dir,
                               .with_memory = !options->no_prefetch,
                               .progress = options->progress,

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/disk-rewrite.h"
 #include "engine/map-template.h"
 #include "engine/pager.h"
 #include "engine/vm-disks.h"
@@ -108,7 +109,7 @@ static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError *
 {
     const StasisSource *source = restore->source;
     const StasisRevival *revival = restore->revival;
-    if (source->disks->len == 0 || revival->no_disks)
+    if (source->disks->len == 0 || revival->no_disks || revival->in_place)
         return TRUE;
     StasisVmDisksWanted wanted = { .store = source->store,
                                    .reader = source->reader,
@@ -334,6 +335,19 @@ static gboolean load_devices(Restore *restore, GCancellable *cancellable, GError
     return ok;
 }
 
+/* QEMU holds the locks of its disks, and they are active once its devices are loaded. */
+static gboolean write_in_place(Restore *restore, GError **error)
+{
+    StasisSession session = { .lock_fd = -1,
+                              .record = restore->started->record,
+                              .qmp = restore->started->qmp };
+    guint64 n_pages = 0;
+    g_autoptr(StasisDiskRewrite) rewrite =
+        stasis_disk_rewrite_new(&session, restore->source->reader, error);
+    return rewrite != NULL && stasis_disk_rewrite_put(rewrite, &n_pages, error) &&
+           stasis_disk_rewrite_settle(rewrite, /* tracked= */ FALSE, error);
+}
+
 StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *revival,
                              GCancellable *cancellable, GError **error)
 {
@@ -343,7 +357,8 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
     gboolean ok = revival->templates != NULL
                       ? protect_templates(&restore, error)
                       : find_ram(&restore, error) && supply_ram(&restore, cancellable, error);
-    if (!ok || !load_devices(&restore, cancellable, error))
+    if (!ok || !load_devices(&restore, cancellable, error) ||
+        (revival->in_place && !write_in_place(&restore, error)))
         return NULL;
     if (!revival->paused && !stasis_image_reader_get_info(source->reader)->paused) {
         stasis_pager_wait_swept(&restore.swept_fd);

@@ -37,7 +37,8 @@ typedef struct {
     gboolean no_shim;
     gboolean with_memory;           /* of pages touched first, when on demand */
     const StasisLaunchClone *clone; /* or NULL */
-    gboolean no_disks;              /* the disks that the command line names, as they are now */
+    gboolean no_disks;              /* the disks that the command line names, as they are now … */
+    gboolean in_place;              /* … or with the image's content written to them */
     const char *disk_dir;           /* below which its own disks are made; NULL: in the store */
     gboolean disks_temporary;
     /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */

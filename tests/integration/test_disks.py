@@ -130,6 +130,27 @@ def running(t):
 
 
 @case
+def in_place(t):
+    """restore --in-place writes the image's content to the original disks, unless they are in use"""
+    vm, all_disks = start(t)
+    store, rng = new_store(t), disks.rng_of(12)
+    write_all(vm, all_disks, rng)
+    image_id, models = vm.checkpoint_id(*store), [d.snapshot() for d in all_disks]
+    write_all(vm, all_disks, rng)
+    name = fresh_name("back")
+    t.defer(stasis, "kill", name, expect=None)
+    result = stasis("restore", image_id, "--name", name, "--in-place", *store, expect=1)
+    t.check("lock" in result.err, f"in use: {result!r}")
+    vm.check_runs()
+    vm.kill()
+    stasis("restore", image_id, "--name", name, "--in-place", "--paused", *store)
+    t.equal(stasis_json("info", name)["disk_dir"], None, "disks of its own")
+    for disk, model in zip(all_disks, models):
+        disk.model[:] = model
+    check_originals(t, all_disks, "written in place")
+
+
+@case
 def clones(t):
     """clones have disks of their own, also where the machine has -blockdev, and they go with them"""
     vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
