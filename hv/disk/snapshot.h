@@ -2,12 +2,12 @@
 /*
  * The disks of a VM as of one instant, to be read while it runs on:
  *
- *      new()     VM runs     for each disk a scratch file and a copy-before-write filter, idle
- *      take()    VM stopped  the filters are put in front of the disks; dirty bitmaps change over
- *      open()    VM runs     QEMU offers what is behind the filters to us by NBD
- *      map(), read()         what of a disk the image needs, and its content
- *      close()               the filters go, scratch files with them
- *      settle()              the bitmaps count since this image, or since the one before still
+ *      new()     VM runs     for each disk a scratch file and a copy-before-write filter, idle; a
+ * new dirty bitmap take()    VM stopped  the filters are put in front of the disks open()    VM
+ * runs     the old bitmaps end; QEMU offers what is behind the filters to us by NBD map(), read()
+ * what of a disk the image needs, and its content close()               the filters go, scratch
+ * files with them settle()              the bitmaps count since this image, or since the one before
+ * still
  *
  *      guest ── filter ──────────── disk          a guest's first write to a cluster saves what it
  *                  └── scratch file               overwrites; a reader gets it from there
