@@ -95,10 +95,11 @@ void stasis_nbd_free(StasisNbd *nbd)
 {
     if (nbd == NULL)
         return;
-    g_async_queue_unref(nbd->idle);
+    /* QEMU is to end the connections, in its main thread; see list.c on what it does else. */
     if (nbd->exported)
         stasis_disk_do(nbd->server->qmp, NULL, "block-export-del", "id", nbd->id, "mode", "hard",
                        NULL);
+    g_async_queue_unref(nbd->idle);
     g_free(nbd->id);
     g_free(nbd->context);
     g_free(nbd);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
@@ -178,10 +179,18 @@ StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wan
 
 /* ---- stopped ---- */
 
-gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, GError **error)
+gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
+                                   GError **error)
 {
     for (guint i = 0; i < snapshot->items->len; i++) {
         Item *item = item_at(snapshot, i);
+        if (deadline_us != 0 && stasis_now_us() > deadline_us) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                        "the pause would have been longer than allowed (%u disks to fix); the VM "
+                        "runs on",
+                        snapshot->items->len);
+            return FALSE;
+        }
         item->inserted = TRUE;
         if (!stasis_qmp_execute_line(snapshot->qmp, item->insert_line, STOP_TIMEOUT_MS, error)) {
             g_prefix_error(error, "disk %s: ", item->disk->name);

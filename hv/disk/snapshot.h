@@ -42,8 +42,10 @@ StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wan
 /* Also close() and, if that was not done, settle(FALSE). The VM runs, or is as it was before. */
 void stasis_disk_snapshot_free(StasisDiskSnapshot *snapshot);
 
-/* Allocates nothing unless it fails. */
-gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, GError **error);
+/* Allocates nothing unless it fails. STASIS_ERROR_BUDGET when @deadline_us (stasis_now_us(); 0:
+ * none) passes before the last disk's turn. */
+gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
+                                   GError **error);
 gboolean stasis_disk_snapshot_open(StasisDiskSnapshot *snapshot, guint n_connections,
                                    GError **error);
 

@@ -262,7 +262,9 @@ static gboolean check_ram(const StasisInstant *instant, GError **error)
 static gboolean take_disks(StasisInstant *instant, GError **error)
 {
     guint64 t0 = stasis_now_us();
-    gboolean ok = instant->disks == NULL || stasis_disk_snapshot_take(instant->disks, error);
+    guint64 deadline_us = instant->copy->max_pause_us != 0 ? instant->copy->stop_deadline_us : 0;
+    gboolean ok =
+        instant->disks == NULL || stasis_disk_snapshot_take(instant->disks, deadline_us, error);
     instant->disk_us = stasis_now_us() - t0;
     return ok;
 }

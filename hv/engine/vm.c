@@ -104,7 +104,8 @@ gboolean stasis_vm_adopt(StasisRecord *record, StasisQmp *qmp, GError **error)
     g_autoptr(StasisRam) ram = NULL;
     record->pid = qmp != NULL ? stasis_qmp_get_peer_pid(qmp) : 0;
     if (qmp != NULL && is_unknown(record->pid, error) &&
-        stasis_vm_check_supported(qmp, record->pid, error))
+        stasis_vm_check_supported(qmp, record->pid, error) &&
+        stasis_disks_sweep(qmp, record->pid, NULL, error))
         ram = stasis_ram_discover(qmp, record->pid, error);
     if (ram == NULL) {
         stasis_record_forget(record->name, NULL);

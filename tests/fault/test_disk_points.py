@@ -28,7 +28,7 @@ def ours(vm):
 
 
 def killed(t, point):
-    all_disks = disks.make(t, (("qcow2", "virtio"), ("raw", "iothread")))
+    all_disks = disks.make(t, (("qcow2", "virtio"), ("raw", "blockdev")))
     vm = run_vm(t, Bare(mem="32M", set="2M", rate=5),
                 *[word for disk in all_disks for word in disk.arguments()])
     store, rng = new_store(t), disks.rng_of(point)

@@ -11,10 +11,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
 from qmp import Qmp  # noqa: E402
-from stasistest import (attach, case, fresh_name, main, mount_tmpfs, new_store,  # noqa: E402
+from stasistest import (attach, case, fresh_name, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
                         plain_qemu, restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
-KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "iothread"), ("qcow2", "blockdev"))
+KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "blockdev"), ("qcow2", "blockdev"))
 
 
 def start(t, kinds=KINDS, **options):
@@ -187,7 +187,10 @@ def left_out(t):
 @case
 def failed(t):
     """a checkpoint that fails after the instant loses nothing: the next increment has it all"""
-    vm, all_disks = start(t)
+    all_disks, monitor = disks.make(t, KINDS), t.path("second.sock")
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5),
+                *[word for disk in all_disks for word in disk.arguments()], "-qmp",
+                f"unix:{monitor},server=on,wait=off")
     store, rng = new_store(t), disks.rng_of(7)
     write_all(vm, all_disks, rng)
     first = vm.checkpoint_id(*store)
@@ -196,6 +199,18 @@ def failed(t):
         stasis("checkpoint-create", vm.name, *store, expect=1,
                env={"STASIS_FAULT": f"{point}:error"})
         nothing_of_ours(t, vm, [first])
+    # What is written while the old bitmaps count no more is in the new ones only.
+    with Qmp(monitor) as qmp:
+        process = stasis_start(t, "checkpoint-create", vm.name, *store,
+                               env={"STASIS_FAULT": "committed:error"})
+        t.wait(lambda: qmp.cmd("query-block-exports"), 20, "a disk is exported")
+        os.kill(process.pid, signal.SIGSTOP)
+        for disk in all_disks:
+            disk.write_some(qmp, rng)
+        os.kill(process.pid, signal.SIGCONT)
+    process.communicate(timeout=60)
+    t.equal(process.returncode, 1, "failed at the end")
+    nothing_of_ours(t, vm, [first])
     image = vm.checkpoint(*store)
     t.equal(image["parent"], first, "incremental")
     vm.check_runs()
@@ -267,6 +282,30 @@ def store_full(t):
 
 
 @case
+def interrupted(t):
+    """Ctrl-C while disks are copied, and a pause budget that can't be kept: the VM runs, nothing is left"""
+    disk = disks.make(t, (("raw", "virtio"),))[0]
+    monitor = t.path("second.sock")
+    with open(disk.path, "r+b") as f:
+        f.write(os.urandom(disk.size))
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments(), "-qmp",
+                f"unix:{monitor},server=on,wait=off")
+    store = new_store(t)
+    with Qmp(monitor) as qmp:
+        process = stasis_start(t, "checkpoint-create", vm.name, *store)
+        t.wait(lambda: qmp.cmd("query-block-exports"), 20, "the disk is exported")
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    t.equal(process.returncode, 130, f"Ctrl-C: {err}")
+    nothing_of_ours(t, vm)
+    stasis("checkpoint-create", vm.name, "--max-pause", "0.3", *store, expect=5)
+    nothing_of_ours(t, vm)
+    t.equal(image_ids(store), [], "images")
+    vm.check_runs()
+    vm.checkpoint(*store)
+
+
+@case
 def other_user(t):
     """a sandboxed QEMU of another user, attached: it needs to open nothing of ours"""
     all_disks = disks.make(t, (("raw", "drive"),))
@@ -296,6 +335,17 @@ def refused(t):
     nothing_of_ours(t, vm)
     vm.checkpoint("--disk", "none", *store)
     vm.check_runs()
+    # QEMU 7.2 would not survive our end while we read a disk with a thread of its own.
+    for i, words in enumerate((("-device", "virtio-blk-pci,drive=d0,iothread=io"),
+                               ("-device", "virtio-scsi-pci,id=hba,iothread=io", "-device",
+                                "scsi-hd,drive=d0,bus=hba.0"))):
+        other = disks.make(t, (("raw", "drive"),))[0]
+        vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *other.arguments()[:2], "-object",
+                    "iothread,id=io", *words)
+        result = stasis("checkpoint-create", vm.name, *store, expect=1)
+        t.check("disk d0" in result.err and "iothread" in result.err, f"{i}: {result!r}")
+        nothing_of_ours(t, vm)
+        vm.kill()
 
 
 def check_originals(t, all_disks, what):
@@ -346,7 +396,7 @@ def rollback(t):
 @case
 def rollback_dies(t):
     """kill -9 in the middle of writing disks back: another rollback completes it"""
-    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "iothread")))
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
     store, rng = new_store(t), disks.rng_of(11)
     write_all(vm, all_disks, rng)
     image = vm.checkpoint_id(*store), [d.snapshot() for d in all_disks]

@@ -44,9 +44,7 @@ class Disk:
             return ["-drive", f"file={path},format={self.format},if=virtio"]
         return ["-blockdev", f"driver=file,node-name=file{n},filename={path}",
                 "-blockdev", f"driver={self.format},node-name=node{n},file=file{n}",
-                *(["-object", f"iothread,id=io{n}"] if self.how == "iothread" else []),
-                "-device", f"virtio-blk-pci,drive=node{n},id=v{n}" +
-                (f",iothread=io{n}" if self.how == "iothread" else "")]
+                "-device", f"virtio-blk-pci,drive=node{n},id=v{n}"]
 
     @property
     def target(self):
