@@ -293,8 +293,11 @@ def interrupted(t):
     store = new_store(t)
     with Qmp(monitor) as qmp:
         process = stasis_start(t, "checkpoint-create", vm.name, *store)
-        t.wait(lambda: qmp.cmd("query-block-exports"), 20, "the disk is exported")
+        t.wait(lambda: any(d.get("inserted", {}).get("node-name", "").startswith("stasis-filter")
+                           for d in qmp.cmd("query-block")), 20, "the filter is in place")
+        process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     t.equal(process.returncode, 130, f"Ctrl-C: {err}")
     nothing_of_ours(t, vm)
