@@ -338,6 +338,7 @@ def refused(t):
     nothing_of_ours(t, vm)
     vm.checkpoint("--disk", "none", *store)
     vm.check_runs()
+    vm.kill()
     # QEMU 7.2 would not survive our end while we read a disk with a thread of its own.
     for i, words in enumerate((("-device", "virtio-blk-pci,drive=d0,iothread=io"),
                                ("-device", "virtio-scsi-pci,id=hba,iothread=io", "-device",
