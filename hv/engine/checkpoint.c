@@ -336,7 +336,7 @@ static void fill_cost(Job *job, StasisCost *cost)
 
 static gboolean describe_disks(Job *job, GError **error)
 {
-    if (job->disks == NULL)
+    if (job->disks == NULL || !stasis_disk_copy_has_any(job->disks))
         return TRUE;
     g_autoptr(GBytes) notes = stasis_disk_copy_describe(job->disks, job->series->machine->cwd);
     return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);

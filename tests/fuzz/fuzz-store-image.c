@@ -2,7 +2,8 @@
 /*
  * An image made of hostile bytes is refused or read, and does nothing else. The first byte picks
  * which file the rest goes into; the digests above it are made right, so that the parser behind
- * each of them is reached. Its highest bit makes it an image of version 2, with two data files.
+ * each of them is reached. Its highest bit makes it an image that was rewritten, with two data
+ * files; the one below, one with a disk (version 3).
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -16,20 +17,27 @@
 #define MAX_READ_PAGES 64u
 #define N_PAGES 32u
 
-static StasisStore *store;
-static char *path, *id, *manifest_text, *index_bytes, *pages_bytes;
-static gsize manifest_len, index_len, pages_len;
-static int dir_fd;
-static gboolean rewritten; /* this input's image is of version 2 */
+/* A store with one image. */
+typedef struct {
+    StasisStore *store;
+    char *path, *id, *manifest_text, *index_bytes, *pages_bytes;
+    gsize manifest_len, index_len, pages_len;
+    int dir_fd;
+    guint n_blocks;
+} Base;
+
+static Base bases[2], *base; /* without and with a disk; this input's */
+static gboolean rewritten;   /* this input's image is */
 
 static void clean_up(void)
 {
-    test_remove_tree(path);
+    for (guint i = 0; i < G_N_ELEMENTS(bases); i++)
+        test_remove_tree(bases[i].path);
 }
 
 static void load(const char *name, char **ret, gsize *ret_len)
 {
-    g_autofree char *file = g_build_filename(path, "images", id, name, NULL);
+    g_autofree char *file = g_build_filename(base->path, "images", base->id, name, NULL);
     if (!g_file_get_contents(file, ret, ret_len, NULL))
         abort();
 }
@@ -38,52 +46,64 @@ static void load(const char *name, char **ret, gsize *ret_len)
 static void make_image(void)
 {
     static guint8 plain[N_PAGES * STASIS_PAGE_BYTES];
-    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, NULL, NULL);
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(base->store, NULL, NULL);
     stasis_image_writer_add_block(writer, "pc.ram", sizeof(plain), NULL);
+    if (base->n_blocks > 1)
+        stasis_image_writer_add_disk(writer, "virtio0", sizeof(plain) - 512, NULL);
     for (guint page = 0; page < N_PAGES; page++)
         memset(plain + page * STASIS_PAGE_BYTES, (int)page, STASIS_PAGE_BYTES);
     test_add(writer, 0, 0, N_PAGES, STASIS_STORED_ZERO, NULL, NULL);
     test_add(writer, 0, 0, 16, STASIS_STORED_LZ4, plain, NULL);
     test_add(writer, 0, 5, 1, STASIS_STORED_RAW, plain, NULL);
     test_add(writer, 0, 18, 8, STASIS_STORED_ZSTD, plain, NULL);
+    if (base->n_blocks > 1) {
+        test_add(writer, 1, 0, N_PAGES, STASIS_STORED_ZERO, NULL, NULL);
+        test_add(writer, 1, 16, 16, STASIS_STORED_LZ4, plain, NULL);
+    }
     test_add_parts(writer);
     g_autoptr(StasisImageInfo) info = stasis_image_writer_commit(writer, NULL);
-    id = g_strdup(info->id);
+    base->id = g_strdup(info->id);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    store = test_make_store(&path);
+    for (guint i = 0; i < G_N_ELEMENTS(bases); i++) {
+        base = &bases[i];
+        base->n_blocks = i + 1;
+        base->store = test_make_store(&base->path);
+        make_image();
+        load("manifest.json", &base->manifest_text, &base->manifest_len);
+        load("index", &base->index_bytes, &base->index_len);
+        load("pages", &base->pages_bytes, &base->pages_len);
+        base->dir_fd = openat(base->store->images_fd, base->id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
     atexit(clean_up);
-    make_image();
-    load("manifest.json", &manifest_text, &manifest_len);
-    load("index", &index_bytes, &index_len);
-    load("pages", &pages_bytes, &pages_len);
-    dir_fd = openat(store->images_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return 0;
 }
 
 static void put(const char *name, const void *data, size_t len)
 {
-    stasis_autofd int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    stasis_autofd int fd =
+        openat(base->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 || write(fd, data, len) != (ssize_t)len)
         abort();
 }
 
 static void make_rewritten(StasisManifest *manifest)
 {
-    manifest->format = STASIS_FORMAT_REWRITTEN;
+    manifest->format = MAX(manifest->format, STASIS_FORMAT_REWRITTEN);
     g_free(manifest->origin);
     manifest->origin = g_strdup(manifest->info->digest);
     manifest->n_data = 2;
-    manifest->data[1] = (StasisDataFile){ pages_len, 0, 0 };
+    manifest->data[1] = (StasisDataFile){ base->pages_len, 0, 0 };
 }
 
 /* manifest.json for these two files: sizes, digest and page counts as they should be. */
 static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
 {
-    g_autoptr(StasisManifest) manifest = stasis_manifest_parse(manifest_text, manifest_len, NULL);
+    g_autoptr(StasisManifest) manifest =
+        stasis_manifest_parse(base->manifest_text, base->manifest_len, NULL);
     StasisImageInfo *info = manifest->info;
     StasisDigest digest;
     stasis_digest_of(&digest, index, len, NULL, 0, NULL);
@@ -92,12 +112,12 @@ static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
     manifest->data[0].size = n_pages_bytes;
     if (rewritten)
         make_rewritten(manifest);
-    info->data_pages = info->zero_pages = 0;
-    size_t at = 32 + sizeof(StasisIndexBlock);
+    info->data_pages = info->zero_pages = info->disk_data_pages = info->disk_zero_pages = 0;
+    size_t at = 32 + base->n_blocks * sizeof(StasisIndexBlock);
     for (; at + sizeof(StasisIndexRecord) <= len; at += sizeof(StasisIndexRecord)) {
         StasisIndexRecord r;
         memcpy(&r, (const char *)index + at, sizeof(r));
-        *(r.stored_as == STASIS_STORED_ZERO ? &info->zero_pages : &info->data_pages) += r.n_pages;
+        stasis_manifest_count(manifest, r.block, r.stored_as == STASIS_STORED_ZERO, r.n_pages);
     }
     g_autofree char *text = stasis_manifest_write(manifest, NULL);
     put("manifest.json", text, strlen(text));
@@ -123,7 +143,8 @@ static void patch(char *bytes, size_t len, const uint8_t *data, size_t size)
 /* The same over the manifest's text, whose digest is then made right. */
 static void fuzz_patched_manifest(const uint8_t *data, size_t size)
 {
-    g_autoptr(StasisManifest) manifest = stasis_manifest_parse(manifest_text, manifest_len, NULL);
+    g_autoptr(StasisManifest) manifest =
+        stasis_manifest_parse(base->manifest_text, base->manifest_len, NULL);
     if (rewritten)
         make_rewritten(manifest);
     g_autofree char *body = stasis_manifest_write(manifest, NULL);
@@ -135,23 +156,25 @@ static void fuzz_patched_manifest(const uint8_t *data, size_t size)
 static void fuzz_index(const uint8_t *data, size_t size)
 {
     put("index", data, size);
-    put_manifest(data, size, pages_len);
+    put_manifest(data, size, base->pages_len);
 }
 
 /* Of the version that is wanted: a byte behind the magic. */
 static char *copy_index(void)
 {
-    char *bytes = g_memdup2(index_bytes, index_len);
-    bytes[8] = rewritten ? STASIS_FORMAT_REWRITTEN : STASIS_FORMAT_VERSION;
+    char *bytes = g_memdup2(base->index_bytes, base->index_len);
+    bytes[8] = base->n_blocks > 1 ? STASIS_FORMAT_DISKS
+               : rewritten        ? STASIS_FORMAT_REWRITTEN
+                                  : STASIS_FORMAT_VERSION;
     return bytes;
 }
 
 static void fuzz_patched_index(const uint8_t *data, size_t size)
 {
     g_autofree char *bytes = copy_index();
-    patch(bytes, index_len, data, size);
-    put("index", bytes, index_len);
-    put_manifest(bytes, index_len, pages_len);
+    patch(bytes, base->index_len, data, size);
+    put("index", bytes, base->index_len);
+    put_manifest(bytes, base->index_len, base->pages_len);
 }
 
 /* @data is what the extents hold, each record taking a quarter, with checksums that fit. */
@@ -159,8 +182,8 @@ static void fuzz_pages(const uint8_t *data, size_t size)
 {
     g_autofree char *bytes = copy_index();
     size_t share = MIN(size / 4, STASIS_PAGE_BYTES), offset = 0;
-    size_t at = 32 + sizeof(StasisIndexBlock);
-    for (; at + sizeof(StasisIndexRecord) <= index_len; at += sizeof(StasisIndexRecord)) {
+    size_t at = 32 + base->n_blocks * sizeof(StasisIndexBlock);
+    for (; at + sizeof(StasisIndexRecord) <= base->index_len; at += sizeof(StasisIndexRecord)) {
         StasisIndexRecord r;
         StasisDigest digest;
         memcpy(&r, bytes + at, sizeof(r));
@@ -175,9 +198,9 @@ static void fuzz_pages(const uint8_t *data, size_t size)
         memcpy(bytes + at, &r, sizeof(r));
         offset += share;
     }
-    put("index", bytes, index_len);
+    put("index", bytes, base->index_len);
     put("pages", data, size);
-    put_manifest(bytes, index_len, size);
+    put_manifest(bytes, base->index_len, size);
 }
 
 static void read_block(StasisImageReader *reader, guint block)
@@ -198,20 +221,23 @@ static void read_block(StasisImageReader *reader, guint block)
 static void read_all(void)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GPtrArray) list = stasis_store_list(store, NULL);
-    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, id, &error);
+    g_autoptr(GPtrArray) list = stasis_store_list(base->store, NULL);
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(base->store, base->id, &error);
     if ((reader == NULL) != (error != NULL))
         abort();
     if (error != NULL && strchr(error->message, '\n') != NULL)
         abort();
     if (reader != NULL && list->len != 1)
         abort();
-    guint n_blocks = reader == NULL ? 0 : stasis_image_reader_get_n_blocks(reader);
+    guint n_blocks = reader == NULL ? 0
+                                    : stasis_image_reader_get_n_blocks(reader) +
+                                          stasis_image_reader_get_n_disks(reader);
     for (guint i = 0; i < MIN(n_blocks, 8); i++)
         read_block(reader, i);
     if (reader != NULL) {
         g_autoptr(GBytes) part = stasis_image_reader_get_part(reader, "vmstate", NULL);
-        stasis_store_verify(store, id, NULL, NULL, NULL, NULL);
+        stasis_store_verify(base->store, base->id, NULL, NULL, NULL, NULL);
+        g_autoptr(GPtrArray) disks = stasis_store_get_disks(base->store, base->id, NULL);
     }
 }
 
@@ -223,11 +249,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
     if (size < 1)
         return 0;
-    put("index", index_bytes, index_len);
-    put("pages", pages_bytes, pages_len);
+    base = &bases[data[0] >> 6 & 1];
+    put("index", base->index_bytes, base->index_len);
+    put("pages", base->pages_bytes, base->pages_len);
     rewritten = data[0] >= 128;
     if (rewritten)
-        put("pages.1", pages_bytes, pages_len);
+        put("pages.1", base->pages_bytes, base->pages_len);
     kinds[data[0] % G_N_ELEMENTS(kinds)](data + 1, size - 1);
     read_all();
     return 0;

@@ -347,7 +347,7 @@ def refused_by_name(t):
     vm = run_vm(t, guest, "-blockdev", f"file,filename={t.path('disk')},node-name=d0",
                 "-device", "virtio-blk,drive=d0", accel=FAST)
     store = new_store(t)
-    image_id = vm.checkpoint_id(*store)
+    image_id = vm.checkpoint_id("--disk", "none", *store)
     result = stasis("clone", image_id, *store, expect=1)
     t.check("-blockdev" in result.err and "node-name=d0" in result.err and
             result.err.count("\n") == 1, f"{result!r}")
