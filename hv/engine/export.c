@@ -17,7 +17,7 @@ static const struct {
     [STASIS_EXPORT_ELF_CORE] = { "elf-core", FALSE, stasis_export_elf_core },
     [STASIS_EXPORT_QEMU] = { "qemu", TRUE, stasis_export_qemu },
     [STASIS_EXPORT_VIRSH_SAVE] = { "virsh-save", TRUE, stasis_export_virsh_save },
-    [STASIS_EXPORT_DISK] = { "raw", stasis_export_disk, FALSE },
+    [STASIS_EXPORT_DISK] = { "raw", FALSE, stasis_export_disk },
 };
 
 int stasis_export_format_from_string(const char *name)
