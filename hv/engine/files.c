@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "engine/files-internal.h"
+#include "store/cache.h"
 #include "store/image.h"
 
 void stasis_file_info_free(StasisFileInfo *info)
@@ -20,12 +21,36 @@ void stasis_file_info_free(StasisFileInfo *info)
 
 /* ---- disks ---- */
 
-/* The image's disks as raw files. */
+/* The image's disks as raw files: those that VMs made of it would share. */
 static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFilesOptions *options,
                               GCancellable *cancellable, GError **error)
 {
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED, "image %s has no disks in it", id);
-    return NULL;
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, id, error);
+    if (reader == NULL)
+        return NULL;
+    g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(guint));
+    guint n_ram = stasis_image_reader_get_n_blocks(reader);
+    for (guint i = 0; i < stasis_image_reader_get_n_disks(reader); i++) {
+        guint block = n_ram + i;
+        g_array_append_val(blocks, block);
+    }
+    if (blocks->len == 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "image %s has no disk's content in it: its VM had no disk that is written to, "
+                    "or it was taken with --disk none",
+                    id);
+        return NULL;
+    }
+    g_autoptr(StasisTemplate) template = stasis_template_get(
+        store, reader, blocks, options->progress, options->progress_data, cancellable, error);
+    if (template == NULL)
+        return NULL;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < template->blocks->len; i++) {
+        const StasisTemplateBlock *block = g_ptr_array_index(template->blocks, i);
+        g_ptr_array_add(paths, g_strdup(block->path));
+    }
+    return g_steal_pointer(&paths);
 }
 
 static gboolean open_job(StasisFilesJob *job, StasisStore *store, const char *id,

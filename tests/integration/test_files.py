@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: files in disks are read as the guest has them, and the disks are never written to."""
-import hashlib
 import os
 import signal
 import subprocess
@@ -47,14 +46,11 @@ def disk(t, name):
     return path
 
 
-def digest(path):
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
-
-
-def some_image(t):
-    """The options of an image, whose disks are given by hand."""
-    vm = run_vm(t, Bare(mem="32M", set="8M"), accel=FAST)
+def some_image(t, *disks):
+    """An image of a VM with these disk files; without any, the disk is given by hand."""
+    more = [word for path in disks
+            for word in ("-drive", f"file={path},format=raw,if=virtio")]
+    vm = run_vm(t, Bare(mem="32M", set="8M"), *more, accel=FAST)
     store = new_store(t)
     image_id = vm.checkpoint_id(*store)
     stasis("kill", vm.name)
@@ -63,29 +59,26 @@ def some_image(t):
 
 @case
 def one_file_system(t):
-    """a disk with one file system: its files are listed, printed and copied out; it stays as it
-    is"""
+    """an image's disk with one file system: its files are listed, printed and copied out as they
+    were, whatever became of the original"""
     need_libguestfs(t)
     path = disk(t, "disk")
     file_system(t, path, size="96M")
-    before = digest(path)
-    image_id, store = some_image(t)
-    how = ["--disk-file", path, *store]
+    image_id, how = some_image(t, path)
+    os.truncate(path, 0)
     files = {f["name"]: f for f in stasis_json("file-ls", image_id, "/etc", *how)}
     t.equal(sorted(files), ["deep", "empty", "hello", "link"], "names")
     t.equal({k: files["hello"][k] for k in ("type", "mode", "size_bytes", "target")},
             {"type": "file", "mode": 0o640, "size_bytes": 6, "target": None}, "hello")
     t.equal((files["link"]["type"], files["link"]["target"]), ("symlink", "hello"), "link")
-    t.equal(stasis("file-cat", image_id, "/etc/link", *how).out, "hello\n", "content")
-    result = stasis_json("file-cat", image_id, "/etc/empty", *how)
-    t.equal(result["content_base64"], "", "content as JSON")
+    result = stasis_json("file-cat", image_id, "/etc/link", *how)
+    t.equal(result["content_base64"], "aGVsbG8K", "content as JSON")
     os.mkdir(t.path("out"))
     stasis("file-copy-out", image_id, "/etc", t.path("out"), *how)
     with open(t.path("out/etc/deep/big"), "rb") as f:
         t.check(f.read() == BIG, "the copy is another file")
     result = stasis("file-cat", image_id, "/etc/nothing", *how, expect=12)
     t.check("/etc/nothing" in result.err and result.err.count("\n") == 1, result.err)
-    t.equal(digest(path), before, "the disk")
 
 
 @case
