@@ -64,6 +64,12 @@ FILES_SRC := $(sort $(wildcard hv/files/*.c))
 FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
 FILES_PKGS := libguestfs json-glib-1.0
 FILES_BIN = $(eval FILES_BIN := $(if $(shell pkg-config --exists libguestfs && echo y),$(B)/stasis-files))$(FILES_BIN)
+# What the guest's agent is made of: no GLib, nothing of the library.
+BOUNDARY_SRC := $(sort $(wildcard guest-agent/scan/*.c) \
+                       $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
+BOUNDARY_OBJ := $(BOUNDARY_SRC:%.c=$(B)/%.o)
+BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
+WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c)))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
@@ -73,7 +79,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -119,6 +125,23 @@ $(B)/stasis: $(CLI_OBJ) $(B)/libstasis.so.$(SOVER)
 $(B)/stasis-pager: $(PAGER_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+$(BOUNDARY_OBJ) $(BOUNDARY_MAIN): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iguest-agent $(WARN) -MMD -MP \
+                                              $(SANFLAGS) $(CFLAGS)
+$(B)/libstasis-boundary.a: $(BOUNDARY_OBJ)
+	@rm -f $@
+	$(say) AR $@
+	$(Q)ar rcs $@ $^
+
+# Static: it runs in guests that have other libraries, or none.
+$(B)/stasis-boundary: $(BOUNDARY_MAIN) $(B)/libstasis-boundary.a
+	$(say) LINK $@
+	$(Q)$(CC) $(if $(SAN),,-static) $(SANFLAGS) $(LDFLAGS) $^ -o $@
+
+$(WORLD_OBJ): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE $(WARN) -MMD -MP $(CFLAGS)
+$(B)/tests/lib/ipc-world/ipc-world: $(WORLD_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ -pthread -lrt
 
 $(FILES_OBJ): ALL_CFLAGS += $(shell pkg-config --cflags libguestfs)
 $(B)/stasis-files: $(FILES_OBJ)
@@ -203,7 +226,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

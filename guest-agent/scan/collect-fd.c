@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Open descriptors: where the link in /proc/PID/fd points to, stat(2) of it, /proc/PID/fdinfo. */
+#include "scan/internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define MQUEUE_MAGIC 0x19800202 /* linux/magic.h has no such line: ipc/mqueue.c */
+
+static bool starts(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* POSIX queues look like files in the root directory; only their file system tells. Asked for few:
+ * a name with one slash. */
+static bool is_mqueue(int dir, const char *path, const char *link)
+{
+    struct statfs fs;
+    int fd;
+    if (link[0] != '/' || strchr(link + 1, '/') != NULL ||
+        (fd = openat(dir, path, O_PATH | O_CLOEXEC)) < 0)
+        return false;
+    bool yes = fstatfs(fd, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
+    close(fd);
+    return yes;
+}
+
+static StasisFdKind kind_of(const StasisFd *fd, int dir, const char *path)
+{
+    switch (fd->mode & S_IFMT) {
+    case S_IFIFO:
+        return starts(fd->link, "pipe:[") ? STASIS_FD_PIPE : STASIS_FD_FIFO;
+    case S_IFSOCK:
+        return starts(fd->link, "socket:[") ? STASIS_FD_SOCKET : STASIS_FD_OTHER;
+    case S_IFDIR:
+        return STASIS_FD_DIRECTORY;
+    case S_IFBLK:
+        return STASIS_FD_BLOCK;
+    case S_IFCHR:
+        if (major(fd->rdev) >= 136 && major(fd->rdev) < 144)
+            return STASIS_FD_PTY_SLAVE;
+        /* 5:2 is ptmx, in /dev and in each devpts. */
+        return fd->rdev == makedev(5, 2) ? STASIS_FD_PTY_MASTER : STASIS_FD_CHAR;
+    }
+    /* Anonymous inodes have a type of their own, or are said to be files (pidfs). */
+    if (starts(fd->link, "anon_inode:") || stasis_text_field(fd->info, "NSpid:") != NULL)
+        return STASIS_FD_ANON;
+    if (starts(fd->link, "/memfd:"))
+        return STASIS_FD_MEMFD;
+    if ((fd->mode & S_IFMT) == S_IFREG)
+        return is_mqueue(dir, path, fd->link) ? STASIS_FD_MQUEUE : STASIS_FD_REGULAR;
+    return STASIS_FD_OTHER;
+}
+
+/* Behind the lines that every descriptor has. */
+static const char *own_lines(const char *text)
+{
+    static const char *const common[] = { "pos:", "flags:", "mnt_id:", "ino:" };
+    for (size_t i = 0; i < sizeof common / sizeof *common; i++)
+        if (starts(text, common[i])) {
+            const char *end = strchr(text, '\n');
+            text = end == NULL ? "" : end + 1;
+        }
+    return text;
+}
+
+bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
+{
+    char path[32], info[32], link[PATH_MAX];
+    struct stat st;
+    snprintf(path, sizeof path, "fd/%d", number);
+    snprintf(info, sizeof info, "fdinfo/%d", number);
+    ssize_t len = readlinkat(dir, path, link, sizeof link - 1);
+    if (len < 0 || fstatat(dir, path, &st, 0) < 0)
+        return false;
+    link[len] = '\0';
+    const char *text = stasis_read_text(scan, dir, info, NULL);
+    if (text == NULL)
+        return false;
+    const char *flags = stasis_text_field(text, "flags:");
+    fd->flags = flags == NULL ? 0 : (unsigned)strtoul(flags, NULL, 8) & ~(unsigned)O_CLOEXEC;
+    text = own_lines(text);
+    fd->info = *text == '\0' ? "" : stasis_scan_text(scan, "%s", text);
+    fd->link = stasis_scan_text(scan, "%s", link);
+    fd->mode = st.st_mode;
+    fd->nlink = (unsigned)st.st_nlink;
+    fd->dev = st.st_dev;
+    fd->ino = st.st_ino;
+    fd->rdev = st.st_rdev;
+    fd->kind = kind_of(fd, dir, path);
+    return true;
+}
+
+void stasis_collect_fds(StasisScan *scan, int32_t process, int dir)
+{
+    int fd = openat(dir, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (stream == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (struct dirent *e; scan->failure == STASIS_SCAN_OK && (e = readdir(stream)) != NULL;) {
+        if (e->d_name[0] == '.')
+            continue;
+        int number = atoi(e->d_name);
+        StasisFd seen = { .process = process,
+                          .fd = number,
+                          .carrier = -1,
+                          .kcmp_fd = number,
+                          .kcmp_pid = scan->processes.items[process].live };
+        if (!stasis_fd_fill(scan, &seen, dir, number))
+            continue;
+        StasisFd *item = STASIS_PUSH(scan, &scan->fds);
+        if (item != NULL)
+            *item = seen;
+    }
+    closedir(stream);
+}
+
+int stasis_fd_borrow(const StasisFd *fd)
+{
+    if (fd->carrier >= 0)
+        return fcntl(fd->kcmp_fd, F_DUPFD_CLOEXEC, 0);
+    int pidfd = (int)syscall(SYS_pidfd_open, fd->kcmp_pid, 0);
+    if (pidfd < 0)
+        return -1;
+    int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd->kcmp_fd, 0);
+    close(pidfd);
+    return copy;
+}

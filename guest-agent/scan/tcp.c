@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * TCP connections (tcp(7)) whose two ends are both in this machine. CRIU dumps an end with the
+ * option for established connections, with its queues; the other end, if it goes on, acknowledges
+ * and sends what the copy does not know of: the copy is silently of another moment. So both come,
+ * or the user says by name that the connection may break: cuttable. A connection to another machine
+ * has an end that can't come: an edge to the outside, to be cut by name.
+ *
+ * Loopback addresses mean one network namespace; other addresses are looked for in all of them, as
+ * containers are connected by virtual Ethernet. A client that is not accepted yet belongs to the
+ * listener.
+ */
+#include "scan/inet.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+static const StasisSocket *find_reverse(const StasisSocket **by_port, const StasisSocket *s)
+{
+    const StasisSocket *found = NULL;
+    for (const StasisSocket **c = stasis_inet_from_port(by_port, s->dport);
+         *c != NULL && (*c)->sport == s->dport; c++) {
+        if ((*c)->dport != s->sport || *c == s || memcmp((*c)->src, s->dst, 16) != 0 ||
+            memcmp((*c)->dst, s->src, 16) != 0)
+            continue;
+        if ((*c)->netns == s->netns)
+            return *c;
+        if (!stasis_inet_is_loopback(s->dst))
+            found = *c;
+    }
+    return found;
+}
+
+static const StasisSocket *find_listener(const StasisSocket **by_port, const StasisSocket *end)
+{
+    const StasisSocket *found = NULL;
+    for (const StasisSocket **c = stasis_inet_from_port(by_port, end->sport);
+         *c != NULL && (*c)->sport == end->sport; c++)
+        if ((*c)->state == TCP_LISTEN && (*c)->netns == end->netns &&
+            (memcmp((*c)->src, end->src, 16) == 0 ||
+             (found == NULL && stasis_inet_is_any((*c)->src))))
+            found = *c;
+    return found;
+}
+
+static const char *name(StasisScan *scan, const StasisUser *user)
+{
+    const StasisSocket *s = stasis_socket_find(scan, user->fd->ino);
+    return s == NULL || s->state == TCP_LISTEN
+               ? stasis_scan_text(scan, "tcp:[%llu]", (unsigned long long)user->key[0])
+               : stasis_scan_text(scan, "tcp:%s", stasis_inet_text(scan, s));
+}
+
+static void add_outside(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
+                        const StasisSocket *s)
+{
+    const char *object = stasis_scan_text(scan, "tcp:%s", stasis_inet_text(scan, s));
+    const char *witness =
+        stasis_scan_text(scan, "%s ↔ another machine, %s", stasis_fd_text(scan, fd), object);
+    stasis_edge_add(scan, &(StasisEdge){ .relation = self,
+                                         .a = fd->process,
+                                         .b = STASIS_OUTSIDE,
+                                         .class = STASIS_EDGE_CUTTABLE,
+                                         .object = object,
+                                         .witness = witness,
+                                         .reason = "the other end goes on by itself" });
+}
+
+static void scan_it(const StasisScanner *self, StasisScan *scan)
+{
+    StasisUsers by_ino = { 0 }, users = { 0 };
+    const StasisSocket **by_port = stasis_inet_by_port(scan, IPPROTO_TCP);
+    stasis_socket_users(scan, &by_ino);
+    for (size_t i = 0; by_port != NULL && by_port[i] != NULL; i++) {
+        const StasisSocket *s = by_port[i];
+        if (s->ino == 0 || s->dport == 0 || s->state == TCP_LISTEN || s->state == TCP_CLOSE)
+            continue;
+        const StasisSocket *end = find_reverse(by_port, s);
+        if (end != NULL && end->ino == 0) {
+            /* Not accepted yet, or closed by a process that need not be there any more. */
+            end = end->state == TCP_ESTABLISHED || end->state == TCP_CLOSE_WAIT
+                      ? find_listener(by_port, end)
+                      : NULL;
+            if (end == NULL)
+                continue;
+        }
+        uint64_t key = end != NULL && end->ino < s->ino ? end->ino : s->ino;
+        const StasisFd *fd = stasis_socket_add_users(scan, &by_ino, s->ino, &users, key);
+        if (end != NULL)
+            stasis_socket_add_users(scan, &by_ino, end->ino, &users, key);
+        else if (fd != NULL)
+            add_outside(self, scan, fd, s);
+    }
+    stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,
+                      "what one end sends the other receives");
+}
+
+const StasisScanner stasis_scan_tcp = { "tcp", "ends of one TCP connection", scan_it };

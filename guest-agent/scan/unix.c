@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * UNIX sockets (unix(7)): the two ends of a connection, or of a socketpair, and a datagram socket
+ * with the one it is connected to. What waits at one end was sent by the other; CRIU refuses half
+ * of a stream, and with an option gives the end outside back at restore, without what was in
+ * flight: cuttable. A client that a listener has not accepted yet has sent to a socket that nobody
+ * has open: it belongs to the listener. An end that is open nowhere we see (kept by the kernel, or
+ * in another PID namespace) can't come along: the user must cut it by name.
+ *
+ * Descriptors in flight take part in every relation (collect-flight.c). If we could not see all of
+ * them, what they share is unknown: opaque.
+ */
+#include "scan/internal.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define LISTENING 10 /* UNIX sockets are told in TCP's states */
+
+static const char *name(StasisScan *scan, const StasisUser *user)
+{
+    return stasis_scan_text(scan, "unix:[%llu]", (unsigned long long)user->key[0]);
+}
+
+/* Its other end is nobody's. */
+static void add_outside(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
+                        uint64_t peer)
+{
+    stasis_edge_add(
+        scan,
+        &(StasisEdge){
+            .relation = self,
+            .a = fd->process,
+            .b = STASIS_OUTSIDE,
+            .class = STASIS_EDGE_CUTTABLE,
+            .object = stasis_scan_text(scan, "unix:[%llu]", (unsigned long long)fd->ino),
+            .witness = stasis_scan_text(scan, "%s ↔ unix socket %llu, which no process has open",
+                                        stasis_fd_text(scan, fd), (unsigned long long)peer),
+            .reason = "what is in flight to the other end would be lost" });
+}
+
+static void check_flight(const StasisScanner *self, StasisScan *scan)
+{
+    for (size_t i = 0; i < scan->fds.n; i++) {
+        const StasisFd *fd = &scan->fds.items[i];
+        const char *count =
+            fd->kind == STASIS_FD_SOCKET ? stasis_text_field(fd->info, "scm_fds:") : NULL;
+        int wanted = count == NULL ? 0 : atoi(count), found = 0;
+        if (wanted == 0 || fd->carrier >= 0)
+            continue;
+        for (size_t k = 0; k < scan->fds.n; k++)
+            found +=
+                scan->fds.items[k].process == fd->process && scan->fds.items[k].carrier == fd->fd;
+        if (found < wanted)
+            stasis_edge_refuse_fd(self, scan, fd,
+                                  stasis_scan_text(scan,
+                                                   "%d descriptors in flight, of which only %d can "
+                                                   "be seen before they are received",
+                                                   wanted, found));
+    }
+}
+
+static void scan_it(const StasisScanner *self, StasisScan *scan)
+{
+    StasisUsers by_ino = { 0 }, users = { 0 };
+    stasis_socket_users(scan, &by_ino);
+    for (size_t i = 0; i < scan->sockets.n; i++) {
+        const StasisSocket *s = &scan->sockets.items[i];
+        if (s->family != AF_UNIX)
+            continue;
+        if (s->state == LISTENING) {
+            stasis_socket_add_users(scan, &by_ino, s->ino, &users, s->ino);
+            for (size_t k = 0; k < s->n_pending; k++)
+                stasis_socket_add_users(scan, &by_ino, s->pending[k], &users, s->ino);
+        } else if (s->peer != 0) {
+            /* Both ends say so; one object for them. */
+            uint64_t key = s->ino < s->peer ? s->ino : s->peer;
+            const StasisFd *here = stasis_socket_add_users(scan, &by_ino, s->ino, &users, key);
+            const StasisFd *there = stasis_socket_add_users(scan, &by_ino, s->peer, &users, key);
+            if (here != NULL && there == NULL)
+                add_outside(self, scan, here, s->peer);
+        }
+    }
+    stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,
+                      "what one end sends the other receives");
+    check_flight(self, scan);
+}
+
+const StasisScanner stasis_scan_unix = { "unix", "ends of one UNIX connection", scan_it };

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who uses an object: lists of uses, sorted by the object's identity, so that the users of one
+ * object lie together. Edges make a star: the first process to each of the others, n − 1 for n
+ * users. They name the same object, and a cut is of the object; so no edge is missing that would
+ * matter.
+ */
+#include "scan/internal.h"
+
+#include <stdlib.h>
+
+static void add(StasisScan *scan, StasisUsers *users, StasisUser user)
+{
+    StasisUser *u = STASIS_PUSH(scan, users);
+    if (u != NULL)
+        *u = user;
+}
+
+void stasis_users_add_fd(StasisScan *scan, StasisUsers *users, uint64_t k0, uint64_t k1,
+                         uint64_t k2, const StasisFd *fd)
+{
+    add(scan, users, (StasisUser){ .key = { k0, k1, k2 }, .process = fd->process, .fd = fd });
+}
+
+void stasis_users_add_map(StasisScan *scan, StasisUsers *users, uint64_t k0, uint64_t k1,
+                          uint64_t k2, const StasisMap *map)
+{
+    add(scan, users, (StasisUser){ .key = { k0, k1, k2 }, .process = map->process, .map = map });
+}
+
+void stasis_users_add(StasisScan *scan, StasisUsers *users, uint64_t k0, uint64_t k1, uint64_t k2,
+                      int32_t process, const char *how)
+{
+    add(scan, users, (StasisUser){ .key = { k0, k1, k2 }, .process = process, .how = how });
+}
+
+static int compare_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? -1 : a > b;
+}
+
+static int compare_users(const void *a, const void *b)
+{
+    const StasisUser *x = a, *y = b;
+    int r = 0;
+    for (int i = 0; i < 3 && r == 0; i++)
+        r = compare_u64(x->key[i], y->key[i]);
+    if (r == 0)
+        r = x->process < y->process ? -1 : x->process > y->process;
+    /* A descriptor says more than a mapping, and that more than words. */
+    if (r == 0)
+        r = (x->fd == NULL) - (y->fd == NULL);
+    if (r == 0 && x->fd != NULL)
+        r = x->fd->fd < y->fd->fd ? -1 : x->fd->fd > y->fd->fd;
+    if (r == 0 && x->map != NULL && y->map != NULL)
+        r = compare_u64(x->map->start, y->map->start);
+    return r;
+}
+
+void stasis_users_sort(StasisUsers *users)
+{
+    if (users->n > 0)
+        qsort(users->items, users->n, sizeof *users->items, compare_users);
+}
+
+size_t stasis_users_span(const StasisUser *users, size_t n)
+{
+    size_t span = n > 0 ? 1 : 0;
+    while (span < n && memcmp(users[0].key, users[span].key, sizeof users[0].key) == 0)
+        span++;
+    return span;
+}
+
+const char *stasis_fd_text(StasisScan *scan, const StasisFd *fd)
+{
+    pid_t pid = scan->processes.items[fd->process].pid;
+    if (fd->carrier >= 0)
+        return stasis_scan_text(scan, "pid %d fd %d (in flight in it)", pid, fd->carrier);
+    return stasis_scan_text(scan, "pid %d fd %d", pid, fd->fd);
+}
+
+const char *stasis_user_text(StasisScan *scan, const StasisUser *user)
+{
+    pid_t pid = scan->processes.items[user->process].pid;
+    if (user->fd != NULL)
+        return stasis_fd_text(scan, user->fd);
+    if (user->map != NULL)
+        return stasis_scan_text(scan, "pid %d mapping %llx", pid,
+                                (unsigned long long)user->map->start);
+    return user->how == NULL ? stasis_scan_text(scan, "pid %d", pid)
+                             : stasis_scan_text(scan, "pid %d %s", pid, user->how);
+}
+
+void stasis_edge_add(StasisScan *scan, const StasisEdge *edge)
+{
+    StasisEdge *e = STASIS_PUSH(scan, &scan->edges);
+    if (e != NULL)
+        *e = *edge;
+}
+
+void stasis_edge_refuse_fd(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
+                           const char *reason)
+{
+    const char *who = stasis_fd_text(scan, fd);
+    stasis_edge_add(scan,
+                    &(StasisEdge){ .relation = self,
+                                   .a = fd->process,
+                                   .b = fd->process,
+                                   .class = STASIS_EDGE_OPAQUE,
+                                   .reason = reason,
+                                   .object = stasis_scan_text(scan, "%s:%s", self->name, who),
+                                   .witness = stasis_scan_text(scan, "%s, %s", who, fd->link) });
+}
+
+void stasis_users_link_one(const StasisScanner *self, StasisScan *scan, const StasisUser *users,
+                           size_t n, const char *object, StasisEdgeClass class, const char *reason)
+{
+    const char *first = NULL;
+    int32_t last = n > 0 ? users[0].process : -1;
+    for (size_t i = 1; i < n; i++) {
+        if (users[i].process == last)
+            continue;
+        last = users[i].process;
+        if (first == NULL)
+            first = stasis_user_text(scan, &users[0]);
+        const char *witness =
+            stasis_scan_text(scan, "%s ↔ %s, %s", first, stasis_user_text(scan, &users[i]), object);
+        stasis_edge_add(scan, &(StasisEdge){ .relation = self,
+                                             .a = users[0].process,
+                                             .b = last,
+                                             .class = class,
+                                             .both = true,
+                                             .object = object,
+                                             .witness = witness,
+                                             .reason = reason });
+    }
+}
+
+void stasis_users_link(const StasisScanner *self, StasisScan *scan, StasisUsers *users,
+                       StasisObjectName name, StasisEdgeClass class, const char *reason)
+{
+    stasis_users_sort(users);
+    for (size_t i = 0, n; i < users->n; i += n) {
+        n = stasis_users_span(users->items + i, users->n - i);
+        /* Sorted by process: more than one if the last is not the first. */
+        if (users->items[i].process != users->items[i + n - 1].process)
+            stasis_users_link_one(self, scan, users->items + i, n, name(scan, &users->items[i]),
+                                  class, reason);
+    }
+}
