@@ -48,9 +48,10 @@ static long check(long result, const char *what)
 static int open_file(Relation *r, const char *dir, int flags)
 {
     snprintf(r->path, sizeof r->path, "%s/f%d", dir, r->index);
-    int fd = (int)CHECK(open(r->path, flags | O_CREAT | O_CLOEXEC, 0600));
+    int fd = (int)CHECK(open(r->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     CHECK(ftruncate(fd, PAGE));
-    return fd;
+    close(fd);
+    return (int)CHECK(open(r->path, flags | O_CLOEXEC));
 }
 
 static void map(Relation *r, int fd, int prot, int flags)
@@ -83,9 +84,15 @@ static void prepare_fifo(Relation *r)
     snprintf(r->path, sizeof r->path, DIR_W "/fifo%d", r->index);
     CHECK(mkfifo(r->path, 0600));
 }
-static void act_fifo(Relation *r, int role)
+static void act_fifo_read(Relation *r, int role)
 {
-    own_fd((int)CHECK(open(r->path, role == 0 ? O_RDWR : O_WRONLY | O_NONBLOCK)));
+    if (role == 0)
+        own_fd((int)CHECK(open(r->path, O_RDWR)));
+}
+static void act_fifo_write(Relation *r, int role)
+{
+    if (role > 0)
+        own_fd((int)CHECK(open(r->path, O_WRONLY | O_NONBLOCK)));
 }
 static void act_fifo_path(Relation *r, int role)
 {
@@ -616,7 +623,7 @@ static void act_udp_free(Relation *r, int role)
 
 const Kind kinds[] = {
     R("pipe", "pipe", 2, 4, 0, .prepare = prepare_pipe),
-    R("fifo", "fifo", 2, 3, 0, .prepare = prepare_fifo, .act = { [1] = act_fifo }),
+    R("fifo", "fifo", 2, 3, 0, .prepare = prepare_fifo, .act = { act_fifo_read, act_fifo_write }),
     R("unix-pair", "unix", 2, 3, 0, .prepare = prepare_socketpair),
     R("unix-path", "unix", 2, 4, 0, .act = { act_unix_listen, act_unix_connect, act_accept }),
     R("unix-dgram", "unix", 2, 3, 0, .act = { act_dgram_bind, act_dgram_connect }),
@@ -634,7 +641,7 @@ const Kind kinds[] = {
     R("sysv-sem", "sysv-sem", 2, 4, KIND_IPC | KIND_BLOCKS, .act = { act_sem_make, act_sem }),
     R("sysv-msg", "sysv-msg", 2, 2, KIND_IPC | KIND_BLOCKS,
       .act = { act_msg_make, act_msg_send, act_msg_receive }),
-    R("mqueue", "mqueue", 2, 4, 0, .act = { act_mq }),
+    R("mqueue", "mqueue", 2, 4, KIND_IPC, .act = { act_mq }),
     R("file", "file", 2, 4, 0, .prepare = prepare_description),
     R("eventfd", "eventfd", 2, 4, 0, .prepare = prepare_eventfd),
     R("epoll", "epoll", 2, 3, 0, .prepare = prepare_epoll),
@@ -675,10 +682,10 @@ const Kind kinds[] = {
     R("no-tcp", NULL, 2, 3, KIND_DECOY, .act = { act_self_tcp }),
     R("no-udp", NULL, 2, 3, KIND_DECOY, .act = { act_udp_free }),
     R("no-eventfd", NULL, 2, 4, KIND_DECOY, .act = { act_eventfd }),
-    R("no-signalfd", NULL, 2, 3, KIND_DECOY, .prepare = prepare_signalfd),
+    R("no-signalfd", "signalfd", 2, 3, KIND_DECOY, .prepare = prepare_signalfd),
     R("no-sem", NULL, 2, 3, KIND_DECOY | KIND_IPC, .act = { act_sem_own }),
     R("no-shm", NULL, 1, 1, KIND_DECOY | KIND_ODD_IPC, .act = { act_shm_make, act_shm_attach }),
     R("no-lock", NULL, 2, 3, KIND_DECOY, .act = { act_lock_own }),
-    R("no-mqueue", NULL, 2, 3, KIND_DECOY, .act = { act_mq }),
+    R("no-mqueue", NULL, 2, 3, KIND_DECOY | KIND_IPC, .act = { act_mq }),
 };
 const int n_kinds = sizeof kinds / sizeof *kinds;

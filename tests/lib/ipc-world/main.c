@@ -299,7 +299,7 @@ static const Kind *find_kind(const char *name)
 }
 
 static bool needs_first[MAX_ACTORS], has_tty[MAX_ACTORS], makes_leaves[MAX_ACTORS];
-static bool parted[MAX_ACTORS];
+static bool parted[MAX_ACTORS], traced[MAX_ACTORS];
 
 static bool fits(const Kind *k, int actor, int role)
 {
@@ -313,6 +313,8 @@ static bool fits(const Kind *k, int actor, int role)
     if (((k->flags & KIND_ODD_IPC) || undo) && a->ipc == 0)
         return false;
     if ((k->flags & KIND_TTY) && role > 0 && (a->leader != actor || has_tty[actor]))
+        return false;
+    if ((k->flags & KIND_TARGET) && role == 1 && traced[actor])
         return false;
     if (k->n_leaves > 0 && (makes_leaves[actor] || parted[actor]))
         return false;
@@ -332,6 +334,7 @@ static void take(const Kind *k, int actor, int role)
     if ((k->flags & KIND_ODD_IPC) || undo)
         a->ipc = 1;
     has_tty[actor] = has_tty[actor] || ((k->flags & KIND_TTY) && role > 0);
+    traced[actor] = traced[actor] || ((k->flags & KIND_TARGET) && role == 1);
     makes_leaves[actor] = makes_leaves[actor] || k->n_leaves > 0;
     parted[actor] = parted[actor] || strcmp(k->name, "thread") == 0;
     needs_first[actor] = needs_first[actor] || k->n_leaves > 0 || undo ||
@@ -532,7 +535,9 @@ static void explain(int actor)
            world.actors[actor].leaderless ? " first thread ended" : "");
 }
 
-static bool compare(const char *boundary, int root, const char *cut, const char *without)
+/* With @told, a relation that root is known to have: its edges must be among those told. */
+static bool compare(const char *boundary, int root, const char *cut, const char *without,
+                    const char *told)
 {
     static char text[4 << 20];
     bool truth[MAX_ACTORS], found[MAX_ACTORS] = { false }, refused = false, good = true;
@@ -547,6 +552,12 @@ static bool compare(const char *boundary, int root, const char *cut, const char 
             found[actor] = true;
         else
             good = false;
+    }
+    char edge[64];
+    snprintf(edge, sizeof edge, "\"relation\":\"%s\"", told == NULL ? "" : told);
+    if (told != NULL && strstr(text, edge) == NULL) {
+        printf("# no edge of relation %s\n", told);
+        good = false;
     }
     for (int i = 0; i < world.n_actors; i++) {
         refused = refused || (truth[i] && opaque[i]);
@@ -648,12 +659,17 @@ static int run(const char *boundary, const char *only, const char *without)
     settle();
     int wrong = 0;
     for (int i = 0; i < world.n_actors && wrong < 2; i++) {
+        const char *told = NULL;
+        for (int k = 0; only != NULL && k < world.n_relations; k++)
+            if (role_of(&world.relations[k], i) >= 0 &&
+                strcmp(world.relations[k].kind->name, only) == 0)
+                told = world.relations[k].kind->scanner;
         if (only == NULL || strcmp(only, "pgrp") != 0)
-            wrong += !compare(boundary, i, NULL, without);
+            wrong += !compare(boundary, i, NULL, without, told);
         if (only != NULL && strcmp(only, "pgrp") == 0)
-            wrong += !compare(boundary, i, "session", without);
+            wrong += !compare(boundary, i, "session", without, NULL);
         else if (draw(3) == 0)
-            wrong += !compare(boundary, i, cuttable[draw(N_CUTTABLE)], without);
+            wrong += !compare(boundary, i, cuttable[draw(N_CUTTABLE)], without, NULL);
     }
     printf("# %d processes, %d relations\n", world.n_actors, world.n_relations);
     return wrong > 0;
