@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Open descriptors: where the link in /proc/PID/fd points to, stat(2) of it, /proc/PID/fdinfo. */
+/*
+ * Open descriptors: where the link in /proc/PID/fd points to, statx(2) of it, /proc/PID/fdinfo.
+ * Never by asking a file's server: a FUSE or network file system need not answer, and its daemon
+ * may be a process that we look at, or one that wants us to hang. What the kernel knows by itself
+ * is enough.
+ */
 #include "scan/internal.h"
 
 #include <dirent.h>
@@ -76,11 +81,12 @@ static const char *own_lines(const char *text)
 bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
 {
     char path[32], info[32], link[PATH_MAX];
-    struct stat st;
+    struct statx st;
     snprintf(path, sizeof path, "fd/%d", number);
     snprintf(info, sizeof info, "fdinfo/%d", number);
     ssize_t len = readlinkat(dir, path, link, sizeof link - 1);
-    if (len < 0 || fstatat(dir, path, &st, 0) < 0)
+    if (len < 0 ||
+        statx(dir, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) < 0)
         return false;
     link[len] = '\0';
     const char *text = stasis_read_text(scan, dir, info, NULL);
@@ -91,11 +97,11 @@ bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
     text = own_lines(text);
     fd->info = *text == '\0' ? "" : stasis_scan_text(scan, "%s", text);
     fd->link = stasis_scan_text(scan, "%s", link);
-    fd->mode = st.st_mode;
-    fd->nlink = (unsigned)st.st_nlink;
-    fd->dev = st.st_dev;
-    fd->ino = st.st_ino;
-    fd->rdev = st.st_rdev;
+    fd->mode = st.stx_mode;
+    fd->nlink = st.stx_nlink;
+    fd->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+    fd->ino = st.stx_ino;
+    fd->rdev = makedev(st.stx_rdev_major, st.stx_rdev_minor);
     fd->kind = kind_of(fd, dir, path);
     return true;
 }

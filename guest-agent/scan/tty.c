@@ -24,9 +24,11 @@ static uint64_t slave_number(uint64_t rdev)
 static uint64_t device_of(pid_t pid, const char *path)
 {
     char full[PATH_MAX + 32];
-    struct stat st;
+    struct statx st;
     snprintf(full, sizeof full, "/proc/%d/root%s", pid, path);
-    return stat(full, &st) == 0 ? st.st_dev : 0;
+    return statx(AT_FDCWD, full, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) == 0
+               ? makedev(st.stx_dev_major, st.stx_dev_minor)
+               : 0;
 }
 
 bool stasis_pty_of_fd(StasisScan *scan, const StasisFd *fd, uint64_t *ret_instance,
