@@ -141,7 +141,7 @@ $(B)/stasis-boundary: $(BOUNDARY_MAIN) $(B)/libstasis-boundary.a
 $(WORLD_OBJ): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE $(WARN) -MMD -MP $(CFLAGS)
 $(B)/tests/lib/ipc-world/ipc-world: $(WORLD_OBJ)
 	$(say) LINK $@
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ -pthread -lrt
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -pthread -lrt
 
 $(FILES_OBJ): ALL_CFLAGS += $(shell pkg-config --cflags libguestfs)
 $(B)/stasis-files: $(FILES_OBJ)

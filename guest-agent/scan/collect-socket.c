@@ -13,14 +13,16 @@
 static void visit(StasisScan *scan, int32_t process, void *data)
 {
     uint64_t netns = scan->processes.items[process].ns[STASIS_NS_NET];
-    int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (netlink < 0)
-        return;
-    stasis_diag_unix(scan, netlink, netns);
     static const int families[] = { AF_INET, AF_INET6 }, protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
+    int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    if (netlink >= 0)
+        stasis_diag_unix(scan, netlink, netns);
     for (int i = 0; i < 4; i++)
-        stasis_diag_inet(scan, netlink, netns, families[i / 2], protocols[i % 2]);
-    close(netlink);
+        if (netlink < 0 ||
+            !stasis_diag_inet(scan, netlink, netns, families[i / 2], protocols[i % 2]))
+            stasis_collect_procnet(scan, process, families[i / 2], protocols[i % 2]);
+    if (netlink >= 0)
+        close(netlink);
 }
 
 static int compare_sockets(const void *a, const void *b)

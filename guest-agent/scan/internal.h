@@ -48,7 +48,13 @@ const StasisSocket *stasis_socket_find(const StasisScan *scan, uint64_t ino);
 
 /* ---- netlink.c: sock_diag(7) ---- */
 void stasis_diag_unix(StasisScan *scan, int netlink, uint64_t netns);
-void stasis_diag_inet(StasisScan *scan, int netlink, uint64_t netns, int family, int protocol);
+/* False: the kernel has no such part, or not loaded it. */
+bool stasis_diag_inet(StasisScan *scan, int netlink, uint64_t netns, int family, int protocol);
+/* An address of the kernel's as we keep them: IPv6, or IPv4 in it; "any" is all zeros in both. */
+void stasis_socket_map_address(uint8_t ret[16], int family, const uint32_t words[4]);
+
+/* ---- collect-procnet.c: the same without netlink ---- */
+void stasis_collect_procnet(StasisScan *scan, int32_t process, int family, int protocol);
 
 /* ---- enter.c ---- */
 

@@ -19,8 +19,9 @@
 typedef void (*Handler)(StasisScan *scan, uint64_t netns, int protocol, const void *data,
                         size_t size);
 
-/* Sends a dump request, and calls @handler for each answer. */
-static void dump(StasisScan *scan, int netlink, uint64_t netns, int protocol, const void *request,
+/* Sends a dump request, and calls @handler for each answer; false: the kernel lacks this part, or
+ * has not loaded it. */
+static bool dump(StasisScan *scan, int netlink, uint64_t netns, int protocol, const void *request,
                  size_t size, Handler handler)
 {
     struct {
@@ -34,20 +35,22 @@ static void dump(StasisScan *scan, int netlink, uint64_t netns, int protocol, co
     memcpy(out.request, request, size);
     char *answer = stasis_scan_alloc(scan, ANSWER_BYTES);
     if (answer == NULL || send(netlink, &out, out.header.nlmsg_len, 0) < 0)
-        return;
+        return false;
     while (stasis_scan_goes_on(scan)) {
         ssize_t n = recv(netlink, answer, ANSWER_BYTES, 0);
         if (n <= 0)
-            return;
+            return false;
         size_t left = (size_t)n;
         for (struct nlmsghdr *h = (void *)answer; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
-            /* An error: the kernel lacks this part, or (unix_diag) has no module for it. */
-            if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
-                return;
+            if (h->nlmsg_type == NLMSG_ERROR)
+                return false;
+            if (h->nlmsg_type == NLMSG_DONE)
+                return true;
             if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY)
                 handler(scan, netns, protocol, NLMSG_DATA(h), NLMSG_PAYLOAD(h, 0));
         }
     }
+    return false;
 }
 
 static const char *unix_name(StasisScan *scan, const struct rtattr *a)
@@ -89,7 +92,7 @@ static void got_unix(StasisScan *scan, uint64_t netns, int protocol, const void 
     }
 }
 
-static void map_address(uint8_t out[16], int family, const uint32_t in[4])
+void stasis_socket_map_address(uint8_t out[16], int family, const uint32_t in[4])
 {
     if (family == AF_INET6) {
         memcpy(out, in, 16);
@@ -115,8 +118,8 @@ static void got_inet(StasisScan *scan, uint64_t netns, int protocol, const void 
                          .name = "",
                          .sport = (uint16_t)(m->id.idiag_sport >> 8 | m->id.idiag_sport << 8),
                          .dport = (uint16_t)(m->id.idiag_dport >> 8 | m->id.idiag_dport << 8) };
-    map_address(s->src, m->idiag_family, m->id.idiag_src);
-    map_address(s->dst, m->idiag_family, m->id.idiag_dst);
+    stasis_socket_map_address(s->src, m->idiag_family, m->id.idiag_src);
+    stasis_socket_map_address(s->dst, m->idiag_family, m->id.idiag_dst);
 }
 
 void stasis_diag_unix(StasisScan *scan, int netlink, uint64_t netns)
@@ -129,12 +132,12 @@ void stasis_diag_unix(StasisScan *scan, int netlink, uint64_t netns)
     dump(scan, netlink, netns, 0, &request, sizeof request, got_unix);
 }
 
-void stasis_diag_inet(StasisScan *scan, int netlink, uint64_t netns, int family, int protocol)
+bool stasis_diag_inet(StasisScan *scan, int netlink, uint64_t netns, int family, int protocol)
 {
     const struct inet_diag_req_v2 request = {
         .sdiag_family = (uint8_t)family,
         .sdiag_protocol = (uint8_t)protocol,
         .idiag_states = UINT32_MAX,
     };
-    dump(scan, netlink, netns, protocol, &request, sizeof request, got_inet);
+    return dump(scan, netlink, netns, protocol, &request, sizeof request, got_inet);
 }
