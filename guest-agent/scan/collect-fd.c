@@ -138,6 +138,9 @@ int stasis_fd_borrow(const StasisFd *fd)
     if (fd->carrier >= 0)
         return fcntl(fd->kcmp_fd, F_DUPFD_CLOEXEC, 0);
     int pidfd = (int)syscall(SYS_pidfd_open, fd->kcmp_pid, 0);
+    /* A thread whose first one has ended: PIDFD_THREAD, from Linux 6.9 on. */
+    if (pidfd < 0)
+        pidfd = (int)syscall(SYS_pidfd_open, fd->kcmp_pid, O_EXCL);
     if (pidfd < 0)
         return -1;
     int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd->kcmp_fd, 0);

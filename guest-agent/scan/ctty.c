@@ -16,11 +16,13 @@ static const char *name(StasisScan *scan, const StasisUser *user)
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
     StasisUsers users = { 0 };
+    StasisPtyMasters masters = { 0 };
+    stasis_pty_masters(scan, &masters);
     uint64_t instance, number;
     bool any = false;
     for (size_t i = 0; i < scan->processes.n; i++)
         if (!scan->processes.items[i].dead &&
-            stasis_pty_of_process(scan, (int32_t)i, &instance, &number)) {
+            stasis_pty_of_process(scan, (int32_t)i, &masters, &instance, &number)) {
             stasis_users_add(scan, &users, instance, number, 0, (int32_t)i, "controlling terminal");
             any = true;
         }

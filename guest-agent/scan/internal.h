@@ -134,9 +134,16 @@ int stasis_kcmp(pid_t a, pid_t b, int type, unsigned long x, unsigned long y);
 /* Device of the devpts instance and number; false: @fd is no end of a pseudo-terminal. */
 bool stasis_pty_of_fd(StasisScan *scan, const StasisFd *fd, uint64_t *ret_instance,
                       uint64_t *ret_number);
+/* Masters that could be asked for the session whose controlling terminal their slave is. */
+typedef struct {
+    uint64_t instance, number;
+    pid_t sid;
+} StasisPtyMaster;
+typedef STASIS_ARRAY(StasisPtyMaster) StasisPtyMasters;
+void stasis_pty_masters(StasisScan *scan, StasisPtyMasters *ret);
 /* … of a process's controlling terminal. */
-bool stasis_pty_of_process(StasisScan *scan, int32_t process, uint64_t *ret_instance,
-                           uint64_t *ret_number);
+bool stasis_pty_of_process(StasisScan *scan, int32_t process, const StasisPtyMasters *masters,
+                           uint64_t *ret_instance, uint64_t *ret_number);
 
 /* ---- ipc.c: SysV IPC; object key: ID and IPC namespace ---- */
 

@@ -348,7 +348,6 @@ static void prepare_pty(Relation *r)
 }
 static void prepare_ctty(Relation *r)
 {
-    r->variant &= ~1u; /* of a terminal that is not open only its number in /dev/pts is known */
     open_pty(r);
 }
 static void act_ctty(Relation *r, int role)
@@ -637,7 +636,8 @@ const Kind kinds[] = {
     R("mapped-file", "mapped-file", 2, 4, 0, .prepare = prepare_file, .act = { act_map_file }),
     R("ghost", "ghost", 2, 3, 0, .prepare = prepare_file, .act = { act_open_ghost, act_unlink }),
     R("pty", "pty", 2, 4, 0, .prepare = prepare_pty),
-    R("ctty", "ctty", 2, 2, KIND_TTY, .prepare = prepare_ctty, .act = { [1] = act_ctty }),
+    R("ctty", "ctty", 2, 2, KIND_TTY | KIND_BORROWS, .prepare = prepare_ctty,
+      .act = { [1] = act_ctty }),
     R("sysv-sem", "sysv-sem", 2, 4, KIND_IPC | KIND_BLOCKS, .act = { act_sem_make, act_sem }),
     R("sysv-msg", "sysv-msg", 2, 2, KIND_IPC | KIND_BLOCKS,
       .act = { act_msg_make, act_msg_send, act_msg_receive }),
