@@ -179,6 +179,11 @@ UNIT_CLI := $(filter $(B)/tests/unit/test-cli-%,$(UNIT_BIN))
 $(UNIT_CLI): $(filter-out %/main.o,$(CLI_OBJ))
 $(UNIT_CLI): ALL_LIBS += $(CLI_LIBS)
 
+# What the agent is made of, as objects: its own functions are tested, too.
+UNIT_SCAN := $(filter $(B)/tests/unit/test-scan-%,$(UNIT_BIN))
+$(UNIT_SCAN:%=%.o): ALL_CFLAGS += -Iguest-agent
+$(UNIT_SCAN): $(BOUNDARY_OBJ)
+
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
@@ -249,11 +254,12 @@ install: all
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
 	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/
 	install -m 644 include/stasis/*.h $(DESTDIR)$(includedir)/stasis/
-	install -m 644 $(B)/stasis.1 $(DESTDIR)$(mandir)/man1/
+	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 $(DESTDIR)$(mandir)/man1/
 	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc

@@ -172,4 +172,5 @@ extern const StasisScanner stasis_scan_session, stasis_scan_pgrp, stasis_scan_ct
     stasis_scan_sysv_sem, stasis_scan_sysv_msg, stasis_scan_mqueue, stasis_scan_file,
     stasis_scan_eventfd, stasis_scan_epoll, stasis_scan_signalfd, stasis_scan_timerfd,
     stasis_scan_inotify, stasis_scan_lock, stasis_scan_sigio, stasis_scan_pidfd,
-    stasis_scan_io_uring, stasis_scan_userfaultfd, stasis_scan_perf, stasis_scan_device;
+    stasis_scan_io_uring, stasis_scan_userfaultfd, stasis_scan_perf, stasis_scan_device,
+    stasis_scan_bpf_map, stasis_scan_proc_file;

@@ -24,6 +24,7 @@ const StasisScanner *const stasis_scanners[] = {
     &stasis_scan_sysv_shm,
     &stasis_scan_mapped_file,
     &stasis_scan_ghost,
+    &stasis_scan_bpf_map,
     /* channels */
     &stasis_scan_pipe,
     &stasis_scan_fifo,
@@ -46,6 +47,7 @@ const StasisScanner *const stasis_scanners[] = {
     &stasis_scan_inotify,
     &stasis_scan_lock,
     &stasis_scan_sigio,
+    &stasis_scan_proc_file,
     /* what no checkpoint can take */
     &stasis_scan_pidfd,
     &stasis_scan_io_uring,

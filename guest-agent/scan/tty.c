@@ -5,8 +5,8 @@
  * /dev/ptmx belongs to the devpts that is mounted beside it, at "pts" (linux fs/devpts/inode.c), so
  * we look there, in the root directory of its process. A controlling terminal is told by device
  * number only; a master says exactly whose it is, when a borrowed copy is asked for its session
- * (TIOCGSID). Where that can't be asked, we take a slave with this number that the process has open,
- * or else that of its /dev/pts.
+ * (TIOCGSID). Where that can't be asked, we take a slave with this number that the process has
+ * open, or else that of its /dev/pts.
  */
 #include "scan/internal.h"
 

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/vm_sockets.h>
@@ -165,28 +166,42 @@ static void prepare_shared_socket(Relation *r)
     int family = families[r->variant % 4];
     keep_fd(r, (int)CHECK(socket(family, SOCK_DGRAM, 0)), ALL);
 }
-/* A pipe's end on its way to role 0, within a socketpair of its own. */
-static void prepare_flight(Relation *r)
+static void send_away(int socket, int fd)
 {
-    int p[2], s[2];
     char byte = 0;
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = { 0 };
     struct iovec iov = { &byte, 1 };
     struct msghdr msg = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control
     };
-    CHECK(pipe(p));
-    CHECK(socketpair(AF_UNIX, r->variant & 1 ? SOCK_DGRAM : SOCK_STREAM, 0, s));
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &p[0], sizeof(int));
-    CHECK(sendmsg(s[0], &msg, 0));
-    close(p[0]);
+    memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    CHECK(sendmsg(socket, &msg, 0));
+    close(fd);
+}
+/* A pipe's end on its way to role 0, within a socketpair of its own. */
+static void prepare_flight(Relation *r)
+{
+    int p[2], s[2];
+    CHECK(pipe(p));
+    CHECK(socketpair(AF_UNIX, r->variant & 1 ? SOCK_DGRAM : SOCK_STREAM, 0, s));
+    send_away(s[0], p[0]);
     keep_fd(r, s[0], 1u);
     keep_fd(r, s[1], 1u);
     keep_fd(r, p[1], ALL & ~1u);
+}
+/* Two messages with a descriptor each, of which the second can't be seen. */
+static void prepare_flight_unseen(Relation *r)
+{
+    int s[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+    send_away(s[0], (int)CHECK(open("/dev/null", O_RDWR)));
+    send_away(s[0], (int)CHECK(open("/dev/null", O_RDWR)));
+    keep_fd(r, s[0], 1u);
+    keep_fd(r, s[1], 1u);
 }
 static socklen_t inet_address(const Relation *r, struct sockaddr_storage *s)
 {
@@ -508,6 +523,21 @@ static void act_sigio(Relation *r, int role)
     own_fd(s[1]);
 }
 
+static void prepare_bpf_map(Relation *r)
+{
+    union bpf_attr a = {
+        .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1
+    };
+    keep_fd(r, (int)CHECK(syscall(SYS_bpf, BPF_MAP_CREATE, &a, sizeof a)), ALL);
+}
+static void act_proc_file(Relation *r, int role)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid_of(r->who[1]), r->variant & 1 ? "mem" : "maps");
+    if (role == 0)
+        own_fd((int)CHECK(open(path, O_RDONLY)));
+}
+
 /* ---- one task's resources in two processes, namespaces ---- */
 
 static void act_clone(Relation *r, int role)
@@ -650,6 +680,8 @@ const Kind kinds[] = {
     R("inotify", "inotify", 2, 3, 0, .prepare = prepare_inotify),
     R("lock", "lock", 2, 3, KIND_BLOCKS, .prepare = prepare_file, .act = { [1] = act_lock }),
     R("sigio", "sigio", 2, 2, KIND_BORROWS, .act = { [1] = act_sigio }),
+    R("bpf-map", "bpf-map", 2, 4, 0, .prepare = prepare_bpf_map),
+    R("proc-file", "proc-file", 2, 2, KIND_DIRECTED, .act = { [1] = act_proc_file }),
     R("memory", "memory", 1, 1, 0, .n_leaves = 1, .act = { [2] = act_clone }),
     R("files", "files", 1, 1, 0, .n_leaves = 1, .act = { [2] = act_clone }),
     R("fs", "fs", 1, 1, 0, .n_leaves = 1, .act = { [2] = act_clone }),
@@ -667,6 +699,7 @@ const Kind kinds[] = {
     R("vsock", "socket-kind", 1, 1, KIND_OPAQUE, .act = { act_vsock }),
     R("thread", "thread", 1, 1, KIND_OPAQUE, .act = { act_thread }),
     R("packet-pipe", "pipe", 1, 1, KIND_OPAQUE, .prepare = prepare_pipe_direct),
+    R("flight-unseen", "unix", 1, 1, KIND_OPAQUE, .prepare = prepare_flight_unseen),
     R("undo-user", "sem-undo", 1, 1, KIND_OPAQUE | KIND_IPC, .act = { act_sem_undo }),
 
     R("no-file", NULL, 2, 4, KIND_DECOY, .prepare = prepare_file, .act = { act_open_file }),

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -405,10 +406,10 @@ static void plan(const char *only)
 
 /* ---- the truth ---- */
 
-static const char *const cuttable[] = { "session", "pgrp", "ctty",        "pty",
-                                        "pipe",    "fifo", "unix",        "socket",
-                                        "tcp",     "udp",  "sysv-sem",    "sysv-msg",
-                                        "mqueue",  "file", "mapped-file", "lock" };
+static const char *const cuttable[] = { "session",   "pgrp",     "ctty",   "pty",  "pipe",
+                                        "fifo",      "unix",     "socket", "tcp",  "udp",
+                                        "sysv-sem",  "sysv-msg", "mqueue", "file", "mapped-file",
+                                        "proc-file", "lock" };
 #define N_CUTTABLE ((unsigned)(sizeof cuttable / sizeof *cuttable))
 
 static bool draws[MAX_ACTORS][MAX_ACTORS];
@@ -600,6 +601,8 @@ static void set_up(void)
         ioctl(s, SIOCSIFFLAGS, &lo) < 0)
         die("set up");
     close(s);
+    /* Each POSIX queue counts with its whole capacity. */
+    setrlimit(RLIMIT_MSGQUEUE, &(struct rlimit){ RLIM_INFINITY, RLIM_INFINITY });
     int home = open("/proc/self/ns/ipc", O_RDONLY);
     for (int i = 0; i < 2; i++)
         if (home < 0 || unshare(CLONE_NEWIPC) < 0 ||
