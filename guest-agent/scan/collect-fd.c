@@ -78,18 +78,48 @@ static const char *own_lines(const char *text)
     return text;
 }
 
+/* Pipes and sockets, most of all descriptors, tell their inode in the link, and are of one device
+ * each. */
+static bool identify_by_link(StasisFd *fd, const char *link)
+{
+    unsigned long long ino;
+    char end;
+    if (sscanf(link, "pipe:[%llu%c", &ino, &end) == 2 && end == ']')
+        fd->mode = S_IFIFO;
+    else if (sscanf(link, "socket:[%llu%c", &ino, &end) == 2 && end == ']')
+        fd->mode = S_IFSOCK;
+    else
+        return false;
+    fd->ino = ino;
+    fd->nlink = 1;
+    return true;
+}
+
+static bool identify(StasisFd *fd, int dir, const char *path)
+{
+    struct statx st;
+    if (statx(dir, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) < 0)
+        return false;
+    fd->mode = st.stx_mode;
+    fd->nlink = st.stx_nlink;
+    fd->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+    fd->ino = st.stx_ino;
+    fd->rdev = makedev(st.stx_rdev_major, st.stx_rdev_minor);
+    return true;
+}
+
 bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
 {
     char path[32], info[32], link[PATH_MAX];
-    struct statx st;
     snprintf(path, sizeof path, "fd/%d", number);
     snprintf(info, sizeof info, "fdinfo/%d", number);
     ssize_t len = readlinkat(dir, path, link, sizeof link - 1);
-    if (len < 0 ||
-        statx(dir, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) < 0)
+    if (len < 0)
         return false;
     link[len] = '\0';
-    const char *text = stasis_read_text(scan, dir, info, NULL);
+    const char *text = identify_by_link(fd, link) || identify(fd, dir, path)
+                           ? stasis_read_text(scan, dir, info, STASIS_TEXT_ONE)
+                           : NULL;
     if (text == NULL)
         return false;
     const char *flags = stasis_text_field(text, "flags:");
@@ -97,11 +127,6 @@ bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
     text = own_lines(text);
     fd->info = *text == '\0' ? "" : stasis_scan_text(scan, "%s", text);
     fd->link = stasis_scan_text(scan, "%s", link);
-    fd->mode = st.stx_mode;
-    fd->nlink = st.stx_nlink;
-    fd->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
-    fd->ino = st.stx_ino;
-    fd->rdev = makedev(st.stx_rdev_major, st.stx_rdev_minor);
     fd->kind = kind_of(fd, dir, path);
     return true;
 }

@@ -9,7 +9,7 @@
 
 void stasis_collect_maps(StasisScan *scan, int32_t process, int dir)
 {
-    char *text = stasis_read_text(scan, dir, "maps", NULL);
+    char *text = stasis_read_text(scan, dir, "maps", STASIS_TEXT_RECORDS);
     for (char *line; (line = stasis_text_line(&text)) != NULL;) {
         uint64_t start, ino;
         unsigned maj, min;

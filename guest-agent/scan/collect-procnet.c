@@ -37,7 +37,7 @@ void stasis_collect_procnet(StasisScan *scan, int32_t process, int family, int p
     char path[64], src[40], dst[40];
     snprintf(path, sizeof path, "/proc/%d/net/%s%s", p->live,
              protocol == IPPROTO_TCP ? "tcp" : "udp", family == AF_INET6 ? "6" : "");
-    char *text = stasis_read_text(scan, -1, path, NULL);
+    char *text = stasis_read_text(scan, -1, path, STASIS_TEXT_RECORDS);
     for (char *line; (line = stasis_text_line(&text)) != NULL;) {
         StasisSocket s = {
             .netns = p->ns[STASIS_NS_NET], .family = family, .protocol = protocol, .name = ""

@@ -79,7 +79,7 @@ static void read_tasks(StasisScan *scan, int32_t process, int dir)
     for (; tids != NULL && *tids >= 0; tids++) {
         char path[64];
         snprintf(path, sizeof path, "task/%d/status", *tids);
-        const char *text = stasis_read_text(scan, dir, path, NULL);
+        const char *text = stasis_read_text(scan, dir, path, STASIS_TEXT_ONE);
         if (text == NULL)
             continue;
         const char *tracer = stasis_text_field(text, "TracerPid:");
@@ -120,13 +120,13 @@ static void read_process(StasisScan *scan, int proc, pid_t pid)
         return;
     StasisProcess seen = { .pid = pid };
     unsigned flags = 0;
-    const char *text = stasis_read_text(scan, dir, "stat", NULL);
+    const char *text = stasis_read_text(scan, dir, "stat", STASIS_TEXT_ONE);
     if (text != NULL && parse_stat(scan, text, &seen, &flags) && (flags & PF_KTHREAD) == 0) {
         int32_t index = (int32_t)scan->processes.n;
         StasisProcess *p = STASIS_PUSH(scan, &scan->processes);
         if (p != NULL) {
             *p = seen;
-            text = stasis_read_text(scan, dir, "cgroup", NULL);
+            text = stasis_read_text(scan, dir, "cgroup", STASIS_TEXT_ONE);
             p->cgroup = text == NULL ? "" : stasis_scan_text(scan, "%s", text);
             read_tasks(scan, index, dir);
             if (!p->dead && p->live != pid) {

@@ -50,7 +50,8 @@ static void check(const StasisScanner *self, StasisScan *scan, const StasisFd *e
         return;
     for (size_t i = 0; i < scan->fds.n && found >= 0; i++) {
         const StasisFd *fd = &scan->fds.items[i];
-        if (fd->ino != ino || fd->dev != dev || (holder != NULL && fd->process != epoll->process))
+        if (fd->ino != ino || (fd->dev != 0 && fd->dev != dev) ||
+            (holder != NULL && fd->process != epoll->process))
             continue;
         found = is_target(epoll, slot, fd);
         if (found == 1 && fd->process == epoll->process)

@@ -24,9 +24,13 @@ bool stasis_scan_goes_on(StasisScan *scan);
 
 /* ---- read.c ---- */
 
+typedef enum {
+    STASIS_TEXT_ONE,     /* the kernel makes it as one record (fdinfo, status …) */
+    STASIS_TEXT_RECORDS, /* … as many (maps, locks …) */
+} StasisTextShape;
 /* Text of a file below @dir (a descriptor), NUL-terminated, valid until the next call; NULL: it is
  * gone or can't be read. */
-char *stasis_read_text(StasisScan *scan, int dir, const char *path, size_t *ret_len);
+char *stasis_read_text(StasisScan *scan, int dir, const char *path, StasisTextShape shape);
 /* Behind "@name" at the beginning of a line of @text; NULL: no such line. */
 const char *stasis_text_field(const char *text, const char *name);
 /* The first line of *@cursor, which moves behind it, cut off in place; NULL at the end. */

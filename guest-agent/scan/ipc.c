@@ -30,7 +30,7 @@ void stasis_ipc_waiting(StasisScan *scan, StasisUsers *users, const long calls[3
         if (p->dead)
             continue;
         snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", p->pid, task->tid);
-        char *text = stasis_read_text(scan, -1, path, NULL);
+        char *text = stasis_read_text(scan, -1, path, STASIS_TEXT_ONE);
         long call = text == NULL ? -1 : strtol(text, &end, 10);
         if (text == NULL || end == text ||
             (call != calls[0] && call != calls[1] && call != calls[2]))

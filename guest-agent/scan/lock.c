@@ -63,7 +63,7 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
             if (parse(l, &lock))
                 add(scan, &users, &lock, fd, fd->process);
     }
-    char *text = stasis_read_text(scan, -1, "/proc/locks", NULL);
+    char *text = stasis_read_text(scan, -1, "/proc/locks", STASIS_TEXT_RECORDS);
     for (char *line; (line = stasis_text_line(&text)) != NULL;) {
         int32_t process = parse(line, &lock) && lock.waits ? stasis_scan_find(scan, lock.pid) : -1;
         if (process >= 0)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Text files of /proc. They are read in one go where they are short: the kernel makes such a text
- * at one moment. */
+/* Text files of /proc. */
 #include "scan/internal.h"
 
 #include <errno.h>
@@ -24,7 +23,7 @@ static bool grow(StasisScan *scan)
     return true;
 }
 
-char *stasis_read_text(StasisScan *scan, int dir, const char *path, size_t *ret_len)
+char *stasis_read_text(StasisScan *scan, int dir, const char *path, StasisTextShape shape)
 {
     int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -33,17 +32,21 @@ char *stasis_read_text(StasisScan *scan, int dir, const char *path, size_t *ret_
     ssize_t n = 1;
     while (n > 0 && (scan->text_size > len + 1 || grow(scan))) {
         n = read(fd, scan->text + len, scan->text_size - len - 1);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR) {
             n = 1;
-        else if (n > 0)
+            continue;
+        }
+        if (n > 0)
             len += (size_t)n;
+        /* A text of one record is given whole, if there was room for more: no need to ask for its
+         * end. Half of all reads would be that. */
+        if (n > 0 && shape == STASIS_TEXT_ONE && len + 1 < scan->text_size)
+            n = 0;
     }
     close(fd);
     if (n != 0)
         return NULL;
     scan->text[len] = '\0';
-    if (ret_len != NULL)
-        *ret_len = len;
     return scan->text;
 }
 
