@@ -432,7 +432,7 @@ def control_groups(t):
     os.mkdir(below)
     t.defer(t.wait, lambda: not rmdir(below), 20, "the control group's removal")
     pids = []
-    for place in group, below:
+    for place in group, below, below:
         pid = process(t, lambda: None)
         with open(os.path.join(place, "cgroup.procs"), "w", encoding="ascii") as f:
             f.write(str(pid))
@@ -440,7 +440,11 @@ def control_groups(t):
     for args in ("--cgroup", f"/{name}"), ("--unit", name):
         status, answer, lines = boundary(*args)
         t.equal((status, members(answer)), (0, sorted(pids)), f"{args}: {lines}")
-    t.equal(members(boundary("--cgroup", f"/{name}/below")[1]), pids[1:], "below")
+    t.equal(members(boundary("--cgroup", f"/{name}/below")[1]), sorted(pids[1:]), "below")
+    _, answer, _ = boundary("--pid", pids[1])
+    t.equal(members(answer), [pids[1]], "to be in one control group draws nobody in")
+    told = [(e["class"], {e["a"], e["b"]}) for e in answer["edges"] if e["relation"] == "cgroup"]
+    t.equal(told, [("info", set(pids[1:]))], "but it is told")
     status, _, lines = boundary("--unit", name[1:])
     t.equal(status, 1, f"of a unit that is not there: {lines}")
 
