@@ -440,7 +440,9 @@ static void act_mq(Relation *r, int role)
 {
     snprintf(r->path, sizeof r->path, "/q%d",
              r->kind->flags & KIND_DECOY ? r->index * 10 + role + 1000 : r->index);
-    own_fd((int)CHECK(mq_open(r->path, O_RDWR | O_CREAT, 0600, NULL)));
+    /* Small: a user's queues count with their whole capacity, in all worlds together. */
+    struct mq_attr small = { .mq_maxmsg = 1, .mq_msgsize = 16 };
+    own_fd((int)CHECK(mq_open(r->path, O_RDWR | O_CREAT, 0600, &small)));
 }
 
 /* ---- descriptors with a state ---- */

@@ -23,7 +23,6 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -601,8 +600,6 @@ static void set_up(void)
         ioctl(s, SIOCSIFFLAGS, &lo) < 0)
         die("set up");
     close(s);
-    /* Each POSIX queue counts with its whole capacity. */
-    setrlimit(RLIMIT_MSGQUEUE, &(struct rlimit){ RLIM_INFINITY, RLIM_INFINITY });
     int home = open("/proc/self/ns/ipc", O_RDONLY);
     for (int i = 0; i < 2; i++)
         if (home < 0 || unshare(CLONE_NEWIPC) < 0 ||
