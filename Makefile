@@ -203,6 +203,11 @@ $(B)/fuzz/libstasis.a: $(FUZZ_OBJ)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
+# Those of the agent's parts have nothing of the library's.
+FUZZ_SCAN := $(filter $(B)/tests/fuzz/fuzz-scan-%,$(FUZZ_BIN))
+$(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o: FUZZ_CFLAGS += -Iguest-agent
+$(FUZZ_SCAN): $(BOUNDARY_SRC:%.c=$(B)/fuzz/%.o)
+
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
 	@mkdir -p $(@D)
 	$(say) LINK $@

@@ -67,9 +67,10 @@ typedef struct {
     const char *error;             /* one line, if verdict is FAILED */
     STASIS_ARRAY(int32_t) members; /* as found: roots first, each later one by `via` */
     size_t n_roots;
-    bool *is_member; /* of each process */
-    int32_t *via;    /* of each process: the edge that drew it in, −1: a root or no member */
-    bool *is_cut;    /* of each edge: named by a cut, and cuttable */
+    bool *is_member;    /* of each process */
+    bool *is_neighbour; /* … no member, but at an edge of one */
+    int32_t *via;       /* of each process: the edge that drew it in, −1: a root or no member */
+    bool *is_cut;       /* of each edge: named by a cut, and cuttable */
     StasisEdgePlace *place;               /* of each edge */
     STASIS_ARRAY(StasisRefusal) refusals; /* the weightiest first; at most 64 */
     size_t *cut_uses; /* of each cut in the request: edges of members that it names */

@@ -120,8 +120,10 @@ void stasis_closure_find(StasisBoundary *b)
     Adjacency adjacency;
     b->is_cut = stasis_scan_alloc(scan, scan->edges.n + 1);
     b->place = stasis_scan_alloc(scan, (scan->edges.n + 1) * sizeof *b->place);
+    b->is_neighbour = stasis_scan_alloc(scan, scan->processes.n + 1);
     b->cut_uses = stasis_scan_alloc(scan, (b->request.n_cuts + 1) * sizeof *b->cut_uses);
-    if (b->is_cut == NULL || b->place == NULL || b->cut_uses == NULL || !build(b, &adjacency))
+    if (b->is_cut == NULL || b->place == NULL || b->cut_uses == NULL || b->is_neighbour == NULL ||
+        !build(b, &adjacency))
         return;
     for (size_t i = 0; i < b->request.n_cuts; i++)
         mark_cut(b, b->request.cuts[i]);
@@ -129,8 +131,14 @@ void stasis_closure_find(StasisBoundary *b)
     for (size_t i = 0; i < scan->edges.n; i++)
         b->is_cut[i] = b->is_cut[i] && scan->edges.items[i].class == STASIS_EDGE_CUTTABLE;
     search(b, &adjacency);
-    for (size_t i = 0; i < scan->edges.n; i++)
+    for (size_t i = 0; i < scan->edges.n; i++) {
+        const StasisEdge *e = &scan->edges.items[i];
         b->place[i] = place_of(b, i);
+        if (b->place[i] == STASIS_EDGE_FAR || e->b < 0)
+            continue;
+        b->is_neighbour[e->a] = !b->is_member[e->a];
+        b->is_neighbour[e->b] = !b->is_member[e->b];
+    }
     for (size_t c = 0; c < b->request.n_cuts; c++)
         for (size_t i = 0; i < scan->edges.n; i++) {
             const StasisEdge *e = &scan->edges.items[i];

@@ -144,16 +144,6 @@ static void write_edge(Out *out, const StasisBoundary *b, size_t index)
     raw(out, "}");
 }
 
-/* Whether a process that is no member is named by an edge that is told. */
-static bool is_neighbour(const StasisBoundary *b, int32_t index)
-{
-    for (size_t i = 0; b->place != NULL && i < b->scan.edges.n; i++)
-        if (b->place[i] != STASIS_EDGE_FAR &&
-            (b->scan.edges.items[i].a == index || b->scan.edges.items[i].b == index))
-            return true;
-    return false;
-}
-
 static void write_refusals(Out *out, const StasisBoundary *b)
 {
     raw(out, ",\"refusals\":[");
@@ -176,8 +166,8 @@ static void write_lists(Out *out, const StasisBoundary *b)
     }
     raw(out, "],\"neighbours\":[");
     bool any = false;
-    for (size_t i = 0; b->members.n > 0 && i < b->scan.processes.n; i++)
-        if (!b->is_member[i] && is_neighbour(b, (int32_t)i)) {
+    for (size_t i = 0; b->members.n > 0 && b->is_neighbour != NULL && i < b->scan.processes.n; i++)
+        if (b->is_neighbour[i]) {
             raw(out, any ? "," : "");
             write_process(out, b, (int32_t)i);
             any = true;

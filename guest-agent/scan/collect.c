@@ -52,7 +52,7 @@ static int compare_ints(const void *a, const void *b)
 }
 
 /* /proc/PID/stat. The name may hold anything, also ") S 1": what counts is the last parenthesis. */
-static bool parse_stat(StasisScan *scan, const char *text, StasisProcess *p, unsigned *ret_flags)
+bool stasis_parse_stat(StasisScan *scan, const char *text, StasisProcess *p, unsigned *ret_flags)
 {
     const char *open = strchr(text, '('), *end = strrchr(text, ')');
     int ppid, pgrp, sid, tty;
@@ -121,7 +121,7 @@ static void read_process(StasisScan *scan, int proc, pid_t pid)
     StasisProcess seen = { .pid = pid };
     unsigned flags = 0;
     const char *text = stasis_read_text(scan, dir, "stat", STASIS_TEXT_ONE);
-    if (text != NULL && parse_stat(scan, text, &seen, &flags) && (flags & PF_KTHREAD) == 0) {
+    if (text != NULL && stasis_parse_stat(scan, text, &seen, &flags) && (flags & PF_KTHREAD) == 0) {
         int32_t index = (int32_t)scan->processes.n;
         StasisProcess *p = STASIS_PUSH(scan, &scan->processes);
         if (p != NULL) {

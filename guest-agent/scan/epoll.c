@@ -84,7 +84,8 @@ static void check_targets(const StasisScanner *self, StasisScan *scan, const Sta
 {
     struct kcmp_epoll_slot slot = { .efd = (uint32_t)epoll->kcmp_fd };
     uint32_t last = UINT32_MAX;
-    for (const char *line = epoll->info; (line = strstr(line, "tfd:")) != NULL; line++) {
+    for (const char *line = epoll->info;
+         stasis_scan_goes_on(scan) && (line = strstr(line, "tfd:")) != NULL; line++) {
         uint64_t ino;
         unsigned sdev;
         if (sscanf(line, "tfd: %u events: %*x data: %*x pos:%*i ino:%" SCNx64 " sdev:%x", &slot.tfd,

@@ -6,37 +6,39 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 
+static uint32_t ports(const StasisSocket *s)
+{
+    return (uint32_t)s->sport << 16 | s->dport;
+}
+
 static int compare_ports(const void *a, const void *b)
 {
-    const StasisSocket *x = *(const StasisSocket *const *)a, *y = *(const StasisSocket *const *)b;
-    return (x->sport > y->sport) - (x->sport < y->sport);
+    uint32_t x = ports(*(const StasisSocket *const *)a), y = ports(*(const StasisSocket *const *)b);
+    return (x > y) - (x < y);
 }
 
-const StasisSocket **stasis_inet_by_port(StasisScan *scan, int protocol)
+void stasis_inet_list(StasisScan *scan, int protocol, StasisSocketList *ret)
 {
-    const StasisSocket **list = stasis_scan_alloc(scan, (scan->sockets.n + 1) * sizeof *list);
-    size_t n = 0;
-    for (size_t i = 0; list != NULL && i < scan->sockets.n; i++)
+    ret->items = stasis_scan_alloc(scan, (scan->sockets.n + 1) * sizeof *ret->items);
+    ret->n = 0;
+    for (size_t i = 0; ret->items != NULL && i < scan->sockets.n; i++)
         if (scan->sockets.items[i].protocol == protocol)
-            list[n++] = &scan->sockets.items[i];
-    if (n > 0)
-        qsort(list, n, sizeof *list, compare_ports);
-    return list;
+            ret->items[ret->n++] = &scan->sockets.items[i];
+    if (ret->n > 0)
+        qsort(ret->items, ret->n, sizeof *ret->items, compare_ports);
 }
 
-const StasisSocket **stasis_inet_from_port(const StasisSocket **by_port, uint16_t port)
+size_t stasis_inet_from(const StasisSocketList *list, uint16_t sport, uint16_t dport)
 {
-    size_t low = 0, high = 0;
-    while (by_port[high] != NULL)
-        high++;
+    size_t low = 0, high = list->n;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (by_port[middle]->sport < port)
+        if (ports(list->items[middle]) < ((uint32_t)sport << 16 | dport))
             low = middle + 1;
         else
             high = middle;
     }
-    return by_port + low;
+    return low;
 }
 
 bool stasis_inet_is_any(const uint8_t address[16])

@@ -4,10 +4,15 @@
 
 #include "scan/internal.h"
 
-/* Sockets of @protocol as an array of pointers, by rising local port; NULL-terminated. */
-const StasisSocket **stasis_inet_by_port(StasisScan *scan, int protocol);
-/* The first with local port @port or a higher one; @by_port as above. */
-const StasisSocket **stasis_inet_from_port(const StasisSocket **by_port, uint16_t port);
+/* Sockets of one protocol, by rising local and remote port. */
+typedef struct {
+    const StasisSocket **items;
+    size_t n;
+} StasisSocketList;
+void stasis_inet_list(StasisScan *scan, int protocol, StasisSocketList *ret);
+/* Index of the first one with these ports or higher ones: a busy server has one local port on very
+ * many sockets, and their remote ports tell them apart. */
+size_t stasis_inet_from(const StasisSocketList *list, uint16_t sport, uint16_t dport);
 
 bool stasis_inet_is_any(const uint8_t address[16]);
 /* Whether an address means its own network namespace only: 127.0.0.0/8, ::1. */

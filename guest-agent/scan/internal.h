@@ -38,6 +38,8 @@ char *stasis_text_line(char **cursor);
 
 /* ---- collect.c, collect-fd.c, collect-map.c, collect-socket.c, collect-flight.c ---- */
 void stasis_collect_processes(StasisScan *scan);
+/* Fills in @p from the text of /proc/PID/stat; false: it is none. */
+bool stasis_parse_stat(StasisScan *scan, const char *text, StasisProcess *p, unsigned *ret_flags);
 void stasis_collect_fds(StasisScan *scan, int32_t process, int dir);
 void stasis_collect_maps(StasisScan *scan, int32_t process, int dir);
 void stasis_collect_sockets(StasisScan *scan);

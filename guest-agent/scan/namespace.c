@@ -24,7 +24,7 @@ static int32_t find_init(const StasisScan *scan, uint64_t pidns)
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
     StasisUsers users = { 0 };
-    for (size_t i = 0; i < scan->processes.n; i++) {
+    for (size_t i = 0; i < scan->processes.n && stasis_scan_goes_on(scan); i++) {
         const StasisProcess *p = &scan->processes.items[i];
         for (uint64_t k = 0; k < STASIS_N_NS; k++)
             if (p->ns[k] != 0 && p->ns[k] != scan->own_ns[k])

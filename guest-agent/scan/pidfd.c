@@ -15,6 +15,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
         const char *pid = fd->kind == STASIS_FD_ANON ? stasis_text_field(fd->info, "Pid:") : NULL;
         if (pid == NULL)
             continue;
+        if (!stasis_scan_goes_on(scan))
+            return;
         int32_t target = stasis_scan_find_thread(scan, atoi(pid));
         const char *who = stasis_fd_text(scan, fd);
         stasis_edge_add(scan, &(StasisEdge){ .relation = self,

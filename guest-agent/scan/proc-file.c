@@ -18,6 +18,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
         if (strncmp(fd->link, "/proc/", 6) != 0 ||
             scan->processes.items[fd->process].pid_depth != 1)
             continue;
+        if (!stasis_scan_goes_on(scan))
+            return;
         pid_t pid = (pid_t)strtol(fd->link + 6, &end, 10);
         int32_t target = end == fd->link + 6 ? -1 : stasis_scan_find_thread(scan, pid);
         if (target < 0 || target == fd->process)

@@ -9,7 +9,7 @@
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
-    for (size_t i = 0; i < scan->tasks.n; i++) {
+    for (size_t i = 0; i < scan->tasks.n && stasis_scan_goes_on(scan); i++) {
         const StasisTask *task = &scan->tasks.items[i];
         if (task->tracer == 0)
             continue;

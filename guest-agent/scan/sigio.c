@@ -32,7 +32,7 @@ static void add(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
-    for (size_t i = 0; i < scan->fds.n; i++) {
+    for (size_t i = 0; i < scan->fds.n && stasis_scan_goes_on(scan); i++) {
         const StasisFd *fd = &scan->fds.items[i];
         struct f_owner_ex owner = { 0 };
         int copy =

@@ -15,31 +15,34 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
-static const StasisSocket *find_reverse(const StasisSocket **by_port, const StasisSocket *s)
+static const StasisSocket *find_reverse(const StasisSocketList *list, const StasisSocket *s)
 {
     const StasisSocket *found = NULL;
-    for (const StasisSocket **c = stasis_inet_from_port(by_port, s->dport);
-         *c != NULL && (*c)->sport == s->dport; c++) {
-        if ((*c)->dport != s->sport || *c == s || memcmp((*c)->src, s->dst, 16) != 0 ||
-            memcmp((*c)->dst, s->src, 16) != 0)
+    for (size_t i = stasis_inet_from(list, s->dport, s->sport); i < list->n; i++) {
+        const StasisSocket *c = list->items[i];
+        if (c->sport != s->dport || c->dport != s->sport)
+            break;
+        if (c == s || memcmp(c->src, s->dst, 16) != 0 || memcmp(c->dst, s->src, 16) != 0)
             continue;
-        if ((*c)->netns == s->netns)
-            return *c;
+        if (c->netns == s->netns)
+            return c;
         if (!stasis_inet_is_loopback(s->dst))
-            found = *c;
+            found = c;
     }
     return found;
 }
 
-static const StasisSocket *find_listener(const StasisSocket **by_port, const StasisSocket *end)
+static const StasisSocket *find_listener(const StasisSocketList *list, const StasisSocket *end)
 {
     const StasisSocket *found = NULL;
-    for (const StasisSocket **c = stasis_inet_from_port(by_port, end->sport);
-         *c != NULL && (*c)->sport == end->sport; c++)
-        if ((*c)->state == TCP_LISTEN && (*c)->netns == end->netns &&
-            (memcmp((*c)->src, end->src, 16) == 0 ||
-             (found == NULL && stasis_inet_is_any((*c)->src))))
-            found = *c;
+    for (size_t i = stasis_inet_from(list, end->sport, 0); i < list->n; i++) {
+        const StasisSocket *c = list->items[i];
+        if (c->sport != end->sport || c->dport != 0)
+            break;
+        if (c->state == TCP_LISTEN && c->netns == end->netns &&
+            (memcmp(c->src, end->src, 16) == 0 || (found == NULL && stasis_inet_is_any(c->src))))
+            found = c;
+    }
     return found;
 }
 
@@ -69,17 +72,18 @@ static void add_outside(const StasisScanner *self, StasisScan *scan, const Stasi
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
     StasisUsers by_ino = { 0 }, users = { 0 };
-    const StasisSocket **by_port = stasis_inet_by_port(scan, IPPROTO_TCP);
+    StasisSocketList list;
+    stasis_inet_list(scan, IPPROTO_TCP, &list);
     stasis_socket_users(scan, &by_ino);
-    for (size_t i = 0; by_port != NULL && by_port[i] != NULL; i++) {
-        const StasisSocket *s = by_port[i];
+    for (size_t i = 0; i < list.n && stasis_scan_goes_on(scan); i++) {
+        const StasisSocket *s = list.items[i];
         if (s->ino == 0 || s->dport == 0 || s->state == TCP_LISTEN || s->state == TCP_CLOSE)
             continue;
-        const StasisSocket *end = find_reverse(by_port, s);
+        const StasisSocket *end = find_reverse(&list, s);
         if (end != NULL && end->ino == 0) {
             /* Not accepted yet, or closed by a process that need not be there any more. */
             end = end->state == TCP_ESTABLISHED || end->state == TCP_CLOSE_WAIT
-                      ? find_listener(by_port, end)
+                      ? find_listener(&list, end)
                       : NULL;
             if (end == NULL)
                 continue;

@@ -22,28 +22,27 @@ static bool receives(const StasisSocket *c, const StasisSocket *from)
 
 static const char *name(StasisScan *scan, const StasisUser *user)
 {
-    const StasisSocket *s = stasis_socket_find(scan, user->key[1]);
+    const StasisSocket *s = stasis_socket_find(scan, user->key[0]);
     return stasis_scan_text(scan, "udp:%s", s == NULL ? "" : stasis_inet_text(scan, s));
 }
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
     StasisUsers by_ino = { 0 }, users = { 0 };
-    const StasisSocket **by_port = stasis_inet_by_port(scan, IPPROTO_UDP);
+    StasisSocketList list;
+    stasis_inet_list(scan, IPPROTO_UDP, &list);
     stasis_socket_users(scan, &by_ino);
-    for (size_t i = 0; by_port != NULL && by_port[i] != NULL; i++) {
-        const StasisSocket *s = by_port[i];
+    for (size_t i = 0; i < list.n && stasis_scan_goes_on(scan); i++) {
+        const StasisSocket *s = list.items[i];
         if (s->ino == 0 || s->dport == 0)
             continue;
-        for (const StasisSocket **c = stasis_inet_from_port(by_port, s->dport);
-             *c != NULL && (*c)->sport == s->dport; c++) {
-            if (*c == s || (*c)->ino == 0 || !receives(*c, s))
+        for (size_t k = stasis_inet_from(&list, s->dport, 0);
+             k < list.n && list.items[k]->sport == s->dport; k++) {
+            const StasisSocket *c = list.items[k];
+            if (c == s || c->ino == 0 || !receives(c, s))
                 continue;
-            size_t first = users.n;
             stasis_socket_add_users(scan, &by_ino, s->ino, &users, s->ino);
-            stasis_socket_add_users(scan, &by_ino, (*c)->ino, &users, s->ino);
-            for (; first < users.n; first++)
-                users.items[first].key[1] = s->ino;
+            stasis_socket_add_users(scan, &by_ino, c->ino, &users, s->ino);
         }
     }
     stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,

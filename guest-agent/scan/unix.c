@@ -41,7 +41,7 @@ static void add_outside(const StasisScanner *self, StasisScan *scan, const Stasi
 
 static void check_flight(const StasisScanner *self, StasisScan *scan)
 {
-    for (size_t i = 0; i < scan->fds.n; i++) {
+    for (size_t i = 0; i < scan->fds.n && stasis_scan_goes_on(scan); i++) {
         const StasisFd *fd = &scan->fds.items[i];
         const char *count =
             fd->kind == STASIS_FD_SOCKET ? stasis_text_field(fd->info, "scm_fds:") : NULL;
