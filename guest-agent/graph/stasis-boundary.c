@@ -139,100 +139,121 @@ static void print_relations(void)
         printf("%-12s %s\n", stasis_scanners[i]->name, stasis_scanners[i]->summary);
 }
 
+enum {
+    PID = 1,
+    CGROUP,
+    UNIT,
+    BOUNDARY,
+    CUT,
+    JSON,
+    PROCESSES,
+    MEMORY,
+    TIME,
+    WITHOUT,
+    RELATIONS,
+    HELP,
+};
+
+static const struct option options[] = {
+    { "pid", required_argument, NULL, PID },
+    { "cgroup", required_argument, NULL, CGROUP },
+    { "unit", required_argument, NULL, UNIT },
+    { "boundary", required_argument, NULL, BOUNDARY },
+    { "cut", required_argument, NULL, CUT },
+    { "json", no_argument, NULL, JSON },
+    { "max-processes", required_argument, NULL, PROCESSES },
+    { "max-memory", required_argument, NULL, MEMORY },
+    { "max-time", required_argument, NULL, TIME },
+    { "without", required_argument, NULL, WITHOUT },
+    { "relations", no_argument, NULL, RELATIONS },
+    { "help", no_argument, NULL, HELP },
+    { 0 },
+};
+
+typedef struct {
+    StasisBoundaryRequest request;
+    pid_t pids[MAX_LIST];
+    const char *cuts[MAX_LIST];
+    bool json;
+} Arguments;
+
+/* A limit's option; 0, or an exit status. */
+static int take_limit(Arguments *a, int option, const char *value)
+{
+    unsigned long number;
+    if (!parse_number(value, 1000000, &number))
+        return usage("no number from 1 to 1000000: ", value);
+    if (option == PROCESSES)
+        a->request.max_processes = number;
+    else if (option == MEMORY)
+        a->request.max_bytes = (size_t)number << 20;
+    else
+        a->request.max_ms = (unsigned)number;
+    return 0;
+}
+
+/* An option; 0, or an exit status. */
+static int take_option(Arguments *a, int option, const char *value)
+{
+    switch (option) {
+    case PID:
+        return add_pids(value, a->pids, &a->request.n_pids)
+                   ? 0
+                   : usage("no process ID, or too many: ", value);
+    case CGROUP:
+        a->request.cgroup = value;
+        return 0;
+    case UNIT:
+        a->request.unit = value;
+        return 0;
+    case BOUNDARY:
+        if (strcmp(value, "tree") != 0 && strcmp(value, "closure") != 0)
+            return usage("--boundary is closure or tree, not ", value);
+        a->request.shape = *value == 't' ? STASIS_SHAPE_TREE : STASIS_SHAPE_CLOSURE;
+        return 0;
+    case CUT:
+        if (a->request.n_cuts == MAX_LIST)
+            return usage("too many cuts: ", value);
+        a->cuts[a->request.n_cuts++] = value;
+        return 0;
+    case JSON:
+        a->json = true;
+        return 0;
+    case WITHOUT:
+        a->request.without = value;
+        return 0;
+    case PROCESSES:
+    case MEMORY:
+    case TIME:
+        return take_limit(a, option, value);
+    }
+    return 2; /* getopt has said what is wrong */
+}
+
 int main(int argc, char **argv)
 {
-    enum {
-        PID = 1,
-        CGROUP,
-        UNIT,
-        BOUNDARY,
-        CUT,
-        JSON,
-        PROCESSES,
-        MEMORY,
-        TIME,
-        WITHOUT,
-        RELATIONS,
-        HELP
-    };
-    static const struct option options[] = {
-        { "pid", required_argument, NULL, PID },
-        { "cgroup", required_argument, NULL, CGROUP },
-        { "unit", required_argument, NULL, UNIT },
-        { "boundary", required_argument, NULL, BOUNDARY },
-        { "cut", required_argument, NULL, CUT },
-        { "json", no_argument, NULL, JSON },
-        { "max-processes", required_argument, NULL, PROCESSES },
-        { "max-memory", required_argument, NULL, MEMORY },
-        { "max-time", required_argument, NULL, TIME },
-        { "without", required_argument, NULL, WITHOUT },
-        { "relations", no_argument, NULL, RELATIONS },
-        { "help", no_argument, NULL, HELP },
-        { 0 },
-    };
-    static pid_t pids[MAX_LIST];
-    static const char *cuts[MAX_LIST];
-    StasisBoundaryRequest request = { .pids = pids, .cuts = cuts, .ignore_self = true };
-    unsigned long number = 0;
-    bool json = false;
+    static Arguments a;
+    a.request = (StasisBoundaryRequest){ .pids = a.pids, .cuts = a.cuts, .ignore_self = true };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        bool limit = c == PROCESSES || c == MEMORY || c == TIME;
-        if (limit && !parse_number(optarg, 1000000, &number))
-            return usage("no number from 1 to 1000000: ", optarg);
-        switch (c) {
-        case PID:
-            if (!add_pids(optarg, pids, &request.n_pids))
-                return usage("no process ID, or too many: ", optarg);
-            break;
-        case CGROUP:
-            request.cgroup = optarg;
-            break;
-        case UNIT:
-            request.unit = optarg;
-            break;
-        case BOUNDARY:
-            if (strcmp(optarg, "tree") != 0 && strcmp(optarg, "closure") != 0)
-                return usage("--boundary is closure or tree, not ", optarg);
-            request.shape = *optarg == 't' ? STASIS_SHAPE_TREE : STASIS_SHAPE_CLOSURE;
-            break;
-        case CUT:
-            if (request.n_cuts == MAX_LIST)
-                return usage("too many cuts: ", optarg);
-            cuts[request.n_cuts++] = optarg;
-            break;
-        case JSON:
-            json = true;
-            break;
-        case PROCESSES:
-            request.max_processes = number;
-            break;
-        case MEMORY:
-            request.max_bytes = (size_t)number << 20;
-            break;
-        case TIME:
-            request.max_ms = (unsigned)number;
-            break;
-        case WITHOUT:
-            request.without = optarg;
-            break;
-        case RELATIONS:
-            print_relations();
+        if (c == RELATIONS || c == HELP) {
+            if (c == HELP)
+                fputs(help, stdout);
+            else
+                print_relations();
             return 0;
-        case HELP:
-            fputs(help, stdout);
-            return 0;
-        default:
-            return 2;
         }
+        int status = take_option(&a, c, optarg);
+        if (status != 0)
+            return status;
     }
     for (; optind < argc; optind++)
-        if (!add_pids(argv[optind], pids, &request.n_pids))
+        if (!add_pids(argv[optind], a.pids, &a.request.n_pids))
             return usage("no process ID, or too many: ", argv[optind]);
-    if (request.n_pids == 0 && request.cgroup == NULL && request.unit == NULL)
+    if (a.request.n_pids == 0 && a.request.cgroup == NULL && a.request.unit == NULL)
         return usage("no process asked for: --pid, --cgroup or --unit", "");
     StasisBoundary boundary;
-    stasis_boundary_find(&boundary, &request);
-    int status = print_result(&boundary, json);
+    stasis_boundary_find(&boundary, &a.request);
+    int status = print_result(&boundary, a.json);
     stasis_boundary_clear(&boundary);
     return status;
 }
