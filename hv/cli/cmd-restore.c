@@ -57,7 +57,9 @@ static const CliOption options[] = {
     { "in-place", 0, CLI_FLAG, NULL,
       "write the image's content to the disks that the command line names, over what is on them" },
     { "disk-dir", 0, CLI_DIR, "DIR",
-      "where to put the new disks (default: in the store; on its file system they take no room)" },
+      "where to put the new disks (default: in the store, on whose file system they take no room; "
+      "a "
+      "libvirt domain's: beside the old ones)" },
     { "no-prefetch", 0, CLI_FLAG, NULL,
       "neither bring in first what earlier VMs of the image touched first, nor learn from this "
       "one" },

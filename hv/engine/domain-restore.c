@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Restore and clone as libvirt domains: which XML each gets. */
+#include <errno.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/io.h"
+#include "disk/describe.h"
 #include "engine/domain-restore.h"
+#include "engine/vm-disks.h"
 
 /* Another name is another domain, so it has another UUID: libvirt has one domain for each. */
 static gboolean set_identity(StasisDomainDoc *doc, const char *name, gboolean keep_uuid,
@@ -27,6 +32,83 @@ static gboolean set_identity(StasisDomainDoc *doc, const char *name, gboolean ke
     return TRUE;
 }
 
+/* ---- disks ---- */
+
+/* Beside the first of the old ones where there are any: there libvirt's QEMU, which is another
+ * user, gets at files. */
+static char *choose_dir(const StasisSource *source, const char *wanted)
+{
+    const StasisDiskNote *first = g_ptr_array_index(source->disks, 0);
+    if (wanted != NULL || !g_path_is_absolute(first->filename) ||
+        g_str_has_prefix(first->filename, "/dev/"))
+        return g_strdup(wanted);
+    g_autofree char *dir = g_path_get_dirname(first->filename);
+    return g_file_test(dir, G_FILE_TEST_IS_DIR) ? g_steal_pointer(&dir) : NULL;
+}
+
+/* Disks of its own with the image's content, where it has any; *ret_disks is NULL if not. libvirt
+ * gives the files to the user as whom QEMU runs. */
+static gboolean give_disks(StasisDomainDoc *doc, const StasisSource *source, const char *disk_dir,
+                           StasisVmDisks **ret_disks, GCancellable *cancellable, GError **error)
+{
+    *ret_disks = NULL;
+    if (source->disks->len == 0)
+        return TRUE;
+    g_autofree char *name = stasis_domain_xml_get_name(doc);
+    g_autofree char *dir = choose_dir(source, disk_dir);
+    StasisVmDisksWanted wanted = { .store = source->store,
+                                   .reader = source->reader,
+                                   .notes = source->disks,
+                                   .vm_name = name,
+                                   .dir = dir };
+    g_autoptr(StasisVmDisks) disks = stasis_vm_disks_new(&wanted, cancellable, error);
+    if (disks == NULL)
+        return FALSE;
+    /* To be passed through by those who know the names. */
+    if (fchmod(disks->dir_fd, 0711) < 0)
+        return stasis_set_errno(error, errno, "let others into %s", disks->dir);
+    for (guint i = 0; i < disks->disks->len; i++) {
+        const StasisLaunchDisk *disk = &g_array_index(disks->disks, StasisLaunchDisk, i);
+        if (stasis_domain_xml_set_disk(doc, disk->filename, disk->path))
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "the image has the content of disk %s, which was %s, and the domain's XML has "
+                    "no such disk; with --disk none it starts with those it has",
+                    disk->name, disk->filename);
+        return FALSE;
+    }
+    *ret_disks = g_steal_pointer(&disks);
+    return TRUE;
+}
+
+/* The domain is there. */
+static gboolean keep_disks(StasisVmDisks *disks, StasisVm *vm, GError **error)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(vm), error);
+    if (record == NULL)
+        return FALSE;
+    record->disk_dir = g_strdup(disks->dir);
+    return stasis_record_save(record, error) && stasis_vm_disks_keep(disks, record, error);
+}
+
+/* ---- one domain ---- */
+
+static StasisVm *revive(StasisDomainDoc *doc, const StasisSource *source,
+                        StasisDomainRevival *revival, const char *disk_dir, gboolean no_disks,
+                        GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisVmDisks) disks = NULL;
+    if (!no_disks && !give_disks(doc, source, disk_dir, &disks, cancellable, error))
+        return NULL;
+    g_autofree char *xml = stasis_domain_xml_to_text(doc);
+    revival->xml = xml;
+    revival->id = stasis_image_reader_get_info(source->reader)->id;
+    g_autoptr(StasisVm) vm = stasis_domain_revive(source, revival, cancellable, error);
+    if (vm == NULL || (disks != NULL && !keep_disks(disks, vm, error)))
+        return NULL;
+    return g_steal_pointer(&vm);
+}
+
 StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreOptions *options,
                                 GCancellable *cancellable, GError **error)
 {
@@ -36,14 +118,11 @@ StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreO
         return NULL;
     if (options->name != NULL && g_strcmp0(options->name, old_name) != 0)
         stasis_domain_xml_move_paths(doc, options->name);
-    g_autofree char *xml = stasis_domain_xml_to_text(doc);
     StasisDomainRevival revival = { .uri = options->connect,
-                                    .id = stasis_image_reader_get_info(source->reader)->id,
-                                    .xml = xml,
                                     .paused = options->paused,
                                     .progress = options->progress,
                                     .progress_data = options->progress_data };
-    return stasis_domain_revive(source, &revival, cancellable, error);
+    return revive(doc, source, &revival, options->disk_dir, options->no_disks, cancellable, error);
 }
 
 char *stasis_clone_domain_name(const StasisSource *source, const StasisCloneOptions *options,
@@ -67,12 +146,8 @@ void stasis_clone_domain(const StasisSource *source, const StasisCloneOptions *o
         return;
     if (!options->keep_identity)
         clone->uuid = stasis_domain_xml_get_uuid(doc);
-    g_autofree char *xml = stasis_domain_xml_to_text(doc);
-    StasisDomainRevival revival = { .uri = options->connect,
-                                    .id = stasis_image_reader_get_info(source->reader)->id,
-                                    .xml = xml,
-                                    .paused = options->paused };
-    g_autoptr(StasisVm) vm = stasis_domain_revive(source, &revival, cancellable, &clone->error);
+    StasisDomainRevival revival = { .uri = options->connect, .paused = options->paused };
+    g_autoptr(StasisVm) vm = revive(doc, source, &revival, NULL, FALSE, cancellable, &clone->error);
     g_autoptr(StasisRecord) record =
         vm != NULL ? stasis_record_load(stasis_vm_get_name(vm), NULL) : NULL;
     clone->pid = record != NULL ? record->pid : 0;

@@ -40,6 +40,10 @@ gboolean stasis_domain_xml_make_clone(StasisDomainDoc *doc, const char *name,
  * character devices get @name behind their paths, displays other ports. */
 void stasis_domain_xml_move_paths(StasisDomainDoc *doc, const char *name);
 
+/* The disk that is the file or block device @path becomes the qcow2 file @new_path; FALSE: there is
+ * none. */
+gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, const char *new_path);
+
 /* What `prepare` does to a persistent definition, and takes back; each says whether something was
  * changed. @shim: path of the preloaded object, or NULL for none. @notes (of char *, or NULL) gets
  * a line for each thing that was done, or why it was not. */

@@ -30,7 +30,9 @@ typedef struct {
      * first. STASIS_ERROR_FAILED by QEMU's word when one is in use. Killed in the middle of it,
      * what was on them is lost and another restore completes it. */
     gboolean in_place;
-    const char *disk_dir; /* below which to put its own disks; NULL: in the store's disks/ */
+    /* Below which to put its own disks; NULL: in the store's disks/, or for a libvirt domain beside
+     * the original ones. */
+    const char *disk_dir;
 } StasisRestoreOptions;
 #define STASIS_RESTORE_OPTIONS_INIT                 \
     {                                               \

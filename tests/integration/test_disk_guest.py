@@ -2,30 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: what a guest has written through its file systems and what it has in memory agree, in every image."""
 import os
-import re
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Linux  # noqa: E402
+from logdisks import logged, make_disk, raw_of, records  # noqa: E402
 from stasistest import (case, fresh_name, main, new_store, restored_vm, run_vm, stasis,  # noqa: E402
                         stasis_json)
 
-SIZE = 48 << 20
 N_IMAGES = 10
-
-
-def make_disk(t, name, fmt):
-    raw = t.path(name + ".mkfs")
-    with open(raw, "wb") as f:
-        f.truncate(SIZE)
-    subprocess.run(["mkfs.ext4", "-q", raw], check=True)
-    path = t.path(name)
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", fmt, raw, path], check=True)
-    os.unlink(raw)
-    return path
 
 
 def start(t):
@@ -37,36 +24,6 @@ def start(t):
                 "virtio-blk-pci,drive=b,id=b")
     t.wait(lambda: logged(vm), 60, "the guest logs")
     return vm, paths
-
-
-def logged(vm):
-    """Numbers of the records that the guest says are on its disks."""
-    return [int(n) for n in re.findall(r"^logged (\d+)$(?=\n)", vm.guest.console(vm), re.M)]
-
-
-def records(t, raw, what):
-    """The log on the file system in the raw file, after fsck."""
-    repair = subprocess.run(["e2fsck", "-fy", raw], capture_output=True, text=True, check=False)
-    t.check(repair.returncode in (0, 1) and "UNEXPECTED" not in repair.stdout,
-            f"{what}: replaying the journal: {repair.stdout[-600:]}")
-    # The superblock's sums are written at unmounting only; all else is the journal's.
-    rest = re.sub(r"Free (blocks|inodes) count wrong.*\nFix\? yes\n", "", repair.stdout)
-    for sign in ("Fix?", "Clear?", "wrong", "corrupt"):
-        t.check(sign not in rest, f"{what}: e2fsck: {repair.stdout[-600:]}")
-    clean = subprocess.run(["e2fsck", "-fn", raw], capture_output=True, text=True, check=False)
-    t.equal(clean.returncode, 0, f"{what}: e2fsck: {clean.stdout[-600:]}")
-    log = subprocess.run(["debugfs", "-R", "cat /log", raw], capture_output=True, text=True,
-                         check=True).stdout
-    numbers = [int(line.split()[1]) for line in log.splitlines()]
-    t.equal(numbers, list(range(1, len(numbers) + 1)), f"{what}: records, without a gap")
-    return len(numbers)
-
-
-def raw_of(t, path):
-    raw = t.path("look.raw")
-    with open(raw, "wb") as f:
-        f.write(disks.content(path))
-    return raw
 
 
 @case

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: the disks of a libvirt domain are of the image's instant, and a restored domain or a clone
+has that content, whatever became of the originals."""
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import disks  # noqa: E402
+import libvirthost  # noqa: E402
+from guests import Linux  # noqa: E402
+from libvirthost import URI, Domain, destroy, forget, host, make_domain, virsh  # noqa: E402
+from logdisks import logged, make_disk, raw_of, records  # noqa: E402
+from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
+
+os.environ["STASIS_CONNECT"] = URI
+N_IMAGES = 10
+
+
+def start(t):
+    """A domain whose guest logs to a qcow2 and a raw disk."""
+    host(t)
+    paths = [make_disk(t, "a.qcow2", "qcow2"), make_disk(t, "b.raw", "raw")]
+    for path in paths:
+        os.chmod(path, 0o666)
+    vm = make_domain(t, Linux(mem="192M", log="/dev/vda,/dev/vdb"), disks=[
+        {"path": paths[0], "target": "vda", "driver": "qcow2"},
+        {"path": paths[1], "target": "vdb", "driver": "raw"}])
+    t.wait(lambda: logged(vm), 60, "the guest logs")
+    return vm, paths
+
+
+def go_on(vm, n=3):
+    last = logged(vm)[-1]
+    vm.t.wait(lambda: logged(vm)[-1] > last + n, 30, "the guest logs on")
+
+
+def sources(vm):
+    """The files of a domain's disks, as libvirt has them."""
+    return re.findall(r"<disk type='file'.*?<source file='([^']+)'", vm.xml(), re.S)
+
+
+def known(t, name, guest):
+    t.defer(forget, name)
+    vm = Domain(t, guest, name)
+    vm.learn()
+    return vm
+
+
+def check_restored(t, vm, what):
+    """Paused as restored: file systems are whole, and agree with memory to the last record."""
+    on_disk = [records(t, raw_of(t, path), f"{what}, {path}") for path in sources(vm)]
+    t.equal(len(on_disk), 2, "disks")
+    stasis("resume", vm.name)
+    t.wait(lambda: len(logged(vm)) >= 2, 60, f"{what}: the guest logs on")
+    in_ram = logged(vm)[0] - 1
+    t.check(all(in_ram <= n <= in_ram + 1 for n in on_disk),
+            f"{what}: {on_disk} records on its disks, {in_ram} in memory")
+
+
+@case
+def every_image(t):
+    """ten images of a domain that logs to a qcow2 and a raw disk: each restored domain's file systems
+    pass fsck and agree with its memory to the last record; originals stay as they are"""
+    vm, paths = start(t)
+    store = new_store(t)
+    images = []
+    for _ in range(N_IMAGES):
+        images.append(vm.checkpoint(*store))
+        go_on(vm)
+    t.check(all(i["parent"] for i in images[1:]), "increments")
+    vm.guest.check_unharmed(vm)
+    jobs = virsh("qemu-monitor-command", vm.name, '{"execute":"query-block-jobs"}').stdout
+    t.check('"return":[]' in jobs, f"left in QEMU: {jobs}")
+    destroy(vm.name)
+    before = [disks.sha256(path) for path in paths]
+    for number, image in enumerate(images):
+        stasis("restore", image["id"], "--paused", *store)
+        back = known(t, vm.name, vm.guest)
+        t.check(not set(sources(back)) & set(paths), f"it has the originals: {sources(back)}")
+        check_restored(t, back, f"image {number}")
+        stasis("kill", "--remove-disks", vm.name)
+    t.equal([disks.sha256(path) for path in paths], before, "the original disks")
+
+
+@case
+def others(t):
+    """a clone has the image's content, too; --disk none takes the disks of the XML; one that the XML
+    has not is named"""
+    vm, paths = start(t)
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    go_on(vm)
+    destroy(vm.name)
+    name = stasis_json("clone", image, "--paused", *store)["clones"][0]["name"]
+    clone = known(t, name, vm.guest)
+    clone._console = f"{libvirthost.console_path(vm.name)}.{name}"
+    check_restored(t, clone, "a clone")
+    destroy(name)
+    other = fresh_name("none")
+    stasis("restore", image, "--disk", "none", "--paused", "--name", other, *store)
+    t.equal(sources(known(t, other, vm.guest)), paths, "with --disk none")
+    destroy(other)
+    xml = t.path("other.xml")
+    with open(xml, "w", encoding="utf-8") as f:
+        f.write(virsh("dumpxml", "--inactive", vm.name).stdout.replace("b.raw", "c.raw"))
+    result = stasis("restore", image, "--xml", xml, *store, expect=1)
+    t.check("b.raw" in result.err and result.err.count("\n") == 1, result.err)
+    stasis("restore", image, "--in-place", *store, expect=1)
+    left = subprocess.run(["find", os.path.dirname(paths[0]), "-name", f"{vm.name}.??????"],
+                          capture_output=True, text=True, check=True).stdout
+    t.equal(left, "", "left behind")
+
+
+if __name__ == "__main__":
+    libvirthost.enter()
+    main()
