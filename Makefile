@@ -46,11 +46,13 @@ PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(HEADER_P
 PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 CLI_LIBS   = $(eval CLI_LIBS := $(shell pkg-config --libs $(CLI_PKGS)))$(CLI_LIBS)
 
-LIB_SRC := $(sort $(wildcard hv/base/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
+LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
                              hv/disk/*.c hv/store/*.c hv/engine/*.c))
 # Preloaded into QEMU: nothing of the library is in it.
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
+# The program in the guest, and what it shares with the library: plain C, linked statically.
+AGENT_SRC := $(sort $(wildcard guest-agent/*.c) hv/agent/frame.c hv/agent/field.c)
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 TOOL_SRC := $(sort $(wildcard tests/lib/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
@@ -71,6 +73,7 @@ BOUNDARY_OBJ := $(BOUNDARY_SRC:%.c=$(B)/%.o)
 BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
 WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c)))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
+AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
@@ -79,7 +82,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -159,6 +162,16 @@ $(B)/stasis-shim.so: $(SHIM_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) -shared -Wl,-soname,stasis-shim.so -Wl,-z,defs $(LDFLAGS) $^ -o $@ -pthread
 
+# No sanitizer here either, and no library but the C library: it must run in any guest.
+$(B)/guest/%.o: %.c
+	@mkdir -p $(@D)
+	$(say) CC $< "(guest)"
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -DAGENT_VERSION='"$(VERSION)"' -Iinclude -Ihv -Iguest-agent \
+	    $(WARN) -MMD -MP $(CFLAGS) -c $< -o $@
+$(B)/stasis-agent: $(AGENT_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
+
 $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
 	$(say) MAN $@
@@ -236,7 +249,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit
@@ -254,12 +267,14 @@ bench: deps
 
 install: all
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir)/stasis \
-	    $(DESTDIR)$(libexecdir) \
+	    $(DESTDIR)$(libexecdir)/guest \
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
 	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
+	install -m 755 $(B)/stasis-agent $(DESTDIR)$(libexecdir)/guest/
+	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/

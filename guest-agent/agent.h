@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The agent's inside. One process, one loop (loop.c), nothing allocated: what it holds is in
+ * arrays of fixed size. An operation either is quick and is done in the loop, or is a worker: a
+ * fork of the agent, in which the same plain code may block, and whose answers the loop passes on.
+ */
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/field.h"
+#include "agent/frame.h"
+
+#ifndef AGENT_VERSION
+#define AGENT_VERSION "unknown"
+#endif
+
+/* Largest piece of output in one answer. */
+#define AGENT_PART_BYTES (32u << 10)
+
+typedef struct {
+    uint64_t id;
+    const uint8_t *fields;
+    uint32_t length;
+} Request;
+
+/* An answer in the making. send() takes it to the host, or to the loop. */
+typedef struct Answer Answer;
+struct Answer {
+    uint64_t id;
+    StasisFieldWriter fields;
+    bool (*send)(const Answer *answer, uint16_t status, uint8_t flags);
+    bool ended;
+    uint8_t payload[STASIS_AGENT_MAX_PAYLOAD];
+};
+
+/* Send what has been put so far, and begin the next part. False when nobody wants it any more. */
+bool answer_part(Answer *answer);
+void answer_end(Answer *answer);
+/* Fields put so far are dropped. @error_number 0: none. */
+void answer_error(Answer *answer, StasisAgentStatus status, int error_number, const char *format,
+                  ...) __attribute__((format(printf, 4, 5)));
+
+typedef enum {
+    OP_WORKER = 1 << 0, /* run() in a fork */
+    OP_KEEP = 1 << 1,   /* the worker goes on when the host has gone */
+} OpFlags;
+
+/* One operation: a row of agent_ops[] (ops.c). */
+typedef struct {
+    uint16_t code;
+    const char *name;
+    OpFlags flags;
+    unsigned limit_ms; /* of a worker: it is ended then */
+    /* In the loop, before the worker is made; false when that gave the last answer. Or NULL. */
+    bool (*before)(const Request *request, Answer *answer);
+    void (*run)(const Request *request, Answer *answer);
+} AgentOp;
+
+/* Ends with a NULL name. */
+extern const AgentOp agent_ops[];
+const AgentOp *agent_find_op(uint16_t code);
+
+/* ---- what is asked; answer.c ---- */
+
+/* Copy a text into @buffer; false when it is not there or longer than that. */
+bool request_text(const Request *request, uint16_t tag, char *buffer, size_t size);
+/* The request's time limit, at most @limit_ms. */
+unsigned request_timeout(const Request *request, unsigned limit_ms);
+uint64_t request_number(const Request *request, uint16_t tag, uint64_t otherwise);
+
+/* ---- util.c ---- */
+
+int64_t now_ms(void); /* CLOCK_MONOTONIC */
+uint64_t clock_ns(clockid_t clock);
+/* The first line of a file, without its end; "" when there is none. */
+void read_line(const char *path, char *buffer, size_t size);
+bool write_all(int fd, const void *bytes, size_t n);
+/* To standard error, one line. Not while file systems are frozen: who reads it may wait for one. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- port.c ---- */
+
+/* A descriptor of the port, non-blocking, SIGIO on; -1 when there is no such port yet. @path or
+ * NULL: find it. */
+int port_open(const char *path);
+
+/* ---- worker.c ---- */
+
+void worker_init(void);
+/* Fork one for @op; false, answered, when there are too many. */
+void worker_start(const AgentOp *op, const Request *request, Answer *answer);
+/* End those that the host has lost interest in: all but OP_KEEP, or the one of @id; their answers
+ * are dropped, or with @answer the last one is sent. */
+void worker_forget_all(void);
+bool worker_cancel(uint64_t id, Answer *answer);
+/* For the loop's poll(2): fills @fds (STASIS_AGENT_MAX_REQUESTS of them), returns the number. */
+struct pollfd;
+unsigned worker_poll_fds(struct pollfd *fds);
+/* Milliseconds until a worker is due to be ended, or @otherwise if that is sooner. */
+int worker_wait_ms(int otherwise);
+/* Take what workers have said; the answers are sent by @send while it has room. Ends those that are
+ * late. */
+void worker_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void));
+
+/* ---- loop.c ---- */
+
+typedef struct {
+    const char *port; /* path, or NULL: found by its name */
+    int fd;           /* instead of a port, or -1 */
+    bool realtime;
+} LoopOptions;
+int loop_run(const LoopOptions *options);
+
+/* ---- operations; op-*.c ---- */
+
+void op_ping(const Request *request, Answer *answer);
+void op_info(const Request *request, Answer *answer);
+bool op_instant_before(const Request *request, Answer *answer);
+void op_instant(const Request *request, Answer *answer);
+void op_sync_time(const Request *request, Answer *answer);
+bool op_fs_freeze_before(const Request *request, Answer *answer);
+void op_fs_freeze(const Request *request, Answer *answer);
+bool op_fs_thaw_before(const Request *request, Answer *answer);
+void op_fs_thaw(const Request *request, Answer *answer);
+bool op_cgroup_freeze_before(const Request *request, Answer *answer);
+void op_cgroup_freeze(const Request *request, Answer *answer);
+void op_cgroup_thaw(const Request *request, Answer *answer);
+void op_exec(const Request *request, Answer *answer);
+void op_file_read(const Request *request, Answer *answer);
+void op_shutdown(const Request *request, Answer *answer);
+
+/* What other operations need of them. */
+bool instant_describe(Answer *answer);
+void machine_id(char buffer[33]);
+/* Thaw now, if we froze; don't wait for it. */
+void fs_thaw_now(void);
+/* Put the clock right; fields OFFSET and STEPPED. 0 or the error. */
+int clock_set_by_host(uint64_t host_ns, StasisFieldWriter *fields);

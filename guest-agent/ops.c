@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* All operations, and the one place that lists them. */
+#include "agent.h"
+
+const AgentOp agent_ops[] = {
+    { STASIS_AGENT_OP_PING, "ping", .run = op_ping },
+    { STASIS_AGENT_OP_INFO, "info", .run = op_info },
+    { STASIS_AGENT_OP_INSTANT, "instant", OP_WORKER | OP_KEEP, 70000, op_instant_before,
+      op_instant },
+    { STASIS_AGENT_OP_SYNC_TIME, "sync-time", .run = op_sync_time },
+    { STASIS_AGENT_OP_FS_FREEZE, "fs-freeze", OP_WORKER, 70000, op_fs_freeze_before, op_fs_freeze },
+    { STASIS_AGENT_OP_FS_THAW, "fs-thaw", OP_WORKER, 30000, op_fs_thaw_before, op_fs_thaw },
+    { STASIS_AGENT_OP_CGROUP_FREEZE, "cgroup-freeze", OP_WORKER, 15000, op_cgroup_freeze_before,
+      op_cgroup_freeze },
+    { STASIS_AGENT_OP_CGROUP_THAW, "cgroup-thaw", .run = op_cgroup_thaw },
+    { STASIS_AGENT_OP_EXEC, "exec", OP_WORKER, 605000, .run = op_exec },
+    { STASIS_AGENT_OP_FILE_READ, "file-read", OP_WORKER, 60000, .run = op_file_read },
+    { STASIS_AGENT_OP_SHUTDOWN, "shutdown", OP_WORKER | OP_KEEP, 60000, .run = op_shutdown },
+    { 0 },
+};
+
+const AgentOp *agent_find_op(uint16_t code)
+{
+    for (const AgentOp *op = agent_ops; op->name != NULL; op++)
+        if (op->code == code)
+            return op;
+    return NULL;
+}

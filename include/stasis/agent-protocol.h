@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the host and the agent in the guest say to each other, over the virtio-serial port
+ * STASIS_AGENT_PORT. Pure C: the agent is built without GLib. Neither end trusts the other.
+ *
+ * A frame, numbers little-endian, is
+ *
+ *     0  magic    u32  STASIS_AGENT_MAGIC
+ *     4  type     u8   StasisAgentType
+ *     5  flags    u8   STASIS_AGENT_END
+ *     6  code     u16  of a request: StasisAgentOp; of an answer: StasisAgentStatus; else 0
+ *     8  id       u64  of the request
+ *    16  length   u32  of what follows, at most STASIS_AGENT_MAX_PAYLOAD
+ *    20  payload       fields, whole ones
+ *
+ * and travels stuffed (COBS: Cheshire and Baker, "Consistent Overhead Byte Stuffing", 1999), with a
+ * zero byte before and behind it. So a zero byte always is the border of a frame, and whoever reads
+ * from the middle of one, behind garbage, or behind a frame that was cut off by a reconnection, has
+ * lost nothing more at the next border. What is between two borders and is no frame is dropped.
+ *
+ * A payload is a sequence of fields: tag u16 (StasisAgentTag), length u32, value. A number is a u64
+ * (i64 where said) and has length 8; text is UTF-8 without zero bytes. Tags that are not known are
+ * passed over; a tag that the request has no use for does no harm.
+ *
+ * A conversation begins with the host's HELLO, which the agent answers by a HELLO of the same id.
+ * It ends what went before: requests of an earlier conversation get no answer any more. Each end
+ * says which versions it speaks; the highest that both do is taken. A request is answered by any
+ * number of ANSWERs and a last one with STASIS_AGENT_END, all with its id, in order; answers to
+ * several requests may be mixed. In one of them whose status is not 0 there is a MESSAGE.
+ *
+ * Ids are the host's and never used twice: each conversation begins at a random one, since a
+ * request that is under way when a VM is forked is under way in both VMs, and its answer comes out
+ * of both.
+ */
+#pragma once
+
+#define STASIS_AGENT_PORT "org.stasis.agent.0"
+
+#define STASIS_AGENT_MAGIC 0x31417453u /* "StA1" */
+#define STASIS_AGENT_HEADER_BYTES 20u
+#define STASIS_AGENT_MAX_PAYLOAD 65536u
+/* Stuffed, with both borders. */
+#define STASIS_AGENT_MAX_WIRE                               \
+    (STASIS_AGENT_HEADER_BYTES + STASIS_AGENT_MAX_PAYLOAD + \
+     (STASIS_AGENT_HEADER_BYTES + STASIS_AGENT_MAX_PAYLOAD) / 254u + 3u)
+#define STASIS_AGENT_FIELD_HEADER_BYTES 6u
+
+/* Versions of all of this that this header describes. */
+#define STASIS_AGENT_VERSION_MIN 1u
+#define STASIS_AGENT_VERSION_MAX 1u
+
+/* flags */
+#define STASIS_AGENT_END 1u /* the last answer to this request */
+
+typedef enum {
+    STASIS_AGENT_HELLO = 1, /* both ways: VERSION_MIN, VERSION_MAX; from the agent also VERSION,
+                               AGENT, and an OPERATION for each that it has, or status VERSION */
+    STASIS_AGENT_REQUEST,   /* to the agent */
+    STASIS_AGENT_ANSWER,    /* from the agent */
+    STASIS_AGENT_CANCEL,    /* to the agent: end the request of this id; answered by the request's
+                               last answer, status CANCELLED, unless that has gone out already */
+} StasisAgentType;
+
+/*
+ * What the host can ask for: fields of the request → fields of the answer. Those in brackets may be
+ * left out. A time in ms that is left out, or larger than its limit, is the limit.
+ */
+typedef enum {
+    /* [NONCE ≤ 64 bytes] → NONCE, REALTIME, MONOTONIC. */
+    STASIS_AGENT_OP_PING = 1,
+    /* → AGENT, KERNEL, SYSTEM, HOSTNAME, MACHINE_ID, BOOT_ID, UPTIME, REALTIME, INSTANTS; and of
+     * the last instant KIND and TOKEN. */
+    STASIS_AGENT_OP_INFO,
+    /*
+     * The VM goes on from an image. KIND, TOKEN (≤ 64 bytes of text), [REALTIME], [ENTROPY],
+     * [NEW_IDENTITY], [HOSTNAME] → OFFSET, STEPPED, N_ENTROPY, MACHINE_ID, N_HOOKS, N_FAILED,
+     * [MESSAGE: what did not work]. File systems are thawed, the clock is set, entropy is added and
+     * the kernel's generator reseeded from it, with NEW_IDENTITY ≠ 0 /etc/machine-id is made anew
+     * and with HOSTNAME the name is set; then all programs in /etc/stasis/agent.d run, 10 s each
+     * and 60 s together. It is done once for each TOKEN: a repetition answers KIND, TOKEN and
+     * INSTANTS.
+     */
+    STASIS_AGENT_OP_INSTANT,
+    /* REALTIME, the host's → OFFSET, STEPPED. Off by 100 ms or more the clock is stepped, else
+     * slewed. */
+    STASIS_AGENT_OP_SYNC_TIME,
+    /* [TIMEOUT ≤ 60 s] → N_FROZEN. All mounted file systems that can be are frozen, all or none;
+     * after TIMEOUT, or when the agent ends, they thaw by themselves. */
+    STASIS_AGENT_OP_FS_FREEZE,
+    /* → N_FROZEN: thawed. Status STATE when none was frozen by us any more. */
+    STASIS_AGENT_OP_FS_THAW,
+    /* CGROUP (path below the cgroup2 mount), [TIMEOUT ≤ 10 s] → nothing, once all tasks in it are
+     * frozen; it stays frozen. After TIMEOUT it is thawed again, status TIMEOUT. */
+    STASIS_AGENT_OP_CGROUP_FREEZE,
+    /* CGROUP → nothing. */
+    STASIS_AGENT_OP_CGROUP_THAW,
+    /* ARG (1 to 256 of them), [ENVIRONMENT "NAME=value"]…, [INPUT], [LIMIT: bytes of output, ≤ 16
+     * MiB], [TIMEOUT ≤ 600 s] → OUTPUT and ERROR_OUTPUT as they come; last EXIT_STATUS or SIGNAL,
+     * [TRUNCATED], [TIMED_OUT]. At TIMEOUT it is killed; what is left of its process group when
+     * it has ended is killed in any case. */
+    STASIS_AGENT_OP_EXEC,
+    /* PATH of a regular file, [OFFSET, from its beginning], [LIMIT ≤ 16 MiB] → OUTPUT…; last SIZE
+     * of the file. */
+    STASIS_AGENT_OP_FILE_READ,
+    /* [KIND "poweroff" or "reboot"] → nothing: it has begun. */
+    STASIS_AGENT_OP_SHUTDOWN,
+} StasisAgentOp;
+
+typedef enum {
+    STASIS_AGENT_OK = 0,
+    STASIS_AGENT_FAILED,      /* with ERRNO where there is one */
+    STASIS_AGENT_INVALID,     /* a field is missing or wrong */
+    STASIS_AGENT_UNSUPPORTED, /* this agent, or this guest, does not have that operation */
+    STASIS_AGENT_VERSION,     /* no version in common */
+    STASIS_AGENT_NO_HELLO,    /* a request before HELLO */
+    STASIS_AGENT_BUSY,        /* too many requests under way (STASIS_AGENT_MAX_REQUESTS) */
+    STASIS_AGENT_TIMEOUT,
+    STASIS_AGENT_CANCELLED,
+    STASIS_AGENT_STATE, /* not now: frozen already, not frozen … */
+} StasisAgentStatus;
+
+/* Requests that take time, under way at once. */
+#define STASIS_AGENT_MAX_REQUESTS 8u
+
+typedef enum {
+    STASIS_AGENT_TAG_MESSAGE = 1,  /* text, one line, ≤ 512 bytes */
+    STASIS_AGENT_TAG_ERRNO,        /* Linux's number */
+    STASIS_AGENT_TAG_VERSION_MIN,  /* number */
+    STASIS_AGENT_TAG_VERSION_MAX,  /* number */
+    STASIS_AGENT_TAG_VERSION,      /* number: the one that is spoken from now on */
+    STASIS_AGENT_TAG_AGENT,        /* text: version of the program */
+    STASIS_AGENT_TAG_OPERATION,    /* text: name of an operation, as "exec" */
+    STASIS_AGENT_TAG_NONCE,        /* bytes */
+    STASIS_AGENT_TAG_REALTIME,     /* ns since 1970 (CLOCK_REALTIME) */
+    STASIS_AGENT_TAG_MONOTONIC,    /* ns (CLOCK_MONOTONIC) */
+    STASIS_AGENT_TAG_UPTIME,       /* ns (CLOCK_BOOTTIME) */
+    STASIS_AGENT_TAG_KERNEL,       /* text: uname -sr */
+    STASIS_AGENT_TAG_SYSTEM,       /* text: PRETTY_NAME of os-release */
+    STASIS_AGENT_TAG_HOSTNAME,     /* text, ≤ 64 bytes */
+    STASIS_AGENT_TAG_MACHINE_ID,   /* text: 32 hexadecimal digits, or empty */
+    STASIS_AGENT_TAG_BOOT_ID,      /* text: /proc/sys/kernel/random/boot_id */
+    STASIS_AGENT_TAG_INSTANTS,     /* number: of instants that the agent was told of */
+    STASIS_AGENT_TAG_KIND,         /* text: "restored", "cloned", "forked" … */
+    STASIS_AGENT_TAG_TOKEN,        /* text */
+    STASIS_AGENT_TAG_ENTROPY,      /* bytes, ≤ 512 */
+    STASIS_AGENT_TAG_NEW_IDENTITY, /* number: 0 or 1 */
+    STASIS_AGENT_TAG_OFFSET,       /* i64: ns by which the guest's clock was behind the host's; of
+                                      FILE_READ: bytes */
+    STASIS_AGENT_TAG_STEPPED,      /* number: 1 the clock was stepped, 0 it is slewed */
+    STASIS_AGENT_TAG_N_ENTROPY,    /* number: bytes that the kernel took */
+    STASIS_AGENT_TAG_N_HOOKS,      /* number: programs run */
+    STASIS_AGENT_TAG_N_FAILED,     /* number: of these failed */
+    STASIS_AGENT_TAG_N_FROZEN,     /* number: file systems */
+    STASIS_AGENT_TAG_TIMEOUT,      /* ms */
+    STASIS_AGENT_TAG_CGROUP,       /* text */
+    STASIS_AGENT_TAG_ARG,          /* text */
+    STASIS_AGENT_TAG_ENVIRONMENT,  /* text */
+    STASIS_AGENT_TAG_INPUT,        /* bytes */
+    STASIS_AGENT_TAG_OUTPUT,       /* bytes, ≤ 32 KiB */
+    STASIS_AGENT_TAG_ERROR_OUTPUT, /* bytes, ≤ 32 KiB */
+    STASIS_AGENT_TAG_LIMIT,        /* bytes */
+    STASIS_AGENT_TAG_EXIT_STATUS,  /* number */
+    STASIS_AGENT_TAG_SIGNAL,       /* number */
+    STASIS_AGENT_TAG_TRUNCATED,    /* number: 1 */
+    STASIS_AGENT_TAG_TIMED_OUT,    /* number: 1 */
+    STASIS_AGENT_TAG_PATH,         /* text */
+    STASIS_AGENT_TAG_SIZE,         /* bytes */
+} StasisAgentTag;
