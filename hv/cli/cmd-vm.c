@@ -92,6 +92,7 @@ static gboolean run(CliCall *call, GError **error)
     options.accel = cli_text(call, "accel");
     options.paused = cli_flag(call, "paused");
     options.no_shim = cli_flag(call, "no-shim");
+    options.agent = cli_flag(call, "agent");
     g_autoptr(StasisVm) vm = stasis_vm_run(
         call->args[0], &options, (const char *const *)call->args + 1, call->cancellable, error);
     if (vm == NULL)
@@ -261,6 +262,7 @@ static const CliOption run_options[] = {
     { "accel", 0, CLI_CHOICE, "auto|kvm|tcg",
       "accelerator (default: auto, KVM where it runs this guest)" },
     { "paused", 0, CLI_FLAG, NULL, "leave the machine paused at its first instruction" },
+    { "agent", 0, CLI_FLAG, NULL, "give the machine a port to the agent in the guest" },
     { "no-shim", 0, CLI_FLAG, NULL, "preload nothing into QEMU: no tracking by KVM's own log" },
     { NULL },
 };

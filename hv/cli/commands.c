@@ -5,10 +5,15 @@
 #include "cli.h"
 
 const CliGroup cli_groups[] = {
-    { "vm", "Virtual machines" }, { "checkpoint", "Checkpoints" },
-    { "image", "Using images" },  { "files", "Files in images" },
-    { "store", "Stores" },        { "host", "This host, and help" },
-    { "prompt", "The shell" },    { NULL, NULL },
+    { "vm", "Virtual machines" }, /* one a line */
+    { "agent", "The agent in a guest" },
+    { "checkpoint", "Checkpoints" },
+    { "image", "Using images" },
+    { "files", "Files in images" },
+    { "store", "Stores" },
+    { "host", "This host, and help" },
+    { "prompt", "The shell" },
+    { NULL, NULL },
 };
 
 const CliCommand *const cli_commands[] = {
@@ -22,6 +27,9 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_resume,
     &cli_cmd_kill,
     &cli_cmd_console,
+    &cli_cmd_agent_info,
+    &cli_cmd_agent_ping,
+    &cli_cmd_agent_exec,
     &cli_cmd_checkpoint_create,
     &cli_cmd_checkpoint_list,
     &cli_cmd_checkpoint_info,

@@ -29,6 +29,7 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
     if (!stasis_source_check_bare(source, error))
         return NULL;
     StasisRevival revival = { .name = options->name != NULL ? options->name : source->machine->name,
+                              .kind = "restored",
                               .paused = options->paused,
                               .eager = options->eager,
                               .no_shim = options->no_shim,

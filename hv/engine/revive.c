@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/awaken.h"
 #include "engine/disk-rewrite.h"
 #include "engine/map-template.h"
 #include "engine/pager.h"
@@ -34,12 +35,14 @@ typedef struct {
     StasisVmDisks *disks; /* or NULL */
     StasisRam *ram;
     int swept_fd; /* of the pager, or -1 */
+    StasisAwakening *awakening;
     guint64 done_bytes, total_bytes;
 } Restore;
 
 static void restore_clear(Restore *restore)
 {
     stasis_clear_fd(&restore->swept_fd);
+    g_clear_pointer(&restore->awakening, stasis_awakening_free);
     g_clear_pointer(&restore->ram, stasis_ram_free);
     g_clear_pointer(&restore->started, stasis_started_free);
     g_clear_pointer(&restore->disks, stasis_vm_disks_free);
@@ -360,18 +363,22 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
     if (!ok || !load_devices(&restore, cancellable, error) ||
         (revival->in_place && !write_in_place(&restore, error)))
         return NULL;
+    StasisStarted *started = restore.started;
+    stasis_awaken_mark(revival->name, revival->kind,
+                       revival->clone != NULL && !revival->clone->keep_identity);
     if (!revival->paused && !stasis_image_reader_get_info(source->reader)->paused) {
         stasis_pager_wait_swept(&restore.swept_fd);
-        g_autoptr(JsonNode) answer =
-            stasis_qmp_execute(restore.started->qmp, "cont", NULL, -1, 0, error);
+        restore.awakening = stasis_awaken_begin(started->record, started->qmp);
+        g_autoptr(JsonNode) answer = stasis_qmp_execute(started->qmp, "cont", NULL, -1, 0, error);
         if (answer == NULL)
             return NULL;
     }
-    restore.started->ready_us = stasis_now_us();
+    started->ready_us = stasis_now_us();
     /* If we die between the two, disks that are kept for nothing are the lesser evil. */
-    if ((restore.disks != NULL &&
-         !stasis_vm_disks_keep(restore.disks, restore.started->record, error)) ||
-        !stasis_started_keep(restore.started, error))
+    if ((restore.disks != NULL && !stasis_vm_disks_keep(restore.disks, started->record, error)) ||
+        !stasis_started_keep(started, error))
         return NULL;
+    stasis_awaken_finish(g_steal_pointer(&restore.awakening), started->record, started->qmp,
+                         cancellable);
     return g_steal_pointer(&restore.started);
 }

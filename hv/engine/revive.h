@@ -44,6 +44,7 @@ typedef struct {
     /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
     const StasisTemplate *templates;
     GBytes *stream;
+    const char *kind;       /* what the agent in the guest is told that the VM is: "restored" … */
     StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
     StasisProgressFunc progress;
     gpointer progress_data;

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/awaken.h"
 #include "engine/pager-file.h"
 #include "engine/rollback-mark.h"
 #include "vmm/machine.h"
@@ -35,6 +36,7 @@ int stasis_vm_claim_name(const char *name, GError **error)
     /* Of an earlier VM of that name, which ended while it was loading, or half rolled back. */
     stasis_pager_task_remove(name, NULL);
     stasis_rollback_mark_clear(name, NULL);
+    stasis_awaken_unmark(name);
     return stasis_steal_fd(&fd);
 }
 
@@ -67,6 +69,7 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
                                     .accel = start->accel,
                                     .incoming = start->incoming,
                                     .no_shim = start->no_shim,
+                                    .agent = start->agent,
                                     .clone = start->clone,
                                     .disks = start->disks,
                                     .n_disks = start->n_disks,

@@ -19,6 +19,7 @@ typedef struct {
     const char *cwd;
     const char *accel;
     gboolean no_shim;
+    gboolean agent;                 /* with a port to an agent */
     gboolean incoming;              /* wait for device state (a restore) */
     const StasisLaunchClone *clone; /* or NULL */
     const StasisLaunchDisk *disks;  /* that get other files */

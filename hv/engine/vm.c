@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "disk/disk.h"
+#include "engine/awaken.h"
 #include "engine/device-load.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
@@ -66,7 +67,8 @@ StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const
                           .argv = argv,
                           .cwd = cwd,
                           .accel = options->accel != NULL ? options->accel : "auto",
-                          .no_shim = options->no_shim };
+                          .no_shim = options->no_shim,
+                          .agent = options->agent };
     g_autoptr(StasisStarted) started = stasis_vm_start(&start, cancellable, error);
     if (started == NULL)
         return NULL;
@@ -164,8 +166,13 @@ gboolean stasis_vm_pause(StasisVm *vm, GError **error)
 gboolean stasis_vm_resume(StasisVm *vm, GError **error)
 {
     g_autoptr(StasisSession) session = stasis_session_open(vm->name, STASIS_LOCK_WAIT_MS, error);
-    return session != NULL && stasis_rollback_check_whole(vm->name, error) &&
-           change_state(session, TRUE, error);
+    if (session == NULL || !stasis_rollback_check_whole(vm->name, error))
+        return FALSE;
+    g_autoptr(StasisAwakening) awakening = stasis_awaken_begin(session->record, session->qmp);
+    if (!change_state(session, TRUE, error))
+        return FALSE;
+    stasis_awaken_finish(g_steal_pointer(&awakening), session->record, session->qmp, NULL);
+    return TRUE;
 }
 
 gboolean stasis_process_end(pid_t pid, guint64 start_time, GError **error)

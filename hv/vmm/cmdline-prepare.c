@@ -152,16 +152,23 @@ static void drop_what_cannot_stay(StasisPrepare *p)
             g_ptr_array_remove_index(p->options, i);
 }
 
+char *stasis_prepare_socket_path(const StasisPrepare *p, const char *name, GError **error)
+{
+    g_autofree char *path = g_build_filename(p->wanted->runtime_dir, name, NULL);
+    if (strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path)
+        return g_steal_pointer(&path);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "%s: longer than a socket's path may be (107 bytes); choose a shorter VM name "
+                "or STASIS_RUNTIME_DIR",
+                path);
+    return NULL;
+}
+
 static gboolean add_qmp(StasisPrepare *p, StasisLaunch *launch, GError **error)
 {
-    launch->qmp_path = g_build_filename(p->wanted->runtime_dir, "qmp.sock", NULL);
-    if (strlen(launch->qmp_path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "%s: longer than a socket's path may be (107 bytes); choose a shorter VM name "
-                    "or STASIS_RUNTIME_DIR",
-                    launch->qmp_path);
+    launch->qmp_path = stasis_prepare_socket_path(p, "qmp.sock", error);
+    if (launch->qmp_path == NULL)
         return FALSE;
-    }
     g_autofree char *path = stasis_optlist_escape(launch->qmp_path);
     g_autofree char *value =
         g_strdup_printf("socket,id=" QMP_ID ",path=%s,server=on,wait=off", path);
@@ -229,7 +236,8 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
     stasis_prepare_console(&p);
     stasis_prepare_ram(&p);
     stasis_prepare_clone_ram(&p, launch);
-    if (!add_qmp(&p, launch, error) || !stasis_prepare_accel(&p, launch, error))
+    if (!stasis_prepare_agent(&p, error) || !add_qmp(&p, launch, error) ||
+        !stasis_prepare_accel(&p, launch, error))
         return NULL;
     stasis_prepare_console_backend(&p);
     stasis_prepare_add(&p, "S", NULL);

@@ -40,6 +40,10 @@ void stasis_prepare_console(StasisPrepare *p);
 void stasis_prepare_console_backend(StasisPrepare *p);
 /* Main memory in a memfd, unless the line decides otherwise. */
 void stasis_prepare_ram(StasisPrepare *p);
+/* The port to the agent, if one is wanted or there. */
+gboolean stasis_prepare_agent(StasisPrepare *p, GError **error);
+/* @name in the VM's directory, unless that is too long for a socket. Free with g_free(). */
+char *stasis_prepare_socket_path(const StasisPrepare *p, const char *name, GError **error);
 gboolean stasis_prepare_accel(StasisPrepare *p, StasisLaunch *launch, GError **error);
 
 /* cmdline-disk.c: the disks of wanted->disks get other files. */

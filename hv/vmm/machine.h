@@ -59,6 +59,7 @@ typedef struct {
     const char *runtime_dir;        /* exists; qmp.sock, console.log, qemu.log are made in it */
     const char *accel;              /* "auto", "kvm", "tcg" */
     gboolean incoming;              /* wait with -incoming defer (a restore) */
+    gboolean agent;                 /* give it a port to an agent, if it has none */
     gboolean no_shim;               /* start it without the shim in any case */
     const StasisLaunchClone *clone; /* not NULL: make a clone of the machine that argv describes */
     const StasisLaunchDisk *disks;

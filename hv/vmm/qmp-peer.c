@@ -71,6 +71,19 @@ int stasis_qmp_socket_connect(const char *path, guint64 deadline_us, GCancellabl
     }
 }
 
+/* A line of /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path. Its path, or NULL. */
+static const char *parse_socket(const char *line, guint64 *ret_inode, gboolean *ret_listening)
+{
+    unsigned flags;
+    unsigned long long inode;
+    int at = 0;
+    if (sscanf(line, "%*s %*x %*x %x %*x %*x %llu %n", &flags, &inode, &at) != 2 || at == 0)
+        return NULL;
+    *ret_inode = inode;
+    *ret_listening = (flags & ACCEPTS_CONNECTIONS) != 0;
+    return line + at;
+}
+
 /* Inodes of the sockets bound to @path: of the listening ones only, or of all. */
 static GArray *sockets_of(const char *path, gboolean listening)
 {
@@ -78,17 +91,13 @@ static GArray *sockets_of(const char *path, gboolean listening)
     g_autofree char *table = NULL;
     if (!g_file_get_contents("/proc/net/unix", &table, NULL, NULL))
         return inodes;
-    /* Num RefCount Protocol Flags Type St Inode Path */
     for (char *save = NULL, *line = strtok_r(table, "\n", &save); line != NULL;
          line = strtok_r(NULL, "\n", &save)) {
-        unsigned flags;
-        unsigned long long inode;
-        int at = 0;
-        if (sscanf(line, "%*s %*x %*x %x %*x %*x %llu %n", &flags, &inode, &at) != 2 || at == 0)
-            continue;
-        guint64 value = inode;
-        if (strcmp(line + at, path) == 0 && (!listening || (flags & ACCEPTS_CONNECTIONS)))
-            g_array_append_val(inodes, value);
+        guint64 inode = 0;
+        gboolean listens = FALSE;
+        const char *found = parse_socket(line, &inode, &listens);
+        if (g_strcmp0(found, path) == 0 && (!listening || listens))
+            g_array_append_val(inodes, inode);
     }
     return inodes;
 }
@@ -119,6 +128,26 @@ static int has_socket(pid_t pid, const GArray *inodes)
                 return 1;
     }
     return 0;
+}
+
+char *stasis_unix_listening_path(pid_t pid, const char *suffix)
+{
+    g_autofree char *table = NULL;
+    if (!g_file_get_contents("/proc/net/unix", &table, NULL, NULL))
+        return NULL;
+    for (char *save = NULL, *line = strtok_r(table, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        guint64 inode = 0;
+        gboolean listens = FALSE;
+        const char *path = parse_socket(line, &inode, &listens);
+        if (path == NULL || !listens || !g_str_has_suffix(path, suffix))
+            continue;
+        g_autoptr(GArray) inodes = g_array_new(FALSE, FALSE, sizeof(guint64));
+        g_array_append_val(inodes, inode);
+        if (has_socket(pid, inodes) == 1)
+            return g_strdup(path);
+    }
+    return NULL;
 }
 
 /* The one process that has one of these sockets open; 0 when there is none, or more than one. */

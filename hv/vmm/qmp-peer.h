@@ -17,5 +17,8 @@ pid_t stasis_qmp_find_peer(int fd);
 
 /* Does a process listen on a UNIX socket bound to just this @path? Doesn't disturb it. */
 gboolean stasis_unix_is_listening(const char *path);
+/* The path, ending in @suffix, of a UNIX socket at which @pid listens; NULL when there is none.
+ * Free with g_free(). */
+char *stasis_unix_listening_path(pid_t pid, const char *suffix);
 
 G_END_DECLS

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stasis/agent.h>
 #include <stasis/checkpoint.h>
 #include <stasis/clone.h>
 #include <stasis/doctor.h>

@@ -22,6 +22,7 @@ typedef struct {
     const char *accel; /* "auto" (default), "kvm" or "tcg"; ignored when argv names one itself */
     gboolean paused;   /* leave the machine paused at its first instruction */
     gboolean no_shim;  /* don't preload the shim, which KVM's dirty log needs */
+    gboolean agent;    /* give the machine a port to the guest agent (stasis/agent.h) */
 } StasisRunOptions;
 #define STASIS_RUN_OPTIONS_INIT                 \
     {                                           \

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The agent of a VM by name: what agent.c and awaken.c share. */
+#pragma once
+
+#include "agent/client.h"
+
+G_BEGIN_DECLS
+
+/* The mark in a VM's directory that its guest is to be told of an instant (awaken.h). */
+#define STASIS_AWAKEN_FILE "awaken"
+
+/* Connect to the channel at @path. Says nothing yet. */
+StasisAgent *stasis_agent_connect(const char *name, const char *path, const StasisAgentWait *wait,
+                                  GError **error);
+
+/* The agent of VM @name, greeted, and told of the last instant if it was not yet. The VM is held
+ * only while the channel is looked for. */
+StasisAgent *stasis_agent_open_vm(const char *name, const StasisAgentWait *wait, GError **error);
+
+G_END_DECLS

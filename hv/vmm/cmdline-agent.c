@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The port to the agent in the guest, in a command line. It is hardware: once a machine has it, it
+ * has it in every image and every clone; only the socket behind it moves to the VM's own directory.
+ */
+#include <stasis/agent-protocol.h>
+#include <string.h>
+
+#include "vmm/agent-channel.h"
+#include "vmm/cmdline-prepare.h"
+
+#define CHARDEV_ID "stasis-agent"
+
+char *stasis_cmdline_find_agent(const GPtrArray *options)
+{
+    for (guint i = 0; i < options->len; i++) {
+        const StasisOption *option = g_ptr_array_index(options, i);
+        if (!stasis_option_is(option, "device") || option->value == NULL)
+            continue;
+        g_autofree char *name = stasis_optlist_get(option->value, "name", "driver");
+        g_autofree char *chardev = stasis_optlist_get(option->value, "chardev", "driver");
+        if (g_strcmp0(name, STASIS_AGENT_PORT) == 0 && chardev != NULL)
+            return g_steal_pointer(&chardev);
+    }
+    return NULL;
+}
+
+static StasisOption *find_our_chardev(const StasisPrepare *p)
+{
+    for (guint i = 0; i < p->options->len; i++) {
+        StasisOption *option = g_ptr_array_index(p->options, i);
+        g_autofree char *id = stasis_option_is(option, "chardev") && option->value != NULL
+                                  ? stasis_optlist_get(option->value, "id", "backend")
+                                  : NULL;
+        if (g_strcmp0(id, CHARDEV_ID) == 0)
+            return option;
+    }
+    return NULL;
+}
+
+static void add_port(StasisPrepare *p, const char *path)
+{
+    g_autofree char *machine = stasis_prepare_machine_property(p, "type");
+    g_autofree char *escaped = stasis_optlist_escape(path);
+    g_autofree char *chardev =
+        g_strdup_printf("socket,id=" CHARDEV_ID ",path=%s,server=on,wait=off", escaped);
+    gboolean no_pci = machine != NULL && g_str_has_prefix(machine, "microvm");
+    stasis_prepare_add(p, "chardev", chardev);
+    stasis_prepare_add(p, "device",
+                       no_pci ? "virtio-serial-device,id=stasis-serial"
+                              : "virtio-serial-pci,id=stasis-serial");
+    stasis_prepare_add(p, "device",
+                       "virtserialport,bus=stasis-serial.0,chardev=" CHARDEV_ID
+                       ",name=" STASIS_AGENT_PORT);
+}
+
+gboolean stasis_prepare_agent(StasisPrepare *p, GError **error)
+{
+    StasisOption *ours = find_our_chardev(p);
+    g_autofree char *theirs = stasis_cmdline_find_agent(p->options);
+    if (ours == NULL && (theirs != NULL || !p->wanted->agent))
+        return TRUE;
+    g_autofree char *path = stasis_prepare_socket_path(p, "agent.sock", error);
+    if (path == NULL)
+        return FALSE;
+    if (ours == NULL) {
+        add_port(p, path);
+        return TRUE;
+    }
+    const char *const set[] = { "path", path, NULL };
+    g_autofree char *value = stasis_optlist_edit(ours->value, "backend", NULL, set);
+    stasis_option_set(ours, "chardev", value);
+    return TRUE;
+}
