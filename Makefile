@@ -54,7 +54,9 @@ CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 # The program in the guest, and what it shares with the library: plain C, linked statically.
 AGENT_SRC := $(sort $(wildcard guest-agent/*.c) hv/agent/frame.c hv/agent/field.c)
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
-TOOL_SRC := $(sort $(wildcard tests/lib/*.c))
+# Runs in a guest; built as the agent is.
+HOSTILE_SRC := tests/lib/hostile-agent.c
+TOOL_SRC := $(filter-out $(HOSTILE_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
@@ -184,6 +186,12 @@ $(UNIT_BIN) $(TOOL_BIN): $(B)/%: $(B)/%.o $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(B)/libstasis.a -o $@ $(ALL_LIBS)
 
+$(B)/tests/lib/hostile-agent: $(HOSTILE_SRC:%.c=$(B)/guest/%.o) $(B)/guest/hv/agent/frame.o \
+                              $(B)/guest/hv/agent/field.o
+	@mkdir -p $(@D)
+	$(say) LINK $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
+
 # The shim's own functions, with a KVM that is played by the test.
 $(B)/tests/unit/test-shim-log $(B)/tests/unit/test-shim-ring: $(SHIM_OBJ)
 
@@ -249,7 +257,8 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent \
+               $(B)/tests/lib/hostile-agent
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

@@ -3,7 +3,10 @@
  * The loop: one port, one conversation, at most STASIS_AGENT_MAX_REQUESTS workers.
  *
  * A port without a host at its other end is always readable and reads as its end, so it is not
- * polled then: SIGIO tells of a change, and once a second it is looked at all the same. A host
+ * polled then: SIGIO tells of a change, and once a second it is looked at all the same. The end
+ * proves little: data of a new host come through one queue, that it is there through another, and
+ * the driver may know of the first before it knows of the second. So a conversation is forgotten
+ * when the next one begins, or when the port has read as its end for a while. A host
  * that does not read makes the queue full; then nothing is read either, neither requests nor what
  * workers say, until there is room for a whole frame. So memory is what the arrays below have.
  */
@@ -24,8 +27,9 @@ static struct {
     const LoopOptions *options;
     int fd; /* the port, or -1 */
     int signal_fd;
-    bool connected; /* a host is there */
-    bool greeted;   /* it has said HELLO */
+    bool connected;  /* a host is there */
+    int64_t gone_ms; /* since then the port has read as its end */
+    bool greeted;    /* it has said HELLO */
     bool ending;
     StasisAgentDecoder decoder;
     uint8_t in[16384]; /* bytes that are not decoded yet: in[at, end) */
@@ -108,6 +112,7 @@ static void greet(const StasisAgentFrame *frame)
     uint64_t version = max < STASIS_AGENT_VERSION_MAX ? max : STASIS_AGENT_VERSION_MAX;
     bool fits = min <= max && version >= STASIS_AGENT_VERSION_MIN && version >= min;
     worker_forget_all();
+    loop.sent = loop.queued = 0;
     loop.greeted = fits;
     Answer *answer = new_answer(frame->id);
     StasisFieldWriter *fields = &answer->fields;
@@ -194,6 +199,8 @@ static void read_port(void)
         } else if (n == 0) {
             loop.ending |= loop.options->fd >= 0;
             if (loop.connected)
+                loop.gone_ms = now_ms();
+            else if (now_ms() - loop.gone_ms >= LOOK_MS)
                 forget_conversation();
             loop.connected = false;
             return;

@@ -12,7 +12,7 @@
 #include "engine/agent-vm.h"
 #include "vmm/agent-channel.h"
 
-#define ANSWER_WAIT_US 2000000
+#define ANSWER_WAIT_US 1000000
 #define OPEN_WAIT_US 50000
 #define OPEN_POLL_US 2000
 #define ENTROPY_BYTES 64

@@ -27,7 +27,7 @@ void stasis_awaken_unmark(const char *name);
 /* The VM is about to run: queue the message if there is one to be told. Waits for nothing. NULL
  * when there is nothing to be done. */
 StasisAwakening *stasis_awaken_begin(const StasisRecord *record, StasisQmp *qmp);
-/* The VM runs: if the guest has the port open, wait for the answer, at most 2 s. Takes @awakening
+/* The VM runs: if the guest has the port open, wait for the answer, at most 1 s. Takes @awakening
  * (or NULL). */
 void stasis_awaken_finish(StasisAwakening *awakening, const StasisRecord *record, StasisQmp *qmp,
                           GCancellable *cancellable);

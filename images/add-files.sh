@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The Linux guest's root with more files in it, for guests that need a program of their own:
+#
+#   images/add-files.sh OUT [PATH=FILE…]     FILE lies at PATH in the guest, mode as here
+#
+# An initrd may be several archives, one behind the other; files of the later ones replace those of
+# the earlier.
+set -euo pipefail
+umask 022
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+[ $# -ge 1 ] || { echo "usage: images/add-files.sh OUT [PATH=FILE…]" >&2; exit 2; }
+out=$1
+shift
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+for pair; do
+    path=${pair%%=*} file=${pair#*=}
+    mkdir -p "$root/$(dirname "$path")"
+    cp "$file" "$root/$path"
+done
+{
+    cat "$("$here"/build.sh --print initrd)"
+    (cd "$root" && find . -mindepth 1 -print0 | LC_ALL=C sort -z |
+        cpio --null --quiet -o -H newc -R 0:0) | gzip -1n
+} > "$out.new"
+mv "$out.new" "$out"

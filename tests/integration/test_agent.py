@@ -1,0 +1,423 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: the agent in a guest answers over restores, clones and reconnections, knows the time and is
+nobody's twin; and a guest that lies costs the host bounded memory and time."""
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agenttalk import Host, frame  # noqa: E402
+from guests import Bare, Linux  # noqa: E402
+from stasistest import (BUILD, ROOT, STASIS, Vm, case, environment, fresh_name, main,  # noqa: E402
+                        new_store, restored_vm, run_vm, shared, stasis, stasis_json)
+
+AGENT = os.path.join(BUILD, "stasis-agent")
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
+MIB = 1 << 20
+# Tells on the console, and fails when its name says so.
+HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\n' \
+       'case $0 in *fails) exit 1;; esac\n'
+
+
+class WithAgent(Linux):
+    """The Linux guest with a program at the agent's port."""
+
+    def __init__(self, t, program=AGENT, **kwargs):
+        super().__init__(agent="/bin/" + os.path.basename(program), **kwargs)
+        self.initrd = t.path("initrd")
+        files = {f"bin/{os.path.basename(program)}": program}
+        for name, text, mode in (("machine-id", MACHINE_ID + "\n", 0o644),
+                                 ("stasis/agent.d/10-tells", HOOK, 0o755),
+                                 ("stasis/agent.d/20-fails", HOOK, 0o755),
+                                 ("stasis/agent.d/30-others-may-write", HOOK, 0o777),
+                                 ("stasis/agent.d/40-not-for-running", HOOK, 0o644)):
+            path = t.path(os.path.basename(name))
+            with open(path, "w") as f:
+                f.write(text)
+            os.chmod(path, mode)
+            files["etc/" + name] = path
+        subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), self.initrd,
+                        *(f"{where}={path}" for where, path in files.items())], check=True)
+
+    def qemu_args(self, t, accel):
+        args = super().qemu_args(t, accel)
+        args[args.index("-initrd") + 1] = self.initrd
+        return args
+
+
+def channel(vm):
+    return os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "agent.sock")
+
+
+def wait_agent(t, vm, seconds=90):
+    t.wait(lambda: stasis("agent-ping", vm.name, "--timeout", 2000, expect=None).rc == 0, seconds,
+           "the agent answers")
+
+
+def start(t, *args, **kwargs):
+    vm = run_vm(t, WithAgent(t, **kwargs), *args, options=("--agent",))
+    wait_agent(t, vm)
+    return vm
+
+
+_common = {}
+
+
+def common():
+    """A VM whose agent is at work, for cases that leave it as it was."""
+    if not _common:
+        t = shared()
+        disk = t.path("disk")
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "16M"], check=True,
+                       stdout=subprocess.DEVNULL)
+        vm = start(t, "-drive", f"if=virtio,format=raw,file={disk}", machine="q35")
+        sh(vm, "mkdir -p /disk /cg; mount -t ext4 /dev/vda /disk && mount -t cgroup2 cg /cg")
+        _common["vm"] = vm
+    return _common["vm"]
+
+
+def sh(vm, script, *options, expect=0):
+    """A script in the guest; all commands are busybox's."""
+    return stasis("agent-exec", vm.name, *options, "--", "busybox", "sh", "-c",
+                  "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
+                  script, expect=expect)
+
+
+def instants(vm):
+    """Hooks that ran: (name, kind, token)."""
+    return [tuple(line.split()[1:]) for line in Linux.console(vm).splitlines()
+            if line.startswith("HOOK ")]
+
+
+@case
+def info(t):
+    """agent-info and agent-ping tell what is in the guest, for people and as JSON"""
+    vm = common()
+    said = stasis_json("agent-info", vm.name)
+    t.equal((said["protocol"], said["machine_id"], said["n_instants"], said["last_instant"]),
+            (1, MACHINE_ID, 0, None), "agent-info")
+    t.check(said["kernel"].startswith("Linux ") and "exec" in said["operations"], said)
+    t.check(0 < said["uptime_us"] < 600e6 and abs(said["clock_ahead_us"]) < 30e6, said)
+    text = stasis("agent-info", vm.name).out
+    t.check(MACHINE_ID in text and "protocol 1" in text, text)
+    t.check(0 < stasis_json("agent-ping", vm.name)["answer_us"] < 60e6, "agent-ping")
+    done = subprocess.run(["readelf", "-l", AGENT], capture_output=True, text=True, check=True)
+    t.check("INTERP" not in done.stdout, "the agent is not static")
+    t.check(os.path.getsize(AGENT) < 4 * MIB, "size of the agent")
+
+
+@case
+def commands(t):
+    """a command in the guest: its output, its status, its limits; what it left running is ended"""
+    vm = common()
+    result = sh(vm, "echo out; echo err >&2; exit 7", expect=7)
+    t.equal((result.out, result.err), ("out\n", "err\n"), "what it wrote")
+    said = stasis("agent-exec", "--json", vm.name, "--", "busybox", "sh", "-c", "kill -9 $$",
+                  expect=137).json
+    t.equal((said["signal"], said["exit_status"], said["timed_out"]), (9, -1, False), "killed")
+    said = stasis("agent-exec", "--json", vm.name, "--timeout", 500, "--", "busybox", "sleep", 1000,
+                  expect=124).json
+    t.check(said["timed_out"], said)
+    said = stasis("agent-exec", "--json", vm.name, "--max-output", "100K", "--", "busybox", "head",
+                  "-c", 3 * MIB, "/dev/zero").json
+    t.equal((len(said["output"]) >= 102400, said["truncated"]), (True, True), "output")
+    result = stasis("agent-exec", vm.name, "--", "/bin/nosuch", expect=1)
+    t.check("nosuch: No such file" in result.err and result.err.count("\n") == 1, f"{result!r}")
+    sh(vm, "sleep 777 & sleep 777 & exit 0")
+    t.wait(lambda: "sleep 777" not in sh(vm, "ps").out.replace("sh -c", ""), 20, "ended")
+
+
+@case
+def files(t):
+    """a file is read whole or in part; what is no regular file is refused"""
+    vm = common()
+    with Host(channel(vm)) as host:
+        with open(AGENT, "rb") as f:
+            program = f.read()
+        answer = host.call("FILE_READ", PATH="/bin/stasis-agent", seconds=60)
+        t.check(answer.output() == program, f"{len(answer.output())} bytes")
+        answer = host.call("FILE_READ", PATH="/bin/stasis-agent", OFFSET=1000, LIMIT=500)
+        t.check(answer.output() == program[1000:1500], "a part")
+        t.equal(answer.number("SIZE"), len(program), "SIZE")
+        t.equal(host.call("FILE_READ", PATH="/proc/version").output()[:6], b"Linux ", "procfs")
+        for path in ("/dev/zero", "/", "bin/sh", "/nosuch"):
+            t.check(host.call("FILE_READ", PATH=path).status in ("INVALID", "FAILED"), path)
+
+
+@case
+def freezes(t):
+    """file systems freeze and thaw when told, thaw by themselves after a while and when the agent
+    dies; a cgroup freezes and thaws"""
+    vm = common()
+
+    def blocked():
+        """Does a write wait?"""
+        return sh(vm, "echo x > /disk/probe & sleep 0.5; jobs -p | wc -l; "
+                  "cat /proc/*/wchan 2>/dev/null; cat /proc/*/stat | grep -c ' D '",
+                  expect=None).out.splitlines()[-1] != "0"
+
+    def write(seconds):
+        return stasis("agent-exec", vm.name, "--timeout", seconds * 1000, "--", "busybox", "touch",
+                      "/disk/probe", expect=None).rc
+    with Host(channel(vm)) as host:
+        answer = host.call("FS_FREEZE", TIMEOUT=60000)
+        t.equal((answer.status, answer.number("N_FROZEN")), ("OK", 1), f"freeze: {answer!r}")
+        t.equal(host.call("FS_FREEZE").status, "STATE", "a second freeze")
+        stuck = host.begin("EXEC", ARG=["busybox", "touch", "/disk/probe"])
+        t.equal(host.read(1.0), None, "a write while it is frozen")
+        answer = host.call("FS_THAW")
+        t.equal((answer.status, answer.number("N_FROZEN")), ("OK", 1), f"thaw: {answer!r}")
+        t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "the write that waited")
+        t.equal(host.call("FS_THAW").status, "STATE", "a second thaw")
+        t.equal(host.call("FS_FREEZE", TIMEOUT=1500).status, "OK", "freeze for 1.5 s")
+        stuck = host.begin("EXEC", ARG=["busybox", "touch", "/disk/probe"])
+        t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "a write until it thaws by itself")
+        t.equal(host.call("FS_THAW").status, "STATE", "a thaw behind that")
+        t.equal(host.call("FS_FREEZE", TIMEOUT=60000).status, "OK", "freeze")
+    agent = sh(vm, "pidof stasis-agent").out.split()
+    sh(vm, "kill -9 $(pidof stasis-agent)", "--timeout", 5000, expect=None)
+    wait_agent(t, vm)
+    t.equal(write(20), 0, f"a write once the agent ({agent}) was killed")
+    sh(vm, "mkdir /cg/g && (echo 0 > /cg/g/cgroup.procs; exec setsid busybox sh -c 'while :; do "
+       "busybox date +%s%N > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null &)")
+    with Host(channel(vm)) as host:
+        ticks = [host.call("FILE_READ", PATH="/tmp/tick").output() for _ in range(2)]
+        t.equal(host.call("CGROUP_FREEZE", CGROUP="g").status, "OK", "CGROUP_FREEZE")
+        ticks = [host.call("FILE_READ", PATH="/tmp/tick").output() for _ in range(2)]
+        t.equal(ticks[0], ticks[1], "ticks of a frozen group")
+        t.equal(host.call("CGROUP_THAW", CGROUP="g").status, "OK", "CGROUP_THAW")
+        t.wait(lambda: host.call("FILE_READ", PATH="/tmp/tick").output() not in (b"", ticks[1]), 20,
+               "it ticks again")
+        t.equal(host.call("CGROUP_FREEZE", CGROUP="../x").status, "INVALID", "a path with ..")
+        t.equal(host.call("CGROUP_FREEZE", CGROUP="nosuch").status, "FAILED", "no such cgroup")
+    sh(vm, "echo 1 > /cg/g/cgroup.kill")
+
+
+@case
+def conversations(t):
+    """hello comes first and picks a version; requests run side by side, can be cancelled, and are
+    few; garbage and halves of frames cost nothing but themselves"""
+    vm = common()
+    with Host(channel(vm), hello=False) as host:
+        t.equal(host.call("PING").status, "NO_HELLO", "a request before hello")
+        t.equal(host.hello(7, 9).status, "VERSION", "versions 7 to 9")
+        t.equal(host.call("PING").status, "NO_HELLO", "after a hello that failed")
+        answer = host.hello(0, 9)
+        t.equal((answer.status, answer.number("VERSION")), ("OK", 1), "versions 0 to 9")
+        t.equal(host.call("PING", NONCE=b"a\0b").all("NONCE"), [b"a\0b"], "nonce")
+        slow = [host.begin("EXEC", ARG=["busybox", "sleep", "1000"]) for _ in range(9)]
+        t.equal(host.wait(slow[8]).status, "BUSY", "the ninth at once")
+        t.equal(host.call("PING").status, "OK", "a ping beside eight others")
+        host.raw(frame("CANCEL", 0, slow[3]))
+        t.equal(host.wait(slow[3]).status, "CANCELLED", "a request that was cancelled")
+        host.raw(os.urandom(100000) + b"\0" + b"\xff" * 300000)
+        host.raw(frame("REQUEST", 1, 5, b"payload")[:11])
+        t.equal(host.call("PING").status, "OK", "a ping behind garbage")
+        t.equal(host.call("FS_THAW").status, "STATE", "an operation without sense now")
+        t.equal(host.hello().status, "OK", "hello again")
+        t.equal(host.call("EXEC", ARG=["busybox", "true"]).number("EXIT_STATUS"), 0,
+                "room again after a new hello")
+
+
+@case
+def reconnections(t):
+    """hundreds of hosts, also such as leave in the middle of a frame or of an answer, leave nothing
+    behind in the guest"""
+    vm = common()
+
+    def left():
+        out = sh(vm, "p=$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1); ls /proc/$p/fd | "
+                 "wc -l; ls /proc | grep -c '^[0-9]'").out.split()
+        return [int(n) for n in out]
+    before = left()
+    for i in range(300):
+        with Host(channel(vm), hello=i % 3 != 0) as host:
+            if i % 3 == 0:
+                host.raw(frame("HELLO", 0, i)[:1 + i % 20])
+            elif i % 3 == 1:
+                host.begin("EXEC", ARG=["busybox", "head", "-c", "1000000", "/dev/zero"])
+            else:
+                t.equal(host.call("PING").status, "OK", f"ping {i}")
+    t.equal(stasis("agent-ping", vm.name).rc, 0, "agent-ping")
+    t.wait(lambda: left()[0] == before[0] and left()[1] <= before[1] + 5, 20,
+           f"descriptors, processes as before: {before}, now {left()}")
+
+
+@case
+def restored(t):
+    """a restored guest is told so before anybody else can speak to its agent: its clock is right, its
+    hooks have run; a request that was under way at the instant harms neither VM"""
+    vm = start(t)
+    store = new_store(t)
+    with Host(channel(vm)) as host:
+        request = host.begin("EXEC", ARG=["busybox", "sh", "-c",
+                                          "busybox sleep 4; echo done; echo DONE > /dev/console"])
+        t.equal(host.read(0.5), None, "an answer before its time")
+        image = vm.checkpoint_id(*store)
+        t.equal(host.wait(request, 60).output(), b"done\n", "the request in the original")
+    stasis("kill", vm.name)
+    time.sleep(3)
+    back = restored_vm(t, image, store, vm.guest)
+    said = t.wait(lambda: _told(back), 30, "the guest has been told")
+    t.equal((said["n_instants"], said["last_instant"], said["machine_id"]),
+            (1, "restored", MACHINE_ID), "agent-info")
+    # It would be 3 s behind; 0.1 s and less is slewed.
+    t.check(abs(said["clock_ahead_us"]) < 1e6, f"clock: {said['clock_ahead_us']} us")
+    t.wait(lambda: len(instants(back)) == 2, 20, f"hooks: {instants(back)}")
+    t.equal([hook[:2] for hook in instants(back)],
+            [("10-tells", "restored"), ("20-fails", "restored")], "hooks")
+    t.equal(stasis_json("agent-info", back.name)["n_instants"], 1, "told once")
+    back.guest.check_unharmed(back)
+    t.check("DONE" not in Linux.console(back), "the request of the other VM went on in this one")
+    # Paused: told when it runs.
+    stasis("kill", back.name)
+    late = restored_vm(t, image, store, vm.guest, "--paused")
+    time.sleep(1)
+    stasis("resume", late.name)
+    said = t.wait(lambda: _told(late), 30, "the guest has been told")
+    t.check(abs(said["clock_ahead_us"]) < 1e6, f"clock: {said['clock_ahead_us']} us")
+
+
+def _told(vm):
+    result = stasis("agent-info", "--json", vm.name, expect=None)
+    said = json.loads(result.out)
+    return said["result"] if said["ok"] and said["result"]["n_instants"] > 0 else None
+
+
+@case
+def clones(t):
+    """clones have machine ids and random numbers of their own, and the right time; one that keeps its
+    identity keeps its machine id"""
+    vm = start(t)
+    store = new_store(t)
+    sh(vm, "head -c 1000 /dev/urandom > /dev/null")
+    image = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    time.sleep(2)
+    name = fresh_name("clone")
+    vms = [Vm(t, vm.guest, f"{name}-{i}") for i in (1, 2, 3)]
+    for one in vms:
+        t.defer(stasis, "kill", one.name, expect=None)
+    stasis("clone", image, "--count", 3, "--name", name, *store)
+    told = [t.wait(lambda one=one: _told(one), 60, "it has been told") for one in vms]
+    t.equal([one["last_instant"] for one in told], ["cloned"] * 3, "kinds")
+    ids = {one["machine_id"] for one in told}
+    t.check(len(ids | {MACHINE_ID}) == 4 and all(len(i) == 32 for i in ids), f"machine ids: {ids}")
+    drawn = {stasis("agent-exec", one.name, "--", "busybox", "sh", "-c",
+                    "busybox head -c 16 /dev/urandom | busybox xxd -p").out for one in vms}
+    t.equal(len(drawn), 3, f"different random numbers: {drawn}")
+    for one, said in zip(vms, told):
+        t.check(abs(said["clock_ahead_us"]) < 1e6, f"clock: {said['clock_ahead_us']} us")
+        t.wait(lambda one=one: instants(one), 20, "hooks")
+    t.equal(len({hook[2] for one in vms for hook in instants(one)}), 3, "tokens")
+    for one in vms[1:]:
+        stasis("kill", one.name)
+    # The entropy was taken, and what is said twice is done once.
+    with Host(channel(vms[0])) as host:
+        words = {"KIND": "forked", "TOKEN": "t", "ENTROPY": b"\1" * 64,
+                 "REALTIME": time.time_ns(), "HOSTNAME": "forked-one"}
+        answer = host.call("INSTANT", seconds=60, **words)
+        t.equal((answer.status, answer.number("N_ENTROPY"), answer.number("N_HOOKS"),
+                 answer.number("N_FAILED")), ("OK", 64, 2, 1), f"{answer!r}")
+        answer = host.call("INSTANT", **words)
+        t.equal((answer.text("TOKEN"), answer.number("INSTANTS")), ("t", 2), f"{answer!r}")
+        t.equal(host.call("INFO").text("HOSTNAME"), "forked-one", "its name")
+        answer = host.call("SYNC_TIME", REALTIME=time.time_ns() + 5_000_000_000)
+        t.check(answer.number("STEPPED") == 1 and
+                4e9 < answer.number("OFFSET", signed=True) < 6e9, f"{answer!r}")
+        t.equal(host.call("SYNC_TIME", REALTIME=0).status, "INVALID", "no time")
+    stasis("kill", vms[0].name)
+    same = Vm(t, vm.guest, fresh_name("same"))
+    t.defer(stasis, "kill", same.name, expect=None)
+    stasis("clone", image, "--keep-identity", "--name", same.name, *store)
+    t.equal(t.wait(lambda: _told(same), 60, "told")["machine_id"], MACHINE_ID, "machine id kept")
+
+
+@case
+def shutdown(t):
+    """the guest shuts down when it is asked to"""
+    vm = start(t)
+    with Host(channel(vm)) as host:
+        t.equal(host.call("SHUTDOWN", KIND="nonsense").status, "INVALID", "SHUTDOWN nonsense")
+        t.equal(host.call("SHUTDOWN").status, "OK", "SHUTDOWN")
+    t.wait(lambda: not vm.alive(), 30, "QEMU ends")
+
+
+# ---- guests that are no friends ----
+
+def measured(*args, seconds):
+    """(exit code, stderr, largest RSS in bytes, seconds) of the command."""
+    began = time.monotonic()
+    with subprocess.Popen([STASIS, *map(str, args)], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment()) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    took = time.monotonic() - began
+    assert took < seconds, f"{args} took {took} s"
+    return process.returncode, out + err, usage.ru_maxrss * 1024, took
+
+
+@case
+def hostile(t):
+    """a guest that hangs, floods, sends garbage, halves, huge lengths and answers without end has one
+    clear error from the host, in bounded memory and time, and the VM works on"""
+    program = os.path.join(BUILD, "tests", "lib", "hostile-agent")
+    vm = run_vm(t, WithAgent(t, program), options=("--agent",))
+    limits = {"hang": (1, "no answer"), "garbage": (13, "nobody asked for"),
+              "huge": (13, "nobody asked for"), "flood": (13, "nobody asked for"),
+              "half": (1, "no answer"), "endless": (13, "an answer of more than"),
+              "echo": (13, "answers what was not asked")}
+    for mode, (code, words) in limits.items():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(channel(vm))
+            sock.sendall(f"MODE {mode}\n".encode())
+            time.sleep(0.5)  # for it to read just that
+        # A guest under emulation may be slow to flood: then it is the time that ends it.
+        rc, said, rss, took = measured("agent-ping", vm.name, "--timeout", 10000, seconds=60)
+        t.note(f"{mode}: exit {rc}, {rss / MIB:.1f} MiB, {took:.1f} s: {said.strip()}")
+        t.check(rc == code and words in said or rc == 1 and "no answer" in said, f"{mode}: {said}")
+        t.check(said.count("\n") == 1, f"{mode}: one line: {said}")
+        t.check(rss < 40 * MIB, f"{mode}: {rss} bytes of memory")
+    said = stasis("agent-info", vm.name, expect=None)  # mode echo: lies in a good form
+    t.check("\x1b" not in said.out and "\xff" not in said.out, f"{said!r}")
+    vm.check_runs()
+    # It does not keep a restore either.
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    began = time.monotonic()
+    back = restored_vm(t, image, store, vm.guest)
+    t.check(time.monotonic() - began < 60, "time of the restore")
+    back.check_runs()
+
+
+@case
+def nobody(t):
+    """a VM without the port, and one in whose guest nobody has it open, say so; neither waits in a
+    restore"""
+    vm = run_vm(t, Bare(mem="48M", set="1M"))
+    result = stasis("agent-ping", vm.name, expect=1)
+    t.check("no port org.stasis.agent.0" in result.err and "run --agent" in result.err, f"{result!r}")
+    vm = run_vm(t, Bare(mem="48M", set="1M"), options=("--agent",))
+    result = stasis("agent-ping", vm.name, "--timeout", 500, expect=1)
+    t.check("is stasis-agent running" in result.err, f"{result!r}")
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    back = restored_vm(t, image, store, vm.guest)
+    back.check_runs()
+    t.check(os.path.exists(channel(back)), "the socket is not in the new VM's directory")
+    again = back.checkpoint_id(*store)
+    twice = restored_vm(t, again, store, vm.guest)
+    twice.check_runs()
+    back.check_runs()
+    t.check(os.path.exists(channel(twice)), "a second generation has no socket")
+
+
+main()

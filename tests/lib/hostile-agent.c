@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A guest that lies: it has the agent's port, and does with each host what the first line that it
+ * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo". Static, for the
+ * Linux test guest.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/field.h"
+#include "agent/frame.h"
+
+static int port = -1;
+static uint8_t wire[STASIS_AGENT_MAX_WIRE];
+static uint8_t bytes[65536];
+
+static void open_port(void)
+{
+    DIR *dir = opendir("/sys/class/virtio-ports");
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        char path[512], name[128] = "";
+        snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (file == NULL || fgets(name, sizeof name, file) == NULL)
+            continue;
+        fclose(file);
+        snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+        if (strncmp(name, STASIS_AGENT_PORT, strlen(STASIS_AGENT_PORT)) == 0)
+            port = open(path, O_RDWR); /* blocking: a write waits for the host */
+    }
+    if (dir != NULL)
+        closedir(dir);
+}
+
+static int say(const void *data, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t part = write(port, (const char *)data + done, n - done);
+        if (part <= 0)
+            return 0;
+        done += (size_t)part;
+    }
+    return 1;
+}
+
+static void say_frame(uint8_t type, uint8_t flags, uint64_t id, const void *payload, size_t n)
+{
+    StasisAgentFrame frame = { type, flags, 0, id, payload, (uint32_t)n };
+    say(wire, stasis_agent_frame_write(&frame, wire));
+}
+
+/* Some MiB: more than the host may take, so that it has to give up by itself. */
+static void misbehave(const char *mode, uint64_t id)
+{
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(rand() >> 7);
+    if (strcmp(mode, "garbage") == 0)
+        for (unsigned i = 0; i < 256; i++)
+            say(bytes, sizeof bytes);
+    if (strcmp(mode, "huge") == 0) { /* one frame without an end */
+        memset(bytes, 0xff, sizeof bytes);
+        for (unsigned i = 0; i < 256; i++)
+            say(bytes, sizeof bytes);
+    }
+    if (strcmp(mode, "flood") == 0)
+        for (unsigned i = 0; i < 300000; i++)
+            say_frame(STASIS_AGENT_ANSWER, 0, id + 1 + i, NULL, 0);
+    if (strcmp(mode, "half") == 0) {
+        StasisAgentFrame frame = { STASIS_AGENT_HELLO, 1, 0, id, bytes, 0 };
+        say(wire, stasis_agent_frame_write(&frame, wire) / 2);
+    }
+}
+
+/* A true greeting, and then parts without end. */
+static void answer(const char *mode, const StasisAgentFrame *frame)
+{
+    StasisFieldWriter fields = { .payload = bytes, .room = 1024 };
+    if (strcmp(mode, "endless") != 0 && strcmp(mode, "echo") != 0) {
+        misbehave(mode, frame->id);
+        return;
+    }
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION, 1);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_AGENT, "\x1b[31mevil\n");
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_KERNEL, "\xff\xfe");
+    if (frame->type == STASIS_AGENT_HELLO)
+        say_frame(STASIS_AGENT_HELLO, STASIS_AGENT_END, frame->id, bytes, fields.length);
+    else if (strcmp(mode, "echo") == 0)
+        say_frame(STASIS_AGENT_ANSWER, STASIS_AGENT_END, frame->id, bytes, fields.length);
+    else
+        for (unsigned i = 0; i < 1000; i++)
+            say_frame(STASIS_AGENT_ANSWER, 0, frame->id, bytes, fields.length);
+}
+
+int main(void)
+{
+    static StasisAgentDecoder decoder;
+    static uint8_t in[4096];
+    char mode[16] = "hang";
+    open_port();
+    if (port < 0)
+        return 1;
+    for (;;) {
+        ssize_t n = read(port, in, sizeof in);
+        if (n <= 0) { /* no host */
+            poll(NULL, 0, 20);
+            continue;
+        }
+        if (n > 5 && memcmp(in, "MODE ", 5) == 0) {
+            snprintf(mode, sizeof mode, "%.*s", (int)strcspn((char *)in + 5, "\n"), in + 5);
+            continue;
+        }
+        for (size_t at = 0; at < (size_t)n;) {
+            StasisAgentFrame frame;
+            bool whole;
+            at += stasis_agent_decode(&decoder, in + at, (size_t)n - at, &frame, &whole);
+            if (whole)
+                answer(mode, &frame);
+        }
+    }
+}

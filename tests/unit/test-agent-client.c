@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: whatever the other end of an agent's channel does (nothing, garbage, floods, lies), the
+ * client has one clear error in bounded time; with a true agent it has the answer. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/client.h"
+#include "agent/frame.h"
+#include "base/clock.h"
+#include "base/fd.h"
+
+/* ---- an agent that is played ---- */
+
+typedef struct _Peer Peer;
+/* Called for each frame that came; answers with reply(). */
+typedef void (*Act)(Peer *peer, const StasisAgentFrame *frame);
+
+struct _Peer {
+    int fd;
+    Act act;
+    GThread *thread;
+    StasisAgentDecoder decoder;
+    guint8 wire[STASIS_AGENT_MAX_WIRE];
+    guint8 payload[STASIS_AGENT_MAX_PAYLOAD];
+};
+
+static gboolean say(Peer *peer, const void *bytes, gsize n)
+{
+    for (gsize done = 0; done < n;) {
+        ssize_t part = send(peer->fd, (const guint8 *)bytes + done, n - done, MSG_NOSIGNAL);
+        if (part < 0)
+            return FALSE;
+        done += (gsize)part;
+    }
+    return TRUE;
+}
+
+static gboolean reply(Peer *peer, guint8 type, guint16 code, guint8 flags, guint64 id,
+                      guint32 length)
+{
+    StasisAgentFrame frame = { type, flags, code, id, peer->payload, length };
+    return say(peer, peer->wire, stasis_agent_frame_write(&frame, peer->wire));
+}
+
+static void greet(Peer *peer, const StasisAgentFrame *frame)
+{
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION, 1);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_AGENT, "played");
+    reply(peer, STASIS_AGENT_HELLO, 0, STASIS_AGENT_END, frame->id, fields.length);
+}
+
+static gpointer play(gpointer data)
+{
+    Peer *peer = data;
+    guint8 bytes[4096];
+    for (ssize_t n; (n = recv(peer->fd, bytes, sizeof bytes, 0)) > 0;) {
+        for (gsize at = 0; at < (gsize)n;) {
+            StasisAgentFrame frame;
+            bool whole;
+            at += stasis_agent_decode(&peer->decoder, bytes + at, (gsize)n - at, &frame, &whole);
+            if (whole)
+                peer->act(peer, &frame);
+        }
+    }
+    return NULL;
+}
+
+static StasisAgent *agent_with(Peer *peer, Act act)
+{
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    peer->fd = ends[1];
+    peer->act = act;
+    peer->thread = g_thread_new("peer", play, peer);
+    return stasis_agent_new(ends[0], "VM test");
+}
+
+static void end(Peer *peer)
+{
+    shutdown(peer->fd, SHUT_RDWR);
+    g_thread_join(peer->thread);
+    close(peer->fd);
+    g_free(peer);
+}
+
+/* ---- what it does ---- */
+
+static void say_nothing(Peer *peer, const StasisAgentFrame *frame)
+{
+}
+
+static void say_garbage(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint8 bytes[65536];
+    for (guint i = 0; i < sizeof bytes; i++)
+        bytes[i] = (guint8)(i * 2654435761u >> 11);
+    while (say(peer, bytes, sizeof bytes))
+        ;
+}
+
+/* Frames that are well-formed and nobody asked for. */
+static void flood(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint64 id = frame->id;
+    while (reply(peer, STASIS_AGENT_ANSWER, 0, 0, ++id, 0))
+        ;
+}
+
+/* One byte now and then, for ever. */
+static void trickle(Peer *peer, const StasisAgentFrame *frame)
+{
+    do
+        g_usleep(5000);
+    while (say(peer, "\1", 1));
+}
+
+static void hang_up(Peer *peer, const StasisAgentFrame *frame)
+{
+    shutdown(peer->fd, SHUT_RDWR);
+}
+
+static void other_version(Peer *peer, const StasisAgentFrame *frame)
+{
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION_MIN, 7);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION_MAX, 9);
+    reply(peer, STASIS_AGENT_HELLO, STASIS_AGENT_VERSION, STASIS_AGENT_END, frame->id,
+          fields.length);
+}
+
+static void lie_about_version(Peer *peer, const StasisAgentFrame *frame)
+{
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION, G_MAXUINT64);
+    reply(peer, STASIS_AGENT_HELLO, 0, STASIS_AGENT_END, frame->id, fields.length);
+}
+
+/* Parts of an answer without end. */
+static void never_end(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint64 id = frame->id;
+    if (frame->type == STASIS_AGENT_HELLO)
+        greet(peer, frame);
+    else
+        while (reply(peer, STASIS_AGENT_ANSWER, 0, 0, id, 0))
+            ;
+}
+
+static void greet_only(Peer *peer, const StasisAgentFrame *frame)
+{
+    if (frame->type == STASIS_AGENT_HELLO)
+        greet(peer, frame);
+}
+
+static void refuse(Peer *peer, const StasisAgentFrame *frame)
+{
+    static const char message[] = "no\nsuch\xff thing";
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    if (frame->type == STASIS_AGENT_HELLO) {
+        greet(peer, frame);
+        return;
+    }
+    stasis_field_put(&fields, STASIS_AGENT_TAG_MESSAGE, message, sizeof message - 1);
+    reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_UNSUPPORTED, STASIS_AGENT_END, frame->id,
+          fields.length);
+}
+
+/* Stale answers first, half a frame, and then the truth. */
+static void answer_late(Peer *peer, const StasisAgentFrame *frame)
+{
+    if (frame->type == STASIS_AGENT_HELLO) {
+        reply(peer, STASIS_AGENT_ANSWER, 0, STASIS_AGENT_END, frame->id + 1, 0);
+        say(peer, "half", 4);
+        greet(peer, frame);
+        return;
+    }
+    for (guint i = 1; i < 100; i++)
+        reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_FAILED, STASIS_AGENT_END, frame->id - i, 0);
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_HOSTNAME, "truth");
+    reply(peer, STASIS_AGENT_ANSWER, 0, STASIS_AGENT_END, frame->id, fields.length);
+}
+
+static void test_hostile(void)
+{
+    static const struct {
+        Act act;
+        int code;
+        const char *says;
+        guint64 most_us; /* a hang limit */
+    } rows[] = {
+        { say_nothing, STASIS_ERROR_FAILED, "*no answer*stasis-agent running*", 30000000 },
+        { say_garbage, STASIS_ERROR_CORRUPT, "*nobody asked for*", 30000000 },
+        { flood, STASIS_ERROR_CORRUPT, "*nobody asked for*", 30000000 },
+        { trickle, STASIS_ERROR_FAILED, "*no answer*", 30000000 },
+        { hang_up, STASIS_ERROR_FAILED, "*closed the channel*", 30000000 },
+        { other_version, STASIS_ERROR_UNSUPPORTED, "*versions 7 to 9*install*", 30000000 },
+        { lie_about_version, STASIS_ERROR_CORRUPT, "*no sense*", 30000000 },
+        { never_end, STASIS_ERROR_CORRUPT, "*an answer of more than*", 30000000 },
+        { greet_only, STASIS_ERROR_FAILED, "*no answer to a request in time*", 30000000 },
+        { refuse, STASIS_ERROR_UNSUPPORTED, "VM test: agent: no such*thing", 30000000 },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Peer *peer = g_new0(Peer, 1);
+        g_autoptr(StasisAgent) agent = agent_with(peer, rows[i].act);
+        g_autoptr(GError) error = NULL;
+        guint64 start_us = stasis_now_us();
+        gboolean silent = rows[i].code == STASIS_ERROR_FAILED;
+        StasisAgentWait wait = { .deadline_us = start_us + (silent ? 300000 : 20000000) };
+        g_autoptr(GBytes) answer =
+            stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
+        g_assert_null(answer);
+        g_test_message("%u: %s", i, error->message);
+        g_assert_error(error, STASIS_ERROR, rows[i].code);
+        g_assert_true(g_pattern_match_simple(rows[i].says, error->message));
+        g_assert_null(strpbrk(error->message, "\n\r"));
+        g_assert_cmpuint(stasis_now_us() - start_us, <, rows[i].most_us);
+        end(peer);
+    }
+}
+
+static void test_stale(void)
+{
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(StasisAgent) agent = agent_with(peer, answer_late);
+    g_autoptr(GError) error = NULL;
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + 20000000 };
+    for (guint i = 0; i < 10; i++) {
+        g_autoptr(GBytes) answer =
+            stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
+        g_assert_no_error(error);
+        g_autofree char *name = stasis_agent_text(answer, STASIS_AGENT_TAG_HOSTNAME, 64);
+        g_assert_cmpstr(name, ==, "truth");
+    }
+    g_assert_cmpstr(stasis_agent_get_version(agent), ==, "played");
+    end(peer);
+}
+
+static gpointer cancel_soon(gpointer cancellable)
+{
+    g_usleep(100000);
+    g_cancellable_cancel(cancellable);
+    return NULL;
+}
+
+static void test_cancel(void)
+{
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(StasisAgent) agent = agent_with(peer, say_nothing);
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    g_autoptr(GError) error = NULL;
+    StasisAgentWait wait = { stasis_now_us() + 60000000, cancellable };
+    GThread *thread = g_thread_new("cancel", cancel_soon, cancellable);
+    g_assert_false(stasis_agent_greet(agent, &wait, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
+    g_thread_join(thread);
+    end(peer);
+}
+
+/* ---- the real one ---- */
+
+/* The agent as a process of this host: only what harms nobody is asked of it. */
+static StasisAgent *real_agent(pid_t *ret_pid)
+{
+    g_autofree char *dir = g_path_get_dirname(g_test_get_filename(G_TEST_BUILT, "x", NULL));
+    g_autofree char *program = g_build_filename(dir, "..", "..", "stasis-agent", NULL);
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    *ret_pid = fork();
+    if (*ret_pid == 0) {
+        char fd[16];
+        int kept = dup(ends[1]);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        g_snprintf(fd, sizeof fd, "%d", kept);
+        execl(program, "stasis-agent", "--no-realtime", "--fd", fd, NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    return stasis_agent_new(ends[0], "VM real");
+}
+
+static gboolean count_output(const guint8 *fields, guint32 length, gpointer user_data,
+                             GError **error)
+{
+    StasisField field;
+    if (stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &field))
+        *(gsize *)user_data += field.length;
+    return TRUE;
+}
+
+static void test_real(void)
+{
+    pid_t pid;
+    g_autoptr(StasisAgent) agent = real_agent(&pid);
+    g_autoptr(GError) error = NULL;
+    guint8 room[512];
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + 60000000 };
+    g_autoptr(GBytes) info = stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
+    g_assert_no_error(error);
+    g_autofree char *kernel = stasis_agent_text(info, STASIS_AGENT_TAG_KERNEL, 64);
+    g_assert_true(g_str_has_prefix(kernel, "Linux "));
+    g_assert_true(g_strv_contains(stasis_agent_get_operations(agent), "exec"));
+    /* More output than any queue holds. */
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    guint64 id = 0;
+    gsize n = 0;
+    const char *const command[] = { "head", "-c", "3000000", "/dev/zero" };
+    for (guint i = 0; i < G_N_ELEMENTS(command); i++)
+        stasis_field_put_text(&fields, STASIS_AGENT_TAG_ARG, command[i]);
+    g_assert_true(stasis_agent_begin(agent, STASIS_AGENT_OP_EXEC, &fields, &id, &wait, &error));
+    g_autoptr(GBytes) done =
+        stasis_agent_finish(agent, id, count_output, &n, 16u << 20, &wait, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(n, ==, 3000000);
+    g_assert_cmpuint(stasis_agent_number(done, STASIS_AGENT_TAG_EXIT_STATUS, 9), ==, 0);
+    g_autoptr(GBytes) none = stasis_agent_call(agent, (StasisAgentOp)999, NULL, &wait, &error);
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
+    g_clear_pointer(&agent, stasis_agent_free);
+    int status;
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/agent/client/hostile", test_hostile);
+    g_test_add_func("/agent/client/stale", test_stale);
+    g_test_add_func("/agent/client/cancel", test_cancel);
+    g_test_add_func("/agent/client/real", test_real);
+    return g_test_run();
+}
