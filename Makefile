@@ -178,7 +178,8 @@ $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
 	$(say) MAN $@
 	$(Q)$(B)/stasis help --man-options | sed -e '/@OPTIONS@/{r /dev/stdin' -e 'd}' \
-	    -e 's/@VERSION@/$(VERSION)/' -e 's|@BASHCOMPDIR@|$(bashcompdir)|' docs/man/stasis.1.in > $@.tmp
+	    -e 's/@VERSION@/$(VERSION)/' -e 's|@BASHCOMPDIR@|$(bashcompdir)|' \
+	    -e 's|@LIBEXECDIR@|$(libexecdir)|' docs/man/stasis.1.in > $@.tmp
 	@mv $@.tmp $@
 
 # Unit tests and test tools see the library's inside: they are linked with the archive.

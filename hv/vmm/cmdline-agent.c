@@ -43,7 +43,7 @@ static void add_port(StasisPrepare *p, const char *path)
     g_autofree char *machine = stasis_prepare_machine_property(p, "type");
     g_autofree char *escaped = stasis_optlist_escape(path);
     g_autofree char *chardev =
-        g_strdup_printf("socket,id=" CHARDEV_ID ",path=%s,server=on,wait=off", escaped);
+        g_strdup_printf("socket,id=" CHARDEV_ID ",server=on,wait=off,path=%s", escaped);
     gboolean no_pci = machine != NULL && g_str_has_prefix(machine, "microvm");
     stasis_prepare_add(p, "chardev", chardev);
     stasis_prepare_add(p, "device",

@@ -317,6 +317,52 @@ static void test_hostile_argv(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
 }
 
+/* ---- the agent's port ---- */
+
+#define START_M "qemu-system-x86_64 -M none,memory-backend=m -nodefaults -display none "
+#define SOCKET_AT(dir) "-chardev socket,id=stasis-agent,server=on,wait=off,path=" dir "/agent.sock "
+#define PORT \
+    "-device virtserialport,bus=stasis-serial.0,chardev=stasis-agent,name=org.stasis.agent.0 "
+
+/* What follows "-display none" up to what every line gets at its end. */
+static char *with_agent(const char *line, const StasisLaunchOptions *options)
+{
+    g_autofree char *all = prepared(line, options);
+    const char *begin = strstr(all, "-display none ") + strlen("-display none ");
+    const char *end = strstr(all, "-chardev socket,id=stasis-qmp");
+    g_assert_nonnull(end);
+    return g_strndup(begin, (gsize)(end - begin));
+}
+
+/* It is added when it is wanted and not there, stays for ever, and moves to each VM's directory; a
+ * port of the user's own stays his. */
+static void test_agent(void)
+{
+    StasisLaunchOptions wanted = { .runtime_dir = DIR1, .accel = "tcg", .agent = TRUE },
+                        again = { .runtime_dir = DIR2, .accel = "tcg" };
+    g_autofree char *first = with_agent(START_M, &wanted);
+    g_assert_cmpstr(first, ==, SOCKET_AT(DIR1) "-device virtio-serial-pci,id=stasis-serial " PORT);
+    g_autofree char *line = prepared(START_M, &wanted);
+    g_autofree char *whole = g_strconcat("qemu-system-x86_64 ", line, NULL);
+    g_autofree char *moved = with_agent(whole, &again);
+    g_assert_cmpstr(moved, ==, SOCKET_AT(DIR2) "-device virtio-serial-pci,id=stasis-serial " PORT);
+    StasisLaunchClone clone = { .keep_network = TRUE, .keep_identity = TRUE };
+    StasisLaunchOptions cloned = { .runtime_dir = DIR2, .accel = "tcg", .clone = &clone };
+    g_autofree char *own = with_agent(whole, &cloned);
+    g_assert_cmpstr(own, ==, moved);
+    g_autofree char *none = with_agent(START_M, &again);
+    g_assert_cmpstr(none, ==, "");
+    static const char theirs[] = "-chardev socket,id=mine,path=/mine,server=on,wait=off -device "
+                                 "virtio-serial -device "
+                                 "virtserialport,chardev=mine,name=org.stasis.agent.0 ";
+    g_autofree char *with_theirs = g_strconcat(START_M, theirs, NULL);
+    g_autofree char *kept = with_agent(with_theirs, &wanted);
+    g_assert_cmpstr(kept, ==, theirs);
+    g_autofree char *no_pci = with_agent(
+        "qemu-system-x86_64 -M microvm,memory-backend=m -nodefaults -display none", &wanted);
+    g_assert_nonnull(strstr(no_pci, "-device virtio-serial-device,id=stasis-serial "));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -326,6 +372,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/cmdline/rewrite", test_rewrite);
     g_test_add_func("/vmm/cmdline/idempotent", test_idempotent);
     g_test_add_func("/vmm/cmdline/accel", test_accel);
+    g_test_add_func("/vmm/cmdline/agent", test_agent);
     g_test_add_func("/vmm/cmdline/hostile-argv", test_hostile_argv);
     g_test_add_func("/vmm/cmdline/table-matches-qemu", test_table_matches_qemu);
     return g_test_run();
