@@ -20,7 +20,7 @@ trap 'rm -rf "$root"' EXIT
 for pair; do
     path=${pair%%=*} file=${pair#*=}
     mkdir -p "$root/$(dirname "$path")"
-    cp "$file" "$root/$path"
+    cp --preserve=mode "$file" "$root/$path"
 done
 {
     cat "$("$here"/build.sh --print initrd)"

@@ -112,8 +112,9 @@ typedef enum {
     STASIS_AGENT_INVALID,     /* a field is missing or wrong */
     STASIS_AGENT_UNSUPPORTED, /* this agent, or this guest, does not have that operation */
     STASIS_AGENT_VERSION,     /* no version in common */
-    STASIS_AGENT_NO_HELLO,    /* a request before HELLO */
-    STASIS_AGENT_BUSY,        /* too many requests under way (STASIS_AGENT_MAX_REQUESTS) */
+    STASIS_AGENT_NO_HELLO, /* a request before HELLO (as far as the agent can tell that the host is
+                              a new one) */
+    STASIS_AGENT_BUSY,     /* too many requests under way (STASIS_AGENT_MAX_REQUESTS) */
     STASIS_AGENT_TIMEOUT,
     STASIS_AGENT_CANCELLED,
     STASIS_AGENT_STATE, /* not now: frozen already, not frozen … */

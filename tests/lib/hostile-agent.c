@@ -54,21 +54,21 @@ static void say_frame(uint8_t type, uint8_t flags, uint64_t id, const void *payl
     say(wire, stasis_agent_frame_write(&frame, wire));
 }
 
-/* Some MiB: more than the host may take, so that it has to give up by itself. */
+/* 5 MiB: more than the host takes, so that it has to give up by itself. */
 static void misbehave(const char *mode, uint64_t id)
 {
     for (unsigned i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(rand() >> 7);
     if (strcmp(mode, "garbage") == 0)
-        for (unsigned i = 0; i < 256; i++)
+        for (unsigned i = 0; i < 80; i++)
             say(bytes, sizeof bytes);
     if (strcmp(mode, "huge") == 0) { /* one frame without an end */
         memset(bytes, 0xff, sizeof bytes);
-        for (unsigned i = 0; i < 256; i++)
+        for (unsigned i = 0; i < 80; i++)
             say(bytes, sizeof bytes);
     }
     if (strcmp(mode, "flood") == 0)
-        for (unsigned i = 0; i < 300000; i++)
+        for (unsigned i = 0; i < 200000; i++)
             say_frame(STASIS_AGENT_ANSWER, 0, id + 1 + i, NULL, 0);
     if (strcmp(mode, "half") == 0) {
         StasisAgentFrame frame = { STASIS_AGENT_HELLO, 1, 0, id, bytes, 0 };
