@@ -18,6 +18,8 @@ from stasistest import (BUILD, ROOT, STASIS, Vm, case, environment, fresh_name, 
 AGENT = os.path.join(BUILD, "stasis-agent")
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 MIB = 1 << 20
+# In the guest: the agent itself, not its workers, nor the freezer, which must outlive it.
+FIRST_AGENT = "$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1)"
 # Tells on the console, and fails when its name says so.
 HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\n' \
        'case $0 in *fails) exit 1;; esac\n'
@@ -169,7 +171,7 @@ def freezes(t):
         t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "a write until it thaws by itself")
         t.equal(host.call("FS_THAW").status, "STATE", "a thaw behind that")
         t.equal(host.call("FS_FREEZE", TIMEOUT=60000).status, "OK", "freeze")
-    sh(vm, "kill -9 $(pidof stasis-agent)", "--timeout", 5000, expect=None)
+    sh(vm, f"kill -9 {FIRST_AGENT}", "--timeout", 5000, expect=None)
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
     sh(vm, "mkdir /cg/g && (echo 0 > /cg/g/cgroup.procs; exec setsid busybox sh -c 'while :; do "
@@ -221,8 +223,7 @@ def reconnections(t):
     vm = common()
 
     def left():
-        out = sh(vm, "p=$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1); ls /proc/$p/fd | "
-                 "wc -l; ls /proc | grep -c '^[0-9]'").out.split()
+        out = sh(vm, f"ls /proc/{FIRST_AGENT}/fd | wc -l; ls /proc | grep -c '^[0-9]'").out.split()
         return [int(n) for n in out]
     before = left()
     for i in range(300):

@@ -92,7 +92,7 @@ static void answer(const char *mode, const StasisAgentFrame *frame)
     else if (strcmp(mode, "echo") == 0)
         say_frame(STASIS_AGENT_ANSWER, STASIS_AGENT_END, frame->id, bytes, fields.length);
     else
-        for (unsigned i = 0; i < 1000; i++)
+        for (unsigned i = 0; i < 5000; i++)
             say_frame(STASIS_AGENT_ANSWER, 0, frame->id, bytes, fields.length);
 }
 
