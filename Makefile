@@ -167,7 +167,7 @@ $(B)/stasis-shim.so: $(SHIM_OBJ)
 # No sanitizer here either, and no library but the C library: it must run in any guest.
 $(B)/guest/%.o: %.c
 	@mkdir -p $(@D)
-	$(say) CC $< "(guest)"
+	$(say) GUEST $<
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -DAGENT_VERSION='"$(VERSION)"' -Iinclude -Ihv -Iguest-agent \
 	    $(WARN) -MMD -MP $(CFLAGS) -c $< -o $@
 $(B)/stasis-agent: $(AGENT_OBJ)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "engine/awaken.h"
 #include "engine/rollback-internal.h"
 #include "engine/vm-start.h"
 #include "vmm/domain.h"
@@ -135,8 +136,9 @@ StasisVm *stasis_domain_revive(const StasisSource *source, const StasisDomainRev
                        stasis_domain_get_name(revival.domain));
         return NULL;
     }
+    stasis_awaken_mark(stasis_vm_get_name(revival.vm), wanted->kind, wanted->new_identity);
     if (!wanted->paused && !stasis_image_reader_get_info(source->reader)->paused &&
-        !stasis_domain_resume(revival.domain, error))
+        !stasis_vm_resume(revival.vm, error))
         return NULL;
     revival.kept = TRUE;
     return g_steal_pointer(&revival.vm);

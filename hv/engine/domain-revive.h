@@ -17,9 +17,11 @@ G_BEGIN_DECLS
 
 typedef struct {
     const char *uri;
-    const char *id;  /* of the image */
-    const char *xml; /* of the domain, with name and UUID */
-    gboolean paused; /* leave it paused */
+    const char *id;        /* of the image */
+    const char *xml;       /* of the domain, with name and UUID */
+    gboolean paused;       /* leave it paused */
+    const char *kind;      /* as in StasisRevival */
+    gboolean new_identity; /* of a clone's guest, too */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisDomainRevival;

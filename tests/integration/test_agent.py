@@ -10,54 +10,19 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agentguest import AGENT, MACHINE_ID, WithAgent, hooks, wait_agent  # noqa: E402
 from agenttalk import Host, frame  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (BUILD, ROOT, STASIS, Vm, case, environment, fresh_name, main,  # noqa: E402
+from stasistest import (BUILD, STASIS, Vm, case, environment, fresh_name, main,  # noqa: E402
                         new_store, restored_vm, run_vm, shared, stasis, stasis_json)
 
-AGENT = os.path.join(BUILD, "stasis-agent")
-MACHINE_ID = "0123456789abcdef0123456789abcdef"
 MIB = 1 << 20
 # In the guest: the agent itself, not its workers, nor the freezer, which must outlive it.
 FIRST_AGENT = "$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1)"
-# Tells on the console, and fails when its name says so.
-HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\n' \
-       'case $0 in *fails) exit 1;; esac\n'
-
-
-class WithAgent(Linux):
-    """The Linux guest with a program at the agent's port."""
-
-    def __init__(self, t, program=AGENT, **kwargs):
-        super().__init__(agent="/bin/" + os.path.basename(program), **kwargs)
-        self.initrd = t.path("initrd")
-        files = {f"bin/{os.path.basename(program)}": program}
-        for name, text, mode in (("machine-id", MACHINE_ID + "\n", 0o644),
-                                 ("stasis/agent.d/10-tells", HOOK, 0o755),
-                                 ("stasis/agent.d/20-fails", HOOK, 0o755),
-                                 ("stasis/agent.d/30-others-may-write", HOOK, 0o777),
-                                 ("stasis/agent.d/40-not-for-running", HOOK, 0o644)):
-            path = t.path(os.path.basename(name))
-            with open(path, "w") as f:
-                f.write(text)
-            os.chmod(path, mode)
-            files["etc/" + name] = path
-        subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), self.initrd,
-                        *(f"{where}={path}" for where, path in files.items())], check=True)
-
-    def qemu_args(self, t, accel):
-        args = super().qemu_args(t, accel)
-        args[args.index("-initrd") + 1] = self.initrd
-        return args
 
 
 def channel(vm):
     return os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "agent.sock")
-
-
-def wait_agent(t, vm, seconds=90):
-    t.wait(lambda: stasis("agent-ping", vm.name, "--timeout", 2000, expect=None).rc == 0, seconds,
-           "the agent answers")
 
 
 def start(t, *args, **kwargs):
@@ -87,12 +52,6 @@ def sh(vm, script, *options, expect=0):
     return stasis("agent-exec", vm.name, *options, "--", "busybox", "sh", "-c",
                   "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
                   script, expect=expect)
-
-
-def instants(vm):
-    """Hooks that ran: (name, kind, token)."""
-    return [tuple(line.split()[1:]) for line in Linux.console(vm).splitlines()
-            if line.startswith("HOOK ")]
 
 
 @case
@@ -259,8 +218,8 @@ def restored(t):
             (1, "restored", MACHINE_ID), "agent-info")
     # It would be 3 s behind; 0.1 s and less is slewed.
     t.check(abs(said["clock_ahead_us"]) < 1e6, f"clock: {said['clock_ahead_us']} us")
-    t.wait(lambda: len(instants(back)) == 2, 20, f"hooks: {instants(back)}")
-    t.equal([hook[:2] for hook in instants(back)],
+    t.wait(lambda: len(hooks(back)) == 2, 20, f"hooks: {hooks(back)}")
+    t.equal([hook[:2] for hook in hooks(back)],
             [("10-tells", "restored"), ("20-fails", "restored")], "hooks")
     t.equal(stasis_json("agent-info", back.name)["n_instants"], 1, "told once")
     back.guest.check_unharmed(back)
@@ -304,8 +263,8 @@ def clones(t):
     t.equal(len(drawn), 3, f"different random numbers: {drawn}")
     for one, said in zip(vms, told):
         t.check(abs(said["clock_ahead_us"]) < 1e6, f"clock: {said['clock_ahead_us']} us")
-        t.wait(lambda one=one: instants(one), 20, "hooks")
-    t.equal(len({hook[2] for one in vms for hook in instants(one)}), 3, "tokens")
+        t.wait(lambda one=one: hooks(one), 20, "hooks")
+    t.equal(len({hook[2] for one in vms for hook in hooks(one)}), 3, "tokens")
     for one in vms[1:]:
         stasis("kill", one.name)
     # The entropy was taken, and what is said twice is done once.

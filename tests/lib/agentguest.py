@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The Linux guest with stasis-agent, or a program in its place, at the agent's port."""
+import os
+import subprocess
+
+from guests import Linux
+from stasistest import BUILD, ROOT, stasis
+
+AGENT = os.path.join(BUILD, "stasis-agent")
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
+# Tells on the console, and fails when its name says so.
+HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\n' \
+       'case $0 in *fails) exit 1;; esac\n'
+
+
+class WithAgent(Linux):
+    """The Linux guest with a program at the agent's port."""
+
+    def __init__(self, t, program=AGENT, **kwargs):
+        super().__init__(agent="/bin/" + os.path.basename(program), **kwargs)
+        self.initrd = t.path("initrd")
+        files = {f"bin/{os.path.basename(program)}": program}
+        for name, text, mode in (("machine-id", MACHINE_ID + "\n", 0o644),
+                                 ("stasis/agent.d/10-tells", HOOK, 0o755),
+                                 ("stasis/agent.d/20-fails", HOOK, 0o755),
+                                 ("stasis/agent.d/30-others-may-write", HOOK, 0o777),
+                                 ("stasis/agent.d/40-not-for-running", HOOK, 0o644)):
+            path = t.path(os.path.basename(name))
+            with open(path, "w") as f:
+                f.write(text)
+            os.chmod(path, mode)
+            files["etc/" + name] = path
+        subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), self.initrd,
+                        *(f"{where}={path}" for where, path in files.items())], check=True)
+
+    def qemu_args(self, t, accel):
+        args = super().qemu_args(t, accel)
+        args[args.index("-initrd") + 1] = self.initrd
+        return args
+
+
+def wait_agent(t, vm, seconds=90):
+    t.wait(lambda: stasis("agent-ping", vm.name, "--timeout", 2000, expect=None).rc == 0, seconds,
+           "the agent answers")
+
+
+def hooks(vm):
+    """Hooks that ran: (name, kind, token)."""
+    return [tuple(line.split()[1:]) for line in vm.guest.console(vm).splitlines()
+            if line.startswith("HOOK ")]
