@@ -134,7 +134,8 @@ def freezes(t):
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
     sh(vm, "mkdir /cg/g && (echo 0 > /cg/g/cgroup.procs; exec busybox setsid busybox sh -c 'while :; do "
-       "busybox date +%s%N > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null &)")
+       "busybox date +%s%N > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null &); "
+       "sleep 1")  # until it is in a session of its own, and so stays
     with Host(channel(vm)) as host:
         def tick():
             return host.call("FILE_READ", PATH="/tmp/tick").output()
