@@ -80,7 +80,7 @@ static void print_info(const StasisAgentInfo *info)
 
 static gboolean info(CliCall *call, GError **error)
 {
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisAgentInfo) found =
         vm != NULL ? stasis_vm_agent_info(vm, timeout_ms(call), call->cancellable, error) : NULL;
     if (found == NULL)
@@ -97,7 +97,7 @@ static gboolean info(CliCall *call, GError **error)
 static gboolean ping(CliCall *call, GError **error)
 {
     guint64 took_us;
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     if (vm == NULL ||
         !stasis_vm_agent_ping(vm, timeout_ms(call), &took_us, call->cancellable, error))
         return FALSE;
@@ -151,7 +151,7 @@ static gboolean exec(CliCall *call, GError **error)
     StasisAgentExecOptions options = STASIS_AGENT_EXEC_OPTIONS_INIT;
     options.timeout_ms = timeout_ms(call);
     options.max_bytes = cli_number(call, "max-output", 0);
-    g_autoptr(StasisVm) vm = stasis_vm_open(call->args[0], error);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisAgentExec) done =
         vm != NULL ? stasis_vm_agent_exec(vm, (const char *const *)call->args + 1, &options,
                                           call->cancellable, error)
@@ -192,7 +192,8 @@ const CliCommand cli_cmd_agent_info = {
     .description =
         "Ask the agent in the guest for its version and operations, and for the guest's kernel, "
         "system, name, machine id, uptime and clock. The VM needs a port to it (`stasis run "
-        "--agent`), and the guest has to run stasis-agent. A VM that goes on from an image and "
+        "--agent`, for a libvirt domain `stasis prepare`), and the guest has to run stasis-agent. "
+        "A VM that goes on from an image and "
         "whose guest was not told so yet is told first.",
     .arguments = name_only,
     .options = timeout_options,
