@@ -133,9 +133,10 @@ def freezes(t):
     sh(vm, f"kill -9 {FIRST_AGENT}", "--timeout", 5000, expect=None)
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
-    sh(vm, "mkdir /cg/g && (echo 0 > /cg/g/cgroup.procs; exec busybox setsid busybox sh -c 'while :; do "
-       "busybox date +%s%N > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null &); "
-       "sleep 1")  # until it is in a session of its own, and so stays
+    # The shell moves itself; then it is waited for to be in a session of its own, and so to stay.
+    sh(vm, "mkdir /cg/g; busybox setsid busybox sh -c 'echo $$ > /cg/g/cgroup.procs; while :; do "
+       "n=$((n + 1)); echo $n > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null & "
+       "sleep 1; grep -q . /cg/g/cgroup.procs")
     with Host(channel(vm)) as host:
         def tick():
             return host.call("FILE_READ", PATH="/tmp/tick").output()
@@ -146,7 +147,7 @@ def freezes(t):
         t.wait(lambda: host.call("FILE_READ", PATH="/tmp/tick").status == "OK" and ticks(), 20, "")
         t.equal(host.call("CGROUP_FREEZE", CGROUP="g").status, "OK", "CGROUP_FREEZE")
         before = tick()
-        time.sleep(1)
+        time.sleep(2)
         t.equal(tick(), before, "ticks of a frozen group")
         t.equal(host.call("CGROUP_THAW", CGROUP="g").status, "OK", "CGROUP_THAW")
         ticks()
