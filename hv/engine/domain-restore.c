@@ -147,16 +147,11 @@ void stasis_clone_domain(const StasisSource *source, const StasisCloneOptions *o
         return;
     if (!options->keep_identity)
         clone->uuid = stasis_domain_xml_get_uuid(doc);
-    StasisDomainRevival revival = { .uri = options->connect, .paused = options->paused };
-    g_autoptr(StasisVm) vm = revive(doc, source, &revival, NULL, FALSE, cancellable, &clone->error);
-    g_autofree char *xml = stasis_domain_xml_to_text(doc);
     StasisDomainRevival revival = { .uri = options->connect,
-                                    .id = stasis_image_reader_get_info(source->reader)->id,
-                                    .xml = xml,
                                     .paused = options->paused,
                                     .kind = "cloned",
                                     .new_identity = !options->keep_identity };
-    g_autoptr(StasisVm) vm = stasis_domain_revive(source, &revival, cancellable, &clone->error);
+    g_autoptr(StasisVm) vm = revive(doc, source, &revival, NULL, FALSE, cancellable, &clone->error);
     g_autoptr(StasisRecord) record =
         vm != NULL ? stasis_record_load(stasis_vm_get_name(vm), NULL) : NULL;
     clone->pid = record != NULL ? record->pid : 0;
