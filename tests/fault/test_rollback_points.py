@@ -29,7 +29,10 @@ def the_vm():
     """One VM for all cases, its store and its image: each case leaves it running and whole."""
     if not _vm:
         t = shared()
-        vm = run_vm(t, Bare(mem="32M", set="4M"), "-rtc", "clock=vm", accel=FAST)
+        disk = t.path("disk.qcow2")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "4M"], check=True)
+        vm = run_vm(t, Bare(mem="32M", set="4M"), "-rtc", "clock=vm", "-drive",
+                    f"file={disk},format=qcow2,if=virtio", accel=FAST)
         store = new_store(t)
         _vm.extend((vm, store, vm.checkpoint_id(*store)))
     return _vm
