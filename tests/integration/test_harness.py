@@ -4,11 +4,14 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
+from qmp import Qmp  # noqa: E402
 from stasistest import ROOT, case, main  # noqa: E402
 
 OK = "print('1..1'); print('ok 1 - it works')"
@@ -138,6 +141,28 @@ def ci_counts_last(t):
                                                              if k not in ("MAKEFLAGS", "MAKELEVEL")})
         t.equal(done.stdout.splitlines()[-1], last, f"last line with {recipe!r}")
         t.check((done.returncode == 0) == (status == 0), f"exit {done.returncode}, {recipe!r}")
+
+
+@case
+def qmp_event_before_greeting(t):
+    """a client of ours takes events that a QEMU sends before it greets"""
+    said = (b'{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}\n'
+            b'{"QMP": {"version": {}, "capabilities": []}}\n')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(t.path("qmp"))
+        listener.listen(1)
+
+        def serve():
+            peer = listener.accept()[0]
+            with peer:
+                peer.sendall(said)
+                peer.recv(4096)
+                peer.sendall(b'{"return": {}}\n')
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with Qmp(t.path("qmp"), timeout=5) as qmp:
+            t.equal([e[0] for e in qmp.events], ["RESUME"], "events")
+        thread.join(5)
 
 
 main()

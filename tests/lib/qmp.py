@@ -31,8 +31,12 @@ class Qmp:
                     raise QmpError(f"{path}: {error}") from error
                 time.sleep(0.02)
         try:
-            if "QMP" not in self._read(deadline):
-                raise QmpError(f"{path}: no QMP greeting")
+            # What QEMU had to tell before we came stands before its greeting.
+            message = self._read(deadline)
+            while "event" in message:
+                message = self._read(deadline)
+            if "QMP" not in message:
+                raise QmpError(f"{path}: no QMP greeting but {message}")
             self.cmd("qmp_capabilities")
         except BaseException:
             self._sock.close()
