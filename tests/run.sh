@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Runs test programs one after the other and counts their points.
+# Runs test programs, two at a time, and counts their points.
 #
 #   tests/run.sh BUILD [NAME…]
 #
@@ -11,6 +11,7 @@
 # number of points it had planned, or left a process or a mount behind. Each program gets a
 # directory, a runtime directory and a store of its own; its output is in BUILD/logs/NAME.log.
 #
+#   STASIS_TEST_JOBS=2              how many programs run at the same time
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
 #   STASIS_TEST_LIMIT=900           seconds until a program counts as hung
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
@@ -28,6 +29,7 @@ cd "$(dirname "$0")/.." || exit 2
 root=$PWD
 limit=${STASIS_TEST_LIMIT:-900}
 fuzz_seconds=${STASIS_FUZZ_SECONDS:-5}
+jobs=${STASIS_TEST_JOBS:-2}
 logs=$build/logs
 mkdir -p "$logs"
 
@@ -97,14 +99,13 @@ sweep() {
 
 # ---- one program ----
 
-# On SIGINT and SIGTERM: end program $1 (mark $2, directory $3), then ourselves.
+# On SIGTERM: end program $1 (mark $2, directory $3), then ourselves.
 interrupted() {
-    trap - INT TERM
+    trap - TERM
     kill -TERM "$1" 2>/dev/null
     wait "$1"
     sweep "$2" "$3"
     rm -rf --one-file-system "$3"
-    echo "run.sh: interrupted" >&2
     exit 130
 }
 
@@ -117,8 +118,9 @@ tap_counts() {
          END { print p + 0, f + 0, s + 0, plan }' "$1"
 }
 
+# Runs in a subshell. What there is to say goes to stdout, "passed failed skipped" to file $3.
 run_program() {
-    local kind=$1 name=$2
+    local kind=$1 name=$2 counts=$3
     local log=$logs/$name.log left=$logs/$name.left
     local dir mark status p f s plan note="" began took wrap=()
     local command=()
@@ -141,26 +143,21 @@ run_program() {
 
     began=$(date +%s%N)
     : >"$log"
-    if [ "$kind" = fuzz ] && ! make --no-print-directory -s -C "$root" B="$build" \
-            "$build/tests/fuzz/$name" >"$log" 2>&1; then
-        status=1
-    else
-        if [ "$kind" = fuzz ]; then
-            mkdir "$dir/corpus"
-            command+=("$dir/corpus")
-            [ ! -d "tests/fuzz/$name.seeds" ] || command+=("$root/tests/fuzz/$name.seeds")
-        fi
-        # TERM first, so that a Python test can tidy up.
-        (cd "$dir/tmp" && exec env STASIS_TEST_MARK="$mark" STASIS_BUILD="$build" \
-            STASIS_RUNTIME_DIR="$dir/run" STASIS_STORE="$dir/store" TMPDIR="$dir/tmp" \
-            G_DEBUG="${G_DEBUG:-fatal-criticals}" \
-            timeout -k 20 "$limit" "${command[@]}") >>"$log" 2>&1 </dev/null &
-        # timeout(1) leaves the terminal's process group, so an interrupt has to be handed on.
-        trap "interrupted $! $mark $dir" INT TERM
-        wait $!
-        status=$?
-        trap - INT TERM
+    if [ "$kind" = fuzz ]; then
+        mkdir "$dir/corpus"
+        command+=("$dir/corpus")
+        [ ! -d "tests/fuzz/$name.seeds" ] || command+=("$root/tests/fuzz/$name.seeds")
     fi
+    # TERM first, so that a Python test can tidy up.
+    (cd "$dir/tmp" && exec env STASIS_TEST_MARK="$mark" STASIS_BUILD="$build" \
+        STASIS_RUNTIME_DIR="$dir/run" STASIS_STORE="$dir/store" TMPDIR="$dir/tmp" \
+        G_DEBUG="${G_DEBUG:-fatal-criticals}" \
+        timeout -k 20 "$limit" "${command[@]}") >>"$log" 2>&1 </dev/null &
+    # timeout(1) leaves the terminal's process group, so an interrupt has to be handed on.
+    trap "interrupted $! $mark $dir" TERM
+    wait $!
+    status=$?
+    trap - TERM
     took=$((($(date +%s%N) - began) / 1000000))
 
     if [ "$kind" = fuzz ]; then
@@ -210,15 +207,45 @@ run_program() {
     else
         rm -rf --one-file-system "$dir"
     fi
+    echo "$p $f $s" >"$counts"
+}
+
+# ---- all of them ----
+
+results=$(mktemp -d "${TMPDIR:-/tmp}/st.XXXXXX") || exit 2
+declare -A running=() # PID of the subshell → name of the program
+
+# Wait for one, and count it. One that did not live to give its counts has failed.
+reap() {
+    local pid p=0 f=1 s=0
+    wait -n -p pid "${!running[@]}"
+    cat "$results/${running[$pid]}"
+    [ ! -s "$results/${running[$pid]}.counts" ] || read -r p f s <"$results/${running[$pid]}.counts"
+    unset "running[$pid]"
     passed=$((passed + p))
     failed=$((failed + f))
     skipped=$((skipped + s))
 }
 
+stop_all() {
+    trap - INT TERM
+    [ ${#running[@]} -eq 0 ] || kill -TERM "${!running[@]}" 2>/dev/null
+    wait
+    rm -rf "$results"
+    echo "run.sh: interrupted" >&2
+    exit 130
+}
+trap stop_all INT TERM
+
 for p in ${chosen[@]+"${chosen[@]}"}; do
-    # Unquoted on purpose: kind and name.
-    run_program $p
+    read -r kind name <<<"$p"
+    while [ ${#running[@]} -ge "$jobs" ]; do reap; done
+    run_program "$kind" "$name" "$results/$name.counts" >"$results/$name" 2>&1 &
+    running[$!]=$name
 done
+while [ ${#running[@]} -gt 0 ]; do reap; done
+trap - INT TERM
+rm -rf "$results"
 
 if [ ${#chosen[@]} -eq 0 ] && [ $failed -eq 0 ]; then
     echo "run.sh: no tests" >&2

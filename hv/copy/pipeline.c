@@ -19,6 +19,8 @@ struct _StasisPipeline {
     const StasisCodecOps *codec; /* NULL: store raw */
     GThread **threads;
     guint n_threads;
+    void (*give_way)(gpointer data);
+    gpointer give_way_data;
 
     GMutex mutex; /* guards all below but n_bytes */
     GCond not_empty, not_full, idle;
@@ -114,6 +116,8 @@ static gboolean process(StasisPipeline *pipeline, const StasisPageRun *run, guin
         guint64 first = run->first_page + done;
         n = MIN(run->n_pages - done, STASIS_EXTENT_PAGES - first % STASIS_EXTENT_PAGES);
         const guint8 *data = buffer;
+        if (pipeline->give_way != NULL)
+            pipeline->give_way(pipeline->give_way_data);
         if (run->data != NULL)
             data = run->data + done * STASIS_PAGE_BYTES;
         else if (run->source != NULL ? !read_source(run->source, first, n, buffer, error)
@@ -192,6 +196,13 @@ static const StasisCodecOps *codec_ops(StasisCodec codec)
     };
     const StasisCodecOps *ops = stasis_codec_ops(stored_as[codec]);
     return ops->compress != NULL ? ops : NULL;
+}
+
+void stasis_pipeline_set_give_way(StasisPipeline *pipeline, void (*step)(gpointer data),
+                                  gpointer data)
+{
+    pipeline->give_way = step;
+    pipeline->give_way_data = data;
 }
 
 StasisPipeline *stasis_pipeline_new(const StasisRam *ram, StasisImageWriter *writer,

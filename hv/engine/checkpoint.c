@@ -118,6 +118,12 @@ static void keep_off_vcpus(Job *job)
         stasis_affinity_begin(&job->affinity, job->record->pid, job->series->vcpu_threads);
 }
 
+static void follow_vcpus(gpointer data)
+{
+    const Job *job = data;
+    stasis_affinity_follow(&job->affinity, job->record->pid, job->series->vcpu_threads);
+}
+
 /* The caller's function, not more often than it wants to be bothered. */
 static void report(const StasisProgress *progress, gpointer data)
 {
@@ -277,6 +283,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     guint n_threads =
         options->n_threads != 0 ? options->n_threads : default_threads(series->machine);
     job->pipeline = stasis_pipeline_new(series->ram, job->writer, options->codec, n_threads);
+    stasis_pipeline_set_give_way(job->pipeline, follow_vcpus, job);
     job->copy = (StasisCopy){
         .ram = series->ram,
         .tracker = job->tracker,

@@ -25,6 +25,10 @@
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
 #define MAX_STATE_BYTES (64u << 20)
+/* How long nothing of ours runs after the VM was let go. QEMU's main loop still holds the lock that
+ * the virtual CPUs want, and threads of ours that begin to compress now, on its CPU, would keep it
+ * from running until the scheduler's next tick. */
+#define LET_GO_US 1000
 
 struct _StasisInstant {
     StasisQmp *qmp;
@@ -326,6 +330,8 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
         g_thread_join(g_steal_pointer(&instant->thread));
     }
     measure(instant, resumed_us);
+    if (!instant->was_paused)
+        g_usleep(LET_GO_US);
     if (!ok) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;

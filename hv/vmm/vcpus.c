@@ -4,7 +4,11 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json.h"
+
+/* Less than a tick of the scheduler. */
+#define FOLLOW_US 2000u
 
 GArray *stasis_vcpus_threads(StasisQmp *qmp, GError **error)
 {
@@ -58,6 +62,18 @@ void stasis_affinity_begin(StasisAffinity *affinity, pid_t pid, const GArray *th
     if (!affinity->begun && sched_getaffinity(0, sizeof(cpu_set_t), &affinity->before) < 0)
         return;
     affinity->begun = TRUE;
+    cpu_set_t spare;
+    stasis_vcpus_spare(pid, threads, &affinity->before, &spare);
+    sched_setaffinity(0, sizeof(spare), &spare);
+}
+
+void stasis_affinity_follow(const StasisAffinity *affinity, pid_t pid, const GArray *threads)
+{
+    static _Thread_local guint64 last_us;
+    guint64 now = stasis_now_us();
+    if (!affinity->begun || now - last_us < FOLLOW_US)
+        return;
+    last_us = now;
     cpu_set_t spare;
     stasis_vcpus_spare(pid, threads, &affinity->before, &spare);
     sched_setaffinity(0, sizeof(spare), &spare);

@@ -126,6 +126,42 @@ def nothing_to_run(t):
 
 
 @case
+def two_at_a_time(t):
+    """two programs run at the same time, and the counts are of both"""
+    meet = (f"mine, other = (os.path.join({t.dir!r}, n) for n in (NAMES))\n"
+            "open(mine, 'w').close()\n"
+            "end = time.monotonic() + 30\n"
+            "while not os.path.exists(other) and time.monotonic() < end: time.sleep(0.02)\n"
+            "print('1..1'); print('ok 1 - met' if os.path.exists(other) else 'not ok 1 - alone')")
+    expect(t, run_suite(t, one=meet.replace("NAMES", "'a', 'b'"), two=meet.replace("NAMES", "'b', 'a'"),
+                        env={"STASIS_TEST_JOBS": "2"}), 0, "2 passed, 0 failed, 0 skipped")
+    for name in "ab":
+        os.remove(t.path(name))
+
+
+@case
+def interrupted(t):
+    """a run that is told to end ends its programs, and leaves no directory"""
+    text = f"open({t.path('begun')!r} + str(os.getpid()), 'w').close(); time.sleep(50)"
+    for part in ("tests/integration", "build", "tmp"):
+        os.makedirs(t.path(part))
+    shutil.copy(os.path.join(ROOT, "tests", "run.sh"), t.path("tests/run.sh"))
+    for name in ("one", "two"):
+        with open(t.path(f"tests/integration/test_{name}.py"), "w") as f:
+            f.write("import os, time\n" + text + "\n")
+    run = subprocess.Popen([t.path("tests/run.sh"), t.path("build")], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL,
+                           env={**os.environ, "STASIS_TEST_JOBS": "2", "TMPDIR": t.path("tmp")})
+    begun = lambda: [int(n[5:]) for n in os.listdir(t.dir) if n.startswith("begun")]  # noqa: E731
+    t.wait(lambda: len(begun()) == 2, 30, "both run")
+    run.terminate()
+    t.equal(run.wait(30), 130, "exit status")
+    for pid in begun():
+        t.check(not os.path.exists(f"/proc/{pid}"), f"program {pid} still runs")
+    t.equal(os.listdir(t.path("tmp")), [], "directories left")
+
+
+@case
 def ci_counts_last(t):
     """.ci/run ends with the counts, also when make talks after them or never came to the tests"""
     os.makedirs(t.path(".ci"))
