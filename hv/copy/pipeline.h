@@ -37,8 +37,8 @@ typedef struct {
 
 StasisPipeline *stasis_pipeline_new(const StasisRam *ram, StasisImageWriter *writer,
                                     StasisCodec codec, guint n_threads);
-/* Have @step called by each thread before each extent, to give way to somebody: it must be quick, and
- * safe in several threads at once. Before the first push. */
+/* Have @step called by each thread before each extent, to give way to somebody: it must be quick,
+ * and safe in several threads at once. Before the first push. */
 void stasis_pipeline_set_give_way(StasisPipeline *pipeline, void (*step)(gpointer data),
                                   gpointer data);
 /* Queue @run; waits while the queue is full. After a failure runs are taken and dropped. */

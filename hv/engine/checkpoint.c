@@ -238,8 +238,8 @@ static gboolean prepare(Job *job, GError **error)
         if (job->disks == NULL)
             return FALSE;
     }
-    return get_domain_xml(job, error) && open_writer(job, error) && set_tracked_since(job, NULL, error) &&
-           open_tracker(job, error);
+    return get_domain_xml(job, error) && open_writer(job, error) &&
+           set_tracked_since(job, NULL, error) && open_tracker(job, error);
 }
 
 /* ---- copying ---- */
@@ -366,7 +366,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
         !stasis_image_writer_add_part(job->writer, "machine.json", machine, error) ||
-         !add_domain_xml(job, error) || !describe_disks(job, error))
+        !add_domain_xml(job, error) || !describe_disks(job, error))
         return NULL;
     StasisImageInfo info = {
         .vm = job->record->name,

@@ -28,8 +28,8 @@ typedef struct {
     cpu_set_t before;
 } StasisAffinity;
 void stasis_affinity_begin(StasisAffinity *affinity, pid_t pid, const GArray *threads);
-/* For any other thread that works long: follow the virtual CPUs, which the scheduler moves. Looks at
- * most every few milliseconds for each thread; 20 µs for each virtual CPU. */
+/* For any other thread that works long: follow the virtual CPUs, which the scheduler moves. Looks
+ * at most every few milliseconds for each thread; 20 µs for each virtual CPU. */
 void stasis_affinity_follow(const StasisAffinity *affinity, pid_t pid, const GArray *threads);
 void stasis_affinity_end(StasisAffinity *affinity);
 
