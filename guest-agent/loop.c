@@ -95,9 +95,16 @@ static Answer *new_answer(uint64_t id)
 
 /* ---- from the host ---- */
 
-static void forget_conversation(void)
+/* Nobody is there any more whom what it has begun is for. */
+static void end_conversation(void)
 {
     worker_forget_all();
+    fs_thaw_now();
+}
+
+static void forget_conversation(void)
+{
+    end_conversation();
     stasis_agent_decoder_reset(&loop.decoder);
     loop.sent = loop.queued = 0;
     loop.greeted = false;
@@ -111,7 +118,7 @@ static void greet(const StasisAgentFrame *frame)
         stasis_field_number(frame->payload, frame->length, STASIS_AGENT_TAG_VERSION_MAX, 0);
     uint64_t version = max < STASIS_AGENT_VERSION_MAX ? max : STASIS_AGENT_VERSION_MAX;
     bool fits = min <= max && version >= STASIS_AGENT_VERSION_MIN && version >= min;
-    worker_forget_all();
+    end_conversation();
     loop.sent = loop.queued = 0;
     loop.greeted = fits;
     Answer *answer = new_answer(frame->id);
@@ -289,6 +296,5 @@ int loop_run(const LoopOptions *options)
         take_signals();
     }
     close_port();
-    fs_thaw_now();
     return 0;
 }

@@ -4,7 +4,7 @@
  *
  * A frozen file system blocks whoever writes to it until somebody thaws it. So a process of its
  * own, the freezer, freezes and thaws: it thaws when it is told to, when its time is up, and when
- * the agent is gone (the other end of its socket closes). It holds the mounts open, and touches no
+ * the agent is gone, or the conversation that it froze for (the other end of its socket closes). It holds the mounts open, and touches no
  * file while they are frozen. It is in no worker's process group, and nobody waits for it.
  */
 #include <errno.h>
@@ -20,17 +20,22 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
 
 #define MAX_MOUNTS 256
 #define LIMIT_MS 60000
+/* One that an earlier conversation had frozen is just being thawed. */
+#define BUSY_MS 1000
+#define BUSY_POLL_MS 10
 
 /* What the freezer says: once when it has frozen, once when it has thawed. */
 typedef struct {
     uint32_t n;
     int error_number;
+    uint64_t frozen_ns; /* since it began to freeze */
     char path[256]; /* the mount that could not be frozen */
 } Report;
 
@@ -97,16 +102,28 @@ static unsigned thaw(Mount *mounts, unsigned n)
     return n_thawed;
 }
 
-/* Freeze all that can be; those that can't are closed. 0 or the error. */
-static int freeze(Mount *mounts, unsigned n, int64_t end_ms, unsigned *ret_frozen)
+static int freeze_one(int fd, int64_t end_ms)
 {
-    *ret_frozen = 0;
+    int64_t busy_end_ms = now_ms() + BUSY_MS;
+    while (ioctl(fd, FIFREEZE, 0) < 0) {
+        if (errno != EBUSY || now_ms() >= busy_end_ms || now_ms() >= end_ms)
+            return errno;
+        poll(NULL, 0, BUSY_POLL_MS);
+    }
+    return 0;
+}
+
+/* Freeze all that can be; those that can't are closed. 0 or the error: EBUSY where somebody else
+ * has frozen one, who may thaw it at any moment. */
+static int freeze(Mount *mounts, unsigned n, int64_t end_ms, Report *report)
+{
     for (unsigned i = 0; i < n; i++)
         syncfs(mounts[i].fd); /* now, so that little is left to be written in the freeze */
-    for (unsigned i = n; i-- > 0;) {
-        int r = ioctl(mounts[i].fd, FIFREEZE, 0) == 0 ? 0 : errno;
+    uint64_t begun_ns = clock_ns(CLOCK_MONOTONIC);
+    for (unsigned i = n; i-- > 0; report->frozen_ns = clock_ns(CLOCK_MONOTONIC) - begun_ns) {
+        int r = freeze_one(mounts[i].fd, end_ms);
         if (r == 0 && now_ms() < end_ms) {
-            ++*ret_frozen;
+            report->n++;
             continue;
         }
         if (r == 0) {
@@ -115,8 +132,7 @@ static int freeze(Mount *mounts, unsigned n, int64_t end_ms, unsigned *ret_froze
         }
         close(mounts[i].fd);
         mounts[i].fd = -1;
-        /* EBUSY: somebody else has frozen it, and will thaw it. */
-        if (r == EOPNOTSUPP || r == ENOTTY || r == EINVAL || r == EBUSY || r == EROFS)
+        if (r == EOPNOTSUPP || r == ENOTTY || r == EINVAL || r == EROFS)
             continue;
         thaw(mounts + i, n - i);
         return r;
@@ -134,7 +150,7 @@ static void __attribute__((noreturn)) be_freezer(int socket_fd, int64_t end_ms)
     close_range(4, ~0u, 0);
     mlockall(MCL_CURRENT);
     unsigned n = open_mounts(mounts);
-    report.error_number = freeze(mounts, n, end_ms, &report.n);
+    report.error_number = freeze(mounts, n, end_ms, &report);
     send(3, &report, sizeof report, MSG_NOSIGNAL);
     if (report.error_number == 0 && report.n > 0) {
         struct pollfd fds = { .fd = 3, .events = POLLIN };
@@ -221,8 +237,10 @@ void op_fs_freeze(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_TIMEOUT, 0, "fs-freeze: not done in time; thawed again");
     else if (report.error_number != 0)
         answer_error(answer, STASIS_AGENT_FAILED, report.error_number, "fs-freeze; thawed again");
-    else
+    else {
         stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_FROZEN, report.n);
+        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_FROZEN_FOR, report.frozen_ns);
+    }
     answer_end(answer);
 }
 

@@ -35,6 +35,7 @@ G_BEGIN_DECLS
     X(DISK_CLOSED, "disk-closed")               /* disks copied, filters gone */                \
     X(DISK_TEMPLATE, "disk-template")           /* restore: no file of the VM's own yet */      \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
+    X(QUIESCED, "quiesced")                     /* running, the guest's file systems frozen */  \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
     X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \
     X(DEVICES_SAVED, "devices-saved")           /* stopped, devices and residual saved */       \

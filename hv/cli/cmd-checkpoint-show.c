@@ -25,6 +25,7 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     cli_json_set_uint(object, "rounds", cost->rounds);
     cli_json_set_uint(object, "disk_us", cost->disk_us);
     cli_json_set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
+    cli_json_set_uint(object, "frozen_us", cost->frozen_us);
     return object;
 }
 
@@ -51,6 +52,7 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
     cli_json_set_uint(object, "n_vcpus", info->n_vcpus);
     json_object_set_boolean_member(object, "paused", info->paused);
+    json_object_set_boolean_member(object, "quiesced", info->quiesced);
     json_object_set_object_member(object, "cost", cost_to_json(&info->cost));
     return object;
 }
@@ -223,6 +225,10 @@ static void show_image(const StasisImageInfo *info)
     add_line(table, "Machine:", "%s under %s, QEMU %s, %u vCPUs, %s when the image was taken",
              info->machine, info->accel, info->qemu_version, info->n_vcpus,
              info->paused ? "paused" : "running");
+    if (info->quiesced) {
+        g_autofree char *frozen = cli_format_us(info->cost.frozen_us);
+        add_line(table, "Quiesced:", "yes: the guest's file systems were frozen, for %s", frozen);
+    }
     cli_table_add(table, "RAM:", ram);
     add_line(table, "Stored:",
              "%s: %" G_GUINT64_FORMAT " pages with data; %" G_GUINT64_FORMAT " known to be zero",

@@ -31,6 +31,10 @@ static char *describe_cost(const StasisImageInfo *info)
     if (info->cost.faults > 0)
         g_string_append_printf(text, ", %" G_GUINT64_FORMAT " writes waited, at most %s",
                                info->cost.faults, stall);
+    if (info->quiesced) {
+        g_autofree char *frozen = cli_format_us(info->cost.frozen_us);
+        g_string_append_printf(text, ", file systems frozen for %s", frozen);
+    }
     if (info->n_disks > 0) {
         g_autofree char *disks = cli_format_bytes(info->cost.disk_copied_bytes);
         g_string_append_printf(text, ", %u disk%s (%s read)", info->n_disks,
@@ -88,6 +92,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *pro
     options.codec = codec != NULL ? stasis_codec_from_string(codec) : STASIS_CODEC_LZ4;
     options.disks = disks != NULL ? stasis_disks_from_string(disks) : STASIS_DISKS_COPY;
     options.full = cli_flag(call, "full");
+    options.quiesce = cli_flag(call, "quiesce");
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
     options.n_threads = (guint)cli_number(call, "threads", 0);
@@ -293,6 +298,9 @@ static const CliOption create_options[] = {
       "how the VM is stopped for it (default: live; see MODES in the manual)" },
     { "disk", 0, CLI_CHOICE, "copy|none",
       "the content of every writable disk belongs to the image, or none does (default: copy)" },
+    { "quiesce", 0, CLI_FLAG, NULL,
+      "have the agent in the guest freeze its file systems for that moment (see DISKS in the "
+      "manual)" },
     { "full", 0, CLI_FLAG, NULL, "don't make it incremental, even where that is possible" },
     { "max-pause", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, rather than pause it for longer" },
@@ -315,6 +323,7 @@ static const CliExample create_examples[] = {
     { "checkpoint-create vm1", "Checkpoint a running VM; prints the new image's ID" },
     { "checkpoint-create vm1 --max-pause 5 --note \"before the upgrade\"",
       "Pause for at most 5 ms, or fail and let the VM be" },
+    { "checkpoint-create vm1 --quiesce", "With disks as clean as if they had been unmounted" },
     { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
     { NULL },
 };

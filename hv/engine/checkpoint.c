@@ -19,6 +19,7 @@
 #include "engine/disk-copy.h"
 #include "engine/dma.h"
 #include "engine/instant.h"
+#include "engine/quiesce.h"
 #include "engine/series.h"
 #include "store/image.h"
 #include "track/uffd-ram.h"
@@ -43,6 +44,7 @@ typedef struct {
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
     StasisDiskCopy *disks;  /* or NULL: they stay out of the image */
+    StasisQuiesce *quiesce; /* or NULL: file systems are as they are, or not frozen yet */
     StasisInstant *instant; /* the series' */
     StasisAffinity affinity;
     StasisCopy copy;
@@ -74,6 +76,7 @@ static void put_tracker_down(Job *job)
 
 static void job_clear(Job *job)
 {
+    g_clear_pointer(&job->quiesce, stasis_quiesce_close);
     if (!job->done)
         undo_tracking(job);
     else
@@ -229,8 +232,20 @@ static gboolean get_domain_xml(Job *job, GError **error)
     return domain == NULL || job->domain_xml != NULL;
 }
 
-static gboolean prepare(Job *job, GError **error)
+/* Said before anything is done. The guest is not spoken to all the time while memory is copied. */
+static gboolean check_quiesce(const Job *job, GCancellable *cancellable, GError **error)
 {
+    if (!job->options->quiesce)
+        return TRUE;
+    g_autoptr(StasisQuiesce) quiesce =
+        stasis_quiesce_open(job->series->session, cancellable, error);
+    return quiesce != NULL;
+}
+
+static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
+{
+    if (!check_quiesce(job, cancellable, error))
+        return FALSE;
     job->parent = find_parent(job);
     job->tracked_since = g_strdup(job->record->track_image);
     if (job->options->disks == STASIS_DISKS_COPY) {
@@ -244,24 +259,48 @@ static gboolean prepare(Job *job, GError **error)
 
 /* ---- copying ---- */
 
+/* As late as can be: what the guest writes for it is still copied before the stop. */
+static gboolean freeze(Job *job, GError **error)
+{
+    if (!job->options->quiesce)
+        return TRUE;
+    if (job->quiesce == NULL)
+        job->quiesce =
+            stasis_quiesce_open(job->series->session, job->copy.cancellable, error);
+    return job->quiesce != NULL &&
+           stasis_quiesce_freeze(job->quiesce, job->copy.cancellable, error) &&
+           stasis_fault(STASIS_FAULT_QUIESCED, error);
+}
+
+/* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
+static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
+{
+    StasisDiskSnapshot *disks =
+        job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
+    gboolean near = freeze(job, error) &&
+                    (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
+    gboolean ok =
+        near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
+    *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
+    if (job->quiesce != NULL && !stasis_quiesce_thaw(job->quiesce, ok ? error : NULL))
+        ok = FALSE;
+    return ok;
+}
+
 /* A guest may write more in the last moment than there is memory for; then once more, with more. */
 static gboolean take_instant(Job *job, GError **error)
 {
     for (int tries = 1;; tries++) {
         g_autoptr(GError) local = NULL;
+        gboolean lacked;
         keep_off_vcpus(job); /* they may have moved */
         if (job->disks != NULL &&
             !stasis_disk_copy_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
                                         job->parent, error))
             return FALSE;
-        if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
-            return FALSE;
-        StasisDiskSnapshot *disks =
-            job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
-        if (stasis_instant_take(job->instant, &job->copy, job->mode, disks, &local))
+        if (try_instant(job, &lacked, &local))
             return TRUE;
-        if (!stasis_instant_lacked_memory(job->instant) || job->mode->again == NULL ||
-            tries == MAX_TRIES) {
+        if (!lacked || job->mode->again == NULL || tries == MAX_TRIES) {
             g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
         }
@@ -333,6 +372,7 @@ static void fill_cost(Job *job, StasisCost *cost)
         .total_us = stasis_now_us() - job->series->begun_us,
         .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
         .rounds = job->copy.rounds,
+        .frozen_us = job->quiesce != NULL ? stasis_quiesce_get_frozen_us(job->quiesce) : 0,
     };
     if (job->disks == NULL)
         return;
@@ -379,6 +419,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
         .ram_bytes = job->series->ram->total_bytes,
         .n_vcpus = described->n_vcpus,
         .paused = stasis_instant_was_paused(job->instant),
+        .quiesced = job->quiesce != NULL,
     };
     fill_cost(job, &info.cost);
     stasis_image_writer_set_info(job->writer, &info);
@@ -394,7 +435,7 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
                         .record = series->session->record,
                         .instant = series->instant };
     keep_off_vcpus(&job);
-    if (!prepare(&job, error) || !copy_ram(&job, cancellable, error))
+    if (!prepare(&job, cancellable, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/io.h"
+#include "engine/quiesce.h"
 #include "engine/rollback-internal.h"
 #include "engine/rollback-mark.h"
 
@@ -321,12 +322,19 @@ static gboolean resume(Run *run, GError **error)
     return TRUE;
 }
 
+/* Its guest is frozen as it was at the instant, and would thaw by itself; a new conversation with
+ * it does that at once. */
+static void thaw(StasisRollback *rollback)
+{
+    g_autoptr(StasisQuiesce) quiesce = stasis_quiesce_open(rollback->session, NULL, NULL);
+}
+
 /* The VM is the image. */
 static gboolean finish(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
-    gboolean go =
-        !rollback->options.paused && !stasis_image_reader_get_info(rollback->reader)->paused;
+    const StasisImageInfo *image = stasis_image_reader_get_info(rollback->reader);
+    gboolean go = !rollback->options.paused && !image->paused;
     if (go)
         stasis_lifeline_arm(rollback->lifeline);
     if (!stasis_rollback_mark_clear(run->name, error)) {
@@ -339,6 +347,8 @@ static gboolean finish(Run *run, GError **error)
         return FALSE;
     run->info->resumed = go;
     run->info->stop_us = stasis_now_us() - run->stop_us;
+    if (go && image->quiesced)
+        thaw(rollback);
     return stasis_fault(STASIS_FAULT_ROLLBACK_RESUMED, error);
 }
 

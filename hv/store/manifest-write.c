@@ -107,6 +107,8 @@ static void set_about(JsonObject *root, const StasisImageInfo *info)
     set_string(root, "qemu_version", info->qemu_version);
     set_uint(root, "n_vcpus", info->n_vcpus);
     json_object_set_boolean_member(root, "paused", info->paused);
+    if (info->quiesced)
+        json_object_set_boolean_member(root, "quiesced", TRUE);
 }
 
 static void set_cost(JsonObject *root, const StasisCost *cost)
@@ -124,6 +126,8 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     set_uint(object, "rounds", cost->rounds);
     set_uint(object, "disk_us", cost->disk_us);
     set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
+    if (cost->frozen_us > 0)
+        set_uint(object, "frozen_us", cost->frozen_us);
     json_object_set_object_member(root, "cost", object);
 }
 

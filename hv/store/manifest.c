@@ -378,6 +378,7 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
     cost->rounds = (guint32)rounds;
     cost->disk_us = stasis_json_uint_or(object, "disk_us", 0);
     cost->disk_copied_bytes = stasis_json_uint_or(object, "disk_copied_bytes", 0);
+    cost->frozen_us = stasis_json_uint_or(object, "frozen_us", 0);
     return TRUE;
 }
 
@@ -397,6 +398,7 @@ static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **er
         return FALSE;
     if (!stasis_id_is_valid(info->id) || n_vcpus > G_MAXUINT32)
         return stasis_corrupt(error, "id or n_vcpus is malformed");
+    info->quiesced = stasis_json_bool_or(root, "quiesced", FALSE);
     info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
     info->created_us = (gint64)created_us;
     info->n_vcpus = (guint32)n_vcpus;

@@ -23,7 +23,8 @@
  * passed over; a tag that the request has no use for does no harm.
  *
  * A conversation begins with the host's HELLO, which the agent answers by a HELLO of the same id.
- * It ends what went before: requests of an earlier conversation get no answer any more. Each end
+ * It ends what went before: requests of an earlier conversation get no answer any more, and file
+ * systems that it had frozen thaw. So does a host that has gone, after a second or two. Each end
  * says which versions it speaks; the highest that both do is taken. A request is answered by any
  * number of ANSWERs and a last one with STASIS_AGENT_END, all with its id, in order; answers to
  * several requests may be mixed. In one of them whose status is not 0 there is a MESSAGE.
@@ -84,8 +85,9 @@ typedef enum {
     /* REALTIME, the host's → OFFSET, STEPPED. Off by 100 ms or more the clock is stepped, else
      * slewed. */
     STASIS_AGENT_OP_SYNC_TIME,
-    /* [TIMEOUT ≤ 60 s] → N_FROZEN. All mounted file systems that can be are frozen, all or none;
-     * after TIMEOUT, or when the agent ends, they thaw by themselves. */
+    /* [TIMEOUT ≤ 60 s] → N_FROZEN, FROZEN_FOR. All mounted file systems that can be are frozen, all
+     * or none; after TIMEOUT, when the conversation ends, or when the agent does, they thaw by
+     * themselves. */
     STASIS_AGENT_OP_FS_FREEZE,
     /* → N_FROZEN: thawed. Status STATE when none was frozen by us any more. */
     STASIS_AGENT_OP_FS_THAW,
@@ -166,4 +168,5 @@ typedef enum {
     STASIS_AGENT_TAG_TIMED_OUT,    /* number: 1 */
     STASIS_AGENT_TAG_PATH,         /* text */
     STASIS_AGENT_TAG_SIZE,         /* bytes */
+    STASIS_AGENT_TAG_FROZEN_FOR,   /* ns since the first file system was frozen */
 } StasisAgentTag;

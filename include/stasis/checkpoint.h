@@ -38,6 +38,7 @@ typedef struct {
     StasisDisks disks;
     StasisProgressFunc progress;
     gpointer progress_data;
+    gboolean quiesce; /* the guest's file systems are frozen at the instant, or the call fails */
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \

@@ -32,6 +32,7 @@ typedef struct {
     guint32 rounds;          /* pre-copy rounds before the pause */
     guint64 disk_us;         /* of the pause, fixing the disks' content */
     guint64 disk_copied_bytes; /* read from disks; what is known to be zero is not read */
+    guint64 frozen_us;       /* file systems frozen, as seen from here; 0: they were not */
 } StasisCost;
 
 typedef struct {
@@ -55,6 +56,7 @@ typedef struct {
     guint32 n_disks;                          /* whose content is in the image */
     guint64 disk_bytes;                       /* their sizes, as the guest sees them */
     guint64 disk_data_pages, disk_zero_pages; /* as data_pages and zero_pages are for RAM */
+    gboolean quiesced; /* the guest's file systems were frozen at the instant */
 } StasisImageInfo;
 
 /* One section of the saved device state. */

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from agentguest import AGENT, MACHINE_ID, WithAgent, hooks, wait_agent  # noqa: E402
 from agenttalk import Host, frame  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
+from logdisks import journal_is_needed  # noqa: E402
 from stasistest import (BUILD, STASIS, Vm, case, environment, fresh_name, main,  # noqa: E402
                         new_store, restored_vm, run_vm, shared, stasis, stasis_json)
 
@@ -43,15 +44,19 @@ def common():
                        stdout=subprocess.DEVNULL)
         vm = start(t, "-drive", f"if=virtio,format=raw,file={disk}", machine="q35")
         sh(vm, "mkdir -p /disk /cg; mount -t ext4 /dev/vda /disk && mount -t cgroup2 cg /cg")
-        _common["vm"] = vm
+        _common.update(vm=vm, disk=disk)
     return _common["vm"]
 
 
+def words(script):
+    """The command line of a script in the guest; all its commands are busybox's."""
+    return ["busybox", "sh", "-c",
+            "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh", script]
+
+
 def sh(vm, script, *options, expect=0):
-    """A script in the guest; all commands are busybox's."""
-    return stasis("agent-exec", vm.name, *options, "--", "busybox", "sh", "-c",
-                  "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
-                  script, expect=expect)
+    """A script in the guest."""
+    return stasis("agent-exec", vm.name, *options, "--", *words(script), expect=expect)
 
 
 @case
@@ -111,8 +116,8 @@ def files(t):
 
 @case
 def freezes(t):
-    """file systems freeze and thaw when told, thaw by themselves after a while and when the agent
-    dies; a cgroup freezes and thaws"""
+    """file systems freeze and thaw when told, thaw by themselves after a while, when the host
+    goes or another comes and when the agent dies; a cgroup freezes and thaws"""
     vm = common()
 
     with Host(channel(vm)) as host:
@@ -130,7 +135,17 @@ def freezes(t):
         t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "a write until it thaws by itself")
         t.equal(host.call("FS_THAW").status, "STATE", "a thaw behind that")
         t.equal(host.call("FS_FREEZE", TIMEOUT=60000).status, "OK", "freeze")
-    sh(vm, f"kill -9 {FIRST_AGENT}", "--timeout", 5000, expect=None)
+        t.check(not journal_is_needed(_common["disk"]), "it is not frozen")
+    # Nobody speaks to it; its own limit is further away.
+    t.wait(lambda: journal_is_needed(_common["disk"]), 50, "it thaws when its host has gone")
+    with Host(channel(vm)) as host:
+        t.equal(host.call("FS_FREEZE", TIMEOUT=60000).status, "OK", "freeze")
+    # The next conversation ends that, and freezes anew what is just thawing.
+    with Host(channel(vm)) as host:
+        t.equal(host.call("FS_FREEZE", TIMEOUT=60000).number("N_FROZEN"), 1, "freeze at once")
+        ended = Linux.console(vm).count("AGENT ended")
+        host.begin("EXEC", ARG=words(f"kill -9 {FIRST_AGENT}"))
+        t.wait(lambda: Linux.console(vm).count("AGENT ended") > ended, 30, "the agent ends")
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
     # The shell moves itself; then it is waited for to be in a session of its own, and so to stay.

@@ -26,6 +26,13 @@ def logged(vm):
     return [int(n) for n in re.findall(r"^logged (\d+)$(?=\n)", vm.guest.console(vm), re.M)]
 
 
+def journal_is_needed(path):
+    """Does the file system in the raw file say that its journal is to be replayed? It does while it
+    is mounted and not frozen."""
+    done = subprocess.run(["dumpe2fs", "-h", path], capture_output=True, text=True, check=True)
+    return "needs_recovery" in done.stdout
+
+
 def records(t, raw, what):
     """The log on the file system in the raw file, after fsck."""
     repair = subprocess.run(["e2fsck", "-fy", raw], capture_output=True, text=True, check=False)

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: with --quiesce the file systems on an image's disks are as if unmounted, and the guest's thaw
+whatever becomes of stasis."""
+import os
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import procmem  # noqa: E402
+from agentguest import WithAgent, wait_agent  # noqa: E402
+from guests import Bare  # noqa: E402
+from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
+from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
+                        run_vm, shared, stasis, stasis_json, stasis_start)
+
+DISK = "virtio0"
+_common = {}
+
+
+def common():
+    """A VM whose guest logs to a disk without an end, and has an agent."""
+    if not _common:
+        t = shared()
+        path = make_disk(t, "disk", "raw")
+        vm = run_vm(t, WithAgent(t, mem="160M", log="/dev/vda", memory="1M"), "-drive",
+                    f"file={path},format=raw,if=virtio", options=("--agent",))
+        wait_agent(t, vm)
+        _common.update(vm=vm, disk=path, store=new_store(t))
+    return _common["vm"], _common["disk"], _common["store"]
+
+
+def logs_on(t, vm, what):
+    last = (logged(vm) or [0])[-1]
+    t.wait(lambda: (logged(vm) or [0])[-1] > last + 2, 60, f"{what}: the guest logs on")
+
+
+def disk_of(t, image_id, store):
+    path = t.path(f"{image_id}.img")
+    stasis("export", image_id, "--format", "raw", "--disk", DISK, path, *store)
+    return path
+
+
+@case
+def as_if_unmounted(t):
+    """an image's file system needs no journal, and without --quiesce it does; the image says so; the
+    guest goes on, also when it is restored from it or taken back to it"""
+    vm, _, store = common()
+    logs_on(t, vm, "before")
+    plain = vm.checkpoint(*store)
+    t.equal((plain["quiesced"], plain["cost"]["frozen_us"]), (False, 0), "without --quiesce")
+    t.check(journal_is_needed(disk_of(t, plain["id"], store)), "a journal that is not needed")
+    for mode in ("live", "stop"):
+        image = vm.checkpoint("--quiesce", "--mode", mode, *store)
+        logs_on(t, vm, f"after a checkpoint, mode {mode}")
+        t.check(image["quiesced"] and image["cost"]["frozen_us"] > 0, image)
+        path = disk_of(t, image["id"], store)
+        t.check(not journal_is_needed(path), f"mode {mode}: the journal is needed")
+        done = subprocess.run(["e2fsck", "-fn", path], capture_output=True, text=True, check=False)
+        t.equal(done.returncode, 0, f"mode {mode}: e2fsck: {done.stdout[-600:]}")
+        t.note(f"mode {mode}: frozen for {image['cost']['frozen_us'] / 1e3:.1f} ms, stopped for "
+               f"{image['cost']['pause_us'] / 1e3:.1f} ms")
+    said = stasis_json("checkpoint-info", image["id"], *store)
+    t.equal((said["quiesced"], said["cost"]), (True, image["cost"]), "checkpoint-info")
+    text = stasis("checkpoint-info", image["id"], *store).out
+    t.check("frozen, for " in text, text)
+    stasis("rollback", vm.name, image["id"], "--force", *store)
+    logs_on(t, vm, "taken back")
+    back = restored_vm(t, image["id"], store, vm.guest)
+    logs_on(t, back, "restored")
+    stasis("kill", "--remove-disks", back.name)
+
+
+@case
+def killed(t):
+    """kill -9 while file systems are frozen, an error in the stop, Ctrl-C: the guest thaws, there is no
+    image, and the next checkpoint works"""
+    vm, disk, store = common()
+    before = image_ids(store)
+    create = ("checkpoint-create", vm.name, "--quiesce", *store)
+    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
+    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held")
+    t.check(not journal_is_needed(disk), "the disk while it is frozen")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Nobody speaks to the agent.
+    t.wait(lambda: journal_is_needed(disk), 60, "it thaws by itself")
+    logs_on(t, vm, "after kill -9")
+    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
+    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held again")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    t.equal(process.wait(60), 130, "exit after Ctrl-C")
+    logs_on(t, vm, "after Ctrl-C")
+    for point in ("quiesced", "stopped", "resumed"):
+        result = stasis(*create, env={"STASIS_FAULT": f"{point}:error"}, expect=1)
+        t.check(result.err.count("\n") == 1 and point in result.err, f"{result!r}")
+        logs_on(t, vm, f"after an error at {point}")
+    t.equal(image_ids(store), before, "images of what failed")
+    t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "the next one")
+
+
+@case
+def nobody_there(t):
+    """without an agent, without file systems and while it is paused a VM is left alone, and one line
+    says what to do"""
+    vm, _, store = common()
+    before = image_ids(store)
+    stasis("pause", vm.name)
+    result = stasis("checkpoint-create", vm.name, "--quiesce", *store, expect=1)
+    stasis("resume", vm.name)
+    t.check("paused" in result.err and "--quiesce" in result.err and result.err.count("\n") == 1,
+            f"{result!r}")
+    t.equal(image_ids(store), before, "images")
+    accel = "kvm" if "kvm" in accelerators() else "tcg"
+    bare = run_vm(t, Bare(mem="32M", set="1M"), accel=accel)
+    told = bare.info()
+    result = stasis("checkpoint-create", bare.name, "--quiesce", *store, expect=1)
+    t.check("run --agent" in result.err and "--quiesce" in result.err and
+            result.err.count("\n") == 1, f"{result!r}")
+    t.equal((bare.info(), image_ids(store)), (told, before), "the VM, and images")
+
+
+main()
