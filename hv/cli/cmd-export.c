@@ -66,16 +66,16 @@ static gboolean export_image(CliCall *call, GError **error)
 static const CliArgument arguments[] = {
     { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
     { "FILE", CLI_ONE, CLI_FILE,
-      "file to write, replaced once the new one is whole; \"-\": stdout (not raw-memory, "
-      "elf-core)" },
+      "file to write, replaced once the new one is whole; \"-\": stdout (qemu and "
+      "virsh-save)" },
     { NULL },
 };
 static const CliOption options[] = {
-    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu|virsh-save|raw",
+    { "format", 0, CLI_CHOICE, "raw-memory|elf-core|qemu|virsh-save|raw|qcow2",
       "guest-physical memory from address 0; an ELF core with a note for each vCPU; a migration "
-      "stream; a file for virsh restore; a disk",
+      "stream; a file for virsh restore; a disk, as it is or in QEMU's format",
       .required = TRUE },
-    { "disk", 0, CLI_TEXT, "NAME", "with --format raw: the disk (checkpoint-info lists them)" },
+    { "disk", 0, CLI_TEXT, "NAME", "with raw and qcow2: the disk (checkpoint-info lists them)" },
     { "xml", 0, CLI_FILE, "FILE",
       "XML of the libvirt domain that is to go on (default: the image's own)" },
     { NULL },
@@ -85,6 +85,7 @@ static const CliExample examples[] = {
     { "export latest --format qemu vm1.mig",
       "For qemu-system-x86_64 … -incoming 'exec:cat vm1.mig'" },
     { "export latest --format raw --disk virtio0 vm1.img", "A disk as it was at that instant" },
+    { "export latest --format qcow2 --disk virtio0 vm1.qcow2", "The same, for another QEMU" },
     { "export latest --format virsh-save web.save", "For virsh restore web.save" },
     { NULL },
 };
@@ -100,8 +101,9 @@ const CliCommand cli_cmd_export = {
         "VM that was paused when the image was taken is paused there.\n\nvirsh-save is the same "
         "with libvirt's head: virsh restore starts it. The domain's XML is the image's, when it "
         "is of a libvirt domain; else it is to be given, complete with the devices' addresses "
-        "(virsh dumpxml --migratable), and must describe the same machine.\n\nraw is the content of "
-        "one of the image's disks, as a sparse file of the disk's size.",
+        "(virsh dumpxml --migratable), and must describe the same machine.\n\nraw and qcow2 are "
+        "the content of one of the image's disks: a sparse file of the disk's size, or a file in "
+        "QEMU's format that stands by itself.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

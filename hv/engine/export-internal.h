@@ -63,6 +63,12 @@ gboolean stasis_export_raw_memory(StasisExport *export, GError **error);
 gboolean stasis_export_elf_core(StasisExport *export, GError **error);
 /* A disk is a piece like any other, that begins at 0. */
 gboolean stasis_export_disk(StasisExport *export, GError **error);
+/* The block of the disk that the options name; −1: there is none. */
+int stasis_export_find_disk(StasisExport *export, GError **error);
+
+/* ---- export-qcow2.c ---- */
+
+gboolean stasis_export_qcow2(StasisExport *export, GError **error);
 
 /* ---- export-stream.c: a migration stream ---- */
 

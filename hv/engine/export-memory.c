@@ -154,16 +154,22 @@ gboolean stasis_export_elf_core(StasisExport *export, GError **error)
     return header != NULL && write_file(export, header, pieces, error);
 }
 
-gboolean stasis_export_disk(StasisExport *export, GError **error)
+int stasis_export_find_disk(StasisExport *export, GError **error)
 {
     const char *disk = export->options->disk;
     int block = stasis_image_reader_find_disk(export->reader, disk);
-    if (block < 0) {
+    if (block < 0)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "image %s has no disk \"%.200s\"; checkpoint-info lists those it has",
                     stasis_image_reader_get_info(export->reader)->id, disk);
+    return block;
+}
+
+gboolean stasis_export_disk(StasisExport *export, GError **error)
+{
+    int block = stasis_export_find_disk(export, error);
+    if (block < 0)
         return FALSE;
-    }
     StasisGpaRange range = {
         .size_bytes = stasis_image_reader_get_block(export->reader, (guint)block)->size_bytes
     };

@@ -18,6 +18,7 @@ static const struct {
     [STASIS_EXPORT_QEMU] = { "qemu", TRUE, stasis_export_qemu },
     [STASIS_EXPORT_VIRSH_SAVE] = { "virsh-save", TRUE, stasis_export_virsh_save },
     [STASIS_EXPORT_DISK] = { "raw", FALSE, stasis_export_disk },
+    [STASIS_EXPORT_QCOW2] = { "qcow2", FALSE, stasis_export_qcow2 },
 };
 
 int stasis_export_format_from_string(const char *name)
@@ -51,6 +52,11 @@ StasisMachine *stasis_export_machine(StasisExport *export, GError **error)
     return json != NULL ? stasis_machine_from_json(json, error) : NULL;
 }
 
+static gboolean is_of_disk(StasisExportFormat format)
+{
+    return format == STASIS_EXPORT_DISK || format == STASIS_EXPORT_QCOW2;
+}
+
 static gboolean check_options(const StasisExportOptions *options, GError **error)
 {
     if ((guint)options->format >= G_N_ELEMENTS(formats))
@@ -59,9 +65,10 @@ static gboolean check_options(const StasisExportOptions *options, GError **error
     else if (options->path == NULL && !formats[options->format].stream)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "%s is no stream: it needs a file, not a pipe", formats[options->format].name);
-    else if ((options->format == STASIS_EXPORT_DISK) != (options->disk != NULL))
+    else if (is_of_disk(options->format) != (options->disk != NULL))
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                            "raw is the format of a disk, and which one has to be said");
+                            "raw and qcow2 are formats of a disk, and which one has to be said "
+                            "(--disk; checkpoint-info lists them)");
     else
         return TRUE;
     return FALSE;

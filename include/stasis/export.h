@@ -12,6 +12,7 @@ typedef enum {
     STASIS_EXPORT_QEMU,       /* migration stream, as QEMU's -incoming takes it */
     STASIS_EXPORT_VIRSH_SAVE, /* what `virsh restore` takes */
     STASIS_EXPORT_DISK,       /* the content of one disk, raw, sparse, of its size */
+    STASIS_EXPORT_QCOW2,      /* the same, as a qcow2 file without a backing file */
 } StasisExportFormat;
 
 typedef struct {
@@ -25,7 +26,7 @@ typedef struct {
     gpointer progress_data;
     /* Of the libvirt domain that goes on; NULL: the image's own. Only for virsh-save. */
     const char *domain_xml;
-    const char *disk; /* of stasis_store_get_disks(); only for, and needed for, EXPORT_DISK */
+    const char *disk; /* of stasis_store_get_disks(); only, and needed, for those */
 } StasisExportOptions;
 #define STASIS_EXPORT_OPTIONS_INIT                           \
     {                                                        \
@@ -37,7 +38,7 @@ STASIS_API gboolean stasis_export(StasisStore *store, const char *id,
                                   const StasisExportOptions *options, GCancellable *cancellable,
                                   GError **error);
 
-/* "raw-memory", "elf-core", "qemu", "virsh-save", "raw"; -1 when unknown. */
+/* "raw-memory", "elf-core", "qemu", "virsh-save", "raw", "qcow2"; -1 when unknown. */
 STASIS_API int stasis_export_format_from_string(const char *name);
 
 /* Can @format be written into a pipe? */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: an image has the disks as they were at its instant; the original disks are never touched."""
+import json
 import os
 import re
 import signal
@@ -89,8 +90,21 @@ def chain(t):
            *store)
     with open(t.path("out"), "rb") as f:
         t.check(f.read() == images[6][1][2], "an exported disk")
-    stasis("export", "latest", "--format", "raw", "--disk", "nosuch", t.path("no"), *store,
-           expect=12)
+    # A disk of each sort of file, the last with holes and data up to its end.
+    for number, disk in enumerate(all_disks):
+        path = t.path(f"out{number}.qcow2")
+        stasis("export", images[6][0], "--format", "qcow2", "--disk", disk.name, path, *store)
+        checked = subprocess.run(["qemu-img", "check", "--output=json", path], text=True,
+                                 capture_output=True, check=True)
+        said = json.loads(checked.stdout)
+        t.check(not {"leaks", "corruptions", "check-errors"} &
+                {k for k, v in said.items() if v}, f"qemu-img check: {said}")
+        t.check(disks.content(path) == images[6][1][number], f"disk {disk.name} as qcow2")
+    for fmt in ("raw", "qcow2"):
+        stasis("export", "latest", "--format", fmt, "--disk", "nosuch", t.path("no"), *store,
+               expect=12)
+        stasis("export", "latest", "--format", fmt, t.path("no"), *store, expect=2)
+    t.check(not os.path.exists(t.path("no")), "a file of an export that failed")
     shown = stasis_json("checkpoint-info", images[-1][0], *store)["disks"]
     t.equal([d["name"] for d in shown], [d.name for d in all_disks], "names of disks")
     vm.kill()
