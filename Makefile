@@ -84,7 +84,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -174,6 +174,10 @@ $(B)/stasis-agent: $(AGENT_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
+# Beside the program, as when installed.
+$(B)/stasis-agent.service: guest-agent/stasis-agent.service
+	$(Q)cp $< $@
+
 $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
 	$(say) MAN $@
@@ -258,7 +262,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent \
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
                $(B)/tests/lib/hostile-agent
 
 check-unit: $(UNIT_BIN)

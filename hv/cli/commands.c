@@ -30,6 +30,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_agent_info,
     &cli_cmd_agent_ping,
     &cli_cmd_agent_exec,
+    &cli_cmd_agent_install,
     &cli_cmd_checkpoint_create,
     &cli_cmd_checkpoint_list,
     &cli_cmd_checkpoint_info,

@@ -10,8 +10,9 @@ G_BEGIN_DECLS
 /* ---- files-program.c: running stasis-files ---- */
 
 typedef struct {
-    GPtrArray *disks; /* of char *, raw files; owned */
-    char *label;      /* of a mount */
+    GPtrArray *disks;    /* of char *, raw files; owned */
+    GPtrArray *writable; /* instead of those: of char *, "FORMAT:FILE"; owned */
+    char *label;         /* of a mount */
     const char *filesystem;
     GCancellable *cancellable;
 } StasisFilesJob;

@@ -17,12 +17,22 @@
 #include "vmm/machine.h"
 
 #define CHOICE 20 /* FILES_CHOICE */
+#define REFUSED 21
 #define MAX_SAID 2000u
 
 void stasis_files_job_clear(StasisFilesJob *job)
 {
     g_clear_pointer(&job->disks, g_ptr_array_unref);
+    g_clear_pointer(&job->writable, g_ptr_array_unref);
     g_clear_pointer(&job->label, g_free);
+}
+
+static void add_disks(GPtrArray *argv, const char *option, const GPtrArray *disks)
+{
+    for (guint i = 0; disks != NULL && i < disks->len; i++) {
+        g_ptr_array_add(argv, g_strdup(option));
+        g_ptr_array_add(argv, g_strdup(g_ptr_array_index(disks, i)));
+    }
 }
 
 /* Its command line, without the operation. */
@@ -42,10 +52,8 @@ static GPtrArray *command(const StasisFilesJob *job, GError **error)
         g_ptr_array_add(argv, g_strconcat("--filesystem=", job->filesystem, NULL));
     if (job->label != NULL)
         g_ptr_array_add(argv, g_strconcat("--label=", job->label, NULL));
-    for (guint i = 0; i < job->disks->len; i++) {
-        g_ptr_array_add(argv, g_strdup("--disk"));
-        g_ptr_array_add(argv, g_strdup(g_ptr_array_index(job->disks, i)));
-    }
+    add_disks(argv, "--disk", job->disks);
+    add_disks(argv, "--writable", job->writable);
     return argv;
 }
 
@@ -57,7 +65,8 @@ static gboolean check_end(GSubprocess *process, const char *said, GError **error
         StasisErrorCode code;
     } codes[] = { { 2, STASIS_ERROR_USAGE },
                   { 12, STASIS_ERROR_NOT_FOUND },
-                  { CHOICE, STASIS_ERROR_USAGE } };
+                  { CHOICE, STASIS_ERROR_USAGE },
+                  { REFUSED, STASIS_ERROR_UNSUPPORTED } };
     if (!g_subprocess_get_if_exited(process)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "stasis-files was ended by signal %d; its appliance did not start in time?",

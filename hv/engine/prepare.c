@@ -37,18 +37,20 @@ static char *agent_socket(const StasisDomain *domain)
     return g_strdup_printf("%s/%s." AGENT_SOCKET, dir, stasis_domain_get_uuid(domain));
 }
 
-static gboolean edit(StasisDomain *domain, StasisDomainDoc *doc, gboolean undo,
-                     StasisPreparation *preparation)
+static gboolean edit(StasisDomain *domain, StasisDomainDoc *doc,
+                     const StasisPrepareOptions *options, StasisPreparation *preparation)
 {
     g_autoptr(GPtrArray) notes = g_ptr_array_new();
-    if (undo) {
+    if (options->undo) {
         preparation->changed = stasis_domain_xml_unprepare(doc);
         if (!preparation->changed)
             g_ptr_array_add(notes, g_strdup("nothing of stasis is in the definition"));
     } else {
         g_autofree char *shim = stasis_shim_find();
         g_autofree char *agent = agent_socket(domain);
-        preparation->changed = stasis_domain_xml_prepare(doc, shim, agent, notes);
+        preparation->changed = options->agent_only
+                                   ? stasis_domain_xml_prepare_agent(doc, agent, notes)
+                                   : stasis_domain_xml_prepare(doc, shim, agent, notes);
     }
     g_ptr_array_add(notes, NULL);
     preparation->notes = (char **)g_ptr_array_free(g_steal_pointer(&notes), FALSE);
@@ -76,9 +78,8 @@ StasisPreparation *stasis_prepare(const char *uri, const char *name,
     g_autoptr(StasisPreparation) preparation = g_new0(StasisPreparation, 1);
     preparation->domain = g_strdup(stasis_domain_get_name(domain));
     preparation->running = stasis_domain_is_active(domain);
-    preparation->xml = edit(domain, doc, options->undo, preparation)
-                           ? stasis_domain_xml_to_text(doc)
-                           : g_strdup(old);
+    preparation->xml =
+        edit(domain, doc, options, preparation) ? stasis_domain_xml_to_text(doc) : g_strdup(old);
     if (options->apply && preparation->changed) {
         if (!stasis_domain_define(uri, preparation->xml, error))
             return NULL;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The appliance: a small VM of libguestfs's own that has the disks, read-only (it writes to an
- * overlay that is thrown away, so that a journal can be replayed). What is mounted is what the
- * guest had mounted, if an operating system is found on the disks; else the one file system that is
- * there.
+ * overlay that is thrown away, so that a journal can be replayed) unless asked for. What is mounted
+ * is what the guest had mounted, if an operating system is found on the disks; else, to look at,
+ * the one file system that is there.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,16 +26,45 @@ static void strings_free(Strings *strings)
 }
 #define auto_strings __attribute__((cleanup(strings_free))) Strings
 
+static FilesStatus add_disk(guestfs_h *g, const char *path, const char *format, gboolean write)
+{
+    return guestfs_add_drive_opts(g, path, GUESTFS_ADD_DRIVE_OPTS_READONLY, !write,
+                                  GUESTFS_ADD_DRIVE_OPTS_FORMAT, format, -1) == 0
+               ? FILES_OK
+               : files_fail(g, FILES_FAILED, path);
+}
+
+static FilesStatus add_writable(guestfs_h *g, const char *disk)
+{
+    const char *colon = strchr(disk, ':');
+    if (colon == NULL) {
+        fprintf(stderr, "--writable %s: without a format\n", disk);
+        return FILES_USAGE;
+    }
+    g_autofree char *format = g_strndup(disk, (gsize)(colon - disk));
+    return add_disk(g, colon + 1, format, TRUE);
+}
+
+static FilesStatus add_disks(guestfs_h *g, const FilesOptions *options)
+{
+    FilesStatus status = FILES_OK;
+    for (char **disk = options->disks; status == FILES_OK && disk != NULL && *disk != NULL; disk++)
+        status = add_disk(g, *disk, "raw", FALSE);
+    for (char **disk = options->writable; status == FILES_OK && disk != NULL && *disk != NULL;
+         disk++)
+        status = add_writable(g, *disk);
+    return status;
+}
+
 static FilesStatus launch(guestfs_h *g, const FilesOptions *options)
 {
     if (guestfs_set_backend(g, "direct") < 0)
         return files_fail(g, FILES_FAILED, "appliance");
     if (options->tcg && guestfs_set_backend_setting(g, "force_tcg", "1") < 0)
         return files_fail(g, FILES_FAILED, "appliance");
-    for (guint i = 0; options->disks[i] != NULL; i++)
-        if (guestfs_add_drive_opts(g, options->disks[i], GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
-                                   GUESTFS_ADD_DRIVE_OPTS_FORMAT, "raw", -1) < 0)
-            return files_fail(g, FILES_FAILED, options->disks[i]);
+    FilesStatus status = add_disks(g, options);
+    if (status != FILES_OK)
+        return status;
     alarm(LAUNCH_SECONDS); /* ends us, and libguestfs's recovery process the appliance */
     int r = guestfs_launch(g);
     alarm(0);
@@ -47,8 +76,16 @@ static int by_length(gconstpointer a, gconstpointer b)
     return (int)strlen(*(char *const *)a) - (int)strlen(*(char *const *)b);
 }
 
-/* As the operating system at @root mounts them; one that can't be is left out. */
-static FilesStatus mount_system(guestfs_h *g, const char *root)
+static gboolean mount_one(guestfs_h *g, const FilesOptions *options, const char *device,
+                          const char *dir)
+{
+    return (options->writable != NULL ? guestfs_mount(g, device, dir)
+                                      : guestfs_mount_ro(g, device, dir)) == 0;
+}
+
+/* As the operating system at @root mounts them. One that can't be is left out, but where something
+ * is to be written: that would lie below it. */
+static FilesStatus mount_system(guestfs_h *g, const FilesOptions *options, const char *root)
 {
     auto_strings points = guestfs_inspect_get_mountpoints(g, root);
     g_autoptr(GPtrArray) dirs = g_ptr_array_new();
@@ -60,8 +97,10 @@ static FilesStatus mount_system(guestfs_h *g, const char *root)
     g_ptr_array_sort(dirs, by_length);
     for (guint i = 0; i < dirs->len; i++) {
         const char *dir = g_ptr_array_index(dirs, i);
-        if (guestfs_mount_ro(g, g_hash_table_lookup(devices, dir), dir) < 0 && i == 0)
-            return files_fail(g, FILES_FAILED, "the root file system can't be mounted");
+        if (!mount_one(g, options, g_hash_table_lookup(devices, dir), dir) &&
+            (i == 0 || options->writable != NULL))
+            return files_fail(g, FILES_FAILED,
+                              i == 0 ? "the root file system can't be mounted" : dir);
     }
     return dirs->len > 0 ? FILES_OK
                          : files_fail(g, FILES_FAILED, "the operating system mounts nothing");
@@ -86,14 +125,14 @@ static FilesStatus say_choice(const GPtrArray *found)
     return FILES_CHOICE;
 }
 
-static FilesStatus mount_alone(guestfs_h *g, const char *device)
+static FilesStatus mount_alone(guestfs_h *g, const FilesOptions *options, const char *device)
 {
-    return guestfs_mount_ro(g, device, "/") == 0
+    return mount_one(g, options, device, "/")
                ? FILES_OK
                : files_fail(g, FILES_FAILED, "the file system can't be mounted");
 }
 
-static FilesStatus mount_only(guestfs_h *g)
+static FilesStatus mount_only(guestfs_h *g, const FilesOptions *options)
 {
     auto_strings all = guestfs_list_filesystems(g);
     g_autoptr(GPtrArray) found = g_ptr_array_new();
@@ -105,7 +144,7 @@ static FilesStatus mount_only(guestfs_h *g)
     if (found->len > 1)
         return say_choice(found);
     if (found->len == 1)
-        return mount_alone(g, g_ptr_array_index(found, 0));
+        return mount_alone(g, options, g_ptr_array_index(found, 0));
     fprintf(stderr, "there is no file system on the disks that could be read\n");
     return FILES_FAILED;
 }
@@ -116,12 +155,16 @@ FilesStatus files_open(guestfs_h *g, const FilesOptions *options)
     if (status != FILES_OK)
         return status;
     if (options->filesystem != NULL)
-        return mount_alone(g, options->filesystem);
+        return mount_alone(g, options, options->filesystem);
     auto_strings roots = guestfs_inspect_os(g);
+    if ((roots == NULL || roots[0] == NULL) && options->writable != NULL) {
+        fprintf(stderr, "no operating system that libguestfs knows is on the disk\n");
+        return FILES_REFUSED;
+    }
     if (roots == NULL || roots[0] == NULL)
-        return mount_only(g);
+        return mount_only(g, options);
     if (roots[1] == NULL)
-        return mount_system(g, roots[0]);
+        return mount_system(g, options, roots[0]);
     g_autoptr(GPtrArray) found = g_ptr_array_new();
     for (guint i = 0; roots[i] != NULL; i++)
         g_ptr_array_add(found, roots[i]);

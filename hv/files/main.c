@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * stasis-files [--tcg] [--filesystem DEVICE] [--label TEXT] --disk FILE… OPERATION ARGUMENT…
+ * stasis-files [--tcg] [--filesystem DEVICE] --writable FORMAT:FILE… install AGENT UNIT
  *
  * Run by the library (engine/files.c). Results go to stdout, the reason of a failure, one line, to
  * stderr. When it is killed, libguestfs's own recovery process ends the appliance.
@@ -36,13 +37,15 @@ static gboolean parse(FilesOptions *options, int argc, char **argv)
         { "filesystem", 0, 0, G_OPTION_ARG_STRING, &options->filesystem, NULL, NULL },
         { "label", 0, 0, G_OPTION_ARG_STRING, &options->label, NULL, NULL },
         { "disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &options->disks, NULL, NULL },
+        { "writable", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &options->writable, NULL, NULL },
         { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &options->words, NULL, NULL },
         { NULL },
     };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_option_context_add_main_entries(context, entries, NULL);
     g_option_context_set_strict_posix(context, TRUE);
-    return g_option_context_parse(context, &argc, &argv, NULL) && options->disks != NULL;
+    return g_option_context_parse(context, &argc, &argv, NULL) &&
+           (options->disks != NULL) != (options->writable != NULL);
 }
 
 int main(int argc, char **argv)

@@ -148,6 +148,10 @@ static FilesStatus mount(guestfs_h *g, const FilesOptions *options, char **argum
 }
 
 const FilesOperation files_operations[] = {
-    { "list", 1, list },   { "cat", 1, cat }, { "copy-out", 2, copy_out },
-    { "mount", 1, mount }, { NULL },
+    { "list", 1, list },
+    { "cat", 1, cat },
+    { "copy-out", 2, copy_out },
+    { "mount", 1, mount },
+    { "install", 2, files_install },
+    { NULL },
 };

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A domain's disk with another file behind it; as the guest sees it, it stays what it is. */
+/* A domain's disks: which files they are, and one with another file behind it; as the guest sees
+ * it, it stays what it is. */
+#include <stasis/error.h>
 #include <string.h>
 
 #include "vmm/domain-xml.h"
@@ -36,4 +38,48 @@ gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, cons
     stasis_xml_set(driver, "type", "qcow2");
     stasis_xml_set(stasis_xml_add(disk, "source"), "file", new_path);
     return TRUE;
+}
+
+/* ---- which there are ---- */
+
+/* A disk with a medium, and not one that is only read or thrown away. */
+static gboolean is_written(xmlNode *disk)
+{
+    g_autofree char *device = stasis_xml_get(disk, "device");
+    return (device == NULL || strcmp(device, "disk") == 0) &&
+           stasis_xml_child(disk, "source") != NULL && stasis_xml_child(disk, "readonly") == NULL &&
+           stasis_xml_child(disk, "transient") == NULL;
+}
+
+static char *describe(xmlNode *disk, GError **error)
+{
+    xmlNode *source = stasis_xml_child(disk, "source");
+    g_autofree char *type = stasis_xml_get(disk, "type");
+    g_autofree char *path = stasis_xml_get(source, g_strcmp0(type, "block") == 0 ? "dev" : "file");
+    g_autofree char *format = stasis_xml_get(stasis_xml_child(disk, "driver"), "type");
+    g_autofree char *target = stasis_xml_get(stasis_xml_child(disk, "target"), "dev");
+    gboolean plain = stasis_xml_child(disk, "encryption") == NULL &&
+                     stasis_xml_child(source, "encryption") == NULL;
+    gboolean known = format == NULL || strcmp(format, "raw") == 0 || strcmp(format, "qcow2") == 0;
+    if (path != NULL && path[0] == '/' && plain && known)
+        return g_strdup_printf("%s:%s", format != NULL ? format : "raw", path);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "disk %s is no plain raw or qcow2 file or block device of this host",
+                target != NULL ? target : "without a name");
+    return NULL;
+}
+
+GPtrArray *stasis_domain_xml_list_disks(StasisDomainDoc *doc, GError **error)
+{
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
+    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    for (xmlNode *disk = stasis_xml_child(devices, "disk"); disk != NULL;
+         disk = stasis_xml_next(disk, "disk")) {
+        char *described = is_written(disk) ? describe(disk, error) : NULL;
+        if (described != NULL)
+            g_ptr_array_add(list, described);
+        else if (is_written(disk))
+            return NULL;
+    }
+    return g_steal_pointer(&list);
 }

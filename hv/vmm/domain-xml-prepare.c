@@ -305,20 +305,34 @@ static void remove_mark(xmlNode *mark)
         stasis_xml_remove(metadata);
 }
 
-gboolean stasis_domain_xml_prepare(StasisDomainDoc *doc, const char *shim, const char *agent_socket,
-                                   GPtrArray *notes)
+static gboolean prepare(StasisDomainDoc *doc, gboolean agent_only, const char *shim,
+                        const char *agent_socket, GPtrArray *notes)
 {
     Prepare p = { .root = xmlDocGetRootElement(doc), .notes = notes };
     gboolean had_mark;
     p.mark = find_mark(p.root);
     had_mark = p.mark != NULL;
     add_mark(&p);
-    prepare_ram(&p);
-    prepare_shim(&p, shim);
+    if (!agent_only) {
+        prepare_ram(&p);
+        prepare_shim(&p, shim);
+    }
     prepare_agent(&p, agent_socket);
     if (!p.changed && !had_mark)
         remove_mark(p.mark);
     return p.changed;
+}
+
+gboolean stasis_domain_xml_prepare(StasisDomainDoc *doc, const char *shim, const char *agent_socket,
+                                   GPtrArray *notes)
+{
+    return prepare(doc, FALSE, shim, agent_socket, notes);
+}
+
+gboolean stasis_domain_xml_prepare_agent(StasisDomainDoc *doc, const char *agent_socket,
+                                         GPtrArray *notes)
+{
+    return prepare(doc, TRUE, NULL, agent_socket, notes);
 }
 
 gboolean stasis_domain_xml_unprepare(StasisDomainDoc *doc)

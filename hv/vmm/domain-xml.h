@@ -44,11 +44,18 @@ void stasis_domain_xml_move_paths(StasisDomainDoc *doc, const char *name);
  * none. */
 gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, const char *new_path);
 
+/* Its disks that are files or block devices of this host and that it may write to, as
+ * "FORMAT:PATH". STASIS_ERROR_UNSUPPORTED names a disk that is something else. Element type: char
+ * *, freed with the array. */
+GPtrArray *stasis_domain_xml_list_disks(StasisDomainDoc *doc, GError **error);
+
 /* What `prepare` does to a persistent definition, and takes back; each says whether something was
  * changed. @shim: path of the preloaded object, or NULL for none. @notes (of char *, or NULL) gets
  * a line for each thing that was done, or why it was not. */
 gboolean stasis_domain_xml_prepare(StasisDomainDoc *doc, const char *shim, const char *agent_socket,
                                    GPtrArray *notes);
+gboolean stasis_domain_xml_prepare_agent(StasisDomainDoc *doc, const char *agent_socket,
+                                         GPtrArray *notes); /* the agent's channel alone */
 gboolean stasis_domain_xml_unprepare(StasisDomainDoc *doc);
 
 /* ---- for the files that edit ---- */

@@ -9,8 +9,9 @@ G_BEGIN_DECLS
 
 typedef struct {
     size_t struct_size;
-    gboolean apply; /* change the persistent definition; else only say how it would be */
-    gboolean undo;  /* take out what an earlier call put in, and nothing else */
+    gboolean apply;      /* change the persistent definition; else only say how it would be */
+    gboolean undo;       /* take out what an earlier call put in, and nothing else */
+    gboolean agent_only; /* the channel for the guest agent and nothing else */
 } StasisPrepareOptions;
 #define STASIS_PREPARE_OPTIONS_INIT                 \
     {                                               \

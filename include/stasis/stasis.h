@@ -13,6 +13,7 @@
 #pragma once
 
 #include <stasis/agent.h>
+#include <stasis/agent-install.h>
 #include <stasis/checkpoint.h>
 #include <stasis/clone.h>
 #include <stasis/doctor.h>

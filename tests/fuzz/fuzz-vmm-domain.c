@@ -24,6 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autofree char *uuid = stasis_domain_xml_get_uuid(doc);
     stasis_domain_xml_set_uuid(doc, "00000000-0000-0000-0000-000000000001");
 
+    g_autoptr(GPtrArray) disks = stasis_domain_xml_list_disks(doc, NULL);
+
     g_autoptr(StasisDomainDoc) copy = xmlCopyDoc(doc, 1);
     g_auto(GStrv) macs = NULL;
     if (stasis_domain_xml_make_clone(copy, "clone", FALSE, FALSE, &macs, NULL)) {

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: the agent in a libvirt domain is found by the channel that `prepare` gives it, and is told of
-a restore and a clone as that of any VM."""
+a restore and a clone as that of any VM; it can be put into a domain that is shut off."""
 import os
+import shutil
 import sys
 import time
 
@@ -10,7 +11,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import libvirthost  # noqa: E402
 from agentguest import MACHINE_ID, WithAgent, wait_agent  # noqa: E402
 from libvirthost import URI, Domain, destroy, forget, host, make_domain, start_domain  # noqa: E402
+from guests import Bare  # noqa: E402
 from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
+from systemdisk import SYSTEM, check_installed, need_libguestfs, system_disk  # noqa: E402
 
 os.environ["STASIS_CONNECT"] = URI
 
@@ -51,6 +54,29 @@ def domain(t):
     said = stasis_json("agent-info", twin.name)
     t.equal((said["n_instants"], said["last_instant"]), (1, "cloned"), "agent-info of the clone")
     t.check(said["machine_id"] != MACHINE_ID, "the clone's machine id")
+
+
+@case
+def installed(t):
+    """agent-install into a domain that is shut off: its disk has the agent, its definition the channel;
+    one that runs is refused"""
+    need_libguestfs(t)
+    host(t)
+    disk = os.path.join(libvirthost.IMAGES, "system.raw")
+    shutil.move(system_disk(t, "system"), disk)
+    vm = make_domain(t, Bare(mem="32M", set="1M"), "tcg", start=False,
+                     disks=[{"path": disk, "driver": "raw"}])
+    vm.virsh("start")
+    result = stasis("agent-install", vm.name, expect=1)
+    t.check("running" in result.err and result.err.count("\n") == 1, f"{result!r}")
+    vm.virsh("destroy")
+    said = stasis_json("agent-install", vm.name)
+    t.equal((said["domain"], said["system"], said["changed"]), (vm.name, SYSTEM, True), said)
+    t.check(any("channel" in note for note in said["notes"]), said)
+    check_installed(t, disk)
+    xml = vm.xml("--inactive")
+    t.check("org.stasis.agent.0" in xml and "memfd" not in xml, xml)
+    vm.virsh("start")
 
 
 if __name__ == "__main__":

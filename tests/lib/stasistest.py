@@ -103,6 +103,15 @@ def stasis_start(t, *args, env=None):
     return process
 
 
+def side_by_side(t, *commands, timeout=300):
+    """Run commands at the same time; their results, in order."""
+    running = [stasis_start(t, *command) for command in commands]
+    ended = [process.communicate(timeout=timeout) for process in running]
+    return [Result([str(a) for a in command], process.returncode, out.decode(errors="replace"),
+                   err.decode(errors="replace"))
+            for command, process, (out, err) in zip(commands, running, ended)]
+
+
 def end_process(process, seconds=5):
     """SIGTERM, then SIGKILL, by PID."""
     if process.poll() is None:

@@ -179,6 +179,63 @@ static void prepared(void)
     }
 }
 
+/* The channel to the agent alone, and taken back with the rest. */
+static void prepared_agent(void)
+{
+    g_autoptr(StasisDomainDoc) doc =
+        parse("<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/"
+              "1.0'><devices/></domain>");
+    g_autofree char *before = stasis_domain_xml_to_text(doc);
+    g_assert_true(stasis_domain_xml_prepare_agent(doc, "/agent", NULL));
+    g_assert_false(stasis_domain_xml_prepare_agent(doc, "/agent", NULL));
+    g_autofree char *once = stasis_domain_xml_to_text(doc);
+    g_assert_true(has(once, "org.stasis.agent.0"));
+    g_assert_false(has(once, "memfd") || has(once, "LD_PRELOAD"));
+    g_assert_true(stasis_domain_xml_prepare(doc, "/shim.so", "/agent", NULL));
+    g_assert_true(stasis_domain_xml_unprepare(doc));
+    g_autofree char *after = stasis_domain_xml_to_text(doc);
+    g_assert_cmpstr(after, ==, before);
+}
+
+#define DISK(type, inside) \
+    "<disk type='" type "' device='disk'>" inside "<target dev='vda'/></disk>"
+
+/* Which disks may be written to from outside, and what is none of those. */
+static void listed_disks(void)
+{
+    static const struct {
+        const char *disk, *found; /* NULL: refused, "": passed over */
+    } cases[] = {
+        { DISK("file", "<driver type='qcow2'/><source file='/a:b'/>"), "qcow2:/a:b" },
+        { DISK("block", "<source dev='/dev/x'/>"), "raw:/dev/x" },
+        { DISK("file", ""), "" },
+        { DISK("file", "<source file='/a'/><readonly/>"), "" },
+        { DISK("file", "<source file='/a'/><transient/>"), "" },
+        { "<disk type='file' device='cdrom'><source file='/a'/></disk>", "" },
+        { DISK("file", "<driver type='vmdk'/><source file='/a'/>"), NULL },
+        { DISK("file", "<source file='a'/>"), NULL },
+        { DISK("file", "<source file='/a'><encryption format='luks'/></source>"), NULL },
+        { DISK("network", "<source protocol='rbd' name='p/i'/>"), NULL },
+        { DISK("volume", "<source pool='p' volume='v'/>"), NULL },
+    };
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *xml =
+            g_strdup_printf("<domain type='kvm'><devices>%s</devices></domain>", cases[i].disk);
+        g_autoptr(StasisDomainDoc) doc = parse(xml);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) list = stasis_domain_xml_list_disks(doc, &error);
+        if (cases[i].found == NULL) {
+            g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
+            g_assert_nonnull(strstr(error->message, "vda"));
+            continue;
+        }
+        g_assert_no_error(error);
+        g_assert_cmpuint(list->len, ==, *cases[i].found != '\0');
+        if (list->len > 0)
+            g_assert_cmpstr(g_ptr_array_index(list, 0), ==, cases[i].found);
+    }
+}
+
 /* A controller that libvirt added for our channel goes with it, one that got another use stays. */
 static void controllers(void)
 {
@@ -249,6 +306,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/domain/clone-as-is", cloned_as_is);
     g_test_add_func("/vmm/domain/not-twice", not_twice);
     g_test_add_func("/vmm/domain/prepare", prepared);
+    g_test_add_func("/vmm/domain/prepare-agent", prepared_agent);
+    g_test_add_func("/vmm/domain/disks", listed_disks);
     g_test_add_func("/vmm/domain/controllers", controllers);
     g_test_add_func("/vmm/domain/uris", uris);
     return g_test_run();
