@@ -62,7 +62,8 @@ const CliCommand cli_cmd_doctor = {
     .name = "doctor",
     .summary = "check what works on this host",
     .description =
-        "Probe the kernel, QEMU, KVM, privileges, memory and the store, and say for each what is "
+        "Probe the kernel, QEMU, KVM, privileges, memory, the store, libvirt and libguestfs, and "
+        "say for each what is "
         "there and what to do if that is not enough. Changes nothing. \"limited\" works with a "
         "cost or a restriction; \"missing\" makes the exit status 1.",
     .examples = examples,

@@ -18,6 +18,7 @@
 #include <sys/utsname.h>
 
 #include "base/fd.h"
+#include "engine/doctor-internal.h"
 #include "engine/doctor-uffd.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
@@ -44,8 +45,8 @@ void stasis_check_free(StasisCheck *check)
     g_free(check);
 }
 
-/* Takes @found; copies @advice. */
-static void conclude(StasisCheck *check, StasisCheckStatus status, char *found, const char *advice)
+void stasis_doctor_conclude(StasisCheck *check, StasisCheckStatus status, char *found,
+                            const char *advice)
 {
     check->status = status;
     check->found = found;
@@ -57,23 +58,25 @@ static void probe_kernel(const Host *host, StasisCheck *check)
     struct utsname name;
     int major = 0, minor = 0;
     if (uname(&name) < 0 || sscanf(name.release, "%d.%d", &major, &minor) != 2) {
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup("a kernel of unknown version"),
-                 "Linux 6.7 or newer is what stasis is made for");
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, g_strdup("a kernel of unknown version"),
+                               "Linux 6.7 or newer is what stasis is made for");
         return;
     }
     char *found = g_strdup_printf("Linux %s, %s", name.release, name.machine);
     int version = major * 1000 + minor;
     if (strcmp(name.machine, "x86_64") != 0)
-        conclude(check, STASIS_CHECK_MISSING, found, "only x86_64 hosts are supported");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING, found,
+                               "only x86_64 hosts are supported");
     else if (version >= 6007)
-        conclude(check, STASIS_CHECK_OK, found, NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK, found, NULL);
     else if (version >= 5019)
-        conclude(check, STASIS_CHECK_LIMITED, found,
-                 "checkpoints work but are never incremental, and slow a writing guest down; "
-                 "6.7 or newer has asynchronous write protection");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, found,
+            "checkpoints work but are never incremental, and slow a writing guest down; "
+            "6.7 or newer has asynchronous write protection");
     else
-        conclude(check, STASIS_CHECK_MISSING, found,
-                 "write protection of shared memory needs Linux 5.19, better 6.7");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING, found,
+                               "write protection of shared memory needs Linux 5.19, better 6.7");
 }
 
 /* ---- following writes ---- */
@@ -83,44 +86,47 @@ static void probe_userfaultfd(const Host *host, StasisCheck *check)
     const char *way;
     stasis_autofd int fd = stasis_doctor_uffd(&way);
     if (fd < 0 && errno == ENOSYS) {
-        conclude(check, STASIS_CHECK_MISSING, g_strdup("not in this kernel"),
-                 "a kernel with CONFIG_USERFAULTFD is needed to find what a guest writes");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_MISSING, g_strdup("not in this kernel"),
+            "a kernel with CONFIG_USERFAULTFD is needed to find what a guest writes");
         return;
     }
     if (fd < 0) {
-        conclude(check, STASIS_CHECK_MISSING,
-                 g_strdup_printf("not permitted (%s)", g_strerror(errno)),
-                 "run as root, or get access to /dev/userfaultfd, or set the sysctl "
-                 "vm.unprivileged_userfaultfd to 1");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING,
+                               g_strdup_printf("not permitted (%s)", g_strerror(errno)),
+                               "run as root, or get access to /dev/userfaultfd, or set the sysctl "
+                               "vm.unprivileged_userfaultfd to 1");
         return;
     }
     const char *failed = stasis_doctor_try_async();
     if (failed == NULL)
-        conclude(
+        stasis_doctor_conclude(
             check, STASIS_CHECK_OK,
             g_strdup_printf("asynchronous write protection and PAGEMAP_SCAN work (by %s)", way),
             NULL);
     else if (stasis_doctor_has_sync())
-        conclude(check, STASIS_CHECK_LIMITED,
-                 g_strdup_printf("synchronous write protection only (%s fails)", failed),
-                 "tracker uffd-sync is used: no incremental images; Linux 6.7 or newer has the "
-                 "rest");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED,
+            g_strdup_printf("synchronous write protection only (%s fails)", failed),
+            "tracker uffd-sync is used: no incremental images; Linux 6.7 or newer has the "
+            "rest");
     else
-        conclude(check, STASIS_CHECK_MISSING,
-                 g_strdup_printf("no write protection of shared memory (%s fails)", failed),
-                 "Linux 5.19 or newer is needed, better 6.7");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_MISSING,
+            g_strdup_printf("no write protection of shared memory (%s fails)", failed),
+            "Linux 5.19 or newer is needed, better 6.7");
 }
 
 static void probe_userfaultfd_device(const Host *host, StasisCheck *check)
 {
     stasis_autofd int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
     if (fd >= 0)
-        conclude(check, STASIS_CHECK_OK, g_strdup("/dev/userfaultfd opens"), NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK, g_strdup("/dev/userfaultfd opens"), NULL);
     else
-        conclude(check, STASIS_CHECK_LIMITED,
-                 g_strdup_printf("/dev/userfaultfd: %s", g_strerror(errno)),
-                 "a QEMU that runs unprivileged and sandboxed can't be attached without it; run as "
-                 "root, on Linux 6.1 or newer");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, g_strdup_printf("/dev/userfaultfd: %s", g_strerror(errno)),
+            "a QEMU that runs unprivileged and sandboxed can't be attached without it; run as "
+            "root, on Linux 6.1 or newer");
 }
 
 static gboolean read_number(const char *path, const char *field, guint base, guint64 *ret)
@@ -141,24 +147,26 @@ static void probe_kvm_log(const Host *host, StasisCheck *check)
     const char *slow = stasis_kvm_log_why_slow();
     stasis_autofd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (shim == NULL)
-        conclude(check, STASIS_CHECK_LIMITED,
-                 g_strdup("stasis-shim.so is not where the library is"),
-                 "install stasis as a whole; until then guests are tracked by userfaultfd, which "
-                 "costs them more and takes longer with more RAM");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, g_strdup("stasis-shim.so is not where the library is"),
+            "install stasis as a whole; until then guests are tracked by userfaultfd, which "
+            "costs them more and takes longer with more RAM");
     else if (kvm < 0)
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("%s, but no KVM", shim),
-                 "VMs under TCG are tracked by userfaultfd");
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("%s, but no KVM", shim),
+                               "VMs under TCG are tracked by userfaultfd");
     else if (slow != NULL)
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("%s; %s", shim, slow),
-                 "it works, but scanning takes longer with more RAM: swapoff, and \"never\" in "
-                 "/sys/kernel/mm/transparent_hugepage/shmem_enabled, make it independent of RAM");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, g_strdup_printf("%s; %s", shim, slow),
+            "it works, but scanning takes longer with more RAM: swapoff, and \"never\" in "
+            "/sys/kernel/mm/transparent_hugepage/shmem_enabled, make it independent of RAM");
     else
-        conclude(check, STASIS_CHECK_OK,
-                 g_strdup_printf("%s, for VMs that stasis starts under KVM%s", shim,
-                                 ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING) > 0
-                                     ? "; kvm-log (bitmap, or dirty ring by dirty-ring-size)"
-                                     : ""),
-                 NULL);
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_OK,
+            g_strdup_printf("%s, for VMs that stasis starts under KVM%s", shim,
+                            ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING) > 0
+                                ? "; kvm-log (bitmap, or dirty ring by dirty-ring-size)"
+                                : ""),
+            NULL);
 }
 
 static void probe_privileges(const Host *host, StasisCheck *check)
@@ -166,17 +174,18 @@ static void probe_privileges(const Host *host, StasisCheck *check)
     guint64 caps = 0, scope = 0;
     read_number("/proc/self/status", "CapEff:", 16, &caps);
     if (caps & ((guint64)1 << CAP_SYS_PTRACE)) {
-        conclude(check, STASIS_CHECK_OK,
-                 g_strdup_printf("CAP_SYS_PTRACE, %s", geteuid() == 0 ? "root" : "not root"), NULL);
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_OK,
+            g_strdup_printf("CAP_SYS_PTRACE, %s", geteuid() == 0 ? "root" : "not root"), NULL);
         return;
     }
     /* Without Yama anyone may trace processes of their own. */
     read_number("/proc/sys/kernel/yama/ptrace_scope", NULL, 10, &scope);
     if (scope == 0)
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup("no CAP_SYS_PTRACE"),
-                 "only VMs of this user can be checkpointed; run as root for others");
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, g_strdup("no CAP_SYS_PTRACE"),
+                               "only VMs of this user can be checkpointed; run as root for others");
     else
-        conclude(
+        stasis_doctor_conclude(
             check, STASIS_CHECK_MISSING,
             g_strdup_printf("no CAP_SYS_PTRACE, and kernel.yama.ptrace_scope is %u", (guint)scope),
             "run as root or with CAP_SYS_PTRACE");
@@ -186,27 +195,31 @@ static void probe_kvm(const Host *host, StasisCheck *check)
 {
     stasis_autofd int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (fd < 0) {
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup_printf("/dev/kvm: %s", g_strerror(errno)),
-                 errno == ENOENT ? "VMs run under TCG, slower; load kvm_intel or kvm_amd, or "
-                                   "switch virtualization on in the firmware"
-                                 : "VMs run under TCG, slower; join the group of /dev/kvm");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, g_strdup_printf("/dev/kvm: %s", g_strerror(errno)),
+            errno == ENOENT ? "VMs run under TCG, slower; load kvm_intel or kvm_amd, or "
+                              "switch virtualization on in the firmware"
+                            : "VMs run under TCG, slower; join the group of /dev/kvm");
         return;
     }
     g_autofree char *reason = NULL;
     if (stasis_kvm_probe(&reason))
-        conclude(check, STASIS_CHECK_OK, g_strdup("/dev/kvm runs guests at full speed"), NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK,
+                               g_strdup("/dev/kvm runs guests at full speed"), NULL);
     else
-        conclude(check, STASIS_CHECK_LIMITED,
-                 g_strdup(reason != NULL ? reason : "/dev/kvm does not run an ordinary guest"),
-                 "Linux guests run under TCG, slower; `stasis run --accel kvm` insists on KVM");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED,
+            g_strdup(reason != NULL ? reason : "/dev/kvm does not run an ordinary guest"),
+            "Linux guests run under TCG, slower; `stasis run --accel kvm` insists on KVM");
 }
 
 static void probe_qemu(const Host *host, StasisCheck *check)
 {
     g_autofree char *path = g_find_program_in_path("qemu-system-x86_64");
     if (path == NULL) {
-        conclude(check, STASIS_CHECK_MISSING, g_strdup("no qemu-system-x86_64 in PATH"),
-                 "install it: apt-get install qemu-system-x86");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING,
+                               g_strdup("no qemu-system-x86_64 in PATH"),
+                               "install it: apt-get install qemu-system-x86");
         return;
     }
     char *argv[] = { path, (char *)"--version", NULL };
@@ -217,17 +230,19 @@ static void probe_qemu(const Host *host, StasisCheck *check)
                                 NULL, NULL, NULL);
     if (!ran || out == NULL || !g_str_has_prefix(out, intro) ||
         sscanf(out + strlen(intro), "%u.%u.%u", &major, &minor, &micro) != 3) {
-        conclude(check, STASIS_CHECK_MISSING, g_strdup_printf("%s tells no version", path),
-                 "see whether it starts at all: qemu-system-x86_64 --version");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING,
+                               g_strdup_printf("%s tells no version", path),
+                               "see whether it starts at all: qemu-system-x86_64 --version");
         return;
     }
     char *found = g_strdup_printf("%s, version %u.%u.%u", path, major, minor, micro);
     if (major == 7 && minor == 2)
-        conclude(check, STASIS_CHECK_OK, found, NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK, found, NULL);
     else
-        conclude(check, STASIS_CHECK_LIMITED, found,
-                 "stasis is tested with QEMU 7.2; checkpoint and restore a VM that you can spare "
-                 "first");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, found,
+            "stasis is tested with QEMU 7.2; checkpoint and restore a VM that you can spare "
+            "first");
 }
 
 static void probe_memory(const Host *host, StasisCheck *check)
@@ -235,17 +250,18 @@ static void probe_memory(const Host *host, StasisCheck *check)
     guint64 total = 0, available = 0;
     if (!read_number("/proc/meminfo", "MemTotal:", 10, &total) ||
         !read_number("/proc/meminfo", "MemAvailable:", 10, &available)) {
-        conclude(check, STASIS_CHECK_LIMITED, g_strdup("/proc/meminfo can't be read"),
-                 "mount /proc");
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, g_strdup("/proc/meminfo can't be read"),
+                               "mount /proc");
         return;
     }
     char *found = g_strdup_printf("%.1f GiB available of %.1f GiB", (double)available / (1 << 20),
                                   (double)total / (1 << 20));
     if (available >= 512 * 1024)
-        conclude(check, STASIS_CHECK_OK, found, NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK, found, NULL);
     else
-        conclude(check, STASIS_CHECK_LIMITED, found,
-                 "checkpoints in mode cow need buffers, restores all of the VM's RAM");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, found,
+            "checkpoints in mode cow need buffers, restores all of the VM's RAM");
 }
 
 static void probe_hugepages(const Host *host, StasisCheck *check)
@@ -256,12 +272,13 @@ static void probe_hugepages(const Host *host, StasisCheck *check)
     read_number("/proc/meminfo", "Hugepagesize:", 10, &size_kib);
     /* Only a VM that asks for them needs any, so none is no fault. */
     if (total == 0)
-        conclude(check, STASIS_CHECK_OK, g_strdup("none reserved (VMs rarely need any)"), NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK,
+                               g_strdup("none reserved (VMs rarely need any)"), NULL);
     else
-        conclude(check, STASIS_CHECK_OK,
-                 g_strdup_printf("%u of %u free, %u KiB each", (guint)available, (guint)total,
-                                 (guint)size_kib),
-                 NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK,
+                               g_strdup_printf("%u of %u free, %u KiB each", (guint)available,
+                                               (guint)total, (guint)size_kib),
+                               NULL);
 }
 
 /* ---- directories ---- */
@@ -317,17 +334,18 @@ static void probe_store(const Host *host, StasisCheck *check)
                                                 : "not there yet",
                                   (double)space / (double)GIB);
     if (advice != NULL && store != NULL)
-        conclude(check, STASIS_CHECK_LIMITED, found,
-                 "it can be read only: restore works, checkpoint-create does not");
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, found,
+                               "it can be read only: restore works, checkpoint-create does not");
     else if (advice != NULL)
-        conclude(check, STASIS_CHECK_MISSING, found, advice);
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING, found, advice);
     else if (is_there && store == NULL)
-        conclude(check, STASIS_CHECK_LIMITED, found, error->message);
+        stasis_doctor_conclude(check, STASIS_CHECK_LIMITED, found, error->message);
     else if (space < GIB)
-        conclude(check, STASIS_CHECK_LIMITED, found,
-                 "an image can need as much as the VM's RAM; free some space, or use --store");
+        stasis_doctor_conclude(
+            check, STASIS_CHECK_LIMITED, found,
+            "an image can need as much as the VM's RAM; free some space, or use --store");
     else
-        conclude(check, STASIS_CHECK_OK, found, NULL);
+        stasis_doctor_conclude(check, STASIS_CHECK_OK, found, NULL);
 }
 
 static void probe_runtime_dir(const Host *host, StasisCheck *check)
@@ -341,14 +359,29 @@ static void probe_runtime_dir(const Host *host, StasisCheck *check)
     else if (xdg != NULL && *xdg != '\0')
         path = g_build_filename(xdg, "stasis", NULL);
     if (path == NULL) {
-        conclude(check, STASIS_CHECK_MISSING, g_strdup("no XDG_RUNTIME_DIR"),
-                 "set STASIS_RUNTIME_DIR to a directory of your own");
+        stasis_doctor_conclude(check, STASIS_CHECK_MISSING, g_strdup("no XDG_RUNTIME_DIR"),
+                               "set STASIS_RUNTIME_DIR to a directory of your own");
         return;
     }
     g_autofree char *existing = NULL;
     g_autofree char *advice = check_directory(path, &existing);
-    conclude(check, advice != NULL ? STASIS_CHECK_MISSING : STASIS_CHECK_OK, g_strdup(path),
-             advice);
+    stasis_doctor_conclude(check, advice != NULL ? STASIS_CHECK_MISSING : STASIS_CHECK_OK,
+                           g_strdup(path), advice);
+}
+
+static void probe_libvirt(const Host *host, StasisCheck *check)
+{
+    stasis_doctor_libvirt(check);
+}
+
+static void probe_libvirt_security(const Host *host, StasisCheck *check)
+{
+    stasis_doctor_libvirt_security(check);
+}
+
+static void probe_files(const Host *host, StasisCheck *check)
+{
+    stasis_doctor_files(check);
 }
 
 static const Probe probes[] = {
@@ -363,6 +396,9 @@ static const Probe probes[] = {
     { "hugepages", probe_hugepages },
     { "store", probe_store },
     { "runtime-dir", probe_runtime_dir },
+    { "libvirt", probe_libvirt },
+    { "libvirt-security", probe_libvirt_security },
+    { "libguestfs", probe_files },
 };
 
 GPtrArray *stasis_doctor(const char *store_path)

@@ -463,7 +463,8 @@ def doctor_tells_what_is_missing(t):
     store = t.path("not-yet")
     result = stasis("doctor", "--json", "--store", store, expect=None)
     checks = {c["name"]: c for c in result.json}
-    for name in ("kernel", "userfaultfd", "privileges", "kvm", "qemu", "memory", "store"):
+    for name in ("kernel", "userfaultfd", "privileges", "kvm", "qemu", "memory", "store", "libvirt",
+                 "libvirt-security", "libguestfs"):
         t.check(name in checks, "no check of", name)
     for check in checks.values():
         t.check(check["status"] in ("ok", "limited", "missing") and check["found"], check)
@@ -479,6 +480,10 @@ def doctor_tells_what_is_missing(t):
     result = stasis("doctor", "--json", env={"PATH": "/nonexistent"}, expect=1)
     qemu = {c["name"]: c for c in result.json}["qemu"]
     t.equal(qemu["status"], "missing", "no QEMU in PATH")
+    result = stasis("doctor", "--json", expect=None, env={
+        "STASIS_CONNECT": "qemu+unix:///system?socket=/nonexistent"})
+    libvirt = {c["name"]: c for c in result.json}["libvirt"]
+    t.check(libvirt["status"] == "limited" and "STASIS_CONNECT" in libvirt["advice"], libvirt)
     text = stasis("doctor", env={"PATH": "/nonexistent"}, expect=1).out
     t.check(qemu["advice"] in text, "advice in the table", text)
 
