@@ -105,7 +105,13 @@ static gboolean take_content(CliCall *call, int fd, GError **error)
     }
     g_autofree char *text = g_base64_encode(content, (gsize)size);
     JsonObject *object = json_object_new();
+    JsonArray *paths = json_array_new();
+    for (char **path = call->args + 1; *path != NULL; path++) {
+        g_autofree char *valid = g_utf8_make_valid(*path, -1);
+        json_array_add_string_element(paths, valid);
+    }
     cli_json_set_string(object, "path", call->args[1]);
+    json_object_set_array_member(object, "paths", paths);
     cli_json_set_string(object, "content_base64", text);
     cli_take_object(call, object);
     return TRUE;
@@ -118,9 +124,12 @@ static gboolean file_cat(CliCall *call, GError **error)
     if (store == NULL)
         return FALSE;
     int fd = call->json ? memfd_create("stasis-file", MFD_CLOEXEC) : STDOUT_FILENO;
-    gboolean ok = stasis_files_read(store, call->args[0], &options, call->args[1], fd,
-                                    call->cancellable, error) &&
-                  (!call->json || take_content(call, fd, error));
+    gboolean ok =
+        stasis_files_read(store, call->args[0], &options, (const char *const *)call->args + 1, fd,
+                          call->cancellable, error);
+    /* Of several those that are there, too. */
+    if (call->json && (ok || call->args[2] != NULL))
+        ok = take_content(call, fd, ok ? error : NULL) && ok;
     if (call->json)
         close(fd);
     return ok;
@@ -199,7 +208,7 @@ const CliCommand cli_cmd_file_ls = {
 
 static const CliArgument cat_arguments[] = {
     IMAGE_ARGUMENT,
-    { "PATH", CLI_ONE, CLI_TEXT, "file in the guest" },
+    { "PATH", CLI_SOME, CLI_TEXT, "file in the guest" },
     { NULL },
 };
 static const CliOption common_options[] = { COMMON_OPTIONS };
@@ -210,8 +219,9 @@ static const CliExample cat_examples[] = {
 const CliCommand cli_cmd_file_cat = {
     .group = "files",
     .name = "file-cat",
-    .summary = "print a file in an image's disks",
-    .description = "Print a file, as the disks were at the image's instant. " HOW,
+    .summary = "print files in an image's disks",
+    .description = "Print files, one after the other, as the disks were at the image's instant. "
+                   "Those that can't be read are named at the end. " HOW,
     .arguments = cat_arguments,
     .options = common_options,
     .examples = cat_examples,

@@ -20,8 +20,11 @@ typedef struct {
 void stasis_files_job_clear(StasisFilesJob *job);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StasisFilesJob, stasis_files_job_clear)
 
-/* Run operation @first (and its arguments, NULL-terminated). Its stdout goes to @fd, or if that is
- * -1 becomes *ret_text, to be freed with g_free(). */
+/* Run operation @words[0] with its arguments, NULL-terminated. Its stdout goes to @fd, or if that
+ * is -1 becomes *ret_text, to be freed with g_free(). */
+gboolean stasis_files_run_words(const StasisFilesJob *job, int fd, char **ret_text,
+                                const char *const *words, GError **error);
+/* The same. */
 gboolean stasis_files_run(const StasisFilesJob *job, int fd, char **ret_text, GError **error,
                           const char *first, ...) G_GNUC_NULL_TERMINATED;
 /* Start operation "mount" and come back when the directory is there. */

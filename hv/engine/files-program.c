@@ -98,14 +98,24 @@ static gboolean call_off(GSubprocess *process, GError **error)
 gboolean stasis_files_run(const StasisFilesJob *job, int fd, char **ret_text, GError **error,
                           const char *first, ...)
 {
-    g_autoptr(GPtrArray) argv = command(job, error);
-    if (argv == NULL)
-        return FALSE;
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
     va_list more;
     va_start(more, first);
     for (const char *word = first; word != NULL; word = va_arg(more, const char *))
-        g_ptr_array_add(argv, g_strdup(word));
+        g_ptr_array_add(words, (char *)word);
     va_end(more);
+    g_ptr_array_add(words, NULL);
+    return stasis_files_run_words(job, fd, ret_text, (const char *const *)words->pdata, error);
+}
+
+gboolean stasis_files_run_words(const StasisFilesJob *job, int fd, char **ret_text,
+                                const char *const *words, GError **error)
+{
+    g_autoptr(GPtrArray) argv = command(job, error);
+    if (argv == NULL)
+        return FALSE;
+    for (const char *const *word = words; *word != NULL; word++)
+        g_ptr_array_add(argv, g_strdup(*word));
     g_ptr_array_add(argv, NULL);
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
         G_SUBPROCESS_FLAGS_STDERR_PIPE | (fd < 0 ? G_SUBPROCESS_FLAGS_STDOUT_PIPE : 0));
@@ -118,8 +128,8 @@ gboolean stasis_files_run(const StasisFilesJob *job, int fd, char **ret_text, GE
         return FALSE;
     if (!g_subprocess_communicate(process, NULL, job->cancellable, &out, &said, NULL))
         return call_off(process, error);
-    g_autofree char *words = g_strndup(g_bytes_get_data(said, NULL), g_bytes_get_size(said));
-    if (!check_end(process, words, error))
+    g_autofree char *text = g_strndup(g_bytes_get_data(said, NULL), g_bytes_get_size(said));
+    if (!check_end(process, text, error))
         return FALSE;
     if (ret_text != NULL)
         *ret_text = g_strndup(g_bytes_get_data(out, NULL), g_bytes_get_size(out));

@@ -147,11 +147,20 @@ GPtrArray *stasis_files_list(StasisStore *store, const char *id, const StasisFil
 }
 
 gboolean stasis_files_read(StasisStore *store, const char *id, const StasisFilesOptions *options,
-                           const char *path, int fd, GCancellable *cancellable, GError **error)
+                           const char *const *paths, int fd, GCancellable *cancellable,
+                           GError **error)
 {
     g_auto(StasisFilesJob) job = { 0 };
-    return check_path(path, error) && open_job(&job, store, id, options, cancellable, error) &&
-           stasis_files_run(&job, fd, NULL, error, "cat", path, NULL);
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
+    g_ptr_array_add(words, (char *)"cat");
+    for (const char *const *path = paths; *path != NULL; path++) {
+        if (!check_path(*path, error))
+            return FALSE;
+        g_ptr_array_add(words, (char *)*path);
+    }
+    g_ptr_array_add(words, NULL);
+    return open_job(&job, store, id, options, cancellable, error) &&
+           stasis_files_run_words(&job, fd, NULL, (const char *const *)words->pdata, error);
 }
 
 gboolean stasis_files_copy_out(StasisStore *store, const char *id,

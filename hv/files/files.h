@@ -34,6 +34,7 @@ FilesStatus files_open(guestfs_h *g, const FilesOptions *options);
 typedef struct {
     const char *name;
     guint n_arguments;
+    gboolean or_more;
     FilesStatus (*run)(guestfs_h *g, const FilesOptions *options, char **arguments);
 } FilesOperation;
 

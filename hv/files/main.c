@@ -24,8 +24,10 @@ static const FilesOperation *find_operation(char **words)
 {
     if (words == NULL || words[0] == NULL)
         return NULL;
+    guint n = g_strv_length(words) - 1;
     for (const FilesOperation *o = files_operations; o->name != NULL; o++)
-        if (strcmp(o->name, words[0]) == 0 && g_strv_length(words) == 1 + o->n_arguments)
+        if (strcmp(o->name, words[0]) == 0 &&
+            (n == o->n_arguments || (o->or_more && n > o->n_arguments)))
             return o;
     return NULL;
 }

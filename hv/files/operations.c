@@ -107,15 +107,64 @@ static FilesStatus list(guestfs_h *g, const FilesOptions *options, char **argume
 
 /* ---- the content of files ---- */
 
-static FilesStatus cat(guestfs_h *g, const FilesOptions *options, char **arguments)
+/* From a pipe to stdout: libguestfs would open that anew, and cut a file off that it is. */
+static gpointer pump(gpointer data)
 {
-    int is_file = guestfs_is_file_opts(g, arguments[0], GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1);
-    if (is_file == 0 && guestfs_exists(g, arguments[0]) > 0) {
-        fprintf(stderr, "%s: no regular file\n", arguments[0]);
+    int fd = GPOINTER_TO_INT(data);
+    static char buffer[65536];
+    gboolean ok = TRUE;
+    ssize_t n;
+    while ((n = read(fd, buffer, sizeof buffer)) != 0) {
+        if (n < 0 && errno != EINTR)
+            return GINT_TO_POINTER(FALSE);
+        for (ssize_t done = 0, part; ok && done < n; done += part) {
+            part = write(STDOUT_FILENO, buffer + done, (size_t)(n - done));
+            if (part < 0 && errno == EINTR)
+                part = 0;
+            ok = part >= 0;
+        }
+    }
+    return GINT_TO_POINTER(ok);
+}
+
+static FilesStatus print_file(guestfs_h *g, const char *path)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return FILES_FAILED;
+    g_autofree char *to = g_strdup_printf("/proc/self/fd/%d", ends[1]);
+    GThread *thread = g_thread_new("pump", pump, GINT_TO_POINTER(ends[0]));
+    int r = guestfs_download(g, path, to);
+    FilesStatus status = r == 0 ? FILES_OK : fail_on(g, path);
+    close(ends[1]);
+    gboolean written = GPOINTER_TO_INT(g_thread_join(thread));
+    close(ends[0]);
+    if (written || status != FILES_OK)
+        return status;
+    fprintf(stderr, "%s: can't be written to where it is to go\n", path);
+    return FILES_FAILED;
+}
+
+static FilesStatus cat_one(guestfs_h *g, const char *path)
+{
+    int is_file = guestfs_is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1);
+    if (is_file == 0 && guestfs_exists(g, path) > 0) {
+        fprintf(stderr, "%s: no regular file\n", path);
         return FILES_USAGE;
     }
-    return guestfs_download(g, arguments[0], "/dev/stdout") == 0 ? FILES_OK
-                                                                 : fail_on(g, arguments[0]);
+    return print_file(g, path);
+}
+
+/* All that can be, one after the other. */
+static FilesStatus cat(guestfs_h *g, const FilesOptions *options, char **arguments)
+{
+    FilesStatus first = FILES_OK;
+    for (guint i = 0; arguments[i] != NULL; i++) {
+        FilesStatus status = cat_one(g, arguments[i]);
+        if (first == FILES_OK)
+            first = status;
+    }
+    return first;
 }
 
 static FilesStatus copy_out(guestfs_h *g, const FilesOptions *options, char **arguments)
@@ -148,10 +197,10 @@ static FilesStatus mount(guestfs_h *g, const FilesOptions *options, char **argum
 }
 
 const FilesOperation files_operations[] = {
-    { "list", 1, list },
-    { "cat", 1, cat },
-    { "copy-out", 2, copy_out },
-    { "mount", 1, mount },
-    { "install", 2, files_install },
+    { "list", 1, FALSE, list },
+    { "cat", 1, TRUE, cat },
+    { "copy-out", 2, FALSE, copy_out },
+    { "mount", 1, FALSE, mount },
+    { "install", 2, FALSE, files_install },
     { NULL },
 };

@@ -43,10 +43,11 @@ STASIS_API GPtrArray *stasis_files_list(StasisStore *store, const char *id,
                                         const StasisFilesOptions *options, const char *path,
                                         GCancellable *cancellable, GError **error);
 
-/* The content of file @path, into @fd. */
+/* The content of files @paths (NULL-terminated), one behind the other, into @fd from where it
+ * stands. When one can't be read the others are in it all the same; the error tells of each. */
 STASIS_API gboolean stasis_files_read(StasisStore *store, const char *id,
-                                      const StasisFilesOptions *options, const char *path, int fd,
-                                      GCancellable *cancellable, GError **error);
+                                      const StasisFilesOptions *options, const char *const *paths,
+                                      int fd, GCancellable *cancellable, GError **error);
 
 /* File or directory @path, with all in it, into directory @dest of this host. */
 STASIS_API gboolean stasis_files_copy_out(StasisStore *store, const char *id,
