@@ -4,8 +4,9 @@
  *
  * A frozen file system blocks whoever writes to it until somebody thaws it. So a process of its
  * own, the freezer, freezes and thaws: it thaws when it is told to, when its time is up, and when
- * the agent is gone, or the conversation that it froze for (the other end of its socket closes). It holds the mounts open, and touches no
- * file while they are frozen. It is in no worker's process group, and nobody waits for it.
+ * the agent is gone, or the conversation that it froze for (the other end of its socket closes). It
+ * holds the mounts open, and touches no file while they are frozen. It is in no worker's process
+ * group, and nobody waits for it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +37,7 @@ typedef struct {
     uint32_t n;
     int error_number;
     uint64_t frozen_ns; /* since it began to freeze */
-    char path[256]; /* the mount that could not be frozen */
+    char path[256];     /* the mount that could not be frozen */
 } Report;
 
 typedef struct {

@@ -265,8 +265,7 @@ static gboolean freeze(Job *job, GError **error)
     if (!job->options->quiesce)
         return TRUE;
     if (job->quiesce == NULL)
-        job->quiesce =
-            stasis_quiesce_open(job->series->session, job->copy.cancellable, error);
+        job->quiesce = stasis_quiesce_open(job->series->session, job->copy.cancellable, error);
     return job->quiesce != NULL &&
            stasis_quiesce_freeze(job->quiesce, job->copy.cancellable, error) &&
            stasis_fault(STASIS_FAULT_QUIESCED, error);
@@ -279,8 +278,7 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
         job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
     gboolean near = freeze(job, error) &&
                     (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
-    gboolean ok =
-        near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
+    gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
     if (job->quiesce != NULL && !stasis_quiesce_thaw(job->quiesce, ok ? error : NULL))
         ok = FALSE;

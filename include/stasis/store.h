@@ -32,7 +32,7 @@ typedef struct {
     guint32 rounds;          /* pre-copy rounds before the pause */
     guint64 disk_us;         /* of the pause, fixing the disks' content */
     guint64 disk_copied_bytes; /* read from disks; what is known to be zero is not read */
-    guint64 frozen_us;       /* file systems frozen, as seen from here; 0: they were not */
+    guint64 frozen_us;         /* file systems frozen, as seen from here; 0: they were not */
 } StasisCost;
 
 typedef struct {
