@@ -28,8 +28,9 @@
 
 #define MAX_MOUNTS 256
 #define LIMIT_MS 60000
-/* One that an earlier conversation had frozen is just being thawed. */
-#define BUSY_MS 1000
+/* One that an earlier conversation had frozen is just being thawed. Counted, not timed: where the
+ * whole VM stands still for a while, time passes without a chance for who thaws. */
+#define BUSY_TRIES 200
 #define BUSY_POLL_MS 10
 
 /* What the freezer says: once when it has frozen, once when it has thawed. */
@@ -105,9 +106,8 @@ static unsigned thaw(Mount *mounts, unsigned n)
 
 static int freeze_one(int fd, int64_t end_ms)
 {
-    int64_t busy_end_ms = now_ms() + BUSY_MS;
-    while (ioctl(fd, FIFREEZE, 0) < 0) {
-        if (errno != EBUSY || now_ms() >= busy_end_ms || now_ms() >= end_ms)
+    for (int tries = 0; ioctl(fd, FIFREEZE, 0) < 0; tries++) {
+        if (errno != EBUSY || tries == BUSY_TRIES || now_ms() >= end_ms)
             return errno;
         poll(NULL, 0, BUSY_POLL_MS);
     }
