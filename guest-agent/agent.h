@@ -40,6 +40,8 @@ struct Answer {
 /* Send what has been put so far, and begin the next part. False when nobody wants it any more. */
 bool answer_part(Answer *answer);
 void answer_end(Answer *answer);
+/* Put a record, into the next part if this one is full. False when nobody wants it any more. */
+bool answer_record(Answer *answer, uint16_t tag, const StasisFieldWriter *record);
 /* Fields put so far are dropped. @error_number 0: none. */
 void answer_error(Answer *answer, StasisAgentStatus status, int error_number, const char *format,
                   ...) __attribute__((format(printf, 4, 5)));
@@ -81,6 +83,23 @@ void read_line(const char *path, char *buffer, size_t size);
 bool write_all(int fd, const void *bytes, size_t n);
 /* To standard error, one line. Not while file systems are frozen: who reads it may wait for one. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- process.c ---- */
+
+typedef struct {
+    pid_t pid, ppid, sid;
+    char state;
+    unsigned n_threads;
+    uint64_t start; /* ticks since boot */
+    uint64_t rss_bytes;
+    char comm[64], user[33], unit[256], cgroup[1024], command[4096];
+} Process;
+/* Room for a record of one. */
+#define PROCESS_RECORD_BYTES 8192u
+
+/* Read one of @proc (a descriptor of /proc); false when it is gone, or a kernel thread. */
+bool process_read(int proc, pid_t pid, Process *ret);
+void process_put(StasisFieldWriter *record, const Process *process);
 
 /* ---- port.c ---- */
 
@@ -132,6 +151,8 @@ void op_cgroup_thaw(const Request *request, Answer *answer);
 void op_exec(const Request *request, Answer *answer);
 void op_file_read(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
+void op_processes(const Request *request, Answer *answer);
+void op_boundary(const Request *request, Answer *answer);
 
 /* What other operations need of them. */
 bool instant_describe(Answer *answer);

@@ -12,6 +12,17 @@ bool answer_part(Answer *answer)
     return sent;
 }
 
+bool answer_record(Answer *answer, uint16_t tag, const StasisFieldWriter *record)
+{
+    stasis_field_put(&answer->fields, tag, record->payload, record->length);
+    if (!answer->fields.overflow)
+        return true;
+    answer->fields.overflow = false;
+    bool sent = answer_part(answer);
+    stasis_field_put(&answer->fields, tag, record->payload, record->length);
+    return sent;
+}
+
 void answer_end(Answer *answer)
 {
     if (!answer->ended)

@@ -16,6 +16,8 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_EXEC, "exec", OP_WORKER, 605000, .run = op_exec },
     { STASIS_AGENT_OP_FILE_READ, "file-read", OP_WORKER, 60000, .run = op_file_read },
     { STASIS_AGENT_OP_SHUTDOWN, "shutdown", OP_WORKER | OP_KEEP, 60000, .run = op_shutdown },
+    { STASIS_AGENT_OP_PROCESSES, "processes", OP_WORKER, 60000, .run = op_processes },
+    { STASIS_AGENT_OP_BOUNDARY, "boundary", OP_WORKER, 70000, .run = op_boundary },
     { 0 },
 };
 

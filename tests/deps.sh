@@ -14,11 +14,11 @@ declare -A groups=(
     [run]="qemu-system-x86"
     # The Linux guest is put together from Debian packages, without installing a kernel.
     [guests]="busybox-static cpio python3"
-    # binutils: readelf; man-db and groff-base: the man page is checked; clang: fuzz targets;
+    # graphviz: pictures of who belongs together; binutils: readelf; man-db and groff-base: the man page is checked; clang: fuzz targets;
     # qemu-utils: qcow2 files for the ways that the figures are compared with; libvirt-daemon,
     # without libvirt-daemon-system: tests start the daemons by themselves, in namespaces; packers:
     # what virsh save may use; e2fsprogs … linux-image: disks for libguestfs, and its appliance's kernel.
-    [test]="python3 binutils gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
+    [test]="python3 binutils graphviz gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
             libvirt-daemon libvirt-clients
             bzip2 gzip lzop xz-utils zstd e2fsprogs fdisk fuse3 linux-image-cloud-amd64"
 )

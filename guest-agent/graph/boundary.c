@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static uint64_t now_ns(void)
 {
@@ -181,6 +182,7 @@ void stasis_boundary_find(StasisBoundary *ret, const StasisBoundaryRequest *requ
     r->max_bytes = r->max_bytes != 0 ? r->max_bytes : (size_t)64 << 20;
     r->max_ms = r->max_ms != 0 ? r->max_ms : 10000;
     r->max_passes = r->max_passes > 1 ? r->max_passes : 10;
+    r->agent = r->agent != 0 ? r->agent : getpid();
     unsigned max_passes = r->max_passes;
     uint64_t deadline_ns = now_ns() + (uint64_t)r->max_ms * 1000000, last = 0;
     while (!ret->stable && ret->n_passes < max_passes) {

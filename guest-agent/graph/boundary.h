@@ -38,6 +38,7 @@ typedef struct {
     unsigned max_ms;      /* for all passes; default 10,000 */
     unsigned max_passes;  /* until two in a row agree; default 10 */
     bool ignore_self;     /* the calling process is a mere looker-on (a command in a shell) */
+    pid_t agent;          /* may not be in the set; 0: the calling process */
     const char *without;  /* a relation that is not looked for (tests), or NULL */
 } StasisBoundaryRequest;
 
@@ -70,7 +71,7 @@ typedef struct {
     bool *is_member;    /* of each process */
     bool *is_neighbour; /* … no member, but at an edge of one */
     int32_t *via;       /* of each process: the edge that drew it in, −1: a root or no member */
-    bool *is_cut;       /* of each edge: named by a cut, and cuttable */
+    bool *is_cut;       /* of each edge: named by a cut or cut by default, and cuttable */
     StasisEdgePlace *place;               /* of each edge */
     STASIS_ARRAY(StasisRefusal) refusals; /* the weightiest first; at most 64 */
     size_t *cut_uses; /* of each cut in the request: edges of members that it names */

@@ -125,6 +125,8 @@ void stasis_closure_find(StasisBoundary *b)
     if (b->is_cut == NULL || b->place == NULL || b->cut_uses == NULL || b->is_neighbour == NULL ||
         !build(b, &adjacency))
         return;
+    for (size_t i = 0; i < scan->edges.n; i++)
+        b->is_cut[i] = scan->edges.items[i].cut_by_default;
     for (size_t i = 0; i < b->request.n_cuts; i++)
         mark_cut(b, b->request.cuts[i]);
     /* What can't be cut is not: judged later. */

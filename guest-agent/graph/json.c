@@ -138,6 +138,7 @@ static void write_edge(Out *out, const StasisBoundary *b, size_t index)
     field(out, "class", classes[e->class]);
     raw(out, e->both ? ",\"both\":true" : ",\"both\":false");
     field(out, "place", places[b->place[index]]);
+    raw(out, e->cut_by_default ? ",\"by_default\":true" : ",\"by_default\":false");
     field(out, "object", e->object);
     field(out, "witness", e->witness);
     field(out, "reason", e->reason);

@@ -7,8 +7,6 @@
 #include "graph/internal.h"
 #include "scan/internal.h"
 
-#include <unistd.h>
-
 #define MAX_REFUSALS 64
 
 void stasis_boundary_refuse(StasisBoundary *b, const char *what, const char *witness,
@@ -46,7 +44,7 @@ static void judge_members(StasisBoundary *b)
     for (size_t i = 0; i < b->members.n; i++) {
         int32_t m = b->members.items[i];
         const StasisProcess *p = &b->scan.processes.items[m];
-        if (p->pid != 1 && p->pid != getpid())
+        if (p->pid != 1 && p->pid != b->request.agent)
             continue;
         const char *who = p->pid == 1 ? "the system's first process" : "the agent itself";
         const char *witness =

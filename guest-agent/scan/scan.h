@@ -42,6 +42,7 @@ typedef struct {
     int32_t a, b; /* indexes into processes */
     StasisEdgeClass class;
     bool both;
+    bool cut_by_default; /* cuttable, and cut without being named: into the system's log */
     const char *object;  /* identity of what is shared, the same for all its edges: "pipe:[812]" */
     const char *witness; /* "pid 812 fd 7 ↔ pid 540 fd 12, pipe:[812]" */
     const char *reason;  /* why it has this class */

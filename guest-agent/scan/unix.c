@@ -7,6 +7,11 @@
  * has open: it belongs to the listener. An end that is open nowhere we see (kept by the kernel, or
  * in another PID namespace) can't come along: the user must cut it by name.
  *
+ * One kind of connection is cut without being named: that into the system's log. Each service of
+ * systemd has one from birth, so that each would draw in the log's daemon, by it all other services
+ * and the first process, and be refused. Lines go one way there, the service reads nothing from it,
+ * and what was in flight at the instant gets through where it was sent.
+ *
  * Descriptors in flight take part in every relation (collect-flight.c). If we could not see all of
  * them, what they share is unknown: opaque.
  */
@@ -22,9 +27,27 @@ static const char *name(StasisScan *scan, const StasisUser *user)
     return stasis_scan_text(scan, "unix:[%llu]", (unsigned long long)user->key[0]);
 }
 
+/* Bound by who takes log lines: syslog(3), or systemd-journald(8) (and one of another namespace,
+ * "/run/systemd/journal.NAME/…"). Its socket for varlink, which answers, is none of these. */
+static bool is_log(const StasisSocket *s)
+{
+    static const char journal[] = "/run/systemd/journal";
+    static const char *const ends[] = { "/stdout", "/socket", "/dev-log", "/syslog" };
+    if (s == NULL || s->name == NULL)
+        return false;
+    if (strncmp(s->name, journal, strlen(journal)) != 0)
+        return strcmp(s->name, "/dev/log") == 0;
+    const char *end = strchr(s->name + strlen(journal), '/');
+    char next = s->name[strlen(journal)];
+    for (size_t i = 0; end != NULL && i < sizeof ends / sizeof *ends; i++)
+        if (strcmp(end, ends[i]) == 0)
+            return next == '/' || next == '.';
+    return false;
+}
+
 /* Its other end is nobody's. */
 static void add_outside(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
-                        uint64_t peer)
+                        uint64_t peer, bool log)
 {
     stasis_edge_add(
         scan,
@@ -33,6 +56,7 @@ static void add_outside(const StasisScanner *self, StasisScan *scan, const Stasi
             .a = fd->process,
             .b = STASIS_OUTSIDE,
             .class = STASIS_EDGE_CUTTABLE,
+            .cut_by_default = log,
             .object = stasis_scan_text(scan, "unix:[%llu]", (unsigned long long)fd->ino),
             .witness = stasis_scan_text(scan, "%s ↔ unix socket %llu, which no process has open",
                                         stasis_fd_text(scan, fd), (unsigned long long)peer),
@@ -62,27 +86,34 @@ static void check_flight(const StasisScanner *self, StasisScan *scan)
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
-    StasisUsers by_ino = { 0 }, users = { 0 };
+    StasisUsers by_ino = { 0 }, plain = { 0 }, of_log = { 0 };
     stasis_socket_users(scan, &by_ino);
     for (size_t i = 0; i < scan->sockets.n; i++) {
         const StasisSocket *s = &scan->sockets.items[i];
         if (s->family != AF_UNIX)
             continue;
+        bool log = is_log(s) || is_log(stasis_socket_find(scan, s->peer));
+        StasisUsers *users = log ? &of_log : &plain;
         if (s->state == LISTENING) {
-            stasis_socket_add_users(scan, &by_ino, s->ino, &users, s->ino);
+            stasis_socket_add_users(scan, &by_ino, s->ino, users, s->ino);
             for (size_t k = 0; k < s->n_pending; k++)
-                stasis_socket_add_users(scan, &by_ino, s->pending[k], &users, s->ino);
+                stasis_socket_add_users(scan, &by_ino, s->pending[k], users, s->ino);
         } else if (s->peer != 0) {
             /* Both ends say so; one object for them. */
             uint64_t key = s->ino < s->peer ? s->ino : s->peer;
-            const StasisFd *here = stasis_socket_add_users(scan, &by_ino, s->ino, &users, key);
-            const StasisFd *there = stasis_socket_add_users(scan, &by_ino, s->peer, &users, key);
+            const StasisFd *here = stasis_socket_add_users(scan, &by_ino, s->ino, users, key);
+            const StasisFd *there = stasis_socket_add_users(scan, &by_ino, s->peer, users, key);
             if (here != NULL && there == NULL)
-                add_outside(self, scan, here, s->peer);
+                add_outside(self, scan, here, s->peer, log);
         }
     }
-    stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,
+    stasis_users_link(self, scan, &plain, name, STASIS_EDGE_CUTTABLE,
                       "what one end sends the other receives");
+    size_t first = scan->edges.n;
+    stasis_users_link(self, scan, &of_log, name, STASIS_EDGE_CUTTABLE,
+                      "lines for the system's log, which go one way");
+    for (size_t i = first; i < scan->edges.n; i++)
+        scan->edges.items[i].cut_by_default = true;
     check_flight(self, scan);
 }
 

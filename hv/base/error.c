@@ -18,6 +18,7 @@ static const struct {
     [STASIS_ERROR_CORRUPT] = { "corrupt", 13 },
     [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
     [STASIS_ERROR_UNSAVED] = { "unsaved", 6 },
+    [STASIS_ERROR_REFUSED] = { "refused", 4 },
 };
 
 GQuark stasis_error_quark(void)

@@ -56,6 +56,7 @@ typedef struct {
     const char *summary;
     gboolean required;
     gboolean hidden; /* for the build only: in no help */
+    gboolean many;   /* may be given more than once: cli_texts() */
 } CliOption;
 
 typedef struct {
@@ -98,7 +99,7 @@ extern const CliOption cli_global_options[];
 /* One run of one command. Everything a handler knows comes from here. */
 struct _CliCall {
     const CliCommand *command; /* NULL until it is known */
-    GHashTable *values;        /* option name → CliValue */
+    GHashTable *values;        /* option name → GPtrArray of CliValue */
     char **args;               /* positional arguments, all of them */
     gboolean json;
     GCancellable *cancellable; /* fires on Ctrl-C, SIGTERM, SIGHUP */
@@ -127,6 +128,11 @@ gboolean cli_parse(CliCall *call, const char *const *argv, GError **error);
 gboolean cli_flag(const CliCall *call, const char *name);
 const char *cli_text(const CliCall *call, const char *name);
 guint64 cli_number(const CliCall *call, const char *name, guint64 fallback);
+/* All values of an option that may be given many times, NULL-terminated, in their order. Free the
+ * array alone. */
+const char **cli_texts(const CliCall *call, const char *name);
+/* The same as numbers. Free with g_array_unref(). */
+GArray *cli_numbers(const CliCall *call, const char *name);
 
 /* vm.c: which libvirtd names are meant to be of, NULL for none: --connect, or $STASIS_CONNECT. */
 const char *cli_connection(const CliCall *call);
@@ -159,7 +165,8 @@ extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_lis
     cli_cmd_store_prune, cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone,
     cli_cmd_export, cli_cmd_import, cli_cmd_file_ls, cli_cmd_file_cat, cli_cmd_file_copy_out,
     cli_cmd_mount, cli_cmd_umount, cli_cmd_doctor, cli_cmd_help, cli_cmd_agent_info,
-    cli_cmd_agent_ping, cli_cmd_agent_exec, cli_cmd_agent_install;
+    cli_cmd_agent_ping, cli_cmd_agent_exec, cli_cmd_agent_install, cli_cmd_proc_list,
+    cli_cmd_proc_graph;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;
 

@@ -7,6 +7,7 @@
 const CliGroup cli_groups[] = {
     { "vm", "Virtual machines" }, /* one a line */
     { "agent", "The agent in a guest" },
+    { "process", "Processes in a guest" },
     { "checkpoint", "Checkpoints" },
     { "image", "Using images" },
     { "files", "Files in images" },
@@ -31,6 +32,8 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_agent_ping,
     &cli_cmd_agent_exec,
     &cli_cmd_agent_install,
+    &cli_cmd_proc_list,
+    &cli_cmd_proc_graph,
     &cli_cmd_checkpoint_create,
     &cli_cmd_checkpoint_list,
     &cli_cmd_checkpoint_info,

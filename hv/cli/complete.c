@@ -172,7 +172,7 @@ static void offer_options(const Line *line, const CliOption *options, CliOffer *
 {
     for (const CliOption *o = options; o != NULL && o->name != NULL; o++) {
         g_autofree char *word = g_strconcat("--", o->name, NULL);
-        if (!o->hidden && !g_hash_table_contains(line->given, word))
+        if (!o->hidden && (o->many || !g_hash_table_contains(line->given, word)))
             add(offer, word);
     }
 }

@@ -98,6 +98,7 @@ static JsonArray *options_to_json(const CliOption *options)
         cli_json_set_string(object, "value", o->value);
         cli_json_set_string(object, "completer", cli_completer_name(o->type));
         json_object_set_boolean_member(object, "required", o->required);
+        json_object_set_boolean_member(object, "many", o->many);
         cli_json_set_string(object, "summary", o->summary);
         json_array_add_object_element(array, object);
     }

@@ -34,10 +34,10 @@ GPtrArray *cli_synopsis(const CliCommand *command)
     for (const CliOption *o = command->options; o != NULL && o->name != NULL; o++) {
         if (o->hidden)
             continue;
-        g_ptr_array_add(words,
-                        g_strdup_printf("%s--%s%s%s%s", o->required ? "" : "[", o->name,
-                                        o->value != NULL ? " " : "",
-                                        o->value != NULL ? o->value : "", o->required ? "" : "]"));
+        g_ptr_array_add(words, g_strdup_printf("%s--%s%s%s%s%s", o->required ? "" : "[", o->name,
+                                               o->value != NULL ? " " : "",
+                                               o->value != NULL ? o->value : "",
+                                               o->required ? "" : "]", o->many ? "..." : ""));
     }
     guint first = 0;
     for (const CliArgument *a = command->arguments; a != NULL && a->name != NULL; a++) {

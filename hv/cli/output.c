@@ -99,6 +99,20 @@ void cli_take_array(CliCall *call, JsonArray *array)
     json_array_unref(array);
 }
 
+/* A refusal has three lines; elsewhere the messages have one. */
+static char *one_line(const char *message)
+{
+    g_auto(GStrv) lines = g_strsplit(message, "\n", -1);
+    return g_strjoinv("; ", lines);
+}
+
+static void print_refusal(const GError *error)
+{
+    g_auto(GStrv) lines = g_strsplit(error->message, "\n", -1);
+    for (char **line = lines; *line != NULL; line++)
+        print_stderr(*line);
+}
+
 static void print_envelope(CliCall *call, const GError *error)
 {
     JsonObject *envelope = json_object_new();
@@ -112,7 +126,8 @@ static void print_envelope(CliCall *call, const GError *error)
     if (error != NULL) {
         JsonObject *failure = json_object_new();
         cli_json_set_string(failure, "code", stasis_error_name(error));
-        cli_json_set_string(failure, "message", error->message);
+        g_autofree char *message = one_line(error->message);
+        cli_json_set_string(failure, "message", message);
         json_object_set_int_member(failure, "exit", stasis_error_exit_code(error));
         json_object_set_object_member(envelope, "error", failure);
     }
@@ -124,6 +139,10 @@ static void print_envelope(CliCall *call, const GError *error)
 
 static void print_error(const CliCall *call, const GError *error)
 {
+    if (g_error_matches(error, STASIS_ERROR, STASIS_ERROR_REFUSED)) {
+        print_refusal(error);
+        return;
+    }
     gboolean cancelled = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
     print_stderr(cancelled ? "interrupted" : error->message);
     if (!g_error_matches(error, STASIS_ERROR, STASIS_ERROR_USAGE))

@@ -192,7 +192,13 @@ static gboolean on_option(const char *typed, const char *text, gpointer data, GE
     CliValue *value = g_new0(CliValue, 1);
     value->text = g_strdup(text);
     value->number = number;
-    g_hash_table_replace(scope->call->values, (gpointer)option->name, value);
+    GHashTable *values = scope->call->values;
+    GPtrArray *all = option->many ? g_hash_table_lookup(values, option->name) : NULL;
+    if (all == NULL) {
+        all = g_ptr_array_new_with_free_func(value_free);
+        g_hash_table_replace(values, (gpointer)option->name, all);
+    }
+    g_ptr_array_add(all, value);
     return TRUE;
 }
 
@@ -360,7 +366,8 @@ gboolean cli_parse(CliCall *call, const char *const *argv, GError **error)
         /* Known before anything can fail, so that the failure is shown in the form asked for. */
         call->json |= strcmp(argv[i], "--json") == 0;
     }
-    call->values = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, value_free);
+    call->values =
+        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)g_ptr_array_unref);
     call->args = g_new0(char *, 1);
     if (n == 0)
         return TRUE;
@@ -370,13 +377,20 @@ gboolean cli_parse(CliCall *call, const char *const *argv, GError **error)
     return words[1] == NULL || parse_command(call, &words, behind, error);
 }
 
-static const CliValue *find_value(const CliCall *call, const char *name)
+/* All values of an option; NULL when it was not given. */
+static const GPtrArray *find_values(const CliCall *call, const char *name)
 {
     char typed[64];
     g_snprintf(typed, sizeof typed, "--%s", name);
     /* A name that no table has is a mistake of the handler's author: never silently "not given". */
     g_assert(cli_find_option(call->command, typed) != NULL);
     return g_hash_table_lookup(call->values, name);
+}
+
+static const CliValue *find_value(const CliCall *call, const char *name)
+{
+    const GPtrArray *all = find_values(call, name);
+    return all != NULL ? all->pdata[all->len - 1] : NULL;
 }
 
 gboolean cli_flag(const CliCall *call, const char *name)
@@ -394,6 +408,24 @@ guint64 cli_number(const CliCall *call, const char *name, guint64 fallback)
 {
     const CliValue *value = find_value(call, name);
     return value != NULL ? value->number : fallback;
+}
+
+const char **cli_texts(const CliCall *call, const char *name)
+{
+    const GPtrArray *all = find_values(call, name);
+    const char **texts = g_new0(const char *, (all != NULL ? all->len : 0) + 1);
+    for (guint i = 0; all != NULL && i < all->len; i++)
+        texts[i] = ((const CliValue *)all->pdata[i])->text;
+    return texts;
+}
+
+GArray *cli_numbers(const CliCall *call, const char *name)
+{
+    const GPtrArray *all = find_values(call, name);
+    GArray *numbers = g_array_new(FALSE, FALSE, sizeof(guint64));
+    for (guint i = 0; all != NULL && i < all->len; i++)
+        g_array_append_val(numbers, ((const CliValue *)all->pdata[i])->number);
+    return numbers;
 }
 
 StasisStore *cli_open_store(CliCall *call, StasisStoreFlags flags, GError **error)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The agent of a VM by name: what agent.c and awaken.c share. */
+/* The agent of a VM by name: what agent.c, awaken.c and process.c share. */
 #pragma once
 
 #include "agent/client.h"
@@ -8,6 +8,9 @@ G_BEGIN_DECLS
 
 /* The mark in a VM's directory that its guest is to be told of an instant (awaken.h). */
 #define STASIS_AWAKEN_FILE "awaken"
+
+/* From now on; @timeout_ms 0: 5000. */
+StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancellable);
 
 /* Connect to the channel at @path. Says nothing yet. */
 StasisAgent *stasis_agent_connect(const char *name, const char *path, const StasisAgentWait *wait,

@@ -23,7 +23,7 @@
 /* Heads of parts, over the output itself: a guest may send it in small pieces. */
 #define EXEC_OVERHEAD(n) ((n) / 4 + 4 * STASIS_AGENT_MAX_PAYLOAD)
 
-static StasisAgentWait wait_until(guint timeout_ms, GCancellable *cancellable)
+StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancellable)
 {
     return (StasisAgentWait){ stasis_now_us() +
                                   (timeout_ms != 0 ? timeout_ms : DEFAULT_TIMEOUT_MS) *
@@ -94,7 +94,7 @@ void stasis_agent_info_free(StasisAgentInfo *info)
 StasisAgentInfo *stasis_vm_agent_info(StasisVm *vm, guint timeout_ms, GCancellable *cancellable,
                                       GError **error)
 {
-    StasisAgentWait wait = wait_until(timeout_ms, cancellable);
+    StasisAgentWait wait = stasis_agent_wait_until(timeout_ms, cancellable);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(vm), &wait, error);
     gint64 before_us = g_get_real_time();
     g_autoptr(GBytes) answer =
@@ -123,7 +123,7 @@ StasisAgentInfo *stasis_vm_agent_info(StasisVm *vm, guint timeout_ms, GCancellab
 gboolean stasis_vm_agent_ping(StasisVm *vm, guint timeout_ms, guint64 *ret_us,
                               GCancellable *cancellable, GError **error)
 {
-    StasisAgentWait wait = wait_until(timeout_ms, cancellable);
+    StasisAgentWait wait = stasis_agent_wait_until(timeout_ms, cancellable);
     guint8 room[64], nonce[16];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
     StasisField field;
@@ -245,11 +245,11 @@ StasisAgentExec *stasis_vm_agent_exec(StasisVm *vm, const char *const *argv,
     if (!write_exec(&fields, argv, options, max_bytes, timeout_ms, error))
         return NULL;
     g_auto(Collected) collected = { g_byte_array_new(), g_byte_array_new(), max_bytes };
-    StasisAgentWait wait = wait_until(0, cancellable);
+    StasisAgentWait wait = stasis_agent_wait_until(0, cancellable);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(vm), &wait, error);
     if (agent == NULL)
         return NULL;
-    wait = wait_until(timeout_ms + DEFAULT_TIMEOUT_MS, cancellable);
+    wait = stasis_agent_wait_until(timeout_ms + DEFAULT_TIMEOUT_MS, cancellable);
     g_autoptr(GBytes) answer = NULL;
     if (stasis_agent_begin(agent, STASIS_AGENT_OP_EXEC, &fields, &id, &wait, error))
         answer = stasis_agent_finish(agent, id, collect, &collected,

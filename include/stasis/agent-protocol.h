@@ -20,7 +20,8 @@
  *
  * A payload is a sequence of fields: tag u16 (StasisAgentTag), length u32, value. A number is a u64
  * (i64 where said) and has length 8; text is UTF-8 without zero bytes. Tags that are not known are
- * passed over; a tag that the request has no use for does no harm.
+ * passed over; a tag that the request has no use for does no harm. A value may itself be fields (a
+ * record, as PROCESS), one level deep.
  *
  * A conversation begins with the host's HELLO, which the agent answers by a HELLO of the same id.
  * It ends what went before: requests of an earlier conversation get no answer any more, and file
@@ -106,6 +107,19 @@ typedef enum {
     STASIS_AGENT_OP_FILE_READ,
     /* [KIND "poweroff" or "reboot"] → nothing: it has begun. */
     STASIS_AGENT_OP_SHUTDOWN,
+    /* → PROCESS for each, by rising PID; kernel threads and the request's own worker are left out.
+     */
+    STASIS_AGENT_OP_PROCESSES,
+    /*
+     * Who belongs together. PID…, UNIT, CGROUP: whom it is asked of, one of these at least; [SHAPE
+     * "closure" or "tree"], [CUT]… (256 PIDs, 256 CUTs), [LIMIT: refuse larger sets, ≤ 10000, left
+     * out: 1000], [TIMEOUT ≤ 60 s] → PROCESS for each member, those asked for first (N_ROOTS of
+     * them), each later one with its VIA; NEIGHBOUR for each that an edge names and that is no
+     * member; EDGE for each that touches a member; REFUSAL, the weightiest first; last N_ROOTS,
+     * REFUSED, PASSES, and a CUT_USES for each CUT. Of a set that is refused, lists may be left
+     * out. Status FAILED when who is asked for is not there.
+     */
+    STASIS_AGENT_OP_BOUNDARY,
 } StasisAgentOp;
 
 typedef enum {
@@ -124,6 +138,29 @@ typedef enum {
 
 /* Requests that take time, under way at once. */
 #define STASIS_AGENT_MAX_REQUESTS 8u
+
+/* Records in an answer: PROCESS and NEIGHBOUR together, EDGE, REFUSAL. */
+#define STASIS_AGENT_MAX_PROCESSES 16384u
+#define STASIS_AGENT_MAX_EDGES 32768u
+#define STASIS_AGENT_MAX_REFUSALS 64u
+#define STASIS_AGENT_MAX_LIST 256u /* PIDs, and CUTs, of a request */
+
+/* CLASS of an edge: what may be done about it when one end stays outside. */
+typedef enum {
+    STASIS_AGENT_CLASS_INFO, /* nothing is lost */
+    STASIS_AGENT_CLASS_CUTTABLE,
+    STASIS_AGENT_CLASS_HARD,
+    STASIS_AGENT_CLASS_OPAQUE,
+    STASIS_AGENT_N_CLASSES,
+} StasisAgentClass;
+
+/* PLACE of an edge. */
+typedef enum {
+    STASIS_AGENT_PLACE_INSIDE, /* between members */
+    STASIS_AGENT_PLACE_CUT,    /* would have drawn its other end in */
+    STASIS_AGENT_PLACE_NEAR,   /* draws nothing in */
+    STASIS_AGENT_N_PLACES,
+} StasisAgentPlace;
 
 typedef enum {
     STASIS_AGENT_TAG_MESSAGE = 1,  /* text, one line, ≤ 512 bytes */
@@ -169,4 +206,39 @@ typedef enum {
     STASIS_AGENT_TAG_PATH,         /* text */
     STASIS_AGENT_TAG_SIZE,         /* bytes */
     STASIS_AGENT_TAG_FROZEN_FOR,   /* ns since the first file system was frozen */
+    STASIS_AGENT_TAG_PROCESS,    /* record: PID, PPID, SID, START, STATE, THREADS, RSS, USER, UNIT,
+                                    CGROUP, COMM, COMMAND, [VIA] */
+    STASIS_AGENT_TAG_NEIGHBOUR,  /* record, as PROCESS */
+    STASIS_AGENT_TAG_EDGE,       /* record: PID, [OTHER], RELATION, CLASS, PLACE, [BOTH],
+                                    [BY_DEFAULT], OBJECT, WITNESS, REASON */
+    STASIS_AGENT_TAG_REFUSAL,    /* record: WHAT, WITNESS, TODO */
+    STASIS_AGENT_TAG_PID,        /* number */
+    STASIS_AGENT_TAG_PPID,       /* number */
+    STASIS_AGENT_TAG_SID,        /* number: session */
+    STASIS_AGENT_TAG_START,      /* ticks since boot */
+    STASIS_AGENT_TAG_STATE,      /* text: one letter, proc(5) */
+    STASIS_AGENT_TAG_THREADS,    /* number */
+    STASIS_AGENT_TAG_RSS,        /* bytes */
+    STASIS_AGENT_TAG_USER,       /* text: name, or number */
+    STASIS_AGENT_TAG_UNIT,       /* text: of systemd */
+    STASIS_AGENT_TAG_COMM,       /* text */
+    STASIS_AGENT_TAG_COMMAND,    /* text: command line, ≤ 4095 bytes */
+    STASIS_AGENT_TAG_VIA,        /* number: which EDGE of the answer, from 0 */
+    STASIS_AGENT_TAG_OTHER,      /* number: PID; left out: an end that is no process */
+    STASIS_AGENT_TAG_RELATION,   /* text */
+    STASIS_AGENT_TAG_CLASS,      /* number: StasisAgentClass */
+    STASIS_AGENT_TAG_PLACE,      /* number: StasisAgentPlace */
+    STASIS_AGENT_TAG_BOTH,       /* number: 1, it holds both ways */
+    STASIS_AGENT_TAG_BY_DEFAULT, /* number: 1, cut without being asked for */
+    STASIS_AGENT_TAG_OBJECT,     /* text */
+    STASIS_AGENT_TAG_WITNESS,    /* text */
+    STASIS_AGENT_TAG_REASON,     /* text */
+    STASIS_AGENT_TAG_WHAT,       /* text */
+    STASIS_AGENT_TAG_TODO,       /* text */
+    STASIS_AGENT_TAG_SHAPE,      /* text */
+    STASIS_AGENT_TAG_CUT,        /* text: object, witness or relation */
+    STASIS_AGENT_TAG_CUT_USES,   /* number: edges that the CUT names */
+    STASIS_AGENT_TAG_N_ROOTS,    /* number */
+    STASIS_AGENT_TAG_REFUSED,    /* number: 1 */
+    STASIS_AGENT_TAG_PASSES,     /* number */
 } StasisAgentTag;

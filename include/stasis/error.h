@@ -3,7 +3,8 @@
  * The error contract of libstasis, on one page.
  *
  * A function that can fail returns FALSE, NULL or -1 and sets @error; outputs named ret_* are then
- * left untouched. The message is one line: what failed, the witness, and what to do next. Domains
+ * left untouched. The message is one line: what failed, the witness, and what to do next; with
+ * STASIS_ERROR_REFUSED each of these is a line of its own. Domains
  * other than STASIS_ERROR (G_IO_ERROR, G_FILE_ERROR) may pass through; stasis_error_exit_code()
  * knows them all.
  */
@@ -28,6 +29,7 @@ typedef enum {
     STASIS_ERROR_CORRUPT,     /* an image or stream is malformed or damaged: exit 13 */
     STASIS_ERROR_CANCELLED,   /* the caller's GCancellable fired: exit 130 */
     STASIS_ERROR_UNSAVED,     /* would lose what no image has, and was not forced to: exit 6 */
+    STASIS_ERROR_REFUSED,     /* a boundary of processes can't be taken as asked for: exit 4 */
 } StasisErrorCode;
 
 #define STASIS_ERROR (stasis_error_quark())

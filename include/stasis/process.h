@@ -88,7 +88,7 @@ typedef enum {
 typedef struct {
     guint a, b;           /* pids; b 0: an end that is no process of the guest's */
     const char *relation; /* "pipe", "parent" … (stasis-boundary --relations lists them) */
-    StasisGuestEdgeClass class_;
+    StasisGuestEdgeClass edge_class;
     StasisGuestEdgePlace place;
     gboolean both;           /* "if a is in the set, so is b" holds the other way round, too */
     gboolean cut_by_default; /* cuttable, and cut without being asked for: a way into the log */

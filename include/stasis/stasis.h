@@ -23,6 +23,7 @@
 #include <stasis/import.h>
 #include <stasis/maintenance.h>
 #include <stasis/prepare.h>
+#include <stasis/process.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
 #include <stasis/store.h>

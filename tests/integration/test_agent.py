@@ -4,26 +4,22 @@
 nobody's twin; and a guest that lies costs the host bounded memory and time."""
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from agentguest import AGENT, MACHINE_ID, WithAgent, hooks, wait_agent  # noqa: E402
+from agentguest import (AGENT, MACHINE_ID, WithAgent, channel, hooks, measured,  # noqa: E402
+                        tell_hostile, wait_agent)
 from agenttalk import Host, frame  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from logdisks import journal_is_needed  # noqa: E402
-from stasistest import (BUILD, STASIS, Vm, case, environment, fresh_name, main,  # noqa: E402
-                        new_store, restored_vm, run_vm, shared, stasis, stasis_json)
+from stasistest import (BUILD, Vm, case, fresh_name, main, new_store, restored_vm,  # noqa: E402
+                        run_vm, shared, stasis, stasis_json)
 
 MIB = 1 << 20
 # In the guest: the agent itself, not its workers, nor the freezer, which must outlive it.
 FIRST_AGENT = "$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1)"
-
-
-def channel(vm):
-    return os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "agent.sock")
 
 
 def start(t, *args, **kwargs):
@@ -323,30 +319,6 @@ def shutdown(t):
 
 # ---- guests that are no friends ----
 
-def measured(*args, seconds):
-    """(exit code, stderr, largest RSS in bytes, seconds) of the command."""
-    began = time.monotonic()
-    with subprocess.Popen([STASIS, *map(str, args)], stdin=subprocess.DEVNULL, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env=environment()) as process:
-        out, err = process.stdout.read(), process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    took = time.monotonic() - began
-    assert took < seconds, f"{args} took {took} s"
-    return process.returncode, out + err, usage.ru_maxrss * 1024, took
-
-
-def drain(sock, quiet=1.0, seconds=60):
-    deadline = time.monotonic() + seconds
-    sock.settimeout(quiet)
-    try:
-        while time.monotonic() < deadline and sock.recv(1 << 20):
-            pass
-    except TimeoutError:
-        pass
-
-
 @case
 def hostile(t):
     """a guest that hangs, floods, sends garbage, halves, huge lengths and answers without end has one
@@ -358,11 +330,7 @@ def hostile(t):
               "half": (1, "no answer"), "endless": (13, "an answer of more than"),
               "echo": (13, "answers what was not asked")}
     for mode, (code, words) in limits.items():
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(channel(vm))
-            drain(sock)  # what it still has to say to the last host
-            sock.sendall(f"MODE {mode}\n".encode())
-            time.sleep(0.5)  # for it to read just that
+        tell_hostile(vm, mode)
         # A guest under emulation may be slow to flood: then it is the time that ends it.
         rc, said, rss, took = measured("agent-ping", vm.name, "--timeout", 10000, seconds=60)
         t.note(f"{mode}: exit {rc}, {rss / MIB:.1f} MiB, {took:.1f} s: {said.strip()}")

@@ -28,7 +28,7 @@ def known(t, name, guest):
 
 @case
 def domain(t):
-    """agent-info, agent-exec, and a domain that goes on from an image"""
+    """agent-info, agent-exec, proc-list, proc-graph, and a domain that goes on from an image"""
     host(t)
     vm = make_domain(t, WithAgent(t, machine="q35"), "tcg", start=False)
     stasis("prepare", vm.name, "--apply")
@@ -36,6 +36,10 @@ def domain(t):
     wait_agent(t, vm)
     t.equal(stasis_json("agent-info", vm.name)["n_instants"], 0, "told of instants")
     t.equal(stasis("agent-exec", vm.name, "--", "busybox", "echo", "hello").out, "hello\n", "exec")
+    agent = [p["pid"] for p in stasis_json("proc-list", vm.name) if p["comm"] == "stasis-agent"]
+    t.equal(len(agent), 1, f"proc-list: {agent}")
+    refused = stasis("proc-graph", vm.name, "--pid", *agent, expect=4)
+    t.equal(refused.err.count("\n"), 3, f"proc-graph: {refused!r}")
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     t.equal(stasis("agent-ping", vm.name).rc, 0, "agent-ping after a checkpoint")

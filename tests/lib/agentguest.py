@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The Linux guest with stasis-agent, or a program in its place, at the agent's port."""
 import os
+import socket
 import subprocess
 import time
 
 from guests import Linux
-from stasistest import BUILD, ROOT, stasis
+from stasistest import BUILD, ROOT, STASIS, environment, stasis
 
 AGENT = os.path.join(BUILD, "stasis-agent")
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
@@ -15,12 +16,12 @@ HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\
 
 
 class WithAgent(Linux):
-    """The Linux guest with a program at the agent's port."""
+    """The Linux guest with a program at the agent's port; @files: path there → path here."""
 
-    def __init__(self, t, program=AGENT, **kwargs):
+    def __init__(self, t, program=AGENT, files=None, **kwargs):
         super().__init__(agent="/bin/" + os.path.basename(program), **kwargs)
         self.initrd = t.path("initrd")
-        files = {f"bin/{os.path.basename(program)}": program}
+        files = {f"bin/{os.path.basename(program)}": program, **(files or {})}
         for name, text, mode in (("machine-id", MACHINE_ID + "\n", 0o644),
                                  ("stasis/agent.d/10-tells", HOOK, 0o755),
                                  ("stasis/agent.d/20-fails", HOOK, 0o755),
@@ -51,3 +52,37 @@ def hooks(vm):
     """Hooks that ran: (name, kind, token)."""
     return [tuple(line.split()[1:]) for line in vm.guest.console(vm).splitlines()
             if line.startswith("HOOK ")]
+
+
+def channel(vm):
+    return os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "agent.sock")
+
+
+def measured(*args, seconds):
+    """(exit code, output, largest RSS in bytes, seconds) of the command."""
+    began = time.monotonic()
+    with subprocess.Popen([STASIS, *map(str, args)], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment()) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    took = time.monotonic() - began
+    assert took < seconds, f"{args} took {took} s"
+    return process.returncode, out + err, usage.ru_maxrss * 1024, took
+
+
+def tell_hostile(vm, mode):
+    """Has lib/hostile-agent.c do that from now on."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(channel(vm))
+        # What it still has to say to the last host.
+        deadline = time.monotonic() + 60
+        sock.settimeout(1.0)
+        try:
+            while time.monotonic() < deadline and sock.recv(1 << 20):
+                pass
+        except TimeoutError:
+            pass
+        sock.sendall(f"MODE {mode}\n".encode())
+        time.sleep(0.5)  # for it to read just that

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A guest that lies: it has the agent's port, and does with each host what the first line that it
- * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo". Static, for the
- * Linux test guest.
+ * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo"; or about processes
+ * "proc-many", "proc-loop", "proc-none" or "proc-words". Static, for the Linux test guest.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -76,17 +76,91 @@ static void misbehave(const char *mode, uint64_t id)
     }
 }
 
+/* ---- lies about processes: a good form, and then … ---- */
+
+static StasisFieldWriter part = { .payload = bytes, .room = STASIS_AGENT_MAX_PAYLOAD };
+
+static void send_part(uint64_t id, uint8_t flags)
+{
+    say_frame(STASIS_AGENT_ANSWER, flags, id, bytes, part.length);
+    part.length = 0;
+}
+
+static void put_process(uint64_t pid, int64_t via, const char *words)
+{
+    static uint8_t room[8192];
+    StasisFieldWriter record = { .payload = room, .room = sizeof room };
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, pid);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMM, words);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_UNIT, words);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMMAND, words);
+    if (via >= 0)
+        stasis_field_put_number(&record, STASIS_AGENT_TAG_VIA, (uint64_t)via);
+    stasis_field_put(&part, STASIS_AGENT_TAG_PROCESS, room, record.length);
+}
+
+static void put_edge(uint64_t a, uint64_t b, const char *words)
+{
+    static uint8_t room[8192];
+    StasisFieldWriter record = { .payload = room, .room = sizeof room };
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, a);
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_OTHER, b);
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_CLASS, STASIS_AGENT_CLASS_HARD);
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_PLACE, STASIS_AGENT_PLACE_INSIDE);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_RELATION, words);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_OBJECT, words);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_WITNESS, words);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_REASON, words);
+    stasis_field_put(&part, STASIS_AGENT_TAG_EDGE, room, record.length);
+}
+
+static void lie(const char *mode, uint64_t id)
+{
+    static char words[4096];
+    memset(words, 'w', sizeof words - 1);
+    if (strcmp(mode, "proc-many") == 0) /* more and more of them, with long texts */
+        for (uint64_t pid = 1; pid < 8000; pid++) {
+            snprintf(words, sizeof words - 1, "%08llu", (unsigned long long)pid);
+            words[8] = 'w';
+            put_process(pid, -1, words);
+            if (part.length > 40000)
+                send_part(id, 0);
+        }
+    if (strcmp(mode, "proc-loop") == 0) { /* each by way of the other */
+        put_process(10, -1, "root");
+        put_process(11, 0, "a");
+        put_process(12, 0, "b");
+        put_edge(11, 12, "edge");
+    }
+    if (strcmp(mode, "proc-words") == 0) { /* nothing wrong but the words */
+        put_process(10, -1, "\x1b[31mevil\n\xff");
+        put_process(11, 0, "\x1b]0;title\a\xe2\x80\xae\"\\");
+        put_edge(10, 11, "\x1b[2Jwiped\n\"];\\");
+    }
+    send_part(id, 0);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, 1);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, strcmp(mode, "proc-none") == 0);
+    send_part(id, STASIS_AGENT_END);
+}
+
 /* A true greeting, and then parts without end. */
 static void answer(const char *mode, const StasisAgentFrame *frame)
 {
     StasisFieldWriter fields = { .payload = bytes, .room = 1024 };
-    if (strcmp(mode, "endless") != 0 && strcmp(mode, "echo") != 0) {
+    bool lies = strncmp(mode, "proc-", 5) == 0;
+    if (lies && frame->type == STASIS_AGENT_REQUEST && frame->code != STASIS_AGENT_OP_INSTANT) {
+        lie(mode, frame->id);
+        return;
+    }
+    if (!lies && strcmp(mode, "endless") != 0 && strcmp(mode, "echo") != 0) {
         misbehave(mode, frame->id);
         return;
     }
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_VERSION, 1);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_AGENT, "\x1b[31mevil\n");
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_KERNEL, "\xff\xfe");
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_OPERATION, "processes");
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_OPERATION, "boundary");
     if (frame->type == STASIS_AGENT_HELLO)
         say_frame(STASIS_AGENT_HELLO, STASIS_AGENT_END, frame->id, bytes, fields.length);
     else if (strcmp(mode, "echo") == 0)

@@ -22,7 +22,7 @@ static const struct {
     { STASIS_ERROR_BUDGET, "budget", 5 },           { STASIS_ERROR_NO_STORE, "no-store", 10 },
     { STASIS_ERROR_LOCKED, "locked", 11 },          { STASIS_ERROR_NOT_FOUND, "not-found", 12 },
     { STASIS_ERROR_CORRUPT, "corrupt", 13 },        { STASIS_ERROR_CANCELLED, "cancelled", 130 },
-    { STASIS_ERROR_UNSAVED, "unsaved", 6 },
+    { STASIS_ERROR_UNSAVED, "unsaved", 6 },         { STASIS_ERROR_REFUSED, "refused", 4 },
 };
 
 static void assert_error_is(GQuark domain, int code, const char *name, int exit_code)
@@ -38,10 +38,10 @@ static void test_table(void)
         g_assert_cmpint(table[i].code, ==, i);
         assert_error_is(STASIS_ERROR, table[i].code, table[i].name, table[i].exit_code);
     }
-    g_assert_cmpint(STASIS_ERROR_UNSAVED + 1, ==, G_N_ELEMENTS(table));
+    g_assert_cmpint(STASIS_ERROR_REFUSED + 1, ==, G_N_ELEMENTS(table));
     /* Codes of another library version, and domains that pass through. */
     assert_error_is(STASIS_ERROR, -1, "failed", 1);
-    assert_error_is(STASIS_ERROR, STASIS_ERROR_UNSAVED + 1, "failed", 1);
+    assert_error_is(STASIS_ERROR, STASIS_ERROR_REFUSED + 1, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MAXINT, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MININT, "failed", 1);
     assert_error_is(G_IO_ERROR, G_IO_ERROR_CANCELLED, "cancelled", 130);

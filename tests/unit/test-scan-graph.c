@@ -147,6 +147,44 @@ static void test_cuts(void)
     stasis_boundary_clear(&b);
 }
 
+/* A way into the log is cut unasked; who asks for both ends has it inside. */
+static void test_cut_by_default(void)
+{
+    for (int with_both = 0; with_both < 2; with_both++) {
+        StasisBoundary b;
+        make(&b, 3, &(StasisBoundaryRequest){ 0 });
+        link_to(&b, 0, 1, STASIS_EDGE_CUTTABLE, TRUE, "log");
+        link_to(&b, 0, STASIS_OUTSIDE, STASIS_EDGE_CUTTABLE, FALSE, "gone log");
+        b.scan.edges.items[0].cut_by_default = b.scan.edges.items[1].cut_by_default = true;
+        link_to(&b, 1, 2, STASIS_EDGE_HARD, TRUE, "all the rest");
+        if (with_both) {
+            *STASIS_PUSH(&b.scan, &b.members) = 1;
+            b.is_member[1] = true;
+            b.n_roots = 2;
+        }
+        solve(&b);
+        assert_members(&b, with_both ? "0 1 2" : "0");
+        g_assert_cmpint(b.verdict, ==, STASIS_VERDICT_OK);
+        g_assert_cmpint(b.place[0], ==, with_both ? STASIS_EDGE_INSIDE : STASIS_EDGE_CUT);
+        g_assert_cmpint(b.place[1], ==, STASIS_EDGE_CUT);
+        stasis_boundary_clear(&b);
+    }
+}
+
+/* The agent whose worker looks is never taken along. */
+static void test_agent(void)
+{
+    StasisBoundary b;
+    make(&b, 2, &(StasisBoundaryRequest){ .agent = 101 });
+    link_to(&b, 0, 1, STASIS_EDGE_CUTTABLE, TRUE, "pipe");
+    solve(&b);
+    g_assert_cmpint(b.verdict, ==, STASIS_VERDICT_REFUSED);
+    g_assert_nonnull(
+        strstr(b.refusals.items[0].what, "pid 101 (p) can't be dumped: it is the agent"));
+    g_assert_nonnull(strstr(b.refusals.items[0].todo, "--cut 'pipe'"));
+    stasis_boundary_clear(&b);
+}
+
 /* The edge to cut that is named for a set too large is the one that brought most of it. */
 static void test_size(void)
 {
@@ -262,6 +300,8 @@ int main(int argc, char **argv)
     g_test_add_func("/scan/graph/opaque", test_opaque);
     g_test_add_func("/scan/graph/outside", test_outside);
     g_test_add_func("/scan/graph/cuts", test_cuts);
+    g_test_add_func("/scan/graph/cut-by-default", test_cut_by_default);
+    g_test_add_func("/scan/graph/agent", test_agent);
     g_test_add_func("/scan/graph/size", test_size);
     g_test_add_func("/scan/graph/json", test_json);
     g_test_add_func("/scan/arena", test_arena);

@@ -107,12 +107,16 @@ static void prepare_socketpair(Relation *r)
     keep_fd(r, s[0], 1u);
     keep_fd(r, s[1], ALL & ~1u);
 }
+/* With KIND_DECOY: a name of the system's log, in a namespace of its own for each. */
 static socklen_t unix_address(const Relation *r, struct sockaddr_un *a)
 {
+    static const char *const ends[] = { "stdout", "socket", "dev-log", "syslog" };
     memset(a, 0, sizeof *a);
     a->sun_family = AF_UNIX;
-    bool abstract = r->variant & 1;
-    int n = snprintf(a->sun_path + abstract, sizeof a->sun_path - 1, DIR_W "/s%d", r->index);
+    bool log = r->kind->flags & KIND_DECOY, abstract = !log && (r->variant & 1);
+    int n = log ? snprintf(a->sun_path, sizeof a->sun_path, "/run/systemd/journal.%d/%s", r->index,
+                           ends[r->variant % 4])
+                : snprintf(a->sun_path + abstract, sizeof a->sun_path - 1, DIR_W "/s%d", r->index);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n + 1);
 }
 static void act_unix_listen(Relation *r, int role)
@@ -134,6 +138,13 @@ static void act_unix_connect(Relation *r, int role)
     socklen_t n = unix_address(r, &a);
     CHECK(connect(fd, (void *)&a, n));
     own_fd(fd);
+}
+static void prepare_log_socket(Relation *r)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/run/systemd/journal.%d", r->index);
+    mkdir("/run/systemd", 0700);
+    CHECK(mkdir(path, 0700));
 }
 static void act_accept(Relation *r, int role)
 {
@@ -708,6 +719,10 @@ const Kind kinds[] = {
     R("no-ghost", NULL, 2, 3, KIND_DECOY, .prepare = prepare_file,
       .act = { act_open_ghost, act_unlink }),
     R("no-log", NULL, 2, 4, KIND_DECOY, .prepare = prepare_log),
+    R("no-journal", NULL, 2, 4, KIND_DECOY, .prepare = prepare_log_socket,
+      .act = { act_unix_listen, act_unix_connect, act_accept }),
+    R("no-syslog", NULL, 2, 3, KIND_DECOY, .prepare = prepare_log_socket,
+      .act = { act_dgram_bind, act_dgram_connect }),
     R("no-map-read", NULL, 2, 3, KIND_DECOY, .prepare = prepare_file, .act = { act_map_read }),
     R("no-map-private", NULL, 2, 3, KIND_DECOY, .prepare = prepare_file,
       .act = { act_map_private }),

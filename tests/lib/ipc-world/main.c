@@ -7,6 +7,11 @@
  * 0 all equal; 1 not, and what differs is printed; 2 the world could not be made; 3 this kernel
  * lacks what KIND needs.
  * --only: no relations but of this kind. --without: handed on to BOUNDARY. --kinds: list them.
+ *
+ * ipc-world --hold SEED [--only KIND]
+ *
+ * Makes it in the PID namespace of who asks, prints the truth, a line "SET PID VERDICT PID…" for
+ * each process and then "READY", and keeps it until it is killed (10 minutes at most).
  */
 #include "world.h"
 
@@ -596,8 +601,9 @@ static void set_up(void)
         mkdir(DIR_W "/pts", 0700) < 0 ||
         mount("devpts", DIR_W "/pts", "devpts", 0, "ptmxmode=0666") < 0 ||
         mount("devpts", "/dev/pts", "devpts", 0, "ptmxmode=0666") < 0 ||
-        mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL) < 0 || s < 0 ||
-        ioctl(s, SIOCSIFFLAGS, &lo) < 0)
+        mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL) < 0 ||
+        (mkdir("/run", 0755) < 0 && errno != EEXIST) ||
+        mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0 || s < 0 || ioctl(s, SIOCSIFFLAGS, &lo) < 0)
         die("set up");
     close(s);
     int home = open("/proc/self/ns/ipc", O_RDONLY);
@@ -647,7 +653,7 @@ static void settle(void)
     }
 }
 
-static int run(const char *boundary, const char *only, const char *without)
+static void make_world(const char *only)
 {
     set_up();
     plan(only);
@@ -657,6 +663,34 @@ static int run(const char *boundary, const char *only, const char *without)
     spawn_children(-1);
     drop_what_is_not_mine(-1);
     settle();
+}
+
+static void __attribute__((noreturn)) hold(const char *only)
+{
+    bool truth[MAX_ACTORS];
+    make_world(only);
+    work_out(NULL);
+    for (int i = 0; i < world.n_actors; i++) {
+        bool refused = false;
+        close_over(i, truth);
+        for (int k = 0; k < world.n_actors; k++)
+            refused = refused || (truth[k] && opaque[k]);
+        printf("SET %d %s", world.actors[i].pid, refused ? "refused" : "ok");
+        for (int k = 0; k < world.n_actors; k++)
+            if (truth[k])
+                printf(" %d", world.actors[k].pid);
+        puts("");
+    }
+    puts("READY");
+    fflush(stdout);
+    alarm(600);
+    for (;;)
+        pause();
+}
+
+static int run(const char *boundary, const char *only, const char *without)
+{
+    make_world(only);
     int wrong = 0;
     for (int i = 0; i < world.n_actors && wrong < 2; i++) {
         const char *told = NULL;
@@ -693,10 +727,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: ipc-world BOUNDARY SEED [--only KIND] [--without RELATION]\n");
         return 2;
     }
+    bool holds = strcmp(argv[1], "--hold") == 0;
     random_state = strtoull(argv[2], NULL, 10) * 0x9e3779b97f4a7c15u + 1;
     for (int i = 0; i < 8; i++)
         draw(2);
-    if (unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) < 0) {
+    if (unshare((holds ? 0 : CLONE_NEWPID) | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) < 0) {
         perror("# ipc-world: unshare");
         return 2;
     }
@@ -709,6 +744,8 @@ int main(int argc, char **argv)
         int null = open("/dev/null", O_RDWR);
         dup2(null, 0);
         close(null);
+        if (holds)
+            hold(only);
         int status = run(argv[1], only, without);
         fflush(stdout);
         _exit(status);

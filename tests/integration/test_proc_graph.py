@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: proc-list and proc-graph tell from the host what runs in a guest and who belongs together, as
+it is; a refused boundary is exit status 4 and three lines; a guest that lies gets a clear error.
+
+Worlds of processes are made in the guest by lib/ipc-world, which knows the truth.
+STASIS_GRAPH_WORLDS (2) is how many.
+"""
+import glob
+import os
+import shutil
+import sys
+import xml.dom.minidom
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agentguest import WithAgent, measured, tell_hostile, wait_agent  # noqa: E402
+from guests import image  # noqa: E402
+from stasistest import BUILD, case, main, run_vm, shared, stasis, stasis_json  # noqa: E402
+
+MIB = 1 << 20
+WORLD = os.path.join(BUILD, "tests", "lib", "ipc-world", "ipc-world")
+HOSTILE = os.path.join(BUILD, "tests", "lib", "hostile-agent")
+MODULES = ["inet_diag", "tcp_diag", "udp_diag", "unix_diag"]
+WORLDS = int(os.environ.get("STASIS_GRAPH_WORLDS", "2"))
+
+_common = {}
+
+
+def modules():
+    tree = os.path.dirname(os.path.dirname(os.path.realpath(image("kernel"))))
+    found = {m: glob.glob(f"{tree}/lib/modules/*/kernel/net/**/{m}.ko", recursive=True)
+             for m in MODULES}
+    return {f"lib/modules/{m}.ko": paths[0] for m, paths in found.items() if paths}
+
+
+def common():
+    """The VM with the agent that all cases share but the last."""
+    if not _common:
+        t = shared()
+        diag = modules()
+        vm = run_vm(t, WithAgent(t, files={"bin/ipc-world": WORLD, **diag}), options=("--agent",))
+        wait_agent(t, vm)
+        sh(vm, "; ".join(f"insmod /{path}" for path in diag) or "true")
+        _common["vm"] = vm
+    return _common["vm"]
+
+
+def sh(vm, script, expect=0):
+    """A script in the guest; all commands are busybox's."""
+    return stasis("agent-exec", vm.name, "--", "busybox", "sh", "-c",
+                  "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
+                  script, expect=expect).out
+
+
+def in_background(vm, script):
+    """A script that outlives the command that starts it: in a session of its own."""
+    sh(vm, f"cat > /tmp/background.sh <<'END'\n{script}\nEND\n"
+           "busybox setsid busybox sh /tmp/background.sh >/dev/null 2>&1 </dev/null & sleep 1")
+
+
+def graph(vm, *args):
+    """Exit status, the result, and the envelope's error."""
+    said = stasis("proc-graph", "--json", vm.name, *args, expect=None)
+    return said.rc, said.envelope.get("result"), said.envelope.get("error")
+
+
+def pids(processes):
+    return sorted(p["pid"] for p in processes)
+
+
+# ---- the list ----
+
+@case
+def lists(t):
+    """proc-list: every process but kernel threads and the one that looks, with what ps would say"""
+    vm = common()
+    listed = stasis_json("proc-list", vm.name)
+    by_pid = {p["pid"]: p for p in listed}
+    t.equal([p["pid"] for p in listed], sorted(by_pid), "rising, none twice")
+    t.equal((by_pid[1]["ppid"], by_pid[1]["user"], by_pid[1]["unit"]), (0, "0", None), "init")
+    agents = [p for p in listed if p["comm"] == "stasis-agent"]
+    t.equal(len(agents), 1, f"the agent, without its worker: {agents}")
+    agent = agents[0]
+    t.equal((agent["threads"], agent["command"], agent["state"]), (1, "/bin/stasis-agent", "S"),
+            "the agent")
+    t.check(0 < agent["rss_bytes"] < 16 << 20 and agent["start"] > 0, agent)
+    t.check(not any(p["comm"].startswith("kthread") for p in listed), "kernel threads")
+    lines = stasis("proc-list", vm.name).out.splitlines()
+    t.equal(lines[0].split(), ["PID", "PPID", "USER", "STATE", "THREADS", "RSS", "UNIT", "COMMAND"],
+            "heads")
+    t.check(any(line.split()[0] == str(agent["pid"]) and "/bin/stasis-agent" in line
+                for line in lines[1:]), lines)
+
+
+# ---- worlds ----
+
+def hold_world(t, vm, seed):
+    """Makes a world in the guest; the truth: pid → (verdict, sorted pids)."""
+    in_background(vm, f"exec ipc-world --hold {seed} > /tmp/truth.{seed} 2>&1")
+    text = t.wait(lambda: (lambda s: "READY" in s and s)(sh(vm, f"cat /tmp/truth.{seed}")), 90,
+                  f"world {seed} is made")
+    rows = [line.split()[1:] for line in text.splitlines() if line.startswith("SET ")]
+    return {int(r[0]): (r[1], sorted(int(pid) for pid in r[2:])) for r in rows}
+
+
+def interesting(truth):
+    """Of each size of set, and of each verdict, one process: at most six."""
+    chosen = {}
+    for pid, (verdict, members) in truth.items():
+        chosen.setdefault((verdict, len(members)), pid)
+    return sorted(chosen.values(), key=lambda pid: -len(truth[pid][1]))[:6]
+
+
+@case
+def worlds(t):
+    """worlds of processes in the guest: proc-graph finds the set that the generator made, and refuses
+    what it made so"""
+    vm = common()
+    for seed in range(1, WORLDS + 1):
+        truth = hold_world(t, vm, seed)
+        asked = interesting(truth)
+        t.note(f"world {seed}: {len(truth)} processes; sets of "
+               f"{[len(truth[pid][1]) for pid in asked]} asked for")
+        for pid in asked:
+            verdict, members = truth[pid]
+            rc, found, error = graph(vm, "--pid", pid)
+            t.equal((rc, pids(found["members"])), (4 if verdict == "refused" else 0, members),
+                    f"world {seed}, of pid {pid}: {error}")
+            t.equal(found["refused"], verdict == "refused", "refused")
+            origins = {m["pid"]: m["via_pid"] for m in found["members"]}
+            t.equal([p for p, via in origins.items() if via is None], [pid], "asked for")
+            t.check(all(via in origins for via in origins.values() if via), origins)
+        sh(vm, "kill -9 $(pidof ipc-world) $(pgrep actor) 2>/dev/null; true")
+
+
+# ---- one pipe, looked at from all sides ----
+
+@case
+def pictures(t):
+    """a pair on a pipe as tree, dot, svg and JSON; cut by object, witness and relation; as a tree"""
+    vm = common()
+    in_background(vm, "mkfifo /tmp/f; busybox setsid sh -c 'exec busybox sleep 5555 > /tmp/f' &\n"
+                      "busybox setsid sh -c 'exec busybox sleep 6666 < /tmp/f' &\n")
+    def sleeper(what):
+        found = [p for p in stasis_json("proc-list", vm.name) if f"sleep {what}" in p["command"]]
+        return found[0]["pid"] if len(found) == 1 else None
+    a = t.wait(lambda: sleeper(5555), 20, "a sleeps")
+    b = t.wait(lambda: sleeper(6666), 20, "b sleeps")
+    rc, found, _ = graph(vm, "--pid", a)
+    t.equal((rc, pids(found["members"]), found["refused"]), (0, sorted([a, b]), False), "members")
+    edge = [e for e in found["edges"] if e["relation"] == "fifo"][0]
+    t.equal((edge["class"], edge["place"], edge["by_default"]), ("cuttable", "inside", False), "edge")
+    member = [m for m in found["members"] if m["pid"] == b][0]
+    t.equal((member["via"], member["via_pid"]), (edge["witness"], a), "why b is there")
+    for cut in edge["object"], edge["witness"], "fifo":
+        rc, found, _ = graph(vm, "--pid", a, "--cut", cut)
+        t.equal((rc, pids(found["members"]), found["cuts"]), (0, [a], [{"name": cut, "edges": 1}]),
+                f"--cut {cut}")
+        t.equal([e["place"] for e in found["edges"] if e["relation"] == "fifo"], ["cut"], "edge")
+    result = stasis("proc-graph", vm.name, "--pid", a, "--pid", b, "--cut", "pipe:[1]")
+    t.check("asked for" in result.out and "names nothing" in result.err, f"{result!r}")
+    text = stasis("proc-graph", vm.name, "--pid", a).out
+    t.check(text.startswith("2 processes belong together") and f"└─ {b} " in text and
+            "fifo, cuttable: " in text, text)
+    text = stasis("proc-graph", vm.name, "--pid", a, "--cut", "fifo", "--explain").out
+    t.check(text.startswith("1 process belongs") and "\ncut:\n" in text and "hard: both" in text, text)
+    dot = stasis("proc-graph", vm.name, "--pid", a, "--format", "dot").out
+    t.check(dot.startswith("digraph") and f"p{a} -> p{b}" in dot or f"p{b} -> p{a}" in dot, dot)
+    if shutil.which("dot"):
+        svg = stasis("proc-graph", vm.name, "--pid", a, "--format", "svg").out
+        t.check(f">{b} sleep<" in svg.replace("&#45;", "-") or str(b) in svg, svg[:300])
+        xml.dom.minidom.parseString(svg)
+    nothing = stasis("proc-graph", vm.name, "--pid", a, "--format", "svg", expect=1,
+                     env={"PATH": "/nonexistent"})
+    t.check("graphviz" in nothing.err and nothing.err.count("\n") == 1, f"{nothing!r}")
+    # The same as --json.
+    t.equal(stasis("proc-graph", vm.name, "--pid", a, "--format", "json").envelope["ok"], True,
+            "--format json")
+    result = stasis("proc-graph", vm.name, "--pid", a, "--boundary", "tree", expect=4)
+    lines = result.err.splitlines()
+    t.equal([line.split(": ")[1] for line in lines], ["refused", "witness", "to do"], "three lines")
+    t.check(f"pid {b} " in lines[0] and "--cut 'fifo:" in lines[2], lines)
+    rc, found, error = graph(vm, "--pid", a, "--boundary", "tree")
+    t.equal((rc, error["code"], error["exit"], found["refused"]), (4, "refused", 4, True), "JSON")
+    t.check("\n" not in error["message"] and found["refusals"][0]["witness"] in error["message"],
+            error)
+    sh(vm, f"kill {a} {b}")
+
+
+@case
+def refusals(t):
+    """init, the agent and what hangs on it are refused; who is not there, and nobody, is an error"""
+    vm = common()
+    agent = [p["pid"] for p in stasis_json("proc-list", vm.name) if p["comm"] == "stasis-agent"][0]
+    for pid, words in ((1, "the system's first process"), (agent, "the agent itself")):
+        result = stasis("proc-graph", vm.name, "--pid", pid, expect=4)
+        lines = result.err.splitlines()
+        t.check(len(lines) == 3 and words in "\n".join(lines) and
+                f"pid {pid} " in lines[0], f"{result!r}")
+    result = stasis("proc-graph", vm.name, "--pid", 4000000, expect=1)
+    t.check("4000000: no such process" in result.err and result.err.count("\n") == 1, f"{result!r}")
+    result = stasis("proc-graph", vm.name, "--unit", "nosuch.service", expect=1)
+    t.check("no process in nosuch.service" in result.err, f"{result!r}")
+    result = stasis("proc-graph", vm.name, expect=2)
+    t.check("no process asked for" in result.err, f"{result!r}")
+    stasis("proc-graph", vm.name, "--pid", 0, expect=2)
+    stasis("proc-graph", "nosuch", "--pid", 1, expect=12)
+    sh(vm, "mkdir -p /cg; mount -t cgroup2 cg /cg; mkdir -p /cg/some.service")
+    in_background(vm, "echo $$ > /cg/some.service/cgroup.procs\nwhile :; do busybox sleep 1000; done")
+    t.wait(lambda: "." in sh(vm, "grep -q . /cg/some.service/cgroup.procs && echo ."), 20, "in it")
+    rc, found, _ = graph(vm, "--unit", "some.service")
+    t.equal((rc, {m["unit"] for m in found["members"]}, {m["cgroup"] for m in found["members"]}),
+            (0, {"some.service"}, {"/some.service"}), f"--unit: {found}")
+    rc, other, _ = graph(vm, "--cgroup", "/some.service")
+    t.equal((rc, pids(other["members"])), (0, pids(found["members"])), "--cgroup")
+    result = stasis("proc-graph", vm.name, "--unit", "some.service", "--max-processes", 1, expect=4)
+    t.check("2 processes belong together, 1 are allowed" in result.err, f"{result!r}")
+    sh(vm, "echo 1 > /cg/some.service/cgroup.kill")
+
+
+# ---- a guest that lies ----
+
+@case
+def lies(t):
+    """an agent that tells too much, of edges and origins that can't be, or refuses without a reason is
+    one clear error in bounded memory; control characters of its never reach the terminal"""
+    vm = run_vm(t, WithAgent(t, HOSTILE), options=("--agent",))
+    limits = {"proc-many": (13, "an answer of more than"), "proc-loop": (13, "came in by nothing"),
+              "proc-none": (13, "refused or not")}
+    for mode, (code, words) in limits.items():
+        tell_hostile(vm, mode)
+        rc, said, rss, took = measured("proc-graph", vm.name, "--pid", 10, "--timeout", 20000,
+                                       seconds=60)
+        t.note(f"{mode}: exit {rc}, {rss / MIB:.1f} MiB, {took:.1f} s: {said.strip()}")
+        # A guest under emulation may be slow to say so much: then it is the time that ends it.
+        t.check(rc == code and words in said or
+                mode == "proc-many" and rc == 1 and "no answer" in said, f"{mode}: {said}")
+        t.check(said.count("\n") == 1, f"{mode}: one line: {said}")
+        t.check(rss < 90 * MIB, f"{mode}: {rss} bytes of memory")
+    tell_hostile(vm, "proc-words")
+    for args in ((), ("--explain",), ("--format", "dot"), ("--json",)):
+        result = stasis("proc-graph", vm.name, "--pid", 10, *args)
+        t.check("\x1b" not in result.out and "\x07" not in result.out and "\u202e" not in result.out,
+                f"{args}: {result!r}")
+    if shutil.which("dot"):
+        xml.dom.minidom.parseString(
+            stasis("proc-graph", vm.name, "--pid", 10, "--format", "svg").out)
+    t.check("\x1b" not in stasis("proc-list", vm.name).out, "proc-list")
+    vm.check_runs()
+
+
+main()
