@@ -40,7 +40,8 @@ def common():
         diag = modules()
         vm = run_vm(t, WithAgent(t, files={"bin/ipc-world": WORLD, **diag}), options=("--agent",))
         wait_agent(t, vm)
-        sh(vm, "; ".join(f"insmod /{path}" for path in diag) or "true")
+        # What the world's mounts go onto, too.
+        sh(vm, "; ".join(["mkdir -p /mnt /dev/pts /dev/shm", *(f"insmod /{p}" for p in diag)]))
         _common["vm"] = vm
     return _common["vm"]
 
