@@ -72,17 +72,20 @@ def measured(*args, seconds):
     return process.returncode, out + err, usage.ru_maxrss * 1024, took
 
 
-def tell_hostile(vm, mode):
-    """Has lib/hostile-agent.c do that from now on."""
+def tell_hostile(vm, mode, quiet=1.0):
+    """Has lib/hostile-agent.c do that from now on, once it has said nothing for @quiet seconds."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(channel(vm))
         # What it still has to say to the last host.
         deadline = time.monotonic() + 60
-        sock.settimeout(1.0)
+        sock.settimeout(quiet)
         try:
             while time.monotonic() < deadline and sock.recv(1 << 20):
                 pass
         except TimeoutError:
             pass
         sock.sendall(f"MODE {mode}\n".encode())
-        time.sleep(0.5)  # for it to read just that
+        # Read by the guest, when it says so: a connection that is closed sooner may take it along.
+        sock.settimeout(90)
+        while sock.recv(1) not in (b"\0", b""):
+            pass

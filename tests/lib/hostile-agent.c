@@ -138,8 +138,9 @@ static void lie(const char *mode, uint64_t id)
         put_edge(10, 11, "\x1b[2Jwiped\n\"];\\");
     }
     send_part(id, 0);
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, 1);
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, strcmp(mode, "proc-none") == 0);
+    bool none = strcmp(mode, "proc-none") == 0; /* refused, and not why */
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, !none);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, none);
     send_part(id, STASIS_AGENT_END);
 }
 
@@ -184,11 +185,14 @@ int main(void)
             poll(NULL, 0, 20);
             continue;
         }
-        if (n > 5 && memcmp(in, "MODE ", 5) == 0) {
-            snprintf(mode, sizeof mode, "%.*s", (int)strcspn((char *)in + 5, "\n"), in + 5);
-            continue;
+        const uint8_t *end = memchr(in, '\n', (size_t)n);
+        size_t at = 0;
+        if (n > 5 && memcmp(in, "MODE ", 5) == 0 && end != NULL) {
+            snprintf(mode, sizeof mode, "%.*s", (int)(end - in) - 5, in + 5);
+            at = (size_t)(end - in) + 1; /* the next host may have spoken already */
+            say("", 1);                  /* read: a border, which is part of nothing */
         }
-        for (size_t at = 0; at < (size_t)n;) {
+        while (at < (size_t)n) {
             StasisAgentFrame frame;
             bool whole;
             at += stasis_agent_decode(&decoder, in + at, (size_t)n - at, &frame, &whole);
