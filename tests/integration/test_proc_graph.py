@@ -55,8 +55,10 @@ def sh(vm, script, expect=0):
 
 def in_background(vm, script):
     """A script that outlives the command that starts it: in a session of its own."""
-    sh(vm, f"cat > /tmp/background.sh <<'END'\n{script}\nEND\n"
-           "busybox setsid busybox sh /tmp/background.sh >/dev/null 2>&1 </dev/null & sleep 1")
+    sh(vm, "rm -f /tmp/started; cat > /tmp/background.sh <<'END'\n"
+           f": > /tmp/started\n{script}\nEND\n"
+           "busybox setsid busybox sh /tmp/background.sh >/dev/null 2>&1 </dev/null &\n"
+           "until [ -e /tmp/started ]; do usleep 20000; done")
 
 
 def graph(vm, *args):
@@ -78,12 +80,13 @@ def lists(t):
     listed = stasis_json("proc-list", vm.name)
     by_pid = {p["pid"]: p for p in listed}
     t.equal([p["pid"] for p in listed], sorted(by_pid), "rising, none twice")
-    t.equal((by_pid[1]["ppid"], by_pid[1]["user"], by_pid[1]["unit"]), (0, "0", None), "init")
+    t.equal((by_pid[1]["ppid"], by_pid[1]["unit"]), (0, None), "init")
+    t.check(by_pid[1]["user"] in ("root", "0"), by_pid[1])  # 0: the guest may know no names
     agents = [p for p in listed if p["comm"] == "stasis-agent"]
     t.equal(len(agents), 1, f"the agent, without its worker: {agents}")
     agent = agents[0]
-    t.equal((agent["threads"], agent["command"], agent["state"]), (1, "/bin/stasis-agent", "S"),
-            "the agent")
+    t.equal((agent["threads"], agent["command"]), (1, "/bin/stasis-agent"), "the agent")
+    t.check(agent["state"] in "SR", agent)
     t.check(0 < agent["rss_bytes"] < 16 << 20 and agent["start"] > 0, agent)
     t.check(not any(p["comm"].startswith("kthread") for p in listed), "kernel threads")
     lines = stasis("proc-list", vm.name).out.splitlines()
@@ -166,10 +169,10 @@ def pictures(t):
     text = stasis("proc-graph", vm.name, "--pid", a, "--cut", "fifo", "--explain").out
     t.check(text.startswith("1 process belongs") and "\ncut:\n" in text and "hard: both" in text, text)
     dot = stasis("proc-graph", vm.name, "--pid", a, "--format", "dot").out
-    t.check(dot.startswith("digraph") and f"p{a} -> p{b}" in dot or f"p{b} -> p{a}" in dot, dot)
+    t.check(dot.startswith("digraph") and (f"p{a} -> p{b}" in dot or f"p{b} -> p{a}" in dot), dot)
     if shutil.which("dot"):
         svg = stasis("proc-graph", vm.name, "--pid", a, "--format", "svg").out
-        t.check(f">{b} sleep<" in svg.replace("&#45;", "-") or str(b) in svg, svg[:300])
+        t.check(f">{b} " in svg, svg[:2000])
         xml.dom.minidom.parseString(svg)
     nothing = stasis("proc-graph", vm.name, "--pid", a, "--format", "svg", expect=1,
                      env={"PATH": "/nonexistent"})
