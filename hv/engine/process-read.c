@@ -16,6 +16,12 @@
 #define MAX_TEXT 4608   /* a path, and words around it */
 #define MAX_WORD 256
 
+/* Same numbers on the channel and in the library's face. */
+G_STATIC_ASSERT((int)STASIS_AGENT_CLASS_INFO == (int)STASIS_GUEST_INFO &&
+                (int)STASIS_AGENT_CLASS_OPAQUE == (int)STASIS_GUEST_OPAQUE);
+G_STATIC_ASSERT((int)STASIS_AGENT_PLACE_INSIDE == (int)STASIS_GUEST_INSIDE &&
+                (int)STASIS_AGENT_PLACE_NEAR == (int)STASIS_GUEST_NEAR);
+
 struct _StasisProcessReader {
     char *who;
     GStringChunk *texts;
