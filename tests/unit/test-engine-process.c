@@ -26,7 +26,9 @@ static void put_process(Answer *answer, StasisAgentTag tag, guint pid, int via)
     stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, pid);
     stasis_field_put_number(&record, STASIS_AGENT_TAG_PPID, 1);
     stasis_field_put_text(&record, STASIS_AGENT_TAG_STATE, "S");
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMM, "a\x1b[31m\n\xff\xe2\x80\xae" "b");
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMM,
+                          "a\x1b[31m\n\xff\xe2\x80\xae"
+                          "b");
     if (via >= 0)
         stasis_field_put_number(&record, STASIS_AGENT_TAG_VIA, (guint)via);
     stasis_field_put(&answer->part, tag, record.payload, record.length);
