@@ -55,7 +55,9 @@ static const CliOption options[] = {
     { "disk", 0, CLI_CHOICE, "copy|none",
       "new disks with the image's content, or those that the command line names (default: copy)" },
     { "in-place", 0, CLI_FLAG, NULL,
-      "write the image's content to the disks that the command line names, over what is on them" },
+      "write the image's content to the disks that the command line (or XML) names, over what is "
+      "on "
+      "them; refused while anything has one open" },
     { "disk-dir", 0, CLI_DIR, "DIR",
       "where to put the new disks (default: in the store, on whose file system they take no room; "
       "a "

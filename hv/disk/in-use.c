@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * QEMU locks bytes 100 to 299 of what it opens, with open file description locks, shared or not
- * according to what it does (block/file-posix.c). Writing needs that nobody has any.
+ * according to what it does (block/file-posix.c). Writing needs that nobody has any. A write lease
+ * (fcntl(2), F_SETLEASE) is given on a file that nobody else has open at all, by whatever name.
  */
 #include "disk/in-use.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -44,6 +46,17 @@ static gboolean is_behind_loop(const char *path)
     return FALSE;
 }
 
+/* Where the kernel can't say, as on file systems without leases, nobody has. */
+static gboolean somebody_has_it_open(int fd)
+{
+    /* Who opens it in between breaks the lease; the signal for that would end us. */
+    fcntl(fd, F_SETSIG, SIGURG);
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+        return errno == EAGAIN;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return FALSE;
+}
+
 gboolean stasis_disk_check_unused(const char *path, GError **error)
 {
     struct stat st;
@@ -68,7 +81,10 @@ gboolean stasis_disk_check_unused(const char *path, GError **error)
         return stasis_set_errno(error, errno, "%s: its locks", path);
     if (lock.l_type != F_UNLCK)
         return busy(path, "a QEMU, or another program, has it locked", error);
-    return !is_behind_loop(path) || busy(path, "a loop device shows it", error);
+    if (is_behind_loop(path))
+        return busy(path, "a loop device shows it", error);
+    return exclusive != 0 || !somebody_has_it_open(fd) ||
+           busy(path, "a program has it open (fuser -v shows which)", error);
 }
 
 static guint64 number_at(const guint8 *header, gsize offset, gsize bytes)

@@ -7,8 +7,8 @@
 G_BEGIN_DECLS
 
 /* STASIS_ERROR_BUSY when a QEMU (or who else locks it) has the file or block device @path open, it
- * is mounted, or behind a loop device. Only as of now: who opens it next is kept off by QEMU's own
- * locks. */
+ * is mounted, behind a loop device, or open in a program, if only to read. Only as of now: who
+ * opens it next is kept off by QEMU's own locks. */
 gboolean stasis_disk_check_unused(const char *path, GError **error);
 
 /* "raw" or "qcow2", by how it begins. The guest of a raw disk can make it begin as it likes, so

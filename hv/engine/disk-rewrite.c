@@ -75,14 +75,20 @@ static gboolean match_disks(StasisDiskRewrite *rewrite, GError **error)
     return TRUE;
 }
 
-StasisDiskRewrite *stasis_disk_rewrite_new(StasisSession *session, StasisImageReader *reader,
-                                           GError **error)
+StasisDiskRewrite *stasis_disk_rewrite_new_none(StasisImageReader *reader)
 {
-    g_autoptr(StasisDiskRewrite) rewrite = g_new0(StasisDiskRewrite, 1);
-    rewrite->session = session;
+    StasisDiskRewrite *rewrite = g_new0(StasisDiskRewrite, 1);
     rewrite->reader = reader;
     rewrite->items = g_array_new(FALSE, TRUE, sizeof(Item));
     g_array_set_clear_func(rewrite->items, item_clear);
+    return rewrite;
+}
+
+StasisDiskRewrite *stasis_disk_rewrite_new(StasisSession *session, StasisImageReader *reader,
+                                           GError **error)
+{
+    g_autoptr(StasisDiskRewrite) rewrite = stasis_disk_rewrite_new_none(reader);
+    rewrite->session = session;
     if (stasis_image_reader_get_n_disks(reader) == 0)
         return g_steal_pointer(&rewrite);
     rewrite->disks = stasis_disks_list(session->qmp, error);

@@ -15,6 +15,8 @@ typedef struct _StasisDiskRewrite StasisDiskRewrite;
  * image without disks: there is nothing to do. @reader must outlive the object. */
 StasisDiskRewrite *stasis_disk_rewrite_new(StasisSession *session, StasisImageReader *reader,
                                            GError **error);
+/* For a VM whose disks are not to be written: nothing is done. */
+StasisDiskRewrite *stasis_disk_rewrite_new_none(StasisImageReader *reader);
 void stasis_disk_rewrite_free(StasisDiskRewrite *rewrite);
 gboolean stasis_disk_rewrite_has_any(const StasisDiskRewrite *rewrite);
 

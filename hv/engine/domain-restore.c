@@ -46,6 +46,34 @@ static char *choose_dir(const StasisSource *source, const char *wanted)
     return g_file_test(dir, G_FILE_TEST_IS_DIR) ? g_steal_pointer(&dir) : NULL;
 }
 
+static gboolean no_such_disk(const char *name, const char *filename, GError **error)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "the image has the content of disk %s, which was %s, and the domain's XML has "
+                "no such disk; with --disk none it starts with those it has",
+                name, filename);
+    return FALSE;
+}
+
+/* The original ones are about to be overwritten. */
+static gboolean check_originals(StasisDomainDoc *doc, const StasisSource *source, GError **error)
+{
+    for (guint i = 0; i < source->disks->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(source->disks, i);
+        gboolean lost = FALSE;
+        if (!stasis_domain_xml_has_disk(doc, note->filename, &lost))
+            return no_such_disk(note->name, note->filename, error);
+        if (lost) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                        "disk %s is transient in the domain's XML: what is written to it in place "
+                        "would be thrown away",
+                        note->name);
+            return FALSE;
+        }
+    }
+    return stasis_vm_disks_check_unused(source->disks, error);
+}
+
 /* Disks of its own with the image's content, where it has any; *ret_disks is NULL if not. libvirt
  * gives the files to the user as whom QEMU runs. */
 static gboolean give_disks(StasisDomainDoc *doc, const StasisSource *source, const char *disk_dir,
@@ -71,11 +99,7 @@ static gboolean give_disks(StasisDomainDoc *doc, const StasisSource *source, con
         const StasisLaunchDisk *disk = &g_array_index(disks->disks, StasisLaunchDisk, i);
         if (stasis_domain_xml_set_disk(doc, disk->filename, disk->path))
             continue;
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "the image has the content of disk %s, which was %s, and the domain's XML has "
-                    "no such disk; with --disk none it starts with those it has",
-                    disk->name, disk->filename);
-        return FALSE;
+        return no_such_disk(disk->name, disk->filename, error);
     }
     *ret_disks = g_steal_pointer(&disks);
     return TRUE;
@@ -94,11 +118,11 @@ static gboolean keep_disks(StasisVmDisks *disks, StasisVm *vm, GError **error)
 /* ---- one domain ---- */
 
 static StasisVm *revive(StasisDomainDoc *doc, const StasisSource *source,
-                        StasisDomainRevival *revival, const char *disk_dir, gboolean no_disks,
+                        StasisDomainRevival *revival, const char *disk_dir, gboolean own_disks,
                         GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisVmDisks) disks = NULL;
-    if (!no_disks && !give_disks(doc, source, disk_dir, &disks, cancellable, error))
+    if (own_disks && !give_disks(doc, source, disk_dir, &disks, cancellable, error))
         return NULL;
     g_autofree char *xml = stasis_domain_xml_to_text(doc);
     revival->xml = xml;
@@ -118,12 +142,20 @@ StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreO
         return NULL;
     if (options->name != NULL && g_strcmp0(options->name, old_name) != 0)
         stasis_domain_xml_move_paths(doc, options->name);
+    if (options->in_place && !check_originals(doc, source, error))
+        return NULL;
     StasisDomainRevival revival = { .uri = options->connect,
                                     .paused = options->paused,
+                                    .leave_disks = options->no_disks,
                                     .kind = "restored",
                                     .progress = options->progress,
                                     .progress_data = options->progress_data };
-    return revive(doc, source, &revival, options->disk_dir, options->no_disks, cancellable, error);
+    g_autoptr(StasisVm) vm = revive(doc, source, &revival, options->disk_dir,
+                                    !options->no_disks && !options->in_place, cancellable, error);
+    if (vm == NULL && options->in_place)
+        g_prefix_error(error, "its disks may be half written (restore --in-place again completes "
+                              "them): ");
+    return g_steal_pointer(&vm);
 }
 
 char *stasis_clone_domain_name(const StasisSource *source, const StasisCloneOptions *options,
@@ -151,7 +183,7 @@ void stasis_clone_domain(const StasisSource *source, const StasisCloneOptions *o
                                     .paused = options->paused,
                                     .kind = "cloned",
                                     .new_identity = !options->keep_identity };
-    g_autoptr(StasisVm) vm = revive(doc, source, &revival, NULL, FALSE, cancellable, &clone->error);
+    g_autoptr(StasisVm) vm = revive(doc, source, &revival, NULL, TRUE, cancellable, &clone->error);
     g_autoptr(StasisRecord) record =
         vm != NULL ? stasis_record_load(stasis_vm_get_name(vm), NULL) : NULL;
     clone->pid = record != NULL ? record->pid : 0;

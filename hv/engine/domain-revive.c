@@ -111,10 +111,8 @@ static gboolean load(Revival *revival, const StasisSource *source,
     options.force = options.paused = TRUE;
     options.progress = wanted->progress;
     options.progress_data = wanted->progress_data;
-    g_autoptr(StasisRollback) rollback = stasis_rollback_prepare(
-        revival->vm, source->store, wanted->id, &options, cancellable, error);
-    if (rollback != NULL)
-        rollback->fresh = TRUE;
+    g_autoptr(StasisRollback) rollback = stasis_rollback_prepare_fresh(
+        revival->vm, source->store, wanted->id, wanted->leave_disks, &options, cancellable, error);
     g_autoptr(StasisRollbackInfo) info =
         rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
     return info != NULL;

@@ -17,10 +17,12 @@ G_BEGIN_DECLS
 
 typedef struct {
     const char *uri;
-    const char *id;        /* of the image */
-    const char *xml;       /* of the domain, with name and UUID */
-    gboolean paused;       /* leave it paused */
-    const char *kind;      /* as in StasisRevival */
+    const char *id;  /* of the image */
+    const char *xml; /* of the domain, with name and UUID */
+    gboolean paused; /* leave it paused */
+    gboolean
+        leave_disks;  /* else its writable disks get the image's content, if they have another */
+    const char *kind; /* as in StasisRevival */
     gboolean new_identity; /* of a clone's guest, too */
     StasisProgressFunc progress;
     gpointer progress_data;

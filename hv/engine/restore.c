@@ -18,12 +18,6 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
     g_autoptr(StasisSource) source = stasis_source_open(store, id, error);
     if (source == NULL)
         return NULL;
-    if (options->connect != NULL && options->in_place) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                            "a libvirt domain's disks are not written in place; without --in-place "
-                            "it gets disks of its own");
-        return NULL;
-    }
     if (options->connect != NULL)
         return stasis_restore_domain(source, options, cancellable, error);
     if (!stasis_source_check_bare(source, error))

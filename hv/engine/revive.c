@@ -112,8 +112,10 @@ static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError *
 {
     const StasisSource *source = restore->source;
     const StasisRevival *revival = restore->revival;
-    if (source->disks->len == 0 || revival->no_disks || revival->in_place)
+    if (source->disks->len == 0 || revival->no_disks)
         return TRUE;
+    if (revival->in_place)
+        return stasis_vm_disks_check_unused(source->disks, error);
     StasisVmDisksWanted wanted = { .store = source->store,
                                    .reader = source->reader,
                                    .notes = source->disks,

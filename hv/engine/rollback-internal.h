@@ -31,16 +31,24 @@ struct _StasisRollback {
     StasisLifeline *lifeline;
     /* What may differ from the image besides what the tracker says; empty after a run. */
     StasisDirty *differs;
-    StasisDirty *pages; /* of the run under way: to be rewritten */
-    StasisDirty *found; /* the last harvest */
-    gboolean fresh;     /* a machine that never ran, into which an image is loaded */
-    gboolean marked;    /* half rolled back: by an earlier process, or by a run of ours */
-    gboolean saved;     /* nothing would be lost: first run only */
-    gboolean compared;  /* since the last run all of RAM was compared */
+    StasisDirty *pages;   /* of the run under way: to be rewritten */
+    StasisDirty *found;   /* the last harvest */
+    gboolean fresh;       /* a machine that never ran, into which an image is loaded */
+    gboolean leave_disks; /* its disks are not the image's and stay as they are */
+    gboolean marked;      /* half rolled back: by an earlier process, or by a run of ours */
+    gboolean saved;       /* nothing would be lost: first run only */
+    gboolean compared;    /* since the last run all of RAM was compared */
     gboolean devices_checked;
     guint64 unplugged_us; /* last DEVICE_DELETED that was looked at */
     guint64 cold_pages;   /* the last run had to read so many in its stop */
 };
+
+/* stasis_rollback_prepare() for a machine that never ran. @leave_disks: its disks are not written.
+ */
+StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, const char *id,
+                                              gboolean leave_disks,
+                                              const StasisRollbackOptions *options,
+                                              GCancellable *cancellable, GError **error);
 
 /* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: for images that have none.
  */

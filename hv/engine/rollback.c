@@ -237,7 +237,10 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
 
 static gboolean open_disks(StasisRollback *rollback, GError **error)
 {
-    rollback->disks = stasis_disk_rewrite_new(rollback->session, rollback->reader, error);
+    if (rollback->leave_disks)
+        rollback->disks = stasis_disk_rewrite_new_none(rollback->reader);
+    else
+        rollback->disks = stasis_disk_rewrite_new(rollback->session, rollback->reader, error);
     if (rollback->disks == NULL)
         return FALSE;
     return stasis_disk_rewrite_has_any(rollback->disks) || rollback->options.force ||
@@ -293,17 +296,38 @@ static gboolean open_switches(StasisRollback *rollback, GError **error)
     return rollback->loader != NULL;
 }
 
+static StasisRollback *new_rollback(StasisStore *store, const StasisRollbackOptions *options)
+{
+    StasisRollback *rollback = g_new0(StasisRollback, 1);
+    memcpy(&rollback->options, options, MIN(options->struct_size, sizeof(*options)));
+    rollback->store = stasis_store_ref(store);
+    rollback->cold_pages = G_MAXUINT64; /* so that the first run looks ahead */
+    return rollback;
+}
+
+static gboolean open_all(StasisRollback *rollback, StasisVm *vm, const char *id,
+                         GCancellable *cancellable, GError **error)
+{
+    return take_safety(rollback, vm, id, cancellable, error) &&
+           open_vm(rollback, stasis_vm_get_name(vm), id, cancellable, error) &&
+           open_memory(rollback, cancellable, error) && open_switches(rollback, error);
+}
+
 StasisRollback *stasis_rollback_prepare(StasisVm *vm, StasisStore *store, const char *id,
                                         const StasisRollbackOptions *options,
                                         GCancellable *cancellable, GError **error)
 {
-    g_autoptr(StasisRollback) rollback = g_new0(StasisRollback, 1);
-    memcpy(&rollback->options, options, MIN(options->struct_size, sizeof(*options)));
-    rollback->store = stasis_store_ref(store);
-    rollback->cold_pages = G_MAXUINT64; /* so that the first run looks ahead */
-    if (!take_safety(rollback, vm, id, cancellable, error) ||
-        !open_vm(rollback, stasis_vm_get_name(vm), id, cancellable, error) ||
-        !open_memory(rollback, cancellable, error) || !open_switches(rollback, error))
-        return NULL;
-    return g_steal_pointer(&rollback);
+    g_autoptr(StasisRollback) rollback = new_rollback(store, options);
+    return open_all(rollback, vm, id, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
+}
+
+StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, const char *id,
+                                              gboolean leave_disks,
+                                              const StasisRollbackOptions *options,
+                                              GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisRollback) rollback = new_rollback(store, options);
+    rollback->fresh = TRUE;
+    rollback->leave_disks = leave_disks;
+    return open_all(rollback, vm, id, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
 }

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "disk/describe.h"
+#include "disk/in-use.h"
 #include "disk/overlay.h"
 #include "store/cache.h"
 
@@ -52,6 +53,19 @@ GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error)
                 "image %s: " STASIS_DISKS_PART " tells of other disks than the manifest",
                 stasis_image_reader_get_info(reader)->id);
     return NULL;
+}
+
+gboolean stasis_vm_disks_check_unused(const GPtrArray *notes, GError **error)
+{
+    for (guint i = 0; i < notes->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        if (g_path_is_absolute(note->filename) &&
+            !stasis_disk_check_unused(note->filename, error)) {
+            g_prefix_error(error, "disk %s: ", note->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
 }
 
 static char *own(StasisVmDisks *disks, char *text)

@@ -31,6 +31,10 @@ typedef struct {
  * list; empty when it has none. */
 GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error);
 
+/* Are the files that they were in nobody's, so that they can be written in place? Those with other
+ * names than paths are left to QEMU's locks. */
+gboolean stasis_vm_disks_check_unused(const GPtrArray *notes, GError **error);
+
 /* What the command line of such a VM needs, with the files to be in @dir; nothing is made. */
 StasisVmDisks *stasis_vm_disks_plan(const GPtrArray *notes, const char *dir);
 

@@ -23,12 +23,26 @@ static void forget_file(xmlNode *disk)
         stasis_xml_remove(stasis_xml_child(disk, about_file[i]));
 }
 
-gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, const char *new_path)
+static xmlNode *find(StasisDomainDoc *doc, const char *path)
 {
     xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
     xmlNode *disk = stasis_xml_child(devices, "disk");
     while (disk != NULL && !shows(disk, path))
         disk = stasis_xml_next(disk, "disk");
+    return disk;
+}
+
+gboolean stasis_domain_xml_has_disk(StasisDomainDoc *doc, const char *path, gboolean *ret_lost)
+{
+    xmlNode *disk = find(doc, path);
+    if (disk != NULL)
+        *ret_lost = stasis_xml_child(disk, "transient") != NULL;
+    return disk != NULL;
+}
+
+gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, const char *new_path)
+{
+    xmlNode *disk = find(doc, path);
     if (disk == NULL)
         return FALSE;
     forget_file(disk);

@@ -49,6 +49,10 @@ gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, cons
  * *, freed with the array. */
 GPtrArray *stasis_domain_xml_list_disks(StasisDomainDoc *doc, GError **error);
 
+/* Has it the file or block device @path as a disk? *ret_lost: what is written to it is thrown away
+ * at the end. */
+gboolean stasis_domain_xml_has_disk(StasisDomainDoc *doc, const char *path, gboolean *ret_lost);
+
 /* What `prepare` does to a persistent definition, and takes back; each says whether something was
  * changed. @shim: path of the preloaded object, or NULL for none. @notes (of char *, or NULL) gets
  * a line for each thing that was done, or why it was not. */

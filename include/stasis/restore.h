@@ -26,9 +26,10 @@ typedef struct {
      * has the content of disks, it gets disks of its own, on top of that content, and the original
      * ones are not even opened. */
     gboolean no_disks;
-    /* Start it with the disks that its command line names, and write the image's content to them
-     * first. STASIS_ERROR_FAILED by QEMU's word when one is in use. Killed in the middle of it,
-     * what was on them is lost and another restore completes it. */
+    /* Start it with the disks that its command line (or XML) names, and write the image's content
+     * to them first. STASIS_ERROR_BUSY when something has one open; nothing is changed then. If it
+     * fails or is killed in the middle of writing, what was on them is lost and another restore
+     * completes it. */
     gboolean in_place;
     /* Below which to put its own disks; NULL: in the store's disks/, or for a libvirt domain beside
      * the original ones. */

@@ -11,7 +11,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 import libvirthost  # noqa: E402
 from guests import Linux  # noqa: E402
-from libvirthost import URI, Domain, destroy, forget, host, make_domain, virsh  # noqa: E402
+from libvirthost import (URI, Domain, Events, destroy, forget, host, make_domain,  # noqa: E402
+                         virsh)
 from logdisks import logged, make_disk, raw_of, records  # noqa: E402
 from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
 
@@ -85,6 +86,97 @@ def every_image(t):
     t.equal([disks.sha256(path) for path in paths], before, "the original disks")
 
 
+def contents(t, paths):
+    """What a guest would see of them."""
+    return [disks.content(path, "qcow2" if path.endswith("qcow2") else "raw") for path in paths]
+
+
+def check_originals(t, vm, paths, what):
+    """Paused as taken back: file systems on the original disks are whole, and agree with memory to
+    the last record."""
+    on_disk = []
+    for path, content in zip(paths, contents(t, paths)):
+        with open(t.path("look.raw"), "wb") as f:
+            f.write(content)
+        on_disk.append(records(t, t.path("look.raw"), f"{what}, {path}"))
+    said = len(vm.guest.console(vm))
+
+    def new():
+        """Records it says after that; a line that was half out belongs to what is gone."""
+        return [int(n) for n in re.findall(r"^logged (\d+)$(?=\n)", vm.guest.console(vm)[said:],
+                                           re.M)]
+    stasis("resume", vm.name)
+    t.wait(lambda: len(new()) >= 2, 60, f"{what}: the guest logs on")
+    in_ram = new()[0] - 1
+    t.check(all(in_ram <= n <= in_ram + 1 for n in on_disk),
+            f"{what}: {on_disk} records on its disks, {in_ram} in memory")
+
+
+def nothing_of_ours(t, vm):
+    with vm.qmp() as qmp:
+        nodes = [n["node-name"] for n in qmp.cmd("query-named-block-nodes", flat=True)]
+        drives = [d["inserted"]["node-name"] for d in qmp.cmd("query-block") if "inserted" in d]
+        exports = qmp.cmd("query-block-exports")
+    t.check(not [n for n in nodes + drives if n.startswith("stasis-")], f"{nodes}, {drives}")
+    t.equal(exports, [], "exports left")
+
+
+@case
+def taken_back(t):
+    """a rollback takes a domain's disks along, to older and newer images; libvirt sees each step and has its disks as before, and the next image is an increment"""
+    vm, paths = start(t)
+    store = new_store(t)
+    images = []
+    for _ in range(2):
+        images.append(vm.checkpoint_id(*store))
+        go_on(vm)
+    xml, events = vm.xml(), Events(t, vm.name)
+    for what, image in (("the last image", images[1]), ("an older one", images[0]),
+                        ("a newer one", images[1])):
+        seen = len(events.seen())
+        result = stasis_json("rollback", vm.name, image, "--force", "--paused", *store)
+        t.equal((result["resumed"], vm.state().split()[0]), (False, "paused"), what)
+        t.check(result["rewritten_disk_pages"] > 0, f"{what}: {result}")
+        nothing_of_ours(t, vm)
+        check_originals(t, vm, paths, what)
+        t.equal(vm.state(), "running (unpaused)", what)
+        t.wait(lambda n=seen: len(events.seen()) >= n + 2, 20, "libvirt's events")
+        t.equal(events.seen()[seen:], ["Suspended Paused", "Resumed Unpaused"], what)
+        go_on(vm)
+    t.equal(vm.xml(), xml, "its XML")
+    t.check("wr_req" in virsh("domblkstat", vm.name, "vda").stdout, "libvirt's figures of a disk")
+    after = vm.checkpoint(*store)
+    t.equal(after["parent"], images[1], "an increment to where it went back to")
+    stasis("rollback", vm.name, after["id"], "--force", "--paused", *store)
+    check_originals(t, vm, paths, "an image that was taken after a rollback")
+
+
+@case
+def in_place(t):
+    """restore --in-place gives the original disks the image's content and the domain goes on with them; while anything has one open it is refused, and nothing is changed"""
+    vm, paths = start(t)
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    go_on(vm)
+    result = stasis("restore", image, "--in-place", "--name", fresh_name("twin"), *store, expect=1)
+    t.check("in use" in result.err, f"used by the domain: {result!r}")
+    go_on(vm)
+    destroy(vm.name)
+    before = contents(t, paths)
+    with open(paths[1], "rb"):
+        result = stasis("restore", image, "--in-place", *store, expect=1)
+    t.check("b.raw is in use" in result.err, f"read by someone: {result!r}")
+    t.check(contents(t, paths) == before, "refused, and a disk was written")
+    t.equal(vm.state().split(" (")[0], "shut off", "the domain")
+    stasis("restore", image, "--in-place", "--paused", *store)
+    back = known(t, vm.name, vm.guest)
+    t.equal(sources(back), paths, "its disks")
+    check_originals(t, back, paths, "in place")
+    back.guest.check_unharmed(back)
+    after = back.checkpoint(*store)
+    t.equal(after["parent"], image, "the next image")
+
+
 @case
 def others(t):
     """a clone has the image's content, too; --disk none takes the disks of the XML; one that the XML
@@ -94,6 +186,7 @@ def others(t):
     image = vm.checkpoint_id(*store)
     go_on(vm)
     destroy(vm.name)
+    before = contents(t, paths)
     name = stasis_json("clone", image, "--paused", *store)["clones"][0]["name"]
     clone = known(t, name, vm.guest)
     clone._console = f"{libvirthost.console_path(vm.name)}.{name}"
@@ -103,12 +196,12 @@ def others(t):
     stasis("restore", image, "--disk", "none", "--paused", "--name", other, *store)
     t.equal(sources(known(t, other, vm.guest)), paths, "with --disk none")
     destroy(other)
+    t.check(contents(t, paths) == before, "--disk none has written to a disk")
     xml = t.path("other.xml")
     with open(xml, "w", encoding="utf-8") as f:
         f.write(virsh("dumpxml", "--inactive", vm.name).stdout.replace("b.raw", "c.raw"))
     result = stasis("restore", image, "--xml", xml, *store, expect=1)
     t.check("b.raw" in result.err and result.err.count("\n") == 1, result.err)
-    stasis("restore", image, "--in-place", *store, expect=1)
     left = subprocess.run(["find", os.path.dirname(paths[0]), "-name", f"{vm.name}.??????"],
                           capture_output=True, text=True, check=True).stdout
     t.equal(left, "", "left behind")

@@ -81,7 +81,13 @@ static void test_locked(void)
     g_clear_error(&error);
     lock.l_type = F_UNLCK;
     g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
+    /* One who knows nothing of these locks. */
+    g_assert_false(stasis_disk_check_unused(path, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_BUSY);
+    g_clear_error(&error);
+    stasis_clear_fd(&fd);
     g_assert_true(stasis_disk_check_unused(path, &error));
+    g_assert_no_error(error);
     g_unlink(path);
 }
 
