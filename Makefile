@@ -64,6 +64,7 @@ LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 PAGER_OBJ := $(B)/hv/pager/main.o
 DOMAIN_OBJ := $(B)/hv/domain/main.o
+SWEEP_OBJ := $(B)/hv/sweep/main.o
 # Looks into disks with libguestfs; left out where that is not installed.
 FILES_SRC := $(sort $(wildcard hv/files/*.c))
 FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
@@ -85,7 +86,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -155,6 +156,10 @@ $(B)/stasis-files: $(FILES_OBJ)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SANFLAGS) $(shell pkg-config --libs $(FILES_PKGS))
 
 $(B)/stasis-domain: $(DOMAIN_OBJ) $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+$(B)/stasis-sweep: $(SWEEP_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
@@ -263,7 +268,7 @@ check: deps
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
                $(B)/tests/lib/hostile-agent
 
 check-unit: $(UNIT_BIN)
@@ -286,7 +291,7 @@ install: all
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
-	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
 	install -m 755 $(B)/stasis-agent $(DESTDIR)$(libexecdir)/guest/
 	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/

@@ -6,29 +6,15 @@
  * Executed when a stasis died that had stopped a domain (resume), or that had started one and not
  * made it whole (destroy). libvirtd may be on its way up just now, so it is waited for.
  */
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "vmm/domain.h"
 
 #define PATIENCE_US (60u * 1000000u)
 #define QMP_TIMEOUT_MS 30000
-
-/* Whoever executes us has closed all descriptors; 0, 1 and 2 are not for sockets. */
-static void occupy_standard_fds(void)
-{
-    while (TRUE) {
-        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (fd < 0 || fd > STDERR_FILENO) {
-            if (fd >= 0)
-                close(fd);
-            return;
-        }
-    }
-}
 
 /* By QMP, as libvirtd may not have taken in yet that the VM was stopped. */
 static gboolean resume(StasisDomain *domain)
@@ -39,7 +25,7 @@ static gboolean resume(StasisDomain *domain)
 
 int main(int argc, char **argv)
 {
-    occupy_standard_fds();
+    stasis_occupy_standard_fds();
     gboolean destroy = argc == 5 && strcmp(argv[1], "destroy") == 0;
     if (!destroy && argc != 4)
         return 2;

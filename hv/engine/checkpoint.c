@@ -82,7 +82,10 @@ static void job_clear(Job *job)
     else
         stasis_copy_end(&job->copy, FALSE);
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
-    g_clear_pointer(&job->disks, stasis_disk_copy_free);
+    if (job->disks != NULL) {
+        g_clear_pointer(&job->disks, stasis_disk_copy_free);
+        stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
+    }
     stasis_instant_end(job->instant);
     put_tracker_down(job);
     stasis_copy_clear(&job->copy);
@@ -292,6 +295,8 @@ static gboolean take_instant(Job *job, GError **error)
         g_autoptr(GError) local = NULL;
         gboolean lacked;
         keep_off_vcpus(job); /* they may have moved */
+        if (job->disks != NULL)
+            stasis_lifeline_set_untidy(job->series->lifeline, TRUE);
         if (job->disks != NULL &&
             !stasis_disk_copy_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
                                         job->parent, error))

@@ -15,6 +15,7 @@
 #include "engine/dma.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
+#include "engine/sweep.h"
 #include "store/image.h"
 #include "vmm/vcpus.h"
 
@@ -68,7 +69,8 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         !stasis_series_refresh(series, error) ||
         (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))
         return FALSE;
-    series->lifeline = stasis_lifeline_new(qmp, error);
+    g_auto(GStrv) sweeper = stasis_vm_sweep_argv(record->name);
+    series->lifeline = stasis_lifeline_new_sweeping(qmp, (const char *const *)sweeper, error);
     if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error))
         return FALSE;
     series->instant = stasis_instant_new(qmp, error);

@@ -24,9 +24,16 @@
 
 /* In memory shared with the process. */
 struct Shared {
-    gint armed;
+    gint armed, untidy;
     sem_t ready; /* posted when nothing that ends our process group reaches it any more */
 };
+
+/* What the process is to do; all of it is in memory when it is forked. */
+typedef struct {
+    const StasisQmpLegacy *legacy;
+    const char *mark;           /* or NULL */
+    const char *const *sweeper; /* or NULL */
+} Will;
 
 struct _StasisLifeline {
     pid_t pid;
@@ -61,36 +68,55 @@ static void resume_over(int qmp_fd)
     }
 }
 
+/* A program, to its end. */
+static void run(const char *const *argv)
+{
+    pid_t pid = _Fork();
+    if (pid == 0) {
+        execv(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+static void resume(const Will *will)
+{
+    if (will->mark != NULL && unlink(will->mark) < 0 && errno != ENOENT)
+        return;
+    if (will->legacy->fd >= 0)
+        resume_over(will->legacy->fd);
+    else
+        run(will->legacy->argv);
+}
+
 /* In the child of a process that may have threads: system calls only. */
-static void wait_and_act(int death_fd, const StasisQmpLegacy *legacy, const gint *armed,
-                         const char *mark)
+static void wait_and_act(int death_fd, const Will *will, const struct Shared *shared)
 {
     struct pollfd death = { .fd = death_fd, .events = POLLIN };
     while (poll(&death, 1, -1) < 0 && errno == EINTR)
         ;
-    if (__atomic_load_n(armed, __ATOMIC_ACQUIRE) == 0)
-        return;
-    if (mark != NULL && unlink(mark) < 0 && errno != ENOENT)
-        return;
-    if (legacy->fd >= 0)
-        resume_over(legacy->fd);
-    else
-        execv(legacy->argv[0], (char *const *)legacy->argv);
+    if (__atomic_load_n(&shared->armed, __ATOMIC_ACQUIRE) != 0)
+        resume(will);
+    /* QEMU's monitor is for one at a time. */
+    if (will->legacy->fd >= 0)
+        close(will->legacy->fd);
+    if (will->sweeper != NULL && __atomic_load_n(&shared->untidy, __ATOMIC_ACQUIRE) != 0)
+        execv(will->sweeper[0], (char *const *)will->sweeper);
 }
 
 /* A session of its own, so that Ctrl-C at our terminal doesn't reach it, and no descriptor of ours
  * but those it needs: one that it kept open could keep guest memory protected. */
-static void child(int death_fd, const StasisQmpLegacy *legacy, struct Shared *shared,
-                  const char *mark)
+static void child(int death_fd, const Will *will, struct Shared *shared)
 {
     setsid();
     struct sigaction ignore = { .sa_handler = SIG_IGN };
     const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
         sigaction(signals[i], &ignore, NULL);
-    close_others(death_fd, legacy->fd);
+    close_others(death_fd, will->legacy->fd);
     sem_post(&shared->ready);
-    wait_and_act(death_fd, legacy, &shared->armed, mark);
+    wait_and_act(death_fd, will, shared);
     _exit(0);
 }
 
@@ -106,13 +132,7 @@ static gboolean wait_ready(StasisLifeline *lifeline, GError **error)
     return r == 0 || stasis_set_errno(error, errno, "lifeline: its process does not start");
 }
 
-StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
-{
-    return stasis_lifeline_new_unmarking(qmp, NULL, error);
-}
-
-/* All that @legacy and @mark point to is in memory until the fork. */
-static StasisLifeline *start(const StasisQmpLegacy *legacy, const char *mark, GError **error)
+static StasisLifeline *start(const Will *will, GError **error)
 {
     struct Shared *shared = mmap(NULL, sizeof(struct Shared), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -130,7 +150,7 @@ static StasisLifeline *start(const StasisQmpLegacy *legacy, const char *mark, GE
     }
     pid_t pid = fork();
     if (pid == 0)
-        child(ends[0], legacy, shared, mark);
+        child(ends[0], will, shared);
     close(ends[0]);
     if (pid < 0) {
         stasis_set_errno(error, errno, "lifeline: fork");
@@ -142,22 +162,41 @@ static StasisLifeline *start(const StasisQmpLegacy *legacy, const char *mark, GE
     return wait_ready(lifeline, error) ? g_steal_pointer(&lifeline) : NULL;
 }
 
-StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
+static StasisLifeline *start_for(StasisQmp *qmp, const char *mark, const char *const *sweeper,
+                                 GError **error)
 {
     StasisQmpLegacy legacy;
     stasis_qmp_get_legacy(qmp, &legacy);
+    Will will = { .legacy = &legacy, .mark = mark, .sweeper = sweeper };
     if (legacy.fd >= 0 || legacy.argv != NULL)
-        return start(&legacy, mark, error);
+        return start(&will, error);
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                         "stasis-domain is not installed where the library is: without it the VM "
                         "would stay stopped if stasis died in between");
     return NULL;
 }
 
+StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
+{
+    return start_for(qmp, NULL, NULL, error);
+}
+
+StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *const *sweeper,
+                                             GError **error)
+{
+    return start_for(qmp, NULL, sweeper, error);
+}
+
+StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
+{
+    return start_for(qmp, mark, NULL, error);
+}
+
 StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error)
 {
     StasisQmpLegacy legacy = { .fd = -1, .argv = argv };
-    return start(&legacy, NULL, error);
+    Will will = { .legacy = &legacy };
+    return start(&will, error);
 }
 
 void stasis_lifeline_arm(StasisLifeline *lifeline)
@@ -170,10 +209,16 @@ void stasis_lifeline_disarm(StasisLifeline *lifeline)
     __atomic_store_n(&lifeline->shared->armed, 0, __ATOMIC_RELEASE);
 }
 
+void stasis_lifeline_set_untidy(StasisLifeline *lifeline, gboolean untidy)
+{
+    __atomic_store_n(&lifeline->shared->untidy, untidy, __ATOMIC_RELEASE);
+}
+
 void stasis_lifeline_fire(StasisLifeline *lifeline)
 {
     if (lifeline->pid < 0)
         return;
+    stasis_lifeline_set_untidy(lifeline, FALSE);
     close(lifeline->pipe_fd);
     while (waitpid(lifeline->pid, NULL, 0) < 0 && errno == EINTR)
         ;

@@ -4,7 +4,8 @@
  *
  * It shares our connection to QEMU's monitor and does nothing but wait for our end; then, if the
  * switch is armed, it sends "cont". While we live it never touches the connection. Where libvirtd
- * has the monitor it becomes the program stasis-domain, which asks libvirtd for the same.
+ * has the monitor it becomes the program stasis-domain, which asks libvirtd for the same. What else
+ * we leave behind, a program that it becomes at the end can clear away.
  */
 #pragma once
 
@@ -17,6 +18,10 @@ G_BEGIN_DECLS
 typedef struct _StasisLifeline StasisLifeline;
 
 StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
+/* The same; if we die while there is something to clear away, it becomes the program @sweeper
+ * (NULL: it does not) once the VM runs. */
+StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *const *sweeper,
+                                             GError **error);
 /* The same; before it lets the VM go on it removes the file @mark (or NULL), which says that the VM
  * must not. */
 StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error);
@@ -26,7 +31,10 @@ StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **er
 /* From now on our death makes the VM run. One store; call it before "stop" is sent. */
 void stasis_lifeline_arm(StasisLifeline *lifeline);
 void stasis_lifeline_disarm(StasisLifeline *lifeline);
-/* Let it act now: the way out when our own "cont" can't be sent any more. Waits for it. */
+/* Is there something to clear away if we die? One store. */
+void stasis_lifeline_set_untidy(StasisLifeline *lifeline, gboolean untidy);
+/* Let it act now: the way out when our own "cont" can't be sent any more. Waits for it.
+ * Clearing away is ours, as long as we live. */
 void stasis_lifeline_fire(StasisLifeline *lifeline);
 /* Ends the process and reaps it. */
 void stasis_lifeline_free(StasisLifeline *lifeline);

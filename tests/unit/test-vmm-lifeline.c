@@ -25,7 +25,9 @@ typedef enum {
     HOLD_DISARMED,
     HOLD_MID_COMMAND,
     HOLD_BUSY,
-    HOLD_MARKED
+    HOLD_MARKED,
+    HOLD_UNTIDY,
+    HOLD_TIDIED
 } Hold;
 
 static int socket_of(StasisQmp *qmp)
@@ -46,9 +48,19 @@ static void be_holder(int argc, char **argv)
     Hold what = (Hold)atoi(argv[3]);
     StasisQmp *qmp = stasis_qmp_connect(argv[2], 20000, NULL);
     g_autofree char *mark = g_strdup_printf("%s.mark", argv[2]);
-    StasisLifeline *lifeline = qmp != NULL ? stasis_lifeline_new_unmarking(qmp, mark, NULL) : NULL;
+    g_autofree char *swept = g_strdup_printf("%s.swept", argv[2]);
+    const char *sweeper[] = { "/usr/bin/touch", swept, NULL };
+    StasisLifeline *lifeline = NULL;
+    if (qmp != NULL)
+        lifeline = what == HOLD_UNTIDY || what == HOLD_TIDIED
+                       ? stasis_lifeline_new_sweeping(qmp, sweeper, NULL)
+                       : stasis_lifeline_new_unmarking(qmp, mark, NULL);
     if (lifeline == NULL)
         _exit(1);
+    if (what == HOLD_UNTIDY || what == HOLD_TIDIED)
+        stasis_lifeline_set_untidy(lifeline, TRUE);
+    if (what == HOLD_TIDIED)
+        stasis_lifeline_set_untidy(lifeline, FALSE);
     if (what != HOLD_UNARMED && what != HOLD_MARKED)
         stasis_lifeline_arm(lifeline);
     if (!stasis_qmp_execute_line(qmp, "{\"execute\":\"stop\"}\n", 0, NULL))
@@ -189,6 +201,22 @@ static void test_killed_unarmed(Fixture *f, gconstpointer data)
         g_assert_false(is_running(f));
         test_command(f->qemu, "{\"execute\":\"cont\"}\n");
     }
+}
+
+/* The VM goes on first, then what was left behind is cleared away, if there is something. */
+static void test_sweeper(Fixture *f, gconstpointer data)
+{
+    g_autofree char *swept = g_strdup_printf("%s.swept", f->socket);
+    for (guint untidy = 0; untidy < 2; untidy++) {
+        pid_t pid = start_holder(f, untidy ? HOLD_UNTIDY : HOLD_TIDIED);
+        guint64 killed_us = stasis_now_us();
+        kill(-pid, SIGKILL);
+        check_resumed(f, killed_us);
+        await_lifeline_end(pid);
+        g_assert_cmpint(g_file_test(swept, G_FILE_TEST_EXISTS), ==, untidy);
+        check_monitor_free(f);
+    }
+    unlink(swept);
 }
 
 /* A VM that is marked runs again without its mark, or stays as it is with it. */
@@ -356,6 +384,7 @@ int main(int argc, char **argv)
     ADD("killed-armed", test_killed_armed);
     ADD("ended-by-signal", test_ended_by_signal);
     ADD("killed-unarmed", test_killed_unarmed);
+    ADD("sweeper", test_sweeper);
     ADD("mark", test_mark);
     ADD("fire", test_fire);
     ADD("normal", test_normal);
