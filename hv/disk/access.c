@@ -16,6 +16,8 @@ struct _StasisDiskAccess {
     StasisNbd *nbd;
 };
 
+/* Both nodes must be served by the same thread, or QEMU 7.2 ends. Those of virtio-blk, the only
+ * device with an iothread that gets here, are all in the main one as long as the VM is stopped. */
 static gboolean set_drive(const StasisDiskAccess *access, const char *node, GError **error)
 {
     return stasis_disk_do(access->qmp, error, "qom-set", "path", access->disk->qdev, "property",
@@ -77,6 +79,7 @@ StasisDiskAccess *stasis_disk_access_new(StasisQmp *qmp, StasisNbdServer *server
                                .map_name = map,
                                .size_bytes = disk->size_bytes,
                                .writable = TRUE,
+                               .in_iothread = disk->has_iothread,
                                .n_connections = 1 };
     access->nbd = stasis_nbd_new(server, &wanted, error);
     return access->nbd != NULL ? g_steal_pointer(&access) : NULL;

@@ -16,6 +16,7 @@ typedef struct {
     char *filename; /* as QEMU names it; may be a "json:" pseudo-name */
     guint64 size_bytes;
     gboolean writable;
+    gboolean has_iothread; /* the device does its I/O in a thread of its own; set by check() */
 } StasisDisk;
 
 /* Every disk with a medium that a device of the machine has. Element type: StasisDisk, freed with
@@ -24,7 +25,7 @@ GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error);
 StasisDisk *stasis_disk_at(const GPtrArray *disks, guint i);
 
 /* Can the writable ones be copied as of an instant? STASIS_ERROR_UNSUPPORTED names the first that
- * can't. Nothing is changed. */
+ * can't. Nothing is changed but what @disks say of iothreads. */
 gboolean stasis_disks_check(StasisQmp *qmp, const GPtrArray *disks, GError **error);
 
 /* Remove from QEMU whatever an interrupted checkpoint left of ours: exports, nodes (the disks go

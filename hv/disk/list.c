@@ -9,7 +9,8 @@
  * overwrites, the driver that reads through it, and exported bitmaps by node are all there from 7.2
  * on (QEMU's qapi/block-core.json, qapi/block-export.json). */
 #define FIRST_VERSION 70200u
-#define FIRST_WITH_IOTHREADS 90000u
+/* Of AioContexts; see README.md. */
+#define FIRST_WITHOUT_LOCKS 90000u
 
 static void disk_free(gpointer data)
 {
@@ -127,10 +128,7 @@ static const char *as_text(JsonNode *node)
     return text ? json_node_get_string(node) : NULL;
 }
 
-/* The disk's device, or one above it (its controller), does its I/O in a thread of its own. An NBD
- * client that goes away there, as ours does when we are killed, ends QEMU: its
- * nbd_blockdev_client_closed() wants the main thread. Seen with 7.2; from 9.0 on connections are
- * closed there only. */
+/* The disk's device, or one above it (its controller), does its I/O in a thread of its own. */
 static gboolean has_iothread(StasisQmp *qmp, const StasisDisk *disk)
 {
     g_autoptr(JsonNode) bus = device_property(qmp, disk, "parent_bus");
@@ -148,7 +146,7 @@ static gboolean has_iothread(StasisQmp *qmp, const StasisDisk *disk)
     return FALSE;
 }
 
-static gboolean check_disk(StasisQmp *qmp, const StasisDisk *disk, GError **error)
+static gboolean check_disk(StasisQmp *qmp, StasisDisk *disk, GError **error)
 {
     static const char *const passthrough[] = { "scsi-block", "scsi-generic", NULL };
     g_autoptr(JsonNode) drive = device_property(qmp, disk, "drive");
@@ -160,10 +158,12 @@ static gboolean check_disk(StasisQmp *qmp, const StasisDisk *disk, GError **erro
         return refuse(disk, "it is shared with others who write to it (share-rw=on)", error);
     if (as_text(drive) == NULL)
         return refuse(disk, "no copy-before-write filter can be put in front of it", error);
-    if (stasis_qmp_get_version_number(qmp) < FIRST_WITH_IOTHREADS && has_iothread(qmp, disk))
+    disk->has_iothread = has_iothread(qmp, disk);
+    if (disk->has_iothread && stasis_qmp_get_version_number(qmp) < FIRST_WITHOUT_LOCKS &&
+        g_strcmp0(as_text(type), "virtio-blk-device") != 0)
         return refuse(disk,
-                      "it has an iothread, in which this QEMU's NBD server is not safe to use (9.0 "
-                      "is the first where it is)",
+                      "its controller has an iothread, in which this QEMU's block layer can't be "
+                      "changed safely (9.0 is the first where it can); virtio-blk's can",
                       error);
     return strlen(disk->name) <= 200 || refuse(disk, "its name is too long", error);
 }
@@ -171,7 +171,7 @@ static gboolean check_disk(StasisQmp *qmp, const StasisDisk *disk, GError **erro
 gboolean stasis_disks_check(StasisQmp *qmp, const GPtrArray *disks, GError **error)
 {
     for (guint i = 0; i < disks->len; i++) {
-        const StasisDisk *disk = stasis_disk_at(disks, i);
+        StasisDisk *disk = stasis_disk_at(disks, i);
         if (!disk->writable)
             continue;
         if (stasis_qmp_get_version_number(qmp) < FIRST_VERSION)

@@ -4,6 +4,13 @@
  * known by the name of its socket. That of somebody else is looked for among the UNIX sockets at
  * which QEMU listens and that are no character device's: an NBD server is the one that says so
  * first.
+ *
+ * Exports of disks with an iothread. A connection is closed in the thread in which its export is
+ * served, when the other end of it has gone; and where that is not the main thread QEMU before 9.0
+ * ends itself (nbd_blockdev_client_closed() asserts it; also in 7.2 with its security updates). Our
+ * end goes when we are killed. So QEMU has a copy of our end, too, since before the first byte is
+ * said: what it has open itself does not close, whatever becomes of us. Connections end when their
+ * export is taken away, which QEMU does in its main thread; only then the copy is closed.
  */
 #include "disk/nbd-server.h"
 
@@ -24,6 +31,8 @@
 
 #define OUR_SOCKET "stasis-nbd.sock"
 #define FD_NAME "stasis-nbd"
+/* Copies of our ends of connections in QEMU are numbered. */
+#define KEPT_NAME "stasis-end-%u"
 #define BACKLOG 64
 #define HELLO_MS 500
 static const char hello[] = "NBDMAGIC";
@@ -76,12 +85,12 @@ static gboolean is_ours(const char *path)
     return g_str_has_suffix(path, "/" OUR_SOCKET);
 }
 
-static int connect_to(const char *path)
+static int connect_to(const char *path, int flags)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     if (g_strlcpy(address.sun_path, path, sizeof address.sun_path) >= sizeof address.sun_path)
         return -1;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
         stasis_clear_fd(&fd);
     return fd;
@@ -89,7 +98,7 @@ static int connect_to(const char *path)
 
 static gboolean says_hello(const char *path)
 {
-    stasis_autofd int fd = connect_to(path);
+    stasis_autofd int fd = connect_to(path, SOCK_NONBLOCK);
     struct pollfd wait = { .fd = fd, .events = POLLIN };
     char said[sizeof hello - 1];
     return fd >= 0 && poll(&wait, 1, HELLO_MS) == 1 &&
@@ -179,10 +188,40 @@ StasisNbdServer *stasis_nbd_server_new(StasisQmp *qmp, pid_t pid, const char *di
     return NULL;
 }
 
+/* Is no export of ours served any more? Then QEMU has closed its end of their connections. */
+static gboolean exports_are_gone(StasisQmp *qmp)
+{
+    JsonArray *list;
+    g_autoptr(JsonNode) answer =
+        stasis_disk_ask_list(qmp, "query-block-exports", NULL, &list, NULL);
+    if (answer == NULL)
+        return FALSE;
+    for (guint i = 0; i < json_array_get_length(list); i++) {
+        JsonObject *item;
+        if (!stasis_json_object_at(list, i, &item, NULL) ||
+            (g_str_has_prefix(stasis_json_string_or(item, "id", ""), STASIS_DISK_PREFIX) &&
+             !stasis_json_bool_or(item, "shutting-down", FALSE)))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* The copies of our ends; they stay as long as an export does. */
+static void drop_kept(StasisQmp *qmp)
+{
+    gboolean more = exports_are_gone(qmp);
+    for (guint i = 0; more; i++) {
+        g_autofree char *name = g_strdup_printf(KEPT_NAME, i);
+        more = stasis_disk_do(qmp, NULL, "closefd", "fdname", name, NULL);
+    }
+}
+
 void stasis_nbd_server_free(StasisNbdServer *server)
 {
     if (server == NULL)
         return;
+    if (server->n_kept > 0)
+        drop_kept(server->qmp);
     if (server->own) {
         stasis_disk_do(server->qmp, NULL, "nbd-server-stop", NULL);
         unlink(server->path);
@@ -193,6 +232,7 @@ void stasis_nbd_server_free(StasisNbdServer *server)
 
 void stasis_nbd_server_sweep(StasisQmp *qmp, pid_t pid)
 {
+    drop_kept(qmp);
     g_auto(GStrv) paths = listening_paths(pid);
     for (char **path = paths; *path != NULL; path++) {
         if (!is_ours(*path))
@@ -203,7 +243,29 @@ void stasis_nbd_server_sweep(StasisQmp *qmp, pid_t pid)
     }
 }
 
-gboolean stasis_nbd_server_connect(const StasisNbdServer *server, struct nbd_handle *handle)
+static gboolean keep_open_in_qemu(StasisNbdServer *server, int fd, GError **error)
 {
-    return nbd_connect_unix(handle, server->path) == 0;
+    g_autofree char *name = g_strdup_printf(KEPT_NAME, server->n_kept);
+    g_autoptr(JsonObject) args = stasis_disk_args("fdname", name, NULL);
+    g_autoptr(JsonNode) got = stasis_qmp_execute(server->qmp, "getfd", args, fd, 0, error);
+    server->n_kept += got != NULL;
+    return got != NULL;
+}
+
+gboolean stasis_nbd_server_connect(StasisNbdServer *server, struct nbd_handle *handle,
+                                   gboolean keep_open, GError **error)
+{
+    stasis_autofd int fd = connect_to(server->path, 0);
+    if (fd < 0)
+        return stasis_set_errno(error, errno, "connect to QEMU's NBD server at %s", server->path);
+    if (keep_open && !keep_open_in_qemu(server, fd, error))
+        return FALSE;
+    if (nbd_connect_socket(handle, fd) == 0) {
+        stasis_steal_fd(&fd);
+        return TRUE;
+    }
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "QEMU's NBD server at %s: %s",
+                server->path, nbd_get_error());
+    stasis_steal_fd(&fd); /* the handle's, whatever became of it */
+    return FALSE;
 }

@@ -11,10 +11,12 @@ G_BEGIN_DECLS
 struct _StasisNbdServer {
     StasisQmp *qmp;
     gboolean own;
-    char *path; /* of the UNIX socket it listens at */
+    guint n_kept; /* connections whose other end QEMU has, too */
+    char *path;   /* of the UNIX socket it listens at */
 };
 
-/* TRUE, or nbd_get_error() has the reason. */
-gboolean stasis_nbd_server_connect(const StasisNbdServer *server, struct nbd_handle *handle);
+/* @keep_open: QEMU does not see the connection end before the server is freed or swept. */
+gboolean stasis_nbd_server_connect(StasisNbdServer *server, struct nbd_handle *handle,
+                                   gboolean keep_open, GError **error);
 
 G_END_DECLS

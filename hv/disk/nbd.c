@@ -48,7 +48,7 @@ static gboolean add_export(StasisNbd *nbd, const StasisNbdExport *wanted, GError
     return nbd->exported;
 }
 
-static gboolean connect_one(StasisNbd *nbd, GError **error)
+static gboolean connect_one(StasisNbd *nbd, gboolean keep_open, GError **error)
 {
     struct nbd_handle *handle = nbd_create();
     if (handle == NULL)
@@ -57,9 +57,10 @@ static gboolean connect_one(StasisNbd *nbd, GError **error)
     nbd->n++;
     if (nbd_set_export_name(handle, nbd->id) < 0 ||
         nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-        (nbd->context != NULL && nbd_add_meta_context(handle, nbd->context) < 0) ||
-        !stasis_nbd_server_connect(nbd->server, handle))
+        (nbd->context != NULL && nbd_add_meta_context(handle, nbd->context) < 0))
         return fail(nbd, "connect", error);
+    if (!stasis_nbd_server_connect(nbd->server, handle, keep_open, error))
+        return FALSE;
     int64_t size = nbd_get_size(handle);
     if (size >= 0 && (guint64)size == nbd->size_bytes)
         return TRUE;
@@ -86,7 +87,7 @@ StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted
     if (!add_export(nbd, wanted, error))
         return NULL;
     for (guint i = 0; i < MAX(wanted->n_connections, 1); i++)
-        if (!connect_one(nbd, error))
+        if (!connect_one(nbd, wanted->in_iothread, error))
             return NULL;
     return g_steal_pointer(&nbd);
 }
@@ -95,7 +96,7 @@ void stasis_nbd_free(StasisNbd *nbd)
 {
     if (nbd == NULL)
         return;
-    /* QEMU is to end the connections, in its main thread; see list.c on what it does else. */
+    /* QEMU is to end the connections, in its main thread; see nbd-server.c. */
     if (nbd->exported)
         stasis_disk_do(nbd->server->qmp, NULL, "block-export-del", "id", nbd->id, "mode", "hard",
                        NULL);

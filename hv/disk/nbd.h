@@ -31,7 +31,8 @@ typedef struct {
     const char *map_name; /* … which is exported, too */
     guint64 size_bytes;   /* what the node must have */
     gboolean writable;
-    guint n_connections; /* at least 1: how many threads may read at once without waiting */
+    gboolean in_iothread; /* QEMU must not see a connection end: see nbd-server.c */
+    guint n_connections;  /* at least 1: how many threads may read at once without waiting */
 } StasisNbdExport;
 
 /* Export a node and connect to it. */

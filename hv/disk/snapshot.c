@@ -23,7 +23,9 @@
 typedef struct {
     const StasisDisk *disk;
     char *scratch, *filter, *access; /* nodes; NULL: not made */
-    char *insert_line;               /* puts the filter in front of the disk */
+    /* Make filter and reader in the stop; NULL: the one is made before it, the other after it. */
+    char *filter_line, *access_line;
+    char *insert_line; /* puts the filter in front of the disk */
     gboolean inserted, incremental;
     StasisNbd *nbd;
 } Item;
@@ -49,6 +51,8 @@ static void item_clear(gpointer data)
     g_free(item->scratch);
     g_free(item->filter);
     g_free(item->access);
+    g_free(item->filter_line);
+    g_free(item->access_line);
     g_free(item->insert_line);
 }
 
@@ -96,17 +100,38 @@ static gboolean add_scratch(Item *item, guint number, StasisQmp *qmp, const char
     return stasis_disk_run(qmp, "remove-fd", given, ok ? error : NULL) && ok;
 }
 
+static char *access_name(guint number)
+{
+    return g_strdup_printf(STASIS_DISK_PREFIX "access-%u", number);
+}
+
+static JsonObject *access_args(const Item *item, const char *name)
+{
+    return stasis_disk_args("driver", "snapshot-access", "node-name", name, "file", item->filter,
+                            NULL);
+}
+
+/* QEMU before 9.0 may end when a node is made on top of one in an iothread, whose lock blockdev-add
+ * does not take ("qemu_mutex_unlock_impl: Operation not permitted"). As long as a VM is stopped the
+ * nodes of its virtio-blk disks are in the main thread. */
 static gboolean add_filter(Item *item, guint number, StasisQmp *qmp, GError **error)
 {
     g_autofree char *name = g_strdup_printf(STASIS_DISK_PREFIX "filter-%u", number);
-    if (!stasis_disk_do(qmp, error, "blockdev-add", "driver", "copy-before-write", "node-name",
-                        name, "file", item->disk->node, "target", item->scratch, "on-cbw-error",
-                        "break-snapshot", NULL))
+    JsonObject *args =
+        stasis_disk_args("driver", "copy-before-write", "node-name", name, "file", item->disk->node,
+                         "target", item->scratch, "on-cbw-error", "break-snapshot", NULL);
+    if (item->disk->has_iothread)
+        item->filter_line = stasis_disk_line("blockdev-add", args);
+    else if (!stasis_disk_run(qmp, "blockdev-add", args, error))
         return FALSE;
     item->filter = g_steal_pointer(&name);
     item->insert_line =
         stasis_disk_line("qom-set", stasis_disk_args("path", item->disk->qdev, "property", "drive",
                                                      "value", item->filter, NULL));
+    if (item->disk->has_iothread) {
+        item->access = access_name(number);
+        item->access_line = stasis_disk_line("blockdev-add", access_args(item, item->access));
+    }
     return TRUE;
 }
 
@@ -179,6 +204,11 @@ StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wan
 
 /* ---- stopped ---- */
 
+static gboolean send_line(StasisDiskSnapshot *snapshot, const char *line, GError **error)
+{
+    return line == NULL || stasis_qmp_execute_line(snapshot->qmp, line, STOP_TIMEOUT_MS, error);
+}
+
 gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
                                    GError **error)
 {
@@ -192,12 +222,27 @@ gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadlin
             return FALSE;
         }
         item->inserted = TRUE;
-        if (!stasis_qmp_execute_line(snapshot->qmp, item->insert_line, STOP_TIMEOUT_MS, error)) {
+        if (!send_line(snapshot, item->filter_line, error) ||
+            !send_line(snapshot, item->insert_line, error) ||
+            !send_line(snapshot, item->access_line, error)) {
             g_prefix_error(error, "disk %s: ", item->disk->name);
             return FALSE;
         }
     }
     return stasis_fault(STASIS_FAULT_DISK_TAKEN, error);
+}
+
+GBytes *stasis_disk_snapshot_get_switches(StasisDiskSnapshot *snapshot)
+{
+    GByteArray *pairs = g_byte_array_new();
+    for (guint i = 0; i < snapshot->items->len; i++) {
+        Item *item = item_at(snapshot, i);
+        const char *words[] = { item->disk->qdev, item->filter };
+        for (guint w = 0; w < G_N_ELEMENTS(words); w++)
+            g_byte_array_append(pairs, (const guint8 *)words[w], (guint)strlen(words[w]) + 1);
+        item->inserted = TRUE;
+    }
+    return g_byte_array_free_to_bytes(pairs);
 }
 
 /* ---- running again: reading ---- */
@@ -206,17 +251,19 @@ static gboolean open_item(StasisDiskSnapshot *snapshot, guint number, guint n_co
                           GError **error)
 {
     Item *item = item_at(snapshot, number);
-    g_autofree char *name = g_strdup_printf(STASIS_DISK_PREFIX "access-%u", number);
     g_autofree char *id = g_strdup_printf(STASIS_DISK_PREFIX "disk-%u", number);
-    if (!stasis_disk_do(snapshot->qmp, error, "blockdev-add", "driver", "snapshot-access",
-                        "node-name", name, "file", item->filter, NULL))
-        return FALSE;
-    item->access = g_steal_pointer(&name);
+    if (item->access == NULL) {
+        g_autofree char *name = access_name(number);
+        if (!stasis_disk_run(snapshot->qmp, "blockdev-add", access_args(item, name), error))
+            return FALSE;
+        item->access = g_steal_pointer(&name);
+    }
     StasisNbdExport wanted = { .node = item->access,
                                .id = id,
                                .map_node = item->incremental ? item->disk->node : NULL,
                                .map_name = item->incremental ? snapshot->since_map : NULL,
                                .size_bytes = item->disk->size_bytes,
+                               .in_iothread = item->disk->has_iothread,
                                .n_connections = n_connections };
     item->nbd = stasis_nbd_new(snapshot->server, &wanted, error);
     return item->nbd != NULL;

@@ -46,6 +46,10 @@ void stasis_disk_snapshot_free(StasisDiskSnapshot *snapshot);
  * none) passes before the last disk's turn. */
 gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
                                    GError **error);
+/* For one who can do what take() does by other means (no disk has an iothread: see there), whatever
+ * becomes of it: what is to be made, pairs of a device's QOM path and the node for its "drive",
+ * each ended by a zero byte. Call it before; take() may still follow. */
+GBytes *stasis_disk_snapshot_get_switches(StasisDiskSnapshot *snapshot);
 gboolean stasis_disk_snapshot_open(StasisDiskSnapshot *snapshot, guint n_connections,
                                    GError **error);
 

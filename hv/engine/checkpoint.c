@@ -346,8 +346,9 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
-    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy,
-                              job->disks != NULL && stasis_disk_copy_has_any(job->disks), error) ||
+    gboolean has_disks = job->disks != NULL && stasis_disk_copy_has_any(job->disks);
+    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, has_disks,
+                              has_disks && stasis_disk_copy_needs_monitor(job->disks), error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;

@@ -87,6 +87,16 @@ gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks)
     return disks->first_block >= 0;
 }
 
+gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(disks->disks, i);
+        if (disk->writable && disk->has_iothread)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks)
 {
     return disks->snapshot;

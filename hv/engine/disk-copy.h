@@ -23,6 +23,8 @@ gboolean stasis_disk_copy_get_ready(StasisDiskCopy *disks, const char *image, co
                                     GError **error);
 /* After add(): is there a disk to copy? */
 gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks);
+/* Can they be taken only by commands to QEMU's monitor in the stop? */
+gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks);
 /* NULL when there is nothing to copy. */
 StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks);
 /* After the stop: all of it into the image. */

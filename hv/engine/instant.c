@@ -46,6 +46,7 @@ struct _StasisInstant {
     StasisCopy *copy;
     const StasisModeOps *mode;
     StasisDiskSnapshot *disks; /* or NULL */
+    gboolean disks_given;      /* to the stopper, which takes them as it stops the VM */
     guint64 disk_us;
     GThread *thread; /* made before the stop */
     sem_t go;        /* posted when the RAM thread may begin, or shall end */
@@ -104,7 +105,8 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
 }
 
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
-                              const StasisCopy *copy, gboolean qmp_needed, GError **error)
+                              const StasisCopy *copy, gboolean has_disks, gboolean qmp_needed,
+                              GError **error)
 {
     g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
     if (state == NULL)
@@ -126,6 +128,7 @@ gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
         .tracker = copy->tracker,
         .fdset = instant->fdset,
         .may_be_long = copy->stop_may_be_long,
+        .has_disks = has_disks,
         .qmp_needed = qmp_needed,
     };
     instant->stopper = stasis_stopper_open(&means, instant->was_paused);
@@ -152,6 +155,15 @@ void stasis_instant_free(StasisInstant *instant)
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
     g_free(instant);
+}
+
+/* The VM runs, as far as we know. */
+static gboolean give_disks(StasisInstant *instant, GError **error)
+{
+    const StasisStopperOps *ops = instant->stopper->ops;
+    instant->disks_given =
+        instant->disks != NULL && !instant->was_paused && ops->give_disks != NULL;
+    return !instant->disks_given || ops->give_disks(instant->stopper, instant->disks, error);
 }
 
 /* The stopper knows the old one. */
@@ -186,6 +198,7 @@ static gboolean stop(StasisInstant *instant, GError **error)
     gboolean ok = instant->stopper->ops->stop(instant->stopper, &instant->stopped, error);
     if (ok && !instant->stopped)
         instant->was_paused = TRUE;
+    instant->disks_given &= instant->stopped;
     return ok && stasis_fault(STASIS_FAULT_STOPPED, error);
 }
 
@@ -268,7 +281,9 @@ static gboolean take_disks(StasisInstant *instant, GError **error)
     guint64 t0 = stasis_now_us();
     guint64 deadline_us = instant->copy->max_pause_us != 0 ? instant->copy->stop_deadline_us : 0;
     gboolean ok =
-        instant->disks == NULL || stasis_disk_snapshot_take(instant->disks, deadline_us, error);
+        instant->disks == NULL ||
+        (instant->disks_given ? stasis_fault(STASIS_FAULT_DISK_TAKEN, error)
+                              : stasis_disk_snapshot_take(instant->disks, deadline_us, error));
     instant->disk_us = stasis_now_us() - t0;
     return ok;
 }
@@ -321,7 +336,8 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
         return FALSE;
     g_autoptr(GError) local = NULL;
     gboolean ok = check_lent(instant, &local) && rewind_state(instant, &local) &&
-                  stop(instant, &local) && take_stopped(instant, &local);
+                  give_disks(instant, &local) && stop(instant, &local) &&
+                  take_stopped(instant, &local);
     if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();

@@ -9,7 +9,9 @@
  */
 #include <errno.h>
 #include <stasis/error.h>
+#include <sys/mman.h>
 
+#include "base/fd.h"
 #include "base/io.h"
 #include "engine/stopper.h"
 #include "track/shim-client.h"
@@ -43,9 +45,10 @@ static gboolean is_tested(guint version_number)
 static StasisStopper *inside_open(const StasisStopperMeans *means)
 {
     struct stasis_shim_page page;
+    guint32 needed = STASIS_SHIM_INSIDE_STOP | (means->has_disks ? STASIS_SHIM_INSIDE_DISKS : 0);
     if (means->may_be_long || means->qmp_needed ||
         !is_tested(stasis_qmp_get_version_number(means->qmp)) ||
-        !stasis_shim_page_read(means->pid, &page) || page.inside == 0)
+        !stasis_shim_page_read(means->pid, &page) || (page.inside & needed) != needed)
         return NULL;
     StasisTracker *tracker = means->tracker;
     StasisShim *shim = NULL;
@@ -66,6 +69,20 @@ static StasisStopper *inside_open(const StasisStopperMeans *means)
     return &self->base;
 }
 
+/* What the shim reads of it, it has read when it answers. */
+static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error)
+{
+    InsideStopper *self = (InsideStopper *)stopper;
+    g_autoptr(GBytes) switches = stasis_disk_snapshot_get_switches(disks);
+    gsize len;
+    const void *data = g_bytes_get_data(switches, &len);
+    stasis_autofd int fd = memfd_create("stasis-switches", MFD_CLOEXEC);
+    int r = fd >= 0 ? stasis_pwrite_all(fd, data, len, 0) : -errno;
+    if (r == 0)
+        r = stasis_shim_call(self->shim, STASIS_SHIM_SWITCH, 0, len, fd, NULL);
+    return r == 0 || stasis_set_errno(error, -r, "tell the shim of the VM's disks");
+}
+
 static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
 {
     InsideStopper *self = (InsideStopper *)stopper;
@@ -73,6 +90,12 @@ static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GErro
     int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, 0, (guint64)self->fdset, -1, NULL);
     /* -ETIMEDOUT and the like: it may come to a stop yet, and then it is for resume() to say. */
     self->stopped = *ret_stopped = r != -ESTALE;
+    if (r == -EIO) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "QEMU could not put a copy-before-write filter in front of a disk; "
+                            "STASIS_STOPPER=qmp asks it over QMP, which says why");
+        return FALSE;
+    }
     return r == 0 || r == -ESTALE || stasis_set_errno(error, -r, "stop the VM from inside QEMU");
 }
 
@@ -120,6 +143,7 @@ static void inside_close(StasisStopper *stopper)
 const StasisStopperOps stasis_stopper_inside = {
     .name = "inside",
     .open = inside_open,
+    .give_disks = inside_give_disks,
     .stop = inside_stop,
     .save = inside_save,
     .resume = inside_resume,

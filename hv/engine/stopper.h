@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "disk/snapshot.h"
 #include "track/tracker.h"
 #include "vmm/lifeline.h"
 #include "vmm/qmp.h"
@@ -24,13 +25,17 @@ typedef struct {
     StasisTracker *tracker; /* or NULL */
     gint64 fdset;           /* QEMU's descriptor set of the file for the device state */
     gboolean may_be_long;   /* the stop may last seconds (mode stop) */
-    gboolean qmp_needed;    /* QEMU is to be spoken to in the stop */
+    gboolean has_disks;     /* disks are to be taken in the stop: over QMP, or see give_disks() */
+    gboolean qmp_needed;    /* for that QEMU is to be spoken to in the stop */
 } StasisStopperMeans;
 
 typedef struct {
     const char *name;
     /* NULL when it can't be used with this VM. */
     StasisStopper *(*open)(const StasisStopperMeans *means);
+    /* Before stop(), or NULL: the disks of @disks are to be taken by stop(), if that stops the VM;
+     * else it is for the caller. */
+    gboolean (*give_disks)(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error);
     /* *ret_stopped FALSE: it was not running any more, and is not ours to resume. */
     gboolean (*stop)(StasisStopper *stopper, gboolean *ret_stopped, GError **error);
     /* May return before it is done; what goes wrong then is resume()'s error. */

@@ -8,6 +8,9 @@
  *      our thread    PAUSE ──┐       ┌─> answer   (HARVEST …)   RESUME ──┐        ┌─> answer
  *      main loop             └> stop ┴─> save the devices ──── wait ─────┴─> cont ┘
  *
+ * Disks get other block nodes in between (copy-before-write filters, made before over QMP), as by
+ * the command qom-set: while the main loop waits for us, no command would be heard.
+ *
  * Distributions that build QEMU with loadable modules export these functions; elsewhere there is no
  * stop from inside. The main loop waits for a monitor that is about to be done, for MAX_WAIT_S at
  * most, and not at all for one that is gone.
@@ -21,6 +24,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shim/shim.h"
 
@@ -39,6 +43,10 @@ static struct {
     void (*qmp_xen_save_devices_state)(const char *file, bool has_live, bool live, void **error);
     void (*qmp_cont)(void **error);
     void (*error_free)(void *error);
+    /* As in include/qom/object.h. */
+    void *(*object_resolve_path)(const char *path, bool *ambiguous);
+    bool (*object_property_set_str)(void *object, const char *name, const char *value,
+                                    void **error);
 } qemu;
 
 enum phase {
@@ -57,6 +65,9 @@ static struct {
     bool was_running, go, abandoned, timed_out;
     int save_result, go_result;
     uint64_t fdset, save_ns;
+    int switch_result;
+    size_t switch_bytes; /* of: path, node, path, node …, each with its zero */
+    char switches[STASIS_SHIM_MAX_SWITCH_BYTES];
 } stop = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 static bool find(const char *name, void *ret)
@@ -87,6 +98,12 @@ bool shim_inside_ready(void)
     return stop.ready;
 }
 
+bool shim_inside_can_switch(void)
+{
+    return shim_inside_ready() && find("object_resolve_path", &qemu.object_resolve_path) &&
+           find("object_property_set_str", &qemu.object_property_set_str);
+}
+
 bool shim_inside_is_stopped(void)
 {
     return stop.ready && !qemu.runstate_is_running();
@@ -96,6 +113,13 @@ static void enter(enum phase phase)
 {
     stop.phase = phase;
     pthread_cond_broadcast(&stop.changed);
+}
+
+/* The next PAUSE has disks of its own. */
+static void rest(void)
+{
+    stop.switch_bytes = 0;
+    enter(REST);
 }
 
 static struct timespec in_seconds(int seconds)
@@ -121,6 +145,21 @@ static uint64_t now_ns(void)
 {
     struct timespec t = in_seconds(0);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* All of them, also when one fails: who asked undoes them all. */
+static int switch_disks(void)
+{
+    int r = 0;
+    for (const char *path = stop.switches, *node; path < stop.switches + stop.switch_bytes;
+         path = node + strlen(node) + 1) {
+        node = path + strlen(path) + 1;
+        void *error = NULL, *device = qemu.object_resolve_path(path, NULL);
+        if (device == NULL || !qemu.object_property_set_str(device, "drive", node, &error))
+            r = -EIO;
+        result_of(error);
+    }
+    return r;
 }
 
 static void save_devices(void)
@@ -153,13 +192,15 @@ static void run(void *unused)
     pthread_mutex_lock(&stop.mutex);
     stop.was_running = !stop.abandoned && qemu.runstate_is_running();
     if (!stop.was_running)
-        enter(REST);
+        rest();
     pthread_mutex_unlock(&stop.mutex);
     if (!stop.was_running)
         return;
     qemu.qmp_stop(&error);
     result_of(error);
+    int switch_result = switch_disks();
     pthread_mutex_lock(&stop.mutex);
+    stop.switch_result = switch_result;
     enter(STOPPED);
     pthread_mutex_unlock(&stop.mutex);
     save_devices();
@@ -168,11 +209,41 @@ static void run(void *unused)
     qemu.qmp_cont(&error);
     pthread_mutex_lock(&stop.mutex);
     stop.go_result = result_of(error);
-    enter(REST);
+    rest();
     pthread_mutex_unlock(&stop.mutex);
 }
 
 /* ---- in our thread ---- */
+
+/* Whole pairs of strings that are not empty? */
+static bool are_pairs(const char *text, size_t bytes)
+{
+    unsigned n = 0;
+    for (size_t at = 0; at < bytes; n++) {
+        size_t len = strnlen(text + at, bytes - at);
+        if (len == 0 || at + len == bytes)
+            return false;
+        at += len + 1;
+    }
+    return n % 2 == 0;
+}
+
+int shim_inside_switch(int fd, uint64_t bytes)
+{
+    if (!shim_inside_can_switch())
+        return -EOPNOTSUPP;
+    if (fd < 0 || bytes > sizeof stop.switches)
+        return fd < 0 ? -EINVAL : -E2BIG;
+    pthread_mutex_lock(&stop.mutex);
+    int r = stop.phase == REST ? 0 : -EBUSY;
+    if (r == 0) {
+        ssize_t n = pread(fd, stop.switches, bytes, 0);
+        r = n < 0 ? -errno : (uint64_t)n != bytes || !are_pairs(stop.switches, bytes) ? -EINVAL : 0;
+        stop.switch_bytes = r == 0 ? bytes : 0;
+    }
+    pthread_mutex_unlock(&stop.mutex);
+    return r;
+}
 
 int shim_inside_pause(uint64_t fdset)
 {
@@ -191,7 +262,7 @@ int shim_inside_pause(uint64_t fdset)
             if (pthread_cond_timedwait(&stop.changed, &stop.mutex, &deadline) == ETIMEDOUT)
                 stop.abandoned = stop.phase == ASKED;
         /* An abandoned bottom half finds that out when it runs. */
-        r = stop.abandoned ? -ETIMEDOUT : stop.was_running ? 0 : -ESTALE;
+        r = stop.abandoned ? -ETIMEDOUT : stop.was_running ? stop.switch_result : -ESTALE;
     }
     pthread_mutex_unlock(&stop.mutex);
     return r;
@@ -223,6 +294,8 @@ void shim_inside_abandon(void)
     pthread_mutex_lock(&stop.mutex);
     stop.go = true;
     stop.abandoned = stop.phase == ASKED;
+    if (stop.phase == REST)
+        stop.switch_bytes = 0;
     if (stop.ready)
         pthread_cond_broadcast(&stop.changed);
     pthread_mutex_unlock(&stop.mutex);

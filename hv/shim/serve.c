@@ -188,6 +188,8 @@ static int perform(const struct stasis_shim_request *request, int fd)
         shim.held = request->arg[0] != 0;
         shim_publish();
         return 0;
+    case STASIS_SHIM_SWITCH:
+        return shim_inside_switch(fd, request->arg[0]);
     case STASIS_SHIM_DROP_TABLES:
         return drop_tables(request->arg[0], request->flags * STASIS_SHIM_TABLE_BYTES);
     default:
@@ -346,7 +348,8 @@ void shim_serve(void)
         page->door_fd = ends[1];
         page->abi = STASIS_SHIM_ABI;
         page->bytes = sizeof *page;
-        page->inside = shim_inside_ready();
+        page->inside = (shim_inside_ready() ? STASIS_SHIM_INSIDE_STOP : 0) |
+                       (shim_inside_can_switch() ? STASIS_SHIM_INSIDE_DISKS : 0);
         shim.page = page;
         shim_publish();
         page->magic = STASIS_SHIM_MAGIC;

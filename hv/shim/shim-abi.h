@@ -54,13 +54,17 @@ struct stasis_shim_page {
     uint32_t held;    /* no new ranges are made */
     uint32_t n_ranges;
     uint32_t n_slots; /* of KVM that show a range; a count for the curious */
-    uint32_t inside;  /* PAUSE and RESUME are possible */
+    uint32_t inside;  /* STASIS_SHIM_INSIDE_…: what is possible */
     /* KVM's log is a ring of so many entries for each virtual CPU; 0: it is a bitmap. */
     uint32_t ring_entries;
     uint64_t n_harvests;
     uint64_t note; /* of the last START */
     struct stasis_shim_range ranges[STASIS_SHIM_MAX_RANGES];
 };
+
+#define STASIS_SHIM_INSIDE_STOP 1u  /* PAUSE and RESUME */
+#define STASIS_SHIM_INSIDE_DISKS 2u /* SWITCH */
+#define STASIS_SHIM_MAX_SWITCH_BYTES 65536u
 
 enum stasis_shim_op {
     STASIS_SHIM_CONNECT = 1, /* at the door, with the socket; the reply comes over that */
@@ -84,13 +88,19 @@ enum stasis_shim_op {
      * N * STASIS_SHIM_TABLE_BYTES from address arg[0] on, which lie in one range. */
     STASIS_SHIM_DROP_TABLES,
     /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
-     * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. */
+     * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. -EIO: a
+     * disk was not switched; it stands still all the same. */
     STASIS_SHIM_PAUSE,
     /* When the devices are saved let it go on; the answer comes after that, and says in save_ns how
      * long saving took. -EIO: they could not be
      * saved. -EREMOTEIO: it could not be let go on. -ETIME: it was let go on before, since we took
      * too long. A monitor that hangs up lets it go on, too. */
     STASIS_SHIM_RESUME,
+    /* With a file of arg[0] bytes: pairs of a device's path in QEMU's tree of objects and the name
+     * of a block node, each ended by a zero byte. The next PAUSE, and no other, gives each device
+     * that node for its "drive" as soon as the VM has stopped. Forgotten when the monitor hangs up.
+     */
+    STASIS_SHIM_SWITCH,
 };
 
 #define STASIS_SHIM_REARM 1u

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The shim's inside. It is preloaded into QEMU, so it may use the C library, the kernel's headers and
- * base/words.h (which needs neither), and must never be the reason that QEMU fails: whatever it does
- * not understand it hands on to the kernel as it came.
+ * The shim's inside. It is preloaded into QEMU, so it may use the C library, the kernel's headers
+ * and base/words.h (which needs neither), and must never be the reason that QEMU fails: whatever it
+ * does not understand it hands on to the kernel as it came.
  *
  *   main.c    the interposed ioctl() and mmap(): which calls concern us
  *   slots.c   KVM's memory slots: which of them show a range, and at which address
@@ -227,9 +227,12 @@ int shim_check_request(const void *bytes, size_t n);
 
 /* Does this QEMU export what it takes? */
 bool shim_inside_ready(void);
+/* The same, for disks. */
+bool shim_inside_can_switch(void);
 /* Is it known that the VM is stopped? The caller is a thread of QEMU's that holds its lock. */
 bool shim_inside_is_stopped(void);
 /* STASIS_SHIM_PAUSE and _RESUME. */
+int shim_inside_switch(int fd, uint64_t bytes);
 int shim_inside_pause(uint64_t fdset);
 int shim_inside_resume(void);
 uint64_t shim_inside_save_ns(void);

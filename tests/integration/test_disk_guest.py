@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: what a guest has written through its file systems and what it has in memory agree, in every image."""
 import os
+import signal
 import sys
 import time
 
@@ -9,21 +10,60 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 from guests import Linux  # noqa: E402
 from logdisks import logged, make_disk, raw_of, records  # noqa: E402
-from stasistest import (case, fresh_name, main, new_store, restored_vm, run_vm, stasis,  # noqa: E402
-                        stasis_json)
+from stasistest import (case, fresh_name, image_ids, main, new_store, restored_vm, run_vm,  # noqa: E402
+                        stasis, stasis_json)
 
 N_IMAGES = 10
 
 
-def start(t):
+def start(t, iothreads=False):
     paths = [make_disk(t, "a.qcow2", "qcow2"), make_disk(t, "b.raw", "raw")]
     guest = Linux(mem="192M", log="/dev/vda,/dev/vdb")
-    vm = run_vm(t, guest, "-drive", f"file={paths[0]},format=qcow2,if=virtio",
+    own = [",iothread=io0", ",iothread=io1"] if iothreads else ["", ""]
+    vm = run_vm(t, guest, *(["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
+                            if iothreads else []),
+                "-drive", f"file={paths[0]},format=qcow2,if=none,id=a",
+                "-device", f"virtio-blk-pci,drive=a,id=va{own[0]}",
                 "-blockdev", f"driver=file,node-name=bf,filename={paths[1]}",
                 "-blockdev", "driver=raw,node-name=b,file=bf", "-device",
-                "virtio-blk-pci,drive=b,id=b")
+                f"virtio-blk-pci,drive=b,id=b{own[1]}")
     t.wait(lambda: logged(vm), 60, "the guest logs")
     return vm, paths
+
+
+def go_on(vm, n=3):
+    last = logged(vm)[-1]
+    vm.t.wait(lambda: logged(vm)[-1] > last + n, 30, "the guest logs on")
+
+
+def check_image(t, vm, image_id, store, what):
+    """Disks as restored pass fsck, and agree with memory to the last record; the VM, which runs."""
+    name = fresh_name("at")
+    t.defer(stasis, "kill", "--remove-disks", name, expect=None)
+    stasis("restore", image_id, "--name", name, "--paused", *store)
+    directory = stasis_json("info", name)["disk_dir"]
+    stasis("kill", name)
+    on_disk = [records(t, raw_of(t, os.path.join(directory, f"disk-{i}.qcow2")),
+                       f"{what}, disk {i}") for i in range(2)]
+    back = restored_vm(t, image_id, store, vm.guest)
+    t.wait(lambda: len(logged(back)) >= 5, 60, "the restored guest logs")
+    in_ram = logged(back)[0] - 1
+    t.check(all(in_ram <= n <= in_ram + 1 for n in on_disk),
+            f"{what}: {on_disk} records on its disks, {in_ram} in memory")
+    return back
+
+
+def check_files(t, vm, paths, what):
+    """What the guest has said last is in its files."""
+    stasis("pause", vm.name)
+    time.sleep(0.1)
+    said = logged(vm)[-1]
+    vm.kill()
+    for path in paths:
+        with open(t.path("look.raw"), "wb") as f:
+            f.write(disks.content(path, "qcow2" if path.endswith("qcow2") else "raw"))
+        n = records(t, t.path("look.raw"), f"{what}, {path}")
+        t.check(said <= n <= said + 1, f"{what}, {path}: {n} records where it said {said}")
 
 
 @case
@@ -34,8 +74,7 @@ def every_image(t):
     images = []
     for _ in range(N_IMAGES):
         images.append(vm.checkpoint(*store))
-        last = logged(vm)[-1]
-        t.wait(lambda n=last: logged(vm)[-1] > n + 3, 30, "the guest logs on")
+        go_on(vm)
     t.check(all(i["parent"] for i in images[1:]), "increments")
     vm.guest.check_unharmed(vm)
     vm.kill()
@@ -46,28 +85,12 @@ def every_image(t):
         records(t, t.path("look.raw"), f"{path} of the killed VM")
     before = [disks.sha256(path) for path in paths]
     for number, image in enumerate(images):
-        name = fresh_name("at")
-        t.defer(stasis, "kill", "--remove-disks", name, expect=None)
-        stasis("restore", image["id"], "--name", name, "--paused", *store)
-        directory = stasis_json("info", name)["disk_dir"]
-        stasis("kill", name)
-        on_disk = [records(t, raw_of(t, os.path.join(directory, f"disk-{i}.qcow2")),
-                           f"image {number}, disk {i}") for i in range(2)]
-        back = restored_vm(t, image["id"], store, vm.guest)
-        t.wait(lambda b=back: len(logged(b)) >= 5, 60, "the restored guest logs")
-        in_ram = logged(back)[0] - 1
-        t.check(all(in_ram <= n <= in_ram + 1 for n in on_disk),
-                f"image {number}: {on_disk} records on its disks, {in_ram} in memory")
+        back = check_image(t, vm, image["id"], store, f"image {number}")
         if number in (0, N_IMAGES - 1):
             back.guest.check_unharmed(back, f"image {number}")
-        stasis("pause", back.name)
-        time.sleep(0.1)
-        said, directory = logged(back)[-1], back.info()["disk_dir"]
-        back.kill()
-        for i in range(2):
-            n = records(t, raw_of(t, os.path.join(directory, f"disk-{i}.qcow2")),
-                        f"after going on from image {number}, disk {i}")
-            t.check(said <= n <= said + 1, f"image {number}: {n} records where it said {said}")
+        directory = back.info()["disk_dir"]
+        check_files(t, back, [os.path.join(directory, f"disk-{i}.qcow2") for i in range(2)],
+                    f"going on from image {number}")
     t.equal([disks.sha256(path) for path in paths], before, "the original disks")
 
 
@@ -83,18 +106,34 @@ def taken_back(t):
         t.wait(lambda m=n: logged(vm)[-1] > m + 5, 30, "the guest logs on")
         stasis("rollback", vm.name, image_id, "--force", *store)
         t.wait(lambda: logged(vm)[-1] < at + 4, 30, "it is back where it was")
-    n = logged(vm)[-1]
-    t.wait(lambda: logged(vm)[-1] > n + 5, 30, "the guest logs on")
-    stasis("pause", vm.name)
-    time.sleep(0.1)
-    said = logged(vm)[-1]
-    vm.kill()
-    for path in paths:
-        fmt = "qcow2" if path.endswith("qcow2") else "raw"
-        with open(t.path("look.raw"), "wb") as f:
-            f.write(disks.content(path, fmt))
-        n = records(t, t.path("look.raw"), path)
-        t.check(said <= n <= said + 1, f"{path}: {n} records where it said {said}")
+    go_on(vm, 5)
+    check_files(t, vm, paths, "at the end")
+
+
+@case
+def iothreads(t):
+    """disks with threads of their own, busy all the while: images, kill -9 in the middle of reading them, a rollback; the VM lives through all of it and every record is right"""
+    vm, paths = start(t, iothreads=True)
+    store = new_store(t)
+    for point in ("disk-open", "disk-half", "disk-taken"):
+        stasis("checkpoint-create", vm.name, *store, expect=-signal.SIGKILL,
+               env={"STASIS_FAULT": f"{point}:kill"})
+        go_on(vm)
+    t.equal(image_ids(store), [], "images")
+    first = vm.checkpoint_id(*store)
+    go_on(vm)
+    second = vm.checkpoint(*store)
+    t.equal(second["parent"], first, "an increment")
+    go_on(vm)
+    check_image(t, vm, second["id"], store, "an image").kill()
+    at = logged(vm)[-1]
+    stasis("rollback", vm.name, first, "--force", *store)
+    t.wait(lambda: logged(vm)[-1] < at, 30, "it is back where it was")
+    go_on(vm)
+    third = vm.checkpoint(*store)
+    t.equal(third["parent"], first, "an increment to where it went back to")
+    go_on(vm)
+    check_files(t, vm, paths, "at the end")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ stop over QMP would give."""
 import errno
 import os
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -22,7 +23,7 @@ SHIM_WAITS_S = 5
 def shim_vm(t, **options):
     need_kvm(t)
     vm = run_vm(t, Bare(**{"mem": "64M", **options}), accel="kvm")
-    t.equal(Page(vm.pid).inside, 1, "the shim can stop this QEMU")
+    t.equal(Page(vm.pid).inside, 3, "the shim can stop this QEMU, and switch its disks")
     return vm
 
 
@@ -108,6 +109,48 @@ def already_paused(t):
     t.equal(vm.status(), "paused", "query-status")
     stasis("resume", vm.name)
     vm.check_runs()
+
+
+@case
+def disks(t):
+    """disks are switched in the stop; what the shim is told of them is checked, and a switch that fails is said by PAUSE and stops nothing"""
+    need_kvm(t)
+    vm = run_vm(t, Bare(mem="64M"), "-blockdev", "driver=null-co,node-name=one,size=65536",
+                "-blockdev", "driver=null-co,node-name=two,size=65536", "-device",
+                "virtio-blk-pci,drive=one,id=v", accel="kvm")
+    path = b"/machine/peripheral/v/virtio-backend\0"
+    monitor = Monitor(vm.pid)
+
+    def tell(words):
+        with tempfile.TemporaryFile() as f:
+            f.write(words)
+            f.flush()
+            return monitor.call(shimtalk.SWITCH, arg=len(words), fd=f.fileno())
+
+    def node():
+        with vm.qmp() as qmp:
+            return qmp.cmd("query-block")[0]["inserted"]["node-name"]
+
+    def pause():
+        answer = monitor.call(shimtalk.PAUSE, arg=NO_FDSET)
+        t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME, the devices not saved")
+        return answer
+    for words in (path, path + b"two", b"\0two\0", path + b"two\0" + path, path + b"\0"):
+        t.equal(tell(words), -errno.EINVAL, f"SWITCH {words}")
+    t.equal(monitor.call(shimtalk.SWITCH, arg=1 << 20), -errno.EINVAL, "SWITCH without a file")
+    t.equal((pause(), node()), (0, "one"), "nothing was to be switched")
+    t.equal(tell(path + b"two\0"), 0, "SWITCH")
+    t.equal((pause(), node()), (0, "two"), "switched")
+    t.equal(tell(path + b"one\0"), 0, "SWITCH")
+    monitor.close()
+    monitor = Monitor(vm.pid)
+    t.equal((pause(), node()), (0, "two"), "told by a monitor that has hung up")
+    for words in (path + b"none\0", b"/machine/none\0one\0"):
+        t.equal((tell(words), pause()), (0, -errno.EIO), f"{words}")
+        t.equal(node(), "two", "the disk")
+    check_goes_on(t, vm, 10)
+    monitor.close()
+    vm.checkpoint("--disk", "none", *new_store(t))
 
 
 def same_image(t, stopper):
