@@ -57,7 +57,9 @@ AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c) hv/agent/fr
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c
-TOOL_SRC := $(filter-out $(HOSTILE_SRC),$(sort $(wildcard tests/lib/*.c)))
+# Too, and by itself.
+TREE_SRC := tests/lib/proc-tree.c
+TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(TREE_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
@@ -203,6 +205,11 @@ $(B)/tests/lib/hostile-agent: $(HOSTILE_SRC:%.c=$(B)/guest/%.o) $(B)/guest/hv/ag
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
+$(B)/tests/lib/proc-tree: $(TREE_SRC)
+	@mkdir -p $(@D)
+	$(say) GUEST $<
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -static $(LDFLAGS) $< -o $@ -pthread
+
 # The shim's own functions, with a KVM that is played by the test.
 $(B)/tests/unit/test-shim-log $(B)/tests/unit/test-shim-ring: $(SHIM_OBJ)
 
@@ -269,7 +276,7 @@ check: deps
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
-               $(B)/tests/lib/hostile-agent
+               $(B)/tests/lib/hostile-agent $(B)/tests/lib/proc-tree
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

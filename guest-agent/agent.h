@@ -153,11 +153,43 @@ void op_file_read(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
 void op_processes(const Request *request, Answer *answer);
 void op_boundary(const Request *request, Answer *answer);
+void op_proc_check(const Request *request, Answer *answer);
+bool op_proc_freeze_before(const Request *request, Answer *answer);
+void op_proc_freeze(const Request *request, Answer *answer);
+void op_proc_dump(const Request *request, Answer *answer);
+void op_proc_put(const Request *request, Answer *answer);
+void op_proc_restore(const Request *request, Answer *answer);
 
 /* What other operations need of them. */
 bool instant_describe(Answer *answer);
 void machine_id(char buffer[33]);
+/* Where cgroup2 is mounted. */
+bool cgroup_find_root(char *path, size_t size);
+/* Wait until the cgroup of that cgroup.events has frozen; false at @end_ms. */
+bool cgroup_wait_frozen(int events_fd, int64_t end_ms);
 /* Thaw now, if we froze; don't wait for it. */
 void fs_thaw_now(void);
 /* Put the clock right; fields OFFSET and STEPPED. 0 or the error. */
 int clock_set_by_host(uint64_t host_ns, StasisFieldWriter *fields);
+
+/* ---- op-proc-freeze.c ---- */
+
+/* The cgroup that PROC_FREEZE freezes. */
+bool frozen_group(char *path, size_t size);
+
+/* ---- criu.c ---- */
+
+/* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Returns its exit status, or −1
+ * when it could not be run or was ended at @end_ms. */
+int criu_run(char *const argv[], const char *dir, int64_t end_ms);
+/* End the answer with what CRIU said in @dir went wrong first. */
+void criu_complain(const char *what, const char *dir, Answer *answer);
+/* Its version; false when there is none, answered. */
+bool criu_version(char *version, size_t size, Answer *answer);
+/* A name that a file of an image may have. */
+bool criu_file_name_is_valid(const char *name);
+/* Remove @dir and the files in it. */
+void criu_remove_dir(const char *dir);
+
+/* Where the agent keeps what lives as long as it does: on tmpfs as a rule, for root alone. */
+#define AGENT_DIR "/run/stasis-agent"

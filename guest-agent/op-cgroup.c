@@ -15,7 +15,7 @@
 
 #define LIMIT_MS 10000
 
-static bool find_cgroup2(char *path, size_t size)
+bool cgroup_find_root(char *path, size_t size)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     char line[4096], mount_point[1024];
@@ -41,7 +41,7 @@ static int open_in_cgroup(const Request *request, const char *file, int flags, A
         answer_error(answer, STASIS_AGENT_INVALID, 0, "cgroup: no path, or one with \"..\" in it");
         return -1;
     }
-    if (!find_cgroup2(root, sizeof root)) {
+    if (!cgroup_find_root(root, sizeof root)) {
         answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0, "cgroup: no cgroup2 is mounted");
         return -1;
     }
@@ -78,15 +78,21 @@ static bool is_frozen(int events_fd)
     return strstr(text, "frozen 1") != NULL;
 }
 
+bool cgroup_wait_frozen(int events_fd, int64_t end_ms)
+{
+    bool frozen;
+    while (!(frozen = is_frozen(events_fd)) && now_ms() < end_ms) {
+        struct pollfd fds = { .fd = events_fd, .events = POLLPRI };
+        poll(&fds, 1, (int)(end_ms - now_ms()));
+    }
+    return frozen;
+}
+
 void op_cgroup_freeze(const Request *request, Answer *answer)
 {
     int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
     int fd = open_in_cgroup(request, "cgroup.events", O_RDONLY, answer);
-    bool frozen = false;
-    while (fd >= 0 && !(frozen = is_frozen(fd)) && now_ms() < end_ms) {
-        struct pollfd fds = { .fd = fd, .events = POLLPRI };
-        poll(&fds, 1, (int)(end_ms - now_ms()));
-    }
+    bool frozen = fd >= 0 && cgroup_wait_frozen(fd, end_ms);
     if (fd >= 0)
         close(fd);
     if (fd >= 0 && !frozen && set_freeze(request, "0", answer))

@@ -3,7 +3,8 @@
 #
 # The Linux guest's root with more files in it, for guests that need a program of their own:
 #
-#   images/add-files.sh OUT [PATH=FILE…]     FILE lies at PATH in the guest, mode as here
+#   images/add-files.sh OUT [--criu] [PATH=FILE…]   FILE lies at PATH in the guest, mode as here;
+#                                                   --criu: and what it needs for CRIU
 #
 # An initrd may be several archives, one behind the other; files of the later ones replace those of
 # the earlier.
@@ -11,9 +12,14 @@ set -euo pipefail
 umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ $# -ge 1 ] || { echo "usage: images/add-files.sh OUT [PATH=FILE…]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: images/add-files.sh OUT [--criu] [PATH=FILE…]" >&2; exit 2; }
 out=$1
 shift
+parts=(initrd)
+if [ "${1:-}" = --criu ]; then
+    parts+=(criu)
+    shift
+fi
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -23,7 +29,9 @@ for pair; do
     cp --preserve=mode "$file" "$root/$path"
 done
 {
-    cat "$("$here"/build.sh --print initrd)"
+    for part in "${parts[@]}"; do
+        cat "$("$here"/build.sh --print "$part")"
+    done
     (cd "$root" && find . -mindepth 1 -print0 | LC_ALL=C sort -z |
         cpio --null --quiet -o -H newc -R 0:0) | gzip -1n
 } > "$out.new"

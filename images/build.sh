@@ -4,7 +4,7 @@
 # Build the test guests: what is out of date, and nothing else.
 #
 #   images/build.sh                            build both
-#   images/build.sh --print bare|kernel|initrd print where one is (built or not)
+#   images/build.sh --print bare|kernel|initrd|criu  print where one is (built or not)
 #
 # Outputs lie outside the source tree, in $STASIS_CACHE (default /var/cache/stasis; for those who
 # may not write there $XDG_CACHE_HOME/stasis or ~/.cache/stasis):
@@ -13,6 +13,7 @@
 #   kernel-VERSION/    Debian's cloud kernel, unpacked: boot/vmlinuz-*, lib/modules/*
 #   vmlinuz            link to it
 #   initrd.gz          the Linux guest's root
+#   criu.gz            what that guest needs for CRIU, to be put behind initrd.gz
 #
 # Each output is written aside and renamed, under one lock, so that concurrent runs are safe and an
 # interrupted one leaves the old state. A kernel that is there is kept: the network is used once.
@@ -26,6 +27,10 @@ kernel_meta=linux-image-cloud-amd64
 # In the order they are loaded. Those a kernel does not have as modules are left out.
 modules="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk
          virtio_console failover net_failover virtio_net"
+
+# CRIU asks the kernel about sockets by these, and will not start without nf_tables.
+criu_modules="inet_diag tcp_diag udp_diag unix_diag netlink_diag af_packet_diag
+              crc32c_generic libcrc32c nfnetlink nf_tables"
 
 die() { echo "images/build.sh: $*" >&2; exit 1; }
 
@@ -133,7 +138,7 @@ download_kernel()
 build_initrd()
 {
     local flags="-std=gnu17 -O2 -Wall -Wextra -Werror -static"
-    local out=$cache/initrd.gz busybox=/bin/busybox root=$tmp/root kernel_dir sum module file
+    local out=$cache/initrd.gz busybox=/bin/busybox root=$tmp/root kernel_dir sum
 
     kernel_dir=$(dirname "$(dirname "$(readlink -f "$cache/vmlinuz")")")
     [ -x "$busybox" ] || die "$busybox is missing (package busybox-static): run tests/deps.sh"
@@ -147,15 +152,58 @@ build_initrd()
     # shellcheck disable=SC2086
     gcc $flags "$here"/linux/*.c -o "$root/bin/stasis-job"
     strip "$root/bin/stasis-job"
-    for module in $modules; do
-        file=$(find "$kernel_dir/lib/modules" -name "$module.ko" -print -quit)
+    add_modules "$root" $modules
+    pack "$root" "$tmp/initrd.gz"
+    publish "$tmp/initrd.gz" "$out" "$sum"
+}
+
+# Modules of the guest's kernel, in the order in which init loads them.
+add_modules() # ROOT MODULE...
+{
+    local root=$1 module file
+
+    shift
+    mkdir -p "$root/lib/modules"
+    for module; do
+        file=$(find "$(dirname "$(dirname "$(readlink -f "$cache/vmlinuz")")")/lib/modules" \
+            -name "$module.ko" -print -quit)
         [ -n "$file" ] || continue
         cp "$file" "$root/lib/modules/"
         echo "$module" >> "$root/lib/modules/order"
     done
-    (cd "$root" && find . -exec touch -h -d @0 {} + && find . -print0 | LC_ALL=C sort -z |
-        cpio --null --quiet -o -H newc -R 0:0 --reproducible) | gzip -1n > "$tmp/initrd.gz"
-    publish "$tmp/initrd.gz" "$out" "$sum"
+}
+
+pack() # ROOT OUTPUT
+{
+    (cd "$1" && find . -exec touch -h -d @0 {} + && find . -print0 | LC_ALL=C sort -z |
+        cpio --null --quiet -o -H newc -R 0:0 --reproducible) | gzip -1n > "$2"
+}
+
+# Debian's criu with the libraries that it is linked with, as they are on this host. An archive of
+# its own, since most guests have no use for it, and unpacking takes them time.
+build_criu()
+{
+    local out=$cache/criu.gz criu=/usr/sbin/criu root=$tmp/criu libraries sum
+
+    [ -x "$criu" ] || die "$criu is missing (package criu): run tests/deps.sh"
+    libraries=$(ldd "$criu" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) .*/\1/p')
+    # shellcheck disable=SC2086
+    sum=$(digest "$modules $criu_modules $(readlink -f "$cache/vmlinuz")" \
+        "$criu" $libraries "$here/build.sh")
+    current "$out" "$sum" && return
+    need cpio gzip ldd
+
+    mkdir -p "$root/bin"
+    cp "$criu" "$root/bin/"
+    # shellcheck disable=SC2086
+    for library in $libraries; do
+        mkdir -p "$root/$(dirname "$library")"
+        cp -L "$library" "$root/$library"
+    done
+    # shellcheck disable=SC2086
+    add_modules "$root" $modules $criu_modules
+    pack "$root" "$tmp/criu.gz"
+    publish "$tmp/criu.gz" "$out" "$sum"
 }
 
 cache=$(cache_dir)
@@ -165,12 +213,13 @@ case "${1:-}" in
     bare) echo "$cache/bare.elf" ;;
     kernel) echo "$cache/vmlinuz" ;;
     initrd) echo "$cache/initrd.gz" ;;
-    *) die "--print bare, kernel or initrd" ;;
+    criu) echo "$cache/criu.gz" ;;
+    *) die "--print bare, kernel, initrd or criu" ;;
     esac
     exit 0
     ;;
 '') ;;
-*) die "usage: images/build.sh [--print bare|kernel|initrd]" ;;
+*) die "usage: images/build.sh [--print bare|kernel|initrd|criu]" ;;
 esac
 
 need flock
@@ -182,3 +231,4 @@ trap 'rm -rf "$tmp"' EXIT
 build_bare
 fetch_kernel
 build_initrd
+build_criu

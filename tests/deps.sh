@@ -13,7 +13,8 @@ declare -A groups=(
              libssl-dev libnbd-dev libedit-dev libvirt-dev libxml2-dev libguestfs-dev"
     [run]="qemu-system-x86"
     # The Linux guest is put together from Debian packages, without installing a kernel.
-    [guests]="busybox-static cpio python3"
+    # criu is for the guest: it and its libraries are copied into it.
+    [guests]="busybox-static cpio python3 criu"
     # graphviz: pictures of who belongs together; binutils: readelf; man-db and groff-base: the man page is checked; clang: fuzz targets;
     # qemu-utils: qcow2 files for the ways that the figures are compared with; libvirt-daemon,
     # without libvirt-daemon-system: tests start the daemons by themselves, in namespaces; packers:

@@ -72,7 +72,14 @@ G_BEGIN_DECLS
     X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */                                \
     X(DOMAIN_CREATED, "domain-created")         /* a domain waits to be loaded */               \
     X(DOMAIN_KNOWN, "domain-known")             /* known by name, nothing loaded */             \
-    X(DOMAIN_LOADED, "domain-loaded")           /* loaded, not let go */
+    X(DOMAIN_LOADED, "domain-loaded")           /* loaded, not let go */                        \
+    X(PROC_IMAGED, "proc-imaged")               /* processes: there is an image of the VM */    \
+    X(PROC_FORKED, "proc-forked")               /* there is a fork of it, paused */             \
+    X(PROC_FROZEN, "proc-frozen")               /* the fork runs, its processes are frozen */   \
+    X(PROC_RECEIVING, "proc-receiving")         /* a part of CRIU's image is here */            \
+    X(PROC_RECEIVED, "proc-received")           /* all of it is, aside */                       \
+    X(PROC_WRITTEN, "proc-written")             /* all synced, not renamed */                   \
+    X(PROC_RENAMED, "proc-renamed")             /* listed, the directory not synced */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

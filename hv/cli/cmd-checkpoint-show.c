@@ -42,6 +42,7 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     cli_json_set_string(object, "accel", info->accel);
     cli_json_set_string(object, "qemu_version", info->qemu_version);
     json_object_set_int_member(object, "created_us", info->created_us);
+    cli_json_set_string(object, "kind", "vm");
     cli_json_set_uint(object, "ram_bytes", info->ram_bytes);
     cli_json_set_uint(object, "data_pages", info->data_pages);
     cli_json_set_uint(object, "zero_pages", info->zero_pages);
@@ -142,22 +143,44 @@ static void add_forest(CliTable *table, const GPtrArray *images, int id_len)
     }
 }
 
+char *cli_resolve_any(StasisStore *store, const char *text, gboolean *ret_process, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    *ret_process = FALSE;
+    char *id = stasis_store_resolve(store, text, &local);
+    if (id != NULL)
+        return id;
+    id = stasis_store_resolve_process(store, text, NULL);
+    if (id == NULL)
+        g_propagate_error(error, g_steal_pointer(&local));
+    *ret_process = id != NULL;
+    return id;
+}
+
 static gboolean list(CliCall *call, GError **error)
 {
     const char *vm = cli_text(call, "vm");
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autoptr(GPtrArray) images = store != NULL ? stasis_store_list(store, error) : NULL;
-    if (images == NULL)
+    g_autoptr(GPtrArray) processes =
+        images != NULL ? stasis_store_list_processes(store, error) : NULL;
+    if (processes == NULL)
         return FALSE;
     int id_len = shown_id_length(images);
     for (guint i = images->len; vm != NULL && i > 0; i--) {
         if (g_strcmp0(((StasisImageInfo *)images->pdata[i - 1])->vm, vm) != 0)
             g_ptr_array_remove_index(images, i - 1);
     }
+    for (guint i = processes->len; vm != NULL && i > 0; i--) {
+        if (g_strcmp0(((StasisProcessImageInfo *)processes->pdata[i - 1])->vm, vm) != 0)
+            g_ptr_array_remove_index(processes, i - 1);
+    }
     if (call->json) {
         JsonArray *array = json_array_new();
         for (guint i = 0; i < images->len; i++)
             json_array_add_object_element(array, cli_image_to_json(images->pdata[i]));
+        for (guint i = 0; i < processes->len; i++)
+            json_array_add_object_element(array, cli_process_image_to_json(processes->pdata[i]));
         cli_take_array(call, array);
         return TRUE;
     }
@@ -168,6 +191,7 @@ static gboolean list(CliCall *call, GError **error)
     for (guint i = 0; !cli_flag(call, "tree") && i < images->len; i++)
         add_image(table, "", images->pdata[i], id_len);
     cli_table_print(table, 0);
+    cli_print_process_images(processes);
     return TRUE;
 }
 
@@ -302,10 +326,26 @@ static JsonArray *devices_to_json(const GPtrArray *devices)
     return array;
 }
 
+static gboolean info_processes(CliCall *call, StasisStore *store, const char *id, GError **error)
+{
+    g_autoptr(StasisProcessImageInfo) info = stasis_store_get_process(store, id, error);
+    if (info == NULL)
+        return FALSE;
+    if (call->json)
+        cli_take_object(call, cli_process_image_to_json(info));
+    else
+        cli_print_process_image(info);
+    return TRUE;
+}
+
 static gboolean info_image(CliCall *call, GError **error)
 {
+    gboolean process = FALSE;
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
-    g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
+    g_autofree char *id =
+        store != NULL ? cli_resolve_any(store, call->args[0], &process, error) : NULL;
+    if (process)
+        return info_processes(call, store, id, error);
     g_autoptr(StasisImageInfo) info = id != NULL ? stasis_store_get_image(store, id, error) : NULL;
     if (info == NULL)
         return FALSE;

@@ -183,7 +183,8 @@ static GPtrArray *resolve_arguments(CliCall *call, StasisStore *store, GError **
 {
     g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
     for (char **arg = call->args; *arg != NULL; arg++) {
-        g_autofree char *id = stasis_store_resolve(store, *arg, error);
+        gboolean process;
+        g_autofree char *id = cli_resolve_any(store, *arg, &process, error);
         if (id == NULL)
             return NULL;
         if (!g_ptr_array_find_with_equal_func(ids, id, g_str_equal, NULL))
@@ -196,12 +197,21 @@ static GPtrArray *resolve_arguments(CliCall *call, StasisStore *store, GError **
 static GPtrArray *find_every(StasisStore *store, GError **error)
 {
     g_auto(GStrv) ids = stasis_store_list_ids(store, error);
-    if (ids == NULL)
+    g_auto(GStrv) processes = ids != NULL ? stasis_store_list_process_ids(store, error) : NULL;
+    if (processes == NULL)
         return NULL;
     GPtrArray *every = g_ptr_array_new_with_free_func(g_free);
     for (char **id = ids; *id != NULL; id++)
         g_ptr_array_add(every, g_strdup(*id));
+    for (char **id = processes; *id != NULL; id++)
+        g_ptr_array_add(every, g_strdup(*id));
     return every;
+}
+
+static gboolean is_of_processes(StasisStore *store, const char *id)
+{
+    g_auto(GStrv) ids = stasis_store_list_process_ids(store, NULL);
+    return ids != NULL && g_strv_contains((const char *const *)ids, id);
 }
 
 /* Tell of one image of several, in the form asked for. */
@@ -246,8 +256,13 @@ static gboolean verify(CliCall *call, GError **error)
     for (guint i = 0; i < ids->len; i++) {
         g_autoptr(GError) failed = NULL;
         CliProgress progress = cli_progress_new(call);
-        stasis_store_verify(store, ids->pdata[i], cli_progress_show, &progress, call->cancellable,
-                            &failed);
+        const char *id = ids->pdata[i];
+        if (is_of_processes(store, id))
+            stasis_store_verify_process(store, id, cli_progress_show, &progress, call->cancellable,
+                                        &failed);
+        else
+            stasis_store_verify(store, id, cli_progress_show, &progress, call->cancellable,
+                                &failed);
         cli_progress_end(&progress);
         if (cli_flag(call, "all") && g_error_matches(failed, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
             continue; /* deleted since it was listed */
@@ -268,12 +283,31 @@ static gboolean verify(CliCall *call, GError **error)
     return FALSE;
 }
 
+/* Those of processes at once, as none needs another; those of VMs are then alone in @ids. */
+static gboolean delete_processes(StasisStore *store, GPtrArray *ids, JsonArray *array,
+                                 CliCall *call, GError **error)
+{
+    for (guint i = ids->len; i > 0; i--) {
+        const char *id = ids->pdata[i - 1];
+        if (!is_of_processes(store, id))
+            continue;
+        if (!stasis_store_delete_process(store, id, error))
+            return FALSE;
+        show_outcome(call, array, id, "deleted", NULL);
+        g_ptr_array_remove_index(ids, i - 1);
+    }
+    return TRUE;
+}
+
 static gboolean delete_images(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     /* All are looked up before the first goes: "latest" is the latest of now. */
     g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
     if (ids == NULL)
+        return FALSE;
+    g_autoptr(JsonArray) array = json_array_new();
+    if (!delete_processes(store, ids, array, call, error))
         return FALSE;
     guint n = ids->len;
     g_ptr_array_add(ids, NULL);
@@ -282,10 +316,9 @@ static gboolean delete_images(CliCall *call, GError **error)
         stasis_store_delete_images(store, (const char *const *)ids->pdata, cli_progress_show,
                                    &progress, call->cancellable, error);
     cli_progress_end(&progress);
-    JsonArray *array = json_array_new();
     for (guint i = 0; ok && i < n; i++)
         show_outcome(call, array, ids->pdata[i], "deleted", NULL);
-    cli_take_array(call, array);
+    cli_take_array(call, g_steal_pointer(&array));
     return ok;
 }
 

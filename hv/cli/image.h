@@ -7,4 +7,13 @@ G_BEGIN_DECLS
 
 JsonObject *cli_image_to_json(const StasisImageInfo *info);
 
+/* show-process.c */
+JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info);
+/* A table of them; nothing when there are none. */
+void cli_print_process_images(const GPtrArray *images);
+void cli_print_process_image(const StasisProcessImageInfo *info);
+
+/* The image that @text means, of a VM or (*ret_process) of processes. "latest" is a VM's. */
+char *cli_resolve_any(StasisStore *store, const char *text, gboolean *ret_process, GError **error);
+
 G_END_DECLS

@@ -19,6 +19,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "engine/vm-start.h"
 #include "vmm/registry.h"
 
@@ -27,6 +28,7 @@ typedef struct {
     gint32 released;
     guint64 start_time;
     char name[72]; /* of at most 64 characters */
+    char dir[512]; /* or "": a directory, and no VM */
 } Message;
 
 struct _StasisNursery {
@@ -36,7 +38,7 @@ struct _StasisNursery {
 
 static void forget(GArray *young, gint32 pid)
 {
-    for (guint i = young->len; i-- > 0;)
+    for (guint i = young->len; pid != 0 && i-- > 0;)
         if (g_array_index(young, Message, i).pid == pid)
             g_array_remove_index_fast(young, i);
 }
@@ -60,9 +62,15 @@ static void G_GNUC_NORETURN watch(int fd)
     }
     for (guint i = 0; i < young->len; i++) {
         const Message *vm = &g_array_index(young, Message, i);
+        if (vm->dir[0] != '\0')
+            continue;
         stasis_process_end(vm->pid, vm->start_time, NULL);
         stasis_record_remove(vm->name, NULL);
     }
+    /* What VMs used, once they are gone. */
+    for (guint i = 0; i < young->len; i++)
+        if (g_array_index(young, Message, i).dir[0] != '\0')
+            stasis_remove_tree(g_array_index(young, Message, i).dir);
     _exit(0);
 }
 
@@ -99,6 +107,14 @@ gboolean stasis_nursery_add(StasisNursery *nursery, const char *name, pid_t pid,
 {
     Message message = { .pid = pid, .start_time = start_time };
     g_strlcpy(message.name, name, sizeof(message.name));
+    return tell(nursery, &message, error);
+}
+
+gboolean stasis_nursery_add_dir(StasisNursery *nursery, const char *path, GError **error)
+{
+    Message message = { 0 };
+    if (g_strlcpy(message.dir, path, sizeof(message.dir)) >= sizeof(message.dir))
+        return stasis_set_errno(error, ENAMETOOLONG, "%s", path);
     return tell(nursery, &message, error);
 }
 

@@ -376,6 +376,9 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
             return NULL;
     }
     started->ready_us = stasis_now_us();
+    /* Files of its disks may lose their names: QEMU has them open. */
+    if (revival->throw_away)
+        return g_steal_pointer(&restore.started);
     /* If we die between the two, disks that are kept for nothing are the lesser evil. */
     if ((restore.disks != NULL && !stasis_vm_disks_keep(restore.disks, started->record, error)) ||
         !stasis_started_keep(started, error))

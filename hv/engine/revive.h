@@ -46,11 +46,13 @@ typedef struct {
     GBytes *stream;
     const char *kind;       /* what the agent in the guest is told that the VM is: "restored" … */
     StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
+    gboolean throw_away;    /* it never is: it ends with us, or with what is returned */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisRevival;
 
-/* The VM, kept and running (or paused); NULL with nothing left behind. */
+/* The VM, kept (unless it is to be thrown away) and running or paused; NULL with nothing left
+ * behind. */
 StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *revival,
                              GCancellable *cancellable, GError **error);
 

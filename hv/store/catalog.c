@@ -81,11 +81,8 @@ static char *ambiguous(const char *prefix, char **ids, guint first, guint n, GEr
     return NULL;
 }
 
-char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError **error)
+char *stasis_store_pick(StasisStore *store, char **ids, const char *id_or_prefix, GError **error)
 {
-    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
-    if (ids == NULL)
-        return NULL;
     guint n_ids = g_strv_length(ids);
     if (strcmp(id_or_prefix, "latest") == 0 && n_ids > 0)
         return g_strdup(ids[n_ids - 1]);
@@ -105,6 +102,12 @@ char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError 
                 "no image \"%s\" in store %s; checkpoint-list shows what is there", id_or_prefix,
                 store->path);
     return NULL;
+}
+
+char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError **error)
+{
+    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
+    return ids != NULL ? stasis_store_pick(store, ids, id_or_prefix, error) : NULL;
 }
 
 StasisImageInfo *stasis_store_get_image(StasisStore *store, const char *id, GError **error)

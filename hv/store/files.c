@@ -90,6 +90,27 @@ guint8 *stasis_store_read_checked(int fd, const char *name, guint64 size, const 
     return g_steal_pointer(&data);
 }
 
+char *stasis_store_read_text(int dir_fd, const char *name, gsize max_bytes, gsize *ret_len,
+                             GError **error)
+{
+    guint64 size;
+    stasis_autofd int fd = stasis_store_open_file(dir_fd, name, &size, error);
+    if (fd < 0)
+        return NULL;
+    if (size > max_bytes) {
+        stasis_corrupt(error, "larger than %" G_GSIZE_FORMAT " bytes", max_bytes);
+        return NULL;
+    }
+    g_autofree char *text = g_malloc0(size + 1);
+    int r = stasis_pread_all(fd, text, size, 0);
+    if (r < 0) {
+        stasis_set_errno(error, -r, "read");
+        return NULL;
+    }
+    *ret_len = size;
+    return g_steal_pointer(&text);
+}
+
 int stasis_store_create_file(int dir_fd, const char *name, GError **error)
 {
     int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);

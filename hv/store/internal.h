@@ -55,6 +55,9 @@ int stasis_store_open_file(int dir_fd, const char *name, guint64 *ret_size, GErr
 /* All of it, which must be exactly @size bytes with SHA-256 @sha256. g_free() it. */
 guint8 *stasis_store_read_checked(int fd, const char *name, guint64 size, const char *sha256,
                                   GError **error);
+/* A file of at most @max_bytes, with a NUL behind its end. g_free() it. */
+char *stasis_store_read_text(int dir_fd, const char *name, gsize max_bytes, gsize *ret_len,
+                             GError **error);
 int stasis_store_create_file(int dir_fd, const char *name, GError **error);
 int stasis_store_open_dir(int parent_fd, const char *name);
 /* Names in a directory, sorted. Free with g_strfreev(). NULL with errno set. */
@@ -90,6 +93,8 @@ void stasis_store_unlock(int *lock_fd);
 /* Is somebody writing? FALSE also when that can't be found out. */
 gboolean stasis_store_is_locked(StasisStore *store);
 
+/* The one of @ids (sorted) that @id_or_prefix means; "latest" is the last. */
+char *stasis_store_pick(StasisStore *store, char **ids, const char *id_or_prefix, GError **error);
 /* Say in *error (set already) that image @id, there @what, could not be opened: as it is, or as
  * STASIS_ERROR_NOT_FOUND when the image was deleted under the reader. */
 void stasis_store_explain(StasisStore *store, const char *id, const char *what, GError **error);

@@ -10,5 +10,11 @@
 
 /* "sha256:…" of @body, and the line and bracket that must follow it. */
 char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GError **error);
+/* Is the text's end the digest of what comes before it? *ret_digest is set in any case, unless it
+ * is too short for one. */
+gboolean stasis_manifest_check_digest(const char *text, size_t len, char **ret_digest,
+                                      GError **error);
+/* The text of @root, with the digest as its last member. */
+char *stasis_manifest_close(JsonObject *root, GError **error);
 /* Bytes of the image's files, with @manifest_len of the manifest and without holes. */
 guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len);

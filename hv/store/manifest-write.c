@@ -49,6 +49,29 @@ char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GErr
     return g_strconcat(STASIS_DIGEST_PREFIX, hex, NULL);
 }
 
+char *stasis_manifest_close(JsonObject *root, GError **error)
+{
+    g_autofree char *text = stasis_json_to_text(root, TRUE);
+    if (!g_str_has_suffix(text, "\n}")) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "manifest.json: json-glib laid it out in an unknown way");
+        return NULL;
+    }
+    g_autofree char *body = g_strdup_printf("%.*s,\n", (int)strlen(text) - 2, text);
+    g_autofree char *tail = NULL;
+    g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, error);
+    if (digest == NULL)
+        return NULL;
+    g_autofree char *whole = g_strconcat(body, tail, NULL);
+    if (strlen(whole) > STASIS_MAX_MANIFEST_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "manifest.json: larger than %u bytes; shorten the note",
+                    STASIS_MAX_MANIFEST_BYTES);
+        return NULL;
+    }
+    return g_steal_pointer(&whole);
+}
+
 guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len)
 {
     guint64 sum = manifest_len + manifest->index.size;
@@ -193,24 +216,5 @@ char *stasis_manifest_write(StasisManifest *manifest, GError **error)
     set_ram(root, manifest);
     set_disks(root, manifest);
     set_files(root, manifest);
-
-    g_autofree char *text = stasis_json_to_text(root, TRUE);
-    if (!g_str_has_suffix(text, "\n}")) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                            "manifest.json: json-glib laid it out in an unknown way");
-        return NULL;
-    }
-    g_autofree char *body = g_strdup_printf("%.*s,\n", (int)strlen(text) - 2, text);
-    g_autofree char *tail = NULL;
-    g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, error);
-    if (digest == NULL)
-        return NULL;
-    g_autofree char *whole = g_strconcat(body, tail, NULL);
-    if (strlen(whole) > STASIS_MAX_MANIFEST_BYTES) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "manifest.json: larger than %u bytes; shorten the note",
-                    STASIS_MAX_MANIFEST_BYTES);
-        return NULL;
-    }
-    return g_steal_pointer(&whole);
+    return stasis_manifest_close(root, error);
 }

@@ -405,26 +405,27 @@ static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **er
     return TRUE;
 }
 
-/* The digest line must be what the bytes before it make it. */
-static gboolean check_digest(const char *text, size_t len, StasisManifest *manifest, GError **error)
+gboolean stasis_manifest_check_digest(const char *text, size_t len, char **ret_digest,
+                                      GError **error)
 {
     if (len < STASIS_DIGEST_TAIL_BYTES)
         return stasis_corrupt(error, "shorter than its digest line");
     size_t body_len = len - STASIS_DIGEST_TAIL_BYTES;
     g_autofree char *tail = NULL;
-    manifest->info->digest = stasis_manifest_digest(text, body_len, &tail, error);
-    if (manifest->info->digest == NULL)
+    *ret_digest = stasis_manifest_digest(text, body_len, &tail, error);
+    if (*ret_digest == NULL)
         return FALSE;
+    /* It must be what the bytes before it make it. */
     if (memcmp(text + body_len, tail, STASIS_DIGEST_TAIL_BYTES) != 0)
         return stasis_corrupt(error, "its digest line is not that of its contents (%.23s…)",
-                              manifest->info->digest);
+                              *ret_digest);
     return TRUE;
 }
 
 StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **error)
 {
     g_autoptr(StasisManifest) manifest = stasis_manifest_new();
-    if (!check_digest(text, len, manifest, error))
+    if (!stasis_manifest_check_digest(text, len, &manifest->info->digest, error))
         return NULL;
     g_autoptr(GError) local = NULL;
     g_autoptr(JsonObject) root = stasis_json_parse_object(text, (gssize)len, &local);
@@ -452,20 +453,11 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
 
 static StasisManifest *load_from(int dir_fd, const char *id, GError **error)
 {
-    guint64 size;
-    stasis_autofd int fd = stasis_store_open_file(dir_fd, "manifest.json", &size, error);
-    if (fd < 0)
+    gsize size;
+    g_autofree char *text =
+        stasis_store_read_text(dir_fd, "manifest.json", STASIS_MAX_MANIFEST_BYTES, &size, error);
+    if (text == NULL)
         return NULL;
-    if (size > STASIS_MAX_MANIFEST_BYTES) {
-        stasis_corrupt(error, "larger than %u bytes", STASIS_MAX_MANIFEST_BYTES);
-        return NULL;
-    }
-    g_autofree char *text = g_malloc(size + 1);
-    int r = stasis_pread_all(fd, text, size, 0);
-    if (r < 0) {
-        stasis_set_errno(error, -r, "read");
-        return NULL;
-    }
     g_autoptr(StasisManifest) manifest = stasis_manifest_parse(text, size, error);
     if (manifest != NULL && strcmp(manifest->info->id, id) != 0) {
         stasis_corrupt(error, "it is the manifest of image %s", manifest->info->id);

@@ -8,7 +8,6 @@
  */
 #include "vmm/registry.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stasis/error.h>
@@ -20,6 +19,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "base/json.h"
 
 #define RECORD_FILE "vm.json"
@@ -239,34 +239,6 @@ gboolean stasis_record_is_alive(const StasisRecord *record)
     return start_time != 0 && start_time == record->start_time;
 }
 
-/* Remove what is in @dir_fd; directories in it at most @depth deep. 0 or −errno. */
-static int empty_dir(int dir_fd, guint depth)
-{
-    int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
-    int r = dir == NULL ? -errno : 0;
-    if (dir == NULL)
-        stasis_close_fdp(&copy);
-    for (struct dirent *entry; r == 0 && (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (unlinkat(dir_fd, entry->d_name, 0) == 0 || errno == ENOENT)
-            continue;
-        if (errno != EISDIR || depth == 0) {
-            r = -errno;
-            continue;
-        }
-        stasis_autofd int sub =
-            openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        r = sub < 0 ? -errno : empty_dir(sub, depth - 1);
-        if (r == 0 && unlinkat(dir_fd, entry->d_name, AT_REMOVEDIR) < 0)
-            r = -errno;
-    }
-    if (dir != NULL)
-        closedir(dir);
-    return r;
-}
-
 gboolean stasis_record_remove(const char *name, GError **error)
 {
     g_autofree char *path = stasis_vm_dir(name, error);
@@ -283,7 +255,7 @@ gboolean stasis_record_remove(const char *name, GError **error)
     }
     /* The record first: whatever happens then, the VM is no longer listed. */
     unlinkat(dir_fd, RECORD_FILE, 0);
-    int r = empty_dir(dir_fd, 4);
+    int r = stasis_empty_dir(dir_fd, 4);
     if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
         r = -errno;
     return r == 0 || stasis_set_errno(error, -r, "remove %s", path);

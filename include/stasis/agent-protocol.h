@@ -120,6 +120,30 @@ typedef enum {
      * out. Status FAILED when who is asked for is not there.
      */
     STASIS_AGENT_OP_BOUNDARY,
+    /* → CRIU, its version: it is there, and this kernel is good enough for it. */
+    STASIS_AGENT_OP_PROC_CHECK,
+    /* PID…, [TIMEOUT ≤ 10 s] → N_FROZEN, processes. In a fork of the VM only: they and all their
+     * descendants are moved into a control group of their own, and are frozen for good. The first
+     * thing that is done when it is the first request, before anything else of the guest runs. */
+    STASIS_AGENT_OP_PROC_FREEZE,
+    /*
+     * PID, the root of a tree that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s] →
+     * CRIU's image of the tree: a part with PID, PPID, START and COMM for each frozen process;
+     * then for each file a part with PATH (its name) and SIZE, OUTPUT…, and one with DIGEST
+     * (SHA-256, 32 bytes); last N_FILES, SIZE (of all files), CRIU, SHELL_JOB.
+     */
+    STASIS_AGENT_OP_PROC_DUMP,
+    /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
+     * nothing. A piece of an image that is to be restored. Another TOKEN drops what there was. */
+    STASIS_AGENT_OP_PROC_PUT,
+    /*
+     * TOKEN, DIGEST, PID…, START… (as many), COMM… (as many), [REPLACE ≠ 0], [SHELL_JOB ≠ 0],
+     * [TIMEOUT ≤ 600 s] → PID, of the restored tree's root, the first one. DIGEST is the SHA-256 of
+     * a line "NAME SIZE SHA256-IN-HEX\n" for each file put, in the order of their names (as bytes).
+     * Status STATE when a process has one of these PIDs, unless REPLACE is given and it is the one
+     * of that START and COMM: that one is killed. What was put is dropped, whatever the outcome.
+     */
+    STASIS_AGENT_OP_PROC_RESTORE,
 } StasisAgentOp;
 
 typedef enum {
@@ -241,4 +265,9 @@ typedef enum {
     STASIS_AGENT_TAG_N_ROOTS,    /* number */
     STASIS_AGENT_TAG_REFUSED,    /* number: 1 */
     STASIS_AGENT_TAG_PASSES,     /* number */
+    STASIS_AGENT_TAG_DIGEST, /* bytes: SHA-256 */
+    STASIS_AGENT_TAG_N_FILES, /* number */
+    STASIS_AGENT_TAG_CRIU, /* text: CRIU's version */
+    STASIS_AGENT_TAG_SHELL_JOB, /* number: 1: its session's leader is not in the tree */
+    STASIS_AGENT_TAG_REPLACE, /* number: 1 */
 } StasisAgentTag;

@@ -24,6 +24,7 @@
 #include <stasis/maintenance.h>
 #include <stasis/prepare.h>
 #include <stasis/process.h>
+#include <stasis/process-image.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
 #include <stasis/store.h>

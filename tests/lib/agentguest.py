@@ -18,7 +18,7 @@ HOOK = '#!/bin/busybox sh\necho "HOOK ${0##*/} $1 $STASIS_TOKEN" > /dev/console\
 class WithAgent(Linux):
     """The Linux guest with a program at the agent's port; @files: path there → path here."""
 
-    def __init__(self, t, program=AGENT, files=None, **kwargs):
+    def __init__(self, t, program=AGENT, files=None, criu=False, **kwargs):
         super().__init__(agent="/bin/" + os.path.basename(program), **kwargs)
         self.initrd = t.path("initrd")
         files = {f"bin/{os.path.basename(program)}": program, **(files or {})}
@@ -33,7 +33,7 @@ class WithAgent(Linux):
             os.chmod(path, mode)
             files["etc/" + name] = path
         subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), self.initrd,
-                        *(f"{where}={path}" for where, path in files.items())], check=True)
+                        *(["--criu"] if criu else []), *(f"{where}={path}" for where, path in files.items())], check=True)
 
     def qemu_args(self, t, accel):
         args = super().qemu_args(t, accel)

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Running CRIU (criu.org), the program of the guest's own distribution, as it is. */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define LOG_NAME "stasis.log"
+#define LOOK_MS 10
+
+/* In a session of its own: what it restores may stay in CRIU's, and must not be ended with the
+ * worker. CRIU itself is. */
+static void __attribute__((noreturn)) be_criu(char *const argv[], int log_fd, pid_t parent)
+{
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(127);
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null_fd, STDIN_FILENO);
+    dup2(log_fd, STDOUT_FILENO);
+    dup2(log_fd, STDERR_FILENO);
+    close_range(3, ~0u, 0);
+    if (getenv("PATH") == NULL)
+        setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+    signal(SIGPIPE, SIG_DFL);
+    execvp(argv[0], argv);
+    dprintf(STDERR_FILENO, "Error (stasis-agent): no criu in this guest: %s\n", strerror(errno));
+    _exit(127);
+}
+
+static int wait_end(pid_t pid, int64_t end_ms)
+{
+    int status;
+    for (;;) {
+        pid_t got = waitpid(pid, &status, WNOHANG);
+        if (got == pid)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        if (got < 0 && errno != EINTR)
+            return -1;
+        if (now_ms() >= end_ms) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return -1;
+        }
+        poll(NULL, 0, LOOK_MS);
+    }
+}
+
+int criu_run(char *const argv[], const char *dir, int64_t end_ms)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
+    int log_fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    if (log_fd < 0)
+        return -1;
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0)
+        be_criu(argv, log_fd, parent);
+    close(log_fd);
+    return pid < 0 ? -1 : wait_end(pid, end_ms);
+}
+
+/* The first error is the reason, and what comes after it its consequences; but while CRIU gets to know
+ * the kernel it also tells of what it can do without, and the reason comes last. */
+void criu_complain(const char *what, const char *dir, Answer *answer)
+{
+    char path[512], line[1024], said[320] = "";
+    bool last = false;
+    snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && !last && fgets(line, sizeof line, file) != NULL) {
+        const char *error = strstr(line, "Error (");
+        const char *text = error != NULL ? strstr(error, "): ") : NULL;
+        /* What its helper programs made of it says nothing. */
+        if (text == NULL || strncmp(error, "Error (criu/util.c", 18) == 0)
+            continue;
+        last = strstr(line, "initializing kerndat") != NULL;
+        if (said[0] == '\0' || last)
+            snprintf(said, sizeof said, "%.300s", text + 3);
+    }
+    if (file != NULL)
+        fclose(file);
+    said[strcspn(said, "\r\n")] = '\0';
+    answer_error(answer, STASIS_AGENT_FAILED, 0, "%s: CRIU: %s", what,
+                 said[0] != '\0' ? said : "it took too long, or failed and did not say why");
+}
+
+bool criu_version(char *version, size_t size, Answer *answer)
+{
+    char line[256] = "";
+    version[0] = '\0';
+    char *const argv[] = { "criu", "--version", NULL };
+    char dir[] = "/tmp/stasis-criu-XXXXXX", path[512];
+    if (mkdtemp(dir) == NULL) {
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "make a directory in /tmp");
+        return false;
+    }
+    int status = criu_run(argv, dir, now_ms() + 10000);
+    snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
+    read_line(path, line, sizeof line);
+    criu_remove_dir(dir);
+    if (status == 0 && sscanf(line, "Version: %63s", version) == 1)
+        return true;
+    answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
+                 "there is no criu in the guest; install the package criu there");
+    return false;
+}
+
+bool criu_file_name_is_valid(const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)name[i]) && strchr("._-", name[i]) == NULL)
+            return false;
+    return n > 0 && n <= 64 && name[0] != '.';
+}
+
+void criu_remove_dir(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;)
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir != NULL)
+        closedir(dir);
+    rmdir(path);
+}
+
+void op_proc_check(const Request *request, Answer *answer)
+{
+    char version[64];
+    char *const argv[] = { "criu", "check", NULL };
+    char dir[] = "/tmp/stasis-criu-XXXXXX";
+    if (!criu_version(version, sizeof version, answer))
+        return;
+    if (mkdtemp(dir) == NULL) {
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "make a directory in /tmp");
+        return;
+    }
+    if (criu_run(argv, dir, now_ms() + 30000) != 0) {
+        criu_complain("the guest's kernel is not good enough", dir, answer);
+    } else {
+        stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_CRIU, version);
+        answer_end(answer);
+    }
+    criu_remove_dir(dir);
+}

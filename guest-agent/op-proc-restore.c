@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A process image comes in, in pieces that the loop writes to files at once, is checked as a whole
+ * in a worker, and restored by CRIU. One at a time: it lies in AGENT_DIR/restore until then.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "sha256.h"
+
+#define DIR_PATH AGENT_DIR "/restore"
+#define LIMIT_MS 600000
+#define END_WAIT_MS 10000
+#define MAX_FILES 16384u
+#define MAX_PROCESSES 4096u
+
+static char present[65]; /* token of what lies there */
+
+/* ---- coming in ---- */
+
+/* Make room for the image of @token; false, answered. */
+static bool use_token(const Request *request, Answer *answer)
+{
+    char token[sizeof present];
+    if (!request_text(request, STASIS_AGENT_TAG_TOKEN, token, sizeof token) || token[0] == '\0') {
+        answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-put: no token");
+        return false;
+    }
+    if (strcmp(token, present) == 0)
+        return true;
+    criu_remove_dir(DIR_PATH);
+    mkdir(AGENT_DIR, 0700);
+    if (mkdir(DIR_PATH, 0700) < 0) {
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "make " DIR_PATH);
+        return false;
+    }
+    memcpy(present, token, sizeof present);
+    return true;
+}
+
+void op_proc_put(const Request *request, Answer *answer)
+{
+    char name[80], path[256];
+    struct stat st;
+    StasisField field;
+    uint64_t offset = request_number(request, STASIS_AGENT_TAG_OFFSET, 0);
+    if (!request_text(request, STASIS_AGENT_TAG_PATH, name, sizeof name) ||
+        !criu_file_name_is_valid(name) ||
+        !stasis_field_find(request->fields, request->length, STASIS_AGENT_TAG_INPUT, &field)) {
+        answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-put: no name of a file, or no input");
+        return;
+    }
+    if (!use_token(request, answer))
+        return;
+    snprintf(path, sizeof path, DIR_PATH "/%s", name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool fits = fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == offset;
+    if (fd >= 0 && !fits)
+        answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-put: %s does not end there", name);
+    else if (fd < 0 || !write_all(fd, field.value, field.length))
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "write %s", path);
+    else
+        answer_end(answer);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* ---- is it all there? ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void add_file(Sha256 *all, int dir_fd, const char *name)
+{
+    static uint8_t bytes[AGENT_PART_BYTES];
+    uint8_t digest[SHA256_BYTES];
+    char line[256];
+    uint64_t size = 0;
+    Sha256 sha;
+    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    sha256_begin(&sha);
+    for (ssize_t n; fd >= 0 && (n = read(fd, bytes, sizeof bytes)) > 0; size += (uint64_t)n)
+        sha256_add(&sha, bytes, (size_t)n);
+    if (fd >= 0)
+        close(fd);
+    sha256_end(&sha, digest);
+    int len = snprintf(line, sizeof line, "%s %llu ", name, (unsigned long long)size);
+    for (unsigned i = 0; i < SHA256_BYTES; i++)
+        len += snprintf(line + len, sizeof line - (size_t)len, "%02x", digest[i]);
+    line[len++] = '\n';
+    sha256_add(all, line, (size_t)len);
+}
+
+static bool is_whole(const Request *request)
+{
+    static char *names[MAX_FILES];
+    unsigned n = 0;
+    uint8_t digest[SHA256_BYTES];
+    StasisField field;
+    Sha256 all;
+    DIR *dir = opendir(DIR_PATH);
+    for (struct dirent *entry; dir != NULL && n < MAX_FILES && (entry = readdir(dir)) != NULL;)
+        if (criu_file_name_is_valid(entry->d_name))
+            names[n++] = strdup(entry->d_name);
+    qsort(names, n, sizeof *names, by_name);
+    sha256_begin(&all);
+    for (unsigned i = 0; i < n; i++)
+        add_file(&all, dirfd(dir), names[i]);
+    sha256_end(&all, digest);
+    if (dir != NULL)
+        closedir(dir);
+    return stasis_field_find(request->fields, request->length, STASIS_AGENT_TAG_DIGEST, &field) &&
+           field.length == sizeof digest && memcmp(field.value, digest, sizeof digest) == 0;
+}
+
+/* ---- whoever has its PIDs ---- */
+
+typedef struct {
+    pid_t pid;
+    uint64_t start;
+    char comm[16];
+} Wanted;
+
+typedef struct {
+    int proc; /* /proc */
+    Wanted wanted[MAX_PROCESSES];
+    unsigned n_pids, n_starts, n_names;
+} Tree;
+
+static bool read_tree(const Request *request, Tree *tree)
+{
+    StasisField field;
+    for (uint32_t at = 0; stasis_field_next(request->fields, request->length, &at, &field);) {
+        if (field.tag == STASIS_AGENT_TAG_PID && tree->n_pids < MAX_PROCESSES)
+            tree->wanted[tree->n_pids++].pid = (pid_t)stasis_field_to_number(&field);
+        if (field.tag == STASIS_AGENT_TAG_START && tree->n_starts < MAX_PROCESSES)
+            tree->wanted[tree->n_starts++].start = stasis_field_to_number(&field);
+        if (field.tag == STASIS_AGENT_TAG_COMM && tree->n_names < MAX_PROCESSES) {
+            size_t n = field.length < 15 ? field.length : 15;
+            memcpy(tree->wanted[tree->n_names++].comm, field.value, n);
+        }
+    }
+    return tree->n_pids > 0 && tree->n_pids == tree->n_starts && tree->n_pids == tree->n_names;
+}
+
+static bool is_same(const Wanted *a, const Process *b)
+{
+    return a->start == b->start && strcmp(a->comm, b->comm) == 0;
+}
+
+/* False, answered, when one is there that may not be ended. Nobody is ended then. */
+static bool check_pids(const Tree *tree, bool replace, Answer *answer)
+{
+    static Process there;
+    for (unsigned i = 0; i < tree->n_pids; i++) {
+        const Wanted *wanted = &tree->wanted[i];
+        if (wanted->pid <= 1 || wanted->pid == getpid() || wanted->pid == getppid()) {
+            answer_error(answer, STASIS_AGENT_INVALID, 0, "pid %d can't be restored", wanted->pid);
+            return false;
+        }
+        if (!process_read(tree->proc, wanted->pid, &there) || (replace && is_same(wanted, &there)))
+            continue;
+        bool same = is_same(wanted, &there);
+        answer_error(answer, STASIS_AGENT_STATE, 0,
+                     same ? "pid %d (%s) of the image still runs; end it, or give --replace"
+                          : "pid %d of the image is another process's here (%s); end that one, or "
+                            "restore in another VM",
+                     wanted->pid, there.comm);
+        return false;
+    }
+    return true;
+}
+
+/* All at once, so that no parent acts on its child's end; then wait until their PIDs are free. */
+static bool end_all(const Tree *tree, Answer *answer)
+{
+    static Process there;
+    int64_t end_ms = now_ms() + END_WAIT_MS;
+    for (unsigned i = 0; i < tree->n_pids; i++)
+        if (process_read(tree->proc, tree->wanted[i].pid, &there))
+            kill(there.pid, SIGSTOP);
+    for (unsigned i = 0; i < tree->n_pids; i++)
+        if (process_read(tree->proc, tree->wanted[i].pid, &there))
+            kill(there.pid, SIGKILL);
+    for (unsigned i = 0; i < tree->n_pids;) {
+        if (!process_read(tree->proc, tree->wanted[i].pid, &there)) {
+            i++;
+        } else if (now_ms() >= end_ms) {
+            answer_error(answer, STASIS_AGENT_STATE, 0,
+                         "pid %d was killed and is still there: its parent %d does not wait for it",
+                         there.pid, there.ppid);
+            return false;
+        } else {
+            poll(NULL, 0, 10);
+        }
+    }
+    return true;
+}
+
+/* ---- restoring ---- */
+
+static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *answer)
+{
+    bool shell_job = request_number(request, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
+    char *argv[] = { "criu",
+                     "restore",
+                     "--images-dir",
+                     DIR_PATH,
+                     "--restore-detached",
+                     "--manage-cgroups=ignore",
+                     "--file-locks",
+                     "--link-remap",
+                     shell_job ? "--shell-job" : NULL,
+                     NULL };
+    if (criu_run(argv, DIR_PATH, end_ms) != 0) {
+        criu_complain("restore", DIR_PATH, answer);
+        return false;
+    }
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PID, (uint64_t)root);
+    return true;
+}
+
+void op_proc_restore(const Request *request, Answer *answer)
+{
+    static Tree tree;
+    tree.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char version[64], token[sizeof present];
+    int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
+    if (!request_text(request, STASIS_AGENT_TAG_TOKEN, token, sizeof token) ||
+        strcmp(token, present) != 0 || !read_tree(request, &tree))
+        answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-restore: no such image was put here");
+    else if (criu_version(version, sizeof version, answer)) {
+        bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
+        if (!is_whole(request))
+            answer_error(answer, STASIS_AGENT_FAILED, 0,
+                         "the image is not as it was sent: its digest differs");
+        else if (check_pids(&tree, replace, answer) && (!replace || end_all(&tree, answer)) &&
+                 restore(request, tree.wanted[0].pid, end_ms, answer))
+            answer_end(answer);
+    }
+    criu_remove_dir(DIR_PATH);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+#define TREE_DEPTH 8
+
+int stasis_empty_dir(int dir_fd, guint depth)
+{
+    int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
+    int r = dir == NULL ? -errno : 0;
+    if (dir == NULL)
+        stasis_close_fdp(&copy);
+    for (struct dirent *entry; r == 0 && (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (unlinkat(dir_fd, entry->d_name, 0) == 0 || errno == ENOENT)
+            continue;
+        if (errno != EISDIR || depth == 0) {
+            r = -errno;
+            continue;
+        }
+        stasis_autofd int sub =
+            openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        r = sub < 0 ? -errno : stasis_empty_dir(sub, depth - 1);
+        if (r == 0 && unlinkat(dir_fd, entry->d_name, AT_REMOVEDIR) < 0)
+            r = -errno;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return r;
+}
+
+void stasis_remove_tree(const char *path)
+{
+    stasis_autofd int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && stasis_empty_dir(fd, TREE_DEPTH) == 0)
+        rmdir(path);
+}

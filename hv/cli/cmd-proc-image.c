@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Images of processes: taking, restoring, exporting; showing them is in show-process.c. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "output.h"
+#include "progress.h"
+
+/* ---- checkpoint ---- */
+
+static void describe_cost(CliCall *call, const StasisProcessImageInfo *info)
+{
+    g_autofree char *pause = cli_format_us(info->cost.pause_us);
+    g_autofree char *image = cli_format_us(info->cost.image_us);
+    g_autofree char *fork = cli_format_us(info->cost.fork_us);
+    g_autofree char *dump = cli_format_us(info->cost.dump_us);
+    g_autofree char *total = cli_format_us(info->cost.total_us);
+    g_autofree char *stored = cli_format_bytes(info->stored_bytes);
+    cli_note(call,
+             "%u process%s, %s in %u files; pause %s; image of the VM %s, fork %s, CRIU %s, %s in "
+             "all",
+             info->processes->len, info->processes->len == 1 ? "" : "es", stored, info->n_files,
+             pause, image, fork, dump, total);
+}
+
+static gboolean checkpoint(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
+    guint pid = (guint)cli_number(call, "pid", 0);
+    options.pids = &pid;
+    options.n_pids = 1;
+    options.note = cli_text(call, "note");
+    options.scratch = cli_text(call, "scratch");
+    options.max_bytes = cli_number(call, "max-size", 0);
+    options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
+    options.progress = cli_progress_show;
+    options.progress_data = &progress;
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
+    g_autoptr(StasisStore) store =
+        vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+    g_autoptr(StasisProcessImageInfo) info =
+        store != NULL ? stasis_process_checkpoint(vm, store, &options, call->cancellable, error)
+                      : NULL;
+    cli_progress_end(&progress);
+    if (info == NULL)
+        return FALSE;
+    if (call->json)
+        cli_take_object(call, cli_process_image_to_json(info));
+    else
+        puts(info->id);
+    if (isatty(STDERR_FILENO) || cli_flag(call, "verbose"))
+        describe_cost(call, info);
+    return TRUE;
+}
+
+/* ---- restore ---- */
+
+static gboolean restore(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    StasisProcessRestoreOptions options = STASIS_PROCESS_RESTORE_OPTIONS_INIT;
+    options.replace = cli_flag(call, "replace");
+    options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
+    options.progress = cli_progress_show;
+    options.progress_data = &progress;
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autofree char *id =
+        store != NULL ? stasis_store_resolve_process(store, call->args[0], error) : NULL;
+    g_autoptr(StasisProcessImageInfo) info =
+        id != NULL ? stasis_store_get_process(store, id, error) : NULL;
+    if (info == NULL)
+        return FALSE;
+    const char *name = cli_text(call, "domain");
+    g_autoptr(StasisVm) vm = cli_open_vm(call, name != NULL ? name : info->vm, error);
+    guint pid = 0;
+    gboolean ok = vm != NULL &&
+                  stasis_process_restore(store, id, vm, &options, &pid, call->cancellable, error);
+    cli_progress_end(&progress);
+    if (!ok)
+        return FALSE;
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "id", id);
+    cli_json_set_string(object, "name", stasis_vm_get_name(vm));
+    cli_json_set_uint(object, "pid", pid);
+    cli_json_set_uint(object, "n_processes", info->processes->len);
+    cli_take_object(call, object);
+    if (!call->json)
+        printf("%u\n", pid);
+    return TRUE;
+}
+
+/* ---- export ---- */
+
+static gboolean export_criu(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autofree char *id =
+        store != NULL ? stasis_store_resolve_process(store, call->args[0], error) : NULL;
+    g_autofree char *command = NULL;
+    gboolean ok =
+        id != NULL && stasis_process_export(store, id, call->args[1], &command, cli_progress_show,
+                                            &progress, call->cancellable, error);
+    cli_progress_end(&progress);
+    if (!ok)
+        return FALSE;
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "id", id);
+    cli_json_set_string(object, "format", "criu");
+    cli_json_set_string(object, "directory", call->args[1]);
+    cli_json_set_string(object, "command", command);
+    cli_take_object(call, object);
+    cli_note(call, "restored by: %s", command);
+    return TRUE;
+}
+
+/* ---- table ---- */
+
+static const CliArgument checkpoint_arguments[] = {
+    { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
+    { NULL },
+};
+static const CliOption checkpoint_options[] = {
+    { "pid", 0, CLI_COUNT, "P", "the process in the guest: it and all its descendants",
+      .required = TRUE },
+    { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
+    { "scratch", 0, CLI_DIR, "DIR",
+      "where the VM's image is kept while its fork lives (default: the runtime directory, in "
+      "memory)" },
+    { "max-size", 0, CLI_SIZE, "SIZE", "refuse an image larger than that (default 64G)" },
+    { "timeout", 0, CLI_MS, "MS",
+      "give up when CRIU and the image's way out take longer (default and at most 600000)" },
+    { NULL },
+};
+static const CliExample checkpoint_examples[] = {
+    { "proc-checkpoint web --pid 812", "Process 812 of the guest and its descendants" },
+    { NULL },
+};
+const CliCommand cli_cmd_proc_checkpoint = {
+    .group = "process",
+    .name = "proc-checkpoint",
+    .summary = "take an image of processes in a guest",
+    .description =
+        "Take an image of a process in the guest, and all its descendants, by CRIU, and print its "
+        "ID. The VM stops for the few milliseconds of a checkpoint, and the processes with it; "
+        "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
+        "whatever happens. The guest has to run stasis-agent and to have CRIU.\n\n"
+        "The image is a directory that stock CRIU restores, with a manifest of ours. The next "
+        "checkpoint of the VM is a full one.",
+    .arguments = checkpoint_arguments,
+    .options = checkpoint_options,
+    .examples = checkpoint_examples,
+    .handler = checkpoint,
+};
+
+static const CliArgument restore_arguments[] = {
+    { "ID", CLI_ONE, CLI_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
+    { NULL },
+};
+static const CliOption restore_options[] = {
+    { "domain", 0, CLI_VM, "NAME", "the VM to restore them in (default: the one they are of)" },
+    { "replace", 0, CLI_FLAG, NULL, "if they still run there, end them first" },
+    { "timeout", 0, CLI_MS, "MS", "give up after that (default 600000)" },
+    { NULL },
+};
+static const CliExample restore_examples[] = {
+    { "proc-restore latest --replace", "Take processes back to where they were" },
+    { "proc-restore 01jq4z7k2m --domain other", "Let them go on in another VM" },
+    { NULL },
+};
+const CliCommand cli_cmd_proc_restore = {
+    .group = "process",
+    .name = "proc-restore",
+    .summary = "restore processes in a guest",
+    .description =
+        "Send an image of processes into a running VM and have CRIU there restore it; print the "
+        "PID of the first one. They go on with the PIDs that they had, which must be free, in the "
+        "agent's control group. Programs, libraries and files that they have open must be there "
+        "under the same names: they are not in the image.",
+    .arguments = restore_arguments,
+    .options = restore_options,
+    .examples = restore_examples,
+    .handler = restore,
+};
+
+static const CliArgument export_arguments[] = {
+    { "ID", CLI_ONE, CLI_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
+    { "DIR", CLI_ONE, CLI_DIR, "directory to make; it must not be there" },
+    { NULL },
+};
+static const CliOption export_options[] = {
+    { "format", 0, CLI_CHOICE, "criu", "a directory for criu restore", .required = TRUE },
+    { NULL },
+};
+static const CliExample export_examples[] = {
+    { "proc-export latest --format criu dir", "For criu restore --images-dir dir" },
+    { NULL },
+};
+const CliCommand cli_cmd_proc_export = {
+    .group = "process",
+    .name = "proc-export",
+    .summary = "write an image of processes for stock CRIU",
+    .description = "Make a directory that `criu restore` takes in a guest without anything of "
+                   "ours, and say on stderr which options it needs.",
+    .arguments = export_arguments,
+    .options = export_options,
+    .examples = export_examples,
+    .handler = export_criu,
+};

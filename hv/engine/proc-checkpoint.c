@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A tree of processes out of a running VM: what stands against it is asked in the VM itself, then a
+ * fork of the VM is made, in which the processes are frozen before they run a step further and CRIU
+ * takes its time.
+ */
+#include <stasis/error.h>
+#include <stasis/process-image.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "engine/agent-vm.h"
+#include "engine/fork.h"
+#include "engine/proc-receive.h"
+#include "engine/session.h"
+
+#define CHECK_MS 60000
+#define FREEZE_MS 60000
+#define MAX_TIMEOUT_MS 600000u
+#define DEFAULT_MAX_BYTES ((guint64)64 << 30)
+#define MAX_PIDS 4096u
+/* Heads of parts and of files, over the bytes themselves: a guest may send them in small pieces. */
+#define OVERHEAD(n) ((n) / 4 + ((gsize)64 << 20))
+
+typedef struct {
+    StasisVm *vm;
+    const StasisProcessCheckpointOptions *options;
+    guint root;
+    StasisFork *fork;
+    StasisProcessWriter *writer;
+    StasisProcessImageInfo *info;
+    GCancellable *cancellable;
+    guint64 began_us;
+} Job;
+
+static void job_clear(Job *job)
+{
+    g_clear_pointer(&job->fork, stasis_fork_free);
+    g_clear_pointer(&job->writer, stasis_process_writer_free);
+    g_clear_pointer(&job->info, stasis_process_image_info_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
+
+static StasisAgentWait wait_for(const Job *job, guint64 ms)
+{
+    return (StasisAgentWait){ stasis_now_us() + ms * 1000, job->cancellable };
+}
+
+/* ---- before the fork ---- */
+
+static gboolean check_options(Job *job, GError **error)
+{
+    const StasisProcessCheckpointOptions *options = job->options;
+    if (options->n_pids == 1 && options->pids[0] > 1) {
+        job->root = options->pids[0];
+        return TRUE;
+    }
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "give the PID of one process in the guest, other than 1: it and all its "
+                        "descendants are taken");
+    return FALSE;
+}
+
+/* In the VM: is CRIU there, and good for this kernel? */
+static gboolean check_guest(Job *job, GError **error)
+{
+    StasisAgentWait wait = wait_for(job, CHECK_MS);
+    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(job->vm), &wait, error);
+    g_autoptr(GBytes) criu =
+        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_PROC_CHECK, NULL, &wait, error)
+                      : NULL;
+    g_autoptr(GBytes) about =
+        criu != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, error) : NULL;
+    if (about == NULL)
+        return FALSE;
+    job->info->kernel = stasis_agent_text(about, STASIS_AGENT_TAG_KERNEL, 256);
+    return TRUE;
+}
+
+/* ---- in the fork ---- */
+
+static gboolean make_fork(Job *job, GError **error)
+{
+    StasisForkOptions options = { .scratch = job->options->scratch,
+                                  .progress = job->options->progress,
+                                  .progress_data = job->options->progress_data };
+    job->fork = stasis_fork_new(job->vm, &options, job->cancellable, error);
+    if (job->fork == NULL)
+        return FALSE;
+    const StasisImageInfo *image = stasis_fork_get_image(job->fork);
+    job->info->vm = g_strdup(image->vm);
+    job->info->created_us = image->created_us;
+    job->info->cost.pause_us = image->cost.pause_us;
+    job->info->cost.image_us = image->cost.total_us;
+    return TRUE;
+}
+
+static gboolean freeze(Job *job, GError **error)
+{
+    StasisAgentWait wait = wait_for(job, FREEZE_MS);
+    guint8 room[64];
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->root);
+    g_autoptr(GBytes) frozen =
+        stasis_fork_run(job->fork, STASIS_AGENT_OP_PROC_FREEZE, &fields, &wait, error);
+    if (frozen == NULL)
+        return FALSE;
+    job->info->cost.fork_us = stasis_now_us() - job->began_us - job->info->cost.image_us;
+    return stasis_fault(STASIS_FAULT_PROC_FROZEN, error);
+}
+
+static gboolean dump(Job *job, GError **error)
+{
+    const StasisProcessCheckpointOptions *options = job->options;
+    guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : DEFAULT_MAX_BYTES, id;
+    guint timeout_ms =
+        options->timeout_ms != 0 ? MIN(options->timeout_ms, MAX_TIMEOUT_MS) : MAX_TIMEOUT_MS;
+    guint64 from_us = stasis_now_us();
+    StasisAgentWait wait = wait_for(job, timeout_ms);
+    guint8 room[128];
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->root);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, max_bytes);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, timeout_ms);
+    g_autoptr(StasisProcReceiver) receiver =
+        stasis_proc_receiver_new(job->writer, max_bytes, options->progress, options->progress_data);
+    StasisAgent *agent = stasis_fork_get_agent(job->fork);
+    if (!stasis_agent_begin(agent, STASIS_AGENT_OP_PROC_DUMP, &fields, &id, &wait, error))
+        return FALSE;
+    g_autoptr(GBytes) last = stasis_agent_finish(agent, id, stasis_proc_receiver_take, receiver,
+                                                 max_bytes + OVERHEAD(max_bytes), &wait, error);
+    if (last == NULL || !stasis_proc_receiver_finish(receiver, last, job->root, job->info, error))
+        return FALSE;
+    job->info->cost.dump_us = stasis_now_us() - from_us;
+    return TRUE;
+}
+
+StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
+                                                  const StasisProcessCheckpointOptions *options,
+                                                  GCancellable *cancellable, GError **error)
+{
+    g_auto(Job) job = { .vm = vm,
+                        .options = options,
+                        .cancellable = cancellable,
+                        .info = g_new0(StasisProcessImageInfo, 1),
+                        .began_us = stasis_now_us() };
+    job.info->note = g_strdup(options->note);
+    if (!check_options(&job, error) || !check_guest(&job, error))
+        return NULL;
+    job.writer = stasis_process_writer_new(store, error);
+    if (job.writer == NULL || !make_fork(&job, error) || !freeze(&job, error) || !dump(&job, error))
+        return NULL;
+    job.info->cost.total_us = stasis_now_us() - job.began_us;
+    return stasis_process_writer_commit(job.writer, job.info, error);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A directory for stock CRIU out of an image of processes: its files alone, each checked. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stasis/process-image.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "base/tree.h"
+#include "store/process.h"
+
+typedef struct {
+    char *aside; /* NULL once it has its name */
+    int dir_fd, fd;
+    StasisProcessReader *reader;
+    StasisProgress progress;
+    StasisProgressFunc func;
+    gpointer data;
+    GCancellable *cancellable;
+} Export;
+
+static void export_clear(Export *e)
+{
+    stasis_clear_fd(&e->fd);
+    stasis_clear_fd(&e->dir_fd);
+    if (e->aside != NULL)
+        stasis_remove_tree(e->aside);
+    g_clear_pointer(&e->aside, g_free);
+    g_clear_pointer(&e->reader, stasis_process_reader_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Export, export_clear)
+
+static gboolean write_piece(const StasisProcessFile *file, guint64 offset, const guint8 *bytes,
+                            gsize n, gpointer user_data, GError **error)
+{
+    Export *e = user_data;
+    if (g_cancellable_set_error_if_cancelled(e->cancellable, error))
+        return FALSE;
+    int r = stasis_pwrite_all(e->fd, bytes, n, (off_t)offset);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "write %s/%s", e->aside, file->name);
+    e->progress.done_bytes += n;
+    if (e->func != NULL)
+        e->func(&e->progress, e->data);
+    return TRUE;
+}
+
+static gboolean export_file(Export *e, guint i, GError **error)
+{
+    const StasisProcessFile *file = g_ptr_array_index(e->reader->files, i);
+    if (g_str_has_suffix(file->name, ".json"))
+        return TRUE;
+    e->fd = openat(e->dir_fd, file->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (e->fd < 0)
+        return stasis_set_errno(error, errno, "create %s/%s", e->aside, file->name);
+    if (!stasis_process_reader_read(e->reader, i, write_piece, e, error))
+        return FALSE;
+    gboolean synced = fdatasync(e->fd) == 0;
+    int saved = errno;
+    stasis_clear_fd(&e->fd);
+    return synced || stasis_set_errno(error, saved, "sync %s/%s", e->aside, file->name);
+}
+
+static gboolean make_aside(Export *e, const char *path, GError **error)
+{
+    e->aside = g_strconcat(path, ".XXXXXX", NULL);
+    if (g_mkdtemp(e->aside) == NULL) {
+        int saved = errno;
+        stasis_set_errno(error, saved, "make %s", e->aside);
+        g_clear_pointer(&e->aside, g_free);
+        return FALSE;
+    }
+    e->dir_fd = open(e->aside, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return e->dir_fd >= 0 || stasis_set_errno(error, errno, "open %s", e->aside);
+}
+
+static gboolean give_name(Export *e, const char *path, GError **error)
+{
+    g_autofree char *parent = g_path_get_dirname(path);
+    stasis_autofd int parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent_fd < 0 || fsync(e->dir_fd) < 0)
+        return stasis_set_errno(error, errno, "sync %s", e->aside);
+    if (renameat2(AT_FDCWD, e->aside, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
+        return stasis_set_errno(error, errno, "rename %s to %s", e->aside, path);
+    g_clear_pointer(&e->aside, g_free);
+    return fsync(parent_fd) == 0 || stasis_set_errno(error, errno, "sync %s", parent);
+}
+
+gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
+                               char **ret_command, StasisProgressFunc progress, gpointer user_data,
+                               GCancellable *cancellable, GError **error)
+{
+    g_auto(Export) e = { .dir_fd = -1,
+                         .fd = -1,
+                         .func = progress,
+                         .data = user_data,
+                         .cancellable = cancellable,
+                         .reader = stasis_process_reader_open(store, id, error) };
+    if (e.reader == NULL)
+        return FALSE;
+    e.progress = (StasisProgress){ "export", 0, e.reader->info->stored_bytes };
+    if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return stasis_set_errno(error, EEXIST, "%s", path);
+    if (!make_aside(&e, path, error))
+        return FALSE;
+    for (guint i = 0; i < e.reader->files->len; i++)
+        if (!export_file(&e, i, error))
+            return FALSE;
+    if (!give_name(&e, path, error))
+        return FALSE;
+    if (ret_command != NULL)
+        *ret_command = g_strdup_printf(
+            "criu restore --images-dir DIR --restore-detached --manage-cgroups=ignore --file-locks "
+            "--link-remap%s",
+            e.reader->info->shell_job ? " --shell-job" : "");
+    return TRUE;
+}

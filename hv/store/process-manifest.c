@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The manifest of an image of processes, to text and back. It ends as that of a VM's image does. */
+#include "store/process-manifest.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "store/internal.h"
+#include "store/manifest-text.h"
+
+void stasis_process_file_free(StasisProcessFile *file)
+{
+    g_free(file->name);
+    g_free(file->sha256);
+    g_free(file);
+}
+
+void stasis_image_process_free(StasisImageProcess *process)
+{
+    g_free(process->name);
+    g_free(process);
+}
+
+void stasis_process_image_info_free(StasisProcessImageInfo *info)
+{
+    if (info == NULL)
+        return;
+    g_free(info->id);
+    g_free(info->digest);
+    g_free(info->vm);
+    g_free(info->note);
+    g_free(info->criu);
+    g_free(info->kernel);
+    g_clear_pointer(&info->processes, g_ptr_array_unref);
+    g_free(info);
+}
+
+gboolean stasis_process_file_name_is_valid(const char *name)
+{
+    gsize n = strlen(name);
+    gboolean good = n >= 1 && n <= 64 && name[0] != '.' && strcmp(name, "manifest.json") != 0;
+    for (gsize i = 0; good && i < n; i++)
+        good = g_ascii_isalnum(name[i]) || strchr("._-", name[i]) != NULL;
+    return good;
+}
+
+/* ---- writing ---- */
+
+static void set_uint(JsonObject *object, const char *name, guint64 value)
+{
+    json_object_set_int_member(object, name, (gint64)MIN(value, (guint64)G_MAXINT64));
+}
+
+static void set_string(JsonObject *object, const char *name, const char *value)
+{
+    g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
+    json_object_set_string_member(object, name, valid);
+}
+
+static void set_cost(JsonObject *root, const StasisProcessCost *cost)
+{
+    JsonObject *object = json_object_new();
+    set_uint(object, "pause_us", cost->pause_us);
+    set_uint(object, "image_us", cost->image_us);
+    set_uint(object, "fork_us", cost->fork_us);
+    set_uint(object, "dump_us", cost->dump_us);
+    set_uint(object, "total_us", cost->total_us);
+    json_object_set_object_member(root, "cost", object);
+}
+
+static void set_processes(JsonObject *root, const GPtrArray *processes)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < processes->len; i++) {
+        const StasisImageProcess *process = g_ptr_array_index(processes, i);
+        JsonObject *object = json_object_new();
+        set_uint(object, "pid", process->pid);
+        set_uint(object, "ppid", process->ppid);
+        set_uint(object, "start", process->start);
+        set_string(object, "name", process->name);
+        json_array_add_object_element(array, object);
+    }
+    json_object_set_array_member(root, "processes", array);
+}
+
+static void set_files(JsonObject *root, const GPtrArray *files)
+{
+    JsonObject *all = json_object_new();
+    for (guint i = 0; i < files->len; i++) {
+        const StasisProcessFile *file = g_ptr_array_index(files, i);
+        JsonObject *object = json_object_new();
+        set_uint(object, "size", file->size);
+        set_string(object, "sha256", file->sha256);
+        json_object_set_object_member(all, file->name, object);
+    }
+    json_object_set_object_member(root, "files", all);
+}
+
+char *stasis_process_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
+                                    GError **error)
+{
+    g_autoptr(JsonObject) root = json_object_new();
+    set_uint(root, "format", STASIS_PROCESS_FORMAT);
+    set_string(root, "kind", "processes");
+    set_string(root, "id", info->id);
+    set_string(root, "vm", info->vm);
+    if (info->note != NULL)
+        set_string(root, "note", info->note);
+    else
+        json_object_set_null_member(root, "note");
+    set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
+    set_string(root, "criu", info->criu);
+    set_string(root, "kernel", info->kernel);
+    json_object_set_boolean_member(root, "shell_job", info->shell_job);
+    set_cost(root, &info->cost);
+    set_processes(root, info->processes);
+    set_files(root, files);
+    return stasis_manifest_close(root, error);
+}
+
+/* ---- reading ---- */
+
+static gboolean parse_string(JsonObject *object, const char *name, char **ret, GError **error)
+{
+    const char *value;
+    if (!stasis_json_string(object, name, &value, error))
+        return FALSE;
+    *ret = g_strdup(value);
+    return TRUE;
+}
+
+static gboolean parse_cost(JsonObject *root, StasisProcessCost *cost, GError **error)
+{
+    JsonObject *object;
+    return stasis_json_object(root, "cost", &object, error) &&
+           stasis_json_uint(object, "pause_us", &cost->pause_us, error) &&
+           stasis_json_uint(object, "image_us", &cost->image_us, error) &&
+           stasis_json_uint(object, "fork_us", &cost->fork_us, error) &&
+           stasis_json_uint(object, "dump_us", &cost->dump_us, error) &&
+           stasis_json_uint(object, "total_us", &cost->total_us, error);
+}
+
+static gboolean parse_process(JsonArray *array, guint i, GPtrArray *processes, GError **error)
+{
+    JsonObject *object;
+    guint64 pid, ppid;
+    g_autoptr(StasisImageProcess) process = g_new0(StasisImageProcess, 1);
+    if (!stasis_json_object_at(array, i, &object, error) ||
+        !stasis_json_uint(object, "pid", &pid, error) ||
+        !stasis_json_uint(object, "ppid", &ppid, error) ||
+        !stasis_json_uint(object, "start", &process->start, error) ||
+        !parse_string(object, "name", &process->name, error))
+        return FALSE;
+    if (pid < 1 || pid > G_MAXINT32 || ppid > G_MAXINT32 || strlen(process->name) > 64)
+        return stasis_corrupt(error, "process %u is none", i);
+    process->pid = (guint)pid;
+    process->ppid = (guint)ppid;
+    g_ptr_array_add(processes, g_steal_pointer(&process));
+    return TRUE;
+}
+
+static gboolean parse_processes(JsonObject *root, StasisProcessImageInfo *info, GError **error)
+{
+    JsonArray *array;
+    if (!stasis_json_array(root, "processes", &array, error))
+        return FALSE;
+    guint n = json_array_get_length(array);
+    if (n < 1 || n > STASIS_MAX_PROCESSES)
+        return stasis_corrupt(error, "%u processes; 1 to %u can be", n, STASIS_MAX_PROCESSES);
+    info->processes = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_process_free);
+    for (guint i = 0; i < n; i++)
+        if (!parse_process(array, i, info->processes, error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array, GError **error)
+{
+    JsonObject *object;
+    const char *sha256;
+    guint64 size;
+    if (!stasis_process_file_name_is_valid(name))
+        return stasis_corrupt(error, "a file is called \"%.80s\"", name);
+    if (!stasis_json_object(files, name, &object, error) ||
+        !stasis_json_uint(object, "size", &size, error) ||
+        !stasis_json_string(object, "sha256", &sha256, error))
+        return FALSE;
+    if (!stasis_digest_hex_is_valid(sha256))
+        return stasis_corrupt(error, "%s: its digest is none", name);
+    StasisProcessFile *file = g_new0(StasisProcessFile, 1);
+    file->name = g_strdup(name);
+    file->size = size;
+    file->sha256 = g_strdup(sha256);
+    g_ptr_array_add(array, file);
+    return TRUE;
+}
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(const StasisProcessFile *const *)a)->name,
+                  (*(const StasisProcessFile *const *)b)->name);
+}
+
+static GPtrArray *parse_files(JsonObject *root, StasisProcessImageInfo *info, GError **error)
+{
+    JsonObject *files;
+    if (!stasis_json_object(root, "files", &files, error))
+        return NULL;
+    g_autoptr(GList) names = json_object_get_members(files);
+    g_autoptr(GPtrArray) array =
+        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_process_file_free);
+    if (g_list_length(names) > STASIS_MAX_PROCESS_FILES) {
+        stasis_corrupt(error, "more than %u files", STASIS_MAX_PROCESS_FILES);
+        return NULL;
+    }
+    for (GList *name = names; name != NULL; name = name->next) {
+        if (!parse_file(files, name->data, array, error))
+            return NULL;
+        guint64 size = ((StasisProcessFile *)g_ptr_array_index(array, array->len - 1))->size;
+        if (size > G_MAXINT64 - info->stored_bytes) {
+            stasis_corrupt(error, "sizes beyond all bounds");
+            return NULL;
+        }
+        info->stored_bytes += size;
+    }
+    g_ptr_array_sort(array, by_name);
+    info->n_files = array->len;
+    return g_steal_pointer(&array);
+}
+
+static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GError **error)
+{
+    guint64 format, created_us;
+    const char *kind;
+    if (!stasis_json_uint(root, "format", &format, error) ||
+        !stasis_json_string(root, "kind", &kind, error))
+        return FALSE;
+    if (format != STASIS_PROCESS_FORMAT || strcmp(kind, "processes") != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "kind \"%.32s\" of format %" G_GUINT64_FORMAT
+                    ", this program knows \"processes\" of format %u",
+                    kind, format, STASIS_PROCESS_FORMAT);
+        return FALSE;
+    }
+    if (!parse_string(root, "id", &info->id, error) ||
+        !parse_string(root, "vm", &info->vm, error) ||
+        !parse_string(root, "criu", &info->criu, error) ||
+        !parse_string(root, "kernel", &info->kernel, error) ||
+        !stasis_json_uint(root, "created_us", &created_us, error) ||
+        !stasis_json_bool(root, "shell_job", &info->shell_job, error) ||
+        !parse_cost(root, &info->cost, error) || !parse_processes(root, info, error))
+        return FALSE;
+    if (!stasis_id_is_valid(info->id))
+        return stasis_corrupt(error, "id is malformed");
+    info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
+    info->created_us = (gint64)created_us;
+    return TRUE;
+}
+
+StasisProcessImageInfo *stasis_process_manifest_parse(const char *text, gsize len,
+                                                      GPtrArray **ret_files, GError **error)
+{
+    g_autoptr(StasisProcessImageInfo) info = g_new0(StasisProcessImageInfo, 1);
+    if (!stasis_manifest_check_digest(text, len, &info->digest, error))
+        return NULL;
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonObject) root = stasis_json_parse_object(text, (gssize)len, &local);
+    if (root == NULL) {
+        stasis_corrupt(error, "%s", local->message);
+        return NULL;
+    }
+    g_autoptr(GPtrArray) files =
+        parse_about(root, info, error) ? parse_files(root, info, error) : NULL;
+    if (files == NULL)
+        return NULL;
+    *ret_files = g_steal_pointer(&files);
+    return g_steal_pointer(&info);
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing an image of processes: aside in a directory of work.c while it comes out of a guest,
+ * which takes its time, and under the writer lock only to be given its ID and its place, in the
+ * order of commit.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/internal.h"
+#include "store/process-manifest.h"
+
+struct _StasisProcessWriter {
+    StasisStore *store;
+    StasisWork work;
+    GPtrArray *files; /* of StasisProcessFile */
+    int fd;           /* of the last of them, or -1 */
+    GChecksum *checksum;
+};
+
+StasisProcessWriter *stasis_process_writer_new(StasisStore *store, GError **error)
+{
+    g_autoptr(StasisProcessWriter) writer = g_new0(StasisProcessWriter, 1);
+    writer->store = stasis_store_ref(store);
+    writer->fd = -1;
+    writer->work.tmp_fd = writer->work.dir_fd = -1;
+    writer->files = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_process_file_free);
+    return stasis_work_open(&writer->work, store, error) ? g_steal_pointer(&writer) : NULL;
+}
+
+void stasis_process_writer_free(StasisProcessWriter *writer)
+{
+    if (writer == NULL)
+        return;
+    stasis_clear_fd(&writer->fd);
+    stasis_work_close(&writer->work);
+    g_clear_pointer(&writer->checksum, g_checksum_free);
+    g_ptr_array_unref(writer->files);
+    stasis_store_unref(writer->store);
+    g_free(writer);
+}
+
+static StasisProcessFile *last_file(StasisProcessWriter *writer)
+{
+    return g_ptr_array_index(writer->files, writer->files->len - 1);
+}
+
+gboolean stasis_process_writer_begin(StasisProcessWriter *writer, const char *name, GError **error)
+{
+    if (writer->fd >= 0)
+        return stasis_corrupt(error, "a file of the image begins within another");
+    if (!stasis_process_file_name_is_valid(name))
+        return stasis_corrupt(error, "a file of the image is called \"%.80s\"", name);
+    if (writer->files->len >= STASIS_MAX_PROCESS_FILES)
+        return stasis_corrupt(error, "an image of more than %u files", STASIS_MAX_PROCESS_FILES);
+    for (guint i = 0; i < writer->files->len; i++)
+        if (strcmp(((StasisProcessFile *)g_ptr_array_index(writer->files, i))->name, name) == 0)
+            return stasis_corrupt(error, "the image has two files %s", name);
+    writer->fd = stasis_store_create_file(writer->work.dir_fd, name, error);
+    if (writer->fd < 0)
+        return FALSE;
+    StasisProcessFile *file = g_new0(StasisProcessFile, 1);
+    file->name = g_strdup(name);
+    g_ptr_array_add(writer->files, file);
+    g_clear_pointer(&writer->checksum, g_checksum_free);
+    writer->checksum = g_checksum_new(G_CHECKSUM_SHA256);
+    return TRUE;
+}
+
+gboolean stasis_process_writer_add(StasisProcessWriter *writer, const guint8 *bytes, gsize n,
+                                   GError **error)
+{
+    if (writer->fd < 0)
+        return stasis_corrupt(error, "bytes of the image that are of no file");
+    StasisProcessFile *file = last_file(writer);
+    int r = stasis_pwrite_all(writer->fd, bytes, n, (off_t)file->size);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "store %s: write %s", writer->store->path, file->name);
+    g_checksum_update(writer->checksum, bytes, (gssize)n);
+    file->size += n;
+    return TRUE;
+}
+
+gboolean stasis_process_writer_end(StasisProcessWriter *writer, guint8 ret_sha256[32],
+                                   GError **error)
+{
+    if (writer->fd < 0)
+        return stasis_corrupt(error, "the end of a file of the image that has not begun");
+    StasisProcessFile *file = last_file(writer);
+    gsize n = 32;
+    file->sha256 = g_strdup(g_checksum_get_string(writer->checksum));
+    if (ret_sha256 != NULL) {
+        g_autoptr(GChecksum) copy = g_checksum_copy(writer->checksum);
+        g_checksum_get_digest(copy, ret_sha256, &n);
+    }
+    gboolean synced = fdatasync(writer->fd) == 0;
+    int saved = errno;
+    stasis_clear_fd(&writer->fd);
+    return synced ||
+           stasis_set_errno(error, saved, "store %s: sync %s", writer->store->path, file->name);
+}
+
+gboolean stasis_process_writer_add_part(StasisProcessWriter *writer, const char *name, GBytes *data,
+                                        GError **error)
+{
+    gsize n;
+    const guint8 *bytes = g_bytes_get_data(data, &n);
+    return stasis_process_writer_begin(writer, name, error) &&
+           stasis_process_writer_add(writer, bytes, n, error) &&
+           stasis_process_writer_end(writer, NULL, error);
+}
+
+/* ---- committing ---- */
+
+/* Behind all that are there, of VMs and of processes. */
+static char *make_id(StasisStore *store, GError **error)
+{
+    g_auto(GStrv) images = stasis_store_list_ids(store, error);
+    g_auto(GStrv) processes = images != NULL ? stasis_store_list_process_ids(store, error) : NULL;
+    if (processes == NULL)
+        return NULL;
+    guint n_images = g_strv_length(images), n_processes = g_strv_length(processes);
+    const char *last = n_images > 0 ? images[n_images - 1] : NULL;
+    if (n_processes > 0 && g_strcmp0(last, processes[n_processes - 1]) < 0)
+        last = processes[n_processes - 1];
+    return stasis_id_new(last, error);
+}
+
+static StasisProcessImageInfo *write_manifest(StasisProcessWriter *writer,
+                                              const StasisProcessImageInfo *info, const char *id,
+                                              GError **error)
+{
+    StasisProcessImageInfo named = *info;
+    named.id = (char *)id;
+    g_autofree char *text = stasis_process_manifest_write(&named, writer->files, error);
+    g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(StasisProcessImageInfo) listed =
+        text != NULL ? stasis_process_manifest_parse(text, strlen(text), &files, error) : NULL;
+    stasis_autofd int fd =
+        listed != NULL ? stasis_store_create_file(writer->work.dir_fd, "manifest.json", error) : -1;
+    if (fd < 0)
+        return NULL;
+    int r = stasis_pwrite_all(fd, text, strlen(text), 0);
+    if (r == 0 &&
+        (fdatasync(fd) < 0 || fsync(writer->work.dir_fd) < 0 || fsync(writer->work.tmp_fd) < 0))
+        r = -errno;
+    if (r < 0) {
+        stasis_set_errno(error, -r, "manifest.json: write");
+        return NULL;
+    }
+    return g_steal_pointer(&listed);
+}
+
+static int open_place(StasisStore *store, GError **error)
+{
+    if (mkdirat(store->dir_fd, STASIS_PROCESS_DIR, 0700) < 0 && errno != EEXIST) {
+        stasis_store_cant_write(store, errno, "make " STASIS_PROCESS_DIR "/", error);
+        return -1;
+    }
+    int fd = stasis_store_open_dir(store->dir_fd, STASIS_PROCESS_DIR);
+    if (fd < 0 || fsync(store->dir_fd) < 0)
+        stasis_set_errno(error, errno, "store %s: open " STASIS_PROCESS_DIR "/", store->path);
+    return fd;
+}
+
+static gboolean give_place(StasisProcessWriter *writer, const char *id, GError **error)
+{
+    StasisWork *work = &writer->work;
+    stasis_autofd int place_fd = open_place(writer->store, error);
+    if (place_fd < 0 || !stasis_fault(STASIS_FAULT_PROC_WRITTEN, error))
+        return FALSE;
+    if (renameat2(work->tmp_fd, work->name, place_fd, id, RENAME_NOREPLACE) < 0)
+        return stasis_set_errno(error, errno, "rename to " STASIS_PROCESS_DIR "/%s", id);
+    gboolean ok = stasis_fault(STASIS_FAULT_PROC_RENAMED, error);
+    if (ok && (fsync(place_fd) < 0 || fsync(work->tmp_fd) < 0))
+        ok = stasis_set_errno(error, errno, STASIS_PROCESS_DIR ": sync");
+    /* Not known to be durable, so not to be listed. */
+    if (!ok)
+        renameat(place_fd, id, work->tmp_fd, work->name);
+    return ok;
+}
+
+StasisProcessImageInfo *stasis_process_writer_commit(StasisProcessWriter *writer,
+                                                     const StasisProcessImageInfo *info,
+                                                     GError **error)
+{
+    if (writer->fd >= 0) {
+        stasis_corrupt(error, "the last file of the image does not end");
+        return NULL;
+    }
+    stasis_autofd int tmp_fd = -1;
+    int lock_fd = stasis_store_lock(writer->store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
+    g_autofree char *id = lock_fd >= 0 ? make_id(writer->store, error) : NULL;
+    g_autoptr(StasisProcessImageInfo) listed =
+        id != NULL ? write_manifest(writer, info, id, error) : NULL;
+    gboolean ok = listed != NULL && give_place(writer, id, error);
+    if (lock_fd >= 0)
+        stasis_store_unlock(&lock_fd);
+    return ok ? g_steal_pointer(&listed) : NULL;
+}

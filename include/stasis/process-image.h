@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Images of processes: a tree of processes out of a running guest, as a directory that stock CRIU
+ * (criu.org) restores, beside the images of VMs in a store.
+ *
+ * The VM is stopped for as long as a checkpoint of it takes, a few milliseconds; CRIU does its work
+ * in a fork of the VM, which is thrown away. The guest has to run stasis-agent and to have CRIU. It
+ * is untrusted: what comes from it is bounded and checked, but it may be a lie.
+ */
+#pragma once
+
+#include <stasis/checkpoint.h>
+#include <stasis/store.h>
+#include <stasis/vm.h>
+
+G_BEGIN_DECLS
+
+/* One process of an image. */
+typedef struct {
+    guint pid, ppid; /* as in the guest's first PID namespace */
+    guint64 start;   /* when it started: clock ticks since the guest's boot */
+    char *name;      /* at most 15 bytes, the guest's */
+} StasisImageProcess;
+
+/* What it cost, in microseconds. */
+typedef struct {
+    guint64 pause_us; /* the VM stood still for so long, and so did the processes */
+    guint64 image_us; /* making the image of the VM, that included */
+    guint64 fork_us;  /* from there until the processes were frozen in the fork */
+    guint64 dump_us;  /* CRIU's work, and the image's way out of the fork */
+    guint64 total_us;
+} StasisProcessCost;
+
+typedef struct {
+    char *id;     /* as those of VM images, and never the same as one of them */
+    char *digest; /* "sha256:…" over everything in the image */
+    char *vm;
+    char *note;           /* or NULL */
+    char *criu;           /* version of CRIU that made it */
+    char *kernel;         /* of the guest: "Linux 6.1.0-56-cloud-amd64" */
+    gint64 created_us;    /* Unix time of the instant */
+    gboolean shell_job;   /* `criu restore` needs --shell-job */
+    GPtrArray *processes; /* of StasisImageProcess, the root first */
+    guint n_files;
+    guint64 stored_bytes;
+    StasisProcessCost cost;
+} StasisProcessImageInfo;
+
+STASIS_API void stasis_process_image_info_free(StasisProcessImageInfo *info);
+
+/* ---- in a store ---- */
+
+/* All images of processes, oldest first. Element type: StasisProcessImageInfo, freed with the
+ * array. What is no valid image is left out. */
+STASIS_API GPtrArray *stasis_store_list_processes(StasisStore *store, GError **error);
+/* The IDs of all, damaged ones too, sorted. Free with g_strfreev(). */
+STASIS_API char **stasis_store_list_process_ids(StasisStore *store, GError **error);
+/* The full ID for a unique prefix of one, or for "latest". Free with g_free(). */
+STASIS_API char *stasis_store_resolve_process(StasisStore *store, const char *id_or_prefix,
+                                              GError **error);
+STASIS_API StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char *id,
+                                                            GError **error);
+/* Read all its files and compare them with their digests. */
+STASIS_API gboolean stasis_store_verify_process(StasisStore *store, const char *id,
+                                                StasisProgressFunc progress, gpointer user_data,
+                                                GCancellable *cancellable, GError **error);
+STASIS_API gboolean stasis_store_delete_process(StasisStore *store, const char *id, GError **error);
+
+/* ---- taking and using them ---- */
+
+typedef struct {
+    size_t struct_size;
+    const guint *pids; /* n_pids of them, in the guest's first PID namespace */
+    gsize n_pids;
+    const char *note;    /* or NULL */
+    const char *scratch; /* directory for the image of the VM that the fork is made of, until that
+                            has ended; NULL: the runtime directory, which is in memory */
+    guint64 max_bytes;   /* of the processes' image; 0: 64 GiB */
+    guint timeout_ms;    /* for CRIU's work and the way out; 0 or more than that: 600,000 */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisProcessCheckpointOptions;
+#define STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT                \
+    {                                                         \
+        .struct_size = sizeof(StasisProcessCheckpointOptions) \
+    }
+
+/*
+ * Take an image of the tree of processes below options->pids in @vm into @store. What can't be is
+ * said before the VM is stopped. Returns after the image is durable; else NULL, the VM as it was
+ * and nothing new in the store. If the calling process is killed, the VM runs on and the fork ends.
+ *
+ * The next checkpoint of @vm is a full one: what was written since the last is known no more.
+ */
+STASIS_API StasisProcessImageInfo *
+stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
+                          const StasisProcessCheckpointOptions *options, GCancellable *cancellable,
+                          GError **error);
+
+typedef struct {
+    size_t struct_size;
+    gboolean replace; /* if the image's own processes still run there, end them first */
+    guint timeout_ms; /* 0: 600,000 */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisProcessRestoreOptions;
+#define STASIS_PROCESS_RESTORE_OPTIONS_INIT                \
+    {                                                      \
+        .struct_size = sizeof(StasisProcessRestoreOptions) \
+    }
+
+/* Have CRIU in the guest of @vm restore image @id: the processes go on with the PIDs that they had,
+ * in the agent's control group and namespaces. *@ret_pid (or NULL) is the root's.
+ * STASIS_ERROR_FAILED, in CRIU's words, when it can't, with no process of the image left; those
+ * that were replaced are gone then. */
+STASIS_API gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm,
+                                           const StasisProcessRestoreOptions *options,
+                                           guint *ret_pid, GCancellable *cancellable,
+                                           GError **error);
+
+/* Make @path, which must not be there, a directory that `criu restore` takes: written aside, synced
+ * and renamed. *@ret_command (or NULL, free with g_free()) is the command for it. */
+STASIS_API gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
+                                          char **ret_command, StasisProgressFunc progress,
+                                          gpointer user_data, GCancellable *cancellable,
+                                          GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcessImageInfo, stasis_process_image_info_free)
+
+G_END_DECLS

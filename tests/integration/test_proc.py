@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a tree of processes that works is taken out of a VM, which only sees the stop of a checkpoint,
+and goes on without a gap or a double: by stock CRIU, and in another VM."""
+import os
+import subprocess
+import sys
+import tarfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from proctree import ask, check_works, end_tree, sh, start_tree, tree_vm  # noqa: E402
+from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+
+DISK_BYTES = 64 << 20
+_common = {}
+
+
+def common():
+    """A VM with a tree at work, its root's PID, a store, an image of the tree in it, what the tree had
+    reached before, and a read-only disk by which files come into the guest."""
+    if not _common:
+        t = shared()
+        disk = t.path("disk")
+        with open(disk, "wb") as f:
+            f.truncate(DISK_BYTES)
+        vm = tree_vm(t, "-drive", f"if=virtio,format=raw,readonly=on,file={disk}")
+        root = start_tree(vm, 4, 4)
+        check_works(t, vm, "at first")
+        store = new_store(t)
+        before = ask(vm, "reset")
+        info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)
+        _common.update(vm=vm, root=root, store=store, disk=disk, info=info, before=before)
+    return _common
+
+
+def check_nothing_left(t, store):
+    """No fork, no directory of one, nothing that is not whole."""
+    t.equal([vm["name"] for vm in stasis_json("list") if ".fork-" in vm["name"]], [], "forks")
+    t.equal([d for d in os.listdir(os.environ["STASIS_RUNTIME_DIR"]) if ".fork" in d], [],
+            "directories of forks")
+    if os.path.isdir(store[1]):
+        t.equal(os.listdir(os.path.join(store[1], "tmp")), [], "tmp/")
+
+
+@case
+def checkpoint(t):
+    """the original works on, stopped as for a checkpoint; the image is listed, whole, and CRIU's own"""
+    c = common()
+    info, vm, store = c["info"], c["vm"], c["store"]
+    now = check_works(t, vm, "the original")
+    t.check(now["paired"] > c["before"]["paired"], "it went on")
+    t.note(f"largest gap {now['gap_us']} us, the VM's pause {info['cost']['pause_us']} us, "
+           f"cost {info['cost']}")
+    t.equal(([p["pid"] for p in info["processes"]][0], len(info["processes"])), (c["root"], 3),
+            "processes")
+    check_nothing_left(t, store)
+    listed = stasis_json("checkpoint-list", *store)
+    t.equal([(i["id"], i["kind"]) for i in listed], [(info["id"], "processes")], "checkpoint-list")
+    t.check(info["id"][:10] in stasis("checkpoint-list", *store).out, "for people")
+    t.equal(stasis_json("checkpoint-info", info["id"], *store), listed[0], "checkpoint-info")
+    t.check("proc-tree" in stasis("checkpoint-info", info["id"][:12], *store).out, "for people")
+    stasis("checkpoint-verify", "--all", *store)
+    files = os.listdir(os.path.join(store[1], "processes", info["id"]))
+    t.check({"inventory.img", "pstree.img", "manifest.json"} <= set(files), files)
+
+
+@case
+def by_stock_criu(t):
+    """killed and restored by `criu restore` from an exported directory, it goes on exactly there"""
+    c = common()
+    vm, store, image_id = c["vm"], c["store"], c["info"]["id"]
+    directory = t.path("criu")
+    command = stasis_json("proc-export", image_id, directory, "--format", "criu", *store)["command"]
+    t.check(not [f for f in os.listdir(directory) if f.endswith(".json")], "only CRIU's files")
+    stasis("proc-export", image_id, directory, "--format", "criu", *store, expect=1)
+    with open(c["disk"], "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
+        archive.add(directory, "images")
+    reached = ask(vm)
+    end_tree(vm, c["root"])
+    sh(vm, "rm -rf /tmp/images; tar x -C /tmp -f /dev/vda && "
+           f"cd /tmp && {command.replace('DIR', 'images')} < /dev/null > /tmp/log 2>&1 || "
+           "{ cat /tmp/log >&2; false; }")
+    now = ask(vm)
+    t.check(c["before"]["paired"] <= now["paired"], f"before its instant: {now}")
+    t.check(now["paired"] < reached["paired"] + 100000, f"behind it: {now}")
+    check_works(t, vm, "restored by criu")
+
+
+@case
+def replaced(t):
+    """proc-restore without --replace leaves who runs there alone; with it they go back"""
+    c = common()
+    vm, store, image_id = c["vm"], c["store"], c["info"]["id"]
+    before = ask(vm)
+    result = stasis("proc-restore", image_id, *store, expect=1)
+    t.check(f"pid {c['root']}" in result.err and result.err.count("\n") == 1, f"{result!r}")
+    t.check(ask(vm)["sent"] >= before["sent"], "it was left alone")
+
+
+@case
+def in_another_vm(t):
+    """proc-restore in another VM: it goes on there, from the same point, and here as well"""
+    c = common()
+    other = tree_vm(t)
+    said = stasis_json("proc-restore", c["info"]["id"], "--domain", other.name, *c["store"])
+    t.equal((said["pid"], said["n_processes"]), (c["root"], 3), "proc-restore")
+    now = ask(other)
+    t.check(now["paired"] >= c["before"]["paired"], f"before its instant: {now}")
+    check_works(t, other, "in another VM")
+    check_works(t, c["vm"], "in the first one")
+    # Taken there and back again, in its place.
+    again = stasis_json("proc-checkpoint", other.name, "--pid", c["root"], *c["store"])
+    check_works(t, other, "the second original")
+    stasis("proc-restore", again["id"], "--replace", *c["store"])
+    check_works(t, other, "replaced")
+    check_nothing_left(t, c["store"])
+
+
+@case
+def refused(t):
+    """what can't be done is said before anything is stopped, in one line"""
+    c = common()
+    for pid, words in ((31999, "31999"), (1, "")):
+        result = stasis("proc-checkpoint", c["vm"].name, "--pid", pid, *c["store"], expect=None)
+        t.check(result.rc != 0 and words in result.err, f"{result!r}")
+    check_nothing_left(t, c["store"])
+    result = stasis("restore", c["info"]["id"], *c["store"], expect=12)
+    t.check("proc-restore" in result.err, f"{result!r}")
+
+
+@case
+def deleted(t):
+    """a flipped bit is found; an image of processes is deleted alone"""
+    c = common()
+    path = os.path.join(c["store"][1], "processes", c["info"]["id"], "pstree.img")
+    with open(path, "r+b") as f:
+        data = bytearray(f.read())
+        data[-1] ^= 1
+        f.seek(0)
+        f.write(data)
+    t.check("pstree.img" in stasis("checkpoint-verify", c["info"]["id"], *c["store"],
+                                   expect=13).out, "verify")
+    result = stasis("proc-restore", c["info"]["id"], "--replace", *c["store"], expect=13)
+    t.check("pstree.img" in result.err, f"{result!r}")
+    check_works(t, c["vm"], "a damaged image ends nobody")
+    stasis("checkpoint-delete", c["info"]["id"], *c["store"])
+    t.check(c["info"]["id"] not in [i["id"] for i in stasis_json("checkpoint-list", *c["store"])],
+            "listed")
+
+
+main()

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A Linux guest with the agent, CRIU, and a tree of processes that checks itself (proc-tree.c)."""
+import os
+import re
+import time
+
+from agentguest import WithAgent, wait_agent
+from stasistest import BUILD, run_vm, stasis
+
+TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
+# Where no process of a freshly started guest is.
+FIRST_PID = 20000
+
+
+def tree_vm(t, *qemu_args, criu=True, mem="256M", **kwargs):
+    guest = WithAgent(t, criu=criu, files={"bin/proc-tree": TREE}, mem=mem, **kwargs)
+    vm = run_vm(t, guest, *qemu_args, options=("--agent",))
+    wait_agent(t, vm)
+    # What any machine has, and CRIU tries.
+    sh(vm, "ifconfig lo up; mkdir -p /dev/pts; mount -t devpts devpts /dev/pts")
+    return vm
+
+
+def sh(vm, script, expect=0, timeout=60000):
+    """A script in the guest; all commands are busybox's."""
+    return stasis("agent-exec", vm.name, "--timeout", timeout, "--", "busybox", "sh", "-c",
+                  "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
+                  script, expect=expect).out
+
+
+def start_tree(vm, anon_mib=1, shared_mib=1):
+    """The PID of its root."""
+    out = sh(vm, f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid; "
+                 f"proc-tree start {anon_mib} {shared_mib}")
+    return int(out)
+
+
+def ask(vm, word="status"):
+    """What the tree says of itself, as numbers."""
+    out = sh(vm, f"proc-tree ask {word}")
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}
+
+
+def check_works(t, vm, what, seconds=30):
+    """It goes on, all the way round, and has found nothing bad; what it says then."""
+    first = ask(vm)
+    deadline = time.monotonic() + seconds
+    while True:
+        now = ask(vm)
+        t.equal(now["bad"], 0, f"{what}: {now}")
+        if all(now[key] > first[key] + 10 for key in ("sent", "piped", "paired", "turns", "pages")):
+            return now
+        t.check(time.monotonic() < deadline, f"{what}: it does not go on: {first} {now}")
+        time.sleep(0.1)
+
+
+def end_tree(vm, root):
+    """Kill it; its PIDs are free then."""
+    sh(vm, f"kill -9 {root} $(pidof proc-tree-a) $(pidof proc-tree-b); "
+           f"while [ -e /proc/{root} ]; do usleep 10000; done")
