@@ -116,28 +116,44 @@ static gboolean show(CliCall *call, const StasisGuestBoundary *b, const char *co
     return TRUE;
 }
 
+void cli_boundary_init(CliBoundary *asked, CliCall *call)
+{
+    g_autoptr(GArray) numbers = cli_numbers(call, "pid");
+    asked->cuts = cli_texts(call, "cut");
+    asked->pids = g_new(guint, numbers->len + 1);
+    for (guint i = 0; i < numbers->len; i++)
+        asked->pids[i] = (guint)g_array_index(numbers, guint64, i);
+    asked->options = (StasisBoundaryOptions)STASIS_BOUNDARY_OPTIONS_INIT;
+    asked->options.pids = asked->pids;
+    asked->options.n_pids = numbers->len;
+    asked->options.unit = cli_text(call, "unit");
+    asked->options.cgroup = cli_text(call, "cgroup");
+    asked->options.cuts = asked->cuts;
+    asked->options.shape = g_strcmp0(cli_text(call, "boundary"), "tree") == 0
+                               ? STASIS_BOUNDARY_TREE
+                               : STASIS_BOUNDARY_CLOSURE;
+}
+
+void cli_boundary_clear(CliBoundary *asked)
+{
+    g_free(asked->pids);
+    g_free(asked->cuts);
+}
+
 static gboolean graph(CliCall *call, GError **error)
 {
-    g_autofree const char **cuts = cli_texts(call, "cut");
-    g_autoptr(GArray) numbers = cli_numbers(call, "pid");
-    g_autofree guint *pids = g_new(guint, numbers->len + 1);
-    StasisBoundaryOptions options = STASIS_BOUNDARY_OPTIONS_INIT;
-    for (guint i = 0; i < numbers->len; i++)
-        pids[i] = (guint)g_array_index(numbers, guint64, i);
-    options.pids = pids;
-    options.n_pids = numbers->len;
-    options.unit = cli_text(call, "unit");
-    options.cgroup = cli_text(call, "cgroup");
-    options.cuts = cuts;
-    options.shape = g_strcmp0(cli_text(call, "boundary"), "tree") == 0 ? STASIS_BOUNDARY_TREE
-                                                                       : STASIS_BOUNDARY_CLOSURE;
-    options.max_processes = (guint)cli_number(call, "max-processes", 0);
-    options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
+    CliBoundary asked;
+    cli_boundary_init(&asked, call);
+    asked.options.max_processes = (guint)cli_number(call, "max-processes", 0);
+    asked.options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
     call->json |= g_strcmp0(cli_text(call, "format"), "json") == 0;
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisGuestBoundary) b =
-        vm != NULL ? stasis_vm_find_boundary(vm, &options, call->cancellable, error) : NULL;
-    return b != NULL && show(call, b, cuts, error) && stasis_guest_boundary_check(b, error);
+        vm != NULL ? stasis_vm_find_boundary(vm, &asked.options, call->cancellable, error) : NULL;
+    gboolean ok =
+        b != NULL && show(call, b, asked.cuts, error) && stasis_guest_boundary_check(b, error);
+    cli_boundary_clear(&asked);
+    return ok;
 }
 
 /* ---- table ---- */

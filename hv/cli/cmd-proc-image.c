@@ -5,6 +5,7 @@
 
 #include "image.h"
 #include "output.h"
+#include "proc.h"
 #include "progress.h"
 
 /* ---- checkpoint ---- */
@@ -24,24 +25,31 @@ static void describe_cost(CliCall *call, const StasisProcessImageInfo *info)
              pause, image, fork, dump, total);
 }
 
-static gboolean checkpoint(CliCall *call, GError **error)
+/* What would be taken, and nothing else. */
+static gboolean show_plan(CliCall *call, const StasisGuestBoundary *boundary)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < boundary->n_members; i++) {
+        const StasisGuestProcess *process = &boundary->processes[i];
+        JsonObject *object = json_object_new();
+        cli_process_to_json(object, process);
+        json_array_add_object_element(array, object);
+        if (!call->json)
+            printf("%u\t%s\n", process->pid, process->comm);
+    }
+    cli_take_array(call, array);
+    return TRUE;
+}
+
+static gboolean take(CliCall *call, StasisVm *vm, StasisProcessCheckpointOptions *options,
+                     GError **error)
 {
     CliProgress progress = cli_progress_new(call);
-    StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
-    guint pid = (guint)cli_number(call, "pid", 0);
-    options.pids = &pid;
-    options.n_pids = 1;
-    options.note = cli_text(call, "note");
-    options.scratch = cli_text(call, "scratch");
-    options.max_bytes = cli_number(call, "max-size", 0);
-    options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
-    options.progress = cli_progress_show;
-    options.progress_data = &progress;
-    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
-    g_autoptr(StasisStore) store =
-        vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+    options->progress = cli_progress_show;
+    options->progress_data = &progress;
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_CREATE, error);
     g_autoptr(StasisProcessImageInfo) info =
-        store != NULL ? stasis_process_checkpoint(vm, store, &options, call->cancellable, error)
+        store != NULL ? stasis_process_checkpoint(vm, store, options, call->cancellable, error)
                       : NULL;
     cli_progress_end(&progress);
     if (info == NULL)
@@ -53,6 +61,26 @@ static gboolean checkpoint(CliCall *call, GError **error)
     if (isatty(STDERR_FILENO) || cli_flag(call, "verbose"))
         describe_cost(call, info);
     return TRUE;
+}
+
+static gboolean checkpoint(CliCall *call, GError **error)
+{
+    CliBoundary asked;
+    StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
+    cli_boundary_init(&asked, call);
+    options.boundary = &asked.options;
+    options.note = cli_text(call, "note");
+    options.scratch = cli_text(call, "scratch");
+    options.max_bytes = cli_number(call, "max-size", 0);
+    options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
+    g_autoptr(StasisGuestBoundary) plan = NULL;
+    if (vm != NULL && cli_flag(call, "dry-run"))
+        plan = stasis_process_checkpoint_plan(vm, &options, call->cancellable, error);
+    gboolean ok = cli_flag(call, "dry-run") ? plan != NULL && show_plan(call, plan)
+                                            : vm != NULL && take(call, vm, &options, error);
+    cli_boundary_clear(&asked);
+    return ok;
 }
 
 /* ---- restore ---- */
@@ -123,8 +151,14 @@ static const CliArgument checkpoint_arguments[] = {
     { NULL },
 };
 static const CliOption checkpoint_options[] = {
-    { "pid", 0, CLI_COUNT, "P", "the process in the guest: it and all its descendants",
-      .required = TRUE },
+    { "pid", 0, CLI_COUNT, "PID", "a process, by its ID in the guest", .many = TRUE },
+    { "unit", 0, CLI_TEXT, "UNIT", "all processes of that systemd unit (\"cron.service\")" },
+    { "cgroup", 0, CLI_TEXT, "CGROUP", "all processes in that control group (\"/a/b\") and below" },
+    { "cut", 0, CLI_TEXT, "EDGE", "leave that out, as with proc-graph", .many = TRUE },
+    { "boundary", 0, CLI_CHOICE, "closure|tree",
+      "all that belongs together (default), or those asked for and their descendants, refused if "
+      "anything leads out of that which is not cut" },
+    { "dry-run", 0, CLI_FLAG, NULL, "say what would be taken, or why not, and take nothing" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { "scratch", 0, CLI_DIR, "DIR",
       "where the VM's image is kept while its fork lives (default: the runtime directory, in "
@@ -135,7 +169,8 @@ static const CliOption checkpoint_options[] = {
     { NULL },
 };
 static const CliExample checkpoint_examples[] = {
-    { "proc-checkpoint web --pid 812", "Process 812 of the guest and its descendants" },
+    { "proc-checkpoint web --pid 812", "Process 812 of the guest and all that belongs to it" },
+    { "proc-checkpoint web --unit cron.service --dry-run", "Could it be taken, and with whom?" },
     { NULL },
 };
 const CliCommand cli_cmd_proc_checkpoint = {
@@ -143,8 +178,10 @@ const CliCommand cli_cmd_proc_checkpoint = {
     .name = "proc-checkpoint",
     .summary = "take an image of processes in a guest",
     .description =
-        "Take an image of a process in the guest, and all its descendants, by CRIU, and print its "
-        "ID. The VM stops for the few milliseconds of a checkpoint, and the processes with it; "
+        "Take an image of processes in the guest, and of all that belongs to them (as proc-graph "
+        "shows it), and print its ID. They must be one tree. What can't be taken is refused, with "
+        "exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the few "
+        "milliseconds of a checkpoint, and the processes with it; "
         "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
         "whatever happens. The guest has to run stasis-agent and to have CRIU.\n\n"
         "The image is a directory that stock CRIU restores, with a manifest of ours. The next "

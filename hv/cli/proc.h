@@ -25,4 +25,14 @@ const char *cli_edge_class_name(StasisGuestEdgeClass edge_class);
 int cli_boundary_origin(const StasisGuestBoundary *boundary, guint index);
 const StasisGuestProcess *cli_boundary_find(const StasisGuestBoundary *boundary, guint pid);
 
+/* Who is asked for, by the options --pid, --unit, --cgroup, --cut and --boundary. */
+typedef struct {
+    StasisBoundaryOptions options; /* borrows from the others, and from the call */
+    guint *pids;
+    const char **cuts;
+} CliBoundary;
+
+void cli_boundary_init(CliBoundary *asked, CliCall *call);
+void cli_boundary_clear(CliBoundary *asked);
+
 G_END_DECLS

@@ -11,32 +11,35 @@
 #include "base/fault.h"
 #include "engine/agent-vm.h"
 #include "engine/fork.h"
+#include "engine/proc-boundary.h"
 #include "engine/proc-receive.h"
+#include "engine/process.h"
 #include "engine/session.h"
 
 #define CHECK_MS 60000
 #define FREEZE_MS 60000
 #define MAX_TIMEOUT_MS 600000u
 #define DEFAULT_MAX_BYTES ((guint64)64 << 30)
-#define MAX_PIDS 4096u
 /* Heads of parts and of files, over the bytes themselves: a guest may send them in small pieces. */
 #define OVERHEAD(n) ((n) / 4 + ((gsize)64 << 20))
 
 typedef struct {
     StasisVm *vm;
     const StasisProcessCheckpointOptions *options;
+    StasisGuestBoundary *boundary; /* as found in the VM, and then in the fork */
     guint root;
     StasisFork *fork;
-    StasisProcessWriter *writer;
+    StasisProcImageWriter *writer;
     StasisProcessImageInfo *info;
     GCancellable *cancellable;
-    guint64 began_us;
+    guint64 began_us, forking_us;
 } Job;
 
 static void job_clear(Job *job)
 {
     g_clear_pointer(&job->fork, stasis_fork_free);
-    g_clear_pointer(&job->writer, stasis_process_writer_free);
+    g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
+    g_clear_pointer(&job->writer, stasis_proc_image_writer_free);
     g_clear_pointer(&job->info, stasis_process_image_info_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
@@ -47,19 +50,6 @@ static StasisAgentWait wait_for(const Job *job, guint64 ms)
 }
 
 /* ---- before the fork ---- */
-
-static gboolean check_options(Job *job, GError **error)
-{
-    const StasisProcessCheckpointOptions *options = job->options;
-    if (options->n_pids == 1 && options->pids[0] > 1) {
-        job->root = options->pids[0];
-        return TRUE;
-    }
-    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                        "give the PID of one process in the guest, other than 1: it and all its "
-                        "descendants are taken");
-    return FALSE;
-}
 
 /* In the VM: is CRIU there, and good for this kernel? */
 static gboolean check_guest(Job *job, GError **error)
@@ -77,6 +67,60 @@ static gboolean check_guest(Job *job, GError **error)
     return TRUE;
 }
 
+static gboolean is_member(const StasisGuestBoundary *b, guint pid)
+{
+    for (guint i = 0; i < b->n_members; i++)
+        if (b->processes[i].pid == pid)
+            return TRUE;
+    return FALSE;
+}
+
+/* CRIU takes one tree: the PID of its root, or 0. */
+static guint find_root(const StasisGuestBoundary *b, GError **error)
+{
+    const StasisGuestProcess *root = NULL;
+    for (guint i = 0; i < b->n_members; i++) {
+        const StasisGuestProcess *process = &b->processes[i];
+        if (is_member(b, process->ppid))
+            continue;
+        if (root != NULL) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
+                        "refused: the %u processes that belong together are not one tree\n"
+                        "witness: pid %u (%s) and pid %u (%s) both have a parent outside%s%s\n"
+                        "to do: ask for their common parent, or leave out what holds them "
+                        "together: --cut",
+                        b->n_members, root->pid, root->comm, process->pid, process->comm,
+                        process->via >= 0 ? "; " : "",
+                        process->via >= 0 ? b->edges[process->via].witness : "");
+            return 0;
+        }
+        root = process;
+    }
+    return root != NULL ? root->pid : 0;
+}
+
+static gboolean check_boundary(Job *job, GError **error)
+{
+    job->boundary =
+        stasis_vm_find_boundary(job->vm, job->options->boundary, job->cancellable, error);
+    if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
+        return FALSE;
+    job->root = find_root(job->boundary, error);
+    return job->root != 0;
+}
+
+StasisGuestBoundary *stasis_process_checkpoint_plan(StasisVm *vm,
+                                                    const StasisProcessCheckpointOptions *options,
+                                                    GCancellable *cancellable, GError **error)
+{
+    g_auto(Job) job = { .vm = vm,
+                        .options = options,
+                        .cancellable = cancellable,
+                        .info = g_new0(StasisProcessImageInfo, 1) };
+    return check_boundary(&job, error) && check_guest(&job, error) ? g_steal_pointer(&job.boundary)
+                                                                   : NULL;
+}
+
 /* ---- in the fork ---- */
 
 static gboolean make_fork(Job *job, GError **error)
@@ -84,6 +128,7 @@ static gboolean make_fork(Job *job, GError **error)
     StasisForkOptions options = { .scratch = job->options->scratch,
                                   .progress = job->options->progress,
                                   .progress_data = job->options->progress_data };
+    job->forking_us = stasis_now_us();
     job->fork = stasis_fork_new(job->vm, &options, job->cancellable, error);
     if (job->fork == NULL)
         return FALSE;
@@ -95,18 +140,45 @@ static gboolean make_fork(Job *job, GError **error)
     return TRUE;
 }
 
+/* The processes may have become others since they were looked at; now nothing changes any more. */
+static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
+{
+    StasisBoundaryOptions options = *job->options->boundary;
+    options.pids = &job->root;
+    options.n_pids = 1;
+    options.unit = options.cgroup = NULL;
+    g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
+    job->boundary =
+        stasis_agent_find_boundary(stasis_fork_get_agent(job->fork), stasis_vm_get_name(job->vm),
+                                   &options, job->cancellable, error);
+    if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
+        return FALSE;
+    if (find_root(job->boundary, error) == job->root && job->boundary->n_members == n_frozen)
+        return TRUE;
+    if (error != NULL && *error == NULL)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "VM %s: the processes changed while they were looked at: %u belong together, "
+                    "%" G_GUINT64_FORMAT " were frozen; try again",
+                    stasis_vm_get_name(job->vm), job->boundary->n_members, n_frozen);
+    return FALSE;
+}
+
 static gboolean freeze(Job *job, GError **error)
 {
     StasisAgentWait wait = wait_for(job, FREEZE_MS);
-    guint8 room[64];
-    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
+    StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
+    /* The root first: what it has started meanwhile is found by it. */
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->root);
+    for (guint i = 0; i < job->boundary->n_members; i++)
+        stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->boundary->processes[i].pid);
     g_autoptr(GBytes) frozen =
         stasis_fork_run(job->fork, STASIS_AGENT_OP_PROC_FREEZE, &fields, &wait, error);
     if (frozen == NULL)
         return FALSE;
-    job->info->cost.fork_us = stasis_now_us() - job->began_us - job->info->cost.image_us;
-    return stasis_fault(STASIS_FAULT_PROC_FROZEN, error);
+    job->info->cost.fork_us = stasis_now_us() - job->forking_us - job->info->cost.image_us;
+    return look_again(job, stasis_agent_number(frozen, STASIS_AGENT_TAG_N_FROZEN, 0), error) &&
+           stasis_fault(STASIS_FAULT_PROC_FROZEN, error);
 }
 
 static gboolean dump(Job *job, GError **error)
@@ -145,11 +217,11 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
                         .info = g_new0(StasisProcessImageInfo, 1),
                         .began_us = stasis_now_us() };
     job.info->note = g_strdup(options->note);
-    if (!check_options(&job, error) || !check_guest(&job, error))
+    if (!check_boundary(&job, error) || !check_guest(&job, error))
         return NULL;
-    job.writer = stasis_process_writer_new(store, error);
+    job.writer = stasis_proc_image_writer_new(store, error);
     if (job.writer == NULL || !make_fork(&job, error) || !freeze(&job, error) || !dump(&job, error))
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
-    return stasis_process_writer_commit(job.writer, job.info, error);
+    return stasis_proc_image_writer_commit(job.writer, job.info, error);
 }

@@ -10,12 +10,12 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
-#include "store/process.h"
+#include "store/proc-image.h"
 
 typedef struct {
     char *aside; /* NULL once it has its name */
     int dir_fd, fd;
-    StasisProcessReader *reader;
+    StasisProcImageReader *reader;
     StasisProgress progress;
     StasisProgressFunc func;
     gpointer data;
@@ -29,11 +29,11 @@ static void export_clear(Export *e)
     if (e->aside != NULL)
         stasis_remove_tree(e->aside);
     g_clear_pointer(&e->aside, g_free);
-    g_clear_pointer(&e->reader, stasis_process_reader_free);
+    g_clear_pointer(&e->reader, stasis_proc_image_reader_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Export, export_clear)
 
-static gboolean write_piece(const StasisProcessFile *file, guint64 offset, const guint8 *bytes,
+static gboolean write_piece(const StasisProcImageFile *file, guint64 offset, const guint8 *bytes,
                             gsize n, gpointer user_data, GError **error)
 {
     Export *e = user_data;
@@ -50,13 +50,13 @@ static gboolean write_piece(const StasisProcessFile *file, guint64 offset, const
 
 static gboolean export_file(Export *e, guint i, GError **error)
 {
-    const StasisProcessFile *file = g_ptr_array_index(e->reader->files, i);
+    const StasisProcImageFile *file = g_ptr_array_index(e->reader->files, i);
     if (g_str_has_suffix(file->name, ".json"))
         return TRUE;
     e->fd = openat(e->dir_fd, file->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (e->fd < 0)
         return stasis_set_errno(error, errno, "create %s/%s", e->aside, file->name);
-    if (!stasis_process_reader_read(e->reader, i, write_piece, e, error))
+    if (!stasis_proc_image_reader_read(e->reader, i, write_piece, e, error))
         return FALSE;
     gboolean synced = fdatasync(e->fd) == 0;
     int saved = errno;
@@ -98,7 +98,7 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
                          .func = progress,
                          .data = user_data,
                          .cancellable = cancellable,
-                         .reader = stasis_process_reader_open(store, id, error) };
+                         .reader = stasis_proc_image_reader_open(store, id, error) };
     if (e.reader == NULL)
         return FALSE;
     e.progress = (StasisProgress){ "export", 0, e.reader->info->stored_bytes };

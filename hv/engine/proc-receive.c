@@ -11,7 +11,7 @@
 #define MAX_PROCESSES 4096u
 
 struct _StasisProcReceiver {
-    StasisProcessWriter *writer; /* not owned */
+    StasisProcImageWriter *writer; /* not owned */
     guint64 max_bytes;
     StasisProgressFunc progress;
     gpointer progress_data;
@@ -22,7 +22,7 @@ struct _StasisProcReceiver {
     guint64 total;        /* of all */
 };
 
-StasisProcReceiver *stasis_proc_receiver_new(StasisProcessWriter *writer, guint64 max_bytes,
+StasisProcReceiver *stasis_proc_receiver_new(StasisProcImageWriter *writer, guint64 max_bytes,
                                              StasisProgressFunc progress, gpointer user_data)
 {
     StasisProcReceiver *receiver = g_new0(StasisProcReceiver, 1);
@@ -90,7 +90,7 @@ static gboolean begin_file(StasisProcReceiver *r, const StasisField *path, guint
     /* Names of ours are not the guest's to give. */
     if (g_str_has_suffix(r->name, ".json"))
         return nonsense(error, "a file that is not CRIU's");
-    return stasis_process_writer_begin(r->writer, r->name, error);
+    return stasis_proc_image_writer_begin(r->writer, r->name, error);
 }
 
 static gboolean add_bytes(StasisProcReceiver *r, const StasisField *bytes, GError **error)
@@ -98,7 +98,7 @@ static gboolean add_bytes(StasisProcReceiver *r, const StasisField *bytes, GErro
     if (r->name == NULL || bytes->length > r->size - r->done)
         return nonsense(error, "bytes that belong to no file");
     r->done += bytes->length;
-    return stasis_process_writer_add(r->writer, bytes->value, bytes->length, error);
+    return stasis_proc_image_writer_add(r->writer, bytes->value, bytes->length, error);
 }
 
 static gboolean end_file(StasisProcReceiver *r, const StasisField *digest, GError **error)
@@ -106,7 +106,7 @@ static gboolean end_file(StasisProcReceiver *r, const StasisField *digest, GErro
     guint8 sha256[32];
     if (r->name == NULL || r->done != r->size)
         return nonsense(error, "a file ends before all of it has come");
-    if (!stasis_process_writer_end(r->writer, sha256, error))
+    if (!stasis_proc_image_writer_end(r->writer, sha256, error))
         return FALSE;
     if (digest->length != sizeof sha256 || memcmp(digest->value, sha256, sizeof sha256) != 0)
         return nonsense(error, "the digest of a file is not that of what came");

@@ -7,14 +7,14 @@
 #pragma once
 
 #include "agent/field.h"
-#include "store/process.h"
+#include "store/proc-image.h"
 
 G_BEGIN_DECLS
 
 typedef struct _StasisProcReceiver StasisProcReceiver;
 
 /* Borrows @writer. @progress may be NULL. */
-StasisProcReceiver *stasis_proc_receiver_new(StasisProcessWriter *writer, guint64 max_bytes,
+StasisProcReceiver *stasis_proc_receiver_new(StasisProcImageWriter *writer, guint64 max_bytes,
                                              StasisProgressFunc progress, gpointer user_data);
 void stasis_proc_receiver_free(StasisProcReceiver *receiver);
 

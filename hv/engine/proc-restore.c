@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "engine/agent-vm.h"
 #include "engine/session.h"
-#include "store/process.h"
+#include "store/proc-image.h"
 
 #define DEFAULT_TIMEOUT_MS 600000u
 #define WINDOW 8u
@@ -18,7 +18,7 @@
 
 typedef struct {
     const StasisProcessRestoreOptions *options;
-    StasisProcessReader *reader;
+    StasisProcImageReader *reader;
     StasisAgent *agent;
     StasisAgentWait wait;
     char *token;
@@ -31,7 +31,7 @@ typedef struct {
 static void restoring_clear(Restoring *r)
 {
     g_clear_pointer(&r->agent, stasis_agent_free);
-    g_clear_pointer(&r->reader, stasis_process_reader_free);
+    g_clear_pointer(&r->reader, stasis_proc_image_reader_free);
     g_clear_pointer(&r->all, g_checksum_free);
     g_clear_pointer(&r->token, g_free);
 }
@@ -47,7 +47,7 @@ static gboolean finish_oldest(Restoring *r, GError **error)
     return answer != NULL;
 }
 
-static gboolean put(const StasisProcessFile *file, guint64 offset, const guint8 *bytes, gsize n,
+static gboolean put(const StasisProcImageFile *file, guint64 offset, const guint8 *bytes, gsize n,
                     gpointer user_data, GError **error)
 {
     Restoring *r = user_data;
@@ -75,13 +75,13 @@ static gboolean put(const StasisProcessFile *file, guint64 offset, const guint8 
 static gboolean put_all(Restoring *r, GError **error)
 {
     for (guint i = 0; i < r->reader->files->len; i++) {
-        const StasisProcessFile *file = g_ptr_array_index(r->reader->files, i);
+        const StasisProcImageFile *file = g_ptr_array_index(r->reader->files, i);
         if (g_str_has_suffix(file->name, ".json"))
             continue;
         g_autofree char *line =
             g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name, file->size, file->sha256);
         g_checksum_update(r->all, (const guchar *)line, (gssize)strlen(line));
-        if (!stasis_process_reader_read(r->reader, i, put, r, error))
+        if (!stasis_proc_image_reader_read(r->reader, i, put, r, error))
             return FALSE;
     }
     while (r->n > 0)
@@ -127,7 +127,7 @@ gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm
               .wait = { stasis_now_us() + timeout_ms * G_GUINT64_CONSTANT(1000), cancellable },
               .token = g_uuid_string_random(),
               .all = g_checksum_new(G_CHECKSUM_SHA256) };
-    r.reader = stasis_process_reader_open(store, id, error);
+    r.reader = stasis_proc_image_reader_open(store, id, error);
     r.agent =
         r.reader != NULL ? stasis_agent_open_vm(stasis_vm_get_name(vm), &r.wait, error) : NULL;
     return r.agent != NULL && put_all(&r, error) && restore(&r, ret_pid, error);

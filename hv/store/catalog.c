@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "store/cache.h"
 #include "store/internal.h"
+#include "store/proc-image.h"
 
 #define MAX_CANDIDATES 4u
 
@@ -107,7 +108,21 @@ char *stasis_store_pick(StasisStore *store, char **ids, const char *id_or_prefix
 char *stasis_store_resolve(StasisStore *store, const char *id_or_prefix, GError **error)
 {
     g_auto(GStrv) ids = stasis_store_list_ids(store, error);
-    return ids != NULL ? stasis_store_pick(store, ids, id_or_prefix, error) : NULL;
+    g_autoptr(GError) local = NULL;
+    g_autofree char *id = ids != NULL ? stasis_store_pick(store, ids, id_or_prefix, &local) : NULL;
+    if (id != NULL || ids == NULL)
+        return g_steal_pointer(&id);
+    g_autofree char *other = strcmp(id_or_prefix, "latest") != 0
+                                 ? stasis_store_resolve_process(store, id_or_prefix, NULL)
+                                 : NULL;
+    if (other == NULL)
+        g_propagate_error(error, g_steal_pointer(&local));
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "image %s is one of processes, not of a VM; proc-restore and proc-export are "
+                    "for it",
+                    other);
+    return NULL;
 }
 
 StasisImageInfo *stasis_store_get_image(StasisStore *store, const char *id, GError **error)

@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include <stasis/checkpoint.h>
+#include <stasis/process.h>
 #include <stasis/store.h>
 #include <stasis/vm.h>
 
@@ -70,9 +70,8 @@ STASIS_API gboolean stasis_store_delete_process(StasisStore *store, const char *
 
 typedef struct {
     size_t struct_size;
-    const guint *pids; /* n_pids of them, in the guest's first PID namespace */
-    gsize n_pids;
-    const char *note;    /* or NULL */
+    const StasisBoundaryOptions *boundary; /* who: its set must be one tree */
+    const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
     guint64 max_bytes;   /* of the processes' image; 0: 64 GiB */
@@ -85,10 +84,18 @@ typedef struct {
         .struct_size = sizeof(StasisProcessCheckpointOptions) \
     }
 
+/* What stands against it is found without stopping anything: the set that would be taken, or
+ * STASIS_ERROR_REFUSED (its boundary, or more than one tree), STASIS_ERROR_UNSUPPORTED (no CRIU in
+ * the guest). */
+STASIS_API StasisGuestBoundary *
+stasis_process_checkpoint_plan(StasisVm *vm, const StasisProcessCheckpointOptions *options,
+                               GCancellable *cancellable, GError **error);
+
 /*
- * Take an image of the tree of processes below options->pids in @vm into @store. What can't be is
- * said before the VM is stopped. Returns after the image is durable; else NULL, the VM as it was
- * and nothing new in the store. If the calling process is killed, the VM runs on and the fork ends.
+ * Take an image of processes in @vm into @store. What can't be is said as by
+ * stasis_process_checkpoint_plan(), before the VM is stopped. Returns after the image is durable;
+ * else NULL, the VM as it was and nothing new in the store. If the calling process is killed, the
+ * VM runs on and the fork ends.
  *
  * The next checkpoint of @vm is a full one: what was written since the last is known no more.
  */

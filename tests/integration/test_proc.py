@@ -118,13 +118,26 @@ def in_another_vm(t):
 
 @case
 def refused(t):
-    """what can't be done is said before anything is stopped, in one line"""
+    """what can't be taken is said before anything is stopped; a dry run takes nothing"""
     c = common()
-    for pid, words in ((31999, "31999"), (1, "")):
-        result = stasis("proc-checkpoint", c["vm"].name, "--pid", pid, *c["store"], expect=None)
-        t.check(result.rc != 0 and words in result.err, f"{result!r}")
-    check_nothing_left(t, c["store"])
-    result = stasis("restore", c["info"]["id"], *c["store"], expect=12)
+    vm, store = c["vm"], c["store"]
+    before = vm.info()
+    members = stasis_json("proc-checkpoint", vm.name, "--pid", c["root"], "--dry-run", *store)
+    t.equal(len(members), 3, "members")
+    child = next(m["pid"] for m in members if m["pid"] != c["root"])
+    for options, rc in ((("--pid", 31999), 1), (("--pid", 1), 4), ((), 2),
+                        (("--pid", child, "--boundary", "tree"), 4)):
+        for dry in ((), ("--dry-run",)):
+            result = stasis("proc-checkpoint", vm.name, *options, *dry, *store, expect=rc)
+            t.equal(result.err.count("\n") , {4: 3, 1: 1}.get(rc, result.err.count("\n")), f"lines of {result!r}")
+    # Two trees that a FIFO holds together.
+    sh(vm, "mkfifo /tmp/fifo; (setsid sleep 1000 <>/tmp/fifo &) ; (setsid sleep 1001 <>/tmp/fifo &)")
+    pid = sh(vm, "pidof sleep").split()[0]
+    result = stasis("proc-checkpoint", vm.name, "--pid", pid, *store, expect=4)
+    t.check("not one tree" in result.err and result.err.count("\n") == 3, f"{result!r}")
+    t.equal(vm.info()["tracked_since"], before["tracked_since"], "the VM was not touched")
+    check_nothing_left(t, store)
+    result = stasis("restore", c["info"]["id"], *store, expect=12)
     t.check("proc-restore" in result.err, f"{result!r}")
 
 

@@ -11,7 +11,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
-#include "store/process-manifest.h"
+#include "store/proc-image-manifest.h"
 
 #define PIECE_BYTES 32768u
 
@@ -64,15 +64,15 @@ char *stasis_store_resolve_process(StasisStore *store, const char *id_or_prefix,
 
 /* ---- reading ---- */
 
-static StasisProcessReader *load(int dir_fd, const char *id, GError **error)
+static StasisProcImageReader *load(int dir_fd, const char *id, GError **error)
 {
     gsize len;
     g_autofree char *text =
         stasis_store_read_text(dir_fd, "manifest.json", STASIS_MAX_MANIFEST_BYTES, &len, error);
-    g_autoptr(StasisProcessReader) reader = g_new0(StasisProcessReader, 1);
+    g_autoptr(StasisProcImageReader) reader = g_new0(StasisProcImageReader, 1);
     reader->dir_fd = -1;
     if (text != NULL)
-        reader->info = stasis_process_manifest_parse(text, len, &reader->files, error);
+        reader->info = stasis_proc_image_manifest_parse(text, len, &reader->files, error);
     if (reader->info == NULL)
         return NULL;
     if (strcmp(reader->info->id, id) != 0) {
@@ -82,7 +82,8 @@ static StasisProcessReader *load(int dir_fd, const char *id, GError **error)
     return g_steal_pointer(&reader);
 }
 
-StasisProcessReader *stasis_process_reader_open(StasisStore *store, const char *id, GError **error)
+StasisProcImageReader *stasis_proc_image_reader_open(StasisStore *store, const char *id,
+                                                     GError **error)
 {
     stasis_autofd int place_fd = open_place(store);
     stasis_autofd int dir_fd =
@@ -94,7 +95,7 @@ StasisProcessReader *stasis_process_reader_open(StasisStore *store, const char *
                     id, store->path);
         return NULL;
     }
-    g_autoptr(StasisProcessReader) reader = load(dir_fd, id, error);
+    g_autoptr(StasisProcImageReader) reader = load(dir_fd, id, error);
     if (reader == NULL) {
         g_prefix_error(error, "image %s: manifest.json: ", id);
         return NULL;
@@ -103,7 +104,7 @@ StasisProcessReader *stasis_process_reader_open(StasisStore *store, const char *
     return g_steal_pointer(&reader);
 }
 
-void stasis_process_reader_free(StasisProcessReader *reader)
+void stasis_proc_image_reader_free(StasisProcImageReader *reader)
 {
     if (reader == NULL)
         return;
@@ -115,12 +116,12 @@ void stasis_process_reader_free(StasisProcessReader *reader)
 
 StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char *id, GError **error)
 {
-    g_autoptr(StasisProcessReader) reader = stasis_process_reader_open(store, id, error);
+    g_autoptr(StasisProcImageReader) reader = stasis_proc_image_reader_open(store, id, error);
     return reader != NULL ? g_steal_pointer(&reader->info) : NULL;
 }
 
-static gboolean read_pieces(int fd, const StasisProcessFile *file, GChecksum *checksum,
-                            StasisProcessTake take, gpointer user_data, GError **error)
+static gboolean read_pieces(int fd, const StasisProcImageFile *file, GChecksum *checksum,
+                            StasisProcImageTake take, gpointer user_data, GError **error)
 {
     g_autofree guint8 *piece = g_malloc(PIECE_BYTES);
     guint64 offset = 0;
@@ -137,10 +138,10 @@ static gboolean read_pieces(int fd, const StasisProcessFile *file, GChecksum *ch
     return TRUE;
 }
 
-gboolean stasis_process_reader_read(StasisProcessReader *reader, guint i, StasisProcessTake take,
-                                    gpointer user_data, GError **error)
+gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
+                                       StasisProcImageTake take, gpointer user_data, GError **error)
 {
-    const StasisProcessFile *file = g_ptr_array_index(reader->files, i);
+    const StasisProcImageFile *file = g_ptr_array_index(reader->files, i);
     g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
     guint64 size;
     stasis_autofd int fd = stasis_store_open_file(reader->dir_fd, file->name, &size, error);
@@ -157,8 +158,8 @@ gboolean stasis_process_reader_read(StasisProcessReader *reader, guint i, Stasis
     return ok;
 }
 
-static gboolean pass_by(const StasisProcessFile *file, guint64 offset, const guint8 *bytes, gsize n,
-                        gpointer user_data, GError **error)
+static gboolean pass_by(const StasisProcImageFile *file, guint64 offset, const guint8 *bytes,
+                        gsize n, gpointer user_data, GError **error)
 {
     return stasis_task_advance(user_data, n, error);
 }
@@ -168,13 +169,13 @@ gboolean stasis_store_verify_process(StasisStore *store, const char *id,
                                      GCancellable *cancellable, GError **error)
 {
     StasisTask task = { .func = progress, .data = user_data, .cancellable = cancellable };
-    g_autoptr(StasisProcessReader) reader = stasis_process_reader_open(store, id, error);
+    g_autoptr(StasisProcImageReader) reader = stasis_proc_image_reader_open(store, id, error);
     if (reader == NULL)
         return FALSE;
     task.progress.phase = "verify";
     task.progress.total_bytes = reader->info->stored_bytes;
     for (guint i = 0; i < reader->files->len; i++)
-        if (!stasis_process_reader_read(reader, i, pass_by, &task, error))
+        if (!stasis_proc_image_reader_read(reader, i, pass_by, &task, error))
             return FALSE;
     return TRUE;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The manifest of an image of processes, to text and back. It ends as that of a VM's image does. */
-#include "store/process-manifest.h"
+#include "store/proc-image-manifest.h"
 
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "store/internal.h"
 #include "store/manifest-text.h"
 
-void stasis_process_file_free(StasisProcessFile *file)
+void stasis_proc_image_file_free(StasisProcImageFile *file)
 {
     g_free(file->name);
     g_free(file->sha256);
@@ -35,7 +35,7 @@ void stasis_process_image_info_free(StasisProcessImageInfo *info)
     g_free(info);
 }
 
-gboolean stasis_process_file_name_is_valid(const char *name)
+gboolean stasis_proc_image_file_name_is_valid(const char *name)
 {
     gsize n = strlen(name);
     gboolean good = n >= 1 && n <= 64 && name[0] != '.' && strcmp(name, "manifest.json") != 0;
@@ -87,7 +87,7 @@ static void set_files(JsonObject *root, const GPtrArray *files)
 {
     JsonObject *all = json_object_new();
     for (guint i = 0; i < files->len; i++) {
-        const StasisProcessFile *file = g_ptr_array_index(files, i);
+        const StasisProcImageFile *file = g_ptr_array_index(files, i);
         JsonObject *object = json_object_new();
         set_uint(object, "size", file->size);
         set_string(object, "sha256", file->sha256);
@@ -96,8 +96,8 @@ static void set_files(JsonObject *root, const GPtrArray *files)
     json_object_set_object_member(root, "files", all);
 }
 
-char *stasis_process_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
-                                    GError **error)
+char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
+                                       GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
     set_uint(root, "format", STASIS_PROCESS_FORMAT);
@@ -179,7 +179,7 @@ static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array
     JsonObject *object;
     const char *sha256;
     guint64 size;
-    if (!stasis_process_file_name_is_valid(name))
+    if (!stasis_proc_image_file_name_is_valid(name))
         return stasis_corrupt(error, "a file is called \"%.80s\"", name);
     if (!stasis_json_object(files, name, &object, error) ||
         !stasis_json_uint(object, "size", &size, error) ||
@@ -187,7 +187,7 @@ static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array
         return FALSE;
     if (!stasis_digest_hex_is_valid(sha256))
         return stasis_corrupt(error, "%s: its digest is none", name);
-    StasisProcessFile *file = g_new0(StasisProcessFile, 1);
+    StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
     file->size = size;
     file->sha256 = g_strdup(sha256);
@@ -197,8 +197,8 @@ static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array
 
 static gint by_name(gconstpointer a, gconstpointer b)
 {
-    return strcmp((*(const StasisProcessFile *const *)a)->name,
-                  (*(const StasisProcessFile *const *)b)->name);
+    return strcmp((*(const StasisProcImageFile *const *)a)->name,
+                  (*(const StasisProcImageFile *const *)b)->name);
 }
 
 static GPtrArray *parse_files(JsonObject *root, StasisProcessImageInfo *info, GError **error)
@@ -208,7 +208,7 @@ static GPtrArray *parse_files(JsonObject *root, StasisProcessImageInfo *info, GE
         return NULL;
     g_autoptr(GList) names = json_object_get_members(files);
     g_autoptr(GPtrArray) array =
-        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_process_file_free);
+        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_proc_image_file_free);
     if (g_list_length(names) > STASIS_MAX_PROCESS_FILES) {
         stasis_corrupt(error, "more than %u files", STASIS_MAX_PROCESS_FILES);
         return NULL;
@@ -216,7 +216,7 @@ static GPtrArray *parse_files(JsonObject *root, StasisProcessImageInfo *info, GE
     for (GList *name = names; name != NULL; name = name->next) {
         if (!parse_file(files, name->data, array, error))
             return NULL;
-        guint64 size = ((StasisProcessFile *)g_ptr_array_index(array, array->len - 1))->size;
+        guint64 size = ((StasisProcImageFile *)g_ptr_array_index(array, array->len - 1))->size;
         if (size > G_MAXINT64 - info->stored_bytes) {
             stasis_corrupt(error, "sizes beyond all bounds");
             return NULL;
@@ -257,8 +257,8 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
     return TRUE;
 }
 
-StasisProcessImageInfo *stasis_process_manifest_parse(const char *text, gsize len,
-                                                      GPtrArray **ret_files, GError **error)
+StasisProcessImageInfo *stasis_proc_image_manifest_parse(const char *text, gsize len,
+                                                         GPtrArray **ret_files, GError **error)
 {
     g_autoptr(StasisProcessImageInfo) info = g_new0(StasisProcessImageInfo, 1);
     if (!stasis_manifest_check_digest(text, len, &info->digest, error))

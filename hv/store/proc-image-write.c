@@ -14,27 +14,27 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
-#include "store/process-manifest.h"
+#include "store/proc-image-manifest.h"
 
-struct _StasisProcessWriter {
+struct _StasisProcImageWriter {
     StasisStore *store;
     StasisWork work;
-    GPtrArray *files; /* of StasisProcessFile */
+    GPtrArray *files; /* of StasisProcImageFile */
     int fd;           /* of the last of them, or -1 */
     GChecksum *checksum;
 };
 
-StasisProcessWriter *stasis_process_writer_new(StasisStore *store, GError **error)
+StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error)
 {
-    g_autoptr(StasisProcessWriter) writer = g_new0(StasisProcessWriter, 1);
+    g_autoptr(StasisProcImageWriter) writer = g_new0(StasisProcImageWriter, 1);
     writer->store = stasis_store_ref(store);
     writer->fd = -1;
     writer->work.tmp_fd = writer->work.dir_fd = -1;
-    writer->files = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_process_file_free);
+    writer->files = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_proc_image_file_free);
     return stasis_work_open(&writer->work, store, error) ? g_steal_pointer(&writer) : NULL;
 }
 
-void stasis_process_writer_free(StasisProcessWriter *writer)
+void stasis_proc_image_writer_free(StasisProcImageWriter *writer)
 {
     if (writer == NULL)
         return;
@@ -46,26 +46,27 @@ void stasis_process_writer_free(StasisProcessWriter *writer)
     g_free(writer);
 }
 
-static StasisProcessFile *last_file(StasisProcessWriter *writer)
+static StasisProcImageFile *last_file(StasisProcImageWriter *writer)
 {
     return g_ptr_array_index(writer->files, writer->files->len - 1);
 }
 
-gboolean stasis_process_writer_begin(StasisProcessWriter *writer, const char *name, GError **error)
+gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const char *name,
+                                        GError **error)
 {
     if (writer->fd >= 0)
         return stasis_corrupt(error, "a file of the image begins within another");
-    if (!stasis_process_file_name_is_valid(name))
+    if (!stasis_proc_image_file_name_is_valid(name))
         return stasis_corrupt(error, "a file of the image is called \"%.80s\"", name);
     if (writer->files->len >= STASIS_MAX_PROCESS_FILES)
         return stasis_corrupt(error, "an image of more than %u files", STASIS_MAX_PROCESS_FILES);
     for (guint i = 0; i < writer->files->len; i++)
-        if (strcmp(((StasisProcessFile *)g_ptr_array_index(writer->files, i))->name, name) == 0)
+        if (strcmp(((StasisProcImageFile *)g_ptr_array_index(writer->files, i))->name, name) == 0)
             return stasis_corrupt(error, "the image has two files %s", name);
     writer->fd = stasis_store_create_file(writer->work.dir_fd, name, error);
     if (writer->fd < 0)
         return FALSE;
-    StasisProcessFile *file = g_new0(StasisProcessFile, 1);
+    StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
     g_ptr_array_add(writer->files, file);
     g_clear_pointer(&writer->checksum, g_checksum_free);
@@ -73,12 +74,12 @@ gboolean stasis_process_writer_begin(StasisProcessWriter *writer, const char *na
     return TRUE;
 }
 
-gboolean stasis_process_writer_add(StasisProcessWriter *writer, const guint8 *bytes, gsize n,
-                                   GError **error)
+gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint8 *bytes, gsize n,
+                                      GError **error)
 {
     if (writer->fd < 0)
         return stasis_corrupt(error, "bytes of the image that are of no file");
-    StasisProcessFile *file = last_file(writer);
+    StasisProcImageFile *file = last_file(writer);
     int r = stasis_pwrite_all(writer->fd, bytes, n, (off_t)file->size);
     if (r < 0)
         return stasis_set_errno(error, -r, "store %s: write %s", writer->store->path, file->name);
@@ -87,12 +88,12 @@ gboolean stasis_process_writer_add(StasisProcessWriter *writer, const guint8 *by
     return TRUE;
 }
 
-gboolean stasis_process_writer_end(StasisProcessWriter *writer, guint8 ret_sha256[32],
-                                   GError **error)
+gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_sha256[32],
+                                      GError **error)
 {
     if (writer->fd < 0)
         return stasis_corrupt(error, "the end of a file of the image that has not begun");
-    StasisProcessFile *file = last_file(writer);
+    StasisProcImageFile *file = last_file(writer);
     gsize n = 32;
     file->sha256 = g_strdup(g_checksum_get_string(writer->checksum));
     if (ret_sha256 != NULL) {
@@ -106,14 +107,14 @@ gboolean stasis_process_writer_end(StasisProcessWriter *writer, guint8 ret_sha25
            stasis_set_errno(error, saved, "store %s: sync %s", writer->store->path, file->name);
 }
 
-gboolean stasis_process_writer_add_part(StasisProcessWriter *writer, const char *name, GBytes *data,
-                                        GError **error)
+gboolean stasis_proc_image_writer_add_part(StasisProcImageWriter *writer, const char *name,
+                                           GBytes *data, GError **error)
 {
     gsize n;
     const guint8 *bytes = g_bytes_get_data(data, &n);
-    return stasis_process_writer_begin(writer, name, error) &&
-           stasis_process_writer_add(writer, bytes, n, error) &&
-           stasis_process_writer_end(writer, NULL, error);
+    return stasis_proc_image_writer_begin(writer, name, error) &&
+           stasis_proc_image_writer_add(writer, bytes, n, error) &&
+           stasis_proc_image_writer_end(writer, NULL, error);
 }
 
 /* ---- committing ---- */
@@ -132,16 +133,16 @@ static char *make_id(StasisStore *store, GError **error)
     return stasis_id_new(last, error);
 }
 
-static StasisProcessImageInfo *write_manifest(StasisProcessWriter *writer,
+static StasisProcessImageInfo *write_manifest(StasisProcImageWriter *writer,
                                               const StasisProcessImageInfo *info, const char *id,
                                               GError **error)
 {
     StasisProcessImageInfo named = *info;
     named.id = (char *)id;
-    g_autofree char *text = stasis_process_manifest_write(&named, writer->files, error);
+    g_autofree char *text = stasis_proc_image_manifest_write(&named, writer->files, error);
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(StasisProcessImageInfo) listed =
-        text != NULL ? stasis_process_manifest_parse(text, strlen(text), &files, error) : NULL;
+        text != NULL ? stasis_proc_image_manifest_parse(text, strlen(text), &files, error) : NULL;
     stasis_autofd int fd =
         listed != NULL ? stasis_store_create_file(writer->work.dir_fd, "manifest.json", error) : -1;
     if (fd < 0)
@@ -169,7 +170,7 @@ static int open_place(StasisStore *store, GError **error)
     return fd;
 }
 
-static gboolean give_place(StasisProcessWriter *writer, const char *id, GError **error)
+static gboolean give_place(StasisProcImageWriter *writer, const char *id, GError **error)
 {
     StasisWork *work = &writer->work;
     stasis_autofd int place_fd = open_place(writer->store, error);
@@ -186,9 +187,9 @@ static gboolean give_place(StasisProcessWriter *writer, const char *id, GError *
     return ok;
 }
 
-StasisProcessImageInfo *stasis_process_writer_commit(StasisProcessWriter *writer,
-                                                     const StasisProcessImageInfo *info,
-                                                     GError **error)
+StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,
+                                                        const StasisProcessImageInfo *info,
+                                                        GError **error)
 {
     if (writer->fd >= 0) {
         stasis_corrupt(error, "the last file of the image does not end");

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The manifest of an image of processes, for its reader and its writer. */
+#pragma once
+
+#include "store/proc-image.h"
+
+G_BEGIN_DECLS
+
+#define STASIS_PROCESS_FORMAT 1u
+#define STASIS_PROCESS_DIR "processes"
+#define STASIS_MAX_PROCESSES 4096u
+#define STASIS_MAX_PROCESS_FILES 4096u
+
+void stasis_proc_image_file_free(StasisProcImageFile *file);
+/* The file's text. */
+char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
+                                       GError **error);
+/* Every member is checked. *ret_files: of StasisProcImageFile, sorted. */
+StasisProcessImageInfo *stasis_proc_image_manifest_parse(const char *text, gsize len,
+                                                         GPtrArray **ret_files, GError **error);
+
+G_END_DECLS

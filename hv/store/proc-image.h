@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Images of processes in a store (docs/format.md, "processes"): a directory of CRIU's files, flat,
+ * and a manifest with the digest of each. For the engine; what is public is in
+ * <stasis/process-image.h>.
+ */
+#pragma once
+
+#include <stasis/process-image.h>
+
+#include "store/image.h"
+
+G_BEGIN_DECLS
+
+/* One of CRIU's files. */
+typedef struct {
+    char *name;
+    guint64 size;
+    char *sha256; /* hexadecimal */
+} StasisProcImageFile;
+
+/* May a file of an image have this name? 1 to 64 of letters, digits, ".", "_" and "-", the first no
+ * dot; and it is none of ours. */
+gboolean stasis_proc_image_file_name_is_valid(const char *name);
+
+void stasis_image_process_free(StasisImageProcess *process);
+
+/* ---- writing ---- */
+
+typedef struct _StasisProcImageWriter StasisProcImageWriter;
+
+/* A new image aside. The store's lock is taken by the commit only. */
+StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error);
+/* One file after the other: begin, add, end. @name is untrusted; *ret_sha256 is the digest of what
+ * was added, 32 bytes. */
+gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const char *name,
+                                        GError **error);
+gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint8 *bytes, gsize n,
+                                      GError **error);
+gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_sha256[32],
+                                      GError **error);
+/* A small part of our own: "boundary.json". */
+gboolean stasis_proc_image_writer_add_part(StasisProcImageWriter *writer, const char *name,
+                                           GBytes *data, GError **error);
+/* Take the lock, sync, rename, sync. Of @info id, digest, files and sizes are ignored. On failure
+ * nothing is listed. */
+StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,
+                                                        const StasisProcessImageInfo *info,
+                                                        GError **error);
+/* Removes what was not committed. */
+void stasis_proc_image_writer_free(StasisProcImageWriter *writer);
+
+/* ---- reading ---- */
+
+typedef struct {
+    StasisProcessImageInfo *info;
+    GPtrArray *files; /* of StasisProcImageFile, by name (strcmp) */
+    int dir_fd;
+} StasisProcImageReader;
+
+/* The manifest is checked, each file when it is read. */
+StasisProcImageReader *stasis_proc_image_reader_open(StasisStore *store, const char *id,
+                                                     GError **error);
+void stasis_proc_image_reader_free(StasisProcImageReader *reader);
+
+/* Takes a piece of a file, at @offset; FALSE with @error ends the reading. */
+typedef gboolean (*StasisProcImageTake)(const StasisProcImageFile *file, guint64 offset,
+                                        const guint8 *bytes, gsize n, gpointer user_data,
+                                        GError **error);
+/* Read file @i in pieces of at most 32 KiB (one of 0 bytes, when it is empty), and check it against
+ * size and digest: what was taken is right only if that went well. */
+gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
+                                       StasisProcImageTake take, gpointer user_data,
+                                       GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageProcess, stasis_image_process_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcImageWriter, stasis_proc_image_writer_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcImageReader, stasis_proc_image_reader_free)
+
+G_END_DECLS
