@@ -12,8 +12,8 @@ TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
 FIRST_PID = 20000
 
 
-def tree_vm(t, *qemu_args, criu=True, mem="256M", **kwargs):
-    guest = WithAgent(t, criu=criu, files={"bin/proc-tree": TREE}, mem=mem, **kwargs)
+def tree_vm(t, *qemu_args, mem="256M", **kwargs):
+    guest = WithAgent(t, criu=True, files={"bin/proc-tree": TREE}, mem=mem, **kwargs)
     vm = run_vm(t, guest, *qemu_args, options=("--agent",))
     wait_agent(t, vm)
     # What any machine has, and CRIU tries.
@@ -52,6 +52,21 @@ def check_works(t, vm, what, seconds=30):
             return now
         t.check(time.monotonic() < deadline, f"{what}: it does not go on: {first} {now}")
         time.sleep(0.1)
+
+
+def check_no_fork(vm):
+    """None when no fork of `vm` is left, in no form; else what is."""
+    runtime = os.environ["STASIS_RUNTIME_DIR"]
+    left = [name for name in os.listdir(runtime) if ".fork-" in name]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if f"{runtime}/{vm.name}.fork-" in words:
+            left.append(words.replace("\0", " ")[:200])
+    return left or None
 
 
 def end_tree(vm, root):
