@@ -184,8 +184,6 @@ bool frozen_group(char *path, size_t size);
 int criu_run(char *const argv[], const char *dir, int64_t end_ms);
 /* End the answer with what CRIU said in @dir went wrong first. */
 void criu_complain(const char *what, const char *dir, Answer *answer);
-/* Its version; false when there is none, answered. */
-bool criu_version(char *version, size_t size, Answer *answer);
 /* A name that a file of an image may have. */
 bool criu_file_name_is_valid(const char *name);
 /* Remove @dir and the files in it. */

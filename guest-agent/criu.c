@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,8 +72,8 @@ int criu_run(char *const argv[], const char *dir, int64_t end_ms)
     return pid < 0 ? -1 : wait_end(pid, end_ms);
 }
 
-/* The first error is the reason, and what comes after it its consequences; but while CRIU gets to know
- * the kernel it also tells of what it can do without, and the reason comes last. */
+/* The first error is the reason, and what comes after it its consequences; but while CRIU gets to
+ * know the kernel it also tells of what it can do without, and the reason comes last. */
 void criu_complain(const char *what, const char *dir, Answer *answer)
 {
     char path[512], line[1024], said[320] = "";
@@ -96,27 +97,6 @@ void criu_complain(const char *what, const char *dir, Answer *answer)
                  said[0] != '\0' ? said : "it took too long, or failed and did not say why");
 }
 
-bool criu_version(char *version, size_t size, Answer *answer)
-{
-    char line[256] = "";
-    version[0] = '\0';
-    char *const argv[] = { "criu", "--version", NULL };
-    char dir[] = "/tmp/stasis-criu-XXXXXX", path[512];
-    if (mkdtemp(dir) == NULL) {
-        answer_error(answer, STASIS_AGENT_FAILED, errno, "make a directory in /tmp");
-        return false;
-    }
-    int status = criu_run(argv, dir, now_ms() + 10000);
-    snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
-    read_line(path, line, sizeof line);
-    criu_remove_dir(dir);
-    if (status == 0 && sscanf(line, "Version: %63s", version) == 1)
-        return true;
-    answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
-                 "there is no criu in the guest; install the package criu there");
-    return false;
-}
-
 bool criu_file_name_is_valid(const char *name)
 {
     size_t n = strlen(name);
@@ -136,22 +116,54 @@ void criu_remove_dir(const char *path)
     rmdir(path);
 }
 
+/* The first word behind "Version:" of what CRIU said in @dir. */
+static bool read_version(const char *dir, char version[64])
+{
+    char path[512], line[256];
+    snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
+    read_line(path, line, sizeof line);
+    return sscanf(line, "Version: %63s", version) == 1;
+}
+
+/* In @dir; false, answered. */
+static bool check(const char *dir, char version[64], Answer *answer)
+{
+    char *const ask_version[] = { "criu", "--version", NULL };
+    char *const ask_kernel[] = { "criu", "check", NULL };
+    if (criu_run(ask_version, dir, now_ms() + 10000) != 0 || !read_version(dir, version)) {
+        answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
+                     "there is no criu in the guest; install the package criu there");
+        return false;
+    }
+    if (criu_run(ask_kernel, dir, now_ms() + 30000) == 0)
+        return true;
+    criu_complain("the guest's kernel is not good enough", dir, answer);
+    return false;
+}
+
+/* It takes a while, in which other processes get less of the CPU; so it is remembered till the next
+ * boot that all was well. */
 void op_proc_check(const Request *request, Answer *answer)
 {
-    char version[64];
-    char *const argv[] = { "criu", "check", NULL };
-    char dir[] = "/tmp/stasis-criu-XXXXXX";
-    if (!criu_version(version, sizeof version, answer))
-        return;
-    if (mkdtemp(dir) == NULL) {
-        answer_error(answer, STASIS_AGENT_FAILED, errno, "make a directory in /tmp");
-        return;
+    static const char known[] = AGENT_DIR "/criu";
+    char version[64] = "", dir[] = "/tmp/stasis-criu-XXXXXX";
+    read_line(known, version, sizeof version);
+    if (version[0] == '\0') {
+        if (mkdtemp(dir) == NULL) {
+            answer_error(answer, STASIS_AGENT_FAILED, errno, "make a directory in /tmp");
+            return;
+        }
+        bool good = check(dir, version, answer);
+        criu_remove_dir(dir);
+        if (!good)
+            return;
+        mkdir(AGENT_DIR, 0700);
+        int fd = open(known, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd >= 0 && !write_all(fd, version, strlen(version)))
+            unlink(known);
+        if (fd >= 0)
+            close(fd);
     }
-    if (criu_run(argv, dir, now_ms() + 30000) != 0) {
-        criu_complain("the guest's kernel is not good enough", dir, answer);
-    } else {
-        stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_CRIU, version);
-        answer_end(answer);
-    }
-    criu_remove_dir(dir);
+    stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_CRIU, version);
+    answer_end(answer);
 }

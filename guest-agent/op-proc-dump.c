@@ -193,14 +193,12 @@ void op_proc_dump(const Request *request, Answer *answer)
     int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
     pid_t root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0);
     Sending sending = { .limit = request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX) };
-    char group[1100], dir[64], version[64];
+    char group[1100], dir[64];
     bool shell_job = false;
     if (root <= 1 || !frozen_group(group, sizeof group) || access(group, F_OK) < 0) {
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump: nothing is frozen");
         return;
     }
-    if (!criu_version(version, sizeof version, answer))
-        return;
     if (!make_dir(dir, sizeof dir)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
@@ -213,7 +211,6 @@ void op_proc_dump(const Request *request, Answer *answer)
         return;
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
-    stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_CRIU, version);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SHELL_JOB, shell_job);
     answer_end(answer);
 }

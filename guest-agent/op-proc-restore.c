@@ -235,19 +235,17 @@ void op_proc_restore(const Request *request, Answer *answer)
 {
     static Tree tree;
     tree.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    char version[64], token[sizeof present];
+    char token[sizeof present];
+    bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
     int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
     if (!request_text(request, STASIS_AGENT_TAG_TOKEN, token, sizeof token) ||
         strcmp(token, present) != 0 || !read_tree(request, &tree))
         answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-restore: no such image was put here");
-    else if (criu_version(version, sizeof version, answer)) {
-        bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
-        if (!is_whole(request))
-            answer_error(answer, STASIS_AGENT_FAILED, 0,
-                         "the image is not as it was sent: its digest differs");
-        else if (check_pids(&tree, replace, answer) && (!replace || end_all(&tree, answer)) &&
-                 restore(request, tree.wanted[0].pid, end_ms, answer))
-            answer_end(answer);
-    }
+    else if (!is_whole(request))
+        answer_error(answer, STASIS_AGENT_FAILED, 0,
+                     "the image is not as it was sent: its digest differs");
+    else if (check_pids(&tree, replace, answer) && (!replace || end_all(&tree, answer)) &&
+             restore(request, tree.wanted[0].pid, end_ms, answer))
+        answer_end(answer);
     criu_remove_dir(DIR_PATH);
 }

@@ -16,19 +16,20 @@ G_BEGIN_DECLS
 
 /* What a value is: decides how it is checked and what completes it (cli_types[] in parse.c). */
 typedef enum {
-    CLI_FLAG,   /* an option without a value */
-    CLI_TEXT,   /* any UTF-8 */
-    CLI_VM,     /* the name of a known VM */
-    CLI_IMAGE,  /* an image ID, a unique prefix of one, or "latest" */
-    CLI_FILE,   /* a path, any bytes */
-    CLI_DIR,    /* a directory, any bytes */
-    CLI_CHOICE, /* one of the words of the shown value, "auto|kvm|tcg" */
-    CLI_COUNT,  /* 1 … 2^31-1 */
-    CLI_SIZE,   /* bytes, with K, M, G or T for powers of 1024 */
-    CLI_MS,     /* milliseconds with a fraction; the number is microseconds */
-    CLI_SPAN,   /* "7d12h": y, w, d, h, min, s; the number is microseconds */
-    CLI_TOPIC,  /* a command or a group */
-    CLI_ARGV,   /* words of a command line, behind "--" */
+    CLI_FLAG,       /* an option without a value */
+    CLI_TEXT,       /* any UTF-8 */
+    CLI_VM,         /* the name of a known VM */
+    CLI_IMAGE,      /* an image ID, a unique prefix of one, or "latest" */
+    CLI_PROC_IMAGE, /* the same of an image of processes */
+    CLI_FILE,       /* a path, any bytes */
+    CLI_DIR,        /* a directory, any bytes */
+    CLI_CHOICE,     /* one of the words of the shown value, "auto|kvm|tcg" */
+    CLI_COUNT,      /* 1 … 2^31-1 */
+    CLI_SIZE,       /* bytes, with K, M, G or T for powers of 1024 */
+    CLI_MS,         /* milliseconds with a fraction; the number is microseconds */
+    CLI_SPAN,       /* "7d12h": y, w, d, h, min, s; the number is microseconds */
+    CLI_TOPIC,      /* a command or a group */
+    CLI_ARGV,       /* words of a command line, behind "--" */
     CLI_N_TYPES,
 } CliType;
 

@@ -193,7 +193,7 @@ const CliCommand cli_cmd_proc_checkpoint = {
 };
 
 static const CliArgument restore_arguments[] = {
-    { "ID", CLI_ONE, CLI_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
+    { "ID", CLI_ONE, CLI_PROC_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
     { NULL },
 };
 static const CliOption restore_options[] = {
@@ -223,7 +223,7 @@ const CliCommand cli_cmd_proc_restore = {
 };
 
 static const CliArgument export_arguments[] = {
-    { "ID", CLI_ONE, CLI_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
+    { "ID", CLI_ONE, CLI_PROC_IMAGE, "image of processes: its ID, a prefix of it, or \"latest\"" },
     { "DIR", CLI_ONE, CLI_DIR, "directory to make; it must not be there" },
     { NULL },
 };

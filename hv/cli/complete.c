@@ -108,15 +108,25 @@ static void offer_vms(const Line *line, const char *shown, CliOffer *offer)
         add(offer, *name);
 }
 
-static void offer_images(const Line *line, const char *shown, CliOffer *offer)
+static void offer_ids(const Line *line, char **(*list)(StasisStore *, GError **), CliOffer *offer)
 {
     g_autoptr(StasisStore) store =
         stasis_store_open(given_value(line, "--store"), STASIS_STORE_EXISTING, NULL);
-    g_auto(GStrv) ids = store != NULL ? stasis_store_list_ids(store, NULL) : NULL;
+    g_auto(GStrv) ids = store != NULL ? list(store, NULL) : NULL;
     for (char **id = ids; id != NULL && *id != NULL; id++)
         add(offer, *id);
     if (ids != NULL && ids[0] != NULL)
         add(offer, "latest");
+}
+
+static void offer_images(const Line *line, const char *shown, CliOffer *offer)
+{
+    offer_ids(line, stasis_store_list_ids, offer);
+}
+
+static void offer_process_images(const Line *line, const char *shown, CliOffer *offer)
+{
+    offer_ids(line, stasis_store_list_process_ids, offer);
 }
 
 static void offer_command_line(const Line *line, const char *shown, CliOffer *offer)
@@ -138,6 +148,7 @@ static const struct {
     { "none", CLI_OFFER_WORDS, NULL },
     { "vm", CLI_OFFER_WORDS, offer_vms },
     { "image", CLI_OFFER_WORDS, offer_images },
+    { "process-image", CLI_OFFER_WORDS, offer_process_images },
     { "file", CLI_OFFER_FILES, NULL },
     { "directory", CLI_OFFER_DIRS, NULL },
     { "choice", CLI_OFFER_WORDS, offer_choices },

@@ -137,6 +137,7 @@ static const struct {
     [CLI_TEXT] = { parse_text, "UTF-8 text", "none" },
     [CLI_VM] = { parse_text, "the name of a VM", "vm" },
     [CLI_IMAGE] = { parse_text, "an image ID", "image" },
+    [CLI_PROC_IMAGE] = { parse_text, "the ID of an image of processes", "process-image" },
     [CLI_FILE] = { parse_path, "a path", "file" },
     [CLI_DIR] = { parse_path, "a directory", "directory" },
     [CLI_CHOICE] = { parse_choice, "one of", "choice" },

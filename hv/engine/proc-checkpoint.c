@@ -63,6 +63,7 @@ static gboolean check_guest(Job *job, GError **error)
         criu != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, error) : NULL;
     if (about == NULL)
         return FALSE;
+    job->info->criu = stasis_agent_text(criu, STASIS_AGENT_TAG_CRIU, 64);
     job->info->kernel = stasis_agent_text(about, STASIS_AGENT_TAG_KERNEL, 256);
     return TRUE;
 }

@@ -172,7 +172,6 @@ gboolean stasis_proc_receiver_finish(StasisProcReceiver *r, GBytes *last, guint 
         return nonsense(error, "it has no inventory.img, or no pstree.img");
     if (!sort_processes(r, root, error))
         return FALSE;
-    info->criu = stasis_agent_text(last, STASIS_AGENT_TAG_CRIU, 64);
     info->shell_job = stasis_agent_number(last, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
     info->processes = g_ptr_array_ref(r->processes);
     return stasis_fault(STASIS_FAULT_PROC_RECEIVED, error);

@@ -21,7 +21,7 @@ void stasis_proc_receiver_free(StasisProcReceiver *receiver);
 /* A StasisAgentPartFunc; @receiver is a StasisProcReceiver. */
 gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointer receiver,
                                    GError **error);
-/* The last part: is all of it here? Fills in processes, criu and shell_job of @info. */
+/* The last part: is all of it here? Fills in processes and shell_job of @info. */
 gboolean stasis_proc_receiver_finish(StasisProcReceiver *receiver, GBytes *last, guint root,
                                      StasisProcessImageInfo *info, GError **error);
 

@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "store/internal.h"
+#include "store/proc-image.h"
 
 typedef struct {
     StasisStore *store;
@@ -172,6 +173,32 @@ static gboolean report_image(Check *check, StasisNode *node, GError **error)
     return TRUE;
 }
 
+/* Images of processes need none other. FALSE when the check can't go on. */
+static gboolean report_processes(Check *check, GError **error)
+{
+    g_auto(GStrv) ids = stasis_store_list_process_ids(check->store, error);
+    for (guint i = 0; ids != NULL && ids[i] != NULL; i++) {
+        g_autoptr(GError) local = NULL;
+        g_autoptr(StasisProcessImageInfo) info =
+            stasis_store_get_process(check->store, ids[i], &local);
+        if (info != NULL && check->options->read_data)
+            stasis_store_verify_process(check->store, ids[i], NULL, NULL, check->task.cancellable,
+                                        &local);
+        if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+            continue; /* deleted since it was listed */
+        if (g_error_matches(local, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        StasisCheckedImage *image = g_new0(StasisCheckedImage, 1);
+        image->id = g_strdup(ids[i]);
+        image->damage = local != NULL ? g_strdup(local->message) : NULL;
+        g_ptr_array_add(check->report->images, image);
+        check->report->n_damaged += local != NULL;
+    }
+    return ids != NULL;
+}
+
 /* Those with a damaged ancestor. */
 static void find_affected(Check *check)
 {
@@ -221,5 +248,7 @@ StasisCheckReport *stasis_store_check(StasisStore *store, const StasisCheckOptio
         if (!report_image(&check, stasis_graph_node(graph, i), error))
             return NULL;
     find_affected(&check);
+    if (!report_processes(&check, error))
+        return NULL;
     return g_steal_pointer(&report);
 }

@@ -130,7 +130,7 @@ typedef enum {
      * PID, the root of a tree that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s] →
      * CRIU's image of the tree: a part with PID, PPID, START and COMM for each frozen process;
      * then for each file a part with PATH (its name) and SIZE, OUTPUT…, and one with DIGEST
-     * (SHA-256, 32 bytes); last N_FILES, SIZE (of all files), CRIU, SHELL_JOB.
+     * (SHA-256, 32 bytes); last N_FILES, SIZE (of all files), SHELL_JOB.
      */
     STASIS_AGENT_OP_PROC_DUMP,
     /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
@@ -265,9 +265,9 @@ typedef enum {
     STASIS_AGENT_TAG_N_ROOTS,    /* number */
     STASIS_AGENT_TAG_REFUSED,    /* number: 1 */
     STASIS_AGENT_TAG_PASSES,     /* number */
-    STASIS_AGENT_TAG_DIGEST, /* bytes: SHA-256 */
-    STASIS_AGENT_TAG_N_FILES, /* number */
-    STASIS_AGENT_TAG_CRIU, /* text: CRIU's version */
-    STASIS_AGENT_TAG_SHELL_JOB, /* number: 1: its session's leader is not in the tree */
-    STASIS_AGENT_TAG_REPLACE, /* number: 1 */
+    STASIS_AGENT_TAG_DIGEST,     /* bytes: SHA-256 */
+    STASIS_AGENT_TAG_N_FILES,    /* number */
+    STASIS_AGENT_TAG_CRIU,       /* text: CRIU's version */
+    STASIS_AGENT_TAG_SHELL_JOB,  /* number: 1: its session's leader is not in the tree */
+    STASIS_AGENT_TAG_REPLACE,    /* number: 1 */
 } StasisAgentTag;

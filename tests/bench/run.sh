@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|libvirt …]
+#   tests/bench/run.sh BUILD [stop|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|libvirt|proc …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
 #   STASIS_BENCH_HOT="256M 512M"    what the guest of hot rewrites
+#   STASIS_BENCH_PROC="1 64 256 1024"   MiB of the processes of proc
 #   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
@@ -19,7 +20,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop hot cost harvest restore rollback clone prefetch series deadlines libvirt
+[ $# -gt 0 ] || set -- stop hot cost harvest restore rollback clone prefetch series deadlines libvirt proc
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"

@@ -28,6 +28,9 @@ GOOD = {
     "resume": ["nosuch"],
     "kill": ["nosuch"],
     "console": ["nosuch"],
+    "proc-checkpoint": ["nosuch", "--pid", "812"],
+    "proc-restore": [ID],
+    "proc-export": [ID, "--format", "criu", "out"],
     "checkpoint-create": ["nosuch"],
     "checkpoint-list": [],
     "checkpoint-info": [ID],
@@ -51,10 +54,10 @@ GOOD = {
     "help": [],
 }
 NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "checkpoint-create",
-            "rollback")
+            "proc-checkpoint", "rollback")
 NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",
                "export", "file-ls", "file-cat", "file-copy-out",
-               "mount")
+               "mount", "proc-restore", "proc-export")
 
 
 def table():

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: an image of processes that is listed is whole: what was not committed is not there, a
+ * changed byte is found, and a name or a number that can't be right is refused. */
+#include "agent/field.h"
+#include "engine/proc-receive.h"
+#include "store/internal.h"
+#include "store/proc-image-manifest.h"
+#include "test-store-util.h"
+
+static StasisProcessImageInfo *new_info(void)
+{
+    StasisProcessImageInfo *info = g_new0(StasisProcessImageInfo, 1);
+    StasisImageProcess *process = g_new0(StasisImageProcess, 1);
+    info->vm = g_strdup("web");
+    info->criu = g_strdup("3.17.1");
+    info->kernel = g_strdup("Linux 6.1");
+    info->created_us = 1;
+    info->processes = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_process_free);
+    process->pid = 20000;
+    process->ppid = 1;
+    process->name = g_strdup("tree");
+    g_ptr_array_add(info->processes, process);
+    return info;
+}
+
+static void add_file(StasisProcImageWriter *writer, const char *name, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    guint8 digest[32];
+    g_assert_true(stasis_proc_image_writer_begin(writer, name, &error));
+    g_assert_true(stasis_proc_image_writer_add(writer, (const guint8 *)text, strlen(text), &error));
+    g_assert_true(stasis_proc_image_writer_end(writer, digest, &error));
+    g_assert_no_error(error);
+}
+
+static char *commit_one(StasisStore *store)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisProcessImageInfo) info = new_info();
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
+    add_file(writer, "inventory.img", "abc");
+    add_file(writer, "pages-1.img", "");
+    g_autoptr(StasisProcessImageInfo) listed =
+        stasis_proc_image_writer_commit(writer, info, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(listed->n_files, ==, 2);
+    g_assert_cmpuint(listed->stored_bytes, ==, 3);
+    return g_strdup(listed->id);
+}
+
+static guint count(StasisStore *store)
+{
+    g_autoptr(GPtrArray) list = stasis_store_list_processes(store, NULL);
+    return list->len;
+}
+
+static void test_lives(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_assert_cmpuint(count(store), ==, 0);
+    g_autofree char *first = commit_one(store), *second = commit_one(store);
+    g_assert_cmpstr(first, <, second);
+    g_assert_cmpuint(count(store), ==, 2);
+    g_autofree char *latest = stasis_store_resolve_process(store, "latest", &error);
+    g_assert_cmpstr(latest, ==, second);
+    g_assert_null(stasis_store_resolve(store, first, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    g_assert_nonnull(strstr(error->message, "proc-restore"));
+    g_clear_error(&error);
+    g_assert_true(stasis_store_verify_process(store, first, NULL, NULL, NULL, &error));
+    g_assert_true(stasis_store_delete_process(store, first, &error));
+    g_assert_false(stasis_store_delete_process(store, first, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    g_assert_cmpuint(count(store), ==, 1);
+    test_remove_tree(path);
+}
+
+static void test_not_committed(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autoptr(StasisProcessImageInfo) info = new_info();
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
+    static const char *const bad[] = { "", ".", "..", "a/b", ".hidden", "manifest.json", "a b" };
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_false(stasis_proc_image_writer_begin(writer, bad[i], &error));
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+        g_clear_error(&error);
+    }
+    add_file(writer, "inventory.img", "abc");
+    g_assert_false(stasis_proc_image_writer_begin(writer, "inventory.img", NULL));
+    g_assert_true(stasis_proc_image_writer_begin(writer, "pstree.img", &error));
+    g_assert_null(stasis_proc_image_writer_commit(writer, info, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_clear_pointer(&writer, stasis_proc_image_writer_free);
+    g_assert_cmpuint(count(store), ==, 0);
+    g_autofree char *tmp = g_build_filename(path, "tmp", NULL);
+    g_autoptr(GDir) dir = g_dir_open(tmp, 0, NULL);
+    g_assert_null(g_dir_read_name(dir));
+    test_remove_tree(path);
+}
+
+static void test_damage(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autofree char *id = commit_one(store);
+    static const char *const files[] = { "inventory.img", "manifest.json" };
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *file = g_build_filename(path, "processes", id, files[i], NULL);
+        g_autofree char *whole = NULL;
+        gsize len;
+        g_assert_true(g_file_get_contents(file, &whole, &len, NULL));
+        for (gsize at = 0; at < len; at += 1 + len / 50) {
+            whole[at] ^= 4;
+            g_assert_true(g_file_set_contents(file, whole, (gssize)len, NULL));
+            g_assert_false(stasis_store_verify_process(store, id, NULL, NULL, NULL, &error));
+            g_clear_error(&error);
+            whole[at] ^= 4;
+        }
+        g_assert_true(g_file_set_contents(file, whole, (gssize)len, NULL));
+        g_assert_true(stasis_store_verify_process(store, id, NULL, NULL, NULL, &error));
+    }
+    test_remove_tree(path);
+}
+
+/* ---- out of a guest ---- */
+
+typedef struct {
+    StasisFieldWriter part;
+    guint8 room[1024];
+} Part;
+
+static Part begin_part(void)
+{
+    return (Part){ 0 };
+}
+
+static gboolean take(StasisProcReceiver *receiver, Part *part)
+{
+    g_autoptr(GError) error = NULL;
+    gboolean ok =
+        stasis_proc_receiver_take(part->part.payload, part->part.length, receiver, &error);
+    g_assert_true(ok || g_error_matches(error, STASIS_ERROR, STASIS_ERROR_CORRUPT));
+    return ok;
+}
+
+#define PART(name)                 \
+    Part name = begin_part();      \
+    name.part.payload = name.room; \
+    name.part.room = sizeof name.room
+
+/* A file of @text, of which @said bytes are announced, with the digest of @digest_of. */
+static gboolean send_file(StasisProcReceiver *receiver, const char *name, const char *text,
+                          guint64 said, const char *digest_of)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
+    guint8 digest[32];
+    gsize n = sizeof digest;
+    PART(head);
+    PART(body);
+    PART(tail);
+    g_checksum_update(checksum, (const guchar *)digest_of, (gssize)strlen(digest_of));
+    g_checksum_get_digest(checksum, digest, &n);
+    stasis_field_put_text(&head.part, STASIS_AGENT_TAG_PATH, name);
+    stasis_field_put_number(&head.part, STASIS_AGENT_TAG_SIZE, said);
+    stasis_field_put(&body.part, STASIS_AGENT_TAG_OUTPUT, text, (guint32)strlen(text));
+    stasis_field_put(&tail.part, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
+    return take(receiver, &head) && take(receiver, &body) && take(receiver, &tail);
+}
+
+static gboolean send_process(StasisProcReceiver *receiver, guint pid, guint ppid)
+{
+    PART(part);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PID, pid);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PPID, ppid);
+    stasis_field_put_text(&part.part, STASIS_AGENT_TAG_COMM, "tree");
+    return take(receiver, &part);
+}
+
+static gboolean finish(StasisProcReceiver *receiver, guint n_files, guint64 size)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisProcessImageInfo) info = g_new0(StasisProcessImageInfo, 1);
+    PART(part);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_N_FILES, n_files);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_SIZE, size);
+    g_autoptr(GBytes) last = g_bytes_new(part.room, part.part.length);
+    gboolean ok = stasis_proc_receiver_finish(receiver, last, 20000, info, &error);
+    g_assert_true(ok || g_error_matches(error, STASIS_ERROR, STASIS_ERROR_CORRUPT));
+    g_assert_true(!ok || ((StasisImageProcess *)info->processes->pdata[0])->pid == 20000);
+    return ok;
+}
+
+static void test_received(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, NULL);
+    g_autoptr(StasisProcReceiver) r = stasis_proc_receiver_new(writer, 100, NULL, NULL);
+    g_assert_true(send_process(r, 20001, 20000));
+    g_assert_true(send_process(r, 20000, 1));
+    g_assert_true(send_file(r, "inventory.img", "abc", 3, "abc"));
+    g_assert_false(finish(r, 1, 3)); /* no pstree.img */
+    g_assert_true(send_file(r, "pstree.img", "defg", 4, "defg"));
+    g_assert_false(finish(r, 3, 7));
+    g_assert_false(finish(r, 2, 8));
+    g_assert_true(finish(r, 2, 7));
+    g_assert_true(send_process(r, 20002, 999));
+    g_assert_false(finish(r, 2, 7)); /* its parent is not in the tree */
+    test_remove_tree(path);
+}
+
+static void test_lies(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    static const struct {
+        const char *name, *text;
+        guint64 said;
+        const char *digest_of;
+    } lies[] = { { "a.img", "abc", 3, "abd" },          { "a.img", "abc", 4, "abc" },
+                 { "a.img", "abc", 2, "abc" },          { "../a", "abc", 3, "abc" },
+                 { "a.json", "abc", 3, "abc" },         { "a.img", "abc", 101, "abc" },
+                 { "a.img", "abc", G_MAXUINT64, "abc" } };
+    for (guint i = 0; i < G_N_ELEMENTS(lies); i++) {
+        g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, NULL);
+        g_autoptr(StasisProcReceiver) r = stasis_proc_receiver_new(writer, 100, NULL, NULL);
+        g_assert_false(send_file(r, lies[i].name, lies[i].text, lies[i].said, lies[i].digest_of));
+    }
+    test_remove_tree(path);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/process/lives", test_lives);
+    g_test_add_func("/process/not-committed", test_not_committed);
+    g_test_add_func("/process/damage", test_damage);
+    g_test_add_func("/process/received", test_received);
+    g_test_add_func("/process/lies", test_lies);
+    return g_test_run();
+}
