@@ -180,6 +180,7 @@ static bool dump(pid_t root, const char *group, const char *dir, bool shell_job,
                      "--ghost-limit",
                      "1G",
                      "--skip-in-flight",
+                     "--ext-unix-sk", /* the log's, say: what is outside was cut by name */
                      shell_job ? "--shell-job" : NULL,
                      NULL };
     if (criu_run(argv, dir, end_ms) == 0)

@@ -221,6 +221,7 @@ static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *
                      "--manage-cgroups=ignore",
                      "--file-locks",
                      "--link-remap",
+                     "--ext-unix-sk",
                      shell_job ? "--shell-job" : NULL,
                      NULL };
     if (criu_run(argv, DIR_PATH, end_ms) != 0) {

@@ -163,7 +163,8 @@ static const CliOption checkpoint_options[] = {
     { "scratch", 0, CLI_DIR, "DIR",
       "where the VM's image is kept while its fork lives (default: the runtime directory, in "
       "memory)" },
-    { "max-size", 0, CLI_SIZE, "SIZE", "refuse an image larger than that (default 64G)" },
+    { "max-size", 0, CLI_SIZE, "SIZE",
+      "refuse an image larger than that (default: the RAM of the VM and 1G)" },
     { "timeout", 0, CLI_MS, "MS",
       "give up when CRIU and the image's way out take longer (default and at most 600000)" },
     { NULL },

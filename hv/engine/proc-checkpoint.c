@@ -19,7 +19,7 @@
 #define CHECK_MS 60000
 #define FREEZE_MS 60000
 #define MAX_TIMEOUT_MS 600000u
-#define DEFAULT_MAX_BYTES ((guint64)64 << 30)
+#define GHOST_BYTES ((guint64)1 << 30)
 /* Heads of parts and of files, over the bytes themselves: a guest may send them in small pieces. */
 #define OVERHEAD(n) ((n) / 4 + ((gsize)64 << 20))
 
@@ -185,7 +185,9 @@ static gboolean freeze(Job *job, GError **error)
 static gboolean dump(Job *job, GError **error)
 {
     const StasisProcessCheckpointOptions *options = job->options;
-    guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : DEFAULT_MAX_BYTES, id;
+    /* Memory of the guest, and files that have no name any more. */
+    guint64 most = stasis_fork_get_image(job->fork)->ram_bytes + GHOST_BYTES;
+    guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : most, id;
     guint timeout_ms =
         options->timeout_ms != 0 ? MIN(options->timeout_ms, MAX_TIMEOUT_MS) : MAX_TIMEOUT_MS;
     guint64 from_us = stasis_now_us();

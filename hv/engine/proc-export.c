@@ -114,7 +114,7 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
     if (ret_command != NULL)
         *ret_command = g_strdup_printf(
             "criu restore --images-dir DIR --restore-detached --manage-cgroups=ignore --file-locks "
-            "--link-remap%s",
+            "--link-remap --ext-unix-sk%s",
             e.reader->info->shell_job ? " --shell-job" : "");
     return TRUE;
 }

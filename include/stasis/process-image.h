@@ -74,7 +74,7 @@ typedef struct {
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
-    guint64 max_bytes;   /* of the processes' image; 0: 64 GiB */
+    guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
     guint timeout_ms;    /* for CRIU's work and the way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
     gpointer progress_data;

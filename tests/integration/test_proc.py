@@ -98,7 +98,11 @@ def replaced(t):
 def in_another_vm(t):
     """proc-restore in another VM: it goes on there, from the same point, and here as well"""
     c = common()
-    other = tree_vm(t)
+    disk = t.path("other")
+    with open(disk, "wb") as f:
+        f.truncate(8 << 20)
+    # Its fork has the content of that.
+    other = tree_vm(t, "-drive", f"if=virtio,format=raw,file={disk}")
     said = stasis_json("proc-restore", c["info"]["id"], "--domain", other.name, *c["store"])
     t.equal((said["pid"], said["n_processes"]), (c["root"], 3), "proc-restore")
     now = ask(other)
