@@ -97,7 +97,11 @@ static guint find_root(const StasisGuestBoundary *b, GError **error)
         }
         root = process;
     }
-    return root != NULL ? root->pid : 0;
+    if (root != NULL)
+        return root->pid;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                        "agent: processes that are each other's parents");
+    return 0;
 }
 
 static gboolean check_boundary(Job *job, GError **error)
