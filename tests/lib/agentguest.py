@@ -33,7 +33,8 @@ class WithAgent(Linux):
             os.chmod(path, mode)
             files["etc/" + name] = path
         subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), self.initrd,
-                        *(["--criu"] if criu else []), *(f"{where}={path}" for where, path in files.items())], check=True)
+                        *(["--criu"] if criu else []),
+                        *(f"{where}={path}" for where, path in files.items())], check=True)
 
     def qemu_args(self, t, accel):
         args = super().qemu_args(t, accel)
