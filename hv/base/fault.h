@@ -31,7 +31,7 @@ G_BEGIN_DECLS
     X(DISK_READY, "disk-ready")                 /* scratch files and idle filters are there */  \
     X(DISK_TAKEN, "disk-taken")                 /* stopped, filters in front of the disks */    \
     X(DISK_OPEN, "disk-open")                   /* running again, disks can be read */          \
-    X(DISK_HALF, "disk-half")                   /* in the middle of copying disks */            \
+    X(DISK_HALF, "disk-half")                   /* half of the disks' data is yet to be read */ \
     X(DISK_CLOSED, "disk-closed")               /* disks copied, filters gone */                \
     X(DISK_TEMPLATE, "disk-template")           /* restore: no file of the VM's own yet */      \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \

@@ -39,11 +39,45 @@ gboolean stasis_disk_do(StasisQmp *qmp, GError **error, const char *command, ...
     return stasis_disk_run(qmp, command, object, error);
 }
 
+/* Was the connection lost with a command, and is there another now? */
+static gboolean made_again(StasisQmp *qmp)
+{
+    guint generation = stasis_qmp_get_generation(qmp);
+    return stasis_qmp_refresh(qmp, NULL) && stasis_qmp_get_generation(qmp) != generation;
+}
+
+gboolean stasis_disk_rerun(StasisQmp *qmp, const char *command, JsonObject *arguments,
+                           GError **error)
+{
+    g_autoptr(JsonObject) own = arguments;
+    g_autoptr(GError) local = NULL;
+    if (stasis_disk_run(qmp, command, json_object_ref(own), &local))
+        return TRUE;
+    if (made_again(qmp))
+        return stasis_disk_run(qmp, command, json_object_ref(own), error);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+gboolean stasis_disk_undo(StasisQmp *qmp, GError **error, const char *command, ...)
+{
+    va_list rest;
+    va_start(rest, command);
+    JsonObject *object = collect(va_arg(rest, const char *), rest);
+    va_end(rest);
+    return stasis_disk_rerun(qmp, command, object, error);
+}
+
 JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *arguments,
                                JsonArray **ret_list, GError **error)
 {
     g_autoptr(JsonObject) own = arguments;
-    g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, command, own, -1, 0, error);
+    g_autoptr(GError) local = NULL;
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, command, own, -1, 0, &local);
+    if (answer == NULL && made_again(qmp))
+        answer = stasis_qmp_execute(qmp, command, own, -1, 0, error);
+    else if (answer == NULL)
+        g_propagate_error(error, g_steal_pointer(&local));
     if (answer == NULL)
         return NULL;
     if (!JSON_NODE_HOLDS_ARRAY(answer)) {
@@ -60,7 +94,7 @@ gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **erro
 {
     for (guint i = 0;; i++) {
         g_autoptr(GError) local = NULL;
-        if (stasis_disk_do(qmp, &local, "blockdev-del", "node-name", name, NULL))
+        if (stasis_disk_undo(qmp, &local, "blockdev-del", "node-name", name, NULL))
             return TRUE;
         if (i == STASIS_DISK_TRIES || strstr(local->message, "use") == NULL) {
             g_propagate_error(error, g_steal_pointer(&local));

@@ -112,8 +112,8 @@ gboolean stasis_bitmaps_sweep(const StasisBitmaps *bitmaps, StasisQmp *qmp, cons
         const Entry *entry = g_ptr_array_index(bitmaps->entries, i);
         if (entry->recording && g_strcmp0(entry->name, kept) == 0)
             continue;
-        if (!stasis_disk_do(qmp, error, "block-dirty-bitmap-remove", "node", entry->node, "name",
-                            entry->name, NULL))
+        if (!stasis_disk_undo(qmp, error, "block-dirty-bitmap-remove", "node", entry->node, "name",
+                              entry->name, NULL))
             return FALSE;
     }
     return TRUE;

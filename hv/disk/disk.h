@@ -13,7 +13,8 @@ typedef struct {
     char *qdev;     /* absolute QOM path of the device, which has a property "drive" */
     char *node;     /* the block node that the device reads and writes */
     char *format;   /* the node's driver: "qcow2", "raw" … */
-    char *filename; /* as QEMU names it; may be a "json:" pseudo-name */
+    char *filename; /* of its own file, without what it is on top of; as QEMU names it, so it may be
+                     * a "json:" pseudo-name, too, for what is no file */
     guint64 size_bytes;
     gboolean writable;
     gboolean has_iothread; /* the device does its I/O in a thread of its own; set by check() */

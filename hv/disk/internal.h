@@ -18,10 +18,17 @@ JsonObject *stasis_disk_args(const char *key, ...) G_GNUC_NULL_TERMINATED;
 /* Run @command with such arguments and drop the answer. */
 gboolean stasis_disk_do(StasisQmp *qmp, GError **error, const char *command,
                         ...) G_GNUC_NULL_TERMINATED;
+/* As stasis_disk_do(), for what takes back what was done: where libvirtd was restarted while the
+ * command was under way, and nobody knows what became of it, it is run once more. */
+gboolean stasis_disk_undo(StasisQmp *qmp, GError **error, const char *command,
+                          ...) G_GNUC_NULL_TERMINATED;
 /* Run @command with @arguments (consumed). */
 gboolean stasis_disk_run(StasisQmp *qmp, const char *command, JsonObject *arguments,
                          GError **error);
-/* Ask @command, whose answer is a list of objects. NULL on error. */
+gboolean stasis_disk_rerun(StasisQmp *qmp, const char *command, JsonObject *arguments,
+                           GError **error);
+/* Ask @command, whose answer is a list of objects; once more where libvirtd was restarted over it.
+ * NULL on error. */
 JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *arguments,
                                JsonArray **ret_list, GError **error);
 /* Delete node @name, which may be in use for a moment yet. */

@@ -46,6 +46,21 @@ static char *device_name(const char *qdev)
     return g_steal_pointer(&name);
 }
 
+/* What is given all its layers one by one, as libvirt does with a disk on top of another, has them
+ * all for a name: "json:{…}" (QEMU's qapi/block-core.json, ImageInfo). Then that of the lowest
+ * layer of its own. */
+static char *own_file(const char *filename)
+{
+    g_autoptr(JsonObject) layers = NULL;
+    if (g_str_has_prefix(filename, "json:"))
+        layers = stasis_json_parse_object(filename + strlen("json:"), -1, NULL);
+    JsonObject *layer = layers, *below;
+    while (layer != NULL && stasis_json_object(layer, "file", &below, NULL))
+        layer = below;
+    const char *path = layer != NULL ? stasis_json_string_or(layer, "filename", NULL) : NULL;
+    return g_strdup(path != NULL ? path : filename);
+}
+
 /* FALSE without @error: nothing to keep in mind. */
 static gboolean read_disk(JsonObject *item, GPtrArray *disks, GError **error)
 {
@@ -71,7 +86,7 @@ static gboolean read_disk(JsonObject *item, GPtrArray *disks, GError **error)
     disk->qdev = absolute_path(qdev);
     disk->node = g_strdup(node);
     disk->format = g_strdup(format);
-    disk->filename = g_strdup(filename);
+    disk->filename = own_file(filename);
     disk->size_bytes = size;
     disk->writable = !read_only;
     g_ptr_array_add(disks, disk);

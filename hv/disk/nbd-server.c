@@ -223,7 +223,7 @@ void stasis_nbd_server_free(StasisNbdServer *server)
     if (server->n_kept > 0)
         drop_kept(server->qmp);
     if (server->own) {
-        stasis_disk_do(server->qmp, NULL, "nbd-server-stop", NULL);
+        stasis_disk_undo(server->qmp, NULL, "nbd-server-stop", NULL);
         unlink(server->path);
     }
     g_free(server->path);

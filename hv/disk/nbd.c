@@ -33,6 +33,17 @@ static gboolean fail(const StasisNbd *nbd, const char *what, GError **error)
     return FALSE;
 }
 
+/* An answer that says no, and no answer, have different reasons. */
+static gboolean fail_request(const StasisNbd *nbd, struct nbd_handle *handle, const char *what,
+                             GError **error)
+{
+    if (nbd_aio_is_dead(handle) == 0 && nbd_aio_is_closed(handle) == 0)
+        return fail(nbd, what, error);
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
+                "NBD export %s: %s: QEMU has closed the connection", nbd->id, what);
+    return FALSE;
+}
+
 static gboolean add_export(StasisNbd *nbd, const StasisNbdExport *wanted, GError **error)
 {
     JsonObject *args = stasis_disk_args("type", "nbd", "id", wanted->id, "name", wanted->id,
@@ -44,8 +55,8 @@ static gboolean add_export(StasisNbd *nbd, const StasisNbdExport *wanted, GError
             bitmaps, stasis_disk_args("node", wanted->map_node, "name", wanted->map_name, NULL));
         json_object_set_array_member(args, "bitmaps", bitmaps);
     }
-    nbd->exported = stasis_disk_run(nbd->server->qmp, "block-export-add", args, error);
-    return nbd->exported;
+    nbd->exported = TRUE; /* as far as we know, also when the answer is lost */
+    return stasis_disk_run(nbd->server->qmp, "block-export-add", args, error);
 }
 
 static gboolean connect_one(StasisNbd *nbd, gboolean keep_open, GError **error)
@@ -98,8 +109,8 @@ void stasis_nbd_free(StasisNbd *nbd)
         return;
     /* QEMU is to end the connections, in its main thread; see nbd-server.c. */
     if (nbd->exported)
-        stasis_disk_do(nbd->server->qmp, NULL, "block-export-del", "id", nbd->id, "mode", "hard",
-                       NULL);
+        stasis_disk_undo(nbd->server->qmp, NULL, "block-export-del", "id", nbd->id, "mode", "hard",
+                         NULL);
     g_async_queue_unref(nbd->idle);
     g_free(nbd->id);
     g_free(nbd->context);
@@ -156,7 +167,7 @@ static gboolean ask_status(Map *map, struct nbd_handle *handle, GError **error)
         nbd_extent_callback callback = { .callback = on_extents, .user_data = map };
         map->dirty_end = map->zero_end = 0;
         if (nbd_block_status(handle, MIN(nbd->size_bytes - at, STATUS_BYTES), at, callback, 0) < 0)
-            return fail(nbd, "block status", error);
+            return fail_request(nbd, handle, "block status", error);
         end = nbd->context != NULL ? MIN(map->dirty_end, map->zero_end) : map->zero_end;
         if (end > at)
             continue;
@@ -189,7 +200,8 @@ gboolean stasis_nbd_map(StasisNbd *nbd, StasisBitmap *dirty, StasisBitmap *zero,
 gboolean stasis_nbd_read(StasisNbd *nbd, guint64 offset, void *buf, gsize len, GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok = nbd_pread(handle, buf, len, offset, 0) == 0 || fail(nbd, "read", error);
+    gboolean ok =
+        nbd_pread(handle, buf, len, offset, 0) == 0 || fail_request(nbd, handle, "read", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
 }
@@ -198,7 +210,8 @@ gboolean stasis_nbd_write(StasisNbd *nbd, guint64 offset, const void *buf, gsize
                           GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok = nbd_pwrite(handle, buf, len, offset, 0) == 0 || fail(nbd, "write", error);
+    gboolean ok =
+        nbd_pwrite(handle, buf, len, offset, 0) == 0 || fail_request(nbd, handle, "write", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
 }
@@ -209,7 +222,7 @@ gboolean stasis_nbd_zero(StasisNbd *nbd, guint64 offset, guint64 len, GError **e
     gboolean ok = TRUE;
     for (guint64 n; ok && len > 0; offset += n, len -= n) {
         n = MIN(len, ZERO_BYTES);
-        ok = nbd_zero(handle, n, offset, 0) == 0 || fail(nbd, "write zeros", error);
+        ok = nbd_zero(handle, n, offset, 0) == 0 || fail_request(nbd, handle, "write zeros", error);
     }
     g_async_queue_push(nbd->idle, handle);
     return ok;
@@ -218,8 +231,8 @@ gboolean stasis_nbd_zero(StasisNbd *nbd, guint64 offset, guint64 len, GError **e
 gboolean stasis_nbd_flush(StasisNbd *nbd, GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok =
-        nbd_can_flush(handle) != 1 || nbd_flush(handle, 0) == 0 || fail(nbd, "flush", error);
+    gboolean ok = nbd_can_flush(handle) != 1 || nbd_flush(handle, 0) == 0 ||
+                  fail_request(nbd, handle, "flush", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
 }

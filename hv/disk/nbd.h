@@ -35,7 +35,8 @@ typedef struct {
     guint n_connections;  /* at least 1: how many threads may read at once without waiting */
 } StasisNbdExport;
 
-/* Export a node and connect to it. */
+/* Export a node and connect to it. What is asked of it then fails with
+ * G_IO_ERROR_CONNECTION_CLOSED when QEMU is not there to answer. */
 StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted, GError **error);
 /* Disconnects and takes the export away. */
 void stasis_nbd_free(StasisNbd *nbd);

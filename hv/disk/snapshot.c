@@ -19,10 +19,11 @@
 /* A hang limit, not an expectation. */
 #define STOP_TIMEOUT_MS 30000
 
-/* One disk. Nodes are named by role and number: "stasis-filter-0". */
+/* One disk. Nodes are named by role and number: "stasis-filter-0". A name is noted before QEMU is
+ * asked for the node: the answer may be lost. */
 typedef struct {
     const StasisDisk *disk;
-    char *scratch, *filter, *access; /* nodes; NULL: not made */
+    char *scratch, *filter, *access; /* nodes; NULL: not there, or not even asked for */
     /* Make filter and reader in the stop; NULL: the one is made before it, the other after it. */
     char *filter_line, *access_line;
     char *insert_line; /* puts the filter in front of the disk */
@@ -92,12 +93,11 @@ static gboolean add_scratch(Item *item, guint number, StasisQmp *qmp, const char
     g_autofree char *path = g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
     JsonObject *args =
         stasis_disk_args("driver", "file", "node-name", name, "filename", path, NULL);
+    item->scratch = g_steal_pointer(&name);
     gboolean ok = stasis_disk_run(qmp, "blockdev-add", args, error);
-    if (ok)
-        item->scratch = g_steal_pointer(&name);
     JsonObject *given = json_object_new();
     json_object_set_int_member(given, "fdset-id", (gint64)set);
-    return stasis_disk_run(qmp, "remove-fd", given, ok ? error : NULL) && ok;
+    return stasis_disk_rerun(qmp, "remove-fd", given, ok ? error : NULL) && ok;
 }
 
 static char *access_name(guint number)
@@ -117,14 +117,14 @@ static JsonObject *access_args(const Item *item, const char *name)
 static gboolean add_filter(Item *item, guint number, StasisQmp *qmp, GError **error)
 {
     g_autofree char *name = g_strdup_printf(STASIS_DISK_PREFIX "filter-%u", number);
-    JsonObject *args =
-        stasis_disk_args("driver", "copy-before-write", "node-name", name, "file", item->disk->node,
-                         "target", item->scratch, "on-cbw-error", "break-snapshot", NULL);
+    item->filter = g_steal_pointer(&name);
+    JsonObject *args = stasis_disk_args("driver", "copy-before-write", "node-name", item->filter,
+                                        "file", item->disk->node, "target", item->scratch,
+                                        "on-cbw-error", "break-snapshot", NULL);
     if (item->disk->has_iothread)
         item->filter_line = stasis_disk_line("blockdev-add", args);
     else if (!stasis_disk_run(qmp, "blockdev-add", args, error))
         return FALSE;
-    item->filter = g_steal_pointer(&name);
     item->insert_line =
         stasis_disk_line("qom-set", stasis_disk_args("path", item->disk->qdev, "property", "drive",
                                                      "value", item->filter, NULL));
@@ -135,11 +135,11 @@ static gboolean add_filter(Item *item, guint number, StasisQmp *qmp, GError **er
     return TRUE;
 }
 
-static gboolean run_transaction(StasisQmp *qmp, JsonArray *actions, GError **error)
+static JsonObject *transaction_args(JsonArray *actions)
 {
     JsonObject *args = json_object_new();
     json_object_set_array_member(args, "actions", actions);
-    return stasis_disk_run(qmp, "transaction", args, error);
+    return args;
 }
 
 /* The new bitmaps begin before the instant, and the old ones end after it: each tells of a little
@@ -151,7 +151,7 @@ static gboolean begin_bitmaps(StasisDiskSnapshot *snapshot, GError **error)
         stasis_bitmap_add(actions, item_at(snapshot, i)->disk->node, snapshot->map);
     /* Done whole or not at all, but its answer may be lost. */
     snapshot->changed = TRUE;
-    return run_transaction(snapshot->qmp, actions, error);
+    return stasis_disk_run(snapshot->qmp, "transaction", transaction_args(actions), error);
 }
 
 static gboolean end_bitmaps(StasisDiskSnapshot *snapshot, GError **error)
@@ -161,7 +161,7 @@ static gboolean end_bitmaps(StasisDiskSnapshot *snapshot, GError **error)
         if (item_at(snapshot, i)->incremental)
             stasis_bitmap_act(actions, "block-dirty-bitmap-disable",
                               item_at(snapshot, i)->disk->node, snapshot->since_map);
-    return run_transaction(snapshot->qmp, actions, error);
+    return stasis_disk_run(snapshot->qmp, "transaction", transaction_args(actions), error);
 }
 
 static gboolean get_ready(StasisDiskSnapshot *snapshot, const StasisDiskSnapshotWanted *wanted,
@@ -253,10 +253,9 @@ static gboolean open_item(StasisDiskSnapshot *snapshot, guint number, guint n_co
     Item *item = item_at(snapshot, number);
     g_autofree char *id = g_strdup_printf(STASIS_DISK_PREFIX "disk-%u", number);
     if (item->access == NULL) {
-        g_autofree char *name = access_name(number);
-        if (!stasis_disk_run(snapshot->qmp, "blockdev-add", access_args(item, name), error))
+        item->access = access_name(number);
+        if (!stasis_disk_run(snapshot->qmp, "blockdev-add", access_args(item, item->access), error))
             return FALSE;
-        item->access = g_steal_pointer(&name);
     }
     StasisNbdExport wanted = { .node = item->access,
                                .id = id,
@@ -304,21 +303,32 @@ gboolean stasis_disk_snapshot_is_incremental(const StasisDiskSnapshot *snapshot,
     return item_at(snapshot, i)->incremental;
 }
 
+/* QEMU answers no to anything about a snapshot that it had to give up, and does not say why. */
+static gboolean fail_read(const Item *item, GError *why, GError **error)
+{
+    gboolean refused = !g_error_matches(why, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED);
+    g_propagate_prefixed_error(
+        error, why, "disk %s%s: ", item->disk->name,
+        refused ? " (there may be no room left for what the guest overwrites)" : "");
+    return FALSE;
+}
+
 gboolean stasis_disk_snapshot_map(StasisDiskSnapshot *snapshot, guint i, StasisBitmap *needed,
                                   StasisBitmap *zero, GError **error)
 {
-    return stasis_nbd_map(item_at(snapshot, i)->nbd, needed, zero, error);
+    const Item *item = item_at(snapshot, i);
+    g_autoptr(GError) local = NULL;
+    return stasis_nbd_map(item->nbd, needed, zero, &local) ||
+           fail_read(item, g_steal_pointer(&local), error);
 }
 
 gboolean stasis_disk_snapshot_read(StasisDiskSnapshot *snapshot, guint i, guint64 offset, void *buf,
                                    gsize len, GError **error)
 {
     const Item *item = item_at(snapshot, i);
-    if (stasis_nbd_read(item->nbd, offset, buf, len, error))
-        return TRUE;
-    g_prefix_error(error, "disk %s (there may be no room left for what the guest overwrites): ",
-                   item->disk->name);
-    return FALSE;
+    g_autoptr(GError) local = NULL;
+    return stasis_nbd_read(item->nbd, offset, buf, len, &local) ||
+           fail_read(item, g_steal_pointer(&local), error);
 }
 
 /* ---- the end ---- */
@@ -331,8 +341,8 @@ static void close_item(StasisDiskSnapshot *snapshot, Item *item)
     if (item->access != NULL)
         stasis_disk_delete_node(qmp, item->access, NULL);
     if (item->inserted)
-        stasis_disk_do(qmp, NULL, "qom-set", "path", item->disk->qdev, "property", "drive", "value",
-                       item->disk->node, NULL);
+        stasis_disk_undo(qmp, NULL, "qom-set", "path", item->disk->qdev, "property", "drive",
+                         "value", item->disk->node, NULL);
     if (item->filter != NULL)
         stasis_disk_delete_node(qmp, item->filter, NULL);
     if (item->scratch != NULL)
@@ -363,7 +373,7 @@ static void undo_bitmaps(StasisDiskSnapshot *snapshot)
         }
         stasis_bitmap_act(actions, "block-dirty-bitmap-remove", node, snapshot->map);
     }
-    run_transaction(snapshot->qmp, actions, NULL);
+    stasis_disk_rerun(snapshot->qmp, "transaction", transaction_args(actions), NULL);
 }
 
 /* If that fails the next sweep removes what does not count any more, and the disk is copied whole.

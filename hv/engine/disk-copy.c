@@ -136,8 +136,13 @@ static gboolean push_runs(const Push *push, const StasisBitmap *map, GError **er
         StasisPageRun run = {
             .block = push->block, .first_page = first, .n_pages = n, .source = push->source
         };
+        guint64 done = *push->done_bytes + n * STASIS_PAGE_BYTES;
+        /* Once, with at least half of the data yet to be read. */
+        if (*push->done_bytes * 2 < push->total_bytes && done * 2 >= push->total_bytes &&
+            !stasis_fault(STASIS_FAULT_DISK_HALF, error))
+            return FALSE;
         stasis_pipeline_push(copy->pipeline, &run);
-        *push->done_bytes += n * STASIS_PAGE_BYTES;
+        *push->done_bytes = done;
         push->disks->copied_bytes += n * STASIS_PAGE_BYTES;
         stasis_copy_report(copy, "disks", *push->done_bytes, push->total_bytes);
     }
@@ -204,8 +209,7 @@ gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_t
         total += stasis_bitmap_count(g_array_index(all, Maps, i).data) * STASIS_PAGE_BYTES;
     }
     for (guint i = 0; i < n; i++) {
-        if (!copy_disk(disks, copy, i, &g_array_index(all, Maps, i), &done, total, error) ||
-            (i == n / 2 && !stasis_fault(STASIS_FAULT_DISK_HALF, error)))
+        if (!copy_disk(disks, copy, i, &g_array_index(all, Maps, i), &done, total, error))
             return FALSE;
     }
     stasis_disk_snapshot_close(disks->snapshot);

@@ -22,8 +22,9 @@
 
 /* On a busy host libvirtd's threads may have to wait for a CPU. */
 #define EVENT_LAG_MS 2000
-/* How long a libvirtd that is being restarted is waited for. */
-#define PATIENCE_MS 15000u
+/* How long a libvirtd that is being restarted is waited for, over all commands until it is back:
+ * there may be many to undo something, and none of them may be able to. */
+#define PATIENCE_MS 30000u
 
 /* What the thread of libvirt's event loop shares with us. */
 typedef struct {
@@ -40,6 +41,7 @@ typedef struct {
     Inbox *inbox;
     virConnectPtr connection; /* that the callbacks are registered with */
     int callback;
+    guint64 lost_us; /* when it was found that libvirtd is not there; 0: it is */
     char *answer;
     char **legacy;
 } LibvirtQmp;
@@ -167,8 +169,13 @@ static gboolean ensure_connected(LibvirtQmp *self, GError **error)
     if (self->connection == domain->connection &&
         stasis_virt->virConnectIsAlive(self->connection) == 1)
         return TRUE;
-    return stasis_domain_reconnect(domain, stasis_qmp_deadline_us(PATIENCE_MS), error) &&
-           listen_on(self, error);
+    if (self->lost_us == 0)
+        self->lost_us = stasis_now_us();
+    if (!stasis_domain_reconnect(domain, self->lost_us + PATIENCE_MS * 1000, error) ||
+        !listen_on(self, error))
+        return FALSE;
+    self->lost_us = 0;
+    return TRUE;
 }
 
 static gboolean libvirt_refresh(StasisQmp *qmp, GError **error)

@@ -12,11 +12,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import libvirthost  # noqa: E402
 import procmem  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
+from held import ended, held  # noqa: E402
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
 from stasistest import (NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
                         end_process, fresh_name, image_ids, kvm_usable, main, new_store, stasis,
-                        stasis_json, stasis_start)
+                        stasis_json)
 
 os.environ["STASIS_CONNECT"] = URI
 
@@ -264,33 +265,16 @@ def prepare_and_back(t):
 
 # ---- what goes wrong ----
 
-def held(t, vm, store, point, command="checkpoint-create", args=()):
-    """The command, stopped at a fault point."""
-    words = [vm.name] if command != "restore" else []
-    process = stasis_start(t, command, *words, *args, *store, env={"STASIS_FAULT": f"{point}:hold"})
-
-    def stopped():
-        with open(f"/proc/{process.pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "T"
-    t.wait(stopped, 60, f"{command} comes to {point}")
-    return process
-
-
-def go_on(process):
-    process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out.decode() + err.decode()
-
-
 def libvirtd_restarted(t, point, sig, may_succeed):
     need(t, "kvm")
     vm = make_domain(t, Bare(), accel="kvm")
     store = new_store(t)
     vm.checkpoint(*store)
     fds = [f for f in procmem.open_fds(vm.pid) if "socket" not in f]
-    process = held(t, vm, store, point, args=["--full"] if point == "copy-half" else [])
+    full = ["--full"] if point == "copy-half" else []
+    process = held(t, point, "checkpoint-create", vm.name, *full, *store)
     host().restart_libvirtd(sig)
-    code, said = go_on(process)
+    code, said = ended(process)
     t.check(code == 0 if may_succeed else code == 1, f"exit {code}: {said}")
     # Which of the two depends on whether a command of ours was under way.
     t.check(may_succeed or "libvirtd was restarted" in said or "libvirtd closed the connection" in said,
@@ -317,9 +301,10 @@ def destroyed(t, point):
     vm = make_domain(t, Bare(), accel="kvm")
     store = new_store(t)
     vm.checkpoint(*store)
-    process = held(t, vm, store, point, args=["--full"] if point == "copy-half" else [])
+    full = ["--full"] if point == "copy-half" else []
+    process = held(t, point, "checkpoint-create", vm.name, *full, *store)
     vm.virsh("destroy")
-    code, said = go_on(process)
+    code, said = ended(process)
     t.check(code not in (0, None) and code < 128, f"exit {code}: {said}")
     t.check(len(said.strip().splitlines()) == 1 and vm.name in said, f"no clear error: {said}")
     t.equal(len(image_ids(store)), 1, "images")
@@ -344,14 +329,14 @@ def virsh_waits_for_nobody(t):
     need(t, "kvm")
     vm = make_domain(t, Bare(), accel="kvm")
     store = new_store(t)
-    process = held(t, vm, store, "copy-half")
+    process = held(t, "copy-half", "checkpoint-create", vm.name, *store)
     began = time.monotonic()
     vm.virsh("dominfo")
     vm.virsh("qemu-monitor-command", "--hmp", "info status")
     vm.virsh("suspend")
     vm.virsh("resume")
     t.check(time.monotonic() - began < 20, "virsh had to wait")
-    code, said = go_on(process)
+    code, said = ended(process)
     t.equal(code, 0, said)
     vm.check_runs()
 

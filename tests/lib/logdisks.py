@@ -33,8 +33,8 @@ def journal_is_needed(path):
     return "needs_recovery" in done.stdout
 
 
-def records(t, raw, what):
-    """The log on the file system in the raw file, after fsck."""
+def fsck(t, raw, what):
+    """Replay the journal of the file system in the raw file, in which nothing else may be to mend."""
     repair = subprocess.run(["e2fsck", "-fy", raw], capture_output=True, text=True, check=False)
     t.check(repair.returncode in (0, 1) and "UNEXPECTED" not in repair.stdout,
             f"{what}: replaying the journal: {repair.stdout[-600:]}")
@@ -44,6 +44,11 @@ def records(t, raw, what):
         t.check(sign not in rest, f"{what}: e2fsck: {repair.stdout[-600:]}")
     clean = subprocess.run(["e2fsck", "-fn", raw], capture_output=True, text=True, check=False)
     t.equal(clean.returncode, 0, f"{what}: e2fsck: {clean.stdout[-600:]}")
+
+
+def records(t, raw, what):
+    """The log on the file system in the raw file, after fsck."""
+    fsck(t, raw, what)
     log = subprocess.run(["debugfs", "-R", "cat /log", raw], capture_output=True, text=True,
                          check=True).stdout
     numbers = [int(line.split()[1]) for line in log.splitlines()]

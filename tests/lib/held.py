@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A command of stasis that stands still at a fault point (hv/base/fault.h), so that something else can
+happen at just that moment."""
+import os
+import signal
+
+from stasistest import stasis_start
+
+
+def state(pid):
+    """As in proc_pid_stat(5): "T" is stopped, "S" waits for something."""
+    with open(f"/proc/{pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
+def _threads(pid):
+    """(state, ticks of CPU time) of each thread."""
+    found = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/stat") as f:
+            words = f.read().rsplit(")", 1)[1].split()
+        found.append((words[0], int(words[11]) + int(words[12])))
+    return found
+
+
+def wait_idle(t, process):
+    """Until it waits for somebody else: all its threads sleep, and have done nothing for a while."""
+    seen = []
+
+    def idle():
+        seen.append(_threads(process.pid))
+        return all(word == "S" for word, _ in seen[-1]) and seen[-10:] == [seen[-1]] * 10
+    t.wait(idle, 60, f"process {process.pid} waits")
+
+
+def held(t, point, command, *args):
+    """The command, stopped at the point."""
+    process = stasis_start(t, command, *args, env={"STASIS_FAULT": f"{point}:hold"})
+
+    def stopped():
+        if process.poll() is not None:
+            raise RuntimeError(f"{command} ended before {point}: {process.communicate()}")
+        return state(process.pid) == "T"
+    t.wait(stopped, 60, f"{command} comes to {point}")
+    return process
+
+
+def go_on(process):
+    process.send_signal(signal.SIGCONT)
+
+
+def ended(process, seconds=120):
+    """(exit code, what it said) of a command that goes on to its end."""
+    go_on(process)
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out.decode() + err.decode()
