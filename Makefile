@@ -84,7 +84,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
 
-.PHONY: all help deps demo check check-unit check-san check-valgrind bench fuzz install \
+.PHONY: all help deps demo check check-long check-unit check-san check-valgrind bench fuzz install \
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
@@ -102,6 +102,7 @@ help:
 #: make deps        install what is missing (Debian, root)
 #: make demo        boot a Linux guest, checkpoint it live, kill it, bring it back
 #: make check       all tests (TESTS="name …" picks some)
+#: make check-long  what takes too long for that: 30 images of a Debian guest with a database
 #: make check-san   unit tests under AddressSanitizer and UBSan
 #: make check-valgrind   unit tests under valgrind
 #: make fuzz        every fuzz target for FUZZ_SECONDS (default 60) each
@@ -272,6 +273,12 @@ TESTS ?=
 check: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries fuzz-binaries
 	@tests/run.sh $(B) $(TESTS)
+
+check-long:
+	@tests/deps.sh build run guests test long
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries
+	@images/build.sh debian
+	@tests/run.sh $(B) $(or $(TESTS),long)
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)

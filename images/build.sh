@@ -3,8 +3,9 @@
 #
 # Build the test guests: what is out of date, and nothing else.
 #
-#   images/build.sh                            build both
-#   images/build.sh --print bare|kernel|initrd|criu  print where one is (built or not)
+#   images/build.sh                            build the small ones
+#   images/build.sh debian                     the Debian system, too (debian/recipe.sh)
+#   images/build.sh --print bare|kernel|initrd|criu|debian   print where one is (built or not)
 #
 # Outputs lie outside the source tree, in $STASIS_CACHE (default /var/cache/stasis; for those who
 # may not write there $XDG_CACHE_HOME/stasis or ~/.cache/stasis):
@@ -14,6 +15,7 @@
 #   vmlinuz            link to it
 #   initrd.gz          the Linux guest's root
 #   criu.gz            what that guest needs for CRIU, to be put behind initrd.gz
+#   debian.ext4        a Debian system's disk
 #
 # Each output is written aside and renamed, under one lock, so that concurrent runs are safe and an
 # interrupted one leaves the old state. A kernel that is there is kept: the network is used once.
@@ -206,7 +208,11 @@ build_criu()
     publish "$tmp/criu.gz" "$out" "$sum"
 }
 
+# shellcheck source=images/debian/recipe.sh
+. "$here/debian/recipe.sh"
+
 cache=$(cache_dir)
+also=
 case "${1:-}" in
 --print)
     case "${2:-}" in
@@ -214,12 +220,14 @@ case "${1:-}" in
     kernel) echo "$cache/vmlinuz" ;;
     initrd) echo "$cache/initrd.gz" ;;
     criu) echo "$cache/criu.gz" ;;
-    *) die "--print bare, kernel, initrd or criu" ;;
+    debian) echo "$cache/debian.ext4" ;;
+    *) die "--print bare, kernel, initrd, criu or debian" ;;
     esac
     exit 0
     ;;
 '') ;;
-*) die "usage: images/build.sh [--print bare|kernel|initrd|criu]" ;;
+debian) also=debian ;;
+*) die "usage: images/build.sh [debian | --print bare|kernel|initrd|criu|debian]" ;;
 esac
 
 need flock
@@ -232,3 +240,4 @@ build_bare
 fetch_kernel
 build_initrd
 build_criu
+[ -z "$also" ] || build_debian

@@ -5,7 +5,7 @@
 #   tests/run.sh BUILD [NAME…]
 #
 # NAME is a test program ("test-store-index", "test_attach", "fuzz-vmstate"), or a group: unit,
-# integration, fault, fuzz. Default: everything.
+# integration, fault, fuzz, long. Default: everything but those that are long.
 #
 # A program speaks TAP. It has failed if a point failed, and also if it died, hung, did not run the
 # number of points it had planned, or left a process or a mount behind. Each program gets a
@@ -13,14 +13,14 @@
 #
 #   STASIS_TEST_JOBS=2              how many programs run at the same time
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
-#   STASIS_TEST_LIMIT=900           seconds until a program counts as hung
+#   STASIS_TEST_LIMIT=900           seconds until a program counts as hung (four times that if long)
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
 #   STASIS_FUZZ_SECONDS=5           how long each fuzz target runs here (`make fuzz` runs longer)
 #   CI=true                         a skipped point fails the run
 set -uo pipefail
 
 if [ $# -lt 1 ] || [ ! -d "$1" ]; then
-    echo "usage: tests/run.sh BUILD [NAME…|unit|integration|fault|fuzz]" >&2
+    echo "usage: tests/run.sh BUILD [NAME…|unit|integration|fault|fuzz|long]" >&2
     exit 2
 fi
 build=$(cd "$1" && pwd)
@@ -45,11 +45,14 @@ for f in tests/unit/*.c; do programs+=("unit $(basename "$f" .c)"); done
 for f in tests/integration/test_*.py; do programs+=("integration $(basename "$f" .py)"); done
 for f in tests/fault/test_*.py; do programs+=("fault $(basename "$f" .py)"); done
 for f in tests/fuzz/*.c; do programs+=("fuzz $(basename "$f" .c)"); done
+for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
 
 chosen=()
 if [ $# -eq 0 ]; then
-    chosen=(${programs[@]+"${programs[@]}"})
+    for p in ${programs[@]+"${programs[@]}"}; do
+        [ "${p%% *}" = long ] || chosen+=("$p")
+    done
 fi
 for want; do
     found=no
@@ -123,13 +126,14 @@ run_program() {
     local kind=$1 name=$2 counts=$3
     local log=$logs/$name.log left=$logs/$name.left
     local dir mark status p f s plan note="" began took wrap=()
-    local command=()
+    local command=() limit=$limit
+    [ "$kind" != long ] || limit=$((limit * 4))
     case $kind in
     unit)
         read -r -a wrap <<<"${STASIS_TEST_WRAP:-}"
         command=(${wrap[@]+"${wrap[@]}"} "$build/tests/unit/$name" --tap)
         ;;
-    integration | fault) command=(python3 -B "$root/tests/$kind/$name.py") ;;
+    integration | fault | long) command=(python3 -B "$root/tests/$kind/$name.py") ;;
     fuzz) command=("$build/tests/fuzz/$name" -max_total_time="$fuzz_seconds" -timeout=10
                    -rss_limit_mb=2048 -print_final_stats=1) ;;
     esac

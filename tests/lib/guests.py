@@ -18,7 +18,7 @@ _paths = {}
 
 
 def image(what):
-    """Path of a guest's file, as images/build.sh knows it: "bare", "kernel" or "initrd"."""
+    """Path of a guest's file, as images/build.sh knows it: "bare", "kernel", "initrd", "debian"."""
     if what not in _paths:
         override = os.environ.get(f"STASIS_GUEST_{what.upper()}")
         _paths[what] = override or subprocess.run(
