@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -278,7 +279,10 @@ def disk_full(t):
     guest, image_id, store, _ = source()
     mount_tmpfs(t, t.path("small"), "96m")
     small = ["--store", t.path("small")]
-    os.system(f"cp -a {store[1]}/stasis-store.json {store[1]}/images {t.path('small')}/")
+    os.mkdir(t.path("small/images"))
+    # This image alone: other cases have left theirs beside it.
+    subprocess.run(["cp", "-a", f"{store[1]}/images/{image_id}", t.path("small/images")], check=True)
+    subprocess.run(["cp", "-a", f"{store[1]}/stasis-store.json", t.path("small")], check=True)
     free = os.statvfs(t.path("small"))
     with open(t.path("small/filler"), "wb") as f:
         f.write(bytes(max(0, free.f_bavail * free.f_frsize - 20 * MIB)))
