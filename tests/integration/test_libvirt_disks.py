@@ -10,55 +10,13 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 import libvirthost  # noqa: E402
-from guests import Linux  # noqa: E402
-from libvirthost import (URI, Domain, Events, destroy, forget, host, make_domain,  # noqa: E402
-                         virsh)
-from logdisks import logged, make_disk, raw_of, records  # noqa: E402
+from libvirthost import URI, Events, destroy, virsh  # noqa: E402
+from logdisks import records  # noqa: E402
+from logdomains import check_restored, logs_on, restored, sources, start  # noqa: E402
 from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
 
 os.environ["STASIS_CONNECT"] = URI
 N_IMAGES = 10
-
-
-def start(t):
-    """A domain whose guest logs to a qcow2 and a raw disk."""
-    host(t)
-    paths = [make_disk(t, "a.qcow2", "qcow2"), make_disk(t, "b.raw", "raw")]
-    for path in paths:
-        os.chmod(path, 0o666)
-    vm = make_domain(t, Linux(mem="192M", log="/dev/vda,/dev/vdb"), disks=[
-        {"path": paths[0], "target": "vda", "driver": "qcow2"},
-        {"path": paths[1], "target": "vdb", "driver": "raw"}])
-    t.wait(lambda: logged(vm), 60, "the guest logs")
-    return vm, paths
-
-
-def go_on(vm, n=3):
-    last = logged(vm)[-1]
-    vm.t.wait(lambda: logged(vm)[-1] > last + n, 30, "the guest logs on")
-
-
-def sources(vm):
-    """The files of a domain's disks, as libvirt has them."""
-    return re.findall(r"<disk type='file'.*?<source file='([^']+)'", vm.xml(), re.S)
-
-
-def known(t, name, guest):
-    t.defer(forget, name)
-    vm = Domain(t, guest, name)
-    vm.learn()
-    return vm
-
-
-def check_restored(t, vm, what):
-    """Paused as restored: file systems are whole, and agree with memory to the last record."""
-    on_disk = [records(t, raw_of(t, path), f"{what}, {path}") for path in sources(vm)]
-    t.equal(len(on_disk), 2, "disks")
-    stasis("resume", vm.name)
-    t.wait(lambda: len(logged(vm)) >= 2, 60, f"{what}: the guest logs on")
-    in_ram = logged(vm)[0] - 1
-    t.check(all(in_ram <= n <= in_ram + 1 for n in on_disk),
-            f"{what}: {on_disk} records on its disks, {in_ram} in memory")
 
 
 @case
@@ -70,7 +28,7 @@ def every_image(t):
     images = []
     for _ in range(N_IMAGES):
         images.append(vm.checkpoint(*store))
-        go_on(vm)
+        logs_on(vm)
     t.check(all(i["parent"] for i in images[1:]), "increments")
     vm.guest.check_unharmed(vm)
     jobs = virsh("qemu-monitor-command", vm.name, '{"execute":"query-block-jobs"}').stdout
@@ -79,7 +37,7 @@ def every_image(t):
     before = [disks.sha256(path) for path in paths]
     for number, image in enumerate(images):
         stasis("restore", image["id"], "--paused", *store)
-        back = known(t, vm.name, vm.guest)
+        back = restored(t, vm.name, vm)
         t.check(not set(sources(back)) & set(paths), f"it has the originals: {sources(back)}")
         check_restored(t, back, f"image {number}")
         stasis("kill", "--remove-disks", vm.name)
@@ -129,7 +87,7 @@ def taken_back(t):
     images = []
     for _ in range(2):
         images.append(vm.checkpoint_id(*store))
-        go_on(vm)
+        logs_on(vm)
     xml, events = vm.xml(), Events(t, vm.name)
     for what, image in (("the last image", images[1]), ("an older one", images[0]),
                         ("a newer one", images[1])):
@@ -142,7 +100,7 @@ def taken_back(t):
         t.equal(vm.state(), "running (unpaused)", what)
         t.wait(lambda n=seen: len(events.seen()) >= n + 2, 20, "libvirt's events")
         t.equal(events.seen()[seen:], ["Suspended Paused", "Resumed Unpaused"], what)
-        go_on(vm)
+        logs_on(vm)
     t.equal(vm.xml(), xml, "its XML")
     t.check("wr_req" in virsh("domblkstat", vm.name, "vda").stdout, "libvirt's figures of a disk")
     after = vm.checkpoint(*store)
@@ -157,10 +115,10 @@ def in_place(t):
     vm, paths = start(t)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
-    go_on(vm)
+    logs_on(vm)
     result = stasis("restore", image, "--in-place", "--name", fresh_name("twin"), *store, expect=1)
     t.check("in use" in result.err, f"used by the domain: {result!r}")
-    go_on(vm)
+    logs_on(vm)
     destroy(vm.name)
     before = contents(t, paths)
     with open(paths[1], "rb"):
@@ -169,7 +127,7 @@ def in_place(t):
     t.check(contents(t, paths) == before, "refused, and a disk was written")
     t.equal(vm.state().split(" (")[0], "shut off", "the domain")
     stasis("restore", image, "--in-place", "--paused", *store)
-    back = known(t, vm.name, vm.guest)
+    back = restored(t, vm.name, vm)
     t.equal(sources(back), paths, "its disks")
     check_originals(t, back, paths, "in place")
     back.guest.check_unharmed(back)
@@ -184,17 +142,16 @@ def others(t):
     vm, paths = start(t)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
-    go_on(vm)
+    logs_on(vm)
     destroy(vm.name)
     before = contents(t, paths)
     name = stasis_json("clone", image, "--paused", *store)["clones"][0]["name"]
-    clone = known(t, name, vm.guest)
-    clone._console = f"{libvirthost.console_path(vm.name)}.{name}"
+    clone = restored(t, name, vm, console=vm.name)
     check_restored(t, clone, "a clone")
     destroy(name)
     other = fresh_name("none")
     stasis("restore", image, "--disk", "none", "--paused", "--name", other, *store)
-    t.equal(sources(known(t, other, vm.guest)), paths, "with --disk none")
+    t.equal(sources(restored(t, other, vm)), paths, "with --disk none")
     destroy(other)
     t.check(contents(t, paths) == before, "--disk none has written to a disk")
     xml = t.path("other.xml")
