@@ -22,6 +22,8 @@
 #include "base/tree.h"
 #include "base/json.h"
 
+#define REMOVE_TRIES 100u
+#define REMOVE_STEP_US 10000u
 #define RECORD_FILE "vm.json"
 #define LOCK_FILE "lock"
 #define MAX_RECORD_BYTES (1u << 20)
@@ -255,9 +257,15 @@ gboolean stasis_record_remove(const char *name, GError **error)
     }
     /* The record first: whatever happens then, the VM is no longer listed. */
     unlinkat(dir_fd, RECORD_FILE, 0);
-    int r = stasis_empty_dir(dir_fd, 4);
-    if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
-        r = -errno;
+    int r = -ENOTEMPTY;
+    /* A pager that is about to end may write how far it is, between the two. */
+    for (guint tries = 0; r == -ENOTEMPTY && tries < REMOVE_TRIES; tries++) {
+        if (tries > 0)
+            g_usleep(REMOVE_STEP_US);
+        r = stasis_empty_dir(dir_fd, 4);
+        if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
+            r = -errno;
+    }
     return r == 0 || stasis_set_errno(error, -r, "remove %s", path);
 }
 

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from proctree import ask, check_no_fork, check_works, start_tree, tree_vm  # noqa: E402
-from stasistest import (BUILD, add_case, case, main, new_store, procmem, shared,  # noqa: E402
+from stasistest import (BUILD, Failure, add_case, case, main, new_store, procmem, shared,  # noqa: E402
                         stasis, stasis_json)
 
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
@@ -41,7 +41,10 @@ def fails_at(t, point, how):
                     env={"STASIS_FAULT": f"{point}:{how}"})
     what = f"{how} at {point}"
     t.equal(result.rc, -signal.SIGKILL if how == "kill" else 1, f"{what}: exit of {result!r}")
-    t.wait(lambda: check_no_fork(vm) is None, 20, f"{what}: {check_no_fork(vm)}")
+    try:
+        t.wait(lambda: check_no_fork(vm) is None, 20, f"{what}: no fork is left")
+    except Failure as failure:
+        raise Failure(f"{failure}: {check_no_fork(vm)}") from failure
     vm.check_runs(what=what)
     now = ask(vm)
     t.check(now["bad"] == 0 and now["paired"] > before["paired"], f"{what}: {before} {now}")

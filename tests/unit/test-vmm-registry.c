@@ -150,6 +150,35 @@ static void test_remove(void)
     g_rmdir(outside);
 }
 
+/* As a pager does that has not noticed yet. */
+static gpointer write_on(gpointer data)
+{
+    g_autofree char *aside = g_build_filename(root, "busy", "progress.tmp", NULL);
+    g_autofree char *path = g_build_filename(root, "busy", "progress", NULL);
+    for (guint64 end_us = stasis_now_us() + GPOINTER_TO_UINT(data);; g_thread_yield()) {
+        stasis_autofd int fd = open(aside, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0 || stasis_now_us() > end_us)
+            return NULL;
+        g_rename(aside, path);
+    }
+}
+
+/* No directory is left because somebody wrote into it while it was emptied. */
+static void test_remove_busy(void)
+{
+    for (guint i = 0; i < 200; i++) {
+        g_autoptr(GError) error = NULL;
+        write_record("busy", "{}");
+        GThread *writer = g_thread_new("writer", write_on, GUINT_TO_POINTER(20000));
+        g_usleep(500);
+        g_assert_true(stasis_record_remove("busy", &error));
+        g_assert_no_error(error);
+        g_thread_join(writer);
+        g_autofree char *dir = g_build_filename(root, "busy", NULL);
+        g_assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+    }
+}
+
 static void test_alive(void)
 {
     pid_t child = fork();
@@ -276,6 +305,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/registry/names", test_names);
     g_test_add_func("/vmm/registry/damaged", test_damaged);
     g_test_add_func("/vmm/registry/remove", test_remove);
+    g_test_add_func("/vmm/registry/remove-busy", test_remove_busy);
     g_test_add_func("/vmm/registry/alive", test_alive);
     g_test_add_func("/vmm/registry/alive-without-leader", test_alive_without_leader);
     g_test_add_func("/vmm/registry/lock", test_lock);
