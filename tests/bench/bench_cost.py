@@ -133,8 +133,8 @@ def main():
     ratio = found["us"]["median"] / found["memcpy_us"]["median"]
     table(f"An increment in a series, {ram}: harvest to buffer beside memcpy of as many pages, "
           f"median of {4 * RUNS}", ["pages", "ms", "memcpy ms", "ratio (promise: 1.5)"],
-          [[f"{found['pages']['median']:.0f}", ms(found["us"]["median"] / 1000),
-            ms(found["memcpy_us"]["median"] / 1000), f"{ratio:.2f}"]])
+          [[f"{found['pages']['median']:.0f}", f"{found['us']['median'] / 1000:.1f}",
+            f"{found['memcpy_us']['median'] / 1000:.1f}", f"{ratio:.2f}"]])
 
     out["memcpy"] = memcpy()
     base = out["memcpy"]["far_bytes_per_s"]
