@@ -181,7 +181,7 @@ $(B)/guest/%.o: %.c
 	    $(WARN) -MMD -MP $(CFLAGS) -c $< -o $@
 $(B)/stasis-agent: $(AGENT_OBJ)
 	$(say) LINK $@
-	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle
 
 # Beside the program, as when installed.
 $(B)/stasis-agent.service: guest-agent/stasis-agent.service

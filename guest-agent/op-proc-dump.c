@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <nettle/sha2.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 #include "agent.h"
-#include "sha256.h"
 
 #define LIMIT_MS 600000
 #define MAX_FILES 16384u
@@ -106,9 +106,9 @@ typedef struct {
 static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *answer)
 {
     static uint8_t bytes[AGENT_PART_BYTES];
-    uint8_t digest[SHA256_BYTES];
+    uint8_t digest[SHA256_DIGEST_SIZE];
     struct stat st;
-    Sha256 sha;
+    struct sha256_ctx sha;
     ssize_t n = 0;
     int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     bool ok = fd >= 0 && fstat(fd, &st) == 0;
@@ -117,14 +117,14 @@ static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *an
         close(fd);
         return false;
     }
-    sha256_begin(&sha);
+    sha256_init(&sha);
     if (ok) {
         stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_PATH, name);
         stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, (uint64_t)st.st_size);
         ok = answer_part(answer);
     }
     while (ok && (n = read(fd, bytes, sizeof bytes)) > 0) {
-        sha256_add(&sha, bytes, (size_t)n);
+        sha256_update(&sha, (size_t)n, (const uint8_t *)bytes);
         stasis_field_put(&answer->fields, STASIS_AGENT_TAG_OUTPUT, bytes, (uint32_t)n);
         ok = answer_part(answer);
     }
@@ -134,7 +134,7 @@ static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *an
         close(fd);
     if (!ok || n < 0)
         return false;
-    sha256_end(&sha, digest);
+    sha256_digest(&sha, sizeof digest, digest);
     stasis_field_put(&answer->fields, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
     sending->n_files++;
     sending->bytes += (uint64_t)st.st_size;

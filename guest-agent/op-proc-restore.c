@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <nettle/sha2.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 #include "agent.h"
-#include "sha256.h"
 
 #define DIR_PATH AGENT_DIR "/restore"
 #define LIMIT_MS 600000
@@ -81,43 +81,43 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void add_file(Sha256 *all, int dir_fd, const char *name)
+static void add_file(struct sha256_ctx *all, int dir_fd, const char *name)
 {
     static uint8_t bytes[AGENT_PART_BYTES];
-    uint8_t digest[SHA256_BYTES];
+    uint8_t digest[SHA256_DIGEST_SIZE];
     char line[256];
     uint64_t size = 0;
-    Sha256 sha;
+    struct sha256_ctx sha;
     int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    sha256_begin(&sha);
+    sha256_init(&sha);
     for (ssize_t n; fd >= 0 && (n = read(fd, bytes, sizeof bytes)) > 0; size += (uint64_t)n)
-        sha256_add(&sha, bytes, (size_t)n);
+        sha256_update(&sha, (size_t)n, (const uint8_t *)bytes);
     if (fd >= 0)
         close(fd);
-    sha256_end(&sha, digest);
+    sha256_digest(&sha, sizeof digest, digest);
     int len = snprintf(line, sizeof line, "%s %llu ", name, (unsigned long long)size);
-    for (unsigned i = 0; i < SHA256_BYTES; i++)
+    for (unsigned i = 0; i < SHA256_DIGEST_SIZE; i++)
         len += snprintf(line + len, sizeof line - (size_t)len, "%02x", digest[i]);
     line[len++] = '\n';
-    sha256_add(all, line, (size_t)len);
+    sha256_update(all, (size_t)len, (const uint8_t *)line);
 }
 
 static bool is_whole(const Request *request)
 {
     static char *names[MAX_FILES];
     unsigned n = 0;
-    uint8_t digest[SHA256_BYTES];
+    uint8_t digest[SHA256_DIGEST_SIZE];
     StasisField field;
-    Sha256 all;
+    struct sha256_ctx all;
     DIR *dir = opendir(DIR_PATH);
     for (struct dirent *entry; dir != NULL && n < MAX_FILES && (entry = readdir(dir)) != NULL;)
         if (criu_file_name_is_valid(entry->d_name))
             names[n++] = strdup(entry->d_name);
     qsort(names, n, sizeof *names, by_name);
-    sha256_begin(&all);
+    sha256_init(&all);
     for (unsigned i = 0; i < n; i++)
         add_file(&all, dirfd(dir), names[i]);
-    sha256_end(&all, digest);
+    sha256_digest(&all, sizeof digest, digest);
     if (dir != NULL)
         closedir(dir);
     return stasis_field_find(request->fields, request->length, STASIS_AGENT_TAG_DIGEST, &field) &&
