@@ -170,3 +170,14 @@ char *stasis_json_to_text(JsonObject *object, gboolean pretty)
     json_node_set_object(node, object);
     return json_to_string(node, pretty);
 }
+
+void stasis_json_set_uint(JsonObject *object, const char *name, guint64 value)
+{
+    json_object_set_int_member(object, name, (gint64)MIN(value, (guint64)G_MAXINT64));
+}
+
+void stasis_json_set_string(JsonObject *object, const char *name, const char *value)
+{
+    g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
+    json_object_set_string_member(object, name, valid);
+}

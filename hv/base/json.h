@@ -31,4 +31,9 @@ gboolean stasis_json_bool_or(JsonObject *object, const char *name, gboolean fall
 /* One line, or indented for people when @pretty; without a final newline. Takes no ownership. */
 char *stasis_json_to_text(JsonObject *object, gboolean pretty);
 
+/* Members of ours. JSON of json-glib holds signed 64-bit integers: more becomes the most of those.
+ * A text is made UTF-8, since it may come from a command line, QEMU or a guest; NULL is "". */
+void stasis_json_set_uint(JsonObject *object, const char *name, guint64 value);
+void stasis_json_set_string(JsonObject *object, const char *name, const char *value);
+
 G_END_DECLS

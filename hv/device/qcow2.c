@@ -22,92 +22,68 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#define CLUSTER_BITS 16u
-#define CLUSTER_BYTES (1u << CLUSTER_BITS)
+#include "device/qcow2-format.h"
+
 #define MAX_VMSTATE_BYTES (64u << 20)
 #define L1_ENTRIES 2u
 #define VMSTATE_L1_INDEX 1u
-/* 2^4 bits a refcount. */
-#define REFCOUNT_ORDER 4u
-#define HEADER_BYTES 104u
-#define MAGIC 0x514649fbu /* "QFI\xfb" */
-/* In an L1 or L2 entry: the cluster's refcount is exactly one. */
-#define FLAG_COPIED ((guint64)1 << 63)
 #define NO_ICOUNT G_MAXUINT64
 
 enum { HEADER, REFCOUNT_TABLE, REFCOUNT_BLOCK, ACTIVE_L1, SNAPSHOT_L1, SNAPSHOTS, L2, VMSTATE };
 
 static guint64 cluster_offset(guint64 cluster)
 {
-    return cluster << CLUSTER_BITS;
-}
-
-/* ---- numbers, written one behind the other ---- */
-
-static guint8 *put16(guint8 *p, guint16 value)
-{
-    value = GUINT16_TO_BE(value);
-    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
-}
-
-static guint8 *put32(guint8 *p, guint32 value)
-{
-    value = GUINT32_TO_BE(value);
-    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
-}
-
-static guint8 *put64(guint8 *p, guint64 value)
-{
-    value = GUINT64_TO_BE(value);
-    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
+    return cluster << STASIS_QCOW2_CLUSTER_BITS;
 }
 
 /* ---- the tables ---- */
 
 static void put_header(guint8 *p)
 {
-    p = put32(p, MAGIC);
-    p = put32(p, 3);
-    p = put64(p, 0); /* no backing file */
-    p = put32(p, 0);
-    p = put32(p, CLUSTER_BITS);
-    p = put64(p, STASIS_QCOW2_DISK_BYTES);
-    p = put32(p, 0); /* no encryption */
-    p = put32(p, L1_ENTRIES);
-    p = put64(p, cluster_offset(ACTIVE_L1));
-    p = put64(p, cluster_offset(REFCOUNT_TABLE));
-    p = put32(p, 1); /* clusters of it */
-    p = put32(p, 1); /* snapshots */
-    p = put64(p, cluster_offset(SNAPSHOTS));
-    p = put64(p, 0); /* features: incompatible, compatible, autoclear */
-    p = put64(p, 0);
-    p = put64(p, 0);
-    p = put32(p, REFCOUNT_ORDER);
-    put32(p, HEADER_BYTES); /* behind it zeros, which end the list of header extensions */
+    p = stasis_put32(p, STASIS_QCOW2_MAGIC);
+    p = stasis_put32(p, 3);
+    p = stasis_put64(p, 0); /* no backing file */
+    p = stasis_put32(p, 0);
+    p = stasis_put32(p, STASIS_QCOW2_CLUSTER_BITS);
+    p = stasis_put64(p, STASIS_QCOW2_DISK_BYTES);
+    p = stasis_put32(p, 0); /* no encryption */
+    p = stasis_put32(p, L1_ENTRIES);
+    p = stasis_put64(p, cluster_offset(ACTIVE_L1));
+    p = stasis_put64(p, cluster_offset(REFCOUNT_TABLE));
+    p = stasis_put32(p, 1); /* clusters of it */
+    p = stasis_put32(p, 1); /* snapshots */
+    p = stasis_put64(p, cluster_offset(SNAPSHOTS));
+    p = stasis_put64(p, 0); /* features: incompatible, compatible, autoclear */
+    p = stasis_put64(p, 0);
+    p = stasis_put64(p, 0);
+    p = stasis_put32(p, STASIS_QCOW2_REFCOUNT_ORDER);
+    stasis_put32(
+        p,
+        STASIS_QCOW2_HEADER_BYTES); /* behind it zeros, which end the list of header extensions */
 }
 
 static void put_refcounts(guint8 *table, guint8 *block, guint32 n_clusters)
 {
-    put64(table, cluster_offset(REFCOUNT_BLOCK));
+    stasis_put64(table, cluster_offset(REFCOUNT_BLOCK));
     for (guint32 i = 0; i < n_clusters; i++)
-        block = put16(block, 1);
+        block = stasis_put16(block, 1);
 }
 
 static void put_snapshot(guint8 *p, const char *tag, gsize vmstate_bytes)
 {
     const char id[] = "1";
-    p = put64(p, cluster_offset(SNAPSHOT_L1));
-    p = put32(p, L1_ENTRIES);
-    p = put16(p, (guint16)strlen(id));
-    p = put16(p, (guint16)strlen(tag));
-    p = put32(p, 0); /* time it was taken: seconds, nanoseconds */
-    p = put32(p, 0);
-    p = put64(p, 0); /* time the guest had run */
-    p = put32(p, (guint32)vmstate_bytes);
-    p = put32(p, 3 * sizeof(guint64)); /* extra data: */
-    p = put64(p, vmstate_bytes);
-    p = put64(p, STASIS_QCOW2_DISK_BYTES);
-    p = put64(p, NO_ICOUNT);
+    p = stasis_put64(p, cluster_offset(SNAPSHOT_L1));
+    p = stasis_put32(p, L1_ENTRIES);
+    p = stasis_put16(p, (guint16)strlen(id));
+    p = stasis_put16(p, (guint16)strlen(tag));
+    p = stasis_put32(p, 0); /* time it was taken: seconds, nanoseconds */
+    p = stasis_put32(p, 0);
+    p = stasis_put64(p, 0); /* time the guest had run */
+    p = stasis_put32(p, (guint32)vmstate_bytes);
+    p = stasis_put32(p, 3 * sizeof(guint64)); /* extra data: */
+    p = stasis_put64(p, vmstate_bytes);
+    p = stasis_put64(p, STASIS_QCOW2_DISK_BYTES);
+    p = stasis_put64(p, NO_ICOUNT);
     memcpy(p, id, strlen(id));
     memcpy(p + strlen(id), tag, strlen(tag));
 }
@@ -116,11 +92,11 @@ static void put_vmstate(guint8 *file, GBytes *vmstate, guint32 n_clusters)
 {
     gsize len;
     const void *data = g_bytes_get_data(vmstate, &len);
-    put64(file + cluster_offset(SNAPSHOT_L1) + VMSTATE_L1_INDEX * sizeof(guint64),
-          cluster_offset(L2) | FLAG_COPIED);
+    stasis_put64(file + cluster_offset(SNAPSHOT_L1) + VMSTATE_L1_INDEX * sizeof(guint64),
+                 cluster_offset(L2) | STASIS_QCOW2_COPIED);
     guint8 *l2 = file + cluster_offset(L2);
     for (guint32 i = 0; i < n_clusters; i++)
-        l2 = put64(l2, cluster_offset(VMSTATE + i) | FLAG_COPIED);
+        l2 = stasis_put64(l2, cluster_offset(VMSTATE + i) | STASIS_QCOW2_COPIED);
     memcpy(file + cluster_offset(VMSTATE), data, len);
 }
 
@@ -134,7 +110,8 @@ GBytes *stasis_qcow2_with_vmstate(GBytes *vmstate, const char *tag, GError **err
                     MAX_VMSTATE_BYTES);
         return NULL;
     }
-    guint32 n_state = (guint32)((len + CLUSTER_BYTES - 1) >> CLUSTER_BITS);
+    guint32 n_state =
+        (guint32)((len + STASIS_QCOW2_CLUSTER_BYTES - 1) >> STASIS_QCOW2_CLUSTER_BITS);
     guint32 n_clusters = VMSTATE + n_state;
     guint8 *file = g_malloc0(cluster_offset(n_clusters));
     put_header(file + cluster_offset(HEADER));

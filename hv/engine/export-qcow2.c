@@ -13,19 +13,12 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "device/qcow2-format.h"
 #include "engine/export-internal.h"
 
-#define CLUSTER_BITS 16u
-#define CLUSTER_BYTES (1u << CLUSTER_BITS)
-#define CLUSTER_PAGES (CLUSTER_BYTES / STASIS_PAGE_BYTES)
-#define L2_ENTRIES (CLUSTER_BYTES / 8u)
-/* 16 bits each. */
-#define REFCOUNT_ORDER 4u
-#define REFCOUNTS (CLUSTER_BYTES / 2u)
-#define HEADER_BYTES 104u
-#define MAGIC 0x514649fbu /* "QFI\xfb" */
-/* In an L1 or L2 entry: the cluster's refcount is exactly one. */
-#define FLAG_COPIED ((guint64)1 << 63)
+#define CLUSTER_PAGES (STASIS_QCOW2_CLUSTER_BYTES / STASIS_PAGE_BYTES)
+#define L2_ENTRIES (STASIS_QCOW2_CLUSTER_BYTES / 8u)
+#define REFCOUNTS (STASIS_QCOW2_CLUSTER_BYTES / 2u)
 /* QEMU's limit of an L1 table, 32 MiB. */
 #define MAX_L1_ENTRIES ((32u << 20) / 8u)
 
@@ -60,8 +53,8 @@ static guint64 l1_clusters(const Qcow2 *q)
 /* Behind all that is there, whole clusters; *ret_offset: where it begins. */
 static gboolean append(Qcow2 *q, const void *data, gsize len, guint64 *ret_offset, GError **error)
 {
-    *ret_offset = q->next << CLUSTER_BITS;
-    q->next += ceil_div(len, CLUSTER_BYTES);
+    *ret_offset = q->next << STASIS_QCOW2_CLUSTER_BITS;
+    q->next += ceil_div(len, STASIS_QCOW2_CLUSTER_BYTES);
     return stasis_export_file_place(q->export->file, data, len, *ret_offset, error);
 }
 
@@ -73,10 +66,10 @@ static gboolean end_l2(Qcow2 *q, guint64 index, GError **error)
     guint64 offset;
     if (!q->l2_used)
         return TRUE;
-    if (!append(q, q->l2, CLUSTER_BYTES, &offset, error))
+    if (!append(q, q->l2, STASIS_QCOW2_CLUSTER_BYTES, &offset, error))
         return FALSE;
-    q->l1[index] = GUINT64_TO_BE(offset | FLAG_COPIED);
-    memset(q->l2, 0, CLUSTER_BYTES);
+    q->l1[index] = GUINT64_TO_BE(offset | STASIS_QCOW2_COPIED);
+    memset(q->l2, 0, STASIS_QCOW2_CLUSTER_BYTES);
     q->l2_used = FALSE;
     return TRUE;
 }
@@ -91,14 +84,14 @@ static gboolean put_cluster(Qcow2 *q, guint64 cluster, GError **error)
     guint8 *buffer = q->export->buffer;
     guint64 page = cluster * CLUSTER_PAGES, offset;
     guint64 n_pages = MIN(ceil_div(q->size_bytes, STASIS_PAGE_BYTES) - page, CLUSTER_PAGES);
-    memset(buffer, 0, CLUSTER_BYTES);
+    memset(buffer, 0, STASIS_QCOW2_CLUSTER_BYTES);
     if (!stasis_image_reader_read_pages(q->export->reader, q->block, page, n_pages, buffer, error))
         return FALSE;
-    if (is_zero(buffer, CLUSTER_BYTES))
+    if (is_zero(buffer, STASIS_QCOW2_CLUSTER_BYTES))
         return TRUE;
-    if (!append(q, buffer, CLUSTER_BYTES, &offset, error))
+    if (!append(q, buffer, STASIS_QCOW2_CLUSTER_BYTES, &offset, error))
         return FALSE;
-    q->l2[cluster % L2_ENTRIES] = GUINT64_TO_BE(offset | FLAG_COPIED);
+    q->l2[cluster % L2_ENTRIES] = GUINT64_TO_BE(offset | STASIS_QCOW2_COPIED);
     q->l2_used = TRUE;
     return TRUE;
 }
@@ -120,14 +113,15 @@ static gboolean put_some(Qcow2 *q, guint64 cluster, guint64 *ret_n, GError **err
 
 static gboolean put_data(Qcow2 *q, GError **error)
 {
-    guint64 n_clusters = ceil_div(q->size_bytes, CLUSTER_BYTES), n;
+    guint64 n_clusters = ceil_div(q->size_bytes, STASIS_QCOW2_CLUSTER_BYTES), n;
     for (guint64 i = 0; i < q->n_l1; i++) {
         guint64 end = MIN((i + 1) * L2_ENTRIES, n_clusters);
         for (guint64 cluster = i * L2_ENTRIES; cluster < end; cluster += MIN(n, end - cluster)) {
             if (g_cancellable_set_error_if_cancelled(q->export->cancellable, error) ||
                 !put_some(q, cluster, &n, error))
                 return FALSE;
-            stasis_export_report(q->export, MIN(cluster * CLUSTER_BYTES, q->size_bytes));
+            stasis_export_report(q->export,
+                                 MIN(cluster * STASIS_QCOW2_CLUSTER_BYTES, q->size_bytes));
         }
         if (!end_l2(q, i, error))
             return FALSE;
@@ -148,52 +142,41 @@ static gboolean put_refcounts(Qcow2 *q, guint64 *ret_table, guint64 *ret_table_c
         n_table = ceil_div(n_blocks, L2_ENTRIES);
     } while (q->next + n_blocks + n_table > total);
     g_autofree guint16 *counts = g_new0(guint16, REFCOUNTS);
-    g_autofree guint64 *table = g_malloc0(n_table * CLUSTER_BYTES);
+    g_autofree guint64 *table = g_malloc0(n_table * STASIS_QCOW2_CLUSTER_BYTES);
     for (guint64 i = 0; i < n_blocks; i++) {
         guint64 offset;
         for (guint64 j = 0; j < REFCOUNTS; j++)
             counts[j] = i * REFCOUNTS + j < total ? GUINT16_TO_BE(1) : 0;
-        if (!append(q, counts, CLUSTER_BYTES, &offset, error))
+        if (!append(q, counts, STASIS_QCOW2_CLUSTER_BYTES, &offset, error))
             return FALSE;
         table[i] = GUINT64_TO_BE(offset);
     }
     *ret_table_clusters = n_table;
-    return append(q, table, n_table * CLUSTER_BYTES, ret_table, error);
-}
-
-static guint8 *put32(guint8 *p, guint32 value)
-{
-    value = GUINT32_TO_BE(value);
-    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
-}
-
-static guint8 *put64(guint8 *p, guint64 value)
-{
-    value = GUINT64_TO_BE(value);
-    return (guint8 *)memcpy(p, &value, sizeof(value)) + sizeof(value);
+    return append(q, table, n_table * STASIS_QCOW2_CLUSTER_BYTES, ret_table, error);
 }
 
 static gboolean put_header(Qcow2 *q, guint64 table, guint64 table_clusters, GError **error)
 {
-    guint8 header[HEADER_BYTES + 8] = { 0 }, *p = header; /* zeros end the header extensions */
-    p = put32(p, MAGIC);
-    p = put32(p, 3);
-    p = put64(p, 0); /* no backing file */
-    p = put32(p, 0);
-    p = put32(p, CLUSTER_BITS);
-    p = put64(p, q->size_bytes);
-    p = put32(p, 0); /* no encryption */
-    p = put32(p, (guint32)q->n_l1);
-    p = put64(p, CLUSTER_BYTES); /* the L1 table */
-    p = put64(p, table);
-    p = put32(p, (guint32)table_clusters);
-    p = put32(p, 0); /* no snapshots */
-    p = put64(p, 0);
-    p = put64(p, 0); /* features: incompatible, compatible, autoclear */
-    p = put64(p, 0);
-    p = put64(p, 0);
-    p = put32(p, REFCOUNT_ORDER);
-    put32(p, HEADER_BYTES);
+    guint8 header[STASIS_QCOW2_HEADER_BYTES + 8] = { 0 },
+                                              *p = header; /* zeros end the header extensions */
+    p = stasis_put32(p, STASIS_QCOW2_MAGIC);
+    p = stasis_put32(p, 3);
+    p = stasis_put64(p, 0); /* no backing file */
+    p = stasis_put32(p, 0);
+    p = stasis_put32(p, STASIS_QCOW2_CLUSTER_BITS);
+    p = stasis_put64(p, q->size_bytes);
+    p = stasis_put32(p, 0); /* no encryption */
+    p = stasis_put32(p, (guint32)q->n_l1);
+    p = stasis_put64(p, STASIS_QCOW2_CLUSTER_BYTES); /* the L1 table */
+    p = stasis_put64(p, table);
+    p = stasis_put32(p, (guint32)table_clusters);
+    p = stasis_put32(p, 0); /* no snapshots */
+    p = stasis_put64(p, 0);
+    p = stasis_put64(p, 0); /* features: incompatible, compatible, autoclear */
+    p = stasis_put64(p, 0);
+    p = stasis_put64(p, 0);
+    p = stasis_put32(p, STASIS_QCOW2_REFCOUNT_ORDER);
+    stasis_put32(p, STASIS_QCOW2_HEADER_BYTES);
     return stasis_export_file_place(q->export->file, header, sizeof(header), 0, error);
 }
 
@@ -204,23 +187,24 @@ gboolean stasis_export_qcow2(StasisExport *export, GError **error)
         return FALSE;
     g_auto(Qcow2) q = { .export = export, .block = (guint)block };
     q.size_bytes = stasis_image_reader_get_block(export->reader, q.block)->size_bytes;
-    q.n_l1 = ceil_div(ceil_div(q.size_bytes, CLUSTER_BYTES), L2_ENTRIES);
+    q.n_l1 = ceil_div(ceil_div(q.size_bytes, STASIS_QCOW2_CLUSTER_BYTES), L2_ENTRIES);
     if (q.n_l1 > MAX_L1_ENTRIES) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "a disk of %" G_GUINT64_FORMAT " bytes is too large for qcow2; use raw",
                     q.size_bytes);
         return FALSE;
     }
-    q.l1 = g_malloc0(l1_clusters(&q) * CLUSTER_BYTES);
-    q.l2 = g_malloc0(CLUSTER_BYTES);
+    q.l1 = g_malloc0(l1_clusters(&q) * STASIS_QCOW2_CLUSTER_BYTES);
+    q.l2 = g_malloc0(STASIS_QCOW2_CLUSTER_BYTES);
     q.next = 1 + l1_clusters(&q);
     export->progress.total_bytes = q.size_bytes;
     guint64 table, table_clusters;
     if (!put_data(&q, error) || !put_refcounts(&q, &table, &table_clusters, error) ||
         !stasis_export_file_place(export->file, (const guint8 *)q.l1,
-                                  l1_clusters(&q) * CLUSTER_BYTES, CLUSTER_BYTES, error) ||
+                                  l1_clusters(&q) * STASIS_QCOW2_CLUSTER_BYTES,
+                                  STASIS_QCOW2_CLUSTER_BYTES, error) ||
         !put_header(&q, table, table_clusters, error))
         return FALSE;
     stasis_export_report(export, q.size_bytes);
-    return stasis_export_file_commit(export->file, q.next << CLUSTER_BITS, error);
+    return stasis_export_file_commit(export->file, q.next << STASIS_QCOW2_CLUSTER_BITS, error);
 }

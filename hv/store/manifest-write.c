@@ -82,24 +82,11 @@ guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t mani
     return sum;
 }
 
-/* JSON of json-glib holds signed 64-bit integers. */
-static void set_uint(JsonObject *object, const char *name, guint64 value)
-{
-    json_object_set_int_member(object, name, (gint64)MIN(value, (guint64)G_MAXINT64));
-}
-
-/* Strings come from command lines and from QEMU: make them UTF-8. */
-static void set_string(JsonObject *object, const char *name, const char *value)
-{
-    g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
-    json_object_set_string_member(object, name, valid);
-}
-
 static void set_file(JsonObject *files, const StasisFileRef *ref)
 {
     JsonObject *object = json_object_new();
-    set_uint(object, "size", ref->size);
-    set_string(object, "sha256", ref->sha256);
+    stasis_json_set_uint(object, "size", ref->size);
+    stasis_json_set_string(object, "sha256", ref->sha256);
     json_object_set_object_member(files, ref->name, object);
 }
 
@@ -109,26 +96,26 @@ static void set_parent(JsonObject *root, const StasisManifest *manifest)
         json_object_set_null_member(root, "parent");
     } else {
         JsonObject *parent = json_object_new();
-        set_string(parent, "id", manifest->info->parent);
-        set_string(parent, "digest", manifest->parent_digest);
+        stasis_json_set_string(parent, "id", manifest->info->parent);
+        stasis_json_set_string(parent, "digest", manifest->parent_digest);
         json_object_set_object_member(root, "parent", parent);
     }
-    set_uint(root, "depth", manifest->depth);
+    stasis_json_set_uint(root, "depth", manifest->depth);
 }
 
 static void set_about(JsonObject *root, const StasisImageInfo *info)
 {
-    set_string(root, "vm", info->vm);
+    stasis_json_set_string(root, "vm", info->vm);
     if (info->note == NULL)
         json_object_set_null_member(root, "note");
     else
-        set_string(root, "note", info->note);
-    set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
-    set_string(root, "mode", info->mode);
-    set_string(root, "machine", info->machine);
-    set_string(root, "accel", info->accel);
-    set_string(root, "qemu_version", info->qemu_version);
-    set_uint(root, "n_vcpus", info->n_vcpus);
+        stasis_json_set_string(root, "note", info->note);
+    stasis_json_set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
+    stasis_json_set_string(root, "mode", info->mode);
+    stasis_json_set_string(root, "machine", info->machine);
+    stasis_json_set_string(root, "accel", info->accel);
+    stasis_json_set_string(root, "qemu_version", info->qemu_version);
+    stasis_json_set_uint(root, "n_vcpus", info->n_vcpus);
     json_object_set_boolean_member(root, "paused", info->paused);
     if (info->quiesced)
         json_object_set_boolean_member(root, "quiesced", TRUE);
@@ -137,20 +124,20 @@ static void set_about(JsonObject *root, const StasisImageInfo *info)
 static void set_cost(JsonObject *root, const StasisCost *cost)
 {
     JsonObject *object = json_object_new();
-    set_uint(object, "pause_us", cost->pause_us);
-    set_uint(object, "device_us", cost->device_us);
-    set_uint(object, "ram_us", cost->ram_us);
-    set_uint(object, "residual_pages", cost->residual_pages);
-    set_uint(object, "protected_pages", cost->protected_pages);
-    set_uint(object, "faults", cost->faults);
-    set_uint(object, "worst_stall_us", cost->worst_stall_us);
-    set_uint(object, "total_us", cost->total_us);
-    set_uint(object, "copied_bytes", cost->copied_bytes);
-    set_uint(object, "rounds", cost->rounds);
-    set_uint(object, "disk_us", cost->disk_us);
-    set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
+    stasis_json_set_uint(object, "pause_us", cost->pause_us);
+    stasis_json_set_uint(object, "device_us", cost->device_us);
+    stasis_json_set_uint(object, "ram_us", cost->ram_us);
+    stasis_json_set_uint(object, "residual_pages", cost->residual_pages);
+    stasis_json_set_uint(object, "protected_pages", cost->protected_pages);
+    stasis_json_set_uint(object, "faults", cost->faults);
+    stasis_json_set_uint(object, "worst_stall_us", cost->worst_stall_us);
+    stasis_json_set_uint(object, "total_us", cost->total_us);
+    stasis_json_set_uint(object, "copied_bytes", cost->copied_bytes);
+    stasis_json_set_uint(object, "rounds", cost->rounds);
+    stasis_json_set_uint(object, "disk_us", cost->disk_us);
+    stasis_json_set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
     if (cost->frozen_us > 0)
-        set_uint(object, "frozen_us", cost->frozen_us);
+        stasis_json_set_uint(object, "frozen_us", cost->frozen_us);
     json_object_set_object_member(root, "cost", object);
 }
 
@@ -159,8 +146,8 @@ static void set_blocks(JsonObject *object, const StasisManifest *manifest, guint
     JsonArray *blocks = json_array_new();
     for (guint i = from; i < to; i++) {
         JsonObject *block = json_object_new();
-        set_string(block, "name", stasis_manifest_block(manifest, i)->name);
-        set_uint(block, "size", stasis_manifest_block(manifest, i)->size_bytes);
+        stasis_json_set_string(block, "name", stasis_manifest_block(manifest, i)->name);
+        stasis_json_set_uint(block, "size", stasis_manifest_block(manifest, i)->size_bytes);
         json_array_add_object_element(blocks, block);
     }
     json_object_set_array_member(object, "blocks", blocks);
@@ -171,8 +158,8 @@ static void set_disks(JsonObject *root, const StasisManifest *manifest)
     if (manifest->format != STASIS_FORMAT_DISKS)
         return;
     JsonObject *disks = json_object_new();
-    set_uint(disks, "data_pages", manifest->info->disk_data_pages);
-    set_uint(disks, "zero_pages", manifest->info->disk_zero_pages);
+    stasis_json_set_uint(disks, "data_pages", manifest->info->disk_data_pages);
+    stasis_json_set_uint(disks, "zero_pages", manifest->info->disk_zero_pages);
     set_blocks(disks, manifest, manifest->n_ram, manifest->blocks->len);
     json_object_set_object_member(root, "disks", disks);
 }
@@ -180,9 +167,9 @@ static void set_disks(JsonObject *root, const StasisManifest *manifest)
 static void set_ram(JsonObject *root, const StasisManifest *manifest)
 {
     JsonObject *ram = json_object_new();
-    set_uint(ram, "page_bytes", STASIS_PAGE_BYTES);
-    set_uint(ram, "data_pages", manifest->info->data_pages);
-    set_uint(ram, "zero_pages", manifest->info->zero_pages);
+    stasis_json_set_uint(ram, "page_bytes", STASIS_PAGE_BYTES);
+    stasis_json_set_uint(ram, "data_pages", manifest->info->data_pages);
+    stasis_json_set_uint(ram, "zero_pages", manifest->info->zero_pages);
     set_blocks(ram, manifest, 0, manifest->n_ram);
     json_object_set_object_member(root, "ram", ram);
 }
@@ -193,9 +180,9 @@ static void set_files(JsonObject *root, const StasisManifest *manifest)
     set_file(files, &manifest->index);
     for (guint i = 0; i < manifest->n_data; i++) {
         JsonObject *pages = json_object_new();
-        set_uint(pages, "size", manifest->data[i].size);
-        set_uint(pages, "dead", manifest->data[i].dead_bytes);
-        set_uint(pages, "holes", manifest->data[i].hole_bytes);
+        stasis_json_set_uint(pages, "size", manifest->data[i].size);
+        stasis_json_set_uint(pages, "dead", manifest->data[i].dead_bytes);
+        stasis_json_set_uint(pages, "holes", manifest->data[i].hole_bytes);
         json_object_set_object_member(files, stasis_data_file_name(i), pages);
     }
     for (guint i = 0; i < manifest->parts->len; i++)
@@ -206,10 +193,10 @@ static void set_files(JsonObject *root, const StasisManifest *manifest)
 char *stasis_manifest_write(StasisManifest *manifest, GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    set_uint(root, "format", manifest->format);
-    set_string(root, "id", manifest->info->id);
+    stasis_json_set_uint(root, "format", manifest->format);
+    stasis_json_set_string(root, "id", manifest->info->id);
     if (manifest->origin != NULL)
-        set_string(root, "origin", manifest->origin);
+        stasis_json_set_string(root, "origin", manifest->origin);
     set_parent(root, manifest);
     set_about(root, manifest->info);
     set_cost(root, &manifest->info->cost);

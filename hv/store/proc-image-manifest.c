@@ -46,25 +46,14 @@ gboolean stasis_proc_image_file_name_is_valid(const char *name)
 
 /* ---- writing ---- */
 
-static void set_uint(JsonObject *object, const char *name, guint64 value)
-{
-    json_object_set_int_member(object, name, (gint64)MIN(value, (guint64)G_MAXINT64));
-}
-
-static void set_string(JsonObject *object, const char *name, const char *value)
-{
-    g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
-    json_object_set_string_member(object, name, valid);
-}
-
 static void set_cost(JsonObject *root, const StasisProcessCost *cost)
 {
     JsonObject *object = json_object_new();
-    set_uint(object, "pause_us", cost->pause_us);
-    set_uint(object, "image_us", cost->image_us);
-    set_uint(object, "fork_us", cost->fork_us);
-    set_uint(object, "dump_us", cost->dump_us);
-    set_uint(object, "total_us", cost->total_us);
+    stasis_json_set_uint(object, "pause_us", cost->pause_us);
+    stasis_json_set_uint(object, "image_us", cost->image_us);
+    stasis_json_set_uint(object, "fork_us", cost->fork_us);
+    stasis_json_set_uint(object, "dump_us", cost->dump_us);
+    stasis_json_set_uint(object, "total_us", cost->total_us);
     json_object_set_object_member(root, "cost", object);
 }
 
@@ -74,10 +63,10 @@ static void set_processes(JsonObject *root, const GPtrArray *processes)
     for (guint i = 0; i < processes->len; i++) {
         const StasisImageProcess *process = g_ptr_array_index(processes, i);
         JsonObject *object = json_object_new();
-        set_uint(object, "pid", process->pid);
-        set_uint(object, "ppid", process->ppid);
-        set_uint(object, "start", process->start);
-        set_string(object, "name", process->name);
+        stasis_json_set_uint(object, "pid", process->pid);
+        stasis_json_set_uint(object, "ppid", process->ppid);
+        stasis_json_set_uint(object, "start", process->start);
+        stasis_json_set_string(object, "name", process->name);
         json_array_add_object_element(array, object);
     }
     json_object_set_array_member(root, "processes", array);
@@ -89,8 +78,8 @@ static void set_files(JsonObject *root, const GPtrArray *files)
     for (guint i = 0; i < files->len; i++) {
         const StasisProcImageFile *file = g_ptr_array_index(files, i);
         JsonObject *object = json_object_new();
-        set_uint(object, "size", file->size);
-        set_string(object, "sha256", file->sha256);
+        stasis_json_set_uint(object, "size", file->size);
+        stasis_json_set_string(object, "sha256", file->sha256);
         json_object_set_object_member(all, file->name, object);
     }
     json_object_set_object_member(root, "files", all);
@@ -100,17 +89,17 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
                                        GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    set_uint(root, "format", STASIS_PROCESS_FORMAT);
-    set_string(root, "kind", "processes");
-    set_string(root, "id", info->id);
-    set_string(root, "vm", info->vm);
+    stasis_json_set_uint(root, "format", STASIS_PROCESS_FORMAT);
+    stasis_json_set_string(root, "kind", "processes");
+    stasis_json_set_string(root, "id", info->id);
+    stasis_json_set_string(root, "vm", info->vm);
     if (info->note != NULL)
-        set_string(root, "note", info->note);
+        stasis_json_set_string(root, "note", info->note);
     else
         json_object_set_null_member(root, "note");
-    set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
-    set_string(root, "criu", info->criu);
-    set_string(root, "kernel", info->kernel);
+    stasis_json_set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
+    stasis_json_set_string(root, "criu", info->criu);
+    stasis_json_set_string(root, "kernel", info->kernel);
     json_object_set_boolean_member(root, "shell_job", info->shell_job);
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
