@@ -128,8 +128,11 @@ def torn_copies(t, pattern):
     torn("page of another place", far, 8, lambda tag: tag ^ 0x1000)
 
     # What a copy of a running guest looks like: the rest is of a later moment.
-    later_state, later = stopped_copy(t, vm)
-    t.check(later_state.stores > state.stores + 4 * state.batch, "the guest works between copies")
+    def some_way_on():
+        copy = stopped_copy(t, vm)
+        return copy if copy[0].stores > state.stores + 4 * state.batch else None
+
+    later_state, later = t.wait(some_way_on, 30, "the guest works between copies")
     mixed = memory[:len(memory) // 2 // PAGE * PAGE] + later[len(memory) // 2 // PAGE * PAGE:]
     t.check(not verdict(mixed)[0], "half of an earlier and half of a later moment: not seen")
     t.check(verdict(later, same_instant=False)[0], "the later copy by itself is an instant")
