@@ -43,8 +43,8 @@ struct _StasisCapture {
     guint8 *memory;
     gsize memory_bytes;
     guint64 max_pages, n_pages, n_expected;
-    Chunk *chunks; /* behind the pages */
-    guint64 n_chunks;
+    Chunk *chunks;               /* behind the pages */
+    guint64 n_chunks, n_planned; /* pages, with holes */
 
     guint n_helpers;
     GThread *helpers[MAX_HELPERS];
@@ -265,6 +265,7 @@ static int plan_block(StasisCapture *capture, guint index, StasisBitmap *dirty, 
             stasis_bitmap_clear_range(capture->holes->blocks[index], first, done);
         }
         stasis_bitmap_clear_range(dirty, first, done);
+        capture->n_planned += done;
     }
     return 0;
 }
@@ -272,7 +273,7 @@ static int plan_block(StasisCapture *capture, guint index, StasisBitmap *dirty, 
 static int plan(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
 {
     int r = 0;
-    capture->n_chunks = 0;
+    capture->n_chunks = capture->n_planned = 0;
     capture->next = 0;
     for (guint i = 0; i < dirty->n_blocks && r == 0; i++)
         r = plan_block(capture, i, dirty->blocks[i], deadline_us);
@@ -362,7 +363,8 @@ int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty)
     return planned < 0 ? planned : __atomic_load_n(&capture->result, __ATOMIC_ACQUIRE);
 }
 
-int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us)
+int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us,
+                                guint64 *ret_n_pages)
 {
     __atomic_store_n(&capture->deadline_us, deadline_us, __ATOMIC_RELAXED);
     if (capture->started) {
@@ -374,6 +376,8 @@ int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guin
             return r;
     }
     int planned = plan(capture, dirty, deadline_us);
+    if (ret_n_pages != NULL)
+        *ret_n_pages = capture->n_planned;
     wake_helpers(capture);
     int copied = join(capture);
     return planned < 0 ? planned : copied;

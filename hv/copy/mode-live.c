@@ -311,10 +311,14 @@ static int live_during(StasisCopy *copy)
         r = tracker->harvest_stopped(copy->tracker, copy->pending);
     if (copy->protect != NULL)
         stasis_dirty_subtract(copy->pending, stasis_residual_get_pages(copy->residual));
-    copy->residual_pages = copy->protected_pages + stasis_dirty_count(copy->pending);
-    return r < 0
-               ? r
-               : stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
+    guint64 n_taken = 0;
+    if (r == 0)
+        r = stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us,
+                                        &n_taken);
+    copy->residual_pages = copy->protected_pages + n_taken;
+    if (r < 0)
+        copy->residual_pages += stasis_dirty_count(copy->pending);
+    return r;
 }
 
 static gboolean live_after(StasisCopy *copy, GError **error)

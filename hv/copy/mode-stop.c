@@ -74,7 +74,8 @@ static int stop_during(StasisCopy *copy)
     if (copy->incremental)
         r = copy->tracker->ops->harvest_stopped(copy->tracker, copy->pending);
     copy->residual_pages = stasis_dirty_count(copy->pending);
-    int taken = stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us);
+    int taken =
+        stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us, NULL);
     if (r < 0 || taken != -ENOBUFS)
         return r < 0 ? r : taken;
     if (copy->stop_deadline_us != 0)

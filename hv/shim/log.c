@@ -58,6 +58,18 @@ void shim_bits_set(uint64_t *to, uint64_t first, uint64_t n)
         to[first / 64] |= ((uint64_t)1 << n % 64) - 1;
 }
 
+void shim_pending_or(struct shim_range *range, uint64_t first, const uint64_t *bits, uint64_t n)
+{
+    range->has_pending = true;
+    shim_bits_or(range->pending, first, bits, n);
+}
+
+void shim_pending_set(struct shim_range *range, uint64_t first, uint64_t n)
+{
+    range->has_pending = true;
+    shim_bits_set(range->pending, first, n);
+}
+
 /* ---- one slot ---- */
 
 static int get(const struct shim_slot *slot, uint64_t *bits)
@@ -131,7 +143,7 @@ int shim_absorb(struct shim_slot *slot)
     int r = get(slot, shim.scratch);
     if (r < 0)
         return r;
-    shim_bits_or(slot->range->pending, slot->first_page, shim.scratch, slot->n_pages);
+    shim_pending_or(slot->range, slot->first_page, shim.scratch, slot->n_pages);
     r = shim.manual != 0 ? clear(slot, shim.scratch, false) : 0;
     memset(slot->for_qemu, 0, shim_words(slot->n_pages) * 8);
     return r;
@@ -146,7 +158,7 @@ bool shim_slot_settle(struct shim_slot *slot)
         return shim_inside_is_stopped();
     if (!shim_inside_is_stopped() || get(slot, shim.scratch) < 0)
         return false;
-    shim_bits_or(slot->range->pending, slot->first_page, shim.scratch, slot->n_pages);
+    shim_pending_or(slot->range, slot->first_page, shim.scratch, slot->n_pages);
     /* Getting them may have cleared them. */
     if (shim.manual == 0)
         keep_for_qemu(slot, shim.scratch, 0, shim_words(slot->n_pages));
@@ -164,7 +176,7 @@ void shim_slot_begin(struct shim_slot *slot)
 void shim_slot_gone(const struct shim_slot *slot)
 {
     if (shim.logging)
-        shim_bits_set(slot->range->pending, slot->first_page, slot->n_pages);
+        shim_pending_set(slot->range, slot->first_page, slot->n_pages);
 }
 
 /* ---- the monitor's requests ---- */
@@ -188,20 +200,39 @@ static uint64_t *scratch_for(uint64_t n_words)
     return scratch;
 }
 
+/* Where KVM may write the bits of @slot over what is in @out, or NULL: whole words that are no
+ * other slot's, too. With much RAM that saves a pass over a large bitmap while the VM is stopped.
+ */
+static uint64_t *own_words(const struct shim_slot *slot, uint64_t *out)
+{
+    uint64_t end = slot->first_page + slot->n_pages;
+    if (out == NULL || slot->first_page % 64 != 0 ||
+        (end % 64 != 0 && end != slot->range->bytes / SHIM_PAGE))
+        return NULL;
+    for (unsigned i = 0; i < shim.end_slots; i++) {
+        const struct shim_slot *other = &shim.slots[i];
+        if (other->used && other != slot && other->range == slot->range &&
+            other->first_page < end && slot->first_page < other->first_page + other->n_pages)
+            return NULL;
+    }
+    return out + slot->range->out_word + slot->first_page / 64;
+}
+
 static int harvest_slot(struct shim_slot *slot, uint64_t *out, bool rearm)
 {
     struct shim_range *range = slot->range;
-    uint64_t *bits = scratch_for(shim_words(slot->n_pages));
+    uint64_t *own = rearm ? NULL : own_words(slot, out);
+    uint64_t *bits = own != NULL ? own : scratch_for(shim_words(slot->n_pages));
     int r = bits != NULL ? get(slot, bits) : -ENOMEM;
     if (r < 0)
         return r;
-    if (out != NULL)
+    if (out != NULL && own == NULL)
         shim_bits_or(out + range->out_word, slot->first_page, bits, slot->n_pages);
     if (shim.manual != 0)
         return rearm ? clear(slot, bits, true) : 0;
     keep_for_qemu(slot, bits, 0, shim_words(slot->n_pages));
     if (!rearm)
-        shim_bits_or(range->pending, slot->first_page, bits, slot->n_pages);
+        shim_pending_or(range, slot->first_page, bits, slot->n_pages);
     return 0;
 }
 
@@ -209,7 +240,7 @@ static int harvest_slot(struct shim_slot *slot, uint64_t *out, bool rearm)
 static int each_slot(uint64_t *out, bool rearm)
 {
     int r = 0;
-    for (unsigned i = 0; i < SHIM_MAX_SLOTS && r == 0; i++) {
+    for (unsigned i = 0; i < shim.end_slots && r == 0; i++) {
         struct shim_slot *slot = &shim.slots[i];
         if (slot->used && slot->range->out)
             r = harvest_slot(slot, out, rearm);
@@ -230,8 +261,9 @@ static void take_pending(uint64_t *out, bool rearm)
 {
     for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
         struct shim_range *range = &shim.ranges[i];
-        if (!range->out)
+        if (!range->out || !range->has_pending)
             continue;
+        range->has_pending = !rearm;
         uint64_t words = shim_words(range->bytes / SHIM_PAGE);
         for (uint64_t w = 0; (w = words_next(range->pending, w, words)) < words; w++) {
             if (out != NULL)
@@ -258,8 +290,11 @@ static int take(uint64_t *out, bool rearm)
 {
     if (shim.ring_entries > 0)
         return take_rings(out, rearm);
-    take_pending(out, rearm);
-    return each_slot(out, rearm);
+    /* KVM may have written over what was in @out. */
+    int r = each_slot(out, rearm);
+    if (r == 0)
+        take_pending(out, rearm);
+    return r;
 }
 
 int shim_harvest(uint64_t *out, uint64_t n_words, bool rearm)
@@ -284,7 +319,7 @@ void shim_give_back(const uint64_t *bits, uint64_t n_words)
         struct shim_range *range = &shim.ranges[i];
         uint64_t n_pages = range->bytes / SHIM_PAGE;
         if (range->out && range->out_word + shim_words(n_pages) <= n_words)
-            shim_bits_or(range->pending, 0, bits + range->out_word, n_pages);
+            shim_pending_or(range, 0, bits + range->out_word, n_pages);
     }
 }
 
@@ -293,7 +328,7 @@ int shim_stop(void)
     int r = 0;
     if (!shim.logging)
         return 0;
-    for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++) {
+    for (unsigned i = 0; i < shim.end_slots; i++) {
         struct shim_slot *slot = &shim.slots[i];
         if (!slot->used)
             continue;
@@ -314,7 +349,7 @@ static int turn_on(void)
 {
     int r = 0;
     shim.logging = true;
-    for (unsigned i = 0; i < SHIM_MAX_SLOTS && r == 0; i++) {
+    for (unsigned i = 0; i < shim.end_slots && r == 0; i++) {
         struct shim_slot *slot = &shim.slots[i];
         if (slot->used && !qemu_logs(slot)) {
             memset(slot->for_qemu, 0, shim_words(slot->n_pages) * 8);

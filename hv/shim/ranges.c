@@ -238,7 +238,7 @@ static struct shim_range *make_range(const struct shim_mapping *run)
                                   .retired = retired,
                                   .used = true };
     /* What was written before is for nobody to know. */
-    shim_bits_set(pending, 0, bytes / SHIM_PAGE);
+    shim_pending_set(range, 0, bytes / SHIM_PAGE);
     shim.layout++;
     shim_publish();
     return range;

@@ -92,6 +92,6 @@ void shim_retired_keep(void)
     for (unsigned i = 0; i < STASIS_SHIM_MAX_RANGES; i++) {
         struct shim_range *range = &shim.ranges[i];
         if (range->used && range->has_retired)
-            shim_bits_or(range->pending, 0, range->retired, range->bytes / SHIM_PAGE);
+            shim_pending_or(range, 0, range->retired, range->bytes / SHIM_PAGE);
     }
 }

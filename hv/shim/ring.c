@@ -171,7 +171,7 @@ static void arm_whole(struct shim_slot *slot)
  * are lost without us, too.) A log that is off arms all when it is turned on. */
 static void settle_doubts(void)
 {
-    for (unsigned i = 0; shim.ring_doubts && i < SHIM_MAX_SLOTS; i++) {
+    for (unsigned i = 0; shim.ring_doubts && i < shim.end_slots; i++) {
         struct shim_slot *slot = &shim.slots[i];
         if (!slot->used || !slot->doubtful)
             continue;
@@ -186,7 +186,7 @@ static void settle_doubts(void)
 void shim_ring_doubt(void)
 {
     shim.ring_doubts = true;
-    for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++)
+    for (unsigned i = 0; i < shim.end_slots; i++)
         shim.slots[i].doubtful = true;
     settle_doubts();
 }
@@ -320,7 +320,7 @@ void shim_ring_begin_for_qemu(struct shim_slot *slot)
 void shim_ring_watch(void)
 {
     bool logs = shim.foreign_logs, left = false;
-    for (unsigned i = 0; shim.n_vcpus > 0 && i < SHIM_MAX_SLOTS && !logs; i++)
+    for (unsigned i = 0; shim.n_vcpus > 0 && i < shim.end_slots && !logs; i++)
         logs = shim.slots[i].used && shim_slot_is_logged(&shim.slots[i]);
     /* Nothing new comes when nobody logs; but a full ring would keep its vCPU from running. */
     if (!logs && !shim.logging && shim.n_vcpus > 0) {

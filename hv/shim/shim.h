@@ -37,6 +37,7 @@ struct shim_range {
     uint64_t first_word;         /* see stasis_shim_range.result_words */
     uint64_t out_word;           /* the same for the harvest that is under way */
     uint64_t *pending;           /* written, for the monitor, and no longer in KVM's log */
+    bool has_pending;            /* there may be some: for what a look costs with much RAM */
     uint64_t *retired;           /* KVM's rings: writable, and in no ring any more */
     bool has_retired;            /* there may be some */
     uint32_t n_slots;
@@ -87,6 +88,7 @@ struct shim {
     uint64_t manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 as QEMU enabled it */
     uint64_t token, last_serial, n_harvests, layout, note;
     uint32_t n_slots;
+    uint32_t end_slots; /* one behind the last that was ever used */
     struct shim_range ranges[STASIS_SHIM_MAX_RANGES];
     struct shim_slot slots[SHIM_MAX_SLOTS];
     uint64_t *scratch; /* a bitmap of the largest slot */
@@ -175,10 +177,13 @@ void shim_slot_gone(const struct shim_slot *slot);
 /* A slot has come. While no virtual CPU runs nothing in it has been written yet. */
 void shim_slot_begin(struct shim_slot *slot);
 
-/* One more page, of a range, that is written for the monitor. */
+/* Pages of a range that are written for the monitor: those of a bitmap, @n, and one. */
+void shim_pending_or(struct shim_range *range, uint64_t first, const uint64_t *bits, uint64_t n);
+void shim_pending_set(struct shim_range *range, uint64_t first, uint64_t n);
 static inline void shim_pending_add(struct shim_range *range, uint64_t page)
 {
     range->pending[page / 64] |= (uint64_t)1 << page % 64;
+    range->has_pending = true;
 }
 
 /* --- ring.c: all under the lock but the first; none of them does anything without rings --- */

@@ -14,7 +14,7 @@
 
 struct shim_slot *shim_slot_find(uint32_t id)
 {
-    for (unsigned i = 0; i < SHIM_MAX_SLOTS; i++)
+    for (unsigned i = 0; i < shim.end_slots; i++)
         if (shim.slots[i].used && shim.slots[i].id == id)
             return &shim.slots[i];
     return NULL;
@@ -112,6 +112,8 @@ static int make(int fd, unsigned long request, const struct kvm_userspace_memory
                                 .first_page = offset / SHIM_PAGE,
                                 .range = range,
                                 .for_qemu = for_qemu };
+    uint32_t end = (uint32_t)(slot - shim.slots) + 1;
+    shim.end_slots = end > shim.end_slots ? end : shim.end_slots;
     range->n_slots++;
     shim.n_slots++;
     shim_slot_begin(slot);
@@ -207,7 +209,7 @@ static int get_locked(int fd, struct kvm_dirty_log *log)
         return r;
     uint64_t *bits = log->dirty_bitmap, words = shim_words(slot->n_pages);
     if (shim.manual == 0 && shim.logging)
-        shim_bits_or(slot->range->pending, slot->first_page, bits, slot->n_pages);
+        shim_pending_or(slot->range, slot->first_page, bits, slot->n_pages);
     for (uint64_t i = 0; i < words; i++)
         bits[i] |= slot->for_qemu[i];
     if (shim.manual == 0)
@@ -236,7 +238,7 @@ static int clear_locked(int fd, struct kvm_clear_dirty_log *clear)
     if (!fits)
         return shim_kernel(fd, KVM_CLEAR_DIRTY_LOG, clear);
     if (shim.logging)
-        shim_bits_or(slot->range->pending, slot->first_page + first, clear->dirty_bitmap, n);
+        shim_pending_or(slot->range, slot->first_page + first, clear->dirty_bitmap, n);
     int r = shim_kernel(fd, KVM_CLEAR_DIRTY_LOG, clear);
     if (r < 0)
         return r;

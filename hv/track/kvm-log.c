@@ -246,18 +246,26 @@ static gboolean log_arm(StasisTracker *tracker, GError **error)
 
 /* ---- harvesting ---- */
 
-/* OR @n_pages bits from @first of the words at @from into @to. */
-static void merge(StasisBitmap *to, const guint64 *from, guint64 first, gboolean aligned)
+/* Move the bits from @first, the first of a word, of the words at @from into @to. Returns how many
+ * words that were. */
+static guint64 move_words(StasisBitmap *to, guint64 *from, guint64 first)
 {
-    guint64 n_words = (to->n_pages + 63) / 64;
-    if (aligned) {
-        from += first / 64;
-        for (guint64 w = 0; (w = words_next(from, w, n_words)) < n_words; w++)
-            to->words[w] |= from[w];
-        if (to->n_pages % 64 != 0)
-            to->words[n_words - 1] &= ((guint64)1 << to->n_pages % 64) - 1;
-        return;
+    guint64 n_whole = to->n_pages / 64, n_rest = to->n_pages % 64;
+    from += first / 64;
+    for (guint64 w = 0; (w = words_next(from, w, n_whole)) < n_whole; w++) {
+        to->words[w] |= from[w];
+        from[w] = 0;
     }
+    if (n_rest == 0)
+        return n_whole;
+    guint64 mask = ((guint64)1 << n_rest) - 1;
+    to->words[n_whole] |= from[n_whole] & mask;
+    from[n_whole] &= ~mask;
+    return n_whole + 1;
+}
+
+static void merge_bits(StasisBitmap *to, const guint64 *from, guint64 first)
+{
     for (guint64 p = 0; p < to->n_pages; p++)
         if ((from[(first + p) / 64] >> (first + p) % 64) & 1)
             stasis_bitmap_set_range(to, p, 1);
@@ -279,13 +287,19 @@ static gboolean find_bits(const LogTracker *self, guint i, guint64 *ret_word, gu
 
 static void take_bits(LogTracker *self, StasisDirty *dirty)
 {
+    guint64 n_moved = 0, n_words = self->page.n_words;
     for (guint i = 0; i < dirty->n_blocks; i++) {
         guint64 word, page;
-        if (find_bits(self, i, &word, &page))
-            merge(dirty->blocks[i], self->buffer + word, page, page % 64 == 0);
+        if (!find_bits(self, i, &word, &page))
+            continue;
+        if (page % 64 == 0)
+            n_moved += move_words(dirty->blocks[i], self->buffer + word, page);
+        else
+            merge_bits(dirty->blocks[i], self->buffer + word, page);
     }
-    for (guint64 w = 0; (w = words_next(self->buffer, w, self->page.n_words)) < self->page.n_words;
-         w++)
+    /* What is no block's. */
+    for (guint64 w = n_moved < n_words ? 0 : n_words;
+         (w = words_next(self->buffer, w, n_words)) < n_words; w++)
         self->buffer[w] = 0;
 }
 

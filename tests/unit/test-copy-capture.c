@@ -57,7 +57,11 @@ static int take(StasisCapture **ret_capture, const CopyRam *m, const StasisDirty
     g_assert_no_error(error);
     if (begin)
         stasis_capture_start(*ret_capture);
-    return stasis_capture_take_stopped(*ret_capture, dirty, deadline_us);
+    guint64 n_before = stasis_dirty_count(dirty), n = 0;
+    int r = stasis_capture_take_stopped(*ret_capture, dirty, deadline_us, &n);
+    if (!begin)
+        g_assert_cmpuint(n, ==, n_before - stasis_dirty_count(dirty));
+    return r;
 }
 
 /* Some of @dirty, of all sizes. */

@@ -15,14 +15,15 @@
 #include "shim/shim.h"
 
 #define VM 77
-#define N_SLOTS 3u
+#define N_SLOTS 5u
 #define RAM_PAGES 1000u
 #define STEPS 20000u
 
-/* Slots of a firmware's making: not at multiples of 64 pages, and of odd lengths. */
+/* Slots of a firmware's making: not at multiples of 64 pages, and of odd lengths; two that are
+ * whole words of a bitmap, and one that shows a part of the first a second time. */
 static const struct {
     guint64 first, n;
-} layout[N_SLOTS] = { { 0, 160 }, { 196, 4 }, { 203, 797 } };
+} layout[N_SLOTS] = { { 0, 128 }, { 196, 4 }, { 203, 797 }, { 128, 64 }, { 64, 32 } };
 
 typedef struct {
     gboolean there, logging;
