@@ -3,39 +3,88 @@
 """What checkpoints cost besides the stop: guest slowdown, size of images, copy rate."""
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from benchlib import (ACCEL, BUILD, HAVE_ENGINE, MIB, RUNS, SIZES, Machine,  # noqa: E402
-                      environment, half, ms, save, size_bytes, stasis, summary, table, with_case)
+from benchlib import (ACCEL, BUILD, HAVE_ENGINE, MIB, RUNS, SET, SIZES, Machine,  # noqa: E402
+                      environment, half, save, size_bytes, stasis, summary, table, with_case)
+import shimtalk  # noqa: E402
+from shimtalk import Monitor  # noqa: E402
 
 DIRTY_PAGES = 1000
 
 
-def slowdown(t, ram):
-    """Page visits a second: alone, tracked (armed, nothing going on), while it is copied."""
-    machine = Machine(t, ram, touch=half(ram))
+# (prepared by stasis run, what one run is)
+WAYS = {
+    "live, full": (False, ("--mode", "live", "--full")),
+    "cow, full": (False, ("--mode", "cow", "--full")),
+    "stop, full": (False, ("--mode", "stop", "--full")),
+    "prepared, live, full": (True, ("--mode", "live", "--full")),
+    "prepared, live, incremental": (True, ("--mode", "live")),
+}
+
+
+def slowdown(t, ram, prepared):
+    """The guest's speed: alone, beside a process that only computes, tracked (armed, nothing going
+    on), and while it is copied; as {name: {"rates": page visits a second, "seconds": of each}}."""
+    machine = Machine(t, ram, touch=half(ram), prepared=prepared)
+    prefix = "prepared, " if prepared else ""
+
+    def during(action):
+        """Speed over all of action(), a stop included; seconds."""
+        runs = [machine.rate_over(action) for _ in range(RUNS)]
+        return {"rates": [rate for rate, _ in runs],
+                "seconds": statistics.median([seconds for _, seconds in runs])}
+
+    second = lambda: time.sleep(1.0)  # noqa: E731
+    found = {f"{prefix}alone": during(second),
+             f"{prefix}beside a busy process": during(lambda: busy_beside(1.0))}
+    if prepared:
+        found[f"{prefix}log re-armed once"] = rearmed(machine, during)
     machine.adopt()
-    rates = {"alone": [machine.rate(1.0) for _ in range(RUNS)]}
-    for mode in ("live", "cow", "stop"):
-        rates[f"while copied, {mode}"] = [rate_during(machine, mode) for _ in range(RUNS)]
+    machine.vm.checkpoint("--mode", "live", *machine.store)
+    for name, (wants, options) in WAYS.items():
+        if wants == prepared:
+            found[f"while copied: {name}"] = during(
+                lambda o=options: machine.vm.checkpoint(*o, *machine.store, timeout=600))
     machine.vm.checkpoint("--mode", "live", *machine.store)
     # The first visit of a page since the checkpoint is what tracking costs; later ones are free.
-    rates["tracked"] = [machine.rate(1.0) for _ in range(RUNS)]
+    found[f"{prefix}tracked"] = during(second)
     stasis("detach", machine.vm.name)
-    rates["alone again"] = [machine.rate(1.0) for _ in range(RUNS)]
-    return {name: summary(values) for name, values in rates.items()}
+    found[f"{prefix}alone again"] = during(second)
+    alone = statistics.median(found[f"{prefix}alone"]["rates"] +
+                              found[f"{prefix}alone again"]["rates"])
+    for way in found.values():
+        way["of_alone"] = statistics.median(way["rates"]) / alone
+        way["lost_ms"] = way["seconds"] * (1 - way["of_alone"]) * 1000
+    return found
 
 
-def rate_during(machine, mode):
-    """The guest's rate over one checkpoint as a whole, the stop included."""
-    time.sleep(0.1)
-    first = machine.guest.state(machine.vm)
-    machine.vm.checkpoint("--mode", mode, "--full", *machine.store, timeout=600)
-    last = machine.guest.state(machine.vm)
-    return (last.stores - first.stores) / ((last.tsc - first.tsc) / (last.tsc_khz * 1000))
+def rearmed(machine, during):
+    """The floor of a checkpoint of a set that is rewritten all the time: each of its pages has to
+    be armed once, and faults once."""
+    monitor = Monitor(machine.vm.pid)
+    assert (monitor.admitted, monitor.share(), monitor.call(shimtalk.START)) == (0, 0, 0)
+
+    def rearm():
+        monitor.harvest(rearm=True)
+        time.sleep(0.1)
+    time.sleep(1.0)
+    try:
+        return during(rearm)
+    finally:
+        monitor.call(shimtalk.STOP)
+        monitor.close()
+
+
+def busy_beside(seconds):
+    """What the host itself takes away: another process on the other CPU."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        time.sleep(seconds)
+        busy.kill()
 
 
 def sizes(t, ram, touched):
@@ -115,12 +164,12 @@ def main():
         return
     out = {"accel": ACCEL}
     ram = SIZES[0]
-    out["slowdown"] = with_case(slowdown, ram)
-    alone = out["slowdown"]["alone"]["median"]
-    table(f"Speed of the guest, {ram}, {ACCEL}; million page visits a second, median of {RUNS}",
-          ["", "M/s", "of alone"],
-          [[name, f"{s['median'] / 1e6:.1f}", f"{s['median'] / alone * 100:.1f} %"]
-           for name, s in out["slowdown"].items()])
+    out["slowdown"] = {**with_case(slowdown, ram, False),
+                       **(with_case(slowdown, ram, True) if ACCEL == "kvm" else {})}
+    table(f"Speed of the guest, {ram}, {ACCEL}, {SET} rewritten all the time; medians of {RUNS}",
+          ["", "M visits/s", "of alone", "over s", "lost ms"],
+          [[name, f"{statistics.median(w['rates']) / 1e6:.1f}", f"{w['of_alone'] * 100:.1f} %",
+            f"{w['seconds']:.2f}", f"{w['lost_ms']:.0f}"] for name, w in out["slowdown"].items()])
 
     out["sizes"] = [with_case(sizes, ram, touched) for ram in SIZES for touched in (False, True)]
     table(f"Size of images, MiB; an increment after {DIRTY_PAGES} pages were rewritten",

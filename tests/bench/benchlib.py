@@ -76,12 +76,17 @@ class Machine:
         stall_ms = self.guest.state(self.vm).worst_ns / 1e6
         return result, sum(stops) / 1000, stall_ms, total_s
 
-    def rate(self, seconds):
-        """Page visits a second over the coming seconds, by the guest's own clock."""
+    def rate_over(self, action):
+        """Page visits a second while action() runs, and its seconds, both by the guest's own clock."""
         first = self.guest.state(self.vm)
-        time.sleep(seconds)
+        action()
         last = self.guest.state(self.vm)
-        return (last.stores - first.stores) / ((last.tsc - first.tsc) / (last.tsc_khz * 1000))
+        seconds = (last.tsc - first.tsc) / (last.tsc_khz * 1000)
+        return (last.stores - first.stores) / seconds, seconds
+
+    def rate(self, seconds):
+        """Page visits a second over the coming seconds."""
+        return self.rate_over(lambda: time.sleep(seconds))[0]
 
 
 def half(ram):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|libvirt|proc …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|libvirt|proc …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -10,6 +10,8 @@
 #   STASIS_BENCH_PROC="1 64 256 1024"   MiB of the processes of proc
 #   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines
+#   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on
+#   STASIS_BENCH_STALLS=200         checkpoints of stall
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
 set -uo pipefail
 
@@ -20,7 +22,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop hot cost harvest restore rollback clone prefetch series deadlines libvirt proc
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines libvirt proc
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"
