@@ -71,7 +71,7 @@ class Machine:
         began = time.monotonic()
         result = action()
         total_s = time.monotonic() - began
-        self.observer.drain(0.1)
+        self.observer.catch_up()
         stops = self.observer.stops_us(start)
         stall_ms = self.guest.state(self.vm).worst_ns / 1e6
         return result, sum(stops) / 1000, stall_ms, total_s

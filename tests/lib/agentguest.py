@@ -42,7 +42,7 @@ class WithAgent(Linux):
         return args
 
 
-def wait_agent(t, vm, seconds=90):
+def wait_agent(t, vm, seconds=180):
     deadline = time.monotonic() + seconds
     while (result := stasis("agent-ping", vm.name, "--timeout", 2000, expect=None)).rc != 0:
         t.check(time.monotonic() < deadline, f"no answer in {seconds} s: {result!r}")
@@ -87,6 +87,6 @@ def tell_hostile(vm, mode, quiet=1.0):
             pass
         sock.sendall(f"MODE {mode}\n".encode())
         # Read by the guest, when it says so: a connection that is closed sooner may take it along.
-        sock.settimeout(90)
+        sock.settimeout(180)
         while sock.recv(1) not in (b"\0", b""):
             pass

@@ -8,6 +8,8 @@ import socket
 import struct
 import time
 
+from tap import PATIENCE
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 END = 1
 MAGIC = 0x31417453
@@ -125,7 +127,7 @@ class Answer:
 class Host:
     """A host that talks to an agent, over a UNIX socket's path or a socket."""
 
-    def __init__(self, where, seconds=20, hello=True):
+    def __init__(self, where, seconds=PATIENCE, hello=True):
         self.sock, self.buffer, self.held = where, b"", []
         if isinstance(where, str):
             self.sock = socket.socket(socket.AF_UNIX)
@@ -145,7 +147,7 @@ class Host:
     def close(self):
         self.sock.close()
 
-    def hello(self, low=1, high=1, seconds=20):
+    def hello(self, low=1, high=1, seconds=PATIENCE):
         request = next(self.ids)
         self.raw(frame("HELLO", 0, request, fields(VERSION_MIN=low, VERSION_MAX=high)))
         return self.wait(request, seconds).last
@@ -181,7 +183,7 @@ class Host:
         self.raw(frame("REQUEST", OP[op], request, fields(**values)))
         return request
 
-    def wait(self, request, seconds=20):
+    def wait(self, request, seconds=PATIENCE):
         """Its whole answer; those to others are kept."""
         deadline = time.monotonic() + seconds
         while True:
@@ -194,5 +196,5 @@ class Host:
                 raise TimeoutError(f"no answer to {request:#x}; have {mine!r}")
             self.held.append(got)
 
-    def call(self, op, seconds=20, **values):
+    def call(self, op, seconds=PATIENCE, **values):
         return self.wait(self.begin(op, **values), seconds)

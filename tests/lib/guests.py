@@ -12,6 +12,8 @@ import struct
 import subprocess
 import time
 
+from tap import PATIENCE
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(os.path.dirname(_HERE))
 _paths = {}
@@ -42,7 +44,7 @@ class Memory:
             raise RuntimeError(f"gpa2hva {gpa:#x}: {text.strip()}")
         self.address, self.size, self.pid = int(found.group(1), 16), size, vm.pid
 
-    def read(self, offset=0, size=None, seconds=20):
+    def read(self, offset=0, size=None, seconds=PATIENCE):
         """Waits for a page that an on-demand restore has yet to fill: the kernel lets nobody read
         it from outside (EIO)."""
         fd = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY)
@@ -159,6 +161,11 @@ def check_memory_image(t, path):
         return State(memory[State.GPA:State.GPA + State.SIZE])
 
 
+# What a guest's kernel takes for broken when the host has no time for it: a timer that does not tick
+# (then it panics), a CPU that is stuck.
+UNHURRIED = "no_timer_check watchdog_thresh=60"
+
+
 class Linux:
     """The Linux guest: counts aloud on its console and has memory rewritten and verified."""
 
@@ -172,7 +179,7 @@ class Linux:
         return ["-machine", self.machine, "-m", str(self.mem), "-smp", str(self.smp),
                 "-cpu", self.cpu, "-vga", "none", "-nic", "none", *self.memory_args,
                 "-kernel", image("kernel"), "-initrd", image("initrd"),
-                "-append", f"console=ttyS0 quiet panic=-1 {words}"]
+                "-append", f"console=ttyS0 quiet panic=-1 {UNHURRIED} {words}"]
 
     def give_to(self, t, _uid):
         for what in ("kernel", "initrd"):

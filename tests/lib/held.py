@@ -29,13 +29,13 @@ def wait_idle(t, process):
 
     def idle():
         seen.append(_threads(process.pid))
-        return all(word == "S" for word, _ in seen[-1]) and seen[-10:] == [seen[-1]] * 10
+        return all(word == "S" for word, _ in seen[-1]) and seen[-50:] == [seen[-1]] * 50
     t.wait(idle, 60, f"process {process.pid} waits")
 
 
-def held(t, point, command, *args):
+def held(t, point, command, *args, env=None):
     """The command, stopped at the point."""
-    process = stasis_start(t, command, *args, env={"STASIS_FAULT": f"{point}:hold"})
+    process = stasis_start(t, command, *args, env={"STASIS_FAULT": f"{point}:hold", **(env or {})})
 
     def stopped():
         if process.poll() is not None:
@@ -49,7 +49,7 @@ def go_on(process):
     process.send_signal(signal.SIGCONT)
 
 
-def ended(process, seconds=120):
+def ended(process, seconds=600):
     """(exit code, what it said) of a command that goes on to its end."""
     go_on(process)
     out, err = process.communicate(timeout=seconds)

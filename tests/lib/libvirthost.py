@@ -20,13 +20,12 @@ import signal
 import stat
 import subprocess
 import tempfile
-import time
 
 import guests
 import procmem
 from qmp import QmpError
 from stasistest import QEMU, Vm, fresh_name
-from tap import Failure, shared
+from tap import PATIENCE, Failure, shared
 
 URI = "qemu:///system"
 PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
@@ -144,7 +143,7 @@ class Host:
         with open(os.path.join(self.logs, name), "rb") as f:
             return f.read()[-limit:].decode(errors="replace")
 
-    def end(self, name, sig=signal.SIGTERM, seconds=20):
+    def end(self, name, sig=signal.SIGTERM, seconds=PATIENCE):
         process = self.daemons.pop(name, None)
         if process is None:
             return
@@ -207,7 +206,7 @@ def host(t=None):
     return _host
 
 
-def virsh(*args, expect=0, timeout=60, stdin=None, uri=URI):
+def virsh(*args, expect=0, timeout=180, stdin=None, uri=URI):
     """Run virsh; returns the finished process. `expect` as with stasis()."""
     done = subprocess.run(["virsh", "-q", "-c", uri, *map(str, args)], capture_output=True,
                           text=True, timeout=timeout, check=False, input=stdin or "")
@@ -260,7 +259,7 @@ class Domain(Vm):
         super().__init__(t, guest, name)
         self._console = console_path(name)
 
-    def qmp(self, timeout=20.0):
+    def qmp(self, timeout=None):
         return DomainQmp(self.name)
 
     def learn(self):
@@ -284,25 +283,38 @@ class Domain(Vm):
 class Events:
     """What libvirt tells of a domain's life, as `virsh event` prints it."""
 
-    def __init__(self, t, domain=None):
-        self.path = t.path(fresh_name("events"))
-        only = ["--domain", domain] if domain else []
+    def __init__(self, t, domain):
+        self.path, self.domain = t.path(fresh_name("events")), domain
         with open(self.path, "wb") as out:
             self.process = subprocess.Popen(
-                ["stdbuf", "-oL", "virsh", "-q", "-c", URI, "event", *only, "--event", "lifecycle",
+                ["stdbuf", "-oL", "virsh", "-q", "-c", URI, "event", "--event", "lifecycle",
                  "--loop"], stdin=subprocess.PIPE, stdout=out, stderr=out)
         t.defer(self._end)
-        time.sleep(0.3)  # it does not say when it has registered
+        # It does not say when it has registered: something has to happen until it tells of it.
+        probe, path = fresh_name("probe"), t.path(fresh_name("xml"))
+        with open(path, "w") as f:
+            f.write(f"<domain type='qemu'><name>{probe}</name><memory>1024</memory>"
+                    "<os><type>hvm</type></os></domain>")
+
+        def told():
+            virsh("define", path)
+            virsh("undefine", probe)
+            return self._lines(probe)
+        t.wait(told, 60, "virsh tells of events")
 
     def _end(self):
         self.process.terminate()
         self.process.wait()
         self.process.stdin.close()
 
+    def _lines(self, domain):
+        with open(self.path) as f:
+            return [line.split(": ", 1)[1].strip() for line in f
+                    if line.endswith("\n") and f"'{domain}': " in line]
+
     def seen(self):
         """["Suspended Paused", "Resumed Unpaused" …]"""
-        with open(self.path) as f:
-            return [line.split(": ", 1)[1].strip() for line in f if ": " in line]
+        return self._lines(self.domain)
 
 
 def console_path(name):

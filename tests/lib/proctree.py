@@ -41,7 +41,7 @@ def ask(vm, word="status"):
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}
 
 
-def check_works(t, vm, what, seconds=30):
+def check_works(t, vm, what, seconds=120):
     """It goes on, all the way round, and has found nothing bad; what it says then."""
     first = ask(vm)
     deadline = time.monotonic() + seconds

@@ -9,13 +9,15 @@ import json
 import socket
 import time
 
+from tap import PATIENCE
+
 
 class QmpError(Exception):
     pass
 
 
 class Qmp:
-    def __init__(self, path, timeout=20.0):
+    def __init__(self, path, timeout=PATIENCE):
         self.path = path
         self.events = []  # (name, Unix time in µs by QEMU's clock, data)
         self._buf = b""
@@ -73,7 +75,7 @@ class Qmp:
                                 message.get("data", {})))
         return message
 
-    def cmd(self, command, timeout=60.0, fd=None, **arguments):
+    def cmd(self, command, timeout=PATIENCE, fd=None, **arguments):
         """Run a command; argument names take _ for -. Returns the answer or raises QmpError."""
         message = {"execute": command}
         if arguments:
@@ -99,17 +101,11 @@ class Qmp:
     def status(self):
         return self.cmd("query-status")["status"]
 
-    def drain(self, seconds=0.0):
-        """Take in the events that are there, or that come within the given time."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self._read(max(deadline, time.monotonic() + 0.001))
-            except QmpError:
-                if time.monotonic() >= deadline:
-                    return
+    def catch_up(self):
+        """Take in the events of all that has happened by now: QEMU tells of them before it answers."""
+        self.status()
 
-    def wait_event(self, name, timeout=60.0, start=0, match=None):
+    def wait_event(self, name, timeout=PATIENCE, start=0, match=None):
         """The first event `name` among events[start:], waited for."""
         deadline = time.monotonic() + timeout
         while True:

@@ -11,6 +11,8 @@ import re
 import socket
 import struct
 
+from tap import PATIENCE
+
 MAGIC = 0x316D696853617453
 MAGIC32 = MAGIC & 0xFFFFFFFF
 ABI = 1
@@ -69,7 +71,7 @@ class Monitor:
         finally:
             os.close(pidfd)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         with door, theirs:
             self.send(CONNECT, fd=theirs.fileno(), to=door)
         self.admitted = self.receive()
@@ -122,7 +124,7 @@ class Qtest:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(path)
         self.file = self.socket.makefile("rw")
 

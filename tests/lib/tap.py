@@ -18,6 +18,10 @@ import tempfile
 import time
 import traceback
 
+# Seconds that whatever is to happen gets at least. Nothing waits so long but for what is broken; what
+# is slow, on a machine that has other things to do, is not.
+PATIENCE = 120
+
 _cases = []
 
 
@@ -88,13 +92,16 @@ class Case:
 
     @staticmethod
     def wait(condition, seconds, what):
-        """Waits until condition() is true and returns its value."""
+        """Waits until condition() is true and returns its value. `seconds` are a hang limit, which is
+        PATIENCE at least."""
+        seconds = max(seconds, PATIENCE)
         deadline = time.monotonic() + seconds
         while True:
+            late = time.monotonic() > deadline  # before the look: we may be held up, too
             value = condition()
             if value:
                 return value
-            if time.monotonic() > deadline:
+            if late:
                 raise Failure(f"not within {seconds} s: {what}")
             time.sleep(0.02)
 

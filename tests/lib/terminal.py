@@ -11,7 +11,7 @@ import subprocess
 import termios
 import time
 
-from tap import Failure
+from tap import PATIENCE, Failure
 
 # What moves the cursor, colours and clears: not to be seen.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07")
@@ -33,7 +33,7 @@ class Terminal:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGHUP)
             try:
-                self.process.wait(5)
+                self.process.wait(PATIENCE / 2)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -55,7 +55,7 @@ class Terminal:
         self.shown += data.decode(errors="replace")
         return bool(data)
 
-    def expect(self, pattern, seconds=20):
+    def expect(self, pattern, seconds=PATIENCE):
         """Waits until what is shown matches, returns the match and forgets all up to its end."""
         deadline = time.monotonic() + seconds
         while True:
@@ -68,7 +68,7 @@ class Terminal:
             if left <= 0 or not self.read_more(left):
                 raise Failure(f"not shown: {pattern!r}; shown: {text[-2000:]!r}")
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=PATIENCE):
         """The exit status, once the program has ended."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
