@@ -64,7 +64,7 @@ def attach_touches_nothing(t):
     vm = plain_qemu(t, Bare(mem="48M"), observer=True)
     with Qmp(vm.observer_path) as observer:
         attach(vm)
-        observer.drain(0.3)
+        observer.catch_up()
         t.equal([e[0] for e in observer.events], [], "events of QEMU")
     vm.check_nothing_left()
     vm.check_runs()
@@ -80,7 +80,7 @@ def recorded_pause_is_true(t):
         for mode in MODES:
             start = len(observer.events)
             image = vm.checkpoint("--mode", mode, *store)
-            observer.drain(0.2)
+            observer.catch_up()
             stops = observer.stops_us(start)
             t.equal(len(stops), 1, f"mode {mode}: stops of the VM ({stops})")
             recorded = image["cost"]["pause_us"]

@@ -13,8 +13,8 @@ import shimtalk  # noqa: E402
 from guests import Bare  # noqa: E402
 from qmp import Qmp  # noqa: E402
 from shimtalk import Monitor, Page  # noqa: E402
-from stasistest import (add_case, case, checkpoint_with_reference, main, need_kvm,  # noqa: E402
-                        new_store, run_vm, stasis, stasis_json)
+from stasistest import (Failure, add_case, case, checkpoint_with_reference, main,  # noqa: E402
+                        need_kvm, new_store, run_vm, stasis, stasis_json)
 
 NO_FDSET = 12345  # so that saving the devices fails, which is said by RESUME
 SHIM_WAITS_S = 5
@@ -45,11 +45,30 @@ def check_still(t, vm):
     t.equal(vm.guest.state(vm).stores, before, "visits of a guest that is stopped")
 
 
-def check_goes_on(t, vm, seconds):
-    """Its own work, then QEMU's word: while the shim has it stopped QEMU answers nobody."""
-    before = vm.guest.state(vm).stores
-    t.wait(lambda: vm.guest.state(vm).stores > before, seconds, "the guest works again")
+def check_goes_on(t, vm):
+    """Its own work, then QEMU's word: while the shim has it stopped QEMU answers nobody. Returns the
+    seconds that it took."""
+    began, before = time.monotonic(), vm.guest.state(vm).stores
+    t.wait(lambda: vm.guest.state(vm).stores > before, 30, "the guest works again")
+    took = time.monotonic() - began
     vm.check_runs()
+    return took
+
+
+def in_time(t, vm, dialogue):
+    """Pause the VM, and have the dialogue with its monitor. Where the host had so little time for us
+    that the shim has lost its patience meanwhile, once more."""
+    for _ in range(20):
+        monitor, began = paused(t, vm), time.monotonic()
+        try:
+            dialogue(monitor)
+            return monitor
+        except Failure:
+            if time.monotonic() - began < SHIM_WAITS_S:
+                raise
+            t.note("the shim has waited long enough; once more")
+            monitor.close()
+    raise Failure("the host is too busy")
 
 
 @case
@@ -57,14 +76,15 @@ def dialogue(t):
     """between PAUSE and RESUME the guest stands still, and what it wrote can be harvested"""
     vm = shim_vm(t)
     for i in range(20):
-        monitor = paused(t, vm)
-        if i == 0:
-            check_still(t, vm)
-        t.check(monitor.harvest(rearm=True), "nothing was written between START and PAUSE")
-        t.equal(monitor.harvest(rearm=True), set(), "written while it stood still")
-        t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), -errno.EBUSY, "a second PAUSE")
-        t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME, the devices not saved")
-        check_goes_on(t, vm, 10)
+        def talk(monitor, first=i == 0):
+            if first:
+                check_still(t, vm)
+            t.check(monitor.harvest(rearm=True), "nothing was written between START and PAUSE")
+            t.equal(monitor.harvest(rearm=True), set(), "written while it stood still")
+            t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), -errno.EBUSY, "a second PAUSE")
+            t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME, the devices not saved")
+        monitor = in_time(t, vm, talk)
+        check_goes_on(t, vm)
         t.equal(monitor.call(shimtalk.RESUME), -errno.ETIME, "RESUME without PAUSE")
         monitor.close()
     vm.guest.check_unharmed(vm)
@@ -75,12 +95,16 @@ def monitor_gone(t):
     """a monitor that ends while it has the VM stopped lets it go on"""
     vm = shim_vm(t)
     for ask in (None, shimtalk.RESUME, shimtalk.HARVEST):
-        monitor = paused(t, vm)
-        if ask is not None:
-            monitor.send(ask)
-        monitor.close()
-        # Before the shim's patience ends, that is by the hang-up.
-        check_goes_on(t, vm, SHIM_WAITS_S - 2)
+        # Before the shim's patience ends, that is by the hang-up: once is enough on a busy host, and
+        # a shim that does not notice needs all of its patience each time.
+        took = []
+        while not took or took[-1] > SHIM_WAITS_S - 2:
+            t.check(len(took) < 20, f"monitor gone after {ask}: it went on after {took} s")
+            monitor = paused(t, vm)
+            if ask is not None:
+                monitor.send(ask)
+            monitor.close()
+            took.append(check_goes_on(t, vm))
     vm.checkpoint(*new_store(t))
 
 
@@ -89,12 +113,12 @@ def monitor_asleep(t):
     """a monitor that does not come back loses its turn, and is told so"""
     vm = shim_vm(t)
     monitor = paused(t, vm)
-    check_goes_on(t, vm, SHIM_WAITS_S + 20)
+    check_goes_on(t, vm)
     t.equal(monitor.call(shimtalk.RESUME), -errno.ETIME, "RESUME, too late")
     t.equal(monitor.call(shimtalk.PAUSE, arg=NO_FDSET), 0, "PAUSE afterwards")
-    check_still(t, vm)
-    t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME")
-    check_goes_on(t, vm, 10)
+    # On a busy host we may be late once more.
+    t.check(monitor.call(shimtalk.RESUME) in (-errno.EIO, -errno.ETIME), "RESUME")
+    check_goes_on(t, vm)
 
 
 @case
@@ -148,7 +172,7 @@ def disks(t):
     for words in (path + b"none\0", b"/machine/none\0one\0"):
         t.equal((tell(words), pause()), (0, -errno.EIO), f"{words}")
         t.equal(node(), "two", "the disk")
-    check_goes_on(t, vm, 10)
+    check_goes_on(t, vm)
     monitor.close()
     vm.checkpoint("--disk", "none", *new_store(t))
 
@@ -166,7 +190,7 @@ def same_image(t, stopper):
         for mode in ("live", "cow", "live"):
             start = len(observer.events)
             image = checkpoint_with_reference(t, vm, mode, store)
-            observer.drain(0.2)
+            observer.catch_up()
             t.equal([e[0] for e in observer.events[start:]], ["STOP", "RESUME"], "events of QEMU")
             cost = stasis_json("checkpoint-info", image, *store)["cost"]
             t.check(0 < cost["device_us"], f"{mode}: no time for the devices: {cost}")

@@ -11,19 +11,19 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (MODES, case, checkpoint_with_reference, main, new_store,  # noqa: E402
-                        run_vm)
+from stasistest import (MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
+                        new_store, run_vm)
 
-DISK_BYTES = 8 << 20
+DISK_BYTES, LARGE_BYTES = 8 << 20, 64 << 20
 BPS = 2 << 20
 V1, V2 = "/sys/fs/cgroup/blkio", "/sys/fs/cgroup"
 
 
-def loop_device(t, *options):
+def loop_device(t, *options, size=DISK_BYTES):
     """A block device of random data."""
     path = t.path("disk")
     with open(path, "wb") as f:
-        f.write(os.urandom(DISK_BYTES))
+        f.write(os.urandom(size))
     done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
                           capture_output=True, check=False)
     if done.returncode != 0:
@@ -56,7 +56,7 @@ def slow_group(t, device, what):
 
 def remove_group(group):
     """Its members are ending, but a process waits for its last read."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return os.rmdir(group)
@@ -91,7 +91,7 @@ def late_reads(t):
 @case
 def flushed_before(t):
     """what the host still has to write to a disk is written before the VM is stopped"""
-    device = loop_device(t)
+    device = loop_device(t, size=LARGE_BYTES)
     group = slow_group(t, device, "write")
     guest = Bare(mem="48M")
     vm = run_vm(t, guest, "-blockdev", f"driver=host_device,filename={device},node-name=disk")
@@ -101,12 +101,12 @@ def flushed_before(t):
         with vm.qmp() as qmp:
             # Into the host's page cache, as the guest's own writes go.
             said = qmp.cmd("human-monitor-command",
-                           **{"command-line": f'qemu-io disk "write -P 7 0 {DISK_BYTES}"'})
+                           **{"command-line": f'qemu-io disk "write -P 7 0 {LARGE_BYTES}"'})
         t.equal(said, "", "answer to qemu-io")
         image = vm.checkpoint("--mode", mode, *store)
         t.note(f"{mode}: stopped {image['cost']['pause_us'] / 1000:.1f} ms")
-        # QEMU itself, in its group, would need 4 s for it.
-        t.check(image["cost"]["pause_us"] < 2e6, f"{mode}: stopped {image['cost']['pause_us']} µs")
+        # QEMU itself, in its group, would need 32 s for it.
+        t.check(image["cost"]["pause_us"] < 16e6, f"{mode}: stopped {image['cost']['pause_us']} µs")
     guest.check_unharmed(vm)
 
 
