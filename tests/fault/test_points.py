@@ -41,7 +41,7 @@ _met = {"kill": set(), "error": set()}
 # The guest of each mode. For live a slow one: a page that a failed checkpoint took from the tracker
 # and lost is not written again before the next one, and shows there as torn.
 GUESTS = {"live": {"mem": "48M", "set": "24M", "rate": 1},
-          "protect": {"mem": "96M", "set": "64M", "rate": 20, "pattern": "random"},
+          "protect": {"mem": "48M", "set": "32M", "rate": 20, "pattern": "random"},
           "cow": {"mem": "32M", "set": "4M", "pattern": "random"},
           "stop": {"mem": "32M", "set": "4M"}}
 _vms = {}
@@ -83,8 +83,13 @@ def export_and_check(t, image_id, store):
 def checkpoint_with_fault(t, vm, mode, point, how, store, expect_met):
     """One checkpoint that ends at the point."""
     before = image_ids(store) if os.path.isdir(store[1]) else []
-    result = stasis("checkpoint-create", vm.name, *options_of(mode), *store, expect=None,
-                    env={"STASIS_FAULT": f"{point}:{how}", **environment_of(mode)}, timeout=60)
+    # A guest that a busy host has not run in the last moment has no residual.
+    for _ in range(20 if expect_met and point in RESIDUAL else 1):
+        result = stasis("checkpoint-create", vm.name, *options_of(mode), *store, expect=None,
+                        env={"STASIS_FAULT": f"{point}:{how}", **environment_of(mode)})
+        if result.rc != 0:
+            break
+        before = image_ids(store)
     what = f"{how} at {point}, mode {mode}"
     if expect_met:
         t.check(result.rc != 0, f"{what}: the checkpoint did not come there: {result!r}")
@@ -179,7 +184,7 @@ def library_resumes(t, point, mode):
     lib = os.path.dirname(procmem.__file__)
     done = subprocess.run([sys.executable, "-B", "-c", LIBRARY_USER, lib, BUILD, vm.name, store[1],
                            mode, vm.qmp_path], env=environment(STASIS_FAULT=f"{point}:error"),
-                          capture_output=True, text=True, check=False, timeout=60)
+                          capture_output=True, text=True, check=False, timeout=300)
     t.equal(done.stdout, "failed running\n", f"the call, and query-status after it; {done.stderr}")
     vm.check_runs()
     stasis("detach", vm.name)

@@ -37,7 +37,7 @@ def fails_at(t, point, how):
     c = common()
     vm, store = c["vm"], c["store"]
     n, before = len(processes(store)), ask(vm)
-    result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], *store, expect=None, timeout=120,
+    result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], *store, expect=None, timeout=600,
                     env={"STASIS_FAULT": f"{point}:{how}"})
     what = f"{how} at {point}"
     t.equal(result.rc, -signal.SIGKILL if how == "kill" else 1, f"{what}: exit of {result!r}")

@@ -54,7 +54,7 @@ def check_half(t, vm, store, image_id, what):
 
 def check_exact(t, vm, store, image_id, **env):
     done = subprocess.run([os.path.join(BUILD, "tests", "lib", "rollback-check"), vm.name, store[1],
-                           "1", image_id], capture_output=True, text=True, check=False, timeout=60,
+                           "1", image_id], capture_output=True, text=True, check=False, timeout=600,
                           env=environment(**env))
     t.equal(done.returncode, 0, f"rollback-check: {done.stdout}{done.stderr[:1000]}")
 
@@ -64,7 +64,7 @@ def fails_at(t, point, how):
     before = vm.progress()
     t.wait(lambda: vm.progress() > before, 10, "the guest works")
     reached = vm.progress()
-    result = stasis("rollback", vm.name, "--force", *store, expect=None, timeout=60,
+    result = stasis("rollback", vm.name, "--force", *store, expect=None,
                     env={"STASIS_FAULT": f"{point}:{how}"})
     what = f"{how} at {point}"
     t.equal(result.rc, -signal.SIGKILL if how == "kill" else 1, f"{what}: exit of {result!r}")

@@ -391,12 +391,18 @@ def touched_pages_are_remembered(t):
         return faults
     plain = restored("--no-prefetch")
     t.check(not os.path.exists(record), "--no-prefetch leaves a record")
-    first = restored()
-    t.check(first[1] == 0 and first[0] > 50 and plain[1] == 0, f"first {first}, plain {plain}")
-    t.wait(lambda: os.path.exists(record), 10, "a record")
-    second = restored()
-    t.check(first[0] / 2 < second[1] <= first[0], f"known {second[1]} after {first[0]} faults")
-    t.check(second[0] < first[0] / 2, f"faults: {first[0]}, then {second[0]}")
+    t.equal(plain[1], 0, "pages known with --no-prefetch")
+    # How much a guest waits for is a race of its CPU with the pager, which a busy host decides
+    # sometimes: a few tries.
+    for last in (False, False, False, False, True):
+        first = restored()
+        t.wait(lambda: os.path.exists(record), 10, "a record")
+        second = restored()
+        t.check(first[1] == 0 and second[1] <= first[0], f"known {second[1]} after {first} faults")
+        if first[0] > 50 and first[0] / 2 < second[1] and second[0] < first[0] / 2:
+            break
+        t.check(not last, f"faults: {first[0]}, then {second[0]}, {second[1]} known")
+        os.unlink(record)
     t.equal(restored("--no-prefetch")[1], 0, "pages known with --no-prefetch")
     with open(record, "r+b") as f:
         f.seek(60)

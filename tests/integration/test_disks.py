@@ -11,6 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
+from held import ended, held  # noqa: E402
 from qmp import Qmp  # noqa: E402
 from stasistest import (attach, case, fresh_name, image_ids, kvm_usable, main,  # noqa: E402
                         mount_tmpfs, new_store, plain_qemu, restored_vm, run_vm, stasis, stasis_json, stasis_start)
@@ -226,12 +227,13 @@ def failed(t):
     with Qmp(monitor) as qmp:
         process = stasis_start(t, "checkpoint-create", vm.name, *store,
                                env={"STASIS_FAULT": "committed:error"})
-        t.wait(lambda: qmp.cmd("query-block-exports"), 20, "a disk is exported")
+        t.wait(lambda: qmp.cmd("query-block-exports") or process.poll() is not None, 20,
+               "a disk is exported")
         os.kill(process.pid, signal.SIGSTOP)
         for disk in all_disks:
             disk.write_some(qmp, rng)
         os.kill(process.pid, signal.SIGCONT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     t.equal(process.returncode, 1, "failed at the end")
     nothing_of_ours(t, vm, [first])
     image = vm.checkpoint(*store)
@@ -287,17 +289,13 @@ def store_full(t):
     t.check(result.rc != 0 and "No space left" in result.err, f"a clear error: {result!r}")
     nothing_of_ours(t, vm)
     vm.check_runs(what="store full")
-    # Held still in the middle of copying, while the guest overwrites all of its disk.
+    # Held still before anything is copied, while the guest overwrites all of its disk.
+    process = held(t, "disk-open", "checkpoint-create", vm.name, *small)
     with Qmp(monitor) as qmp:
-        process = stasis_start(t, "checkpoint-create", vm.name, *small)
-        t.wait(lambda: any(d.get("inserted", {}).get("node-name", "").startswith("stasis-filter")
-                           for d in qmp.cmd("query-block")), 20, "the filter is in place")
-        os.kill(process.pid, signal.SIGSTOP)
         for i in range(12):
             disk.write(qmp, i * (5 << 20), 5 << 20, i + 1)
-        os.kill(process.pid, signal.SIGCONT)
-    _, err = process.communicate(timeout=60)
-    t.check(process.returncode != 0, f"the checkpoint fails: {err}")
+    code, said = ended(process)
+    t.check(code != 0, f"the checkpoint fails: {said}")
     nothing_of_ours(t, vm)
     vm.check_runs(what="scratch file full")
     stasis("pause", vm.name)
@@ -307,23 +305,18 @@ def store_full(t):
 @case
 def interrupted(t):
     """Ctrl-C while disks are copied, and a pause budget that can't be kept: the VM runs, nothing is left"""
-    disk = disks.Disk(t.path("large"), "raw", "virtio", 0, size=512 << 20)
-    monitor = t.path("second.sock")
+    disk = disks.make(t, (("raw", "virtio"),))[0]
     with open(disk.path, "r+b") as f:
-        for _ in range(disk.size >> 20):
-            f.write(os.urandom(1 << 20))
-    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments(), "-qmp",
-                f"unix:{monitor},server=on,wait=off")
+        f.write(os.urandom(disk.size))
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments())
     store = new_store(t)
-    with Qmp(monitor) as qmp:
-        process = stasis_start(t, "checkpoint-create", vm.name, *store)
-        t.wait(lambda: any(d.get("inserted", {}).get("node-name", "").startswith("stasis-filter")
-                           for d in qmp.cmd("query-block")), 20, "the filter is in place")
+    for point in ("disk-open", "disk-half"):
+        process = held(t, point, "checkpoint-create", vm.name, *store)
         process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    t.equal(process.returncode, 130, f"Ctrl-C: {err}")
-    nothing_of_ours(t, vm)
-    stasis("checkpoint-create", vm.name, "--max-pause", "0.3", *store, expect=5)
+        code, said = ended(process)
+        t.equal(code, 130, f"Ctrl-C at {point}: {said}")
+        nothing_of_ours(t, vm)
+    stasis("checkpoint-create", vm.name, "--max-pause", "0.05", *store, expect=5)
     nothing_of_ours(t, vm)
     t.equal(image_ids(store), [], "images")
     vm.check_runs()

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import libvirthost  # noqa: E402
@@ -96,6 +95,7 @@ def whole_life(t, accel, prepared):
     uuid = virsh("domuuid", vm.name).stdout.strip()
     stasis("kill", vm.name)
     t.equal(vm.state(), "shut off (destroyed)", "virsh domstate after kill")
+    t.wait(lambda: events.seen()[-1:] == ["Stopped Destroyed"], 30, f"its end, {events.seen()}")
     began = len(events.seen())
     stasis("restore", child["id"], *store)
     back = known(t, vm.name, vm.guest)
@@ -330,12 +330,10 @@ def virsh_waits_for_nobody(t):
     vm = make_domain(t, Bare(), accel="kvm")
     store = new_store(t)
     process = held(t, "copy-half", "checkpoint-create", vm.name, *store)
-    began = time.monotonic()
-    vm.virsh("dominfo")
+    vm.virsh("dominfo")  # it would wait until we let go, that is for ever
     vm.virsh("qemu-monitor-command", "--hmp", "info status")
     vm.virsh("suspend")
     vm.virsh("resume")
-    t.check(time.monotonic() - began < 20, "virsh had to wait")
     code, said = ended(process)
     t.equal(code, 0, said)
     vm.check_runs()

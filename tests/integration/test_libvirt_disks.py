@@ -13,15 +13,16 @@ import libvirthost  # noqa: E402
 from libvirthost import URI, Events, destroy, virsh  # noqa: E402
 from logdisks import records  # noqa: E402
 from logdomains import check_restored, logs_on, restored, sources, start  # noqa: E402
-from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
+from stasistest import (case, fresh_name, main, new_store, number_from_env,  # noqa: E402
+                        stasis, stasis_json)
 
 os.environ["STASIS_CONNECT"] = URI
-N_IMAGES = 10
+N_IMAGES = number_from_env("STASIS_TEST_LOGGED", 4)
 
 
 @case
 def every_image(t):
-    """ten images of a domain that logs to a qcow2 and a raw disk: each restored domain's file systems
+    """images of a domain that logs to a qcow2 and a raw disk: each restored domain's file systems
     pass fsck and agree with its memory to the last record; originals stay as they are"""
     vm, paths = start(t)
     store = new_store(t)

@@ -26,7 +26,7 @@ def check_exact(vm, store, ids, count=1):
     """Go back to each image in turn, `count` times each, and compare everything each time."""
     done = subprocess.run([os.path.join(BUILD, "tests", "lib", "rollback-check"), vm.name, store[1],
                            str(count), *ids], capture_output=True, text=True, check=False,
-                          timeout=120, env=environment())
+                          timeout=600, env=environment())
     vm.t.equal(done.returncode, 0, f"rollback-check: {done.stdout}{done.stderr[:2000]}")
     found = {k: int(v) for k, v in (word.split("=") for word in done.stdout.split())}
     vm.t.equal(found["rollbacks"], count * len(ids), "rollbacks")
@@ -71,8 +71,8 @@ def anywhere(t, accel):
     full, a, b, c = tree(t, vm, store)
     count = 13 if accel == FAST else 3
     found = check_exact(vm, store, [a, b, c, full], count)
-    # Not everything each time: 48 MiB are 12,288 pages.
-    t.check(found["rewritten"] < found["rollbacks"] * 4000, f"{found}: pages that need not be")
+    # Not everything each time: 48 MiB are 12,288 pages, and the guest's set is half of them.
+    t.check(found["rewritten"] < found["rollbacks"] * 7000, f"{found}: pages that need not be")
     vm.check_runs()
     vm.guest.check_unharmed(vm)
     t.equal(nodes(vm), before, "nodes, jobs and descriptor sets of QEMU")
