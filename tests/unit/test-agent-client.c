@@ -18,6 +18,9 @@
 
 /* ---- an agent that is played ---- */
 
+/* Until what takes no time counts as hanging: a busy machine has other things to do. */
+#define HANG_US 120000000u
+
 typedef struct _Peer Peer;
 /* Called for each frame that came; answers with reply(). */
 typedef void (*Act)(Peer *peer, const StasisAgentFrame *frame);
@@ -195,26 +198,29 @@ static void test_hostile(void)
         Act act;
         int code;
         const char *says;
-        guint64 most_us; /* a hang limit */
+        gboolean waits; /* until the time is up */
     } rows[] = {
-        { say_nothing, STASIS_ERROR_FAILED, "*no answer*stasis-agent running*", 30000000 },
-        { say_garbage, STASIS_ERROR_CORRUPT, "*nobody asked for*", 30000000 },
-        { flood, STASIS_ERROR_CORRUPT, "*nobody asked for*", 30000000 },
-        { trickle, STASIS_ERROR_FAILED, "*no answer*", 30000000 },
-        { hang_up, STASIS_ERROR_FAILED, "*closed the channel*", 30000000 },
-        { other_version, STASIS_ERROR_UNSUPPORTED, "*versions 7 to 9*install*", 30000000 },
-        { lie_about_version, STASIS_ERROR_CORRUPT, "*no sense*", 30000000 },
-        { never_end, STASIS_ERROR_CORRUPT, "*an answer of more than*", 30000000 },
-        { greet_only, STASIS_ERROR_FAILED, "*no answer to a request in time*", 30000000 },
-        { refuse, STASIS_ERROR_UNSUPPORTED, "VM test: agent: no such*thing", 30000000 },
+        { say_nothing, STASIS_ERROR_FAILED, "*no answer*stasis-agent running*", TRUE },
+        { say_garbage, STASIS_ERROR_CORRUPT, "*nobody asked for*", FALSE },
+        { flood, STASIS_ERROR_CORRUPT, "*nobody asked for*", FALSE },
+        { trickle, STASIS_ERROR_FAILED, "*no answer*", TRUE },
+        { hang_up, STASIS_ERROR_FAILED, "*closed the channel*", FALSE },
+        { other_version, STASIS_ERROR_UNSUPPORTED, "*versions 7 to 9*install*", FALSE },
+        { lie_about_version, STASIS_ERROR_CORRUPT, "*no sense*", FALSE },
+        { never_end, STASIS_ERROR_CORRUPT, "*an answer of more than*", FALSE },
+        { greet_only, STASIS_ERROR_FAILED, "*no answer to a request in time*", TRUE },
+        { refuse, STASIS_ERROR_UNSUPPORTED, "VM test: agent: no such*thing", FALSE },
     };
     for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
         Peer *peer = g_new0(Peer, 1);
         g_autoptr(StasisAgent) agent = agent_with(peer, rows[i].act);
         g_autoptr(GError) error = NULL;
         guint64 start_us = stasis_now_us();
-        gboolean silent = rows[i].code == STASIS_ERROR_FAILED;
-        StasisAgentWait wait = { .deadline_us = start_us + (silent ? 300000 : 20000000) };
+        StasisAgentWait wait = { .deadline_us = start_us + HANG_US / 2 };
+        if (rows[i].act == greet_only)
+            g_assert_true(stasis_agent_greet(agent, &wait, &error));
+        if (rows[i].waits)
+            wait.deadline_us = stasis_now_us() + 300000;
         g_autoptr(GBytes) answer =
             stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
         g_assert_null(answer);
@@ -222,7 +228,7 @@ static void test_hostile(void)
         g_assert_error(error, STASIS_ERROR, rows[i].code);
         g_assert_true(g_pattern_match_simple(rows[i].says, error->message));
         g_assert_null(strpbrk(error->message, "\n\r"));
-        g_assert_cmpuint(stasis_now_us() - start_us, <, rows[i].most_us);
+        g_assert_cmpuint(stasis_now_us() - start_us, <, HANG_US);
         end(peer);
     }
 }
@@ -232,7 +238,7 @@ static void test_stale(void)
     Peer *peer = g_new0(Peer, 1);
     g_autoptr(StasisAgent) agent = agent_with(peer, answer_late);
     g_autoptr(GError) error = NULL;
-    StasisAgentWait wait = { .deadline_us = stasis_now_us() + 20000000 };
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
     for (guint i = 0; i < 10; i++) {
         g_autoptr(GBytes) answer =
             stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
@@ -257,7 +263,7 @@ static void test_cancel(void)
     g_autoptr(StasisAgent) agent = agent_with(peer, say_nothing);
     g_autoptr(GCancellable) cancellable = g_cancellable_new();
     g_autoptr(GError) error = NULL;
-    StasisAgentWait wait = { stasis_now_us() + 60000000, cancellable };
+    StasisAgentWait wait = { stasis_now_us() + HANG_US, cancellable };
     GThread *thread = g_thread_new("cancel", cancel_soon, cancellable);
     g_assert_false(stasis_agent_greet(agent, &wait, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
@@ -302,7 +308,7 @@ static void test_real(void)
     g_autoptr(StasisAgent) agent = real_agent(&pid);
     g_autoptr(GError) error = NULL;
     guint8 room[512];
-    StasisAgentWait wait = { .deadline_us = stasis_now_us() + 60000000 };
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
     g_autoptr(GBytes) info = stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, &error);
     g_assert_no_error(error);
     g_autofree char *kernel = stasis_agent_text(info, STASIS_AGENT_TAG_KERNEL, 64);

@@ -254,7 +254,7 @@ static void test_queue(void)
     g_autoptr(StasisPipeline) pipeline = stasis_pipeline_new(m.ram, writer, STASIS_CODEC_LZ4, 1);
     StasisPageRun run = { .n_pages = 1, .data = m.at[0], .done = wait_at_gate, .owner = &gate };
     stasis_pipeline_push(pipeline, &run);
-    guint64 deadline = stasis_now_us() + 20000000;
+    guint64 deadline = stasis_now_us() + 120000000;
     while (!g_atomic_int_get(&gate.entered))
         g_assert_cmpuint(stasis_now_us(), <, deadline);
     /* The one thread stands at the gate: push() waits for room, push_now() doesn't. */

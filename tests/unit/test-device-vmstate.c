@@ -4,6 +4,7 @@
 #include <glib/gstdio.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <time.h>
 
 #include "test-device-data.h"
 
@@ -394,9 +395,9 @@ static void test_search_is_bounded(void)
     put_section(out, 99, "first", inner->data, inner->len);
     put_section(out, 100, "second", "x", 1);
     g_autoptr(GError) error = NULL;
-    gint64 began = g_get_monotonic_time();
+    clock_t began = clock(); /* our own time: the machine may be busy */
     g_autoptr(StasisVmstate) vmstate = finish(out, &error);
-    g_assert_cmpint(g_get_monotonic_time() - began, <, 5 * G_USEC_PER_SEC);
+    g_assert_cmpint(clock() - began, <, 5 * CLOCKS_PER_SEC);
     g_assert_no_error(error);
     g_assert_cmpuint(stasis_vmstate_get_n_sections(vmstate), ==, 2);
     assert_section(vmstate, 0, "first", inner->len);

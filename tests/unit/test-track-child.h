@@ -33,7 +33,7 @@
 #define TEST_PAGE 4096u
 #define TEST_BLOCKS 3u
 #define TEST_HAMMERS 2u
-#define TEST_HANG_US 20000000u
+#define TEST_HANG_US 120000000u
 
 /* "huge" is anonymous memory on transparent huge pages; "memfd" has more pages, every other one of
  * which is a region of its own, than a tracker finds in one scan. */

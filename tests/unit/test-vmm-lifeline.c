@@ -11,9 +11,9 @@
 #include "base/io.h"
 #include "test-vmm-ram.h"
 
-#define HANG_US 20000000u
-/* In which QEMU runs again, by the promise. */
-#define RESUME_US 3000000u
+#define HANG_US 120000000u
+/* In which QEMU runs again: milliseconds, on a host that has time for it. */
+#define RESUME_US 60000000u
 
 static const char *test_program;
 
@@ -46,7 +46,7 @@ static void be_holder(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setpgid(0, 0);
     Hold what = (Hold)atoi(argv[3]);
-    StasisQmp *qmp = stasis_qmp_connect(argv[2], 20000, NULL);
+    StasisQmp *qmp = stasis_qmp_connect(argv[2], HANG_US / 1000, NULL);
     g_autofree char *mark = g_strdup_printf("%s.mark", argv[2]);
     g_autofree char *swept = g_strdup_printf("%s.swept", argv[2]);
     const char *sweeper[] = { "/usr/bin/touch", swept, NULL };
@@ -158,7 +158,7 @@ static void check_resumed(Fixture *f, guint64 killed_us)
 static void check_monitor_free(Fixture *f)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(StasisQmp) qmp = stasis_qmp_connect(f->socket, 20000, &error);
+    g_autoptr(StasisQmp) qmp = stasis_qmp_connect(f->socket, HANG_US / 1000, &error);
     g_assert_no_error(error);
     g_autofree char *state = stasis_qmp_run_state(qmp, &error);
     g_assert_no_error(error);
@@ -248,7 +248,7 @@ static void test_mark(Fixture *f, gconstpointer data)
 static StasisQmp *connect_first(Fixture *f)
 {
     g_autoptr(GError) error = NULL;
-    StasisQmp *qmp = stasis_qmp_connect(f->socket, 20000, &error);
+    StasisQmp *qmp = stasis_qmp_connect(f->socket, HANG_US / 1000, &error);
     g_assert_no_error(error);
     return qmp;
 }
