@@ -102,7 +102,7 @@ help:
 #: make deps        install what is missing (Debian, root)
 #: make demo        boot a Linux guest, checkpoint it live, kill it, bring it back
 #: make check       all tests (TESTS="name …" picks some)
-#: make check-long  what takes too long for that: 30 images of a Debian guest with a database
+#: make check-long  what takes too long for that: a Debian guest with a database, many repetitions
 #: make check-san   unit tests under AddressSanitizer and UBSan
 #: make check-valgrind   unit tests under valgrind
 #: make fuzz        every fuzz target for FUZZ_SECONDS (default 60) each

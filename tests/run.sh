@@ -15,7 +15,8 @@
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
 #   STASIS_TEST_LIMIT=900           seconds until a program counts as hung (four times that if long)
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
-#   STASIS_FUZZ_SECONDS=5           how long each fuzz target runs here (`make fuzz` runs longer)
+#   STASIS_TEST_GRACE=20            seconds that processes get to end by themselves after a program
+#   STASIS_FUZZ_SECONDS=2           how long each fuzz target runs here (`make fuzz` runs longer)
 #   CI=true                         a skipped point fails the run
 set -uo pipefail
 
@@ -28,7 +29,8 @@ shift
 cd "$(dirname "$0")/.." || exit 2
 root=$PWD
 limit=${STASIS_TEST_LIMIT:-900}
-fuzz_seconds=${STASIS_FUZZ_SECONDS:-5}
+grace=${STASIS_TEST_GRACE:-20}
+fuzz_seconds=${STASIS_FUZZ_SECONDS:-2}
 jobs=${STASIS_TEST_JOBS:-2}
 logs=$build/logs
 mkdir -p "$logs"
@@ -47,6 +49,23 @@ for f in tests/fault/test_*.py; do programs+=("fault $(basename "$f" .py)"); don
 for f in tests/fuzz/*.c; do programs+=("fuzz $(basename "$f" .c)"); done
 for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
+
+# Those that take minutes, the longest first, so that both slots end at about the same time.
+long_first="test_points test_consistency test_residual test_agent test_shim_ring test_restore
+            test_files test_guests test_agent_libvirt test_agent_install test_checkpoint test_disks
+            test_proc test_libvirt_faults test_clone test_libvirt_disks test_boundary test_disk_guest
+            test_shim test_disk_points test_proc_points test_libvirt test_rollback_points
+            test_store_faults test_chains test_proc_graph"
+sorted=()
+for name in $long_first; do
+    for p in ${programs[@]+"${programs[@]}"}; do
+        [ "${p#* }" != "$name" ] || sorted+=("$p")
+    done
+done
+for p in ${programs[@]+"${programs[@]}"}; do
+    [[ " ${sorted[*]-} " == *" ${p#* } "* ]] || sorted+=("$p")
+done
+programs=(${sorted[@]+"${sorted[@]}"})
 
 chosen=()
 if [ $# -eq 0 ]; then
@@ -81,10 +100,10 @@ marked() {
 }
 
 # End what is left of mark $1 and undo mounts below $2; says what there was, one line each. What is
-# on its way out by itself gets two seconds.
+# on its way out by itself gets $grace seconds.
 sweep() {
     local mark=$1 dir=$2 pid pids try point
-    for try in 1 2 3 4 5 6 7 8; do
+    for ((try = 0; try < 4 * grace; try++)); do
         pids=$(marked "$mark")
         [ -n "$pids" ] || break
         sleep 0.25

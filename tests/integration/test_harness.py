@@ -28,7 +28,7 @@ def run_suite(t, env=None, names=(), **programs):
     clean = {k: v for k, v in os.environ.items() if k not in ("CI", "STASIS_TEST_MARK")}
     done = subprocess.run([t.path("tests/run.sh"), t.path("build"), *names], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          timeout=60, env={**clean, **(env or {})})
+                          timeout=600, env={**clean, **(env or {})})
     return done.returncode, done.stdout
 
 
@@ -81,9 +81,13 @@ def bad_exit(t):
 @case
 def hangs(t):
     """a program that hangs is ended and counts as failed"""
-    text = OK + "; sys.stdout.flush(); time.sleep(100)"
-    expect(t, run_suite(t, env={"STASIS_TEST_LIMIT": "1"}, hangs=text), 1,
-           "1 passed, 1 failed, 0 skipped", "still running after 1 s")
+    text = OK + "; sys.stdout.flush(); time.sleep(1000)"
+    # A busy host may need more than a second for what comes before.
+    for limit in "1", "30":
+        outcome = run_suite(t, env={"STASIS_TEST_LIMIT": limit}, hangs=text)
+        if "1 passed" in outcome[1].splitlines()[-1]:
+            break
+    expect(t, outcome, 1, "1 passed, 1 failed, 0 skipped", f"still running after {limit} s")
 
 
 @case
@@ -91,7 +95,8 @@ def leaves_process(t):
     """a process left behind is ended and fails the program that started it"""
     text = "p = subprocess.Popen(['sleep', '1000'], start_new_session=True); " \
            "open(os.environ['STASIS_BUILD'] + '/pid', 'w').write(str(p.pid)); " + OK
-    expect(t, run_suite(t, leaves=text), 1, "1 passed, 1 failed, 0 skipped",
+    expect(t, run_suite(t, env={"STASIS_TEST_GRACE": "1"}, leaves=text), 1,
+           "1 passed, 1 failed, 0 skipped",
            r"left behind: process \d+: sleep 1000")
     with open(t.path("build/pid")) as f:
         t.check(not procmem.is_alive(int(f.read())), "the process is still there")
@@ -130,7 +135,7 @@ def two_at_a_time(t):
     """two programs run at the same time, and the counts are of both"""
     meet = (f"mine, other = (os.path.join({t.dir!r}, n) for n in (NAMES))\n"
             "open(mine, 'w').close()\n"
-            "end = time.monotonic() + 30\n"
+            "end = time.monotonic() + 120\n"
             "while not os.path.exists(other) and time.monotonic() < end: time.sleep(0.02)\n"
             "print('1..1'); print('ok 1 - met' if os.path.exists(other) else 'not ok 1 - alone')")
     expect(t, run_suite(t, one=meet.replace("NAMES", "'a', 'b'"), two=meet.replace("NAMES", "'b', 'a'"),
@@ -142,7 +147,7 @@ def two_at_a_time(t):
 @case
 def interrupted(t):
     """a run that is told to end ends its programs, and leaves no directory"""
-    text = f"open({t.path('begun')!r} + str(os.getpid()), 'w').close(); time.sleep(50)"
+    text = f"open({t.path('begun')!r} + str(os.getpid()), 'w').close(); time.sleep(1000)"
     for part in ("tests/integration", "build", "tmp"):
         os.makedirs(t.path(part))
     shutil.copy(os.path.join(ROOT, "tests", "run.sh"), t.path("tests/run.sh"))
@@ -155,7 +160,7 @@ def interrupted(t):
     begun = lambda: [int(n[5:]) for n in os.listdir(t.dir) if n.startswith("begun")]  # noqa: E731
     t.wait(lambda: len(begun()) == 2, 30, "both run")
     run.terminate()
-    t.equal(run.wait(30), 130, "exit status")
+    t.equal(run.wait(120), 130, "exit status")
     for pid in begun():
         t.check(not os.path.exists(f"/proc/{pid}"), f"program {pid} still runs")
     t.equal(os.listdir(t.path("tmp")), [], "directories left")
@@ -196,9 +201,9 @@ def qmp_event_before_greeting(t):
                 peer.sendall(b'{"return": {}}\n')
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        with Qmp(t.path("qmp"), timeout=5) as qmp:
+        with Qmp(t.path("qmp")) as qmp:
             t.equal([e[0] for e in qmp.events], ["RESUME"], "events")
-        thread.join(5)
+        thread.join()
 
 
 main()

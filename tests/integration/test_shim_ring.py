@@ -19,6 +19,9 @@ from stasistest import kvm_usable, main, new_store, stasis  # noqa: E402
 
 # A ring of 1,024 holds 960 pages: every eighth of the guest's set has to be drained in between.
 SIZES = (1024, 4096)
+# Nothing of it depends on how KVM keeps its log; STASIS_TEST_RINGS=all runs these, too.
+NOT_OF_RINGS = ("malformed_messages", "tables_are_emptied", "foreign_userfaultfd_is_refused",
+                "without_the_shim", "children_do_not_get_it", "tcg_is_as_ever")
 TINY_TOO = ("harvest_is_what_the_guest_wrote", "migrates", "reset_and_loadvm", "command_killed")
 
 
@@ -99,6 +102,8 @@ for _entries in SIZES:
         tap.add_case(with_ring, _entries, _function,
                      promise=f"ring of {_entries}, {_function.__name__}: {_function.__doc__}")
     for _function, _args, _promise in _shared:
+        if _function.__name__ in NOT_OF_RINGS and os.environ.get("STASIS_TEST_RINGS") != "all":
+            continue
         if _entries != SIZES[0] or _function.__name__ in TINY_TOO:
             tap.add_case(with_ring, _entries, _function, *_args,
                          promise=f"ring of {_entries}, {_function.__name__}: {_promise}")
