@@ -33,7 +33,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def world(seed, *options):
     """Exit status and text of one world: 0 equal, 1 not, 2 not made, 3 not possible here."""
     done = subprocess.run([WORLD, BOUNDARY, str(seed), *options], capture_output=True, text=True,
-                          errors="replace", timeout=150)
+                          errors="replace", timeout=900)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -95,7 +95,7 @@ def every_scanner(t):
 
 def boundary(*args):
     """Exit status, the JSON object (None: there was none) and the lines of stderr."""
-    done = subprocess.run([BOUNDARY, "--json", *map(str, args)], capture_output=True, timeout=100)
+    done = subprocess.run([BOUNDARY, "--json", *map(str, args)], capture_output=True, timeout=900)
     text = done.stdout.decode("utf-8")  # must be valid, whatever processes call themselves
     return done.returncode, json.loads(text) if text else None, done.stderr.decode().splitlines()
 

@@ -92,7 +92,7 @@ def empty_store(t, name="store"):
 
 def run_in(t, *args, stdout=subprocess.PIPE):
     return subprocess.run([STASIS, *args], stdin=subprocess.DEVNULL, stdout=stdout,
-                          stderr=subprocess.PIPE, cwd=t.dir, check=False, timeout=60)
+                          stderr=subprocess.PIPE, cwd=t.dir, check=False, timeout=600)
 
 
 # ---- the table and what is made from it ----
@@ -424,10 +424,10 @@ def console_follows(t):
     for process in (interrupted, ended):
         t.check(process.stdout.read(1), "nothing to follow")
     interrupted.send_signal(signal.SIGINT)
-    t.equal(interrupted.wait(5), 130, "exit after Ctrl-C")
+    t.equal(interrupted.wait(600), 130, "exit after Ctrl-C")
     t.equal(ended.poll(), None, "ended before the VM")
     stasis("kill", name)
-    t.equal(ended.wait(5), 0, "exit after the VM was gone")
+    t.equal(ended.wait(600), 0, "exit after the VM was gone")
     t.check(b"SeaBIOS" in ended.stdout.read(), "what was followed")
 
 
@@ -438,7 +438,7 @@ def result_and_cost_are_apart(t):
     ours, theirs = pty.openpty()
     t.defer(os.close, ours)
     done = subprocess.run([STASIS, "checkpoint-create", name, *store], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=theirs, check=False, timeout=60)
+                          stdout=subprocess.PIPE, stderr=theirs, check=False, timeout=600)
     os.close(theirs)
     shown = os.read(ours, 1 << 16).decode()
     t.equal(done.returncode, 0, shown)

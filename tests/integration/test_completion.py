@@ -28,7 +28,7 @@ def complete(t, *words, **env):
               '_stasis stasis "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"; '
               '[ ${#COMPREPLY[@]} = 0 ] || printf "%s\\n" "${COMPREPLY[@]}"')
     done = subprocess.run(["bash", "--norc", "-c", script, "bash", FUNCTION, *words], cwd=t.dir,
-                          env=bash_environment(**env), capture_output=True, timeout=60, check=False)
+                          env=bash_environment(**env), capture_output=True, timeout=600, check=False)
     t.equal((done.returncode, done.stderr), (0, b""), f"completing {words}")
     return done.stdout.decode().split("\n")[:-1]
 
@@ -121,7 +121,7 @@ def silent_when_it_cant(t):
         t.equal(complete(t, *words, STASIS_STORE="/nonexistent",
                          STASIS_RUNTIME_DIR=t.path("empty")), [], words)
     done = subprocess.run([STASIS, "complete", "--", "restore", "--store", "/dev/null", ""],
-                          capture_output=True, check=False, timeout=60)
+                          capture_output=True, check=False, timeout=600)
     t.equal((done.returncode, done.stdout, done.stderr), (0, b"words\n", b""), "the program")
     t.equal(stasis("complete", "--json", "--", "checkpoint-l").json,
             {"kind": "words", "words": ["checkpoint-list"]}, "as JSON")

@@ -36,6 +36,11 @@ def file_system(t, path, offset=0, size="48M"):
     run("mkfs.ext4", "-q", "-F", "-d", source, "-E", f"offset={offset}", path, size)
 
 
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return f.read().split()
+
+
 def disk(t, name):
     path = t.path(name)
     with open(path, "wb") as f:
@@ -129,9 +134,11 @@ def called_off(t):
     stasis("file-ls", image_id, "etc", "--disk-file", path, *store, expect=2)
     stasis("mount", image_id, path, "--disk-file", path, *store, expect=2)
     command = stasis_start(t, "file-ls", image_id, "/", "--disk-file", path, *store)
-    time.sleep(1.5)  # anywhere in its start will do
+    # Anywhere in its start will do, once there is a process that starts the appliance.
+    t.wait(lambda: children_of(command.pid) or command.poll() is not None, 30, "it is at work")
+    time.sleep(1)
     command.send_signal(signal.SIGINT)
-    t.equal(command.wait(30), 130, "its exit")
+    t.equal(command.wait(600), 130, "its exit")
 
 
 main()

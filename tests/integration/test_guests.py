@@ -217,7 +217,7 @@ def commands(t):
                     mem="64M", touch="8M")
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(serial)
-        line.settimeout(20)
+        line.settimeout(120)
         text = b""
         for command, answer in ((b"s", rb"round=\d+ stores=\d+ .*\n"), (b"r", rb"RESET\n"),
                                 (b"v", rb"VERIFIED pages=2048 bad=0\n")):

@@ -91,7 +91,7 @@ def killed(t):
     t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held again")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    t.equal(process.wait(60), 130, "exit after Ctrl-C")
+    t.equal(process.wait(600), 130, "exit after Ctrl-C")
     logs_on(t, vm, "after Ctrl-C")
     for point in ("quiesced", "stopped", "resumed"):
         result = stasis(*create, env={"STASIS_FAULT": f"{point}:error"}, expect=1)

@@ -29,7 +29,7 @@ def shell_at_terminal(t, *args, cwd=None):
 def run_script(text, *options, **kwargs):
     """The shell, with commands on its standard input."""
     return subprocess.run([STASIS, "shell", *options], input=text.encode(), capture_output=True,
-                          timeout=60, check=False, env=environment(), **kwargs)
+                          timeout=600, check=False, env=environment(), **kwargs)
 
 
 def vm_with_console(t):
@@ -134,7 +134,7 @@ def options_hold_for_all_commands(t):
     store = store_with_images(t)
     for before, behind in (([], ["--store", "store"]), (["--store", "store"], [])):
         done = subprocess.run([STASIS, *before, "shell", *behind, "-c", "cd /; checkpoint-list"],
-                              cwd=t.dir, capture_output=True, timeout=60, check=False,
+                              cwd=t.dir, capture_output=True, timeout=600, check=False,
                               env=environment(STASIS_STORE="/nonexistent"))
         t.equal(done.returncode, 0, done.stderr)
     text = f"cd /; checkpoint-list --store {t.path('missing')}"
@@ -163,7 +163,7 @@ def scripts_keep_their_input(t):
         shell.stdin.flush()
         t.equal(shell.stdout.readline(), t.dir.encode() + b"\n", "an answer before the next line")
     shell.stdin.close()
-    t.equal(shell.wait(20), 0, "exit")
+    t.equal(shell.wait(600), 0, "exit")
 
 
 @case
@@ -176,7 +176,7 @@ def signals_end_a_script(t):
         children = open(f"/proc/{shell.pid}/task/{shell.pid}/children").read().split()
         t.equal(len(children), 1, "commands at work")
         shell.send_signal(number)
-        t.equal(shell.wait(20), status, f"exit after {number.name}")
+        t.equal(shell.wait(600), status, f"exit after {number.name}")
         t.check(not shell.stdout.read().endswith(t.dir.encode()), "the script went on")
         t.check(not os.path.exists(f"/proc/{children[0]}"), "the command is still there")
 

@@ -561,7 +561,7 @@ def daemonized(t):
     subprocess.run([QEMU, *guest.qemu_args(t, "kvm"), *kvm_args(), "-display", "none",
                     "-daemonize", "-pidfile", f"{directory}/pid",
                     "-qmp", f"unix:{directory}/qmp,server=on,wait=off"],
-                   env=environment(LD_PRELOAD=SHIM), check=True, timeout=30,
+                   env=environment(LD_PRELOAD=SHIM), check=True, timeout=600,
                    stdin=subprocess.DEVNULL)
     with open(f"{directory}/pid") as f:
         pid = int(f.read())

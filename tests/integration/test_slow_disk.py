@@ -24,8 +24,12 @@ def loop_device(t, *options, size=DISK_BYTES):
     path = t.path("disk")
     with open(path, "wb") as f:
         f.write(os.urandom(size))
-    done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
-                          capture_output=True, check=False)
+    # Somebody else may take the one that it has found.
+    for _ in range(10):
+        done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
+                              capture_output=True, check=False)
+        if done.returncode == 0 or "busy" not in done.stderr:
+            break
     if done.returncode != 0:
         t.skip(f"no loop device to be had: {done.stderr.strip()}")
     device = done.stdout.strip()

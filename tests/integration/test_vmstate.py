@@ -99,7 +99,7 @@ class Machine:
         self._finish("loading")
 
     def _finish(self, what):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 status = self.qmp.cmd("query-migrate").get("status")
@@ -110,7 +110,7 @@ class Machine:
             if status == "failed":
                 raise Failure(f"{what}: {self.words()}")
             time.sleep(0.05)
-        raise Failure(f"{what}: not within 60 s")
+        raise Failure(f"{what}: not within 300 s")
 
     def registers(self):
         return self.qmp.hmp("info registers -a")

@@ -738,7 +738,7 @@ int main(int argc, char **argv)
     pid_t pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(100); /* a hang limit; init of a namespace has no default action for SIGALRM … */
+        alarm(400); /* a hang limit; init of a namespace has no default action for SIGALRM … */
         signal(SIGALRM, (void (*)(int))_exit);
         setsid();
         int null = open("/dev/null", O_RDWR);
