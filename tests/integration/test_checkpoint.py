@@ -6,8 +6,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import held  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from held import ended, held  # noqa: E402
 from stasistest import (MODES, accelerators, add_case, case, image_ids, main,  # noqa: E402
                         new_store, restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
@@ -116,11 +116,9 @@ def interrupted(t, mode):
     store = new_store(t)
     # Half of RAM is yet to be copied; in mode stop all of it, the VM stopped (over QMP, where nobody
     # loses patience with us).
-    process = held(t, {"live": "copy-half", "cow": "cow-half", "stop": "stopped"}[mode],
-                   "checkpoint-create", vm.name, "--mode", mode, "--compress", "zstd", *store,
-                   env={"STASIS_STOPPER": "qmp"})
-    process.send_signal(signal.SIGINT)
-    code, said = ended(process)
+    code, said = held.interrupted(
+        t, {"live": "copy-half", "cow": "cow-half", "stop": "stopped"}[mode], vm, store, "--mode",
+        mode, "--compress", "zstd", env={"STASIS_STOPPER": "qmp"})
     t.equal(code, 130, f"exit status; {said}")
     t.check(said.count("\n") <= 1, f"one line at most: {said}")
     vm.check_runs(what="after the interrupt")
@@ -221,11 +219,11 @@ def one_at_a_time(t):
     vm = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
     store, other = new_store(t), new_store(t, "other")
     # It holds the VM for as long as we like.
-    process = held(t, "copy-half", "checkpoint-create", vm.name, *store)
+    process = held.held(t, "copy-half", "checkpoint-create", vm.name, *store)
     result = stasis("checkpoint-create", vm.name, *other, expect=1)
     t.check(str(process.pid) in result.err, f"does not name the holder {process.pid}: {result!r}")
     t.equal(stasis_json("info", vm.name)["state"], "busy", "state of a held VM")
-    code, said = ended(process)
+    code, said = held.ended(process)
     t.equal(code, 0, f"exit status of the first: {said}")
     vm.check_runs()
 
@@ -236,10 +234,10 @@ def writers_wait_their_turn(t):
     big = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
     small = run_vm(t, Bare(mem="48M"))
     store = new_store(t)
-    process = held(t, "copy-half", "checkpoint-create", big.name, *store)
+    process = held.held(t, "copy-half", "checkpoint-create", big.name, *store)
     stasis("checkpoint-create", small.name, *store, expect=11)
     small.check_runs()
-    code, said = ended(process)
+    code, said = held.ended(process)
     t.equal(code, 0, f"exit status of the first: {said}")
     small.checkpoint(*store)
 

@@ -10,8 +10,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
+import held  # noqa: E402
 from guests import Bare  # noqa: E402
-from held import ended, held  # noqa: E402
 from qmp import Qmp  # noqa: E402
 from stasistest import (attach, case, fresh_name, image_ids, kvm_usable, main,  # noqa: E402
                         mount_tmpfs, new_store, plain_qemu, restored_vm, run_vm, stasis, stasis_json, stasis_start)
@@ -39,10 +39,10 @@ def write_all(vm, all_disks, rng):
 def check_disks(t, all_disks, directory, models, what):
     """The files that a restored VM got hold what the models say."""
     for i, (disk, model) in enumerate(zip(all_disks, models)):
-        held = disks.content(os.path.join(directory, f"disk-{i}.qcow2"))
-        first = next((n for n in range(len(model)) if held[n] != model[n]), None) \
-            if held != model else None
-        t.check(held == model, f"{what}: disk {disk.name} differs at {first}")
+        found = disks.content(os.path.join(directory, f"disk-{i}.qcow2"))
+        first = next((n for n in range(len(model)) if found[n] != model[n]), None) \
+            if found != model else None
+        t.check(found == model, f"{what}: disk {disk.name} differs at {first}")
 
 
 def restore_and_look(t, image_id, store, all_disks, models, what):
@@ -290,11 +290,11 @@ def store_full(t):
     nothing_of_ours(t, vm)
     vm.check_runs(what="store full")
     # Held still before anything is copied, while the guest overwrites all of its disk.
-    process = held(t, "disk-open", "checkpoint-create", vm.name, *small)
+    process = held.held(t, "disk-open", "checkpoint-create", vm.name, *small)
     with Qmp(monitor) as qmp:
         for i in range(12):
             disk.write(qmp, i * (5 << 20), 5 << 20, i + 1)
-    code, said = ended(process)
+    code, said = held.ended(process)
     t.check(code != 0, f"the checkpoint fails: {said}")
     nothing_of_ours(t, vm)
     vm.check_runs(what="scratch file full")
@@ -311,9 +311,7 @@ def interrupted(t):
     vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments())
     store = new_store(t)
     for point in ("disk-open", "disk-half"):
-        process = held(t, point, "checkpoint-create", vm.name, *store)
-        process.send_signal(signal.SIGINT)
-        code, said = ended(process)
+        code, said = held.interrupted(t, point, vm, store)
         t.equal(code, 130, f"Ctrl-C at {point}: {said}")
         nothing_of_ours(t, vm)
     stasis("checkpoint-create", vm.name, "--max-pause", "0.05", *store, expect=5)
@@ -368,8 +366,8 @@ def refused(t):
 
 def check_originals(t, all_disks, what):
     for disk in all_disks:
-        held = disks.content(disk.path, disk.format)
-        t.check(held == disk.snapshot(), f"{what}: disk {disk.name} differs")
+        found = disks.content(disk.path, disk.format)
+        t.check(found == disk.snapshot(), f"{what}: disk {disk.name} differs")
 
 
 def back_to(t, vm, all_disks, image, what, *options):

@@ -4,7 +4,7 @@ happen at just that moment."""
 import os
 import signal
 
-from stasistest import stasis_start
+from stasistest import stasis, stasis_start
 
 
 def state(pid):
@@ -47,6 +47,19 @@ def held(t, point, command, *args, env=None):
 
 def go_on(process):
     process.send_signal(signal.SIGCONT)
+
+
+def interrupted(t, point, vm, store, *args, env=None):
+    """Ctrl-C for a checkpoint of the VM at the point; (exit code, what it said). One that is done
+    before its thread for signals has had a turn, on a busy host, is deleted, and there is another."""
+    for _ in range(10):
+        process = held(t, point, "checkpoint-create", vm.name, *args, *store, env=env)
+        process.send_signal(signal.SIGINT)
+        code, said = ended(process)
+        if code != 0:
+            break
+        stasis("checkpoint-delete", said.split()[0], *store)
+    return code, said
 
 
 def ended(process, seconds=600):
