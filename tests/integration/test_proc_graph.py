@@ -229,7 +229,7 @@ def lies(t):
     """an agent that tells too much, of edges and origins that can't be, or refuses without a reason is
     one clear error in bounded memory; control characters of its never reach the terminal"""
     vm = run_vm(t, WithAgent(t, HOSTILE), options=("--agent",))
-    tell_hostile(vm, "proc-words", 0.2)
+    tell_hostile(vm, "proc-words")
     for args in ((), ("--explain",), ("--format", "dot"), ("--json",)):
         result = stasis("proc-graph", vm.name, "--pid", 10, *args)
         t.check("\x1b" not in result.out and "\x07" not in result.out and "\u202e" not in result.out,
@@ -241,7 +241,7 @@ def lies(t):
     limits = {"proc-loop": (13, "came in by nothing"), "proc-none": (13, "refused or not"),
               "proc-many": (13, "an answer of more than")}
     for mode, (code, words) in limits.items():
-        tell_hostile(vm, mode, 0.2)
+        tell_hostile(vm, mode)
         rc, said, rss, took = measured("proc-graph", vm.name, "--pid", 10, "--timeout", 20000,
                                        seconds=300)
         t.note(f"{mode}: exit {rc}, {rss / MIB:.1f} MiB, {took:.1f} s: {said.strip()}")

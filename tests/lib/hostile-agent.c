@@ -185,12 +185,15 @@ int main(void)
             poll(NULL, 0, 20);
             continue;
         }
-        const uint8_t *end = memchr(in, '\n', (size_t)n);
+        /* What the last host said may stand before it, and what the next one says behind it. */
+        const uint8_t *line = memmem(in, (size_t)n, "MODE ", 5);
+        const uint8_t *end = line != NULL ? memchr(line, '\n', (size_t)(in + n - line)) : NULL;
         size_t at = 0;
-        if (n > 5 && memcmp(in, "MODE ", 5) == 0 && end != NULL) {
-            snprintf(mode, sizeof mode, "%.*s", (int)(end - in) - 5, in + 5);
-            at = (size_t)(end - in) + 1; /* the next host may have spoken already */
-            say("", 1);                  /* read: a border, which is part of nothing */
+        if (end != NULL) {
+            snprintf(mode, sizeof mode, "%.*s", (int)(end - line) - 5, line + 5);
+            at = (size_t)(end - in) + 1;
+            say(line, (size_t)(end - line) + 1); /* read; and a border, which is part of nothing */
+            say("", 1);
         }
         while (at < (size_t)n) {
             StasisAgentFrame frame;
