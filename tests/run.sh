@@ -13,7 +13,7 @@
 #
 #   STASIS_TEST_JOBS=2              how many programs run at the same time
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
-#   STASIS_TEST_LIMIT=900           seconds until a program counts as hung (four times that if long)
+#   STASIS_TEST_LIMIT=1800          seconds until a program counts as hung (four times that if long)
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
 #   STASIS_TEST_GRACE=20            seconds that processes get to end by themselves after a program
 #   STASIS_FUZZ_SECONDS=2           how long each fuzz target runs here (`make fuzz` runs longer)
@@ -28,7 +28,7 @@ build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.." || exit 2
 root=$PWD
-limit=${STASIS_TEST_LIMIT:-900}
+limit=${STASIS_TEST_LIMIT:-1800}
 grace=${STASIS_TEST_GRACE:-20}
 fuzz_seconds=${STASIS_FUZZ_SECONDS:-2}
 jobs=${STASIS_TEST_JOBS:-2}
