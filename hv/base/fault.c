@@ -15,6 +15,9 @@ const char *const *stasis_fault_names(void)
     return names;
 }
 
+/* After a hold: what came meanwhile, as Ctrl-C, is heard by its own thread before we go on. */
+#define HEAR_US 300000
+
 /* The armed point, or STASIS_N_FAULTS; parsed once. */
 static gint armed = -1;
 static gboolean armed_to_fail, armed_to_hold;
@@ -43,6 +46,7 @@ gboolean stasis_fault(StasisFault fault, GError **error)
     g_atomic_int_set(&armed, STASIS_N_FAULTS);
     if (armed_to_hold) {
         kill(getpid(), SIGSTOP);
+        g_usleep(HEAR_US);
         return TRUE;
     }
     if (!armed_to_fail)

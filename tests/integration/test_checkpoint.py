@@ -116,7 +116,7 @@ def interrupted(t, mode):
     store = new_store(t)
     # Half of RAM is yet to be copied; in mode stop all of it, the VM stopped (over QMP, where nobody
     # loses patience with us).
-    code, said = held.interrupted(
+    code, said, _ = held.interrupted(
         t, {"live": "copy-half", "cow": "cow-half", "stop": "stopped"}[mode], vm, store, "--mode",
         mode, "--compress", "zstd", env={"STASIS_STOPPER": "qmp"})
     t.equal(code, 130, f"exit status; {said}")

@@ -311,8 +311,11 @@ def interrupted(t):
     vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments())
     store = new_store(t)
     for point in ("disk-open", "disk-half"):
-        code, said = held.interrupted(t, point, vm, store)
+        code, said, images = held.interrupted(t, point, vm, store)
         t.equal(code, 130, f"Ctrl-C at {point}: {said}")
+        if images:  # and their bitmaps
+            stasis("detach", vm.name)
+            attach(vm)
         nothing_of_ours(t, vm)
     stasis("checkpoint-create", vm.name, "--max-pause", "0.05", *store, expect=5)
     nothing_of_ours(t, vm)

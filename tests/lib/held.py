@@ -50,16 +50,19 @@ def go_on(process):
 
 
 def interrupted(t, point, vm, store, *args, env=None):
-    """Ctrl-C for a checkpoint of the VM at the point; (exit code, what it said). One that is done
-    before its thread for signals has had a turn, on a busy host, is deleted, and there is another."""
+    """Ctrl-C for a checkpoint of the VM at the point; (exit code, what it said, images). One that is
+    done before its thread for signals has had a turn, on a busy host, is deleted, and there is another:
+    then `images` are those that there were."""
+    images = []
     for _ in range(10):
         process = held(t, point, "checkpoint-create", vm.name, *args, *store, env=env)
         process.send_signal(signal.SIGINT)
         code, said = ended(process)
         if code != 0:
             break
-        stasis("checkpoint-delete", said.split()[0], *store)
-    return code, said
+        images.append(said.split()[0])
+        stasis("checkpoint-delete", images[-1], *store)
+    return code, said, images
 
 
 def ended(process, seconds=600):
