@@ -296,36 +296,6 @@ static JsonArray *disks_to_json(const GPtrArray *disks)
     return array;
 }
 
-static void show_devices(const GPtrArray *devices)
-{
-    puts("\nDevice state:");
-    g_autoptr(CliTable) table = cli_table_new("lrrr");
-    cli_table_add(table, "NAME", "INSTANCE", "VERSION", "BYTES");
-    for (guint i = 0; i < devices->len; i++) {
-        const StasisDeviceInfo *device = devices->pdata[i];
-        g_autofree char *instance = g_strdup_printf("%u", device->instance);
-        g_autofree char *version = g_strdup_printf("%u", device->version);
-        g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, device->size_bytes);
-        cli_table_add(table, device->name, instance, version, size);
-    }
-    cli_table_print(table, 2);
-}
-
-static JsonArray *devices_to_json(const GPtrArray *devices)
-{
-    JsonArray *array = json_array_new();
-    for (guint i = 0; i < devices->len; i++) {
-        const StasisDeviceInfo *device = devices->pdata[i];
-        JsonObject *object = json_object_new();
-        cli_json_set_string(object, "name", device->name);
-        cli_json_set_uint(object, "instance", device->instance);
-        cli_json_set_uint(object, "version", device->version);
-        cli_json_set_uint(object, "size_bytes", device->size_bytes);
-        json_array_add_object_element(array, object);
-    }
-    return array;
-}
-
 static gboolean info_processes(CliCall *call, StasisStore *store, const char *id, GError **error)
 {
     g_autoptr(StasisProcessImageInfo) info = stasis_store_get_process(store, id, error);
@@ -362,14 +332,16 @@ static gboolean info_image(CliCall *call, GError **error)
         JsonObject *object = cli_image_to_json(info);
         json_object_set_array_member(object, "disks", disks_to_json(disks));
         if (devices != NULL)
-            json_object_set_array_member(object, "devices", devices_to_json(devices));
+            json_object_set_array_member(object, "devices", cli_devices_to_json(devices));
         cli_take_object(call, object);
         return TRUE;
     }
     show_image(info);
     show_disks(disks);
-    if (devices != NULL)
-        show_devices(devices);
+    if (devices != NULL) {
+        puts("\nDevice state:");
+        cli_print_devices(devices, 2);
+    }
     return TRUE;
 }
 

@@ -7,6 +7,10 @@ G_BEGIN_DECLS
 
 JsonObject *cli_image_to_json(const StasisImageInfo *info);
 
+/* cmd-device.c. Elements: StasisDeviceInfo. */
+void cli_print_devices(const GPtrArray *devices, guint indent);
+JsonArray *cli_devices_to_json(const GPtrArray *devices);
+
 /* show-process.c */
 JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info);
 /* A table of them; nothing when there are none. */

@@ -12,12 +12,14 @@
 #define MAX_TEXT_BYTES (8u << 20)
 
 struct _VmstateDesc {
-    GHashTable *sizes; /* "instance name" → payload size */
+    GHashTable *sizes;   /* "instance name" → payload size */
+    GHashTable *devices; /* the same → JsonObject */
 };
 
 void vmstate_desc_free(VmstateDesc *desc)
 {
     g_hash_table_unref(desc->sizes);
+    g_hash_table_unref(desc->devices);
     g_free(desc);
 }
 
@@ -78,6 +80,8 @@ VmstateDesc *vmstate_desc_parse(const char *text, gsize len)
         return NULL;
     VmstateDesc *desc = g_new0(VmstateDesc, 1);
     desc->sizes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    desc->devices =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)json_object_unref);
     for (guint i = 0; i < json_array_get_length(devices); i++) {
         if (!stasis_json_object_at(devices, i, &device, NULL))
             continue;
@@ -85,8 +89,16 @@ VmstateDesc *vmstate_desc_parse(const char *text, gsize len)
         guint64 instance = stasis_json_uint_or(device, "instance_id", 0);
         g_hash_table_insert(desc->sizes, key_of(name, strlen(name), (guint32)instance),
                             GSIZE_TO_POINTER(payload_size(device)));
+        g_hash_table_insert(desc->devices, key_of(name, strlen(name), (guint32)instance),
+                            json_object_ref(device));
     }
     return desc;
+}
+
+JsonObject *vmstate_desc_find(const VmstateDesc *desc, const char *name, guint32 instance)
+{
+    g_autofree char *key = key_of(name, strlen(name), instance);
+    return g_hash_table_lookup(desc->devices, key);
 }
 
 gboolean vmstate_desc_size(const char *name, gsize name_len, guint32 instance, gsize *ret_size,

@@ -6,13 +6,19 @@
  */
 #pragma once
 
-#include <glib.h>
+#include <json-glib/json-glib.h>
 
 typedef struct _VmstateDesc VmstateDesc;
 
 /* NULL when @text is no such description. */
 VmstateDesc *vmstate_desc_parse(const char *text, gsize len);
 void vmstate_desc_free(VmstateDesc *desc);
+
+/* The device's object in it, or NULL; stays @desc's. */
+JsonObject *vmstate_desc_find(const VmstateDesc *desc, const char *name, guint32 instance);
+/* vmstate-fields.c: its fields, elements StasisVmstateField, if they fill @payload_size; or NULL.
+ */
+GPtrArray *vmstate_fields(JsonObject *device, gsize payload_size);
 
 /* A VmstateSizeHint; @user_data is a VmstateDesc or NULL. */
 gboolean vmstate_desc_size(const char *name, gsize name_len, guint32 instance, gsize *ret_size,

@@ -18,6 +18,7 @@ struct _StasisVmstate {
     GBytes *stream;
     char *machine;       /* or NULL */
     GPtrArray *sections; /* of StasisVmstateSection */
+    VmstateDesc *desc;   /* its own description, or NULL */
 };
 
 static void section_free(gpointer data)
@@ -34,6 +35,7 @@ void stasis_vmstate_free(StasisVmstate *vmstate)
     g_bytes_unref(vmstate->stream);
     g_free(vmstate->machine);
     g_ptr_array_unref(vmstate->sections);
+    g_clear_pointer(&vmstate->desc, vmstate_desc_free);
     g_free(vmstate);
 }
 
@@ -283,6 +285,7 @@ StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error)
     vmstate->stream = g_bytes_ref(stream);
     vmstate->machine = g_steal_pointer(&machine);
     vmstate->sections = cuts_to_sections(data, cuts);
+    vmstate->desc = g_steal_pointer(&desc);
     return vmstate;
 }
 
@@ -315,6 +318,31 @@ const StasisVmstateSection *stasis_vmstate_find(StasisVmstate *vmstate, const ch
             return section;
     }
     return NULL;
+}
+
+gboolean stasis_vmstate_has_description(StasisVmstate *vmstate)
+{
+    return vmstate->desc != NULL;
+}
+
+gboolean stasis_vmstate_take_description(StasisVmstate *vmstate, GBytes *tail)
+{
+    gsize len;
+    const guint8 *data = g_bytes_get_data(tail, &len);
+    gsize text = len > 0 && data[len - 1] == '}' ? find_description(data, len) : 0;
+    if (text == 0)
+        return FALSE;
+    g_clear_pointer(&vmstate->desc, vmstate_desc_free);
+    vmstate->desc = vmstate_desc_parse((const char *)data + text + 5, len - text - 5);
+    return vmstate->desc != NULL;
+}
+
+GPtrArray *stasis_vmstate_get_fields(StasisVmstate *vmstate, const StasisVmstateSection *section)
+{
+    JsonObject *device = vmstate->desc != NULL
+                             ? vmstate_desc_find(vmstate->desc, section->name, section->instance)
+                             : NULL;
+    return device != NULL ? vmstate_fields(device, section->payload_size) : NULL;
 }
 
 GBytes *stasis_vmstate_get_payload(StasisVmstate *vmstate, const StasisVmstateSection *section)

@@ -41,6 +41,20 @@ const StasisVmstateSection *stasis_vmstate_get_section(StasisVmstate *vmstate, g
 /* The section of device @name and @instance, or NULL. */
 const StasisVmstateSection *stasis_vmstate_find(StasisVmstate *vmstate, const char *name,
                                                 guint32 instance);
+/* One field of a device's state. Element of an array that frees it. */
+typedef struct {
+    char *path; /* "regs[3]", "vring.num"; in a subsection behind its name, "cpu/msr_hv:value" */
+    char *type; /* QEMU's: "uint32", "bool", "buffer" … */
+    gsize offset, size_bytes; /* in the payload; integers are big-endian */
+} StasisVmstateField;
+
+/* What its description says of @section: the fields in the order of the payload. NULL when it says
+ * nothing, or when that does not fit. */
+GPtrArray *stasis_vmstate_get_fields(StasisVmstate *vmstate, const StasisVmstateSection *section);
+gboolean stasis_vmstate_has_description(StasisVmstate *vmstate);
+/* Give @vmstate the description at the end of @tail, the last part of a stream of the same machine
+ * in the same state; FALSE when there is none. */
+gboolean stasis_vmstate_take_description(StasisVmstate *vmstate, GBytes *tail);
 /* The payload, sharing @stream's memory. */
 GBytes *stasis_vmstate_get_payload(StasisVmstate *vmstate, const StasisVmstateSection *section);
 

@@ -75,20 +75,9 @@ static gboolean take_image(StasisFork *fork, StasisVm *vm, const StasisForkOptio
            stasis_fault(STASIS_FAULT_PROC_IMAGED, error);
 }
 
-/* RAM of its own, on demand: no block is mapped from a file that others have. */
-static GArray *own_ram(StasisImageReader *reader)
-{
-    GArray *ram = g_array_new(FALSE, FALSE, sizeof(StasisCloneRam));
-    for (guint i = 0; i < stasis_image_reader_get_n_blocks(reader); i++) {
-        StasisCloneRam block = { .name = stasis_image_reader_get_block(reader, i)->name };
-        g_array_append_val(ram, block);
-    }
-    return ram;
-}
-
 static gboolean start(StasisFork *fork, GCancellable *cancellable, GError **error)
 {
-    g_autoptr(GArray) ram = own_ram(fork->source->reader);
+    g_autoptr(GArray) ram = stasis_source_own_ram(fork->source);
     g_autofree char *name = g_strdup_printf("%.40s.fork-%08x", fork->image->vm, g_random_int());
     StasisLaunchClone clone = { .keep_identity = TRUE,
                                 .ram = (const StasisCloneRam *)(void *)ram->data,

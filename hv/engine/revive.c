@@ -63,6 +63,16 @@ void stasis_source_free(StasisSource *source)
     g_free(source);
 }
 
+GArray *stasis_source_own_ram(const StasisSource *source)
+{
+    GArray *ram = g_array_new(FALSE, FALSE, sizeof(StasisCloneRam));
+    for (guint i = 0; i < stasis_image_reader_get_n_blocks(source->reader); i++) {
+        StasisCloneRam block = { .name = stasis_image_reader_get_block(source->reader, i)->name };
+        g_array_append_val(ram, block);
+    }
+    return ram;
+}
+
 StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **error)
 {
     g_autoptr(StasisSource) source = g_new0(StasisSource, 1);

@@ -29,6 +29,9 @@ typedef struct {
 
 StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **error);
 void stasis_source_free(StasisSource *source);
+/* For a clone of it: RAM of its own, on demand, no block mapped from a file that others have.
+ * Element type StasisCloneRam; names stay the source's. */
+GArray *stasis_source_own_ram(const StasisSource *source);
 
 typedef struct {
     const char *name;

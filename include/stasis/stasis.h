@@ -16,6 +16,7 @@
 #include <stasis/agent-install.h>
 #include <stasis/checkpoint.h>
 #include <stasis/clone.h>
+#include <stasis/device.h>
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>

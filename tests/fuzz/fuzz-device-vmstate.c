@@ -16,6 +16,20 @@
             abort();      \
     } while (0)
 
+/* They lie one behind the other, inside the payload. */
+static void check_fields(StasisVmstate *vmstate, const StasisVmstateSection *section)
+{
+    g_autoptr(GPtrArray) fields = stasis_vmstate_get_fields(vmstate, section);
+    gsize end = 0;
+    for (guint i = 0; fields != NULL && i < fields->len; i++) {
+        const StasisVmstateField *field = fields->pdata[i];
+        CHECK(field->offset >= end && field->offset <= section->payload_size);
+        CHECK(field->size_bytes <= section->payload_size - field->offset);
+        CHECK(field->path != NULL && field->type != NULL);
+        end = field->offset + field->size_bytes;
+    }
+}
+
 static void check_sections(StasisVmstate *vmstate, gsize len)
 {
     gsize end = 8;
@@ -26,6 +40,7 @@ static void check_sections(StasisVmstate *vmstate, gsize len)
         CHECK(i == 0 || section->offset == end);
         CHECK(section->name != NULL && section->name[0] != '\0');
         end = section->payload_offset + section->payload_size + 5;
+        check_fields(vmstate, section);
         StasisX86Cpu cpu;
         stasis_x86_cpu_from_vmstate(vmstate, section->instance, &cpu, NULL);
     }

@@ -331,6 +331,83 @@ static void test_replace(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
 }
 
+/* A stream of one device, "dev", with @payload and the description @fields of it. */
+static StasisVmstate *described_device(const void *payload, gsize len, const char *fields)
+{
+    g_autoptr(GError) error = NULL;
+    GByteArray *out = begin();
+    put_section(out, 1, "dev", payload, len);
+    put_bytes(out, "\0\6", 2);
+    g_autofree char *text =
+        g_strdup_printf("{\"devices\":[{\"name\":\"dev\",\"instance_id\":0,%s}]}", fields);
+    put_be32(out, (guint32)strlen(text));
+    put_bytes(out, text, strlen(text));
+    g_autoptr(GBytes) stream = g_byte_array_free_to_bytes(out);
+    StasisVmstate *vmstate = stasis_vmstate_parse(stream, &error);
+    g_assert_no_error(error);
+    return vmstate;
+}
+
+/* Arrays, structures, subsections, and bytes in a row: as QEMU describes them. */
+static void test_fields(void)
+{
+    static const char payload[] = "\0\0\0\1"
+                                  "\0\2\3"
+                                  "\0\4\5"
+                                  "abc"
+                                  "\7"
+                                  "\5\7dev/sub\0\0\0\1"
+                                  "\6";
+    static const char description[] =
+        "\"fields\":[{\"name\":\"a\",\"type\":\"uint32\",\"size\":4},"
+        "{\"name\":\"s\",\"array_len\":2,\"type\":\"struct\",\"size\":3,\"struct\":{\"fields\":["
+        "{\"name\":\"x\",\"type\":\"uint16\",\"size\":2},{\"name\":\"y\",\"type\":\"uint8\","
+        "\"size\":1}]}},{\"name\":\"b\",\"array_len\":3,\"type\":\"uint8\",\"size\":1},"
+        "{\"name\":\"i\",\"index\":4,\"type\":\"bool\",\"size\":1}],"
+        "\"subsections\":[{\"vmsd_name\":\"dev/sub\",\"fields\":[{\"name\":\"z\","
+        "\"type\":\"uint8\",\"size\":1}]}]";
+    static const struct {
+        const char *path, *type;
+        gsize offset, size;
+    } expected[] = {
+        { "a", "uint32", 0, 4 },      { "s[0].x", "uint16", 4, 2 },    { "s[0].y", "uint8", 6, 1 },
+        { "s[1].x", "uint16", 7, 2 }, { "s[1].y", "uint8", 9, 1 },     { "b", "buffer", 10, 3 },
+        { "i[4]", "bool", 13, 1 },    { "dev/sub:z", "uint8", 27, 1 },
+    };
+    g_autoptr(StasisVmstate) vmstate = described_device(payload, sizeof payload - 1, description);
+    g_autoptr(GPtrArray) fields =
+        stasis_vmstate_get_fields(vmstate, stasis_vmstate_get_section(vmstate, 0));
+    g_assert_nonnull(fields);
+    g_assert_cmpuint(fields->len, ==, G_N_ELEMENTS(expected));
+    for (guint i = 0; i < fields->len; i++) {
+        const StasisVmstateField *field = fields->pdata[i];
+        g_assert_cmpstr(field->path, ==, expected[i].path);
+        g_assert_cmpstr(field->type, ==, expected[i].type);
+        g_assert_cmpuint(field->offset, ==, expected[i].offset);
+        g_assert_cmpuint(field->size_bytes, ==, expected[i].size);
+    }
+}
+
+/* A description of something else is not believed, whatever it claims. */
+static void test_fields_do_not_fit(void)
+{
+    static const char *const wrong[] = {
+        "\"fields\":[{\"name\":\"a\",\"size\":3}]",
+        "\"fields\":[{\"name\":\"a\",\"size\":5}]",
+        "\"fields\":[{\"name\":\"a\",\"size\":2,\"array_len\":4611686018427387905}]",
+        "\"fields\":[{\"name\":\"a\",\"size\":0,\"array_len\":4000000000}]",
+        "\"fields\":[{\"name\":\"a\",\"size\":4,\"struct\":{\"fields\":[]}}]",
+        "\"fields\":[{\"name\":\"a\",\"size\":2,\"struct\":{\"fields\":[{\"size\":4}]}}]",
+        "\"fields\":[7]",
+        "\"fields\":[],\"subsections\":[{\"vmsd_name\":\"x\"}]",
+        "\"size\":4",
+    };
+    for (gsize i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(StasisVmstate) vmstate = described_device("abcd", 4, wrong[i]);
+        g_assert_null(stasis_vmstate_get_fields(vmstate, stasis_vmstate_get_section(vmstate, 0)));
+    }
+}
+
 /* A description of ours names every device with its size; one that is there stays. */
 static void test_description(void)
 {
@@ -418,6 +495,8 @@ int main(int argc, char **argv)
     g_test_add_func("/device/vmstate/with-machine", test_with_machine);
     g_test_add_func("/device/vmstate/replace", test_replace);
     g_test_add_func("/device/vmstate/description", test_description);
+    g_test_add_func("/device/vmstate/fields", test_fields);
+    g_test_add_func("/device/vmstate/fields-do-not-fit", test_fields_do_not_fit);
     g_test_add_func("/device/vmstate/run-state", test_run_state);
     g_test_add_func("/device/vmstate/search-is-bounded", test_search_is_bounded);
     return g_test_run();
