@@ -52,14 +52,14 @@ LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 # The program in the guest, and what it shares with the library: plain C, linked statically.
-AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c) hv/agent/frame.c hv/agent/field.c \
+AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c \
                     $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c
-# Too, and by itself.
-TREE_SRC := tests/lib/proc-tree.c
-TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(TREE_SRC),$(sort $(wildcard tests/lib/*.c)))
+# Too, and by themselves.
+GUEST_SRC := tests/lib/proc-tree.c tests/lib/talkers.c
+TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
@@ -73,7 +73,7 @@ FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
 FILES_PKGS := libguestfs json-glib-1.0
 FILES_BIN = $(eval FILES_BIN := $(if $(shell pkg-config --exists libguestfs && echo y),$(B)/stasis-files))$(FILES_BIN)
 # What the guest's agent is made of: no GLib, nothing of the library.
-BOUNDARY_SRC := $(sort $(wildcard guest-agent/scan/*.c) \
+BOUNDARY_SRC := $(sort $(wildcard guest-agent/scan/*.c guest-agent/talk/*.c) \
                        $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
 BOUNDARY_OBJ := $(BOUNDARY_SRC:%.c=$(B)/%.o)
 BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
@@ -206,7 +206,7 @@ $(B)/tests/lib/hostile-agent: $(HOSTILE_SRC:%.c=$(B)/guest/%.o) $(B)/guest/hv/ag
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
-$(B)/tests/lib/proc-tree: $(TREE_SRC)
+$(GUEST_SRC:%.c=$(B)/%): $(B)/%: %.c
 	@mkdir -p $(@D)
 	$(say) GUEST $<
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -static $(LDFLAGS) $< -o $@ -pthread
@@ -283,7 +283,7 @@ check-long:
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
-               $(B)/tests/lib/hostile-agent $(B)/tests/lib/proc-tree
+               $(B)/tests/lib/hostile-agent $(GUEST_SRC:%.c=$(B)/%)
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

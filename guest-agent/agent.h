@@ -13,6 +13,7 @@
 
 #include "agent/field.h"
 #include "agent/frame.h"
+#include "talk/talk.h"
 
 #ifndef AGENT_VERSION
 #define AGENT_VERSION "unknown"
@@ -152,7 +153,10 @@ void op_exec(const Request *request, Answer *answer);
 void op_file_read(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
 void op_processes(const Request *request, Answer *answer);
+bool op_boundary_before(const Request *request, Answer *answer);
 void op_boundary(const Request *request, Answer *answer);
+bool op_talk_before(const Request *request, Answer *answer);
+void op_talk(const Request *request, Answer *answer);
 void op_proc_check(const Request *request, Answer *answer);
 bool op_proc_freeze_before(const Request *request, Answer *answer);
 void op_proc_freeze(const Request *request, Answer *answer);
@@ -171,6 +175,11 @@ bool cgroup_wait_frozen(int events_fd, int64_t end_ms);
 void fs_thaw_now(void);
 /* Put the clock right; fields OFFSET and STEPPED. 0 or the error. */
 int clock_set_by_host(uint64_t host_ns, StasisFieldWriter *fields);
+
+/* ---- op-talk.c ---- */
+
+/* What is counted; begun by op-boundary.c. */
+extern StasisTalk agent_talk;
 
 /* ---- op-proc-freeze.c ---- */
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -68,9 +69,8 @@ static const char *read_request(const Request *request, Asked *asked)
     if (r->n_pids == 0 && r->unit == NULL && r->cgroup == NULL)
         return "no process, unit or cgroup is asked for";
     request_text(request, STASIS_AGENT_TAG_SHAPE, shape, sizeof shape);
-    if (strcmp(shape, "closure") != 0 && strcmp(shape, "tree") != 0)
-        return "a shape that is neither closure nor tree";
-    r->shape = *shape == 't' ? STASIS_SHAPE_TREE : STASIS_SHAPE_CLOSURE;
+    if (!stasis_shape_find(shape, &r->shape))
+        return "a shape that is not known here";
     uint64_t limit = request_number(request, STASIS_AGENT_TAG_LIMIT, 0);
     r->max_processes = limit < MAX_SET ? (size_t)limit : MAX_SET;
     r->max_ms = request_timeout(request, LIMIT_MS);
@@ -143,6 +143,8 @@ static bool put_edge(const StasisBoundary *b, size_t index, Answer *answer)
         stasis_field_put_number(&record, STASIS_AGENT_TAG_BOTH, 1);
     if (e->cut_by_default)
         stasis_field_put_number(&record, STASIS_AGENT_TAG_BY_DEFAULT, 1);
+    if (e->counted)
+        stasis_field_put_number(&record, STASIS_AGENT_TAG_TALKED, e->talked);
     stasis_field_put_text(&record, STASIS_AGENT_TAG_OBJECT, e->object);
     stasis_field_put_text(&record, STASIS_AGENT_TAG_WITNESS, e->witness);
     stasis_field_put_text(&record, STASIS_AGENT_TAG_REASON, e->reason);
@@ -210,25 +212,50 @@ static void put_boundary(const StasisBoundary *b, Answer *answer)
                             fits && b->members.n > 0 ? b->n_roots : 0);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_REFUSED, refused);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PASSES, b->n_passes);
+    if (b->request.counts != NULL)
+        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_COUNTED_FOR,
+                                b->request.counts->unknown
+                                    ? 0
+                                    : clock_ns(CLOCK_BOOTTIME) - b->request.counts->since_ns);
     for (size_t i = 0; i < b->request.n_cuts; i++)
         stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_CUT_USES,
                                 b->cut_uses != NULL ? b->cut_uses[i] : 0);
     answer_end(answer);
 }
 
+/* In the loop, since what counts is held by who began it. */
+bool op_boundary_before(const Request *request, Answer *answer)
+{
+    char shape[16] = "";
+    (void)answer;
+    agent_talk.fresh = false;
+    if (request_text(request, STASIS_AGENT_TAG_SHAPE, shape, sizeof shape) &&
+        strcmp(shape, stasis_shape_names[STASIS_SHAPE_TALKED]) == 0)
+        stasis_talk_start(&agent_talk); /* if that fails, the set is refused, with the reason */
+    return true;
+}
+
 void op_boundary(const Request *request, Answer *answer)
 {
     static Asked asked;
     static StasisBoundary boundary;
+    static StasisCounts counts;
+    StasisCount *items = NULL;
     const char *wrong = read_request(request, &asked);
     if (wrong != NULL) {
         answer_error(answer, STASIS_AGENT_INVALID, 0, "boundary: %s", wrong);
         return;
     }
+    if (agent_talk.running && stasis_talk_read(&agent_talk, &counts, &items))
+        asked.request.counts = &counts;
+    else
+        asked.request.uncounted = agent_talk.error;
     stasis_boundary_find(&boundary, &asked.request);
     if (boundary.verdict == STASIS_VERDICT_FAILED)
         answer_error(answer, STASIS_AGENT_FAILED, 0, "%s", boundary.error);
     else
         put_boundary(&boundary, answer);
+    stasis_talk_sweep(&agent_talk, &boundary.scan);
     stasis_boundary_clear(&boundary);
+    free(items);
 }

@@ -17,13 +17,14 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_FILE_READ, "file-read", OP_WORKER, 60000, .run = op_file_read },
     { STASIS_AGENT_OP_SHUTDOWN, "shutdown", OP_WORKER | OP_KEEP, 60000, .run = op_shutdown },
     { STASIS_AGENT_OP_PROCESSES, "processes", OP_WORKER, 60000, .run = op_processes },
-    { STASIS_AGENT_OP_BOUNDARY, "boundary", OP_WORKER, 70000, .run = op_boundary },
+    { STASIS_AGENT_OP_BOUNDARY, "boundary", OP_WORKER, 70000, op_boundary_before, op_boundary },
     { STASIS_AGENT_OP_PROC_CHECK, "proc-check", OP_WORKER, 60000, .run = op_proc_check },
     { STASIS_AGENT_OP_PROC_FREEZE, "proc-freeze", OP_WORKER, 15000, op_proc_freeze_before,
       op_proc_freeze },
     { STASIS_AGENT_OP_PROC_DUMP, "proc-dump", OP_WORKER, 605000, .run = op_proc_dump },
     { STASIS_AGENT_OP_PROC_PUT, "proc-put", .run = op_proc_put },
     { STASIS_AGENT_OP_PROC_RESTORE, "proc-restore", OP_WORKER, 605000, .run = op_proc_restore },
+    { STASIS_AGENT_OP_TALK, "talk", OP_WORKER, 30000, op_talk_before, op_talk },
     { 0 },
 };
 

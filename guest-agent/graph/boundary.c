@@ -123,8 +123,9 @@ static void pass(StasisBoundary *b, uint64_t deadline_ns)
     unsigned n_passes = b->n_passes;
     stasis_scan_clear(&b->scan);
     *b = (StasisBoundary){ .request = request, .n_passes = n_passes + 1 };
-    stasis_scan_run(&b->scan, &(StasisScanLimits){ request.max_bytes, deadline_ns,
-                                                   request.ignore_self, request.without });
+    stasis_scan_run(&b->scan,
+                    &(StasisScanLimits){ request.max_bytes, deadline_ns, request.ignore_self,
+                                         request.without, request.counts });
     size_t n = b->scan.processes.n;
     b->is_member = stasis_scan_alloc(&b->scan, n + 1);
     b->via = stasis_scan_alloc(&b->scan, (n + 1) * sizeof *b->via);
@@ -174,6 +175,27 @@ static void wait_a_little(unsigned n_passes)
     nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
+const char *const stasis_shape_names[] = { "closure", "tree", "talked", NULL };
+
+bool stasis_shape_find(const char *name, StasisShape *ret)
+{
+    for (size_t i = 0; stasis_shape_names[i] != NULL; i++)
+        if (strcmp(name, stasis_shape_names[i]) == 0) {
+            *ret = (StasisShape)i;
+            return true;
+        }
+    return false;
+}
+
+static void refuse_uncounted(StasisBoundary *b)
+{
+    const char *why = b->request.uncounted;
+    b->scan.arena.limit_bytes = b->request.max_bytes;
+    stasis_boundary_refuse(b, "what processes say to each other can't be counted in this guest",
+                           why != NULL ? why : "nobody counts",
+                           "take all that could have been said: --boundary closure");
+}
+
 void stasis_boundary_find(StasisBoundary *ret, const StasisBoundaryRequest *request)
 {
     *ret = (StasisBoundary){ .request = *request };
@@ -184,6 +206,10 @@ void stasis_boundary_find(StasisBoundary *ret, const StasisBoundaryRequest *requ
     r->max_passes = r->max_passes > 1 ? r->max_passes : 10;
     r->agent = r->agent != 0 ? r->agent : getpid();
     unsigned max_passes = r->max_passes;
+    if (r->shape == STASIS_SHAPE_TALKED && r->counts == NULL) {
+        refuse_uncounted(ret);
+        return;
+    }
     uint64_t deadline_ns = now_ns() + (uint64_t)r->max_ms * 1000000, last = 0;
     while (!ret->stable && ret->n_passes < max_passes) {
         pass(ret, deadline_ns);

@@ -19,7 +19,10 @@
 
 typedef enum {
     STASIS_SHAPE_CLOSURE, /* all that belongs together, whatever trees it is in */
-    STASIS_SHAPE_TREE,    /* the roots and their descendants; refused if anything leads out of it */
+    STASIS_SHAPE_TREE,    /* the roots and their descendants: what can be cut is, and the set is
+                             refused    if anything else leads out of it */
+    STASIS_SHAPE_TALKED,  /* the closure over what was really said: where counts tell that nothing
+                             was,  the edge is cut */
 } StasisShape;
 
 /* Zero means the default for every limit. */
@@ -33,14 +36,20 @@ typedef struct {
      * meant), or a relation's name (all its cuttable edges). */
     const char *const *cuts;
     size_t n_cuts;
-    size_t max_processes; /* in the set; default 1000 */
-    size_t max_bytes;     /* of memory for a pass; default 64 MiB */
-    unsigned max_ms;      /* for all passes; default 10,000 */
-    unsigned max_passes;  /* until two in a row agree; default 10 */
-    bool ignore_self;     /* the calling process is a mere looker-on (a command in a shell) */
-    pid_t agent;          /* may not be in the set; 0: the calling process */
-    const char *without;  /* a relation that is not looked for (tests), or NULL */
+    size_t max_processes;       /* in the set; default 1000 */
+    size_t max_bytes;           /* of memory for a pass; default 64 MiB */
+    unsigned max_ms;            /* for all passes; default 10,000 */
+    unsigned max_passes;        /* until two in a row agree; default 10 */
+    bool ignore_self;           /* the calling process is a mere looker-on (a command in a shell) */
+    pid_t agent;                /* may not be in the set; 0: the calling process */
+    const char *without;        /* a relation that is not looked for (tests), or NULL */
+    const StasisCounts *counts; /* what was said, or NULL: nobody counts */
+    const char *uncounted;      /* why nobody does, for the refusal of TALKED */
 } StasisBoundaryRequest;
+
+extern const char *const stasis_shape_names[]; /* "closure", "tree", "talked", NULL */
+/* The shape of that name; false: there is none. */
+bool stasis_shape_find(const char *name, StasisShape *ret);
 
 typedef enum {
     STASIS_VERDICT_OK,
@@ -71,7 +80,7 @@ typedef struct {
     bool *is_member;    /* of each process */
     bool *is_neighbour; /* … no member, but at an edge of one */
     int32_t *via;       /* of each process: the edge that drew it in, −1: a root or no member */
-    bool *is_cut;       /* of each edge: named by a cut or cut by default, and cuttable */
+    bool *is_cut;       /* of each edge: named by a cut, cut by default or silent, and cuttable */
     StasisEdgePlace *place;               /* of each edge */
     STASIS_ARRAY(StasisRefusal) refusals; /* the weightiest first; at most 64 */
     size_t *cut_uses; /* of each cut in the request: edges of members that it names */

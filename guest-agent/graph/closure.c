@@ -78,7 +78,7 @@ static bool follows(const StasisBoundary *b, uint32_t edge, int32_t from)
     const StasisEdge *e = &b->scan.edges.items[edge];
     if (e->b < 0 || b->is_cut[edge] || !stasis_edge_draws(e, from))
         return false;
-    return b->request.shape == STASIS_SHAPE_CLOSURE || e->relation == &stasis_scan_parent;
+    return b->request.shape != STASIS_SHAPE_TREE || e->relation == &stasis_scan_parent;
 }
 
 static void search(StasisBoundary *b, const Adjacency *adjacency)
@@ -109,7 +109,10 @@ static StasisEdgePlace place_of(const StasisBoundary *b, size_t edge)
         return STASIS_EDGE_FAR;
     if (a && other)
         return STASIS_EDGE_INSIDE;
-    if (b->is_cut[edge] && stasis_edge_draws(e, a ? e->a : e->b))
+    /* Whoever asks for a tree wants it cut off. */
+    bool cut = b->is_cut[edge] ||
+               (b->request.shape == STASIS_SHAPE_TREE && e->class == STASIS_EDGE_CUTTABLE);
+    if (cut && stasis_edge_draws(e, a ? e->a : e->b))
         return STASIS_EDGE_CUT;
     return STASIS_EDGE_NEAR;
 }
@@ -126,7 +129,8 @@ void stasis_closure_find(StasisBoundary *b)
         !build(b, &adjacency))
         return;
     for (size_t i = 0; i < scan->edges.n; i++)
-        b->is_cut[i] = scan->edges.items[i].cut_by_default;
+        b->is_cut[i] = scan->edges.items[i].cut_by_default ||
+                       (b->request.shape == STASIS_SHAPE_TALKED && scan->edges.items[i].silent);
     for (size_t i = 0; i < b->request.n_cuts; i++)
         mark_cut(b, b->request.cuts[i]);
     /* What can't be cut is not: judged later. */

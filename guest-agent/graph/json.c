@@ -139,6 +139,11 @@ static void write_edge(Out *out, const StasisBoundary *b, size_t index)
     raw(out, e->both ? ",\"both\":true" : ",\"both\":false");
     field(out, "place", places[b->place[index]]);
     raw(out, e->cut_by_default ? ",\"by_default\":true" : ",\"by_default\":false");
+    raw(out, ",\"talked\":");
+    if (e->counted)
+        number(out, (long long)e->talked);
+    else
+        raw(out, "null");
     field(out, "object", e->object);
     field(out, "witness", e->witness);
     field(out, "reason", e->reason);
@@ -197,7 +202,7 @@ int stasis_boundary_write_json(const StasisBoundary *boundary, StasisWriter writ
     raw(&out, "{\"version\":1");
     field(&out, "verdict", verdicts[boundary->verdict]);
     field(&out, "error", boundary->error);
-    field(&out, "boundary", boundary->request.shape == STASIS_SHAPE_TREE ? "tree" : "closure");
+    field(&out, "boundary", stasis_shape_names[boundary->request.shape]);
     field(&out, "without", boundary->request.without);
     number_field(&out, "passes", boundary->n_passes);
     raw(&out, boundary->stable ? ",\"stable\":true" : ",\"stable\":false");

@@ -114,11 +114,10 @@ static void judge_leaving(StasisBoundary *b, size_t edge)
                                b->scan.processes.items[inside].pid, e->reason)
             : stasis_scan_text(&b->scan, "pid %d belongs to the set, but is not in this tree: %s",
                                b->scan.processes.items[out].pid, e->reason);
-    const char *other = out < 0 ? "" : " or take it along: --boundary closure";
     stasis_boundary_refuse(
         b, what, e->witness,
         e->class == STASIS_EDGE_CUTTABLE
-            ? stasis_scan_text(&b->scan, "leave it out by name: --cut '%s'%s", e->object, other)
+            ? stasis_scan_text(&b->scan, "leave it out by name: --cut '%s'", e->object)
             : "take it along: --boundary closure");
 }
 

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "graph/boundary.h"
+#include "talk/talk.h"
 
 #define MAX_LIST 256
 
@@ -19,7 +21,9 @@ static const char help[] =
     "  --cgroup G         all processes in control group G (/a/b) and below\n"
     "  --unit U           all processes of systemd unit U\n"
     "  --boundary SHAPE   closure (default): all that belongs together; tree: the processes and\n"
-    "                     their descendants, refused if anything leads out of that\n"
+    "                     their descendants, what leads out of that being cut; talked: without\n"
+    "                     those over whose common objects nothing was said\n"
+    "  --count MS         for that, count so long what is said (1000)\n"
     "  --cut W            leave W out: an object (pipe:[812]), a witness, or a relation's name;\n"
     "                     may be repeated\n"
     "  --json             one JSON object instead of text\n"
@@ -88,7 +92,10 @@ static void print_edges(const StasisBoundary *b, StasisEdgePlace place, StasisEd
         if (!any)
             printf("%s\n", title);
         any = true;
-        printf("  %-11s %-8s  %s\n", e->relation->name, classes[e->class], e->witness);
+        printf("  %-11s %-8s  %s", e->relation->name, classes[e->class], e->witness);
+        if (e->counted)
+            printf(" (talked %llu)", (unsigned long long)e->talked);
+        putchar('\n');
     }
 }
 
@@ -150,6 +157,7 @@ enum {
     MEMORY,
     TIME,
     WITHOUT,
+    COUNT,
     RELATIONS,
     HELP,
 };
@@ -165,6 +173,7 @@ static const struct option options[] = {
     { "max-memory", required_argument, NULL, MEMORY },
     { "max-time", required_argument, NULL, TIME },
     { "without", required_argument, NULL, WITHOUT },
+    { "count", required_argument, NULL, COUNT },
     { "relations", no_argument, NULL, RELATIONS },
     { "help", no_argument, NULL, HELP },
     { 0 },
@@ -174,6 +183,7 @@ typedef struct {
     StasisBoundaryRequest request;
     pid_t pids[MAX_LIST];
     const char *cuts[MAX_LIST];
+    unsigned long count_ms;
     bool json;
 } Arguments;
 
@@ -185,6 +195,8 @@ static int take_limit(Arguments *a, int option, const char *value)
         return usage("no number from 1 to 1000000: ", value);
     if (option == PROCESSES)
         a->request.max_processes = number;
+    else if (option == COUNT)
+        a->count_ms = number;
     else if (option == MEMORY)
         a->request.max_bytes = (size_t)number << 20;
     else
@@ -207,10 +219,9 @@ static int take_option(Arguments *a, int option, const char *value)
         a->request.unit = value;
         return 0;
     case BOUNDARY:
-        if (strcmp(value, "tree") != 0 && strcmp(value, "closure") != 0)
-            return usage("--boundary is closure or tree, not ", value);
-        a->request.shape = *value == 't' ? STASIS_SHAPE_TREE : STASIS_SHAPE_CLOSURE;
-        return 0;
+        return stasis_shape_find(value, &a->request.shape)
+                   ? 0
+                   : usage("--boundary is closure, tree or talked, not ", value);
     case CUT:
         if (a->request.n_cuts == MAX_LIST)
             return usage("too many cuts: ", value);
@@ -225,14 +236,31 @@ static int take_option(Arguments *a, int option, const char *value)
     case PROCESSES:
     case MEMORY:
     case TIME:
+    case COUNT:
         return take_limit(a, option, value);
     }
     return 2; /* getopt has said what is wrong */
 }
 
+/* Counts for a while, if asked for what was said. */
+static void listen(Arguments *a, StasisTalk *talk, StasisCounts *counts, StasisCount **items)
+{
+    unsigned long ms = a->count_ms != 0 ? a->count_ms : 1000;
+    a->request.uncounted = talk->error;
+    if (a->request.shape != STASIS_SHAPE_TALKED || !stasis_talk_start(talk))
+        return;
+    nanosleep(&(struct timespec){ (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 }, NULL);
+    stasis_talk_start(talk); /* were any lost? */
+    if (stasis_talk_read(talk, counts, items))
+        a->request.counts = counts;
+}
+
 int main(int argc, char **argv)
 {
     static Arguments a;
+    static StasisTalk talk;
+    StasisCounts counts;
+    StasisCount *items = NULL;
     a.request = (StasisBoundaryRequest){ .pids = a.pids, .cuts = a.cuts, .ignore_self = true };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == RELATIONS || c == HELP) {
@@ -251,9 +279,12 @@ int main(int argc, char **argv)
             return usage("no process ID, or too many: ", argv[optind]);
     if (a.request.n_pids == 0 && a.request.cgroup == NULL && a.request.unit == NULL)
         return usage("no process asked for: --pid, --cgroup or --unit", "");
+    listen(&a, &talk, &counts, &items);
     StasisBoundary boundary;
     stasis_boundary_find(&boundary, &a.request);
     int status = print_result(&boundary, a.json);
     stasis_boundary_clear(&boundary);
+    stasis_talk_stop(&talk);
+    free(items);
     return status;
 }

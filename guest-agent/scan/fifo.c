@@ -30,4 +30,5 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       "what is in it goes from one to the other");
 }
 
-const StasisScanner stasis_scan_fifo = { "fifo", "users of one FIFO", scan_it };
+const StasisScanner stasis_scan_fifo = { "fifo", "users of one FIFO", scan_it,
+                                         STASIS_COUNTED_PIPE };

@@ -112,6 +112,21 @@ void stasis_edge_add(StasisScan *scan, const StasisEdge *edge);
 void stasis_edge_refuse_fd(const StasisScanner *self, StasisScan *scan, const StasisFd *fd,
                            const char *reason);
 
+/* ---- talked.c: of the users of an object, who used it ---- */
+
+/* Says for each process of users[0…n) (sorted; one entry for each in @ret_talked, in that order)
+ * whether it talked. False: nobody counts, or not this relation. */
+bool stasis_talked(const StasisScanner *self, StasisScan *scan, const StasisUser *users, size_t n,
+                   bool *ret_talked);
+/* What a process sent to the object of users[0…n). */
+uint64_t stasis_talked_sent(const StasisScanner *self, const StasisScan *scan,
+                            const StasisUser *users, size_t n, int32_t process);
+/* Adds those who were counted at objects of @kind that are known by an ID in their IPC namespace.
+ */
+void stasis_talked_users(StasisScan *scan, StasisUsers *users, StasisCounted kind);
+/* Something waits in this object: all who use it count as talking. */
+void stasis_talked_in_flight(StasisScan *scan, StasisCounted kind, uint64_t object);
+
 /* collect-socket.c */
 /* Sorted users of sockets, by inode. */
 void stasis_socket_users(StasisScan *scan, StasisUsers *ret_by_ino);
@@ -179,4 +194,4 @@ extern const StasisScanner stasis_scan_session, stasis_scan_pgrp, stasis_scan_ct
     stasis_scan_eventfd, stasis_scan_epoll, stasis_scan_signalfd, stasis_scan_timerfd,
     stasis_scan_inotify, stasis_scan_lock, stasis_scan_sigio, stasis_scan_pidfd,
     stasis_scan_io_uring, stasis_scan_userfaultfd, stasis_scan_perf, stasis_scan_device,
-    stasis_scan_bpf_map, stasis_scan_proc_file;
+    stasis_scan_bpf_map, stasis_scan_proc_file, stasis_scan_signal;

@@ -26,4 +26,4 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
 }
 
 const StasisScanner stasis_scan_mqueue = { "mqueue", "POSIX queues open in several processes",
-                                           scan_it };
+                                           scan_it, STASIS_COUNTED_MQUEUE };

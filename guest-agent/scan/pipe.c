@@ -31,4 +31,5 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       "what is in it goes from one to the other");
 }
 
-const StasisScanner stasis_scan_pipe = { "pipe", "ends of one anonymous pipe", scan_it };
+const StasisScanner stasis_scan_pipe = { "pipe", "ends of one anonymous pipe", scan_it,
+                                         STASIS_COUNTED_PIPE };

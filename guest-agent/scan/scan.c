@@ -90,12 +90,17 @@ int32_t stasis_scan_find_thread(const StasisScan *scan, pid_t tid)
     return process;
 }
 
-void stasis_scan_run(StasisScan *scan, const StasisScanLimits *limits)
+void stasis_scan_collect(StasisScan *scan, const StasisScanLimits *limits)
 {
     memset(scan, 0, sizeof *scan);
     scan->limits = *limits;
     scan->arena.limit_bytes = limits->max_bytes;
     stasis_collect_processes(scan);
+}
+
+void stasis_scan_run(StasisScan *scan, const StasisScanLimits *limits)
+{
+    stasis_scan_collect(scan, limits);
     stasis_collect_sockets(scan);
     stasis_collect_descriptions(scan);
     for (size_t i = 0; stasis_scanners[i] != NULL && stasis_scan_goes_on(scan); i++) {

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "scan/arena.h"
+#include "scan/counts.h"
 
 /* What may be done about a relation when one end stays outside. In rising order. */
 typedef enum {
@@ -43,6 +44,9 @@ typedef struct {
     StasisEdgeClass class;
     bool both;
     bool cut_by_default; /* cuttable, and cut without being named: into the system's log */
+    bool silent;         /* cuttable, counted, and nothing was said: talked 0 */
+    bool counted;        /* … whether or not; else talked means nothing */
+    uint64_t talked;     /* what a and b have sent to the object; 1 at least unless silent */
     const char *object;  /* identity of what is shared, the same for all its edges: "pipe:[812]" */
     const char *witness; /* "pid 812 fd 7 ↔ pid 540 fd 12, pipe:[812]" */
     const char *reason;  /* why it has this class */
@@ -53,6 +57,7 @@ struct StasisScanner {
     const char *name;    /* of the relation, as in --cut and in JSON */
     const char *summary; /* one line */
     void (*scan)(const StasisScanner *self, StasisScan *scan);
+    StasisCounted counted; /* what its objects are counted as, if they are */
 };
 
 /* All of them, in scanners.c; ends with NULL. */
@@ -152,10 +157,11 @@ typedef struct {
     }
 
 typedef struct {
-    size_t max_bytes;     /* of the pass's arena */
-    uint64_t deadline_ns; /* CLOCK_MONOTONIC */
-    bool ignore_self;     /* the scanning process itself is no part of what is looked at */
-    const char *without;  /* name of a scanner that is left out (tests), or NULL */
+    size_t max_bytes;           /* of the pass's arena */
+    uint64_t deadline_ns;       /* CLOCK_MONOTONIC */
+    bool ignore_self;           /* the scanning process itself is no part of what is looked at */
+    const char *without;        /* name of a scanner that is left out (tests), or NULL */
+    const StasisCounts *counts; /* what was said, or NULL: nobody counts */
 } StasisScanLimits;
 
 typedef enum {
@@ -175,12 +181,15 @@ struct StasisScan {
     STASIS_ARRAY(StasisMap) maps;
     STASIS_ARRAY(StasisSocket) sockets; /* by rising inode */
     STASIS_ARRAY(StasisEdge) edges;
-    STASIS_ARRAY(int) held;       /* our own descriptors, closed by stasis_scan_clear() */
-    uint64_t own_ns[STASIS_N_NS]; /* of the scanning process */
-    char *text;                   /* of the last file read */
+    STASIS_ARRAY(StasisCountKey) in_flight; /* objects in which something waits; pid is 0 */
+    STASIS_ARRAY(int) held;                 /* our own descriptors, closed by stasis_scan_clear() */
+    uint64_t own_ns[STASIS_N_NS];           /* of the scanning process */
+    char *text;                             /* of the last file read */
     size_t text_size;
 };
 
+/* Processes and what they have open, without any scanner. */
+void stasis_scan_collect(StasisScan *scan, const StasisScanLimits *limits);
 /* One pass: looks at everything, then runs every scanner. The outcome is in scan->failure. */
 void stasis_scan_run(StasisScan *scan, const StasisScanLimits *limits);
 void stasis_scan_clear(StasisScan *scan);

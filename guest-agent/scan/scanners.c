@@ -48,6 +48,7 @@ const StasisScanner *const stasis_scanners[] = {
     &stasis_scan_lock,
     &stasis_scan_sigio,
     &stasis_scan_proc_file,
+    &stasis_scan_signal,
     /* what no checkpoint can take */
     &stasis_scan_pidfd,
     &stasis_scan_io_uring,

@@ -21,6 +21,8 @@ static void visit(StasisScan *scan, int32_t process, void *data)
         int id = msgctl(i, MSG_STAT, &queue);
         if (id < 0)
             continue;
+        if (queue.msg_qnum > 0)
+            stasis_talked_in_flight(scan, STASIS_COUNTED_MSG, (uint64_t)id);
         stasis_ipc_last(scan, data, id, ipcns, queue.msg_lspid, "sent last to a queue");
         stasis_ipc_last(scan, data, id, ipcns, queue.msg_lrpid, "received last from a queue");
     }
@@ -37,7 +39,9 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     StasisUsers users = { 0 };
     stasis_scan_enter_each(scan, STASIS_NS_IPC, CLONE_NEWIPC, visit, &users);
     stasis_ipc_waiting(scan, &users, calls, "waits in msgsnd or msgrcv");
+    stasis_talked_users(scan, &users, STASIS_COUNTED_MSG);
     stasis_ipc_link(self, scan, &users, name, "what one sends the other receives");
 }
 
-const StasisScanner stasis_scan_sysv_msg = { "sysv-msg", "SysV queues that several use", scan_it };
+const StasisScanner stasis_scan_sysv_msg = { "sysv-msg", "SysV queues that several use", scan_it,
+                                             STASIS_COUNTED_MSG };

@@ -44,6 +44,7 @@ void stasis_sem_users(StasisScan *scan, StasisUsers *users)
     static const long calls[] = { SYS_semop, SYS_semtimedop, SYS_semtimedop };
     stasis_scan_enter_each(scan, STASIS_NS_IPC, CLONE_NEWIPC, visit, users);
     stasis_ipc_waiting(scan, users, calls, "waits in semop");
+    stasis_talked_users(scan, users, STASIS_COUNTED_SEM);
 }
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
@@ -54,4 +55,4 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
 }
 
 const StasisScanner stasis_scan_sysv_sem = { "sysv-sem", "SysV semaphores that several operate on",
-                                             scan_it };
+                                             scan_it, STASIS_COUNTED_SEM };

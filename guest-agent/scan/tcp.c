@@ -87,6 +87,7 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       : NULL;
             if (end == NULL)
                 continue;
+            stasis_talked_in_flight(scan, self->counted, s->ino);
         }
         uint64_t key = end != NULL && end->ino < s->ino ? end->ino : s->ino;
         const StasisFd *fd = stasis_socket_add_users(scan, &by_ino, s->ino, &users, key);
@@ -99,4 +100,5 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       "what one end sends the other receives");
 }
 
-const StasisScanner stasis_scan_tcp = { "tcp", "ends of one TCP connection", scan_it };
+const StasisScanner stasis_scan_tcp = { "tcp", "ends of one TCP connection", scan_it,
+                                        STASIS_COUNTED_SOCKET };

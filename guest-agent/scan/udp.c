@@ -50,4 +50,4 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
 }
 
 const StasisScanner stasis_scan_udp = { "udp", "UDP sockets that are connected to each other",
-                                        scan_it };
+                                        scan_it, STASIS_COUNTED_SOCKET };

@@ -96,6 +96,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
         StasisUsers *users = log ? &of_log : &plain;
         if (s->state == LISTENING) {
             stasis_socket_add_users(scan, &by_ino, s->ino, users, s->ino);
+            if (s->n_pending > 0)
+                stasis_talked_in_flight(scan, self->counted, s->ino);
             for (size_t k = 0; k < s->n_pending; k++)
                 stasis_socket_add_users(scan, &by_ino, s->pending[k], users, s->ino);
         } else if (s->peer != 0) {
@@ -117,4 +119,5 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     check_flight(self, scan);
 }
 
-const StasisScanner stasis_scan_unix = { "unix", "ends of one UNIX connection", scan_it };
+const StasisScanner stasis_scan_unix = { "unix", "ends of one UNIX connection", scan_it,
+                                         STASIS_COUNTED_SOCKET };

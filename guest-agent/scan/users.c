@@ -112,24 +112,58 @@ void stasis_edge_refuse_fd(const StasisScanner *self, StasisScan *scan, const St
                                    .witness = stasis_scan_text(scan, "%s, %s", who, fd->link) });
 }
 
+/* Users of one object, a process each. */
+typedef struct {
+    const StasisUser **users;
+    bool *talked; /* of each */
+    size_t n;
+    bool counted;
+} Star;
+
+static bool make_star(const StasisScanner *self, StasisScan *scan, const StasisUser *users,
+                      size_t n, Star *ret)
+{
+    *ret = (Star){ .users = stasis_scan_alloc(scan, n * sizeof *ret->users),
+                   .talked = stasis_scan_alloc(scan, n) };
+    if (ret->users == NULL || ret->talked == NULL)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || users[i].process != users[i - 1].process)
+            ret->users[ret->n++] = &users[i];
+    ret->counted = ret->n > 1 && stasis_talked(self, scan, users, n, ret->talked);
+    return true;
+}
+
 void stasis_users_link_one(const StasisScanner *self, StasisScan *scan, const StasisUser *users,
                            size_t n, const char *object, StasisEdgeClass class, const char *reason)
 {
-    const char *first = NULL;
-    int32_t last = n > 0 ? users[0].process : -1;
-    for (size_t i = 1; i < n; i++) {
-        if (users[i].process == last)
+    Star star;
+    size_t hub = 0;
+    if (n == 0 || !make_star(self, scan, users, n, &star) || star.n < 2)
+        return;
+    /* In the middle is one that talked, so that all others that did are bound together. */
+    while (star.counted && hub + 1 < star.n && !star.talked[hub])
+        hub++;
+    hub = star.counted && star.talked[hub] ? hub : 0;
+    const char *first = stasis_user_text(scan, star.users[hub]);
+    int32_t a = star.users[hub]->process;
+    uint64_t sent = star.counted ? stasis_talked_sent(self, scan, users, n, a) : 0;
+    for (size_t i = 0; i < star.n; i++) {
+        if (i == hub)
             continue;
-        last = users[i].process;
-        if (first == NULL)
-            first = stasis_user_text(scan, &users[0]);
-        const char *witness =
-            stasis_scan_text(scan, "%s ↔ %s, %s", first, stasis_user_text(scan, &users[i]), object);
+        int32_t b = star.users[i]->process;
+        bool talked = star.counted && star.talked[hub] && star.talked[i];
+        uint64_t both = talked ? sent + stasis_talked_sent(self, scan, users, n, b) : 0;
+        const char *witness = stasis_scan_text(scan, "%s ↔ %s, %s", first,
+                                               stasis_user_text(scan, star.users[i]), object);
         stasis_edge_add(scan, &(StasisEdge){ .relation = self,
-                                             .a = users[0].process,
-                                             .b = last,
+                                             .a = a,
+                                             .b = b,
                                              .class = class,
                                              .both = true,
+                                             .counted = star.counted,
+                                             .silent = star.counted && !talked,
+                                             .talked = talked && both == 0 ? 1 : both,
                                              .object = object,
                                              .witness = witness,
                                              .reason = reason });

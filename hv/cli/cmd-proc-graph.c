@@ -26,6 +26,14 @@ static JsonArray *processes_to_json(const StasisGuestBoundary *b, guint from, gu
     return array;
 }
 
+static void set_optional(JsonObject *object, const char *name, gint64 value)
+{
+    if (value >= 0)
+        cli_json_set_uint(object, name, (guint64)value);
+    else
+        json_object_set_null_member(object, name);
+}
+
 static JsonArray *edges_to_json(const StasisGuestBoundary *b)
 {
     static const char *const places[] = { "inside", "cut", "near" };
@@ -43,6 +51,7 @@ static JsonArray *edges_to_json(const StasisGuestBoundary *b)
         cli_json_set_string(object, "place", places[e->place]);
         json_object_set_boolean_member(object, "both", e->both);
         json_object_set_boolean_member(object, "by_default", e->cut_by_default);
+        set_optional(object, "talked", e->talked);
         cli_json_set_string(object, "object", e->object);
         cli_json_set_string(object, "witness", e->witness);
         cli_json_set_string(object, "reason", e->reason);
@@ -78,6 +87,7 @@ static void boundary_to_json(CliCall *call, const StasisGuestBoundary *b, const 
     json_object_set_boolean_member(object, "refused", b->refused);
     cli_json_set_uint(object, "roots", b->n_roots);
     cli_json_set_uint(object, "passes", b->n_passes);
+    set_optional(object, "counted_for_us", b->counted_for_us);
     json_object_set_array_member(object, "refusals", refusals_to_json(b));
     json_object_set_array_member(object, "members", processes_to_json(b, 0, b->n_members));
     json_object_set_array_member(object, "neighbours",
@@ -113,6 +123,7 @@ static gboolean show(CliCall *call, const StasisGuestBoundary *b, const char *co
     for (guint i = 0; i < b->n_cuts; i++)
         if (b->cut_uses[i] == 0)
             cli_note(call, "--cut '%s' names nothing here", cuts[i]);
+    cli_boundary_note_counting(call, b);
     return TRUE;
 }
 
@@ -129,9 +140,17 @@ void cli_boundary_init(CliBoundary *asked, CliCall *call)
     asked->options.unit = cli_text(call, "unit");
     asked->options.cgroup = cli_text(call, "cgroup");
     asked->options.cuts = asked->cuts;
-    asked->options.shape = g_strcmp0(cli_text(call, "boundary"), "tree") == 0
-                               ? STASIS_BOUNDARY_TREE
-                               : STASIS_BOUNDARY_CLOSURE;
+    const char *shape = cli_text(call, "boundary");
+    asked->options.shape = g_strcmp0(shape, "tree") == 0     ? STASIS_BOUNDARY_TREE
+                           : g_strcmp0(shape, "talked") == 0 ? STASIS_BOUNDARY_TALKED
+                                                             : STASIS_BOUNDARY_CLOSURE;
+}
+
+void cli_boundary_note_counting(CliCall *call, const StasisGuestBoundary *boundary)
+{
+    if (boundary->counted_for_us == 0)
+        cli_note(call, "counting what processes say to each other began with this: all that could "
+                       "have talked counts as talking, this once");
 }
 
 void cli_boundary_clear(CliBoundary *asked)
@@ -171,9 +190,10 @@ static const CliOption options[] = {
       "a "
       "relation (all its cuttable edges)",
       .many = TRUE },
-    { "boundary", 0, CLI_CHOICE, "closure|tree",
-      "all that belongs together (default), or those asked for and their descendants, refused if "
-      "anything leads out of that which is not cut" },
+    { "boundary", 0, CLI_CHOICE, "closure|tree|talked",
+      "all that belongs together (default); or those asked for and their descendants, all that can "
+      "be cut being cut; or without those that share something but said nothing over it since "
+      "their last checkpoint, or since this was asked for first" },
     { "format", 0, CLI_CHOICE, "tree|dot|svg|json",
       "how to show it: for people (default), as a graph for graphviz, as a picture that graphviz "
       "draws, or the same as --json" },
@@ -187,6 +207,8 @@ static const CliExample examples[] = {
     { "proc-graph web --unit postgresql.service --explain", "All relations of a service" },
     { "proc-graph web --pid 812 --cut unix --format svg >web.svg",
       "A picture, without what hangs on UNIX sockets" },
+    { "proc-graph web --pid 812 --boundary talked --explain",
+      "Who really talked with 812, and how much" },
     { NULL },
 };
 const CliCommand cli_cmd_proc_graph = {
@@ -202,7 +224,12 @@ const CliCommand cli_cmd_proc_graph = {
         "out with --cut) or opaque (no checkpoint is possible). Connections to the system's log "
         "are cut by default, and told. A set that can't be taken as asked for is exit status 4, "
         "with three lines on stderr: what, the witness, what to do.\n\n"
-        "Nothing in the guest is changed. The answer is that of the moment; a guest that lies "
+        "--boundary talked has the guest count, from then on and until its agent ends, what goes "
+        "over pipes, FIFOs, sockets, message queues and semaphores; each relation then tells how "
+        "many messages, and where there were none it is cut. Shared memory can't be counted and "
+        "stays hard; terminals and the like are not. A guest whose kernel can't count (no BPF or "
+        "BTF, lockdown) is exit status 4.\n\n"
+        "Nothing else in the guest is changed. The answer is that of the moment; a guest that lies "
         "gets what it says shown.",
     .arguments = arguments,
     .options = options,

@@ -38,6 +38,7 @@ static gboolean show_plan(CliCall *call, const StasisGuestBoundary *boundary)
             printf("%u\t%s\n", process->pid, process->comm);
     }
     cli_take_array(call, array);
+    cli_boundary_note_counting(call, boundary);
     return TRUE;
 }
 
@@ -155,9 +156,10 @@ static const CliOption checkpoint_options[] = {
     { "unit", 0, CLI_TEXT, "UNIT", "all processes of that systemd unit (\"cron.service\")" },
     { "cgroup", 0, CLI_TEXT, "CGROUP", "all processes in that control group (\"/a/b\") and below" },
     { "cut", 0, CLI_TEXT, "EDGE", "leave that out, as with proc-graph", .many = TRUE },
-    { "boundary", 0, CLI_CHOICE, "closure|tree",
-      "all that belongs together (default), or those asked for and their descendants, refused if "
-      "anything leads out of that which is not cut" },
+    { "boundary", 0, CLI_CHOICE, "closure|tree|talked",
+      "all that belongs together (default); or those asked for and their descendants, all that can "
+      "be cut being cut; or without those that share something but said nothing over it since "
+      "their last checkpoint (proc-graph tells more)" },
     { "dry-run", 0, CLI_FLAG, NULL, "say what would be taken, or why not, and take nothing" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { "scratch", 0, CLI_DIR, "DIR",

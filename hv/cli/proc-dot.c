@@ -84,6 +84,17 @@ static void append_line(GString *out, const StasisGuestEdge *e, guint index, con
     g_string_append(out, "];\n");
 }
 
+/* How many messages, where they were counted: " (12)". */
+static void append_talked(GString *label, const StasisGuestEdge *const *edges, guint n)
+{
+    gint64 talked = -1;
+    for (guint i = 0; i < n; i++)
+        if (edges[i]->talked >= 0)
+            talked = MAX(talked, 0) + MIN(edges[i]->talked, G_MAXINT);
+    if (talked >= 0)
+        g_string_append_printf(label, " (%" G_GINT64_FORMAT ")", talked);
+}
+
 /* Lines alike are one: its names, in the order of the lines. */
 static void append_merged(GString *out, const StasisGuestBoundary *b)
 {
@@ -115,6 +126,7 @@ static void append_merged(GString *out, const StasisGuestBoundary *b)
             if (!again)
                 g_string_append_printf(label, "%s%s", label->len > 0 ? ", " : "", name);
         }
+        append_talked(label, (const StasisGuestEdge *const *)same->pdata, same->len);
         const StasisGuestEdge *first = same->pdata[0];
         append_line(out, first, (guint)(first - b->edges), label->str);
     }
@@ -127,8 +139,12 @@ char *cli_boundary_to_dot(const StasisGuestBoundary *boundary, gboolean explain)
                                 "  node [shape=box, fontname=\"sans-serif\", fontsize=11];\n"
                                 "  edge [fontname=\"sans-serif\", fontsize=9];\n");
     append_nodes(out, boundary);
-    for (guint i = 0; explain && i < boundary->n_edges; i++)
-        append_line(out, &boundary->edges[i], i, boundary->edges[i].witness);
+    for (guint i = 0; explain && i < boundary->n_edges; i++) {
+        const StasisGuestEdge *e = &boundary->edges[i];
+        g_autoptr(GString) label = g_string_new(e->witness);
+        append_talked(label, &e, 1);
+        append_line(out, e, i, label->str);
+    }
     if (!explain)
         append_merged(out, boundary);
     g_string_append(out, "}\n");

@@ -51,13 +51,21 @@ static char *describe(const StasisGuestProcess *p)
                               : g_strdup_printf("%u %s", p->pid, p->comm);
 }
 
+static char *describe_class(const StasisGuestEdge *e)
+{
+    const char *name = e->cut_by_default ? "by default" : cli_edge_class_name(e->edge_class);
+    return e->talked == 0  ? g_strdup_printf("%s, silent", name)
+           : e->talked > 0 ? g_strdup_printf("%s, talked %" G_GINT64_FORMAT, name, e->talked)
+                           : g_strdup(name);
+}
+
 static char *explain_via(const StasisGuestBoundary *b, const StasisGuestProcess *p)
 {
     if (p->via < 0)
         return g_strdup("asked for");
     const StasisGuestEdge *e = &b->edges[p->via];
-    return g_strdup_printf("%s, %s: %s", e->relation, cli_edge_class_name(e->edge_class),
-                           e->witness);
+    g_autofree char *class = describe_class(e);
+    return g_strdup_printf("%s, %s: %s", e->relation, class, e->witness);
 }
 
 /* Without recursion: a chain may have ten thousand links. */
@@ -130,8 +138,8 @@ static void print_edges(const StasisGuestBoundary *b, const char *title, StasisG
             continue;
         g_autofree char *text =
             !reasons ? g_strdup(e->witness) : g_strdup_printf("%s (%s)", e->witness, e->reason);
-        cli_table_add(table, e->relation,
-                      e->cut_by_default ? "by default" : cli_edge_class_name(e->edge_class), text);
+        g_autofree char *class = describe_class(e);
+        cli_table_add(table, e->relation, class, text);
         any = TRUE;
     }
     if (any)

@@ -34,5 +34,7 @@ typedef struct {
 
 void cli_boundary_init(CliBoundary *asked, CliCall *call);
 void cli_boundary_clear(CliBoundary *asked);
+/* Says when counting has only begun. */
+void cli_boundary_note_counting(CliCall *call, const StasisGuestBoundary *boundary);
 
 G_END_DECLS

@@ -33,6 +33,8 @@ static JsonArray *edges(const StasisGuestBoundary *b)
         json_object_set_string_member(object, "relation", edge->relation);
         json_object_set_string_member(object, "class", classes[edge->edge_class]);
         json_object_set_string_member(object, "place", places[edge->place]);
+        if (edge->talked >= 0)
+            json_object_set_int_member(object, "talked", edge->talked);
         json_object_set_string_member(object, "object", edge->object);
         json_object_set_string_member(object, "witness", edge->witness);
         json_array_add_object_element(array, object);

@@ -13,6 +13,7 @@
 #include "engine/fork.h"
 #include "engine/proc-boundary.h"
 #include "engine/proc-receive.h"
+#include "engine/proc-talk.h"
 #include "engine/process.h"
 #include "engine/session.h"
 
@@ -28,6 +29,8 @@ typedef struct {
     const StasisProcessCheckpointOptions *options;
     StasisGuestBoundary *boundary; /* as found in the VM, and then in the fork */
     guint root;
+    char *talk;        /* token of the guest's counters, or NULL */
+    gboolean counting; /* … by which the set was found */
     StasisFork *fork;
     StasisProcImageWriter *writer;
     StasisProcessImageInfo *info;
@@ -41,6 +44,7 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
     g_clear_pointer(&job->writer, stasis_proc_image_writer_free);
     g_clear_pointer(&job->info, stasis_process_image_info_free);
+    g_clear_pointer(&job->talk, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
 
@@ -111,6 +115,7 @@ static gboolean check_boundary(Job *job, GError **error)
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
     job->root = find_root(job->boundary, error);
+    job->counting = job->boundary->counted_for_us > 0;
     return job->root != 0;
 }
 
@@ -152,6 +157,9 @@ static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
     options.pids = &job->root;
     options.n_pids = 1;
     options.unit = options.cgroup = NULL;
+    /* Counting began when it was looked at in the VM: that was the closure. */
+    if (options.shape == STASIS_BOUNDARY_TALKED && !job->counting)
+        options.shape = STASIS_BOUNDARY_CLOSURE;
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
     job->boundary =
         stasis_agent_find_boundary(stasis_fork_get_agent(job->fork), stasis_vm_get_name(job->vm),
@@ -224,11 +232,15 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
                         .info = g_new0(StasisProcessImageInfo, 1),
                         .began_us = stasis_now_us() };
     job.info->note = g_strdup(options->note);
+    job.talk = stasis_talk_mark(stasis_vm_get_name(vm), cancellable);
     if (!check_boundary(&job, error) || !check_guest(&job, error))
         return NULL;
     job.writer = stasis_proc_image_writer_new(store, error);
     if (job.writer == NULL || !make_fork(&job, error) || !freeze(&job, error) || !dump(&job, error))
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
-    return stasis_proc_image_writer_commit(job.writer, job.info, error);
+    StasisProcessImageInfo *info = stasis_proc_image_writer_commit(job.writer, job.info, error);
+    if (info != NULL && job.talk != NULL)
+        stasis_talk_keep(stasis_vm_get_name(vm), job.talk, job.boundary, cancellable);
+    return info;
 }

@@ -137,6 +137,13 @@ static gboolean take_process(StasisProcessReader *reader, GArray *to, const Stas
     return TRUE;
 }
 
+/* A number that need not be there: −1. */
+static gint64 optional(const StasisField *record, StasisAgentTag tag)
+{
+    guint64 n = number(record, tag, G_MAXUINT64);
+    return n == G_MAXUINT64 ? -1 : (gint64)MIN(n, (guint64)G_MAXINT64);
+}
+
 static gboolean take_edge(StasisProcessReader *reader, const StasisField *record, GError **error)
 {
     guint64 a = number(record, STASIS_AGENT_TAG_PID, 0);
@@ -156,6 +163,7 @@ static gboolean take_edge(StasisProcessReader *reader, const StasisField *record
         .place = (StasisGuestEdgePlace)place,
         .both = number(record, STASIS_AGENT_TAG_BOTH, 0) != 0,
         .cut_by_default = number(record, STASIS_AGENT_TAG_BY_DEFAULT, 0) != 0,
+        .talked = optional(record, STASIS_AGENT_TAG_TALKED),
         .object = text(reader, record, STASIS_AGENT_TAG_OBJECT, MAX_TEXT),
         .witness = text(reader, record, STASIS_AGENT_TAG_WITNESS, MAX_TEXT),
         .reason = text(reader, record, STASIS_AGENT_TAG_REASON, MAX_TEXT),
@@ -314,6 +322,8 @@ static void take_totals(StasisGuestBoundary *b, GBytes *last, guint n_cuts)
     b->n_roots = (guint)MIN(number(&all, STASIS_AGENT_TAG_N_ROOTS, 0), G_MAXINT);
     b->refused = number(&all, STASIS_AGENT_TAG_REFUSED, 0) != 0;
     b->n_passes = (guint)MIN(number(&all, STASIS_AGENT_TAG_PASSES, 0), G_MAXINT);
+    gint64 counted_for_ns = optional(&all, STASIS_AGENT_TAG_COUNTED_FOR);
+    b->counted_for_us = counted_for_ns > 0 ? counted_for_ns / 1000 + 1 : counted_for_ns;
     b->n_cuts = n_cuts;
     b->cut_uses = g_new0(guint, n_cuts + 1);
     guint cut = 0;

@@ -97,6 +97,8 @@ static gboolean check_options(const StasisBoundaryOptions *options, GError **err
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "at most %u PIDs and %u cuts can be named; name a unit or cgroup, or relations",
                     STASIS_AGENT_MAX_LIST, STASIS_AGENT_MAX_LIST);
+    else if ((guint)options->shape > STASIS_BOUNDARY_TALKED)
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, "no such shape of a boundary");
     else if (options->max_processes > MAX_SET || options->timeout_ms > GUEST_LIMIT_MS)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "a boundary may have %u processes, and take %u s, at most", MAX_SET,
@@ -106,6 +108,12 @@ static gboolean check_options(const StasisBoundaryOptions *options, GError **err
     return FALSE;
 }
 
+static const char *const shapes[] = {
+    [STASIS_BOUNDARY_CLOSURE] = "closure",
+    [STASIS_BOUNDARY_TREE] = "tree",
+    [STASIS_BOUNDARY_TALKED] = "talked",
+};
+
 static gboolean write_request(StasisFieldWriter *fields, const StasisBoundaryOptions *options,
                               guint timeout_ms, GError **error)
 {
@@ -113,8 +121,7 @@ static gboolean write_request(StasisFieldWriter *fields, const StasisBoundaryOpt
         stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, options->pids[i]);
     stasis_field_put_text(fields, STASIS_AGENT_TAG_UNIT, options->unit);
     stasis_field_put_text(fields, STASIS_AGENT_TAG_CGROUP, options->cgroup);
-    stasis_field_put_text(fields, STASIS_AGENT_TAG_SHAPE,
-                          options->shape == STASIS_BOUNDARY_TREE ? "tree" : "closure");
+    stasis_field_put_text(fields, STASIS_AGENT_TAG_SHAPE, shapes[options->shape]);
     for (guint i = 0; options->cuts != NULL && options->cuts[i] != NULL; i++)
         stasis_field_put_text(fields, STASIS_AGENT_TAG_CUT, options->cuts[i]);
     if (options->max_processes != 0)
@@ -139,7 +146,8 @@ StasisGuestBoundary *stasis_agent_find_boundary(StasisAgent *agent, const char *
         return NULL;
     StasisAgentWait wait = stasis_agent_wait_until(timeout_ms + CHANNEL_MS, cancellable);
     if (!stasis_agent_greet(agent, &wait, error) ||
-        !check_operation(agent, name, "boundary", error))
+        !check_operation(agent, name, "boundary", error) ||
+        (options->shape == STASIS_BOUNDARY_TALKED && !check_operation(agent, name, "talk", error)))
         return NULL;
     g_autoptr(StasisProcessReader) reader = new_reader(name);
     g_autoptr(GBytes) last = ask(agent, STASIS_AGENT_OP_BOUNDARY, &fields, reader, &wait, error);

@@ -48,8 +48,12 @@ stasis_vm_list_processes(StasisVm *vm, guint timeout_ms, GCancellable *cancellab
 
 typedef enum {
     STASIS_BOUNDARY_CLOSURE, /* all that belongs together, whatever trees it is in */
-    STASIS_BOUNDARY_TREE,    /* what was asked for and its descendants; refused if anything that was
-                                not cut leads out of that */
+    STASIS_BOUNDARY_TREE,   /* what was asked for and its descendants; what leads out of that is cut
+                               where it can be, else the set is refused */
+    STASIS_BOUNDARY_TALKED, /* the closure, without those that share something but said nothing to
+                               each other over it since the last checkpoint of them, or since
+                               counting began. The guest counts from the first time on that this is
+                               asked for; that first answer is the closure. */
 } StasisBoundaryShape;
 
 /* Whoever is asked for: pids, and all of unit, and all of cgroup; one of them at least. */
@@ -92,9 +96,11 @@ typedef struct {
     StasisGuestEdgePlace place;
     gboolean both;           /* "if a is in the set, so is b" holds the other way round, too */
     gboolean cut_by_default; /* cuttable, and cut without being asked for: a way into the log */
-    const char *object;      /* what is shared, the same for all its edges: "pipe:[812]" */
-    const char *witness;     /* "pid 812 fd 7 ↔ pid 540 fd 12, pipe:[812]" */
-    const char *reason;      /* why it has this class */
+    gint64 talked; /* messages that a and b sent over it since, 1 at least if they talked; −1: not
+                      counted */
+    const char *object;  /* what is shared, the same for all its edges: "pipe:[812]" */
+    const char *witness; /* "pid 812 fd 7 ↔ pid 540 fd 12, pipe:[812]" */
+    const char *reason;  /* why it has this class */
 } StasisGuestEdge;
 
 typedef struct {
@@ -114,8 +120,9 @@ typedef struct {
     guint n_edges;
     guint *cut_uses; /* of each of the request's cuts: how many edges of members it names */
     guint n_cuts;
-    guint n_passes;  /* looks, until two in a row agreed */
-    gpointer memory; /* private */
+    guint n_passes;        /* looks, until two in a row agreed */
+    gint64 counted_for_us; /* since when is counted; 0: it began with this; −1: nobody counts */
+    gpointer memory;       /* private */
 } StasisGuestBoundary;
 
 STASIS_API void stasis_guest_boundary_free(StasisGuestBoundary *boundary);

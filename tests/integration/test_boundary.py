@@ -86,8 +86,8 @@ def every_scanner(t):
     text = subprocess.run([BOUNDARY, "--relations"], capture_output=True, text=True,
                           check=True).stdout
     listed = {line.split()[0] for line in text.splitlines()}
-    t.equal(listed - {scanner for _, scanner in kinds()}, {"cgroup"},
-            "scanners that no world is for (cgroup only tells)")
+    t.equal(listed - {scanner for _, scanner in kinds()}, {"cgroup", "signal"},
+            "scanners that no world is for (these only tell)")
 
 
 # ---- the command ----
@@ -225,15 +225,21 @@ def hard_is_hard(t):
 
 @case
 def trees(t):
-    """--boundary tree: a tree that nothing leads out of is good; else what does is named"""
+    """--boundary tree: what leads out of it is cut where it can be, and told; else it is refused"""
     a, b, name = pair_on_pipe(t)
-    status, answer, lines = boundary("--pid", a, "--boundary", "tree")
-    t.equal((status, members(answer)), (4, [a]), "with a pipe to outside")
-    t.check(f"pid {b} " in lines[0] and name in lines[1] and f"--cut '{name}'" in lines[2], lines)
-    status, answer, _ = boundary("--pid", a, "--boundary", "tree", "--cut", name)
-    t.equal((status, members(answer)), (0, [a]), "with it cut")
+    status, answer, _ = boundary("--pid", a, "--boundary", "tree")
+    t.equal((status, members(answer)), (0, [a]), "with a pipe to outside")
+    cut = [e for e in answer["edges"] if e["place"] == "cut" and e["object"] == name]
+    t.equal([(e["a"], e["b"], e["by_default"]) for e in cut], [(*sorted([a, b]), False)], "told")
     status, answer, _ = boundary("--pid", a, "--pid", b, "--boundary", "tree")
     t.equal((status, members(answer)), (0, sorted([a, b])), "with both asked for")
+    memory = mmap.mmap(-1, 4096)
+    a = process(t, lambda: None)
+    process(t, lambda: None)
+    status, answer, lines = boundary("--pid", a, "--boundary", "tree")
+    t.equal((status, members(answer)), (4, [a]), "with common memory")
+    t.check("not in this tree" in lines[0] and "--boundary closure" in lines[2], lines)
+    memory.close()
 
 
 @case

@@ -7,7 +7,8 @@ import sys
 import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from proctree import ask, check_no_fork, check_works, end_tree, sh, start_tree, tree_vm  # noqa: E402
+from proctree import (ask, check_no_fork, check_works, end_tree, sh, start_talkers, start_tree,
+                      tree_vm)  # noqa: E402
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 
 DISK_BYTES = 64 << 20
@@ -143,6 +144,47 @@ def refused(t):
     check_nothing_left(t, store)
     result = stasis("restore", c["info"]["id"], *store, expect=12)
     t.check("proc-restore" in result.err, f"{result!r}")
+
+
+@case
+def talked(t):
+    """--boundary talked: a checkpoint of a set lets its counters begin anew, and one that fails does not"""
+    c = common()
+    vm, store = c["vm"], c["store"]
+    (first, second), log_pipe, _ = start_talkers(vm, sh, 2, 2)
+
+    def look():
+        return stasis_json("proc-graph", vm.name, "--pid", first[0], "--boundary", "talked")
+
+    def members():
+        return sorted(m["pid"] for m in look()["members"])
+
+    def say_something():
+        """From one to the other, sent and received."""
+        sh(vm, f"kill -USR1 {second[1]}")
+        t.wait(lambda: members() == sorted(first + second), 60, "it is in flight")
+        sh(vm, f"kill -USR2 {first[1]}")
+        # No longer, when those two alone have something to do with it.
+        t.wait(lambda: [{e["a"], e["b"]} for e in look()["edges"]
+                        if e["object"] == log_pipe and e["talked"]] == [{first[1], second[1]}],
+               60, "it is received")
+
+    take = ("proc-checkpoint", vm.name, "--pid", first[0], "--boundary", "talked", *store)
+    # The first one is the closure, and no tree.
+    result = stasis(*take, expect=4)
+    t.check("not one tree" in result.err, f"{result!r}")
+    t.wait(lambda: members() == sorted(first), 60, "they talk among themselves")
+    say_something()
+    result = stasis(*take, expect=4)
+    t.check("not one tree" in result.err, f"{result!r}")
+    t.equal(members(), sorted(first + second), "nothing was taken")
+    info = stasis_json(*take, "--cut", log_pipe)
+    t.equal(sorted(p["pid"] for p in info["processes"]), sorted(first), "processes")
+    t.equal(members(), sorted(first), "what was said is in the checkpoint")
+    say_something()
+    t.equal(members(), sorted(first + second), "from then on it counts again")
+    stasis("checkpoint-delete", info["id"], *store)
+    sh(vm, "kill -9 $(pidof talkers)")
 
 
 @case

@@ -14,11 +14,13 @@ import xml.dom.minidom
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from agentguest import WithAgent, measured, tell_hostile, wait_agent  # noqa: E402
+from proctree import TALKERS, start_talkers  # noqa: E402
 from guests import image  # noqa: E402
 from stasistest import BUILD, case, main, run_vm, shared, stasis, stasis_json  # noqa: E402
 
 MIB = 1 << 20
 WORLD = os.path.join(BUILD, "tests", "lib", "ipc-world", "ipc-world")
+BOUNDARY = os.path.join(BUILD, "stasis-boundary")
 HOSTILE = os.path.join(BUILD, "tests", "lib", "hostile-agent")
 MODULES = ["inet_diag", "tcp_diag", "udp_diag", "unix_diag"]
 WORLDS = int(os.environ.get("STASIS_GRAPH_WORLDS", "2"))
@@ -38,7 +40,8 @@ def common():
     if not _common:
         t = shared()
         diag = modules()
-        vm = run_vm(t, WithAgent(t, files={"bin/ipc-world": WORLD, **diag}), options=("--agent",))
+        vm = run_vm(t, WithAgent(t, files={"bin/ipc-world": WORLD, "bin/talkers": TALKERS,
+                                       "bin/stasis-boundary": BOUNDARY, **diag}), options=("--agent",))
         wait_agent(t, vm)
         # What the world's mounts go onto, too.
         sh(vm, "; ".join(["mkdir -p /mnt /dev/pts /dev/shm", *(f"insmod /{p}" for p in diag)]))
@@ -180,14 +183,10 @@ def pictures(t):
     # The same as --json.
     t.equal(stasis("proc-graph", vm.name, "--pid", a, "--format", "json").envelope["ok"], True,
             "--format json")
-    result = stasis("proc-graph", vm.name, "--pid", a, "--boundary", "tree", expect=4)
-    lines = result.err.splitlines()
-    t.equal([line.split(": ")[1] for line in lines], ["refused", "witness", "to do"], "three lines")
-    t.check(f"pid {b} " in lines[0] and "--cut 'fifo:" in lines[2], lines)
-    rc, found, error = graph(vm, "--pid", a, "--boundary", "tree")
-    t.equal((rc, error["code"], error["exit"], found["refused"]), (4, "refused", 4, True), "JSON")
-    t.check("\n" not in error["message"] and found["refusals"][0]["witness"] in error["message"],
-            error)
+    rc, found, _ = graph(vm, "--pid", a, "--boundary", "tree")
+    t.equal((rc, pids(found["members"])), (0, [a]), "--boundary tree")
+    t.equal([(e["place"], e["by_default"], e["talked"]) for e in found["edges"]
+             if e["relation"] == "fifo"], [("cut", False, None)], "what was cut off")
     sh(vm, f"kill {a} {b}")
 
 
@@ -201,6 +200,11 @@ def refusals(t):
         lines = result.err.splitlines()
         t.check(len(lines) == 3 and words in "\n".join(lines) and
                 f"pid {pid} " in lines[0], f"{result!r}")
+        t.equal([line.split(": ")[1] for line in lines], ["refused", "witness", "to do"], "lines")
+    rc, found, error = graph(vm, "--pid", 1)
+    t.equal((rc, error["code"], error["exit"], found["refused"]), (4, "refused", 4, True), "JSON")
+    t.check("\n" not in error["message"] and found["refusals"][0]["witness"] in error["message"],
+            error)
     result = stasis("proc-graph", vm.name, "--pid", 4000000, expect=1)
     t.check("4000000: no such process" in result.err and result.err.count("\n") == 1, f"{result!r}")
     result = stasis("proc-graph", vm.name, "--unit", "nosuch.service", expect=1)
@@ -220,6 +224,83 @@ def refusals(t):
     result = stasis("proc-graph", vm.name, "--unit", "some.service", "--max-processes", 1, expect=4)
     t.check("2 processes belong together, 1 are allowed" in result.err, f"{result!r}")
     sh(vm, "echo 1 > /cg/some.service/cgroup.kill")
+
+
+# ---- who really talked ----
+
+@case
+def talked(t):
+    """40 tasks in 10 applications that share a pipe and a socket over which nobody speaks: a closure
+    has all 40, talked the application alone; what is then said over them binds the two that said it"""
+    vm = common()
+    apps, log_pipe, log_socket = start_talkers(vm, sh, 10, 4)
+    everybody = sorted(pid for app in apps for pid in app)
+    t.equal(len(everybody), 40, "tasks")
+    rc, found, _ = graph(vm, "--pid", apps[3][1])
+    t.equal((rc, pids(found["members"]), found["counted_for_us"]), (0, everybody, None), "closure")
+    result = stasis("proc-graph", vm.name, "--pid", apps[3][1], "--boundary", "talked")
+    t.check(result.out.startswith("40 processes") and "began with this" in result.err, f"{result!r}")
+
+    def of(pid, *args):
+        rc, found, error = graph(vm, "--pid", pid, "--boundary", "talked", *args)
+        t.equal(rc, 0, f"pid {pid}: {error}")
+        t.check(found["counted_for_us"] > 0, found["counted_for_us"])
+        return found
+
+    # Once the token has been all round.
+    for app in apps:
+        t.wait(lambda: pids(of(app[0])["members"]) == sorted(app), 60, f"{app} talks")
+    forced = [len(of(app[n % 4])["members"]) for n, app in enumerate(apps)]
+    t.note(f"tasks forced along: {forced} with talked, {len(everybody)} with all")
+    t.check(max(forced) * 4 <= len(everybody), forced)
+    found = of(apps[0][0])
+    silent = {(e["object"], e["place"]) for e in found["edges"] if e["talked"] == 0}
+    t.check({(log_pipe, "cut"), (log_socket, "cut")} <= silent, f"silent: {silent}")
+    t.check(all(e["talked"] > 0 for e in found["edges"]
+                if e["relation"] == "pipe" and e["object"] != log_pipe), found["edges"])
+    signals = [e for e in found["edges"] if e["relation"] == "signal"]
+    t.check([(e["a"], e["b"], e["class"]) for e in signals] ==
+            [(apps[0][0], apps[0][1], "info")] and signals[0]["talked"] > 0, signals)
+    text = stasis("proc-graph", vm.name, "--pid", apps[0][0], "--boundary", "talked", "--explain").out
+    t.check(f"{log_pipe} (" in text and "cuttable, silent" in text and "cuttable, talked " in text,
+            text)
+    dot = stasis("proc-graph", vm.name, "--pid", apps[0][0], "--boundary", "talked", "--format",
+                 "dot").out
+    t.check(' (0)"' in dot, dot)
+
+    # In flight it may be anybody's; taken out, it was between two.
+    sh(vm, f"kill -USR1 {apps[1][2]}")
+    t.wait(lambda: pids(of(apps[5][0])["members"]) == everybody, 60, "a byte lies in the pipe")
+    sh(vm, f"kill -USR2 {apps[2][3]}")
+    both = sorted(apps[1] + apps[2])
+    t.wait(lambda: pids(of(apps[1][0])["members"]) == both, 60, "it was taken out")
+    t.equal(pids(of(apps[2][0])["members"]), both, "from the other side")
+    t.equal(pids(of(apps[5][0])["members"]), sorted(apps[5]), "all others")
+    edges = [e for e in of(apps[1][0])["edges"] if e["object"] == log_pipe and e["place"] == "inside"]
+    t.check([{e["a"], e["b"]} for e in edges if e["talked"]] == [{apps[1][2], apps[2][3]}], edges)
+    # Without what was said by name, as with any boundary.
+    t.equal(pids(of(apps[1][0], "--cut", log_pipe)["members"]), sorted(apps[1]), "--cut")
+    # A process that cannot be asked for is refused as ever.
+    t.equal(graph(vm, "--pid", 1, "--boundary", "talked")[0], 4, "init")
+    sh(vm, "kill -9 $(pidof talkers)")
+
+
+@case
+def uncounted(t):
+    """a guest whose kernel does not let anybody count: refused in three lines, nothing in its place"""
+    vm = common()
+    sh(vm, "setsid busybox sleep 7777 >/dev/null 2>&1 </dev/null & :")
+    pid = t.wait(lambda: next((p["pid"] for p in stasis_json("proc-list", vm.name)
+                               if "sleep 7777" in p["command"]), None), 30, "it sleeps")
+    # What the command in the guest says, once the kernel is locked down (there is no way back).
+    sh(vm, "mountpoint -q /sys/kernel/security || mount -t securityfs none /sys/kernel/security; "
+           "echo confidentiality > /sys/kernel/security/lockdown")
+    text = sh(vm, f"stasis-boundary --boundary talked --pid {pid} 2>&1", expect=4)
+    lines = text.splitlines()
+    t.equal([line.split(":")[0] for line in lines], ["refused", "witness", "to do"], text)
+    t.check("can't be counted" in lines[0] and "bpf(2)" in lines[1] and
+            "--boundary closure" in lines[2], lines)
+    sh(vm, f"stasis-boundary --boundary closure --pid {pid}; kill {pid}")
 
 
 # ---- a guest that lies ----

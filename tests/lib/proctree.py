@@ -8,12 +8,13 @@ from agentguest import WithAgent, wait_agent
 from stasistest import BUILD, run_vm, stasis
 
 TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
+TALKERS = os.path.join(BUILD, "tests", "lib", "talkers")
 # Where no process of a freshly started guest is.
 FIRST_PID = 20000
 
 
 def tree_vm(t, *qemu_args, mem="256M", **kwargs):
-    guest = WithAgent(t, criu=True, files={"bin/proc-tree": TREE}, mem=mem, **kwargs)
+    guest = WithAgent(t, criu=True, files={"bin/proc-tree": TREE, "bin/talkers": TALKERS}, mem=mem, **kwargs)
     vm = run_vm(t, guest, *qemu_args, options=("--agent",))
     wait_agent(t, vm)
     # What any machine has, and CRIU tries.
@@ -67,6 +68,15 @@ def check_no_fork(vm):
         if f"{runtime}/{vm.name}.fork-" in words:
             left.append(words.replace("\0", " ")[:200])
     return left or None
+
+
+def start_talkers(vm, run, apps, tasks):
+    """talkers.c: for each application its tasks' PIDs, the leader first; the pipe and the socket that
+    all have and nobody uses. `run` runs a script in the guest."""
+    lines = run(vm, f"talkers {apps} {tasks}").splitlines()
+    pids = [[int(pid) for pid in line.split(": ")[1].split()] for line in lines[:-1]]
+    log_pipe, log_socket = lines[-1].split()[1:]
+    return pids, log_pipe, log_socket
 
 
 def end_tree(vm, root):

@@ -34,11 +34,14 @@ static void put_process(Answer *answer, StasisAgentTag tag, guint pid, int via)
     stasis_field_put(&answer->part, tag, record.payload, record.length);
 }
 
-static void put_edge(Answer *answer, guint a, guint b, guint edge_class, guint place)
+static void put_talked_edge(Answer *answer, guint a, guint b, guint edge_class, guint place,
+                            guint64 talked)
 {
     guint8 room[512];
     StasisFieldWriter record = { .payload = room, .room = sizeof room };
     stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, a);
+    if (talked != G_MAXUINT64)
+        stasis_field_put_number(&record, STASIS_AGENT_TAG_TALKED, talked);
     if (b != 0)
         stasis_field_put_number(&record, STASIS_AGENT_TAG_OTHER, b);
     stasis_field_put_number(&record, STASIS_AGENT_TAG_CLASS, edge_class);
@@ -46,6 +49,11 @@ static void put_edge(Answer *answer, guint a, guint b, guint edge_class, guint p
     stasis_field_put_text(&record, STASIS_AGENT_TAG_RELATION, "pipe");
     stasis_field_put_text(&record, STASIS_AGENT_TAG_WITNESS, "w");
     stasis_field_put(&answer->part, STASIS_AGENT_TAG_EDGE, record.payload, record.length);
+}
+
+static void put_edge(Answer *answer, guint a, guint b, guint edge_class, guint place)
+{
+    put_talked_edge(answer, a, b, edge_class, place, G_MAXUINT64);
 }
 
 static void put_refusal(Answer *answer, const char *what)
@@ -67,8 +75,9 @@ static Answer *good_answer(void)
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 7, 1);
     put_process(answer, STASIS_AGENT_TAG_NEIGHBOUR, 8, -1);
     put_edge(answer, 5, 6, STASIS_AGENT_CLASS_HARD, STASIS_AGENT_PLACE_INSIDE);
-    put_edge(answer, 7, 6, STASIS_AGENT_CLASS_CUTTABLE, STASIS_AGENT_PLACE_INSIDE);
-    put_edge(answer, 8, 7, STASIS_AGENT_CLASS_CUTTABLE, STASIS_AGENT_PLACE_CUT);
+    put_talked_edge(answer, 7, 6, STASIS_AGENT_CLASS_CUTTABLE, STASIS_AGENT_PLACE_INSIDE,
+                    G_MAXUINT64 - 1);
+    put_talked_edge(answer, 8, 7, STASIS_AGENT_CLASS_CUTTABLE, STASIS_AGENT_PLACE_CUT, 0);
     put_edge(answer, 5, 0, STASIS_AGENT_CLASS_CUTTABLE, STASIS_AGENT_PLACE_NEAR);
     return answer;
 }
@@ -81,6 +90,7 @@ static StasisGuestBoundary *read_boundary(Answer *answer, guint n_roots, gboolea
     stasis_field_put_number(&last, STASIS_AGENT_TAG_N_ROOTS, n_roots);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_REFUSED, refused);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_PASSES, 2);
+    stasis_field_put_number(&last, STASIS_AGENT_TAG_COUNTED_FOR, 1500);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_CUT_USES, 3);
     g_autoptr(GBytes) end = g_bytes_new(room, last.length);
     g_autoptr(StasisProcessReader) reader = stasis_process_reader_new("VM t");
@@ -112,6 +122,10 @@ static void test_taken(void)
     g_assert_cmpuint(b->processes[3].pid, ==, 8);
     g_assert_cmpuint(b->edges[3].b, ==, 0);
     g_assert_cmpint(b->edges[2].place, ==, STASIS_GUEST_CUT);
+    g_assert_cmpint(b->edges[0].talked, ==, -1);
+    g_assert_cmpint(b->edges[1].talked, ==, G_MAXINT64);
+    g_assert_cmpint(b->edges[2].talked, ==, 0);
+    g_assert_cmpint(b->counted_for_us, ==, 2);
     /* One line, and nothing that changes what stands before it. */
     g_assert_cmpstr(b->processes[0].comm, ==, "a?[31m?\xef\xbf\xbd?b");
     g_assert_cmpstr(b->processes[0].unit, ==, "");

@@ -172,6 +172,53 @@ static void test_cut_by_default(void)
 }
 
 /* The agent whose worker looks is never taken along. */
+/* Silent edges are cut in one shape only, and never hard ones; a tree cuts all that can be. */
+static void test_shapes(void)
+{
+    static const struct {
+        StasisShape shape;
+        const char *members;
+        StasisEdgePlace silent, outside;
+        StasisVerdict verdict;
+    } cases[] = {
+        { STASIS_SHAPE_CLOSURE, "0 1 2 3", STASIS_EDGE_INSIDE, STASIS_EDGE_NEAR,
+          STASIS_VERDICT_REFUSED },
+        { STASIS_SHAPE_TALKED, "0 2 3", STASIS_EDGE_CUT, STASIS_EDGE_NEAR, STASIS_VERDICT_REFUSED },
+        { STASIS_SHAPE_TREE, "0", STASIS_EDGE_CUT, STASIS_EDGE_CUT, STASIS_VERDICT_REFUSED },
+    };
+    static const StasisCounts counts = { 0 };
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        StasisBoundary b;
+        make(&b, 4, &(StasisBoundaryRequest){ .shape = cases[i].shape, .counts = &counts });
+        link_to(&b, 0, 1, STASIS_EDGE_CUTTABLE, TRUE, "log");
+        link_to(&b, 0, 2, STASIS_EDGE_CUTTABLE, TRUE, "channel");
+        link_to(&b, 0, 3, STASIS_EDGE_HARD, TRUE, "memory");
+        link_to(&b, 0, STASIS_OUTSIDE, STASIS_EDGE_CUTTABLE, FALSE, "remote");
+        for (int k = 0; k < 3; k++)
+            b.scan.edges.items[k].counted = true;
+        b.scan.edges.items[0].silent = b.scan.edges.items[2].silent = true;
+        b.scan.edges.items[1].talked = 3;
+        solve(&b);
+        assert_members(&b, cases[i].members);
+        g_assert_cmpint(b.place[0], ==, cases[i].silent);
+        g_assert_cmpint(b.place[3], ==, cases[i].outside);
+        g_assert_cmpint(b.verdict, ==, cases[i].verdict);
+        if (cases[i].shape == STASIS_SHAPE_TREE) { /* memory alone stands against it */
+            g_assert_cmpuint(b.refusals.n, ==, 1);
+            g_assert_cmpstr(b.refusals.items[0].witness, ==, "0-3 memory");
+        }
+        stasis_boundary_clear(&b);
+    }
+    /* Nobody counts: refused, in three lines, and never another answer in its place. */
+    StasisBoundary b;
+    stasis_boundary_find(&b, &(StasisBoundaryRequest){ .shape = STASIS_SHAPE_TALKED,
+                                                       .uncounted = "bpf(2): not permitted" });
+    g_assert_cmpint(b.verdict, ==, STASIS_VERDICT_REFUSED);
+    g_assert_cmpuint(b.members.n, ==, 0);
+    g_assert_cmpstr(b.refusals.items[0].witness, ==, "bpf(2): not permitted");
+    stasis_boundary_clear(&b);
+}
+
 static void test_agent(void)
 {
     StasisBoundary b;
@@ -301,6 +348,7 @@ int main(int argc, char **argv)
     g_test_add_func("/scan/graph/outside", test_outside);
     g_test_add_func("/scan/graph/cuts", test_cuts);
     g_test_add_func("/scan/graph/cut-by-default", test_cut_by_default);
+    g_test_add_func("/scan/graph/shapes", test_shapes);
     g_test_add_func("/scan/graph/agent", test_agent);
     g_test_add_func("/scan/graph/size", test_size);
     g_test_add_func("/scan/graph/json", test_json);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A workload for what is really said: applications of some tasks each, for the guest.
+ *
+ *     talkers APPS TASKS      prints "APP n: pid pid …" for each, the first one's children behind
+ *                             it, and "LOG pipe:[n] unix:[n]", and leaves them behind
+ *
+ * Within an application a token goes round all the time, over pipes and a socketpair in turn. All
+ * tasks of all applications have both ends of one pipe and one socketpair, over which nobody says
+ * anything, unless told to: SIGUSR1 sends a byte into the pipe, SIGUSR2 takes one out; SIGRTMIN and
+ * SIGRTMIN + 1 do so with the socketpair. So who talked with whom is known.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_TASKS 32
+#define STEP_NS 20000000
+
+static int log_pipe[2], log_socket[2];
+
+static void on_signal(int number)
+{
+    char byte = 'x';
+    ssize_t n = number == SIGUSR1    ? write(log_pipe[1], &byte, 1)
+                : number == SIGUSR2  ? read(log_pipe[0], &byte, 1)
+                : number == SIGRTMIN ? write(log_socket[1], &byte, 1)
+                                     : read(log_socket[0], &byte, 1);
+    (void)n;
+}
+
+static void detach(void)
+{
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; fd++)
+        dup2(null, fd);
+    close(null);
+}
+
+/* Hand the token on, for ever: in by @from, out by @to. */
+static void __attribute__((noreturn)) pass(int from, int to, pid_t child)
+{
+    const struct sigaction action = { .sa_handler = on_signal };
+    sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR2, &action, NULL);
+    sigaction(SIGRTMIN, &action, NULL);
+    sigaction(SIGRTMIN + 1, &action, NULL);
+    for (char token;;) {
+        ssize_t n = read(from, &token, 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n != 1)
+            _exit(1);
+        /* A signal that does nothing, now and then. */
+        if (child > 0)
+            kill(child, SIGURG);
+        struct timespec rest = { .tv_nsec = STEP_NS };
+        while (nanosleep(&rest, &rest) < 0 && errno == EINTR)
+            ;
+        while (write(to, &token, 1) < 0 && errno == EINTR)
+            ;
+    }
+}
+
+static void __attribute__((noreturn)) lead(int n_tasks, int told)
+{
+    int ends[MAX_TASKS][2];
+    pid_t pids[MAX_TASKS];
+    setsid();
+    for (int i = 0; i < n_tasks; i++)
+        if ((i % 2 == 0 ? pipe2(ends[i], 0) : socketpair(AF_UNIX, SOCK_STREAM, 0, ends[i])) < 0)
+            _exit(1);
+    pids[0] = getpid();
+    for (int i = 1; i <= n_tasks; i++) {
+        int task = i % n_tasks;
+        if (task != 0 && (pids[task] = fork()) != 0)
+            continue;
+        if (task == 0) {
+            for (int k = 0; k < n_tasks; k++)
+                dprintf(told, "%s%d", k > 0 ? " " : "", (int)pids[k]);
+            dprintf(told, "\n");
+            if (write(ends[0][1], "t", 1) != 1)
+                _exit(1);
+        }
+        close(told);
+        detach();
+        /* It keeps where it reads, and where it writes. */
+        int next = (task + 1) % n_tasks;
+        for (int k = 0; k < n_tasks; k++) {
+            if (k != task)
+                close(ends[k][0]);
+            if (k != next)
+                close(ends[k][1]);
+        }
+        pass(ends[task][0], ends[next][1], task == 0 && n_tasks > 1 ? pids[1] : 0);
+    }
+    _exit(1);
+}
+
+static unsigned long inode(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 ? (unsigned long)st.st_ino : 0;
+}
+
+int main(int argc, char **argv)
+{
+    int n_apps = argc == 3 ? atoi(argv[1]) : 0, n_tasks = argc == 3 ? atoi(argv[2]) : 0;
+    if (n_apps < 1 || n_tasks < 2 || n_tasks > MAX_TASKS) {
+        fprintf(stderr, "usage: talkers APPS TASKS (2 to %d)\n", MAX_TASKS);
+        return 2;
+    }
+    signal(SIGURG, SIG_IGN);
+    if (pipe2(log_pipe, O_NONBLOCK) < 0 ||
+        socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, log_socket) < 0)
+        return 1;
+    for (int i = 0; i < n_apps; i++) {
+        int told[2];
+        char line[1024];
+        if (pipe(told) < 0 || fflush(stdout) != 0)
+            return 1;
+        if (fork() == 0) {
+            close(told[0]);
+            lead(n_tasks, told[1]);
+        }
+        close(told[1]);
+        FILE *in = fdopen(told[0], "r");
+        if (in == NULL || fgets(line, sizeof line, in) == NULL)
+            return 1;
+        fclose(in);
+        printf("APP %d: %s", i, line);
+    }
+    unsigned long a = inode(log_socket[0]), b = inode(log_socket[1]);
+    printf("LOG pipe:[%lu] unix:[%lu]\n", inode(log_pipe[0]), a < b ? a : b);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
