@@ -223,7 +223,7 @@ static void put_boundary(const StasisBoundary *b, Answer *answer)
     answer_end(answer);
 }
 
-/* In the loop, since what counts is held by who began it. */
+/* In the loop, since what counts ends with who began it. */
 bool op_boundary_before(const Request *request, Answer *answer)
 {
     char shape[16] = "";
@@ -231,7 +231,7 @@ bool op_boundary_before(const Request *request, Answer *answer)
     agent_talk.fresh = false;
     if (request_text(request, STASIS_AGENT_TAG_SHAPE, shape, sizeof shape) &&
         strcmp(shape, stasis_shape_names[STASIS_SHAPE_TALKED]) == 0)
-        stasis_talk_start(&agent_talk); /* if that fails, the set is refused, with the reason */
+        stasis_talk_start(&agent_talk);
     return true;
 }
 
@@ -246,6 +246,8 @@ void op_boundary(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_INVALID, 0, "boundary: %s", wrong);
         return;
     }
+    /* If that fails, the set is refused, with the reason. */
+    stasis_talk_open(&agent_talk, asked.request.shape == STASIS_SHAPE_TALKED);
     if (agent_talk.running && stasis_talk_read(&agent_talk, &counts, &items))
         asked.request.counts = &counts;
     else

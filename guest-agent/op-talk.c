@@ -28,6 +28,7 @@ bool op_talk_before(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_INVALID, 0, "talk: no kind, or no token");
         return false;
     }
+    stasis_talk_open(&agent_talk, false);
     if (!agent_talk.running) {
         answer_error(answer, STASIS_AGENT_STATE, 0, "talk: nobody counts");
         return false;

@@ -246,11 +246,15 @@ static int take_option(Arguments *a, int option, const char *value)
 static void listen(Arguments *a, StasisTalk *talk, StasisCounts *counts, StasisCount **items)
 {
     unsigned long ms = a->count_ms != 0 ? a->count_ms : 1000;
+    if (a->request.shape != STASIS_SHAPE_TALKED)
+        return;
+    stasis_talk_start(talk);
+    stasis_talk_open(talk, true);
     a->request.uncounted = talk->error;
-    if (a->request.shape != STASIS_SHAPE_TALKED || !stasis_talk_start(talk))
+    if (!talk->running)
         return;
     nanosleep(&(struct timespec){ (time_t)(ms / 1000), (long)(ms % 1000) * 1000000 }, NULL);
-    stasis_talk_start(talk); /* were any lost? */
+    talk->fresh = false;
     if (stasis_talk_read(talk, counts, items))
         a->request.counts = counts;
 }

@@ -22,4 +22,5 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       "one socket: what one takes from it the others don't get");
 }
 
-const StasisScanner stasis_scan_socket = { "socket", "sockets open in several processes", scan_it };
+const StasisScanner stasis_scan_socket = { "socket", "sockets open in several processes", scan_it,
+                                           STASIS_COUNTED_SOCKET };

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Beginning and ending to count: maps and programs into the kernel, bpf(2). Everything is held by
- * descriptors alone, and so ends with the process whatever becomes of it. */
+/* Maps and programs into the kernel, bpf(2). Everything is held by descriptors alone, and so ends
+ * with the process whatever becomes of it. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "talk/maps.h"
@@ -18,7 +17,7 @@ long stasis_bpf(int command, union bpf_attr *attr)
     return syscall(SYS_bpf, command, attr, sizeof *attr);
 }
 
-static bool fail(StasisTalk *talk, const char *what, const char *name, int error_number)
+static bool fail(StasisTalkHolder *talk, const char *what, const char *name, int error_number)
 {
     snprintf(talk->error, sizeof talk->error, "%s%s: %s", what, name, strerror(error_number));
     return false;
@@ -44,7 +43,7 @@ static const Wanted wanted[] = {
     WANTED(regs_di, "pt_regs", "di"),
 };
 
-static bool find_layout(StasisTalk *talk, const StasisBtf *btf, Layout *ret)
+static bool find_layout(StasisTalkHolder *talk, const StasisBtf *btf, Layout *ret)
 {
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         int offset = stasis_btf_member(btf, wanted[i].structure, wanted[i].member);
@@ -71,7 +70,7 @@ static int make_counts(void)
                     STASIS_TALK_MAX_COUNTS);
 }
 
-static bool make_maps(StasisTalk *talk)
+static bool make_maps(StasisTalkHolder *talk)
 {
     talk->counts = make_counts();
     talk->marked = make_counts();
@@ -84,7 +83,7 @@ static bool make_maps(StasisTalk *talk)
 
 /* ---- programs ---- */
 
-static bool attach(StasisTalk *talk, const Hook *hook, uint32_t function, unsigned n_args,
+static bool attach(StasisTalkHolder *talk, const Hook *hook, uint32_t function, unsigned n_args,
                    const Layout *layout)
 {
     struct bpf_insn insns[MAX_INSNS];
@@ -108,11 +107,11 @@ static bool attach(StasisTalk *talk, const Hook *hook, uint32_t function, unsign
     close(program); /* the link holds it */
     if (link < 0)
         return fail(talk, "bpf(2): attach to ", hook->function, saved);
-    talk->programs[talk->n_programs++] = link;
+    talk->n_programs++; /* attached until this process ends */
     return true;
 }
 
-static bool attach_all(StasisTalk *talk, const StasisBtf *btf, const Layout *layout)
+static bool attach_all(StasisTalkHolder *talk, const StasisBtf *btf, const Layout *layout)
 {
     unsigned groups = 0;
     for (const Hook *h = stasis_talk_hooks; h->function != NULL; h++) {
@@ -120,10 +119,10 @@ static bool attach_all(StasisTalk *talk, const StasisBtf *btf, const Layout *lay
         uint32_t function = stasis_btf_function(btf, h->function, &n_args);
         if (function == 0 || h->arg >= n_args)
             continue;
-        if (talk->n_programs == STASIS_TALK_MAX_PROGRAMS ||
-            (!attach(talk, h, function, n_args, layout) && h->group != 0))
+        if (attach(talk, h, function, n_args, layout))
+            groups |= 1u << h->group;
+        else if (h->group != 0)
             return false;
-        groups |= 1u << h->group;
     }
     for (unsigned g = 1; stasis_talk_groups[g] != NULL; g++)
         if ((groups & (1u << g)) == 0)
@@ -131,7 +130,7 @@ static bool attach_all(StasisTalk *talk, const StasisBtf *btf, const Layout *lay
     return true;
 }
 
-static bool load(StasisTalk *talk)
+bool stasis_talk_load(StasisTalkHolder *talk)
 {
     StasisBtf btf;
     Layout layout = { .inode_ino_size = 8 };
@@ -141,49 +140,4 @@ static bool load(StasisTalk *talk)
          attach_all(talk, &btf, &layout);
     stasis_btf_close(&btf);
     return ok;
-}
-
-/* ---- start and stop ---- */
-
-static bool has_lost(const StasisTalk *talk)
-{
-    uint32_t key = 0;
-    uint64_t n = 0;
-    union bpf_attr attr = { .map_fd = (uint32_t)talk->lost,
-                            .key = (uintptr_t)&key,
-                            .value = (uintptr_t)&n };
-    return stasis_bpf(BPF_MAP_LOOKUP_ELEM, &attr) < 0 || n > 0;
-}
-
-void stasis_talk_stop(StasisTalk *talk)
-{
-    const int maps[] = { talk->counts, talk->marked, talk->base, talk->lost };
-    for (unsigned i = 0; i < talk->n_programs; i++)
-        close(talk->programs[i]);
-    for (unsigned i = 0; i < sizeof maps / sizeof *maps; i++)
-        if (maps[i] > 0)
-            close(maps[i]);
-    talk->running = false;
-    talk->n_programs = 0;
-    talk->counts = talk->marked = talk->base = talk->lost = -1;
-}
-
-bool stasis_talk_start(StasisTalk *talk)
-{
-    struct timespec now;
-    talk->fresh = false;
-    if (talk->running && !has_lost(talk))
-        return true;
-    if (talk->running)
-        stasis_talk_stop(talk);
-    talk->error[0] = '\0';
-    talk->counts = talk->marked = talk->base = talk->lost = -1;
-    if (!load(talk)) {
-        stasis_talk_stop(talk);
-        return false;
-    }
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    talk->since_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    talk->running = talk->fresh = true;
-    return true;
 }

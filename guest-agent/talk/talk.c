@@ -41,6 +41,16 @@ static void drop(int map, const StasisCountKey *key)
     stasis_bpf(BPF_MAP_DELETE_ELEM, &attr);
 }
 
+bool stasis_talk_has_lost(const StasisTalk *talk)
+{
+    uint32_t key = 0;
+    uint64_t n = 0;
+    union bpf_attr attr = { .map_fd = (uint32_t)talk->lost,
+                            .key = (uintptr_t)&key,
+                            .value = (uintptr_t)&n };
+    return stasis_bpf(BPF_MAP_LOOKUP_ELEM, &attr) < 0 || n > 0;
+}
+
 /* ---- all of a map ---- */
 
 static int compare(const void *a, const void *b)
@@ -94,7 +104,9 @@ bool stasis_talk_read(const StasisTalk *talk, StasisCounts *ret, StasisCount **r
     ssize_t n;
     size_t kept = 0;
     StasisCount *items = *ret_items = read_map(talk->counts, &n);
-    *ret = (StasisCounts){ .items = items, .since_ns = talk->since_ns, .unknown = talk->fresh };
+    *ret = (StasisCounts){ .items = items,
+                           .since_ns = talk->since_ns,
+                           .unknown = talk->fresh || stasis_talk_has_lost(talk) };
     for (ssize_t i = 0; i < n; i++) {
         Value base = { 0 };
         /* More than there is: of an object that had this number before. */

@@ -23,24 +23,29 @@
 #include "scan/counts.h"
 #include "scan/scan.h"
 
-#define STASIS_TALK_MAX_PROGRAMS 32
 /* Processes times objects. More, and all that is asked about counts as having been used. */
 #define STASIS_TALK_MAX_COUNTS 32768u
 
+typedef struct StasisTalkHolder StasisTalkHolder;
+
+/* All zeros at first. Forks of the process that starts it have it, too. */
 typedef struct {
+    StasisTalkHolder *holder; /* in shared memory */
     bool running;
-    bool fresh; /* nothing could have been seen yet */
+    bool fresh; /* counting has only begun: nothing could have been seen yet */
     uint64_t since_ns;
-    /* Maps, all with StasisCountKey as key; and one number: what could not be counted. */
-    int counts, marked, base, lost;
-    int programs[STASIS_TALK_MAX_PROGRAMS]; /* as attached */
-    unsigned n_programs;
-    char error[256]; /* why it does not run: one line */
+    int counts, marked, base, lost; /* maps, if running */
+    const char *error;              /* why it does not run: one line */
 } StasisTalk;
 
-/* Begins to count, if it does not yet; and anew if counters were lost, after which talk->fresh.
- * False with talk->error. @talk all zeros at first. Descriptors are kept for forks to use. */
-bool stasis_talk_start(StasisTalk *talk);
+/*
+ * Begins to count, if it does not yet; and anew if counters were lost, after which talk->fresh.
+ * Does not wait: loading takes the kernel seconds (it waits for all CPUs to have left what is
+ * being changed, once for each program), so a process of its own does that, and holds them.
+ */
+void stasis_talk_start(StasisTalk *talk);
+/* The same process, or a fork of it: talk->running if it counts. With @wait until that is known. */
+void stasis_talk_open(StasisTalk *talk, bool wait);
 void stasis_talk_stop(StasisTalk *talk);
 
 /* What was said since the last checkpoint of each process, or since counting began. *@ret points to
