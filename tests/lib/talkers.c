@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define MAX_TASKS 32
-#define STEP_NS 20000000
+#define STEP_NS 100000000
 
 static int log_pipe[2], log_socket[2];
 
