@@ -38,6 +38,7 @@ static void on_signal(int number)
 static void detach(void)
 {
     int null = open("/dev/null", O_RDWR);
+    setsid(); /* what binds them is what they say, and nothing else */
     for (int fd = 0; fd < 3; fd++)
         dup2(null, fd);
     close(null);
