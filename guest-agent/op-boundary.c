@@ -213,7 +213,7 @@ static void put_boundary(const StasisBoundary *b, Answer *answer)
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_REFUSED, refused);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PASSES, b->n_passes);
     if (b->request.counts != NULL)
-        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_COUNTED_FOR,
+        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_COUNTED,
                                 b->request.counts->unknown
                                     ? 0
                                     : clock_ns(CLOCK_BOOTTIME) - b->request.counts->since_ns);

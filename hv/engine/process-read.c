@@ -322,7 +322,7 @@ static void take_totals(StasisGuestBoundary *b, GBytes *last, guint n_cuts)
     b->n_roots = (guint)MIN(number(&all, STASIS_AGENT_TAG_N_ROOTS, 0), G_MAXINT);
     b->refused = number(&all, STASIS_AGENT_TAG_REFUSED, 0) != 0;
     b->n_passes = (guint)MIN(number(&all, STASIS_AGENT_TAG_PASSES, 0), G_MAXINT);
-    gint64 counted_for_ns = optional(&all, STASIS_AGENT_TAG_COUNTED_FOR);
+    gint64 counted_for_ns = optional(&all, STASIS_AGENT_TAG_COUNTED);
     b->counted_for_us = counted_for_ns > 0 ? counted_for_ns / 1000 + 1 : counted_for_ns;
     b->n_cuts = n_cuts;
     b->cut_uses = g_new0(guint, n_cuts + 1);

@@ -116,12 +116,12 @@ typedef enum {
      * 10000, left out: 1000], [TIMEOUT ≤ 60 s] → PROCESS for each member, those asked for first
      * (N_ROOTS of them), each later one with its VIA; NEIGHBOUR for each that an edge names and
      * that is no member; EDGE for each that touches a member; REFUSAL, the weightiest first; last
-     * N_ROOTS, REFUSED, PASSES, [COUNTED_FOR], and a CUT_USES for each CUT. Of a set that is
+     * N_ROOTS, REFUSED, PASSES, [COUNTED], and a CUT_USES for each CUT. Of a set that is
      * refused, lists may be left out. Status FAILED when who is asked for is not there.
      *
      * "talked" makes the agent count, from then on, what processes say to each other: over pipes,
      * sockets, queues and semaphores, and signals. The answer in which counting began is the
-     * closure (COUNTED_FOR 0); in later ones edges over which nothing was said since then, or since
+     * closure (COUNTED 0); in later ones edges over which nothing was said since then, or since
      * the last checkpoint (TALK), are cut. Refused where the guest's kernel can't count.
      */
     STASIS_AGENT_OP_BOUNDARY,
@@ -242,47 +242,46 @@ typedef enum {
     STASIS_AGENT_TAG_PATH,         /* text */
     STASIS_AGENT_TAG_SIZE,         /* bytes */
     STASIS_AGENT_TAG_FROZEN_FOR,   /* ns since the first file system was frozen */
-    STASIS_AGENT_TAG_PROCESS,     /* record: PID, PPID, SID, START, STATE, THREADS, RSS, USER, UNIT,
-                                     CGROUP, COMM, COMMAND, [VIA] */
-    STASIS_AGENT_TAG_NEIGHBOUR,   /* record, as PROCESS */
-    STASIS_AGENT_TAG_EDGE,        /* record: PID, [OTHER], RELATION, CLASS, PLACE, [BOTH],
-                                     [BY_DEFAULT], [TALKED], OBJECT, WITNESS, REASON */
-    STASIS_AGENT_TAG_REFUSAL,     /* record: WHAT, WITNESS, TODO */
-    STASIS_AGENT_TAG_PID,         /* number */
-    STASIS_AGENT_TAG_PPID,        /* number */
-    STASIS_AGENT_TAG_SID,         /* number: session */
-    STASIS_AGENT_TAG_START,       /* ticks since boot */
-    STASIS_AGENT_TAG_STATE,       /* text: one letter, proc(5) */
-    STASIS_AGENT_TAG_THREADS,     /* number */
-    STASIS_AGENT_TAG_RSS,         /* bytes */
-    STASIS_AGENT_TAG_USER,        /* text: name, or number */
-    STASIS_AGENT_TAG_UNIT,        /* text: of systemd */
-    STASIS_AGENT_TAG_COMM,        /* text */
-    STASIS_AGENT_TAG_COMMAND,     /* text: command line, ≤ 4095 bytes */
-    STASIS_AGENT_TAG_VIA,         /* number: which EDGE of the answer, from 0 */
-    STASIS_AGENT_TAG_OTHER,       /* number: PID; left out: an end that is no process */
-    STASIS_AGENT_TAG_RELATION,    /* text */
-    STASIS_AGENT_TAG_CLASS,       /* number: StasisAgentClass */
-    STASIS_AGENT_TAG_PLACE,       /* number: StasisAgentPlace */
-    STASIS_AGENT_TAG_BOTH,        /* number: 1, it holds both ways */
-    STASIS_AGENT_TAG_BY_DEFAULT,  /* number: 1, cut without being asked for */
-    STASIS_AGENT_TAG_OBJECT,      /* text */
-    STASIS_AGENT_TAG_WITNESS,     /* text */
-    STASIS_AGENT_TAG_REASON,      /* text */
-    STASIS_AGENT_TAG_WHAT,        /* text */
-    STASIS_AGENT_TAG_TODO,        /* text */
-    STASIS_AGENT_TAG_SHAPE,       /* text */
-    STASIS_AGENT_TAG_CUT,         /* text: object, witness or relation */
-    STASIS_AGENT_TAG_CUT_USES,    /* number: edges that the CUT names */
-    STASIS_AGENT_TAG_N_ROOTS,     /* number */
-    STASIS_AGENT_TAG_REFUSED,     /* number: 1 */
-    STASIS_AGENT_TAG_PASSES,      /* number */
-    STASIS_AGENT_TAG_DIGEST,      /* bytes: SHA-256 */
-    STASIS_AGENT_TAG_N_FILES,     /* number */
-    STASIS_AGENT_TAG_CRIU,        /* text: CRIU's version */
-    STASIS_AGENT_TAG_SHELL_JOB,   /* number: 1: its session's leader is not in the tree */
-    STASIS_AGENT_TAG_REPLACE,     /* number: 1 */
-    STASIS_AGENT_TAG_TALKED,      /* number: messages sent over it by its two ends; left out: not
-                                     counted */
-    STASIS_AGENT_TAG_COUNTED_FOR, /* ns since counting began; left out: nobody counts */
+    STASIS_AGENT_TAG_PROCESS,    /* record: PID, PPID, SID, START, STATE, THREADS, RSS, USER, UNIT,
+                                    CGROUP, COMM, COMMAND, [VIA] */
+    STASIS_AGENT_TAG_NEIGHBOUR,  /* record, as PROCESS */
+    STASIS_AGENT_TAG_EDGE,       /* record: PID, [OTHER], RELATION, CLASS, PLACE, [BOTH],
+                                    [BY_DEFAULT], [TALKED], OBJECT, WITNESS, REASON */
+    STASIS_AGENT_TAG_REFUSAL,    /* record: WHAT, WITNESS, TODO */
+    STASIS_AGENT_TAG_PID,        /* number */
+    STASIS_AGENT_TAG_PPID,       /* number */
+    STASIS_AGENT_TAG_SID,        /* number: session */
+    STASIS_AGENT_TAG_START,      /* ticks since boot */
+    STASIS_AGENT_TAG_STATE,      /* text: one letter, proc(5) */
+    STASIS_AGENT_TAG_THREADS,    /* number */
+    STASIS_AGENT_TAG_RSS,        /* bytes */
+    STASIS_AGENT_TAG_USER,       /* text: name, or number */
+    STASIS_AGENT_TAG_UNIT,       /* text: of systemd */
+    STASIS_AGENT_TAG_COMM,       /* text */
+    STASIS_AGENT_TAG_COMMAND,    /* text: command line, ≤ 4095 bytes */
+    STASIS_AGENT_TAG_VIA,        /* number: which EDGE of the answer, from 0 */
+    STASIS_AGENT_TAG_OTHER,      /* number: PID; left out: an end that is no process */
+    STASIS_AGENT_TAG_RELATION,   /* text */
+    STASIS_AGENT_TAG_CLASS,      /* number: StasisAgentClass */
+    STASIS_AGENT_TAG_PLACE,      /* number: StasisAgentPlace */
+    STASIS_AGENT_TAG_BOTH,       /* number: 1, it holds both ways */
+    STASIS_AGENT_TAG_BY_DEFAULT, /* number: 1, cut without being asked for */
+    STASIS_AGENT_TAG_OBJECT,     /* text */
+    STASIS_AGENT_TAG_WITNESS,    /* text */
+    STASIS_AGENT_TAG_REASON,     /* text */
+    STASIS_AGENT_TAG_WHAT,       /* text */
+    STASIS_AGENT_TAG_TODO,       /* text */
+    STASIS_AGENT_TAG_SHAPE,      /* text */
+    STASIS_AGENT_TAG_CUT,        /* text: object, witness or relation */
+    STASIS_AGENT_TAG_CUT_USES,   /* number: edges that the CUT names */
+    STASIS_AGENT_TAG_N_ROOTS,    /* number */
+    STASIS_AGENT_TAG_REFUSED,    /* number: 1 */
+    STASIS_AGENT_TAG_PASSES,     /* number */
+    STASIS_AGENT_TAG_DIGEST,     /* bytes: SHA-256 */
+    STASIS_AGENT_TAG_N_FILES,    /* number */
+    STASIS_AGENT_TAG_CRIU,       /* text: CRIU's version */
+    STASIS_AGENT_TAG_SHELL_JOB,  /* number: 1: its session's leader is not in the tree */
+    STASIS_AGENT_TAG_REPLACE,    /* number: 1 */
+    STASIS_AGENT_TAG_TALKED,     /* number: messages over that EDGE; left out: not counted */
+    STASIS_AGENT_TAG_COUNTED,    /* ns since counting began; left out: nobody counts */
 } StasisAgentTag;

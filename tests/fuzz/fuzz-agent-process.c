@@ -39,7 +39,7 @@ static bool is_number(uint16_t tag)
     case STASIS_AGENT_TAG_N_ROOTS:
     case STASIS_AGENT_TAG_REFUSED:
     case STASIS_AGENT_TAG_TALKED:
-    case STASIS_AGENT_TAG_COUNTED_FOR:
+    case STASIS_AGENT_TAG_COUNTED:
         return true;
     default:
         return false;

@@ -90,7 +90,7 @@ static StasisGuestBoundary *read_boundary(Answer *answer, guint n_roots, gboolea
     stasis_field_put_number(&last, STASIS_AGENT_TAG_N_ROOTS, n_roots);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_REFUSED, refused);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_PASSES, 2);
-    stasis_field_put_number(&last, STASIS_AGENT_TAG_COUNTED_FOR, 1500);
+    stasis_field_put_number(&last, STASIS_AGENT_TAG_COUNTED, 1500);
     stasis_field_put_number(&last, STASIS_AGENT_TAG_CUT_USES, 3);
     g_autoptr(GBytes) end = g_bytes_new(room, last.length);
     g_autoptr(StasisProcessReader) reader = stasis_process_reader_new("VM t");

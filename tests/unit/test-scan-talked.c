@@ -2,13 +2,14 @@
 /* Promise: of those who share an object only those between whom something was said are bound
  * together, and doubt (in flight, ended, young, just begun) always binds; hard edges never part. */
 #include <glib.h>
-#include <mqueue.h>
+#include <linux/btf.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "graph/internal.h"
 #include "scan/internal.h"
+#include "talk/internal.h"
 
 #define HZ_NS 10000000u
 
@@ -189,6 +190,75 @@ static void test_semaphore(void)
     stasis_scan_clear(&w.scan);
 }
 
+/* Type information of a kernel that has one function and one structure with another in it. */
+static void test_types(void)
+{
+#define NAMES "\0f\0file\0f_inode\0a"
+    const struct {
+        struct btf_header head;
+        struct btf_type proto;
+        struct btf_param args[2];
+        struct btf_type function;
+        struct btf_type within;
+        struct btf_member inner;
+        struct btf_type file;
+        struct btf_member members[2];
+        char names[sizeof NAMES];
+    } kernel = {
+        .head = { .magic = BTF_MAGIC,
+                  .version = 1,
+                  .hdr_len = sizeof(struct btf_header),
+                  .type_len = offsetof(typeof(kernel), names) - sizeof(struct btf_header),
+                  .str_off = offsetof(typeof(kernel), names) - sizeof(struct btf_header),
+                  .str_len = sizeof NAMES },
+        .proto = { .info = BTF_KIND_FUNC_PROTO << 24 | 2 },
+        .function = { .name_off = 1, .info = BTF_KIND_FUNC << 24, .type = 1 },
+        .within = { .info = BTF_KIND_STRUCT << 24 | 1, .size = 16 },
+        .inner = { .name_off = 8, .offset = 64 },
+        .file = { .name_off = 3, .info = BTF_KIND_STRUCT << 24 | 2, .size = 32 },
+        .members = { { .name_off = 16, .offset = 0 }, { .type = 3, .offset = 128 } },
+        .names = NAMES,
+    };
+    unsigned n_args = 0;
+    for (size_t size = 0; size <= sizeof kernel; size++) {
+        StasisBtf btf;
+        unsigned char *bytes = malloc(size + 1);
+        memcpy(bytes, &kernel, size);
+        /* Cut off anywhere it is malformed, or its names are. */
+        bool good = stasis_btf_parse(&btf, bytes, size);
+        if (size < offsetof(typeof(kernel), names) + sizeof NAMES) {
+            g_assert_false(good);
+        } else {
+            g_assert_true(good);
+            g_assert_cmpuint(stasis_btf_function(&btf, "f", &n_args), ==, 2);
+            g_assert_cmpuint(n_args, ==, 2);
+            g_assert_cmpuint(stasis_btf_function(&btf, "file", &n_args), ==, 0);
+            g_assert_cmpint(stasis_btf_member(&btf, "file", "f_inode"), ==, 16 + 8);
+            g_assert_cmpint(stasis_btf_member(&btf, "file", "b"), ==, -1);
+            g_assert_cmpint(stasis_btf_member(&btf, "f", "a"), ==, -1);
+        }
+        stasis_btf_close(&btf);
+    }
+}
+
+/* Jumps stay within a program, and it fits. */
+static void test_programs(void)
+{
+    const Layout layout = { .inode_ino_size = 8 };
+    for (const Hook *h = stasis_talk_hooks; h->function != NULL; h++) {
+        struct bpf_insn insns[MAX_INSNS];
+        unsigned n = stasis_talk_program(h, &layout, 6, 3, 4, insns);
+        g_assert_cmpuint(n, <=, MAX_INSNS);
+        g_assert_cmpint(insns[n - 1].code, ==, BPF_JMP | BPF_EXIT);
+        for (unsigned i = 0; i < n; i++)
+            if (BPF_CLASS(insns[i].code) == BPF_JMP && BPF_OP(insns[i].code) != BPF_CALL &&
+                BPF_OP(insns[i].code) != BPF_EXIT) {
+                g_assert_cmpint(insns[i].off, >=, 0);
+                g_assert_cmpuint(i + 1 + (unsigned)insns[i].off, <, n);
+            }
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -196,5 +266,7 @@ int main(int argc, char **argv)
     g_test_add_func("/scan/talked/doubt", test_doubt);
     g_test_add_func("/scan/talked/socket", test_socket);
     g_test_add_func("/scan/talked/semaphore", test_semaphore);
+    g_test_add_func("/scan/talked/types", test_types);
+    g_test_add_func("/scan/talked/programs", test_programs);
     return g_test_run();
 }
