@@ -55,7 +55,7 @@ static StasisAgentWait wait_for(const Job *job, guint64 ms)
 
 /* ---- before the fork ---- */
 
-/* In the VM: is CRIU there, and good for this kernel? */
+/* In the VM: is CRIU there, and good for this kernel? What processes said is marked by the way. */
 static gboolean check_guest(Job *job, GError **error)
 {
     StasisAgentWait wait = wait_for(job, CHECK_MS);
@@ -67,6 +67,7 @@ static gboolean check_guest(Job *job, GError **error)
         criu != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, error) : NULL;
     if (about == NULL)
         return FALSE;
+    job->talk = stasis_talk_mark(agent, &wait);
     job->info->criu = stasis_agent_text(criu, STASIS_AGENT_TAG_CRIU, 64);
     job->info->kernel = stasis_agent_text(about, STASIS_AGENT_TAG_KERNEL, 256);
     return TRUE;
@@ -232,7 +233,6 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
                         .info = g_new0(StasisProcessImageInfo, 1),
                         .began_us = stasis_now_us() };
     job.info->note = g_strdup(options->note);
-    job.talk = stasis_talk_mark(stasis_vm_get_name(vm), cancellable);
     if (!check_boundary(&job, error) || !check_guest(&job, error))
         return NULL;
     job.writer = stasis_proc_image_writer_new(store, error);

@@ -3,27 +3,23 @@
 
 #include "engine/agent-vm.h"
 
-#define TALK_MS 30000
+#define KEEP_MS 10000
 
-static StasisAgent *open_talking(const char *name, const StasisAgentWait *wait)
+static gboolean can_talk(StasisAgent *agent)
 {
-    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, wait, NULL);
-    return agent != NULL && g_strv_contains(stasis_agent_get_operations(agent), "talk")
-               ? g_steal_pointer(&agent)
-               : NULL;
+    return g_strv_contains(stasis_agent_get_operations(agent), "talk");
 }
 
-char *stasis_talk_mark(const char *name, GCancellable *cancellable)
+char *stasis_talk_mark(StasisAgent *agent, const StasisAgentWait *wait)
 {
     guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
-    StasisAgentWait wait = stasis_agent_wait_until(TALK_MS, cancellable);
-    g_autoptr(StasisAgent) agent = open_talking(name, &wait);
     g_autofree char *token = g_uuid_string_random();
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_KIND, "mark");
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, token);
     g_autoptr(GBytes) marked =
-        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_TALK, &fields, &wait, NULL) : NULL;
+        can_talk(agent) ? stasis_agent_call(agent, STASIS_AGENT_OP_TALK, &fields, wait, NULL)
+                        : NULL;
     return marked != NULL ? g_steal_pointer(&token) : NULL;
 }
 
@@ -32,13 +28,13 @@ void stasis_talk_keep(const char *name, const char *token, const StasisGuestBoun
 {
     g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
-    StasisAgentWait wait = stasis_agent_wait_until(TALK_MS, cancellable);
-    g_autoptr(StasisAgent) agent = open_talking(name, &wait);
+    StasisAgentWait wait = stasis_agent_wait_until(KEEP_MS, cancellable);
+    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, NULL);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_KIND, "keep");
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, token);
     for (guint i = 0; i < boundary->n_members; i++)
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, boundary->processes[i].pid);
-    if (agent == NULL || fields.overflow)
+    if (agent == NULL || !can_talk(agent) || fields.overflow)
         return;
     g_autoptr(GBytes) kept = stasis_agent_call(agent, STASIS_AGENT_OP_TALK, &fields, &wait, NULL);
 }

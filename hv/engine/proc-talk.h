@@ -3,6 +3,8 @@
 
 #include <stasis/process.h>
 
+#include "agent/client.h"
+
 G_BEGIN_DECLS
 
 /*
@@ -12,7 +14,8 @@ G_BEGIN_DECLS
  */
 
 /* A token for stasis_talk_keep(), or NULL: nobody counts there. */
-char *stasis_talk_mark(const char *name, GCancellable *cancellable);
+char *stasis_talk_mark(StasisAgent *agent, const StasisAgentWait *wait);
+/* In the VM of that name. */
 void stasis_talk_keep(const char *name, const char *token, const StasisGuestBoundary *boundary,
                       GCancellable *cancellable);
 
