@@ -44,7 +44,7 @@ def common():
                                        "bin/stasis-boundary": BOUNDARY, **diag}), options=("--agent",))
         wait_agent(t, vm)
         # What the world's mounts go onto, too.
-        sh(vm, "; ".join(["mkdir -p /mnt /dev/pts /dev/shm", *(f"insmod /{p}" for p in diag)]))
+        sh(vm, "; ".join(["mkdir -p /mnt /dev/pts /dev/shm", "ifconfig lo up", *(f"insmod /{p}" for p in diag)]))
         _common["vm"] = vm
     return _common["vm"]
 
@@ -247,9 +247,10 @@ def talked(t):
         return found
 
     def has_been_round(found):
-        """The token: something went over each pipe and socket of the application's own."""
-        return all(e["talked"] > 0 for e in found["edges"] if e["relation"] in ("pipe", "unix")
-                   and e["object"] not in (log_pipe, log_socket))
+        """The token: something went over each channel of the application's own, one of each kind."""
+        own = [e for e in found["edges"] if e["object"] not in (log_pipe, log_socket)]
+        return {e["relation"] for e in own if e["talked"]} >= {"pipe", "unix", "tcp", "mqueue"} and \
+            all(e["talked"] > 0 for e in own if e["place"] == "inside" and e["talked"] is not None)
 
     sets = [t.wait(lambda: found if has_been_round(found := of(app[n % 4])) else None, 60,
                    f"{app} talks") for n, app in enumerate(apps)]

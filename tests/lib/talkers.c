@@ -5,13 +5,16 @@
  *     talkers APPS TASKS      prints "APP n: pid pid …" for each, the first one's children behind
  *                             it, and "LOG pipe:[n] unix:[n]", and leaves them behind
  *
- * Within an application a token goes round all the time, over pipes and a socketpair in turn. All
- * tasks of all applications have both ends of one pipe and one socketpair, over which nobody says
- * anything, unless told to: SIGUSR1 sends a byte into the pipe, SIGUSR2 takes one out; SIGRTMIN and
- * SIGRTMIN + 1 do so with the socketpair. So who talked with whom is known.
+ * Within an application a token goes round all the time, over a pipe, a socketpair, a TCP
+ * connection and a POSIX queue in turn. All tasks of all applications have both ends of one pipe
+ * and one socketpair, over which nobody says anything, unless told to: SIGUSR1 sends a byte into
+ * the pipe, SIGUSR2 takes one out; SIGRTMIN and SIGRTMIN + 1 do so with the socketpair. So who
+ * talked with whom is known.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <mqueue.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +38,59 @@ static void on_signal(int number)
     (void)n;
 }
 
+/* ---- channels: ends[0] to take from, ends[1] to put into ---- */
+
+static int make_pipe(int ends[2])
+{
+    return pipe(ends);
+}
+
+static int make_socketpair(int ends[2])
+{
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+}
+
+static int make_tcp(int ends[2])
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t len = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    ends[1] = socket(AF_INET, SOCK_STREAM, 0);
+    int failed = bind(listener, (struct sockaddr *)&address, len) < 0 || listen(listener, 1) < 0 ||
+                 getsockname(listener, (struct sockaddr *)&address, &len) < 0 ||
+                 connect(ends[1], (struct sockaddr *)&address, len) < 0 ||
+                 (ends[0] = accept(listener, NULL, NULL)) < 0;
+    close(listener);
+    return -failed;
+}
+
+static int make_queue(int ends[2])
+{
+    struct mq_attr attr = { .mq_maxmsg = 1, .mq_msgsize = 1 };
+    char name[32];
+    snprintf(name, sizeof name, "/talkers-%d", (int)getpid());
+    ends[0] = mq_open(name, O_RDONLY | O_CREAT | O_EXCL, 0600, &attr);
+    ends[1] = mq_open(name, O_WRONLY);
+    mq_unlink(name);
+    return ends[0] < 0 || ends[1] < 0 ? -1 : 0;
+}
+
+static int (*const makers[])(int ends[2]) = { make_pipe, make_socketpair, make_tcp, make_queue };
+
+static ssize_t take(int fd, char *byte)
+{
+    ssize_t n = mq_receive(fd, byte, 1, NULL);
+    return n < 0 && errno == EBADF ? read(fd, byte, 1) : n;
+}
+
+static ssize_t give(int fd, const char *byte)
+{
+    ssize_t n = mq_send(fd, byte, 1, 0);
+    return n < 0 && errno == EBADF ? write(fd, byte, 1) : n;
+}
+
+/* ---- tasks ---- */
+
 static void detach(void)
 {
     int null = open("/dev/null", O_RDWR);
@@ -53,7 +109,7 @@ static void __attribute__((noreturn)) pass(int from, int to, pid_t child)
     sigaction(SIGRTMIN, &action, NULL);
     sigaction(SIGRTMIN + 1, &action, NULL);
     for (char token;;) {
-        ssize_t n = read(from, &token, 1);
+        ssize_t n = take(from, &token);
         if (n < 0 && errno == EINTR)
             continue;
         if (n != 1)
@@ -64,7 +120,7 @@ static void __attribute__((noreturn)) pass(int from, int to, pid_t child)
         struct timespec rest = { .tv_nsec = STEP_NS };
         while (nanosleep(&rest, &rest) < 0 && errno == EINTR)
             ;
-        while (write(to, &token, 1) < 0 && errno == EINTR)
+        while (give(to, &token) < 0 && errno == EINTR)
             ;
     }
 }
@@ -75,7 +131,7 @@ static void __attribute__((noreturn)) lead(int n_tasks, int told)
     pid_t pids[MAX_TASKS];
     setsid();
     for (int i = 0; i < n_tasks; i++)
-        if ((i % 2 == 0 ? pipe2(ends[i], 0) : socketpair(AF_UNIX, SOCK_STREAM, 0, ends[i])) < 0)
+        if (makers[i % 4](ends[i]) < 0)
             _exit(1);
     pids[0] = getpid();
     for (int i = 1; i <= n_tasks; i++) {
