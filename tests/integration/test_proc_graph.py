@@ -248,9 +248,10 @@ def talked(t):
 
     def has_been_round(found):
         """The token: something went over each channel of the application's own, one of each kind."""
-        own = [e for e in found["edges"] if e["object"] not in (log_pipe, log_socket)]
-        return {e["relation"] for e in own if e["talked"]} >= {"pipe", "unix", "tcp", "mqueue"} and \
-            all(e["talked"] > 0 for e in own if e["place"] == "inside" and e["talked"] is not None)
+        kinds = {"pipe", "unix", "tcp", "mqueue"}
+        own = [e for e in found["edges"] if e["relation"] in kinds
+               and e["object"] not in (log_pipe, log_socket)]
+        return {e["relation"] for e in own} == kinds and all(e["talked"] > 0 for e in own)
 
     sets = [t.wait(lambda: found if has_been_round(found := of(app[n % 4])) else None, 60,
                    f"{app} talks") for n, app in enumerate(apps)]
