@@ -161,6 +161,7 @@ void op_proc_check(const Request *request, Answer *answer);
 bool op_proc_freeze_before(const Request *request, Answer *answer);
 void op_proc_freeze(const Request *request, Answer *answer);
 void op_proc_dump(const Request *request, Answer *answer);
+void op_proc_dump_direct(const Request *request, Answer *answer);
 void op_proc_put(const Request *request, Answer *answer);
 void op_proc_restore(const Request *request, Answer *answer);
 
@@ -185,6 +186,21 @@ extern StasisTalk agent_talk;
 
 /* The cgroup that PROC_FREEZE freezes. */
 bool frozen_group(char *path, size_t size);
+
+/* ---- op-proc-dump.c ---- */
+
+#define DUMP_LIMIT_MS 600000
+
+/* A new directory where most room is. */
+bool dump_make_dir(char *dir, size_t size);
+/* Put a process of the image, as a part of its own. */
+bool dump_put_process(const Process *process, Answer *answer);
+/* Send the files in @dir, @limit bytes at most, and N_FILES and SIZE for the last part; false,
+ * answered, when that went wrong. */
+bool dump_send_files(uint64_t limit, const char *dir, Answer *answer);
+/* `criu dump` of the tree at @root into @dir; @group: the frozen control group that it is in, or
+ * NULL. As criu_run(). */
+int dump_run_criu(pid_t root, const char *group, const char *dir, bool shell_job, int64_t end_ms);
 
 /* ---- criu.c ---- */
 

@@ -17,7 +17,6 @@
 
 #include "agent.h"
 
-#define LIMIT_MS 600000
 #define MAX_FILES 16384u
 
 /* ---- where ---- */
@@ -50,8 +49,7 @@ static uint64_t room_at(const char *path)
     return room < memory ? room : memory;
 }
 
-/* A new directory where most room is. */
-static bool make_dir(char *dir, size_t size)
+bool dump_make_dir(char *dir, size_t size)
 {
     static const char *const places[] = { "/run", "/var/tmp", "/tmp" };
     const char *best = places[0];
@@ -69,6 +67,16 @@ static bool make_dir(char *dir, size_t size)
 
 /* ---- which processes ---- */
 
+bool dump_put_process(const Process *process, Answer *answer)
+{
+    StasisFieldWriter *fields = &answer->fields;
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)process->pid);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_PPID, (uint64_t)process->ppid);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_START, process->start);
+    stasis_field_put_text(fields, STASIS_AGENT_TAG_COMM, process->comm);
+    return answer_part(answer);
+}
+
 /* Tell of each frozen process; *ret_shell_job: the session of @root has its leader elsewhere. */
 static bool send_processes(const char *group, pid_t root, bool *ret_shell_job, Answer *answer)
 {
@@ -82,12 +90,7 @@ static bool send_processes(const char *group, pid_t root, bool *ret_shell_job, A
     while (ok && fscanf(procs, "%d", &pid) == 1) {
         if (!process_read(proc, pid, &process))
             continue;
-        StasisFieldWriter *fields = &answer->fields;
-        stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)process.pid);
-        stasis_field_put_number(fields, STASIS_AGENT_TAG_PPID, (uint64_t)process.ppid);
-        stasis_field_put_number(fields, STASIS_AGENT_TAG_START, process.start);
-        stasis_field_put_text(fields, STASIS_AGENT_TAG_COMM, process.comm);
-        ok = answer_part(answer);
+        ok = dump_put_process(&process, answer);
     }
     if (procs != NULL)
         fclose(procs);
@@ -143,64 +146,70 @@ static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *an
     return answer_part(answer);
 }
 
-static bool send_files(Sending *sending, const char *path, Answer *answer)
+bool dump_send_files(uint64_t limit, const char *path, Answer *answer)
 {
+    Sending sending = { .limit = limit };
     DIR *dir = opendir(path);
     bool ok = dir != NULL;
     for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;)
         if (entry->d_type == DT_REG && criu_file_name_is_valid(entry->d_name) &&
             strcmp(entry->d_name, "stasis.log") != 0)
-            ok = sending->n_files < MAX_FILES &&
-                 send_file(sending, dirfd(dir), entry->d_name, answer);
+            ok = sending.n_files < MAX_FILES &&
+                 send_file(&sending, dirfd(dir), entry->d_name, answer);
     if (dir != NULL)
         closedir(dir);
-    if (!ok)
+    if (!ok) {
         answer_error(answer, STASIS_AGENT_FAILED, 0, "the image could not be read");
-    return ok;
+        return false;
+    }
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
+    return true;
 }
 
-static bool dump(pid_t root, const char *group, const char *dir, bool shell_job, int64_t end_ms,
-                 Answer *answer)
+/* ---- CRIU ---- */
+
+int dump_run_criu(pid_t root, const char *group, const char *dir, bool shell_job, int64_t end_ms)
 {
     char tree[16];
     snprintf(tree, sizeof tree, "%d", (int)root);
     /* Control groups are not part of it: where it is restored, it is in that of the agent. */
-    char *argv[] = { "criu",
-                     "dump",
-                     "--tree",
-                     tree,
-                     "--images-dir",
-                     (char *)dir,
-                     "--freeze-cgroup",
-                     (char *)group,
-                     "--manage-cgroups=ignore",
-                     "--leave-running",
-                     "--file-locks",
-                     "--link-remap",
-                     "--ghost-limit",
-                     "1G",
-                     "--skip-in-flight",
-                     "--ext-unix-sk", /* the log's, say: what is outside was cut by name */
-                     shell_job ? "--shell-job" : NULL,
-                     NULL };
-    if (criu_run(argv, dir, end_ms) == 0)
-        return true;
-    criu_complain("dump", dir, answer);
-    return false;
+    char *argv[24] = { "criu",
+                       "dump",
+                       "--tree",
+                       tree,
+                       "--images-dir",
+                       (char *)dir,
+                       "--manage-cgroups=ignore",
+                       "--leave-running",
+                       "--file-locks",
+                       "--link-remap",
+                       "--ghost-limit",
+                       "1G",
+                       "--skip-in-flight",
+                       "--ext-unix-sk" }; /* the log's, say: what is outside was cut by name */
+    unsigned n = 14;
+    if (group != NULL) {
+        argv[n++] = "--freeze-cgroup";
+        argv[n++] = (char *)group;
+    }
+    if (shell_job)
+        argv[n++] = "--shell-job";
+    return criu_run(argv, dir, end_ms);
 }
 
 void op_proc_dump(const Request *request, Answer *answer)
 {
-    int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
+    int64_t end_ms = now_ms() + request_timeout(request, DUMP_LIMIT_MS);
     pid_t root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0);
-    Sending sending = { .limit = request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX) };
+    uint64_t limit = request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX);
     char group[1100], dir[64];
     bool shell_job = false;
     if (root <= 1 || !frozen_group(group, sizeof group) || access(group, F_OK) < 0) {
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump: nothing is frozen");
         return;
     }
-    if (!make_dir(dir, sizeof dir)) {
+    if (!dump_make_dir(dir, sizeof dir)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }
@@ -208,10 +217,12 @@ void op_proc_dump(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, 0, "proc-dump: no process %d", (int)root);
         return;
     }
-    if (!dump(root, group, dir, shell_job, end_ms, answer) || !send_files(&sending, dir, answer))
+    if (dump_run_criu(root, group, dir, shell_job, end_ms) != 0) {
+        criu_complain("dump", dir, answer);
         return;
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
+    }
+    if (!dump_send_files(limit, dir, answer))
+        return;
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SHELL_JOB, shell_job);
     answer_end(answer);
 }

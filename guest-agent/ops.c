@@ -25,6 +25,8 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_PROC_PUT, "proc-put", .run = op_proc_put },
     { STASIS_AGENT_OP_PROC_RESTORE, "proc-restore", OP_WORKER, 605000, .run = op_proc_restore },
     { STASIS_AGENT_OP_TALK, "talk", OP_WORKER, 30000, op_talk_before, op_talk },
+    { STASIS_AGENT_OP_PROC_DUMP_DIRECT, "proc-dump-direct", OP_WORKER, 605000,
+      .run = op_proc_dump_direct },
     { 0 },
 };
 

@@ -18,6 +18,12 @@ static void describe_cost(CliCall *call, const StasisProcessImageInfo *info)
     g_autofree char *dump = cli_format_us(info->cost.dump_us);
     g_autofree char *total = cli_format_us(info->cost.total_us);
     g_autofree char *stored = cli_format_bytes(info->stored_bytes);
+    if (info->direct) {
+        cli_note(call, "%u process%s, %s in %u files; they stood still for %s; CRIU %s, %s in all",
+                 info->processes->len, info->processes->len == 1 ? "" : "es", stored, info->n_files,
+                 pause, dump, total);
+        return;
+    }
     cli_note(call,
              "%u process%s, %s in %u files; pause %s; image of the VM %s, fork %s, CRIU %s, %s in "
              "all",
@@ -72,6 +78,7 @@ static gboolean checkpoint(CliCall *call, GError **error)
     options.boundary = &asked.options;
     options.note = cli_text(call, "note");
     options.scratch = cli_text(call, "scratch");
+    options.direct = cli_flag(call, "direct");
     options.max_bytes = cli_number(call, "max-size", 0);
     options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
@@ -162,6 +169,9 @@ static const CliOption checkpoint_options[] = {
       "their last checkpoint (proc-graph tells more)" },
     { "dry-run", 0, CLI_FLAG, NULL, "say what would be taken, or why not, and take nothing" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
+    { "direct", 0, CLI_FLAG, NULL,
+      "no fork: CRIU works in the VM itself, and the processes stand still meanwhile, which takes "
+      "the longer the more memory they have" },
     { "scratch", 0, CLI_DIR, "DIR",
       "where the VM's image is kept while its fork lives (default: the runtime directory, in "
       "memory)" },
@@ -173,6 +183,7 @@ static const CliOption checkpoint_options[] = {
 };
 static const CliExample checkpoint_examples[] = {
     { "proc-checkpoint web --pid 812", "Process 812 of the guest and all that belongs to it" },
+    { "proc-checkpoint web --pid 812 --direct", "The same on a host without memory for a fork" },
     { "proc-checkpoint web --unit cron.service --dry-run", "Could it be taken, and with whom?" },
     { NULL },
 };
@@ -186,7 +197,14 @@ const CliCommand cli_cmd_proc_checkpoint = {
         "exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the few "
         "milliseconds of a checkpoint, and the processes with it; "
         "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
-        "whatever happens. The guest has to run stasis-agent and to have CRIU.\n\n"
+        "whatever happens. The guest has to run stasis-agent and to have CRIU. Disks are not "
+        "copied: "
+        "the fork reads what it needs of them as of that instant, from the VM, and writes nothing "
+        "there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt domain's "
+        "fork is "
+        "no domain, and runs as the domain's user.\n\nWith --direct there is no fork, and the VM "
+        "does "
+        "not stop; how long the processes stood still is told as the pause.\n\n"
         "The image is a directory that stock CRIU restores, with a manifest of ours. The next "
         "checkpoint of the VM is a full one.",
     .arguments = checkpoint_arguments,

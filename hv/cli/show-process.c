@@ -35,6 +35,7 @@ JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info)
     cli_json_set_string(object, "kernel", info->kernel);
     json_object_set_int_member(object, "created_us", info->created_us);
     json_object_set_boolean_member(object, "shell_job", info->shell_job);
+    json_object_set_boolean_member(object, "direct", info->direct);
     cli_json_set_uint(object, "n_files", info->n_files);
     cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
     json_object_set_array_member(object, "processes", processes_to_json(info->processes));
@@ -94,7 +95,9 @@ void cli_print_process_image(const StasisProcessImageInfo *info)
     g_autofree char *dump = cli_format_us(info->cost.dump_us);
     g_autofree char *total = cli_format_us(info->cost.total_us);
     g_autofree char *took =
-        g_strdup_printf("%s, of it %s for the fork and %s for CRIU's work", total, fork, dump);
+        info->direct ? g_strdup_printf("%s, of it %s for CRIU's work in the VM itself", total, dump)
+                     : g_strdup_printf("%s, of it %s for the fork and %s for CRIU's work", total,
+                                       fork, dump);
     g_autofree char *kernel = cli_printable(info->kernel);
     g_autofree char *criu = cli_printable(info->criu);
     g_autoptr(CliTable) table = cli_table_new("ll");

@@ -230,6 +230,12 @@ void stasis_nbd_server_free(StasisNbdServer *server)
     g_free(server);
 }
 
+void stasis_nbd_server_leave(StasisNbdServer *server)
+{
+    server->own = FALSE;
+    stasis_nbd_server_free(server);
+}
+
 void stasis_nbd_server_sweep(StasisQmp *qmp, pid_t pid)
 {
     drop_kept(qmp);

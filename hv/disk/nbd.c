@@ -117,6 +117,18 @@ void stasis_nbd_free(StasisNbd *nbd)
     g_free(nbd);
 }
 
+void stasis_nbd_leave(StasisNbd *nbd)
+{
+    nbd->exported = FALSE;
+    stasis_nbd_free(nbd);
+}
+
+char *stasis_nbd_get_uri(const StasisNbd *nbd)
+{
+    g_autofree char *path = g_uri_escape_string(nbd->server->path, "/", FALSE);
+    return g_strdup_printf("nbd+unix:///%s?socket=%s", nbd->id, path);
+}
+
 /* ---- what is where ---- */
 
 typedef struct {

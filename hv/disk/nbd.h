@@ -19,6 +19,8 @@ typedef struct _StasisNbdServer StasisNbdServer;
 StasisNbdServer *stasis_nbd_server_new(StasisQmp *qmp, pid_t pid, const char *dir, GError **error);
 /* Stops the server if it is ours, which ends all connections to it. */
 void stasis_nbd_server_free(StasisNbdServer *server);
+/* Leaves it to a sweep. */
+void stasis_nbd_server_leave(StasisNbdServer *server);
 /* Stop one of ours that outlived its command. */
 void stasis_nbd_server_sweep(StasisQmp *qmp, pid_t pid);
 
@@ -40,6 +42,12 @@ typedef struct {
 StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted, GError **error);
 /* Disconnects and takes the export away. */
 void stasis_nbd_free(StasisNbd *nbd);
+/* Disconnects, and leaves export and server to a sweep. Not of one in an iothread. */
+void stasis_nbd_leave(StasisNbd *nbd);
+
+/* Where another program on this host finds the export: a URI (the NBD project's doc/uri.md), for as
+ * long as it is there. Free with g_free(). */
+char *stasis_nbd_get_uri(const StasisNbd *nbd);
 
 /* Which pages (of 4096 bytes) are to be looked at: those set in the bitmap exported with it,
  * rounded outwards, or all when there is none; and which pages read as zero, rounded inwards. */

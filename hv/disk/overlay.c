@@ -23,6 +23,7 @@
 #define BACKING_FORMAT 0xe2792acau /* header extension: the backing file's format */
 /* QEMU's limit for an L1 table is 32 MiB. */
 #define MAX_L1_ENTRIES (1u << 22)
+#define MAX_BACKING_BYTES 1023u
 
 static void put32(GByteArray *file, guint32 value)
 {
@@ -75,7 +76,7 @@ static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char 
 GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, GError **error)
 {
     guint64 n_l1 = (size_bytes + ((guint64)1 << L1_SHIFT) - 1) >> L1_SHIFT;
-    g_return_val_if_fail(strlen(backing) <= 255, NULL);
+    g_return_val_if_fail(strlen(backing) <= MAX_BACKING_BYTES, NULL);
     if (size_bytes == 0 || size_bytes % 512 != 0 || n_l1 > MAX_L1_ENTRIES) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "a disk of %" G_GUINT64_FORMAT " bytes can't have a qcow2 overlay", size_bytes);

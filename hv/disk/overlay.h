@@ -6,7 +6,8 @@
 G_BEGIN_DECLS
 
 /* The bytes of an empty qcow2 image of a disk of @size_bytes (a multiple of 512) on top of the raw
- * file @backing, a name in the same directory. STASIS_ERROR_UNSUPPORTED when there can't be one. */
+ * disk @backing: a name in the same directory, or a URI that QEMU knows; at most 1023 bytes.
+ * STASIS_ERROR_UNSUPPORTED when there can't be one. */
 GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, GError **error);
 
 G_END_DECLS

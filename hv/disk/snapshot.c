@@ -331,6 +331,11 @@ gboolean stasis_disk_snapshot_read(StasisDiskSnapshot *snapshot, guint i, guint6
            fail_read(item, g_steal_pointer(&local), error);
 }
 
+char *stasis_disk_snapshot_get_uri(const StasisDiskSnapshot *snapshot, guint i)
+{
+    return stasis_nbd_get_uri(item_at(snapshot, i)->nbd);
+}
+
 /* ---- the end ---- */
 
 /* In the order in which each is no longer used. What can't be undone now is for the next sweep. */
@@ -391,6 +396,16 @@ void stasis_disk_snapshot_settle(StasisDiskSnapshot *snapshot, gboolean done)
     if (bitmaps != NULL)
         stasis_bitmaps_sweep(bitmaps, snapshot->qmp, snapshot->map + strlen(STASIS_DISK_PREFIX),
                              NULL);
+}
+
+void stasis_disk_snapshot_leave(StasisDiskSnapshot *snapshot)
+{
+    for (guint i = 0; i < snapshot->items->len; i++)
+        g_clear_pointer(&item_at(snapshot, i)->nbd, stasis_nbd_leave);
+    g_clear_pointer(&snapshot->server, stasis_nbd_server_leave);
+    g_array_set_size(snapshot->items, 0);
+    snapshot->settled = TRUE;
+    stasis_disk_snapshot_free(snapshot);
 }
 
 void stasis_disk_snapshot_free(StasisDiskSnapshot *snapshot)

@@ -41,6 +41,9 @@ StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wan
                                              GError **error);
 /* Also close() and, if that was not done, settle(FALSE). The VM runs, or is as it was before. */
 void stasis_disk_snapshot_free(StasisDiskSnapshot *snapshot);
+/* Free it between open() and close(), and leave all that is in QEMU as it is, to be read by others
+ * and swept away in the end. Not with a disk that has an iothread. */
+void stasis_disk_snapshot_leave(StasisDiskSnapshot *snapshot);
 
 /* Allocates nothing unless it fails. STASIS_ERROR_BUDGET when @deadline_us (stasis_now_us(); 0:
  * none) passes before the last disk's turn. */
@@ -65,6 +68,10 @@ gboolean stasis_disk_snapshot_map(StasisDiskSnapshot *snapshot, guint i, StasisB
 /* Any thread. */
 gboolean stasis_disk_snapshot_read(StasisDiskSnapshot *snapshot, guint i, guint64 offset, void *buf,
                                    gsize len, GError **error);
+
+/* Where another QEMU finds the disk as of the instant, until close(); one that ends while it reads
+ * must not be a client of a disk with an iothread (nbd-server.c). Free with g_free(). */
+char *stasis_disk_snapshot_get_uri(const StasisDiskSnapshot *snapshot, guint i);
 
 /* Nothing is read any more: take the filters away. */
 void stasis_disk_snapshot_close(StasisDiskSnapshot *snapshot);

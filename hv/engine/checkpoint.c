@@ -252,7 +252,8 @@ static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
     job->parent = find_parent(job);
     job->tracked_since = g_strdup(job->record->track_image);
     if (job->options->disks == STASIS_DISKS_COPY) {
-        job->disks = stasis_disk_copy_new(job->series->session, job->series->store, error);
+        job->disks = stasis_disk_copy_new(job->series->session, job->series->store,
+                                          job->series->hold_disks, error);
         if (job->disks == NULL)
             return FALSE;
     }
@@ -387,7 +388,8 @@ static void fill_cost(Job *job, StasisCost *cost)
 
 static gboolean describe_disks(Job *job, GError **error)
 {
-    if (job->disks == NULL || !stasis_disk_copy_has_any(job->disks))
+    if (job->disks == NULL || !stasis_disk_copy_has_any(job->disks) ||
+        stasis_disk_copy_is_held(job->disks))
         return TRUE;
     g_autoptr(GBytes) notes = stasis_disk_copy_describe(job->disks, job->series->machine->cwd);
     return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
@@ -445,7 +447,9 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
         return NULL;
     job.done = TRUE;
-    if (job.disks != NULL)
+    if (job.disks != NULL && stasis_disk_copy_is_held(job.disks))
+        series->held_disks = g_steal_pointer(&job.disks);
+    else if (job.disks != NULL)
         stasis_disk_copy_settle(job.disks);
     /* The image is there, whatever becomes of this: without it the next one is a full one. */
     if (job.tracker != NULL && !job.tracker->ops->synchronous)

@@ -13,7 +13,8 @@ struct _StasisDiskCopy {
     StasisSession *session;
     GPtrArray *disks; /* of StasisDisk */
     char *scratch_dir, *socket_dir;
-    int first_block; /* of the image; -1: no disk in it */
+    gboolean held;
+    int first_block; /* of the image (any, when held); -1: no disk is copied */
     StasisDiskSnapshot *snapshot;
     guint64 copied_bytes;
 };
@@ -24,7 +25,8 @@ typedef struct {
     guint number;
 } Source;
 
-StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, GError **error)
+StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, gboolean hold,
+                                     GError **error)
 {
     g_autoptr(StasisDiskCopy) disks = g_new0(StasisDiskCopy, 1);
     disks->session = session;
@@ -34,6 +36,8 @@ StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store,
     disks->disks = disks->socket_dir != NULL ? stasis_disks_list(session->qmp, error) : NULL;
     if (disks->disks == NULL || !stasis_disks_check(session->qmp, disks->disks, error))
         return NULL;
+    /* Who reads them then may end at any moment. */
+    disks->held = hold && !stasis_disk_copy_needs_monitor(disks);
     return g_steal_pointer(&disks);
 }
 
@@ -48,6 +52,12 @@ void stasis_disk_copy_free(StasisDiskCopy *disks)
     g_free(disks);
 }
 
+void stasis_disk_copy_leave(StasisDiskCopy *disks)
+{
+    g_clear_pointer(&disks->snapshot, stasis_disk_snapshot_leave);
+    stasis_disk_copy_free(disks);
+}
+
 gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error)
 {
     disks->first_block = -1;
@@ -55,7 +65,9 @@ gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, 
         const StasisDisk *disk = stasis_disk_at(disks->disks, i);
         if (!disk->writable)
             continue;
-        int block = stasis_image_writer_add_disk(writer, disk->name, disk->size_bytes, error);
+        int block = disks->held
+                        ? 0
+                        : stasis_image_writer_add_disk(writer, disk->name, disk->size_bytes, error);
         if (block < 0)
             return FALSE;
         if (disks->first_block < 0)
@@ -95,6 +107,11 @@ gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks)
             return TRUE;
     }
     return FALSE;
+}
+
+gboolean stasis_disk_copy_is_held(const StasisDiskCopy *disks)
+{
+    return disks->held && disks->snapshot != NULL;
 }
 
 StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks)
@@ -200,8 +217,10 @@ gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_t
     g_array_set_clear_func(all, maps_clear);
     guint64 total = 0, done = 0;
     guint n = stasis_disk_snapshot_get_n(disks->snapshot);
-    if (!stasis_disk_snapshot_open(disks->snapshot, n_threads, error))
+    if (!stasis_disk_snapshot_open(disks->snapshot, disks->held ? 1 : n_threads, error))
         return FALSE;
+    if (disks->held)
+        return TRUE;
     g_array_set_size(all, n);
     for (guint i = 0; i < n; i++) {
         if (!map_disk(disks, i, &g_array_index(all, Maps, i), error))

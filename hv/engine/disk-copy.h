@@ -11,12 +11,17 @@ G_BEGIN_DECLS
 
 typedef struct _StasisDiskCopy StasisDiskCopy;
 
-/* Look at the VM's disks, and refuse by name what can't be copied. */
-StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, GError **error);
+/* Look at the VM's disks, and refuse by name what can't be copied. @hold: nothing is to be copied,
+ * the disks as of the instant are to be read where they are, as long as the object lives; where
+ * that can't be (a disk has an iothread) they are copied all the same. */
+StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, gboolean hold,
+                                     GError **error);
 /* Whatever of it is in QEMU goes; bitmaps count as they did before unless it was settled. */
 void stasis_disk_copy_free(StasisDiskCopy *disks);
+/* Free it, and leave held disks as they are for a sweep. */
+void stasis_disk_copy_leave(StasisDiskCopy *disks);
 
-/* Declare them in the image, behind RAM. */
+/* Declare them in the image, behind RAM, unless they are held. */
 gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error);
 /* Before each stop, the VM running. @since: the image's parent, or NULL. */
 gboolean stasis_disk_copy_get_ready(StasisDiskCopy *disks, const char *image, const char *since,
@@ -27,7 +32,8 @@ gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks);
 gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks);
 /* NULL when there is nothing to copy. */
 StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks);
-/* After the stop: all of it into the image. */
+gboolean stasis_disk_copy_is_held(const StasisDiskCopy *disks);
+/* After the stop: all of it into the image; of held ones, let them be read. */
 gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_threads,
                               GError **error);
 /* The image is there. */

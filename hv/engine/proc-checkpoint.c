@@ -2,7 +2,7 @@
 /*
  * A tree of processes out of a running VM: what stands against it is asked in the VM itself, then a
  * fork of the VM is made, in which the processes are frozen before they run a step further and CRIU
- * takes its time.
+ * takes its time. A direct one leaves out the fork.
  */
 #include <stasis/error.h>
 #include <stasis/process-image.h>
@@ -195,11 +195,13 @@ static gboolean freeze(Job *job, GError **error)
            stasis_fault(STASIS_FAULT_PROC_FROZEN, error);
 }
 
-static gboolean dump(Job *job, GError **error)
+/* The last part of the answer. */
+static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_bytes,
+                    GError **error)
 {
     const StasisProcessCheckpointOptions *options = job->options;
     /* Memory of the guest, and files that have no name any more. */
-    guint64 most = stasis_fork_get_image(job->fork)->ram_bytes + GHOST_BYTES;
+    guint64 most = ram_bytes + GHOST_BYTES;
     guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : most, id;
     guint timeout_ms =
         options->timeout_ms != 0 ? MIN(options->timeout_ms, MAX_TIMEOUT_MS) : MAX_TIMEOUT_MS;
@@ -212,15 +214,63 @@ static gboolean dump(Job *job, GError **error)
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, timeout_ms);
     g_autoptr(StasisProcReceiver) receiver =
         stasis_proc_receiver_new(job->writer, max_bytes, options->progress, options->progress_data);
-    StasisAgent *agent = stasis_fork_get_agent(job->fork);
-    if (!stasis_agent_begin(agent, STASIS_AGENT_OP_PROC_DUMP, &fields, &id, &wait, error))
-        return FALSE;
+    if (!stasis_agent_begin(agent, op, &fields, &id, &wait, error))
+        return NULL;
     g_autoptr(GBytes) last = stasis_agent_finish(agent, id, stasis_proc_receiver_take, receiver,
                                                  max_bytes + OVERHEAD(max_bytes), &wait, error);
     if (last == NULL || !stasis_proc_receiver_finish(receiver, last, job->root, job->info, error))
-        return FALSE;
+        return NULL;
     job->info->cost.dump_us = stasis_now_us() - from_us;
-    return TRUE;
+    return g_steal_pointer(&last);
+}
+
+static gboolean dump_fork(Job *job, GError **error)
+{
+    g_autoptr(GBytes) last = dump(job, stasis_fork_get_agent(job->fork), STASIS_AGENT_OP_PROC_DUMP,
+                                  stasis_fork_get_image(job->fork)->ram_bytes, error);
+    return last != NULL;
+}
+
+/* ---- without one ---- */
+
+/* The set that was dumped is the one that was found to belong together, before and after. */
+static gboolean check_set(Job *job, GError **error)
+{
+    const GPtrArray *dumped = job->info->processes;
+    gboolean same = dumped->len == job->boundary->n_members;
+    for (guint i = 0; same && i < dumped->len; i++)
+        same = is_member(job->boundary, ((StasisImageProcess *)g_ptr_array_index(dumped, i))->pid);
+    if (same)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "VM %s: the processes changed while they were looked at: %u belong together, %u "
+                "were dumped; try again",
+                job->info->vm, job->boundary->n_members, dumped->len);
+    return FALSE;
+}
+
+static gboolean dump_direct(Job *job, GError **error)
+{
+    const char *name = stasis_vm_get_name(job->vm);
+    g_autoptr(StasisVmInfo) vm = stasis_vm_get_info(job->vm, error);
+    if (vm == NULL)
+        return FALSE;
+    StasisAgentWait wait = wait_for(job, CHECK_MS);
+    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, error);
+    if (agent == NULL || !stasis_agent_check_operation(agent, name, "proc-dump-direct", error))
+        return FALSE;
+    job->info->vm = g_strdup(name);
+    job->info->created_us = g_get_real_time();
+    g_autoptr(GBytes) last =
+        dump(job, agent, STASIS_AGENT_OP_PROC_DUMP_DIRECT, vm->ram_bytes, error);
+    if (last == NULL || !check_set(job, error))
+        return FALSE;
+    job->info->cost.pause_us = stasis_agent_number(last, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;
+    g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
+    job->boundary =
+        stasis_agent_find_boundary(agent, name, job->options->boundary, job->cancellable, error);
+    return job->boundary != NULL && stasis_guest_boundary_check(job->boundary, error) &&
+           check_set(job, error);
 }
 
 StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
@@ -236,7 +286,12 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
     if (!check_boundary(&job, error) || !check_guest(&job, error))
         return NULL;
     job.writer = stasis_proc_image_writer_new(store, error);
-    if (job.writer == NULL || !make_fork(&job, error) || !freeze(&job, error) || !dump(&job, error))
+    job.info->direct = options->direct;
+    gboolean dumped =
+        job.writer != NULL &&
+        (options->direct ? dump_direct(&job, error)
+                         : make_fork(&job, error) && freeze(&job, error) && dump_fork(&job, error));
+    if (!dumped)
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
     StasisProcessImageInfo *info = stasis_proc_image_writer_commit(job.writer, job.info, error);

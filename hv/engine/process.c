@@ -37,8 +37,8 @@ void stasis_guest_boundary_free(StasisGuestBoundary *boundary)
 }
 
 /* An older agent has no such operation; it would answer by a number. */
-static gboolean check_operation(StasisAgent *agent, const char *name, const char *operation,
-                                GError **error)
+gboolean stasis_agent_check_operation(StasisAgent *agent, const char *name, const char *operation,
+                                      GError **error)
 {
     if (g_strv_contains(stasis_agent_get_operations(agent), operation))
         return TRUE;
@@ -73,7 +73,7 @@ StasisGuestProcesses *stasis_vm_list_processes(StasisVm *vm, guint timeout_ms,
     StasisAgentWait wait =
         stasis_agent_wait_until(timeout_ms != 0 ? timeout_ms : LIST_MS, cancellable);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, error);
-    if (agent == NULL || !check_operation(agent, name, "processes", error))
+    if (agent == NULL || !stasis_agent_check_operation(agent, name, "processes", error))
         return NULL;
     g_autoptr(StasisProcessReader) reader = new_reader(name);
     g_autoptr(GBytes) last = ask(agent, STASIS_AGENT_OP_PROCESSES, NULL, reader, &wait, error);
@@ -146,8 +146,9 @@ StasisGuestBoundary *stasis_agent_find_boundary(StasisAgent *agent, const char *
         return NULL;
     StasisAgentWait wait = stasis_agent_wait_until(timeout_ms + CHANNEL_MS, cancellable);
     if (!stasis_agent_greet(agent, &wait, error) ||
-        !check_operation(agent, name, "boundary", error) ||
-        (options->shape == STASIS_BOUNDARY_TALKED && !check_operation(agent, name, "talk", error)))
+        !stasis_agent_check_operation(agent, name, "boundary", error) ||
+        (options->shape == STASIS_BOUNDARY_TALKED &&
+         !stasis_agent_check_operation(agent, name, "talk", error)))
         return NULL;
     g_autoptr(StasisProcessReader) reader = new_reader(name);
     g_autoptr(GBytes) last = ask(agent, STASIS_AGENT_OP_BOUNDARY, &fields, reader, &wait, error);

@@ -8,6 +8,9 @@
 
 G_BEGIN_DECLS
 
+/* An older agent may not have @operation: STASIS_ERROR_UNSUPPORTED. @name is the VM's. */
+gboolean stasis_agent_check_operation(StasisAgent *agent, const char *name, const char *operation,
+                                      GError **error);
 /* As stasis_vm_find_boundary(); @name is the VM's, for messages. */
 StasisGuestBoundary *stasis_agent_find_boundary(StasisAgent *agent, const char *name,
                                                 const StasisBoundaryOptions *options,

@@ -9,6 +9,7 @@
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -122,7 +123,7 @@ static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError *
 {
     const StasisSource *source = restore->source;
     const StasisRevival *revival = restore->revival;
-    if (source->disks->len == 0 || revival->no_disks)
+    if (source->disks->len == 0 || revival->no_disks || revival->disks != NULL)
         return TRUE;
     if (revival->in_place)
         return stasis_vm_disks_check_unused(source->disks, error);
@@ -140,13 +141,15 @@ static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError *
 static gboolean start_machine(Restore *restore, GCancellable *cancellable, GError **error)
 {
     const StasisMachine *machine = restore->source->machine;
-    GArray *disks = restore->disks != NULL ? restore->disks->disks : NULL;
+    const GArray *disks = restore->disks != NULL ? restore->disks->disks : restore->revival->disks;
     StasisStart start = { .name = restore->revival->name,
                           .argv = (const char *const *)machine->argv,
                           .cwd = machine->cwd,
                           .accel = machine->accel,
                           .incoming = TRUE,
                           .no_shim = restore->revival->no_shim,
+                          .agent = restore->revival->agent,
+                          .beside = restore->revival->beside,
                           .clone = restore->revival->clone,
                           .disks = disks != NULL ? (StasisLaunchDisk *)(void *)disks->data : NULL,
                           .n_disks = disks != NULL ? disks->len : 0,
@@ -157,6 +160,10 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
     if (restore->disks != NULL) {
         restore->started->record->disk_dir = g_strdup(restore->disks->dir);
         restore->started->record->disks_temporary = restore->revival->disks_temporary;
+    }
+    if (restore->revival->throw_away) {
+        restore->started->record->maker_pid = getpid();
+        restore->started->record->maker_start_time = stasis_process_start_time(getpid());
     }
     /* Known from now on, so that it can be found and killed whatever becomes of us. */
     return stasis_record_save(restore->started->record, error);

@@ -38,11 +38,14 @@ typedef struct {
     gboolean paused;
     gboolean eager;
     gboolean no_shim;
-    gboolean with_memory;           /* of pages touched first, when on demand */
+    gboolean agent;       /* the port to the agent leads to a socket, whatever was behind it */
+    pid_t beside;         /* or 0: as in StasisStart */
+    gboolean with_memory; /* of pages touched first, when on demand */
     const StasisLaunchClone *clone; /* or NULL */
     gboolean no_disks;              /* the disks that the command line names, as they are now … */
     gboolean in_place;              /* … or with the image's content written to them */
-    const char *disk_dir;           /* below which its own disks are made; NULL: in the store */
+    const GArray *disks;  /* of StasisLaunchDisk, or NULL: files that are there for it … */
+    const char *disk_dir; /* … or below which its own disks are made; NULL: in the store */
     gboolean disks_temporary;
     /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
     const StasisTemplate *templates;

@@ -20,6 +20,7 @@
 #include "engine/pager.h"
 #include "engine/rollback-internal.h"
 #include "engine/rollback-mark.h"
+#include "engine/sweep.h"
 #include "track/uffd.h"
 #include "vmm/machine.h"
 
@@ -264,7 +265,7 @@ static gboolean open_vm(StasisRollback *rollback, const char *name, const char *
     return rollback->id != NULL && stasis_vm_check_supported(qmp, record->pid, error) &&
            stasis_pager_wait(record, rollback->options.progress, rollback->options.progress_data,
                              cancellable, error) &&
-           stasis_disks_sweep(qmp, record->pid, record->track_image, error) &&
+           stasis_session_sweep(rollback->session, record->track_image, error) &&
            open_image(rollback, error) && open_disks(rollback, error) &&
            stasis_device_load_sweep(qmp, error);
 }

@@ -11,7 +11,6 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "disk/disk.h"
 #include "engine/dma.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
@@ -64,7 +63,7 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     StasisRecord *record = series->session->record;
     if (!stasis_rollback_check_whole(record->name, error) ||
         !stasis_vm_check_supported(qmp, record->pid, error) ||
-        !stasis_disks_sweep(qmp, record->pid, record->track_image, error) ||
+        !stasis_session_sweep(series->session, record->track_image, error) ||
         !stasis_pager_wait(record, options->progress, options->progress_data, cancellable, error) ||
         !stasis_series_refresh(series, error) ||
         (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))
@@ -97,6 +96,10 @@ void stasis_series_free(StasisSeries *series)
 {
     if (series == NULL)
         return;
+    if (series->held_disks != NULL) {
+        g_clear_pointer(&series->held_disks, stasis_disk_copy_free);
+        stasis_lifeline_set_untidy(series->lifeline, FALSE);
+    }
     forget_memory(series);
     stasis_capture_pool_clear(&series->pool);
     g_clear_pointer(&series->instant, stasis_instant_free);

@@ -4,6 +4,7 @@
 #include <stasis/error.h>
 
 #include "base/fd.h"
+#include "engine/fork-sweep.h"
 #include "engine/pager.h"
 
 /* QEMU's monitor, whoever has it. */
@@ -24,6 +25,7 @@ StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **err
 {
     g_autoptr(StasisSession) session = g_new0(StasisSession, 1);
     session->lock_fd = -1;
+    stasis_forks_sweep(NULL);
     g_autoptr(StasisRecord) before = stasis_record_load(name, error);
     if (before == NULL)
         return NULL;

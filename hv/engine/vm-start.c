@@ -2,6 +2,7 @@
 #include "engine/vm-start.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stasis/error.h>
 
 #include "base/fd.h"
@@ -40,9 +41,18 @@ int stasis_vm_claim_name(const char *name, GError **error)
     return stasis_steal_fd(&fd);
 }
 
+/* Not yet QEMU, so all of its threads will. Where that is not to be known it runs where we may. */
+static void keep_to_cpus(pid_t pid, pid_t beside)
+{
+    cpu_set_t cpus;
+    if (beside != 0 && sched_getaffinity(beside, sizeof cpus, &cpus) == 0)
+        sched_setaffinity(pid, sizeof cpus, &cpus);
+}
+
 static gboolean announce(pid_t pid, gpointer user_data, GError **error)
 {
     const StasisStart *start = user_data;
+    keep_to_cpus(pid, start->beside);
     return start->nursery == NULL || stasis_nursery_add(start->nursery, start->name, pid,
                                                         stasis_process_start_time(pid), error);
 }

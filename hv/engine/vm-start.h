@@ -20,6 +20,7 @@ typedef struct {
     const char *accel;
     gboolean no_shim;
     gboolean agent;                 /* with a port to an agent */
+    pid_t beside;                   /* or 0: keep to the CPUs that this process may use */
     gboolean incoming;              /* wait for device state (a restore) */
     const StasisLaunchClone *clone; /* or NULL */
     const StasisLaunchDisk *disks;  /* that get other files */

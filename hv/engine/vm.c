@@ -20,6 +20,7 @@
 #include "engine/session.h"
 #include "engine/vm-disks.h"
 #include "engine/vm-start.h"
+#include "engine/sweep.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
 #include "vmm/ram.h"
@@ -141,7 +142,7 @@ gboolean stasis_vm_detach(StasisVm *vm, GCancellable *cancellable, GError **erro
     }
     return stasis_rollback_check_whole(vm->name, error) &&
            stasis_device_load_sweep(session->qmp, error) &&
-           stasis_disks_sweep(session->qmp, session->record->pid, NULL, error) &&
+           stasis_session_sweep(session, NULL, error) &&
            stasis_tracker_sweep(session->record->pid, error) &&
            stasis_record_forget(vm->name, error);
 }

@@ -101,6 +101,7 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
     stasis_json_set_string(root, "criu", info->criu);
     stasis_json_set_string(root, "kernel", info->kernel);
     json_object_set_boolean_member(root, "shell_job", info->shell_job);
+    json_object_set_boolean_member(root, "direct", info->direct);
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
     set_files(root, files);
@@ -243,6 +244,7 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
         return stasis_corrupt(error, "id is malformed");
     info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
     info->created_us = (gint64)created_us;
+    info->direct = stasis_json_bool_or(root, "direct", FALSE);
     return TRUE;
 }
 

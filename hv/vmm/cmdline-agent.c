@@ -25,14 +25,14 @@ char *stasis_cmdline_find_agent(const GPtrArray *options)
     return NULL;
 }
 
-static StasisOption *find_our_chardev(const StasisPrepare *p)
+static StasisOption *find_chardev(const StasisPrepare *p, const char *wanted)
 {
     for (guint i = 0; i < p->options->len; i++) {
         StasisOption *option = g_ptr_array_index(p->options, i);
         g_autofree char *id = stasis_option_is(option, "chardev") && option->value != NULL
                                   ? stasis_optlist_get(option->value, "id", "backend")
                                   : NULL;
-        if (g_strcmp0(id, CHARDEV_ID) == 0)
+        if (g_strcmp0(id, wanted) == 0)
             return option;
     }
     return NULL;
@@ -54,15 +54,37 @@ static void add_port(StasisPrepare *p, const char *path)
                        ",name=" STASIS_AGENT_PORT);
 }
 
+/* Nobody can come to the port: libvirt's line says "null" for what libvirtd opens itself. */
+static gboolean leads_nowhere(const StasisOption *chardev)
+{
+    g_autofree char *backend = stasis_optlist_get(chardev->value, "backend", "backend");
+    return g_strcmp0(backend, "null") == 0;
+}
+
+static void open_port(StasisOption *chardev, const char *id, const char *path)
+{
+    g_autofree char *escaped_id = stasis_optlist_escape(id);
+    g_autofree char *escaped = stasis_optlist_escape(path);
+    g_autofree char *value =
+        g_strdup_printf("socket,id=%s,server=on,wait=off,path=%s", escaped_id, escaped);
+    stasis_option_set(chardev, "chardev", value);
+}
+
 gboolean stasis_prepare_agent(StasisPrepare *p, GError **error)
 {
-    StasisOption *ours = find_our_chardev(p);
-    g_autofree char *theirs = stasis_cmdline_find_agent(p->options);
-    if (ours == NULL && (theirs != NULL || !p->wanted->agent))
+    StasisOption *ours = find_chardev(p, CHARDEV_ID);
+    g_autofree char *id = stasis_cmdline_find_agent(p->options);
+    StasisOption *theirs = ours == NULL && id != NULL ? find_chardev(p, id) : NULL;
+    gboolean closed = p->wanted->agent && theirs != NULL && leads_nowhere(theirs);
+    if (ours == NULL && !closed && (id != NULL || !p->wanted->agent))
         return TRUE;
     g_autofree char *path = stasis_prepare_socket_path(p, "agent.sock", error);
     if (path == NULL)
         return FALSE;
+    if (closed) {
+        open_port(theirs, id, path);
+        return TRUE;
+    }
     if (ours == NULL) {
         add_port(p, path);
         return TRUE;

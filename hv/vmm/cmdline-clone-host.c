@@ -9,7 +9,8 @@
  *  - UNIX sockets that QEMU listens at, and files that it writes, move to the VM's directory;
  *  - TCP ports, pipes, host devices and outgoing connections are cut off: the guest's port stays,
  *    and nothing is at its other end;
- *  - monitors and debuggers of the old machine are dropped, displays go to sockets.
+ *  - monitors and debuggers of the old machine are dropped, displays go to sockets;
+ *  - where QEMU is to be another user, it becomes that once all of this is open, in a sandbox.
  */
 #include <stasis/error.h>
 #include <string.h>
@@ -67,12 +68,34 @@ static gboolean check_object(StasisPrepare *p, StasisOption *option, GError **er
 
 /* ---- disks ---- */
 
+static gboolean is_read_only(const StasisOption *option)
+{
+    g_autofree char *readonly = stasis_optlist_get(option->value, "read-only", "driver");
+    return g_strcmp0(readonly, "on") == 0;
+}
+
+/* Is it the layer below of such as only read? libvirt says so of the upper one alone. */
+static gboolean is_below_read_only(const StasisPrepare *p, const StasisOption *option)
+{
+    g_autofree char *node = stasis_optlist_get(option->value, "node-name", "driver");
+    guint n = 0;
+    for (guint i = 0; node != NULL && i < p->options->len; i++) {
+        const StasisOption *other = stasis_prepare_nth(p, i);
+        if (other == option || !stasis_prepare_refers_to(other, node))
+            continue;
+        if (!stasis_option_is(other, "blockdev") || !is_read_only(other))
+            return FALSE;
+        n++;
+    }
+    return n > 0;
+}
+
 static gboolean check_blockdev(StasisPrepare *p, StasisOption *option, GError **error)
 {
     g_autofree char *driver = stasis_optlist_get(option->value, "driver", "driver");
-    g_autofree char *readonly = stasis_optlist_get(option->value, "read-only", "driver");
-    return g_strcmp0(readonly, "on") == 0 || g_strcmp0(driver, "null-co") == 0 ||
-           g_strcmp0(driver, "null-aio") == 0 || stasis_prepare_has_own_disk(p, option) ||
+    return is_read_only(option) || is_below_read_only(p, option) ||
+           g_strcmp0(driver, "null-co") == 0 || g_strcmp0(driver, "null-aio") == 0 ||
+           stasis_prepare_has_own_disk(p, option) ||
            refuse(
                error, option,
                "clones would all write to it; take an image with its content (--disk copy), name "
@@ -277,6 +300,16 @@ static gboolean handle(StasisPrepare *p, StasisOption *option, GError **error)
     return TRUE;
 }
 
+/* Privileges can't be given up where the sandbox forbids that, so that rule is left out; once QEMU
+ * is nobody special there are none to be gained by the calls that it forbids. */
+static void add_user(StasisPrepare *p)
+{
+    if (p->wanted->clone->user == NULL)
+        return;
+    stasis_prepare_add(p, "runas", p->wanted->clone->user);
+    stasis_prepare_add(p, "sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny");
+}
+
 gboolean stasis_prepare_clone_host(StasisPrepare *p, GError **error)
 {
     if (p->wanted->clone == NULL)
@@ -287,5 +320,6 @@ gboolean stasis_prepare_clone_host(StasisPrepare *p, GError **error)
     for (guint i = p->options->len; i-- > 0;)
         if (stasis_option_is(stasis_prepare_nth(p, i), ""))
             g_ptr_array_remove_index(p->options, i);
+    add_user(p);
     return TRUE;
 }

@@ -98,7 +98,7 @@ static StasisOption *find_blockdev(const StasisPrepare *p, const char *node)
     return NULL;
 }
 
-static gboolean refers_to(const StasisOption *option, const char *node)
+gboolean stasis_prepare_refers_to(const StasisOption *option, const char *node)
 {
     for (guint i = 0; option->value != NULL && references[i] != NULL; i++) {
         g_autofree char *name = stasis_optlist_get(option->value, references[i], "driver");
@@ -110,10 +110,25 @@ static gboolean refers_to(const StasisOption *option, const char *node)
     return g_strcmp0(drive, node) == 0;
 }
 
+/* The node that device @id has, or NULL. A disk without a drive's name is called as its device, and
+ * that is surer than its node: libvirt numbers nodes anew in each line that it makes. */
+static char *node_of_device(const StasisPrepare *p, const char *id)
+{
+    for (guint i = 0; i < p->options->len; i++) {
+        const StasisOption *option = stasis_prepare_nth(p, i);
+        if (!stasis_option_is(option, "device") || option->value == NULL)
+            continue;
+        g_autofree char *own = stasis_optlist_get(option->value, "id", "driver");
+        if (g_strcmp0(own, id) == 0)
+            return stasis_optlist_get(option->value, "drive", "driver");
+    }
+    return NULL;
+}
+
 static gboolean is_needed(const StasisPrepare *p, const char *node)
 {
     for (guint i = 0; i < p->options->len; i++)
-        if (refers_to(stasis_prepare_nth(p, i), node))
+        if (stasis_prepare_refers_to(stasis_prepare_nth(p, i), node))
             return TRUE;
     return FALSE;
 }
@@ -135,12 +150,13 @@ static void drop_unneeded(StasisPrepare *p, const char *value)
 
 static void replace_blockdev(StasisPrepare *p, StasisOption *option, const StasisLaunchDisk *disk)
 {
+    g_autofree char *node = stasis_optlist_get(option->value, "node-name", "driver");
     static const char *const kept[] = { "discard", "detect-zeroes", NULL };
     g_autofree char *old = g_strdup(option->value);
     g_autofree char *path = stasis_optlist_escape(disk->path);
     GString *value = g_string_new(NULL);
-    g_string_printf(value, "driver=qcow2,node-name=%s,file.driver=file,file.filename=%s",
-                    disk->node, path);
+    g_string_printf(value, "driver=qcow2,node-name=%s,file.driver=file,file.filename=%s", node,
+                    path);
     for (guint i = 0; kept[i] != NULL; i++) {
         g_autofree char *word = stasis_optlist_get(old, kept[i], "driver");
         if (word != NULL)
@@ -166,7 +182,10 @@ gboolean stasis_prepare_has_own_disk(const StasisPrepare *p, const StasisOption 
 
 static gboolean replace(StasisPrepare *p, const StasisLaunchDisk *disk, GError **error)
 {
-    StasisOption *blockdev = find_blockdev(p, disk->node);
+    g_autofree char *node = node_of_device(p, disk->name);
+    StasisOption *blockdev = node != NULL ? find_blockdev(p, node) : NULL;
+    if (blockdev == NULL)
+        blockdev = find_blockdev(p, disk->node);
     if (blockdev != NULL) {
         replace_blockdev(p, blockdev, disk);
         return TRUE;

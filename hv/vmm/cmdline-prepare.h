@@ -50,6 +50,8 @@ gboolean stasis_prepare_accel(StasisPrepare *p, StasisLaunch *launch, GError **e
 gboolean stasis_prepare_disks(StasisPrepare *p, GError **error);
 /* Is @option, which has a value, about one of those files? */
 gboolean stasis_prepare_has_own_disk(const StasisPrepare *p, const StasisOption *option);
+/* Is @node named in @option, of another node or of a device? */
+gboolean stasis_prepare_refers_to(const StasisOption *option, const char *node);
 /* Turn a short form of -drive (-hda, a bare argument) into the long one; FALSE if it is none. */
 gboolean stasis_prepare_expand_drive(StasisOption *option);
 

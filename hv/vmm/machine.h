@@ -44,6 +44,8 @@ typedef struct {
 typedef struct {
     gboolean keep_identity; /* MAC addresses, UUID and VM generation id as they are */
     gboolean keep_network;  /* network back ends as they are */
+    const char *user;       /* "UID:GID" as whom QEMU goes on, sandboxed, once it has opened its
+                               files; NULL: as whom we are */
     const StasisCloneRam *ram;
     guint n_ram;
 } StasisLaunchClone;
@@ -59,7 +61,7 @@ typedef struct {
     const char *runtime_dir;        /* exists; qmp.sock, console.log, qemu.log are made in it */
     const char *accel;              /* "auto", "kvm", "tcg" */
     gboolean incoming;              /* wait with -incoming defer (a restore) */
-    gboolean agent;                 /* give it a port to an agent, if it has none */
+    gboolean agent;                 /* give it a port to an agent at a socket, if it has none */
     gboolean no_shim;               /* start it without the shim in any case */
     const StasisLaunchClone *clone; /* not NULL: make a clone of the machine that argv describes */
     const StasisLaunchDisk *disks;

@@ -158,6 +158,10 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->accel_reason = g_strdup(stasis_json_string_or(o, "accel_reason", NULL));
     record->disk_dir = g_strdup(stasis_json_string_or(o, "disk_dir", NULL));
     record->disks_temporary = stasis_json_bool_or(o, "disks_temporary", FALSE);
+    record->maker_pid = (pid_t)MIN(stasis_json_uint_or(o, "maker_pid", 0), (guint64)G_MAXINT);
+    record->maker_start_time = stasis_json_uint_or(o, "maker_start_time", 0);
+    record->reader_pid = (pid_t)MIN(stasis_json_uint_or(o, "reader_pid", 0), (guint64)G_MAXINT);
+    record->reader_start_time = stasis_json_uint_or(o, "reader_start_time", 0);
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
     record->track_token = g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
@@ -210,6 +214,14 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     json_object_set_boolean_member(o, "prepared", record->prepared);
     set_string(o, "disk_dir", record->disk_dir);
     json_object_set_boolean_member(o, "disks_temporary", record->disks_temporary);
+    if (record->maker_pid != 0) {
+        json_object_set_int_member(o, "maker_pid", record->maker_pid);
+        json_object_set_int_member(o, "maker_start_time", (gint64)record->maker_start_time);
+    }
+    if (record->reader_pid != 0) {
+        json_object_set_int_member(o, "reader_pid", record->reader_pid);
+        json_object_set_int_member(o, "reader_start_time", (gint64)record->reader_start_time);
+    }
     set_string(o, "track_image", record->track_image);
     set_string(o, "track_store", record->track_store);
     g_autofree char *token = g_strdup_printf("%" G_GINT64_MODIFIER "x", record->track_token);
@@ -239,6 +251,12 @@ gboolean stasis_record_is_alive(const StasisRecord *record)
 {
     guint64 start_time = stasis_process_start_time(record->pid);
     return start_time != 0 && start_time == record->start_time;
+}
+
+gboolean stasis_record_is_orphan(const StasisRecord *record)
+{
+    return record->maker_pid != 0 &&
+           stasis_process_start_time(record->maker_pid) != record->maker_start_time;
 }
 
 gboolean stasis_record_remove(const char *name, GError **error)

@@ -29,7 +29,14 @@ typedef struct {
     char *track_store;
     char *disk_dir;           /* of the VM's own disks (engine/vm-disks.h), or NULL */
     gboolean disks_temporary; /* they go with the VM */
-    guint64 track_token;      /* the tracker's own mark of that tracking, see track/tracker.h */
+    /* Of a VM that is to end with the process that made it; else 0. */
+    pid_t maker_pid;
+    guint64 maker_start_time;
+    /* Of a process that reads the VM's disks as of an instant, with what it needs for that in QEMU,
+     * and does not hold the VM; else 0. */
+    pid_t reader_pid;
+    guint64 reader_start_time;
+    guint64 track_token; /* the tracker's own mark of that tracking, see track/tracker.h */
 } StasisRecord;
 
 void stasis_record_free(StasisRecord *record);
@@ -50,6 +57,8 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error);
 gboolean stasis_record_set_tracking(StasisRecord *record, const char *image, const char *store,
                                     guint64 token, GError **error);
 gboolean stasis_record_is_alive(const StasisRecord *record);
+/* Has the process ended that the VM should have ended with? */
+gboolean stasis_record_is_orphan(const StasisRecord *record);
 /* Remove the VM's directory and all in it, its lock too; done already is no error. */
 gboolean stasis_record_remove(const char *name, GError **error);
 /* Remove what is ours of it, and leave what the running QEMU has there: its monitor's socket, its

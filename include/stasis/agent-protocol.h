@@ -156,6 +156,14 @@ typedef enum {
      * TOKEN has been marked since: then it goes on to count.
      */
     STASIS_AGENT_OP_TALK,
+    /*
+     * PID, the root of a tree, [LIMIT: bytes], [TIMEOUT ≤ 600 s] → as PROC_DUMP, and last
+     * FROZEN_FOR. In the VM itself: the tree stands still while CRIU works, runs on when it has
+     * done, and only then is anything sent. When the host goes away meanwhile CRIU is let come to
+     * its end all the same, since processes that it is ended over may not survive. Status STATE
+     * when the tree became another one meanwhile. Nothing stays in the guest.
+     */
+    STASIS_AGENT_OP_PROC_DUMP_DIRECT,
 } StasisAgentOp;
 
 typedef enum {
@@ -241,7 +249,8 @@ typedef enum {
     STASIS_AGENT_TAG_TIMED_OUT,    /* number: 1 */
     STASIS_AGENT_TAG_PATH,         /* text */
     STASIS_AGENT_TAG_SIZE,         /* bytes */
-    STASIS_AGENT_TAG_FROZEN_FOR,   /* ns since the first file system was frozen */
+    STASIS_AGENT_TAG_FROZEN_FOR,   /* ns since the first file system was frozen; of
+                                      PROC_DUMP_DIRECT: ns that the processes stood still */
     STASIS_AGENT_TAG_PROCESS,    /* record: PID, PPID, SID, START, STATE, THREADS, RSS, USER, UNIT,
                                     CGROUP, COMM, COMMAND, [VIA] */
     STASIS_AGENT_TAG_NEIGHBOUR,  /* record, as PROCESS */

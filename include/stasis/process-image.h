@@ -4,8 +4,10 @@
  * (criu.org) restores, beside the images of VMs in a store.
  *
  * The VM is stopped for as long as a checkpoint of it takes, a few milliseconds; CRIU does its work
- * in a fork of the VM, which is thrown away. The guest has to run stasis-agent and to have CRIU. It
- * is untrusted: what comes from it is bounded and checked, but it may be a lie.
+ * in a fork of the VM, which is thrown away. Where there is no room for one it can do it in the VM
+ * itself; then the processes stand still for as long as that takes. The guest has to run
+ * stasis-agent and to have CRIU. It is untrusted: what comes from it is bounded and checked, but it
+ * may be a lie.
  */
 #pragma once
 
@@ -24,10 +26,11 @@ typedef struct {
 
 /* What it cost, in microseconds. */
 typedef struct {
-    guint64 pause_us; /* the VM stood still for so long, and so did the processes */
-    guint64 image_us; /* making the image of the VM, that included */
-    guint64 fork_us;  /* from there until the processes were frozen in the fork */
-    guint64 dump_us;  /* CRIU's work, and the image's way out of the fork */
+    guint64 pause_us; /* the VM stood still for so long, and so did the processes; of a direct one
+                         the processes alone, as CRIU says */
+    guint64 image_us; /* making the image of the VM, that included; 0 of a direct one */
+    guint64 fork_us; /* from there until the processes were frozen in the fork; 0 of a direct one */
+    guint64 dump_us; /* CRIU's work, and the image's way out of the guest */
     guint64 total_us;
 } StasisProcessCost;
 
@@ -40,6 +43,7 @@ typedef struct {
     char *kernel;         /* of the guest: "Linux 6.1.0-56-cloud-amd64" */
     gint64 created_us;    /* Unix time of the instant */
     gboolean shell_job;   /* `criu restore` needs --shell-job */
+    gboolean direct;      /* taken in the VM itself */
     GPtrArray *processes; /* of StasisImageProcess, the root first */
     guint n_files;
     guint64 stored_bytes;
@@ -74,6 +78,7 @@ typedef struct {
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
+    gboolean direct;     /* no fork: in the VM itself */
     guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
     guint timeout_ms;    /* for CRIU's work and the way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
@@ -97,7 +102,16 @@ stasis_process_checkpoint_plan(StasisVm *vm, const StasisProcessCheckpointOption
  * else NULL, the VM as it was and nothing new in the store. If the calling process is killed, the
  * VM runs on and the fork ends.
  *
+ * The fork reads the VM's disks as of the instant, through the VM's QEMU, while both run; what
+ * would disturb that (checkpoints, rollbacks, detaching) is STASIS_ERROR_BUSY meanwhile. A libvirt
+ * domain's fork is no domain: libvirt does not know of it.
+ *
  * The next checkpoint of @vm is a full one: what was written since the last is known no more.
+ *
+ * With options->direct none of this holds: the VM is not stopped, the processes stand still while
+ * CRIU writes their image in the guest, and STASIS_ERROR_FAILED is the answer when they become
+ * others meanwhile. If the calling process is killed, CRIU comes to its end in the guest, and its
+ * image is removed there.
  */
 STASIS_API StasisProcessImageInfo *
 stasis_process_checkpoint(StasisVm *vm, StasisStore *store,

@@ -13,12 +13,20 @@ TALKERS = os.path.join(BUILD, "tests", "lib", "talkers")
 FIRST_PID = 20000
 
 
-def tree_vm(t, *qemu_args, mem="256M", **kwargs):
-    guest = WithAgent(t, criu=True, files={"bin/proc-tree": TREE, "bin/talkers": TALKERS}, mem=mem, **kwargs)
-    vm = run_vm(t, guest, *qemu_args, options=("--agent",))
+def tree_guest(t, mem="256M", **kwargs):
+    return WithAgent(t, criu=True, files={"bin/proc-tree": TREE, "bin/talkers": TALKERS}, mem=mem,
+                     **kwargs)
+
+
+def get_ready(t, vm):
+    """What any machine has, and CRIU tries."""
     wait_agent(t, vm)
-    # What any machine has, and CRIU tries.
     sh(vm, "ifconfig lo up; mkdir -p /dev/pts; mount -t devpts devpts /dev/pts")
+
+
+def tree_vm(t, *qemu_args, **kwargs):
+    vm = run_vm(t, tree_guest(t, **kwargs), *qemu_args, options=("--agent",))
+    get_ready(t, vm)
     return vm
 
 
@@ -55,10 +63,9 @@ def check_works(t, vm, what, seconds=120):
         time.sleep(0.1)
 
 
-def check_no_fork(vm):
-    """None when no fork of `vm` is left, in no form; else what is."""
-    runtime = os.environ["STASIS_RUNTIME_DIR"]
-    left = [name for name in os.listdir(runtime) if ".fork-" in name]
+def fork_pids(vm):
+    """Processes of QEMUs that are forks of `vm`."""
+    runtime, found = os.environ["STASIS_RUNTIME_DIR"], []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
@@ -66,8 +73,14 @@ def check_no_fork(vm):
         except (FileNotFoundError, ProcessLookupError):
             continue
         if f"{runtime}/{vm.name}.fork-" in words:
-            left.append(words.replace("\0", " ")[:200])
-    return left or None
+            found.append(int(pid))
+    return found
+
+
+def check_no_fork(vm):
+    """None when no fork of `vm` is left, in no form; else what is."""
+    runtime = os.environ["STASIS_RUNTIME_DIR"]
+    return [name for name in os.listdir(runtime) if ".fork-" in name] + fork_pids(vm) or None
 
 
 def start_talkers(vm, run, apps, tasks):

@@ -149,6 +149,10 @@ static void test_host(void)
         { "-pflash /vars", "-drive file=/vars,if=pflash,snapshot=on" },
         { "-blockdev file,filename=/a,node-name=x,read-only=on",
           "-blockdev file,filename=/a,node-name=x,read-only=on" },
+        { "-blockdev file,filename=/a,node-name=f,auto-read-only=on -blockdev "
+          "raw,node-name=x,read-only=on,file=f",
+          "-blockdev file,filename=/a,node-name=f,auto-read-only=on -blockdev "
+          "raw,node-name=x,read-only=on,file=f" },
         { "-blockdev '{\"driver\":\"null-co\",\"node-name\":\"x\"}'",
           "-blockdev {\"driver\":\"null-co\",\"node-name\":\"x\"}" },
         /* sockets and files */
@@ -177,6 +181,30 @@ static void test_host(void)
         g_autofree char *line = cloned(from, &clone);
         g_assert_cmpstr(line, ==, want);
     }
+}
+
+static void test_user(void)
+{
+    StasisLaunchClone clone = { .keep_identity = TRUE, .user = "12:34" };
+    g_autofree char *line = cloned(START, &clone);
+    g_assert_nonnull(strstr(line, "-runas 12:34 -sandbox on,"));
+    g_assert_nonnull(strstr(line, "spawn=deny"));
+}
+
+/* As libvirt prints a port that it opens itself. */
+static void test_agent(void)
+{
+    static const char from[] =
+        START "-chardev null,id=c -device virtserialport,chardev=c,name=org.stasis.agent.0";
+    g_auto(GStrv) argv = NULL;
+    g_assert_true(g_shell_parse_argv(from, NULL, &argv, NULL));
+    StasisLaunchOptions options = { .runtime_dir = DIR1, .accel = "tcg", .agent = TRUE };
+    g_autoptr(StasisLaunch) launch =
+        stasis_launch_prepare((const char *const *)argv, &options, NULL);
+    g_autofree char *line = g_strjoinv(" ", launch->argv);
+    g_assert_nonnull(
+        strstr(line, "-chardev socket,id=c,server=on,wait=off,path=" DIR1 "/agent.sock -device"));
+    g_assert_null(strstr(line, "stasis-serial"));
 }
 
 static void test_displays(void)
@@ -359,6 +387,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/clone/isolated", test_isolated);
     g_test_add_func("/vmm/clone/network-as-is", test_network_as_is);
     g_test_add_func("/vmm/clone/host", test_host);
+    g_test_add_func("/vmm/clone/user", test_user);
+    g_test_add_func("/vmm/clone/agent", test_agent);
     g_test_add_func("/vmm/clone/displays", test_displays);
     g_test_add_func("/vmm/clone/refused", test_refused);
     g_test_add_func("/vmm/clone/identity", test_identity);

@@ -35,6 +35,10 @@ static void test_round_trip(void)
                           .console_path = (char *)"/c",
                           .accel_reason = (char *)"tcg: because",
                           .prepared = TRUE,
+                          .maker_pid = 1,
+                          .maker_start_time = 3,
+                          .reader_pid = 5,
+                          .reader_start_time = 7,
                           .track_image = (char *)"img",
                           .track_store = (char *)"/s" };
     g_assert_true(stasis_record_save(&full, &error));
@@ -47,6 +51,11 @@ static void test_round_trip(void)
     g_assert_cmpstr(r->console_path, ==, "/c");
     g_assert_cmpstr(r->accel_reason, ==, "tcg: because");
     g_assert_true(r->prepared);
+    g_assert_cmpint(r->maker_pid, ==, 1);
+    g_assert_cmpuint(r->maker_start_time, ==, 3);
+    g_assert_cmpint(r->reader_pid, ==, 5);
+    g_assert_cmpuint(r->reader_start_time, ==, 7);
+    g_assert_true(stasis_record_is_orphan(r));
     g_assert_cmpstr(r->track_image, ==, "img");
     g_assert_cmpstr(r->track_store, ==, "/s");
     StasisRecord bare = { .name = (char *)"a.b-c_1", .pid = 42, .qmp_path = (char *)"/q" };

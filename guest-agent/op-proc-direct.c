@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * In the VM itself: CRIU dumps a tree that goes on to run. CRIU puts code of its own into the
+ * processes and takes it out again; one that is ended in between may leave them broken. So it runs
+ * in a process that is nobody's worker, comes to its end whatever becomes of host and agent, and
+ * then removes the image when nobody needs it any more.
+ *
+ * No control group freezes the tree: moving processes into one would take them out of those that
+ * their service manager looks at. CRIU stops them by ptrace, and sees that none gets away.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define MAX_PROCESSES 4096u
+
+/* ---- which processes ---- */
+
+typedef struct {
+    pid_t pid;
+    uint64_t start;
+} Member;
+
+typedef struct {
+    unsigned n;
+    bool too_many;
+    Member members[MAX_PROCESSES];
+} Tree;
+
+static void add(Tree *tree, int proc, pid_t pid)
+{
+    static Process process;
+    if (!process_read(proc, pid, &process))
+        return;
+    if (tree->n == MAX_PROCESSES)
+        tree->too_many = true;
+    else
+        tree->members[tree->n++] = (Member){ pid, process.start };
+}
+
+/* The children of all threads of @pid. */
+static void add_children(Tree *tree, int proc, pid_t pid)
+{
+    char path[64], file[400];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        int child;
+        snprintf(file, sizeof file, "%s/%s/children", path, entry->d_name);
+        FILE *children = entry->d_name[0] != '.' ? fopen(file, "re") : NULL;
+        while (children != NULL && fscanf(children, "%d", &child) == 1)
+            add(tree, proc, child);
+        if (children != NULL)
+            fclose(children);
+    }
+    if (dir != NULL)
+        closedir(dir);
+}
+
+static void read_tree(Tree *tree, int proc, pid_t root)
+{
+    tree->n = 0;
+    tree->too_many = false;
+    add(tree, proc, root);
+    for (unsigned i = 0; i < tree->n && !tree->too_many; i++)
+        add_children(tree, proc, tree->members[i].pid);
+}
+
+static bool has(const Tree *tree, Member member)
+{
+    for (unsigned i = 0; i < tree->n; i++)
+        if (tree->members[i].pid == member.pid && tree->members[i].start == member.start)
+            return true;
+    return false;
+}
+
+static bool is_same(const Tree *a, const Tree *b)
+{
+    for (unsigned i = 0; i < a->n; i++)
+        if (!has(b, a->members[i]))
+            return false;
+    return a->n == b->n && a->n > 0;
+}
+
+static bool send_tree(const Tree *tree, int proc, Answer *answer)
+{
+    static Process process;
+    for (unsigned i = 0; i < tree->n; i++)
+        if (!process_read(proc, tree->members[i].pid, &process) ||
+            process.start != tree->members[i].start || !dump_put_process(&process, answer))
+            return false;
+    return true;
+}
+
+/* ---- what CRIU wrote ---- */
+
+/* Up to @size bytes of @dir/@name; the number read, 0 on error. */
+static size_t read_file(const char *dir, const char *name, uint8_t *bytes, size_t size)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd >= 0 ? read(fd, bytes, size) : -1;
+    if (fd >= 0)
+        close(fd);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static uint32_t word_at(const uint8_t *bytes)
+{
+    uint32_t word;
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+/* Entries of pstree.img, one for each process: two magic numbers, then each with its length in
+ * front (criu.org/Images). */
+static unsigned count_entries(const char *dir)
+{
+    char path[128];
+    uint32_t length;
+    unsigned n = 0;
+    snprintf(path, sizeof path, "%s/pstree.img", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || lseek(fd, 8, SEEK_SET) != 8)
+        length = 0;
+    while (fd >= 0 && read(fd, &length, sizeof length) == sizeof length &&
+           lseek(fd, length, SEEK_CUR) >= 0)
+        n++;
+    if (fd >= 0)
+        close(fd);
+    return n;
+}
+
+/* A protobuf number; 0 and *@at = @end when there is none. */
+static uint64_t varint(const uint8_t *bytes, size_t end, size_t *at)
+{
+    uint64_t value = 0;
+    for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
+        uint8_t byte = bytes[(*at)++];
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if ((byte & 0x80) == 0)
+            return value;
+    }
+    *at = end;
+    return 0;
+}
+
+/* How long the processes stood, in ns: stats-dump has a message "dump" (field 1), in it the time
+ * until all stood (1) and from then on (2), both in µs (CRIU's images/stats.proto). 0 when it does
+ * not say. */
+static uint64_t frozen_ns(const char *dir)
+{
+    uint8_t bytes[512];
+    uint64_t us = 0;
+    size_t n = read_file(dir, "stats-dump", bytes, sizeof bytes), at = 12;
+    if (n <= at || word_at(bytes + 8) > n - at)
+        return 0;
+    size_t end = at + word_at(bytes + 8);
+    if (varint(bytes, end, &at) != 0x0a)
+        return 0;
+    uint64_t length = varint(bytes, end, &at);
+    end = length < end - at ? at + (size_t)length : end;
+    while (at < end) {
+        uint64_t key = varint(bytes, end, &at);
+        if ((key & 7) != 0)
+            break;
+        uint64_t value = varint(bytes, end, &at);
+        us += key >> 3 == 1 || key >> 3 == 2 ? value : 0;
+    }
+    return us * 1000;
+}
+
+/* ---- the process that runs it ---- */
+
+static void __attribute__((noreturn))
+be_runner(int socket_fd, pid_t root, const char *dir, bool shell_job, int64_t end_ms)
+{
+    setsid(); /* out of the group that ends with the worker */
+    prctl(PR_SET_NAME, "stasis-dumper");
+    dup2(socket_fd, 3);
+    close_range(4, ~0u, 0);
+    int status = dump_run_criu(root, NULL, dir, shell_job, end_ms);
+    send(3, &status, sizeof status, MSG_NOSIGNAL);
+    /* Until the worker has sent the files, or is no more. */
+    struct pollfd fds = { .fd = 3, .events = POLLIN };
+    while (poll(&fds, 1, -1) < 0 && errno == EINTR)
+        ;
+    criu_remove_dir(dir);
+    _exit(0);
+}
+
+/* CRIU's exit status, or −1. *ret_fd: closing it has the image removed; −1: it is. */
+static int run(pid_t root, const char *dir, bool shell_job, int64_t end_ms, int *ret_fd)
+{
+    int ends[2], status = -1;
+    *ret_fd = -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            close(ends[0]);
+            be_runner(ends[1], root, dir, shell_job, end_ms);
+        }
+        close(ends[1]);
+        if (pid > 0) {
+            while (recv(ends[0], &status, sizeof status, 0) < 0 && errno == EINTR)
+                ;
+            *ret_fd = ends[0];
+            return status;
+        }
+        close(ends[0]);
+    }
+    criu_remove_dir(dir);
+    return -1;
+}
+
+static void dump(pid_t root, int proc, const Tree *before, bool shell_job, uint64_t limit,
+                 int64_t end_ms, const char *dir, Answer *answer)
+{
+    static Tree after;
+    int keeper, status = run(root, dir, shell_job, end_ms, &keeper);
+    read_tree(&after, proc, root);
+    if (status != 0) {
+        criu_complain("dump", dir, answer);
+    } else if (!is_same(before, &after) || count_entries(dir) != after.n) {
+        answer_error(answer, STASIS_AGENT_STATE, 0,
+                     "proc-dump-direct: processes came or ended while CRIU looked at them; try "
+                     "again");
+    } else if (!send_tree(&after, proc, answer)) {
+        answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump-direct: a process ended; try again");
+    } else {
+        uint64_t stood_ns = frozen_ns(dir); /* files go when they are sent */
+        if (dump_send_files(limit, dir, answer)) {
+            stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SHELL_JOB, shell_job);
+            stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_FROZEN_FOR, stood_ns);
+        }
+    }
+    if (keeper >= 0)
+        close(keeper);
+}
+
+void op_proc_dump_direct(const Request *request, Answer *answer)
+{
+    static Tree before;
+    static Process process;
+    int64_t end_ms = now_ms() + request_timeout(request, DUMP_LIMIT_MS);
+    pid_t root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0);
+    char dir[64];
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool found = root > 1 && process_read(proc, root, &process);
+    bool shell_job = process.sid != root;
+    if (found)
+        read_tree(&before, proc, root);
+    if (!found || before.too_many) {
+        answer_error(answer, STASIS_AGENT_STATE, 0,
+                     found ? "proc-dump-direct: more than %u processes"
+                           : "proc-dump-direct: no process %u",
+                     found ? MAX_PROCESSES : (unsigned)root);
+        return;
+    }
+    if (!dump_make_dir(dir, sizeof dir)) {
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
+        return;
+    }
+    dump(root, proc, &before, shell_job,
+         request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX), end_ms, dir, answer);
+    answer_end(answer);
+}
