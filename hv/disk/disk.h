@@ -17,13 +17,17 @@ typedef struct {
                      * a "json:" pseudo-name, too, for what is no file */
     guint64 size_bytes;
     gboolean writable;
-    gboolean has_iothread; /* the device does its I/O in a thread of its own; set by check() */
+    gboolean has_iothread; /* the device does its I/O in a thread of its own; set by
+                            * find_iothreads() and check() */
 } StasisDisk;
 
 /* Every disk with a medium that a device of the machine has. Element type: StasisDisk, freed with
  * the array. Drives without a medium and without a device are left out. */
 GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error);
 StasisDisk *stasis_disk_at(const GPtrArray *disks, guint i);
+
+/* Set has_iothread of the writable ones; what QEMU does not tell is none. */
+void stasis_disks_find_iothreads(StasisQmp *qmp, const GPtrArray *disks);
 
 /* Can the writable ones be copied as of an instant? STASIS_ERROR_UNSUPPORTED names the first that
  * can't. Nothing is changed but what @disks say of iothreads. */

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "disk/internal.h"
 
 /* Open for writing, by the flags (octal) in /proc/PID/fdinfo/FD. */
 static gboolean is_writable(pid_t pid, const char *name)
@@ -51,4 +52,13 @@ gboolean stasis_disk_flush(pid_t pid, GCancellable *cancellable, GError **error)
             fdatasync(fd);
     }
     return TRUE;
+}
+
+/* Its command line has no way to quote a path. */
+void stasis_disk_flush_in_qemu(StasisQmp *qmp, const StasisDisk *disk)
+{
+    if (!disk->writable || disk->has_iothread || strpbrk(disk->qdev, " \t\"\\") != NULL)
+        return;
+    g_autofree char *line = g_strdup_printf("qemu-io -d %s flush", disk->qdev);
+    stasis_disk_do(qmp, NULL, "human-monitor-command", "command-line", line, NULL);
 }

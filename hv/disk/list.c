@@ -161,6 +161,13 @@ static gboolean has_iothread(StasisQmp *qmp, const StasisDisk *disk)
     return FALSE;
 }
 
+void stasis_disks_find_iothreads(StasisQmp *qmp, const GPtrArray *disks)
+{
+    for (guint i = 0; i < disks->len; i++)
+        if (stasis_disk_at(disks, i)->writable)
+            stasis_disk_at(disks, i)->has_iothread = has_iothread(qmp, stasis_disk_at(disks, i));
+}
+
 static gboolean check_disk(StasisQmp *qmp, StasisDisk *disk, GError **error)
 {
     static const char *const passthrough[] = { "scsi-block", "scsi-generic", NULL };

@@ -44,6 +44,7 @@ typedef struct {
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
     StasisDiskCopy *disks;  /* or NULL: they stay out of the image */
+    GPtrArray *all_disks;   /* of StasisDisk, or NULL: not known */
     StasisQuiesce *quiesce; /* or NULL: file systems are as they are, or not frozen yet */
     StasisInstant *instant; /* the series' */
     StasisAffinity affinity;
@@ -87,6 +88,7 @@ static void job_clear(Job *job)
         stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
     }
     stasis_instant_end(job->instant);
+    g_clear_pointer(&job->all_disks, g_ptr_array_unref);
     put_tracker_down(job);
     stasis_copy_clear(&job->copy);
     g_clear_pointer(&job->writer, stasis_image_writer_free);
@@ -280,8 +282,11 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
     StasisDiskSnapshot *disks =
         job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
-    gboolean near = freeze(job, error) &&
-                    (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
+    gboolean frozen = freeze(job, error);
+    if (frozen)
+        stasis_instant_flush(job->instant);
+    gboolean near =
+        frozen && (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
     if (job->quiesce != NULL && !stasis_quiesce_thaw(job->quiesce, ok ? error : NULL))
@@ -319,6 +324,19 @@ static gboolean settle_dma(gpointer data, GError **error)
     return stasis_dma_drain(job->series->session->qmp, error);
 }
 
+/* For those that are left out of the image the stop takes its time, too. */
+static void find_disks(Job *job)
+{
+    StasisQmp *qmp = job->series->session->qmp;
+    if (job->disks != NULL) {
+        job->all_disks = stasis_disk_copy_get_all(job->disks);
+        return;
+    }
+    job->all_disks = stasis_disks_list(qmp, NULL);
+    if (job->all_disks != NULL)
+        stasis_disks_find_iothreads(qmp, job->all_disks);
+}
+
 static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 {
     const StasisCheckpointOptions *options = job->options;
@@ -347,8 +365,9 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
+    find_disks(job);
     gboolean has_disks = job->disks != NULL && stasis_disk_copy_has_any(job->disks);
-    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, has_disks,
+    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, job->all_disks, has_disks,
                               has_disks && stasis_disk_copy_needs_monitor(job->disks), error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))

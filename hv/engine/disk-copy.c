@@ -58,6 +58,11 @@ void stasis_disk_copy_leave(StasisDiskCopy *disks)
     stasis_disk_copy_free(disks);
 }
 
+GPtrArray *stasis_disk_copy_get_all(const StasisDiskCopy *disks)
+{
+    return g_ptr_array_ref(disks->disks);
+}
+
 gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error)
 {
     disks->first_block = -1;

@@ -21,6 +21,8 @@ void stasis_disk_copy_free(StasisDiskCopy *disks);
 /* Free it, and leave held disks as they are for a sweep. */
 void stasis_disk_copy_leave(StasisDiskCopy *disks);
 
+/* All of the VM's disks (of StasisDisk); the caller's reference. */
+GPtrArray *stasis_disk_copy_get_all(const StasisDiskCopy *disks);
 /* Declare them in the image, behind RAM, unless they are held. */
 gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error);
 /* Before each stop, the VM running. @since: the image's parent, or NULL. */

@@ -105,8 +105,8 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
 }
 
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
-                              const StasisCopy *copy, gboolean has_disks, gboolean qmp_needed,
-                              GError **error)
+                              const StasisCopy *copy, const GPtrArray *disks, gboolean has_disks,
+                              gboolean qmp_needed, GError **error)
 {
     g_autofree char *state = stasis_qmp_run_state(instant->qmp, error);
     if (state == NULL)
@@ -129,6 +129,7 @@ gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
         .fdset = instant->fdset,
         .may_be_long = copy->stop_may_be_long,
         .has_disks = has_disks,
+        .disks = disks,
         .qmp_needed = qmp_needed,
     };
     instant->stopper = stasis_stopper_open(&means, instant->was_paused);
@@ -155,6 +156,12 @@ void stasis_instant_free(StasisInstant *instant)
     stasis_clear_fd(&instant->state_fd);
     stasis_clear_fd(&instant->write_fd);
     g_free(instant);
+}
+
+void stasis_instant_flush(StasisInstant *instant)
+{
+    if (!instant->was_paused)
+        instant->stopper->ops->flush(instant->stopper);
 }
 
 /* The VM runs, as far as we know. */
@@ -284,7 +291,8 @@ static gboolean take_disks(StasisInstant *instant, GError **error)
         instant->disks == NULL ||
         (instant->disks_given ? stasis_fault(STASIS_FAULT_DISK_TAKEN, error)
                               : stasis_disk_snapshot_take(instant->disks, deadline_us, error));
-    instant->disk_us = stasis_now_us() - t0;
+    instant->disk_us = instant->disks_given ? instant->stopper->ops->get_disk_us(instant->stopper)
+                                            : stasis_now_us() - t0;
     return ok;
 }
 
@@ -334,6 +342,7 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     instant->thread = g_thread_try_new("stasis-ram", ram_thread, instant, error);
     if (instant->thread == NULL)
         return FALSE;
+    stasis_instant_flush(instant);
     g_autoptr(GError) local = NULL;
     gboolean ok = check_lent(instant, &local) && rewind_state(instant, &local) &&
                   give_disks(instant, &local) && stop(instant, &local) &&

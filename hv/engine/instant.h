@@ -17,10 +17,14 @@ typedef struct _StasisInstant StasisInstant;
 /* Memory for the device state, and QEMU's descriptor of it: for any number of checkpoints. */
 StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error);
 /* Before the takes of one checkpoint: see whether the VM is fit, and choose who stops it.
- * @has_disks: disks will be taken too, and @qmp_needed: by commands to the monitor. */
+ * @has_disks: disks will be taken too, and @qmp_needed: by commands to the monitor. @disks: the
+ * VM's (of StasisDisk, or NULL), which QEMU flushes. */
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
-                              const StasisCopy *copy, gboolean has_disks, gboolean qmp_needed,
-                              GError **error);
+                              const StasisCopy *copy, const GPtrArray *disks, gboolean has_disks,
+                              gboolean qmp_needed, GError **error);
+/* Have QEMU flush the disks while the VM runs; each take does so, too, for what is written in
+ * between. */
+void stasis_instant_flush(StasisInstant *instant);
 /* After them: nothing of @copy is used any more. */
 void stasis_instant_end(StasisInstant *instant);
 void stasis_instant_free(StasisInstant *instant);

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stasis/error.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/fd.h"
@@ -29,7 +30,9 @@ typedef struct {
     StasisShim *shim;
     gboolean own_shim, stopped;
     gint64 fdset;
-    guint64 save_us;
+    gboolean can_flush;
+    const GPtrArray *disks;
+    guint64 save_us, disk_us;
     guint64 before_us;      /* QEMU's last RESUME before ours */
     StasisStopper *instead; /* for a VM that was paused by somebody else meanwhile */
 } InsideStopper;
@@ -65,21 +68,44 @@ static StasisStopper *inside_open(const StasisStopperMeans *means)
     self->shim = shim;
     self->own_shim = own;
     self->fdset = means->fdset;
+    self->disks = means->disks;
+    self->can_flush = (page.inside & STASIS_SHIM_INSIDE_FLUSH) != 0;
     self->instead = stasis_stopper_qmp.open(means);
     return &self->base;
 }
 
-/* What the shim reads of it, it has read when it answers. */
+/* What the shim reads of them, it has read when it answers. */
+static int send_words(InsideStopper *self, enum stasis_shim_op op, const void *words, gsize len)
+{
+    stasis_autofd int fd = memfd_create("stasis-words", MFD_CLOEXEC);
+    int r = fd >= 0 ? stasis_pwrite_all(fd, words, len, 0) : -errno;
+    return r == 0 ? stasis_shim_call(self->shim, op, 0, len, fd, NULL) : r;
+}
+
+static void inside_flush(StasisStopper *stopper)
+{
+    InsideStopper *self = (InsideStopper *)stopper;
+    if (!self->can_flush) {
+        self->instead->ops->flush(self->instead);
+        return;
+    }
+    g_autoptr(GByteArray) nodes = g_byte_array_new();
+    for (guint i = 0; self->disks != NULL && i < self->disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(self->disks, i);
+        if (disk->writable)
+            g_byte_array_append(nodes, (const guint8 *)disk->node, (guint)strlen(disk->node) + 1);
+    }
+    if (nodes->len > 0)
+        send_words(self, STASIS_SHIM_FLUSH, nodes->data, nodes->len);
+}
+
 static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error)
 {
     InsideStopper *self = (InsideStopper *)stopper;
     g_autoptr(GBytes) switches = stasis_disk_snapshot_get_switches(disks);
     gsize len;
     const void *data = g_bytes_get_data(switches, &len);
-    stasis_autofd int fd = memfd_create("stasis-switches", MFD_CLOEXEC);
-    int r = fd >= 0 ? stasis_pwrite_all(fd, data, len, 0) : -errno;
-    if (r == 0)
-        r = stasis_shim_call(self->shim, STASIS_SHIM_SWITCH, 0, len, fd, NULL);
+    int r = send_words(self, STASIS_SHIM_SWITCH, data, len);
     return r == 0 || stasis_set_errno(error, -r, "tell the shim of the VM's disks");
 }
 
@@ -87,7 +113,9 @@ static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GErro
 {
     InsideStopper *self = (InsideStopper *)stopper;
     self->before_us = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
-    int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, 0, (guint64)self->fdset, -1, NULL);
+    struct stasis_shim_reply reply = { 0 };
+    int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, 0, (guint64)self->fdset, -1, &reply);
+    self->disk_us = reply.part_ns / 1000;
     /* -ETIMEDOUT and the like: it may come to a stop yet, and then it is for resume() to say. */
     self->stopped = *ret_stopped = r != -ESTALE;
     if (r == -EIO) {
@@ -111,7 +139,7 @@ static gboolean inside_resume(StasisStopper *stopper, GError **error)
     InsideStopper *self = (InsideStopper *)stopper;
     struct stasis_shim_reply reply = { 0 };
     int r = stasis_shim_call(self->shim, STASIS_SHIM_RESUME, 0, 0, -1, &reply);
-    self->save_us = reply.save_ns / 1000;
+    self->save_us = reply.part_ns / 1000;
     stasis_qmp_wait_event(self->qmp, "RESUME", self->before_us, r == 0 ? EVENT_TIMEOUT_MS : 0);
     if (r == -EIO)
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -131,6 +159,11 @@ static guint64 inside_get_save_us(StasisStopper *stopper)
     return self->stopped ? self->save_us : self->instead->ops->get_save_us(self->instead);
 }
 
+static guint64 inside_get_disk_us(StasisStopper *stopper)
+{
+    return ((InsideStopper *)stopper)->disk_us;
+}
+
 static void inside_close(StasisStopper *stopper)
 {
     InsideStopper *self = (InsideStopper *)stopper;
@@ -143,10 +176,12 @@ static void inside_close(StasisStopper *stopper)
 const StasisStopperOps stasis_stopper_inside = {
     .name = "inside",
     .open = inside_open,
+    .flush = inside_flush,
     .give_disks = inside_give_disks,
     .stop = inside_stop,
     .save = inside_save,
     .resume = inside_resume,
     .get_save_us = inside_get_save_us,
+    .get_disk_us = inside_get_disk_us,
     .close = inside_close,
 };

@@ -6,6 +6,7 @@
 #include <stasis/error.h>
 
 #include "base/clock.h"
+#include "disk/flush.h"
 #include "engine/stopper.h"
 
 #define STOP_LINE "{\"execute\":\"stop\"}\n"
@@ -20,6 +21,7 @@ typedef struct {
     StasisQmp *qmp;
     StasisLifeline *lifeline;
     char *save_line;
+    const GPtrArray *disks;
     guint64 save_us;
 } QmpStopper;
 
@@ -29,11 +31,19 @@ static StasisStopper *qmp_open(const StasisStopperMeans *means)
     self->base.ops = &stasis_stopper_qmp;
     self->qmp = means->qmp;
     self->lifeline = means->lifeline;
+    self->disks = means->disks;
     self->save_line =
         g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
                         "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
                         means->fdset);
     return &self->base;
+}
+
+static void qmp_flush(StasisStopper *stopper)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    for (guint i = 0; self->disks != NULL && i < self->disks->len; i++)
+        stasis_disk_flush_in_qemu(self->qmp, stasis_disk_at(self->disks, i));
 }
 
 /* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
@@ -98,6 +108,7 @@ static void qmp_close(StasisStopper *stopper)
 const StasisStopperOps stasis_stopper_qmp = {
     .name = "qmp",
     .open = qmp_open,
+    .flush = qmp_flush,
     .stop = qmp_stop,
     .save = qmp_save,
     .resume = qmp_resume,

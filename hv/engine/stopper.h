@@ -27,12 +27,16 @@ typedef struct {
     gboolean may_be_long;   /* the stop may last seconds (mode stop) */
     gboolean has_disks;     /* disks are to be taken in the stop: over QMP, or see give_disks() */
     gboolean qmp_needed;    /* for that QEMU is to be spoken to in the stop */
+    const GPtrArray *disks; /* of StasisDisk, or NULL: those that flush() is for */
 } StasisStopperMeans;
 
 typedef struct {
     const char *name;
     /* NULL when it can't be used with this VM. */
     StasisStopper *(*open)(const StasisStopperMeans *means);
+    /* Before stop(), the VM running: have QEMU flush its disks, as it does once more when it stops
+     * the VM, so that little is left to do then. Only a help: what fails is passed over. */
+    void (*flush)(StasisStopper *stopper);
     /* Before stop(), or NULL: the disks of @disks are to be taken by stop(), if that stops the VM;
      * else it is for the caller. */
     gboolean (*give_disks)(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error);
@@ -44,6 +48,8 @@ typedef struct {
     gboolean (*resume)(StasisStopper *stopper, GError **error);
     /* How long QEMU took to save the devices, after resume(). */
     guint64 (*get_save_us)(StasisStopper *stopper);
+    /* Goes with give_disks(): how long they took, after stop(). */
+    guint64 (*get_disk_us)(StasisStopper *stopper);
     void (*close)(StasisStopper *stopper);
 } StasisStopperOps;
 

@@ -64,13 +64,13 @@ static struct {
     enum phase phase;
     bool was_running, go, abandoned, timed_out;
     int save_result, go_result;
-    uint64_t fdset, save_ns;
+    uint64_t fdset, save_ns, switch_ns;
     int switch_result;
     size_t switch_bytes; /* of: path, node, path, node …, each with its zero */
     char switches[STASIS_SHIM_MAX_SWITCH_BYTES];
 } stop = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
-static bool find(const char *name, void *ret)
+bool shim_inside_find(const char *name, void *ret)
 {
     void *symbol = dlsym(RTLD_DEFAULT, name);
     memcpy(ret, &symbol, sizeof symbol);
@@ -87,21 +87,24 @@ bool shim_inside_ready(void)
     if (pthread_condattr_init(&attributes) != 0)
         return false;
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    stop.ready = pthread_cond_init(&stop.changed, &attributes) == 0 &&
-                 find("iohandler_get_aio_context", &qemu.iohandler_get_aio_context) &&
-                 find("aio_bh_schedule_oneshot_full", &qemu.aio_bh_schedule_oneshot_full) &&
-                 find("runstate_is_running", &qemu.runstate_is_running) &&
-                 find("qmp_stop", &qemu.qmp_stop) &&
-                 find("qmp_xen_save_devices_state", &qemu.qmp_xen_save_devices_state) &&
-                 find("qmp_cont", &qemu.qmp_cont) && find("error_free", &qemu.error_free);
+    stop.ready =
+        pthread_cond_init(&stop.changed, &attributes) == 0 &&
+        shim_inside_find("iohandler_get_aio_context", &qemu.iohandler_get_aio_context) &&
+        shim_inside_find("aio_bh_schedule_oneshot_full", &qemu.aio_bh_schedule_oneshot_full) &&
+        shim_inside_find("runstate_is_running", &qemu.runstate_is_running) &&
+        shim_inside_find("qmp_stop", &qemu.qmp_stop) &&
+        shim_inside_find("qmp_xen_save_devices_state", &qemu.qmp_xen_save_devices_state) &&
+        shim_inside_find("qmp_cont", &qemu.qmp_cont) &&
+        shim_inside_find("error_free", &qemu.error_free);
     pthread_condattr_destroy(&attributes);
     return stop.ready;
 }
 
 bool shim_inside_can_switch(void)
 {
-    return shim_inside_ready() && find("object_resolve_path", &qemu.object_resolve_path) &&
-           find("object_property_set_str", &qemu.object_property_set_str);
+    return shim_inside_ready() &&
+           shim_inside_find("object_resolve_path", &qemu.object_resolve_path) &&
+           shim_inside_find("object_property_set_str", &qemu.object_property_set_str);
 }
 
 bool shim_inside_is_stopped(void)
@@ -185,6 +188,12 @@ static void wait_for_go(void)
     pthread_mutex_unlock(&stop.mutex);
 }
 
+void shim_inside_schedule(void (*run)(void *), void *opaque)
+{
+    qemu.aio_bh_schedule_oneshot_full(qemu.iohandler_get_aio_context(), run, opaque,
+                                      STASIS_SHIM_NAME);
+}
+
 static void run(void *unused)
 {
     (void)unused;
@@ -198,7 +207,9 @@ static void run(void *unused)
         return;
     qemu.qmp_stop(&error);
     result_of(error);
+    uint64_t begun_ns = now_ns();
     int switch_result = switch_disks();
+    stop.switch_ns = now_ns() - begun_ns;
     pthread_mutex_lock(&stop.mutex);
     stop.switch_result = switch_result;
     enter(STOPPED);
@@ -256,8 +267,7 @@ int shim_inside_pause(uint64_t fdset)
         stop.go = stop.abandoned = stop.timed_out = false;
         stop.fdset = fdset;
         enter(ASKED);
-        qemu.aio_bh_schedule_oneshot_full(qemu.iohandler_get_aio_context(), run, NULL,
-                                          STASIS_SHIM_NAME);
+        shim_inside_schedule(run, NULL);
         while (stop.phase == ASKED && !stop.abandoned)
             if (pthread_cond_timedwait(&stop.changed, &stop.mutex, &deadline) == ETIMEDOUT)
                 stop.abandoned = stop.phase == ASKED;
@@ -281,10 +291,10 @@ int shim_inside_resume(void)
     return r;
 }
 
-uint64_t shim_inside_save_ns(void)
+uint64_t shim_inside_part_ns(void)
 {
     pthread_mutex_lock(&stop.mutex);
-    uint64_t ns = stop.phase == REST ? stop.save_ns : 0;
+    uint64_t ns = stop.phase == REST ? stop.save_ns : stop.switch_ns;
     pthread_mutex_unlock(&stop.mutex);
     return ns;
 }

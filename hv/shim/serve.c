@@ -88,7 +88,7 @@ static bool answer(int socket, uint16_t op, int result, uint64_t begun_ns)
         .token = shim.logging ? shim.token : 0,
         .n_words = shim.page->n_words,
         .took_ns = now_ns() - begun_ns,
-        .save_ns = shim_inside_save_ns(),
+        .part_ns = shim_inside_part_ns(),
     };
     return send(socket, &reply, sizeof reply, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof reply;
 }
@@ -198,13 +198,15 @@ static int perform(const struct stasis_shim_request *request, int fd)
 }
 
 /* Not under the lock: QEMU's main loop may need it. */
-static int perform_waiting(const struct stasis_shim_request *request)
+static int perform_waiting(const struct stasis_shim_request *request, int fd)
 {
     switch (request->op) {
     case STASIS_SHIM_PAUSE:
         return shim_inside_pause(request->arg[0]);
     case STASIS_SHIM_RESUME:
         return shim_inside_resume();
+    case STASIS_SHIM_FLUSH:
+        return shim_flush(fd, request->arg[0]);
     default:
         return -EOPNOTSUPP;
     }
@@ -252,7 +254,7 @@ static void at_the_monitor(void)
     int r = n == 0 ? -EPIPE : n < 0 ? (int)n : shim_check_request(&request, (size_t)n);
     bool well_formed = r == 0;
     if (well_formed)
-        r = perform_waiting(&request);
+        r = perform_waiting(&request, fd);
     shim_lock_thread();
     if (well_formed && r == -EOPNOTSUPP)
         r = perform(&request, fd);
@@ -349,7 +351,8 @@ void shim_serve(void)
         page->abi = STASIS_SHIM_ABI;
         page->bytes = sizeof *page;
         page->inside = (shim_inside_ready() ? STASIS_SHIM_INSIDE_STOP : 0) |
-                       (shim_inside_can_switch() ? STASIS_SHIM_INSIDE_DISKS : 0);
+                       (shim_inside_can_switch() ? STASIS_SHIM_INSIDE_DISKS : 0) |
+                       (shim_flush_ready() ? STASIS_SHIM_INSIDE_FLUSH : 0);
         shim.page = page;
         shim_publish();
         page->magic = STASIS_SHIM_MAGIC;

@@ -64,6 +64,7 @@ struct stasis_shim_page {
 
 #define STASIS_SHIM_INSIDE_STOP 1u  /* PAUSE and RESUME */
 #define STASIS_SHIM_INSIDE_DISKS 2u /* SWITCH */
+#define STASIS_SHIM_INSIDE_FLUSH 4u /* FLUSH */
 #define STASIS_SHIM_MAX_SWITCH_BYTES 65536u
 
 enum stasis_shim_op {
@@ -88,10 +89,11 @@ enum stasis_shim_op {
      * N * STASIS_SHIM_TABLE_BYTES from address arg[0] on, which lie in one range. */
     STASIS_SHIM_DROP_TABLES,
     /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
-     * answer comes when it stands still. -ESTALE: it was not running, and nothing is done. -EIO: a
+     * answer comes when it stands still, and says in part_ns how long the disks of SWITCH took.
+     * -ESTALE: it was not running, and nothing is done. -EIO: a
      * disk was not switched; it stands still all the same. */
     STASIS_SHIM_PAUSE,
-    /* When the devices are saved let it go on; the answer comes after that, and says in save_ns how
+    /* When the devices are saved let it go on; the answer comes after that, and says in part_ns how
      * long saving took. -EIO: they could not be
      * saved. -EREMOTEIO: it could not be let go on. -ETIME: it was let go on before, since we took
      * too long. A monitor that hangs up lets it go on, too. */
@@ -101,6 +103,11 @@ enum stasis_shim_op {
      * that node for its "drive" as soon as the VM has stopped. Forgotten when the monitor hangs up.
      */
     STASIS_SHIM_SWITCH,
+    /* With a file of arg[0] bytes: names of block nodes, each ended by a zero byte. Flush them, the
+     * VM running, so that little is left to be flushed when it is stopped; the answer comes after
+     * that. Only a help: nodes that are not there and errors are passed over. -EBUSY: an earlier
+     * one is at it still. -ETIMEDOUT: it goes on by itself. */
+    STASIS_SHIM_FLUSH,
 };
 
 #define STASIS_SHIM_REARM 1u
@@ -126,5 +133,5 @@ struct stasis_shim_reply {
     uint64_t token;
     uint64_t n_words; /* that the bitmaps of all ranges take */
     uint64_t took_ns;
-    uint64_t save_ns; /* of the last PAUSE */
+    uint64_t part_ns; /* see PAUSE and RESUME */
 };

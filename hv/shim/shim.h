@@ -230,6 +230,10 @@ int shim_check_request(const void *bytes, size_t n);
 
 /* --- inside.c: pause and resume wait for QEMU's main loop, so never under the lock --- */
 
+/* The address of a function of QEMU's into *@ret, a pointer to a function. */
+bool shim_inside_find(const char *name, void *ret);
+/* Have QEMU's main loop run it, when it comes round; once ready. */
+void shim_inside_schedule(void (*run)(void *), void *opaque);
 /* Does this QEMU export what it takes? */
 bool shim_inside_ready(void);
 /* The same, for disks. */
@@ -240,6 +244,12 @@ bool shim_inside_is_stopped(void);
 int shim_inside_switch(int fd, uint64_t bytes);
 int shim_inside_pause(uint64_t fdset);
 int shim_inside_resume(void);
-uint64_t shim_inside_save_ns(void);
+/* Between PAUSE and RESUME: how long giving disks their nodes took; after: saving the devices. */
+uint64_t shim_inside_part_ns(void);
 /* The monitor is gone: whatever is under way ends with a running VM. Waits for nothing. */
 void shim_inside_abandon(void);
+
+/* --- flush.c: waits for disks, so never under the lock --- */
+
+bool shim_flush_ready(void);
+int shim_flush(int fd, uint64_t bytes); /* STASIS_SHIM_FLUSH */

@@ -3,12 +3,15 @@
 """Promise: a VM that the shim stops from inside QEMU always goes on, and its image is the one that a
 stop over QMP would give."""
 import errno
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import disks as disks_of  # noqa: E402
 import shimtalk  # noqa: E402
 from guests import Bare  # noqa: E402
 from qmp import Qmp  # noqa: E402
@@ -23,7 +26,7 @@ SHIM_WAITS_S = 5
 def shim_vm(t, **options):
     need_kvm(t)
     vm = run_vm(t, Bare(**{"mem": "64M", **options}), accel="kvm")
-    t.equal(Page(vm.pid).inside, 3, "the shim can stop this QEMU, and switch its disks")
+    t.equal(Page(vm.pid).inside, 7, "the shim can stop this QEMU, switch its disks, flush them")
     return vm
 
 
@@ -175,6 +178,45 @@ def disks(t):
     check_goes_on(t, vm)
     monitor.close()
     vm.checkpoint("--disk", "none", *new_store(t))
+
+
+@case
+def flushed(t):
+    """disks are flushed while the VM runs, also what QEMU holds back of qcow2's tables; nothing stops, and
+    names that are none do no harm"""
+    need_kvm(t)
+    disk = disks_of.Disk(t.path("disk"), "qcow2", "blockdev", 0, size=1 << 20)
+    path = t.path("observer")
+    vm = run_vm(t, Bare(mem="64M"), *disk.arguments(), "-qmp", f"unix:{path},server=on,wait=off",
+                accel="kvm")
+    monitor = Monitor(vm.pid)
+    t.defer(monitor.close)
+
+    def flush(words):
+        with tempfile.TemporaryFile() as f:
+            f.write(words)
+            f.flush()
+            return monitor.call(shimtalk.FLUSH, arg=len(words), fd=f.fileno())
+
+    def in_file():
+        """Is the disk's content in the file, for another program that looks into it?"""
+        done = subprocess.run(["qemu-img", "map", "-U", "--output=json", disk.path], check=True,
+                              capture_output=True, text=True)
+        return any(extent["data"] for extent in json.loads(done.stdout))
+    with vm.qmp() as qmp:
+        disk.write(qmp, 0, 65536, 1)
+    t.check(not in_file(), "QEMU holds nothing back: this tests nothing")
+    with Qmp(path) as observer:
+        t.equal(flush(b"none\0"), 0, "FLUSH of a node that is not there")
+        t.check(not in_file(), "another node was flushed")
+        t.equal(flush(b"none\0node0\0"), 0, "FLUSH")
+        t.check(in_file(), "its tables are not in the file")
+        t.equal(monitor.call(shimtalk.FLUSH, arg=1), -errno.EINVAL, "FLUSH without a file")
+        t.equal(flush(b"node0"), -errno.EINVAL, "FLUSH of a name without an end")
+        t.equal(flush(b""), 0, "FLUSH of nothing")
+        observer.drain(0.2)
+        t.equal(observer.events, [], "events of QEMU")
+    check_goes_on(t, vm, 10)
 
 
 def same_image(t, stopper):

@@ -17,7 +17,7 @@ MAGIC = 0x316D696853617453
 MAGIC32 = MAGIC & 0xFFFFFFFF
 ABI = 1
 (CONNECT, HELLO, BUFFER, START, HARVEST, GIVE_BACK, STOP, HOLD, DROP_TABLES, PAUSE,
- RESUME, SWITCH) = range(1, 13)
+ RESUME, SWITCH, FLUSH) = range(1, 14)
 IDLE, OFF, ON, RING, REFUSED = range(5)
 REARM = 1
 REQUEST = struct.Struct("<IHHIIQQ")
@@ -86,7 +86,7 @@ class Monitor:
         if not data:
             return None
         (_, _, self.op, _, result, self.layout, self.token, self.words,
-         self.took_ns, self.save_ns) = REPLY.unpack(data)
+         self.took_ns, self.part_ns) = REPLY.unpack(data)
         return result
 
     def call(self, op, flags=0, arg=0, fd=None):
