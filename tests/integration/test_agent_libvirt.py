@@ -1,18 +1,24 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Promise: the agent in a libvirt domain is found by the channel that `prepare` gives it, and is told of
-a restore and a clone as that of any VM; it can be put into a domain that is shut off."""
+"""Promise: the agent in a libvirt domain is found by the channel that `prepare` gives it, freezes file
+systems, and is told of a restore and a clone as that of any VM; it can be put into a domain that is shut
+off."""
 import os
 import shutil
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import held  # noqa: E402
 import libvirthost  # noqa: E402
 from agentguest import MACHINE_ID, WithAgent, wait_agent  # noqa: E402
 from libvirthost import URI, Domain, destroy, forget, host, make_domain, start_domain  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import case, fresh_name, main, new_store, stasis, stasis_json  # noqa: E402
+from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
+from logdomains import logs_on  # noqa: E402
+from stasistest import (case, fresh_name, image_ids, main, new_store, shared, stasis,  # noqa: E402
+                        stasis_json)
 from systemdisk import SYSTEM, check_installed, need_libguestfs, system_disk  # noqa: E402
 
 os.environ["STASIS_CONNECT"] = URI
@@ -34,14 +40,66 @@ def told(t, vm):
     return t.wait(info, 60, "it has been told")
 
 
+_common = {}
+
+
+def common():
+    """A domain whose guest logs to a raw disk without an end, and has an agent; the path of the disk."""
+    if not _common:
+        t = shared()
+        host(t)
+        path = make_disk(t, "log.raw", "raw")
+        os.chmod(path, 0o666)
+        vm = make_domain(t, WithAgent(t, machine="q35", log="/dev/vda", memory="1M"), "tcg",
+                         start=False, disks=[{"path": path, "driver": "raw"}])
+        stasis("prepare", vm.name, "--apply")
+        start_domain(vm)
+        wait_agent(t, vm)
+        t.wait(lambda: logged(vm), 120, "the guest logs")
+        _common.update(vm=vm, disk=path)
+    return _common["vm"], _common["disk"]
+
+
+@case
+def quiesced(t):
+    """--quiesce through a domain's channel: the image's file system needs no journal; an error, kill -9
+    and a restart of libvirtd while it is frozen: the guest thaws"""
+    vm, disk = common()
+    store = new_store(t)
+    create = ("checkpoint-create", vm.name, "--quiesce", *store)
+    image = vm.checkpoint("--quiesce", *store)
+    t.check(image["quiesced"] and image["cost"]["frozen_us"] > 0, image)
+    raw = t.path("exported")
+    name = stasis_json("checkpoint-info", image["id"], *store)["disks"][0]["name"]
+    stasis("export", image["id"], "--format", "raw", "--disk", name, raw, *store)
+    t.check(not journal_is_needed(raw), "the journal is needed")
+    done = subprocess.run(["e2fsck", "-fn", raw], capture_output=True, text=True, check=False)
+    t.equal(done.returncode, 0, f"e2fsck: {done.stdout[-600:]}")
+    logs_on(vm)
+    for point in ("quiesced", "stopped", "resumed"):
+        result = stasis(*create, env={"STASIS_FAULT": f"{point}:error"}, expect=1)
+        t.check(result.err.count("\n") == 1 and point in result.err, f"{result!r}")
+        logs_on(vm)
+    process = held.held(t, "quiesced", *create)
+    t.check(not journal_is_needed(disk), "the disk while it is frozen")
+    process.kill()
+    process.wait()
+    # Nobody speaks to the agent.
+    t.wait(lambda: journal_is_needed(disk), 120, "it thaws by itself")
+    logs_on(vm)
+    process = held.held(t, "quiesced", *create)
+    host().restart_libvirtd()
+    code, said = held.ended(process)
+    t.check(code == 1 and "libvirtd was restarted" in said and said.count("\n") == 1, said)
+    logs_on(vm)
+    t.equal(image_ids(store), [image["id"]], "images of what failed")
+    t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "the next one")
+
+
 @case
 def domain(t):
     """agent-info, agent-exec, proc-list, proc-graph, and a domain that goes on from an image"""
-    host(t)
-    vm = make_domain(t, WithAgent(t, machine="q35"), "tcg", start=False)
-    stasis("prepare", vm.name, "--apply")
-    start_domain(vm)
-    wait_agent(t, vm)
+    vm, _ = common()
     t.equal(stasis_json("agent-info", vm.name)["n_instants"], 0, "told of instants")
     t.equal(stasis("agent-exec", vm.name, "--", "busybox", "echo", "hello").out, "hello\n", "exec")
     agent = [p["pid"] for p in stasis_json("proc-list", vm.name) if p["comm"] == "stasis-agent"]

@@ -79,11 +79,11 @@ _watched = None
 
 
 def domain():
-    """The program's one domain; another when it has ended."""
+    """The program's one domain, of whose disks one has an iothread; another when it has ended."""
     global _watched  # pylint: disable=global-statement
     if _watched is None or not procmem.is_alive(_watched.vm.pid):
         _watched = None
-        _watched = Watched(start(shared())[0])
+        _watched = Watched(start(shared(), iothread=1)[0])
     return _watched
 
 
@@ -144,13 +144,10 @@ def fill(path):
 
 # ---- libvirtd ----
 
-@case
-def restarted(t):
-    """libvirtd restarted while disks are copied: the checkpoint is taken, libvirt has the disks as they
-    were, and nothing is left behind"""
+def restarted(t, point):
     store = new_store(t)
     watched, first = ready(t, store)
-    process = begin(t, "disk-half", watched.vm, store)
+    process = begin(t, point, watched.vm, store)
     host().restart_libvirtd(signal.SIGTERM)
     logs_on(watched.vm)
     code, said = held.ended(process)
@@ -158,8 +155,15 @@ def restarted(t):
     ids = image_ids(store)
     t.equal(len(ids), 2, "images")
     second = next(i for i in ids if i != first)
-    watched.check(t, second, "libvirtd restarted")
-    goes_on(t, watched, second, store, "libvirtd restarted")
+    watched.check(t, second, f"libvirtd restarted at {point}")
+    goes_on(t, watched, second, store, f"libvirtd restarted at {point}")
+
+
+for _point, _what in (("disk-open", "before any of the disks is read"),
+                      ("disk-half", "in the middle of reading the disks")):
+    add_case(restarted, _point,
+             promise=f"libvirtd restarted {_what}, one of which has an iothread: the checkpoint is "
+                     "taken, libvirt has the disks as they were, and nothing is left behind")
 
 
 def hangs_and_dies(t, point):

@@ -339,13 +339,16 @@ def _copied(path):
     return copy
 
 
-def _disk_xml(path, driver="qcow2", target="vda", bus="virtio", cache="none", extra=""):
-    return (f"<disk type='file' device='disk'><driver name='qemu' type='{driver}' cache='{cache}'/>"
+def _disk_xml(path, driver="qcow2", target="vda", bus="virtio", cache="none", iothread=None,
+              extra=""):
+    own = f" iothread='{iothread}'" if iothread else ""
+    return ("<disk type='file' device='disk'>"
+            f"<driver name='qemu' type='{driver}' cache='{cache}'{own}/>"
             f"<source file='{path}'/><target dev='{target}' bus='{bus}'/>{extra}</disk>")
 
 
 def domain_xml(t, guest, name, accel="tcg", disks=(), devices="", memory_backing="", features=""):
-    """The definition of a domain that runs `guest`. `disks`: of dict(path=, driver=, target= …);
+    """The definition of a domain that runs `guest`. `disks`: of dict(path=, driver=, target=, iothread= …);
     `devices` and `memory_backing`: XML; the latter is empty for anonymous RAM."""
     args = guest.qemu_args(t, accel)
     initrd, bios = _words_after(args, "-initrd"), _words_after(args, "-bios")
@@ -359,6 +362,7 @@ def domain_xml(t, guest, name, accel="tcg", disks=(), devices="", memory_backing
   <memory unit='KiB'>{_kib(guest.mem)}</memory>
   {memory_backing}
   <vcpu>{guest.smp}</vcpu>
+  <iothreads>{max((d.get("iothread") or 0 for d in disks), default=0)}</iothreads>
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
     {loader}

@@ -11,14 +11,14 @@ from logdisks import logged, make_disk, raw_of, records
 from stasistest import stasis
 
 
-def start(t):
-    """The domain, and the paths of its disks."""
+def start(t, iothread=None):
+    """The domain, and the paths of its disks. `iothread`: the number of the first one's own."""
     host(t)
     paths = [make_disk(t, "a.qcow2", "qcow2"), make_disk(t, "b.raw", "raw")]
     for path in paths:
         os.chmod(path, 0o666)
     vm = make_domain(t, Linux(mem="192M", log="/dev/vda,/dev/vdb"), disks=[
-        {"path": paths[0], "target": "vda", "driver": "qcow2"},
+        {"path": paths[0], "target": "vda", "driver": "qcow2", "iothread": iothread},
         {"path": paths[1], "target": "vdb", "driver": "raw"}])
     t.wait(lambda: logged(vm), 60, "the guest logs")
     return vm, paths
@@ -27,7 +27,7 @@ def start(t):
 def logs_on(vm, n=3):
     """It has written to both of its disks, and they have said that it is there."""
     last = logged(vm)[-1]
-    vm.t.wait(lambda: logged(vm)[-1] > last + n, 60, "the guest logs on")
+    vm.t.wait(lambda: logged(vm)[-1] > last + n, 120, "the guest logs on")
 
 
 def sources(vm):
