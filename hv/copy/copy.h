@@ -33,6 +33,7 @@ typedef struct {
     StasisQmp *qmp;         /* for making a userfaultfd, with the VM running */
     StasisPipeline *pipeline;
     gboolean incremental; /* the tracker has been on since the parent's instant */
+    gboolean counting; /* … since another image's: all is needed, and nothing it counts is lost */
     guint64 max_pause_us; /* 0: no limit */
     guint64 max_buffer_bytes;
     StasisCapturePool *pool; /* or NULL */

@@ -216,7 +216,10 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         if (!harvest(copy, copy->pending, error))
             return FALSE;
     } else {
-        if (!copy->tracker->ops->arm(copy->tracker, error) || !stasis_copy_settle_dma(copy, error))
+        /* What is counted already would be lost by arming; it is taken, to be given back. */
+        if (copy->counting ? !harvest(copy, copy->pending, error)
+                           : !copy->tracker->ops->arm(copy->tracker, error) ||
+                                 !stasis_copy_settle_dma(copy, error))
             return FALSE;
         stasis_dirty_set_all(copy->pending);
     }

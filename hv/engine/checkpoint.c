@@ -37,9 +37,11 @@ typedef struct {
     const StasisModeOps *mode;
     StasisRecord *record;
     guint64 reported_us;
-    char *parent;        /* image ID, or NULL */
-    char *tracked_since; /* as recorded before we began */
-    char *domain_xml;    /* of a libvirt domain, or NULL */
+    char *parent; /* image ID, or NULL */
+    /* As recorded before we began: the image that tracking counts from, and its store. */
+    char *tracked_since, *tracked_store;
+    gboolean counting; /* it does, and shall go on so in the end */
+    char *domain_xml;  /* of a libvirt domain, or NULL */
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
@@ -54,12 +56,12 @@ typedef struct {
 
 static gboolean set_tracked_since(Job *job, const char *image, GError **error);
 
-/* After a failure: what was taken from the tracker is given back, so it counts from the parent's
- * instant still. Otherwise the next image is a full one. */
+/* After a failure, or an image aside: what was taken from the tracker is given back, so it counts
+ * from where it did still. Otherwise the next image is a full one. */
 static void undo_tracking(Job *job)
 {
     gboolean given_back = job->pipeline == NULL || stasis_copy_end(&job->copy, TRUE);
-    if (given_back && job->parent != NULL && job->tracker != NULL)
+    if (given_back && (job->parent != NULL || job->counting) && job->tracker != NULL)
         set_tracked_since(job, job->tracked_since, NULL);
 }
 
@@ -78,7 +80,7 @@ static void put_tracker_down(Job *job)
 static void job_clear(Job *job)
 {
     g_clear_pointer(&job->quiesce, stasis_quiesce_close);
-    if (!job->done)
+    if (!job->done || job->series->aside)
         undo_tracking(job);
     else
         stasis_copy_end(&job->copy, FALSE);
@@ -94,6 +96,7 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->writer, stasis_image_writer_free);
     g_clear_pointer(&job->parent, g_free);
     g_clear_pointer(&job->tracked_since, g_free);
+    g_clear_pointer(&job->tracked_store, g_free);
     g_clear_pointer(&job->domain_xml, g_free);
     stasis_affinity_end(&job->affinity);
 }
@@ -143,22 +146,30 @@ static void report(const StasisProgress *progress, gpointer data)
     job->options->progress(progress, job->options->progress_data);
 }
 
+/* Does the tracker that we would use still count from the image in the record? */
+static gboolean is_counting(const Job *job)
+{
+    const StasisRecord *record = job->record;
+    if (record->track_image == NULL || record->track_store == NULL || job->mode->needs_sync)
+        return FALSE;
+    if (job->series->tracker != NULL)
+        return TRUE;
+    const StasisTrackerOps *ops =
+        stasis_tracker_choose(job->series->ram, job->options->tracker, FALSE, NULL);
+    return ops != NULL && ops->is_kept != NULL &&
+           ops->is_kept(job->series->ram, record->track_token);
+}
+
 /* The image that this one can be incremental to: the one whose instant tracking counts from, if it
  * is in this store. */
 static char *find_parent(const Job *job)
 {
     const StasisRecord *record = job->record;
-    if (job->options->full || record->track_image == NULL || record->track_store == NULL ||
-        job->mode->needs_sync ||
-        strcmp(record->track_store, stasis_store_get_path(job->series->store)) != 0)
-        return NULL;
-    if (job->series->tracker != NULL)
-        return g_strdup(record->track_image);
-    const StasisTrackerOps *ops =
-        stasis_tracker_choose(job->series->ram, job->options->tracker, FALSE, NULL);
-    gboolean kept =
-        ops != NULL && ops->is_kept != NULL && ops->is_kept(job->series->ram, record->track_token);
-    return kept ? g_strdup(record->track_image) : NULL;
+    gboolean fits =
+        !job->options->full &&
+        g_strcmp0(record->track_store, stasis_store_get_path(job->series->store)) == 0 &&
+        is_counting(job);
+    return fits ? g_strdup(record->track_image) : NULL;
 }
 
 static gboolean open_tracker(Job *job, GError **error)
@@ -224,7 +235,9 @@ static gboolean set_tracked_since(Job *job, const char *image, GError **error)
 {
     if (image == NULL)
         return stasis_record_set_tracking(job->record, NULL, NULL, 0, error);
-    return stasis_record_set_tracking(job->record, image, stasis_store_get_path(job->series->store),
+    const char *store =
+        job->counting ? job->tracked_store : stasis_store_get_path(job->series->store);
+    return stasis_record_set_tracking(job->record, image, store,
                                       stasis_tracker_get_token(job->tracker), error);
 }
 
@@ -251,8 +264,10 @@ static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
 {
     if (!check_quiesce(job, cancellable, error))
         return FALSE;
-    job->parent = find_parent(job);
+    job->counting = job->series->aside && is_counting(job);
+    job->parent = !job->series->aside ? find_parent(job) : NULL;
     job->tracked_since = g_strdup(job->record->track_image);
+    job->tracked_store = g_strdup(job->record->track_store);
     if (job->options->disks == STASIS_DISKS_COPY) {
         job->disks = stasis_disk_copy_new(job->series->session, job->series->store,
                                           job->series->hold_disks, error);
@@ -351,6 +366,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         .qmp = series->session->qmp,
         .pipeline = job->pipeline,
         .incremental = job->parent != NULL,
+        .counting = job->counting,
         .max_pause_us = options->max_pause_us,
         .max_buffer_bytes =
             options->max_buffer_bytes != 0 ? options->max_buffer_bytes : default_buffer_bytes(),
@@ -468,7 +484,9 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     job.done = TRUE;
     if (job.disks != NULL && stasis_disk_copy_is_held(job.disks))
         series->held_disks = g_steal_pointer(&job.disks);
-    else if (job.disks != NULL)
+    if (series->aside)
+        return g_steal_pointer(&info);
+    if (job.disks != NULL)
         stasis_disk_copy_settle(job.disks);
     /* The image is there, whatever becomes of this: without it the next one is a full one. */
     if (job.tracker != NULL && !job.tracker->ops->synchronous)

@@ -125,6 +125,17 @@ StasisImageInfo *stasis_series_take(StasisSeries *series, GCancellable *cancella
     return g_steal_pointer(&info);
 }
 
+StasisImageInfo *stasis_checkpoint_create_aside(StasisVm *vm, StasisStore *store,
+                                                const StasisCheckpointOptions *options,
+                                                GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisSeries) series = stasis_series_new(vm, store, options, cancellable, error);
+    if (series == NULL)
+        return NULL;
+    series->aside = TRUE;
+    return stasis_series_take(series, cancellable, error);
+}
+
 StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
                                           const StasisCheckpointOptions *options,
                                           GCancellable *cancellable, GError **error)

@@ -17,6 +17,7 @@ struct _StasisSeries {
     const StasisModeOps *mode;
     StasisStore *store;
     guint64 begun_us; /* of the checkpoint under way */
+    gboolean aside;   /* the images are nobody's parents: see stasis_checkpoint_create_aside() */
 
     StasisSession *session;
     StasisLifeline *lifeline;
@@ -38,6 +39,12 @@ struct _StasisSeries {
 
 /* Look at the VM's memory again if it has changed. */
 gboolean stasis_series_refresh(StasisSeries *series, GError **error);
+/* As stasis_checkpoint_create(), mode live, but tracking counts on from the image that it counts
+ * from now, as if this one were not: what was taken from the tracker is given back. The image is a
+ * full one. If we are killed in the middle, the VM's next image is a full one as well. */
+StasisImageInfo *stasis_checkpoint_create_aside(StasisVm *vm, StasisStore *store,
+                                                const StasisCheckpointOptions *options,
+                                                GCancellable *cancellable, GError **error);
 /* checkpoint.c */
 StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *cancellable,
                                           GError **error);
