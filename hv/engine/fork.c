@@ -26,6 +26,8 @@
 #include "vmm/agent-channel.h"
 
 #define RELEASE_WAIT_MS 60000
+/* It has time; the VM that it was made of may have deadlines, and both the same CPUs. */
+#define NICENESS 10
 
 struct _StasisFork {
     StasisNursery *nursery;
@@ -119,7 +121,7 @@ static gboolean settle_with_vm(StasisFork *fork, StasisSeries *series, GError **
     return series->held_disks == NULL || lend_disks(fork, series, error);
 }
 
-/* Full, since the store is new. */
+/* Full, since the store is new; the VM's own chain of images goes on as if it had not been. */
 static gboolean take_image(StasisFork *fork, StasisVm *vm, const StasisForkOptions *options,
                            GCancellable *cancellable, GError **error)
 {
@@ -129,7 +131,7 @@ static gboolean take_image(StasisFork *fork, StasisVm *vm, const StasisForkOptio
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, fork->store, &checkpoint, cancellable, error);
     if (series != NULL) {
-        series->hold_disks = TRUE;
+        series->aside = series->hold_disks = TRUE;
         fork->image = stasis_series_take(series, cancellable, error);
     }
     if (fork->image == NULL) {
@@ -160,6 +162,7 @@ static gboolean start(StasisFork *fork, GCancellable *cancellable, GError **erro
                               .agent = TRUE,
                               .beside = fork->vm_pid,
                               .disks = fork->disks != NULL ? fork->disks->disks : NULL,
+                              .niceness = NICENESS,
                               .throw_away = TRUE,
                               .clone = &clone,
                               .nursery = fork->nursery };

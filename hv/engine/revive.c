@@ -150,6 +150,7 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
                           .no_shim = restore->revival->no_shim,
                           .agent = restore->revival->agent,
                           .beside = restore->revival->beside,
+                          .niceness = restore->revival->niceness,
                           .clone = restore->revival->clone,
                           .disks = disks != NULL ? (StasisLaunchDisk *)(void *)disks->data : NULL,
                           .n_disks = disks != NULL ? disks->len : 0,

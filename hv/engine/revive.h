@@ -39,6 +39,7 @@ typedef struct {
     gboolean eager;
     gboolean no_shim;
     gboolean agent;       /* the port to the agent leads to a socket, whatever was behind it */
+    int niceness;         /* of QEMU, added to ours */
     pid_t beside;         /* or 0: as in StasisStart */
     gboolean with_memory; /* of pages touched first, when on demand */
     const StasisLaunchClone *clone; /* or NULL */

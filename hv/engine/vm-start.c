@@ -79,6 +79,7 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
                                     .accel = start->accel,
                                     .incoming = start->incoming,
                                     .no_shim = start->no_shim,
+                                    .niceness = start->niceness,
                                     .agent = start->agent,
                                     .clone = start->clone,
                                     .disks = start->disks,

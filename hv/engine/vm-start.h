@@ -19,6 +19,7 @@ typedef struct {
     const char *cwd;
     const char *accel;
     gboolean no_shim;
+    int niceness;                   /* added to ours */
     gboolean agent;                 /* with a port to an agent */
     pid_t beside;                   /* or 0: keep to the CPUs that this process may use */
     gboolean incoming;              /* wait for device state (a restore) */

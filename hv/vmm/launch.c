@@ -47,10 +47,22 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* A session is a group of its own for the scheduler where that groups by sessions (sched(7),
+ * "autogroup"): then niceness tells only within it, and the group has one itself. */
+static void step_back(int niceness)
+{
+    char text[8] = { (char)('0' + niceness / 10), (char)('0' + niceness % 10) };
+    int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? write(fd, text, 2) : 0;
+    close(fd);
+    if (n < 0 || nice(niceness) == -1)
+        return; /* it is only kinder */
+}
+
 /* In the grandchild. Descriptors 0, 1, 2 and 3 (the socket) are all that is left open. */
 static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *program,
-                                        char **environment, const char *cwd, int null_fd,
-                                        int log_fd, int pipe_fd)
+                                        char **environment, const char *cwd, int niceness,
+                                        int null_fd, int log_fd, int pipe_fd)
 {
     Message failed = { .pid = 0 };
     int moved = fcntl(pipe_fd, F_DUPFD, 10); /* out of the way of 0 to 3 */
@@ -60,6 +72,8 @@ static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *
                   dup3(moved, 3, O_CLOEXEC) == 3;
     syscall(SYS_close_range, 4u, ~0u, 0u);
     reset_signals();
+    if (niceness != 0)
+        step_back(niceness);
     char go;
     if (stasis_read_all(3, &go, 1) < 0)
         _exit(127);
@@ -71,13 +85,13 @@ static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *
 }
 
 static void G_GNUC_NORETURN become_starter(const StasisLaunch *launch, const char *program,
-                                           char **environment, const char *cwd, int null_fd,
-                                           int log_fd, int pipe_fd)
+                                           char **environment, const char *cwd, int niceness,
+                                           int null_fd, int log_fd, int pipe_fd)
 {
     setsid();
     pid_t pid = fork();
     if (pid == 0)
-        become_qemu(launch, program, environment, cwd, null_fd, log_fd, pipe_fd);
+        become_qemu(launch, program, environment, cwd, niceness, null_fd, log_fd, pipe_fd);
     Message message = { .pid = pid, .exec_errno = pid < 0 ? errno : 0 };
     ssize_t n = write(pipe_fd, &message, sizeof message);
     _exit(n < 0 ? 1 : 0);
@@ -108,7 +122,8 @@ static gboolean start(const StasisLaunch *launch, const StasisLaunchOptions *opt
     if (starter < 0)
         return stasis_set_errno(error, errno, "start %s: fork", program);
     if (starter == 0)
-        become_starter(launch, program, environment, cwd, null_fd, log_fd, write_end);
+        become_starter(launch, program, environment, cwd, options->niceness, null_fd, log_fd,
+                       write_end);
     stasis_clear_fd(&write_end);
     while (waitpid(starter, NULL, 0) < 0 && errno == EINTR)
         ;

@@ -63,6 +63,7 @@ typedef struct {
     gboolean incoming;              /* wait with -incoming defer (a restore) */
     gboolean agent;                 /* give it a port to an agent at a socket, if it has none */
     gboolean no_shim;               /* start it without the shim in any case */
+    int niceness;                   /* added to ours; see nice(2) */
     const StasisLaunchClone *clone; /* not NULL: make a clone of the machine that argv describes */
     const StasisLaunchDisk *disks;
     guint n_disks;
