@@ -10,6 +10,8 @@
 
 /* ---- checkpoint ---- */
 
+#define MAX_BOUNDARY_MS 60000u
+
 static void describe_cost(CliCall *call, const StasisProcessImageInfo *info)
 {
     g_autofree char *pause = cli_format_us(info->cost.pause_us);
@@ -81,6 +83,7 @@ static gboolean checkpoint(CliCall *call, GError **error)
     options.direct = cli_flag(call, "direct");
     options.max_bytes = cli_number(call, "max-size", 0);
     options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
+    asked.options.timeout_ms = MIN(options.timeout_ms, MAX_BOUNDARY_MS);
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisGuestBoundary) plan = NULL;
     if (vm != NULL && cli_flag(call, "dry-run"))
@@ -178,7 +181,8 @@ static const CliOption checkpoint_options[] = {
     { "max-size", 0, CLI_SIZE, "SIZE",
       "refuse an image larger than that (default: the RAM of the VM and 1G)" },
     { "timeout", 0, CLI_MS, "MS",
-      "give up when CRIU and the image's way out take longer (default and at most 600000)" },
+      "give up when a step in the guest takes longer; CRIU and the image's way out are the longest "
+      "(default and at most 600000)" },
     { NULL },
 };
 static const CliExample checkpoint_examples[] = {
@@ -197,16 +201,13 @@ const CliCommand cli_cmd_proc_checkpoint = {
         "exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the few "
         "milliseconds of a checkpoint, and the processes with it; "
         "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
-        "whatever happens. The guest has to run stasis-agent and to have CRIU. Disks are not "
-        "copied: "
+        "whatever happens. The guest has to run stasis-agent and to have CRIU. Disks are not copied: "
         "the fork reads what it needs of them as of that instant, from the VM, and writes nothing "
-        "there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt domain's "
-        "fork is "
-        "no domain, and runs as the domain's user.\n\nWith --direct there is no fork, and the VM "
-        "does "
-        "not stop; how long the processes stood still is told as the pause.\n\n"
-        "The image is a directory that stock CRIU restores, with a manifest of ours. The next "
-        "checkpoint of the VM is a full one.",
+        "there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt domain's fork "
+        "is no domain, and runs as the domain's user.\n\nWith --direct there is no fork, and the VM "
+        "does not stop; how long the processes stood still is told as the pause.\n\n"
+        "The image is a directory that stock CRIU restores, with a manifest of ours. It is no part "
+        "of the chain of the VM's own images, which goes on as if nothing had been.",
     .arguments = checkpoint_arguments,
     .options = checkpoint_options,
     .examples = checkpoint_examples,

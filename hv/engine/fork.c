@@ -27,7 +27,7 @@
 
 #define RELEASE_WAIT_MS 60000
 /* It has time; the VM that it was made of may have deadlines, and both the same CPUs. */
-#define NICENESS 10
+#define NICENESS 3
 
 struct _StasisFork {
     StasisNursery *nursery;

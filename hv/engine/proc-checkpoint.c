@@ -17,8 +17,8 @@
 #include "engine/process.h"
 #include "engine/session.h"
 
-#define CHECK_MS 60000
-#define FREEZE_MS 60000
+#define MAX_CHECK_MS 60000u
+#define MAX_FREEZE_MS 60000u
 #define MAX_TIMEOUT_MS 600000u
 #define GHOST_BYTES ((guint64)1 << 30)
 /* Heads of parts and of files, over the bytes themselves: a guest may send them in small pieces. */
@@ -48,9 +48,15 @@ static void job_clear(Job *job)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
 
-static StasisAgentWait wait_for(const Job *job, guint64 ms)
+/* For one step in the guest: what was asked for, or what it may take at most. */
+static guint timeout_of(const Job *job, guint max_ms)
 {
-    return (StasisAgentWait){ stasis_now_us() + ms * 1000, job->cancellable };
+    return job->options->timeout_ms != 0 ? MIN(job->options->timeout_ms, max_ms) : max_ms;
+}
+
+static StasisAgentWait wait_for(const Job *job, guint ms)
+{
+    return (StasisAgentWait){ stasis_now_us() + (guint64)ms * 1000, job->cancellable };
 }
 
 /* ---- before the fork ---- */
@@ -58,7 +64,7 @@ static StasisAgentWait wait_for(const Job *job, guint64 ms)
 /* In the VM: is CRIU there, and good for this kernel? What processes said is marked by the way. */
 static gboolean check_guest(Job *job, GError **error)
 {
-    StasisAgentWait wait = wait_for(job, CHECK_MS);
+    StasisAgentWait wait = wait_for(job, timeout_of(job, MAX_CHECK_MS));
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(job->vm), &wait, error);
     g_autoptr(GBytes) criu =
         agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_PROC_CHECK, NULL, &wait, error)
@@ -179,7 +185,7 @@ static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
 
 static gboolean freeze(Job *job, GError **error)
 {
-    StasisAgentWait wait = wait_for(job, FREEZE_MS);
+    StasisAgentWait wait = wait_for(job, timeout_of(job, MAX_FREEZE_MS));
     g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
     /* The root first: what it has started meanwhile is found by it. */
@@ -203,8 +209,7 @@ static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_
     /* Memory of the guest, and files that have no name any more. */
     guint64 most = ram_bytes + GHOST_BYTES;
     guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : most, id;
-    guint timeout_ms =
-        options->timeout_ms != 0 ? MIN(options->timeout_ms, MAX_TIMEOUT_MS) : MAX_TIMEOUT_MS;
+    guint timeout_ms = timeout_of(job, MAX_TIMEOUT_MS);
     guint64 from_us = stasis_now_us();
     StasisAgentWait wait = wait_for(job, timeout_ms);
     guint8 room[128];

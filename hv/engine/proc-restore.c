@@ -112,8 +112,17 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
         stasis_agent_call(r->agent, STASIS_AGENT_OP_PROC_RESTORE, &fields, &r->wait, error);
     if (answer == NULL)
         return FALSE;
+    const StasisImageProcess *root = g_ptr_array_index(info->processes, 0);
+    guint64 pid = stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);
+    if (pid != root->pid) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                    "agent: it says that it has restored pid %" G_GUINT64_FORMAT
+                    ", and was sent pid %u; is it stasis-agent that has the port?",
+                    pid, root->pid);
+        return FALSE;
+    }
     if (ret_pid != NULL)
-        *ret_pid = (guint)stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);
+        *ret_pid = root->pid;
     return TRUE;
 }
 

@@ -80,7 +80,8 @@ typedef struct {
                             has ended; NULL: the runtime directory, which is in memory */
     gboolean direct;     /* no fork: in the VM itself */
     guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
-    guint timeout_ms;    /* for CRIU's work and the way out; 0 or more than that: 600,000 */
+    guint timeout_ms;    /* for each step in the guest, the longest of which is CRIU's work and the
+                            way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisProcessCheckpointOptions;
@@ -106,7 +107,8 @@ stasis_process_checkpoint_plan(StasisVm *vm, const StasisProcessCheckpointOption
  * would disturb that (checkpoints, rollbacks, detaching) is STASIS_ERROR_BUSY meanwhile. A libvirt
  * domain's fork is no domain: libvirt does not know of it.
  *
- * The next checkpoint of @vm is a full one: what was written since the last is known no more.
+ * For the chain of @vm's images it is as if nothing had been (but after being killed, when the next
+ * one is full).
  *
  * With options->direct none of this holds: the VM is not stopped, the processes stand still while
  * CRIU writes their image in the guest, and STASIS_ERROR_FAILED is the answer when they become

@@ -8,6 +8,8 @@
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
 #   STASIS_BENCH_HOT="256M 512M"    what the guest of hot rewrites
 #   STASIS_BENCH_PROC="1 64 256 1024"   MiB of the processes of proc
+#   STASIS_BENCH_PROC_NICE=-15      niceness of its VM
+#   STASIS_BENCH_PROC_WHERE=1       tell of each run when the largest gaps were
 #   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines
 #   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on

@@ -83,7 +83,32 @@ def instants(t, mode, accel, pattern, count, tracker=(), **options):
         check_goes_on(t, guest, *states[at], store, *options)
 
 
+def aside(t, accel):
+    """An image aside (of which a fork is made) between each two of a chain: the chain goes on in
+    increments, as if it had not been; the guest is slow enough that each write counts."""
+    guest = Bare(mem="80M", set="64M", pattern="random", rate=200)
+    vm = run_vm(t, guest, accel=accel)
+    store, other = new_store(t), new_store(t)
+    last = vm.checkpoint_id(*store)
+    for i in range(3):
+        before = guest.progress(vm)
+        t.wait(lambda before=before: guest.progress(vm) > before, 60, "the guest works on")
+        image = stasis_json("checkpoint-info",
+                            checkpoint_with_reference(t, vm, "live", store, "auto", "0", other[1]),
+                            *store)
+        t.equal(image["parent"], last, f"parent of image {i}")
+        export_and_check(t, image["id"], store)
+        last = image["id"]
+    images = stasis_json("checkpoint-list", *other)
+    t.equal([i["parent"] for i in images], [None] * 3, "images aside")
+    for image in images:
+        export_and_check(t, image["id"], other)
+    guest.check_unharmed(vm, "the guest that was checkpointed")
+
+
 for _accel in accelerators():
+    add_case(aside, _accel, promise=f"images aside, {_accel}: they and the chain that they are not "
+                                    "part of are equal to the stopped VM")
     for _mode in MODES:
         # The order of writes: in sequence, and (where writes meet the copier anywhere) at random.
         _pattern = "random" if _mode == "cow" else "seq"

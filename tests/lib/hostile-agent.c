@@ -2,7 +2,9 @@
 /*
  * A guest that lies: it has the agent's port, and does with each host what the first line that it
  * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo"; or about processes
- * "proc-many", "proc-loop", "proc-none" or "proc-words". Static, for the Linux test guest.
+ * "proc-many", "proc-loop", "proc-none" or "proc-words". With "im-LIE" it lies of the image of a
+ * process (image_lies[]), and with "re-LIE" when it is to restore one (put_lies()). Static, for the
+ * Linux test guest.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -18,6 +20,14 @@
 static int port = -1;
 static uint8_t wire[STASIS_AGENT_MAX_WIRE];
 static uint8_t bytes[65536];
+static uint8_t in[4096];
+static ssize_t held; /* bytes of it that hang() has read for main() */
+static bool gone;    /* the host whose bytes main() is looking at */
+
+static bool has_order(ssize_t n)
+{
+    return memmem(in, (size_t)n, "MODE ", 5) != NULL;
+}
 
 static void open_port(void)
 {
@@ -39,7 +49,7 @@ static void open_port(void)
 
 static int say(const void *data, size_t n)
 {
-    for (size_t done = 0; done < n;) {
+    for (size_t done = 0; done < n && !gone;) {
         ssize_t part = write(port, (const char *)data + done, n - done);
         if (part <= 0)
             return 0;
@@ -48,10 +58,16 @@ static int say(const void *data, size_t n)
     return 1;
 }
 
+static void say_status(uint16_t status, uint8_t type, uint8_t flags, uint64_t id,
+                       const void *payload, size_t n)
+{
+    StasisAgentFrame frame = { type, flags, status, id, payload, (uint32_t)n };
+    say(wire, stasis_agent_frame_write(&frame, wire));
+}
+
 static void say_frame(uint8_t type, uint8_t flags, uint64_t id, const void *payload, size_t n)
 {
-    StasisAgentFrame frame = { type, flags, 0, id, payload, (uint32_t)n };
-    say(wire, stasis_agent_frame_write(&frame, wire));
+    say_status(STASIS_AGENT_OK, type, flags, id, payload, n);
 }
 
 /* 5 MiB: more than the host takes, so that it has to give up by itself. */
@@ -144,13 +160,170 @@ static void lie(const char *mode, uint64_t id)
     send_part(id, STASIS_AGENT_END);
 }
 
+/* ---- lies about an image: a true answer to each step, up to … ---- */
+
+#define ROOT 10u
+
+/* Until the host has gone, or another one says what to do. What was read before is lost then. */
+static void hang(void)
+{
+    do
+        held = read(port, in, sizeof in);
+    while (held > 0 && !has_order(held));
+    gone = true;
+}
+
+static void begin_file(uint64_t id, const char *name, uint64_t size)
+{
+    stasis_field_put_text(&part, STASIS_AGENT_TAG_PATH, name);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_SIZE, size);
+    send_part(id, 0);
+}
+
+static void put_bytes(uint64_t id, size_t n)
+{
+    static uint8_t zeros[32768];
+    stasis_field_put(&part, STASIS_AGENT_TAG_OUTPUT, zeros, (uint32_t)n);
+    send_part(id, 0);
+}
+
+/* An empty one: the SHA-256 of nothing. */
+static void put_file(uint64_t id, const char *name)
+{
+    static const uint8_t nothing[32] = { 0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14,
+                                         0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+                                         0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c,
+                                         0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55 };
+    begin_file(id, name, 0);
+    stasis_field_put(&part, STASIS_AGENT_TAG_DIGEST, nothing, sizeof nothing);
+    send_part(id, 0);
+}
+
+static void put_dumped(uint64_t id, uint64_t pid, uint64_t ppid, const char *name)
+{
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_PID, pid);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_PPID, ppid);
+    stasis_field_put_text(&part, STASIS_AGENT_TAG_COMM, name);
+    send_part(id, 0);
+}
+
+static void dump_hang(uint64_t id)
+{
+    begin_file(id, "pages-1.img", 1 << 20);
+    put_bytes(id, 4096);
+    hang();
+}
+
+static void dump_garbage(uint64_t id)
+{
+    misbehave("garbage", id);
+}
+
+/* More than it said, without an end. */
+static void dump_flood(uint64_t id)
+{
+    begin_file(id, "pages-1.img", 100000);
+    for (unsigned i = 0; i < 1000; i++)
+        put_bytes(id, 32768);
+}
+
+static void dump_outside(uint64_t id)
+{
+    put_file(id, "../outside");
+}
+
+static void dump_huge(uint64_t id)
+{
+    begin_file(id, "pages-1.img", UINT64_MAX - 1);
+}
+
+/* Whole, as far as the host can know; only the words are evil. */
+static void dump_words(uint64_t id)
+{
+    put_dumped(id, ROOT, 1, "\x1b[31mevil\n\xff");
+    put_file(id, "inventory.img");
+    put_file(id, "pstree.img");
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_FILES, 2);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_SIZE, 0);
+    send_part(id, STASIS_AGENT_END);
+}
+
+static const struct {
+    const char *mode;
+    void (*dump)(uint64_t id);
+} image_lies[] = {
+    { "im-hang", dump_hang },       { "im-garbage", dump_garbage }, { "im-flood", dump_flood },
+    { "im-outside", dump_outside }, { "im-huge", dump_huge },       { "im-words", dump_words },
+};
+
+static void lie_of_image(const char *mode, const StasisAgentFrame *frame)
+{
+    uint64_t id = frame->id;
+    switch (frame->code) {
+    case STASIS_AGENT_OP_BOUNDARY:
+        put_process(ROOT, -1, "root");
+        send_part(id, 0);
+        stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, 1);
+        stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, 0);
+        break;
+    case STASIS_AGENT_OP_PROC_CHECK:
+        if (strcmp(mode, "im-check") == 0)
+            hang();
+        stasis_field_put_text(&part, STASIS_AGENT_TAG_CRIU, "\x1b[31m3.17");
+        break;
+    case STASIS_AGENT_OP_INFO:
+        stasis_field_put_text(&part, STASIS_AGENT_TAG_KERNEL, "\x1b[31mLinux\n");
+        break;
+    case STASIS_AGENT_OP_PROC_FREEZE:
+        if (strcmp(mode, "im-freeze") == 0)
+            hang();
+        stasis_field_put_number(&part, STASIS_AGENT_TAG_N_FROZEN,
+                                strcmp(mode, "im-frozen") == 0 ? UINT64_MAX : 1);
+        break;
+    case STASIS_AGENT_OP_PROC_DUMP:
+        for (unsigned i = 0; i < sizeof image_lies / sizeof *image_lies; i++)
+            if (strcmp(mode, image_lies[i].mode) == 0)
+                image_lies[i].dump(id);
+        return;
+    default:
+        break;
+    }
+    send_part(id, STASIS_AGENT_END);
+}
+
+/* The host sends files, and wants them restored. */
+static void lie_of_restoring(const char *mode, const StasisAgentFrame *frame)
+{
+    if (frame->code == STASIS_AGENT_OP_PROC_PUT && strcmp(mode, "re-hang") == 0)
+        hang();
+    if (frame->code == STASIS_AGENT_OP_PROC_PUT && strcmp(mode, "re-flood") == 0)
+        for (unsigned i = 0; i < 200; i++)
+            put_bytes(frame->id, 32768);
+    if (frame->code == STASIS_AGENT_OP_PROC_RESTORE && strcmp(mode, "re-words") == 0) {
+        stasis_field_put_text(&part, STASIS_AGENT_TAG_MESSAGE, "\x1b[31mevil\n\xff");
+        say_status(STASIS_AGENT_FAILED, STASIS_AGENT_ANSWER, STASIS_AGENT_END, frame->id, bytes,
+                   part.length);
+        part.length = 0;
+        return;
+    }
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_PID, UINT64_MAX);
+    send_part(frame->id, STASIS_AGENT_END);
+}
+
 /* A true greeting, and then parts without end. */
 static void answer(const char *mode, const StasisAgentFrame *frame)
 {
     StasisFieldWriter fields = { .payload = bytes, .room = 1024 };
-    bool lies = strncmp(mode, "proc-", 5) == 0;
-    if (lies && frame->type == STASIS_AGENT_REQUEST && frame->code != STASIS_AGENT_OP_INSTANT) {
-        lie(mode, frame->id);
+    bool of_image = strncmp(mode, "im-", 3) == 0, of_restoring = strncmp(mode, "re-", 3) == 0;
+    bool lies = strncmp(mode, "proc-", 5) == 0 || of_image || of_restoring;
+    if (lies && frame->type == STASIS_AGENT_REQUEST &&
+        (of_image || of_restoring || frame->code != STASIS_AGENT_OP_INSTANT)) {
+        if (of_image)
+            lie_of_image(mode, frame);
+        else if (of_restoring)
+            lie_of_restoring(mode, frame);
+        else
+            lie(mode, frame->id);
         return;
     }
     if (!lies && strcmp(mode, "endless") != 0 && strcmp(mode, "echo") != 0) {
@@ -174,13 +347,16 @@ static void answer(const char *mode, const StasisAgentFrame *frame)
 int main(void)
 {
     static StasisAgentDecoder decoder;
-    static uint8_t in[4096];
     char mode[16] = "hang";
     open_port();
     if (port < 0)
         return 1;
     for (;;) {
-        ssize_t n = read(port, in, sizeof in);
+        ssize_t n = held > 0 ? held : read(port, in, sizeof in);
+        held = 0;
+        if (gone)
+            stasis_agent_decoder_reset(&decoder);
+        gone = false;
         if (n <= 0) { /* no host */
             poll(NULL, 0, 20);
             continue;
@@ -195,7 +371,7 @@ int main(void)
             say(line, (size_t)(end - line) + 1); /* read; and a border, which is part of nothing */
             say("", 1);
         }
-        while (at < (size_t)n) {
+        while (at < (size_t)n && !gone) {
             StasisAgentFrame frame;
             bool whole;
             at += stasis_agent_decode(&decoder, in + at, (size_t)n - at, &frame, &whole);

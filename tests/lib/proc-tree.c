@@ -3,7 +3,9 @@
  * A tree of processes that checks itself, for guests that are to be dumped and restored:
  *
  *     proc-tree start [ANON-MIB [SHARED-MIB]]   prints the first one's PID
- *     proc-tree ask [WORD]                      what it has found; "reset": and forget its gaps
+ *     proc-tree ask [WORD]                      what it has found; "reset": and forget its gaps;
+ *                                               "where": and tell of the ten largest, by time;
+ *                                               "ago=MS": the largest about that long ago
  *
  *     root ──pipe──> child a ──socketpair──> child b ──shared memory──> root
  *       └─ two threads that take turns
@@ -12,6 +14,10 @@
  * bad. The root keeps at most WINDOW of them under way, so that pipe and socket hold some at any
  * moment. All of its memory is looked at, page by page, again and again. It answers at an abstract
  * socket.
+ *
+ * Each of them works once a millisecond, as a control loop would; a gap is the time between two
+ * turns of the root's, beyond that millisecond, by its own clock. What comes within SETTLE_NS of
+ * being asked is left out: whoever asks is started, and ends, on the same CPU.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +25,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,7 +43,7 @@
 
 /* Shared by all three processes. */
 typedef struct {
-    _Atomic uint64_t sent, piped, paired, turns, pages, bad, gap_ns;
+    _Atomic uint64_t sent, piped, paired, turns, pages, bad;
 } State;
 
 typedef struct {
@@ -60,14 +67,61 @@ static void __attribute__((noreturn)) die(const char *what)
     exit(1);
 }
 
-/* The longest time between two calls of one loop. */
+/* ---- gaps: the longest that ended in each slot of time, in a ring ---- */
+
+#define TURN_NS 1000000u
+#define SLOT_NS 100000000u
+#define SETTLE_NS 1000000000u
+#define N_SLOTS 16384u /* 27 minutes */
+
+static uint64_t gaps[N_SLOTS];
+static uint64_t since_ns;
+
+/* Between two calls of one loop. */
 static void note_gap(uint64_t *last)
 {
-    uint64_t now = now_ns(), gap = *last != 0 ? now - *last : 0;
-    uint64_t most = atomic_load(&state->gap_ns);
-    while (gap > most && !atomic_compare_exchange_weak(&state->gap_ns, &most, gap))
-        ;
+    static uint64_t newest;
+    uint64_t now = now_ns(), slot = now / SLOT_NS, gap = 0;
+    if (*last != 0 && now - *last > TURN_NS)
+        gap = now - *last - TURN_NS;
+    for (; newest < slot; newest = newest + N_SLOTS < slot ? slot - N_SLOTS : newest + 1)
+        gaps[(newest + 1) % N_SLOTS] = 0;
+    if (gap > gaps[slot % N_SLOTS])
+        gaps[slot % N_SLOTS] = gap;
     *last = now;
+}
+
+/* Slot of the longest in [*first, *end); 0: none. */
+static uint64_t longest_gap(uint64_t first, uint64_t end, uint64_t below_ns)
+{
+    uint64_t found = 0;
+    for (uint64_t i = first; i < end; i++)
+        if (gaps[i % N_SLOTS] < below_ns &&
+            gaps[i % N_SLOTS] > (found != 0 ? gaps[found % N_SLOTS] : 0))
+            found = i;
+    return found;
+}
+
+/* The longest since the reset, and the @n longest with their times after it; with @ago_ms, of about
+ * then: whoever asks may be half a second late. */
+static void tell_gaps(int fd, unsigned n, uint64_t ago_ms)
+{
+    uint64_t first = (since_ns + SETTLE_NS) / SLOT_NS + 1, below = UINT64_MAX;
+    uint64_t end = (now_ns() - SETTLE_NS) / SLOT_NS;
+    if (ago_ms != 0) {
+        end = (now_ns() - ago_ms * 1000000) / SLOT_NS + 3;
+        first = end - 8;
+    }
+    if (first + N_SLOTS < end)
+        first = end - N_SLOTS + 1;
+    uint64_t slot = longest_gap(first, end, below);
+    dprintf(fd, " gap_us=%llu", (unsigned long long)(slot != 0 ? gaps[slot % N_SLOTS] / 1000 : 0));
+    for (; n > 0 && slot != 0; n--) {
+        below = gaps[slot % N_SLOTS];
+        dprintf(fd, " +%.1fs:%lluus", (double)(slot - first) * SLOT_NS / 1e9,
+                (unsigned long long)below / 1000);
+        slot = longest_gap(first, end, below);
+    }
 }
 
 /* ---- the children ---- */
@@ -158,34 +212,32 @@ static struct sockaddr_un address(socklen_t *len)
 
 static void answer(int listener)
 {
-    char text[512], word[16] = "";
+    char word[16] = "";
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
     ssize_t n = read(fd, word, sizeof word - 1);
-    int len = snprintf(text, sizeof text,
-                       "pid=%d sent=%llu piped=%llu paired=%llu turns=%llu pages=%llu bad=%llu "
-                       "gap_us=%llu\n",
-                       (int)getpid(), (unsigned long long)state->sent,
-                       (unsigned long long)state->piped, (unsigned long long)state->paired,
-                       (unsigned long long)state->turns, (unsigned long long)state->pages,
-                       (unsigned long long)state->bad, (unsigned long long)state->gap_ns / 1000);
+    dprintf(fd, "pid=%d sent=%llu piped=%llu paired=%llu turns=%llu pages=%llu bad=%llu",
+            (int)getpid(), (unsigned long long)state->sent, (unsigned long long)state->piped,
+            (unsigned long long)state->paired, (unsigned long long)state->turns,
+            (unsigned long long)state->pages, (unsigned long long)state->bad);
+    bool ago = n > 0 && strncmp(word, "ago=", 4) == 0;
+    tell_gaps(fd, n > 0 && strncmp(word, "where", 5) == 0 ? 10 : 0,
+              ago ? strtoull(word + 4, NULL, 10) : 0);
+    dprintf(fd, "\n");
     if (n > 0 && strncmp(word, "reset", 5) == 0)
-        atomic_store(&state->gap_ns, 0);
-    if (write(fd, text, (size_t)len) < 0)
-        atomic_fetch_add(&state->bad, 1);
+        since_ns = now_ns();
     close(fd);
 }
 
 static void __attribute__((noreturn)) work(int listener, int pipe_fd, const Memory memory[2])
 {
     uint64_t last = 0;
+    since_ns = now_ns();
     for (size_t i = 0;; i++) {
         struct pollfd fds = { .fd = listener, .events = POLLIN };
-        if (poll(&fds, 1, 1) > 0) {
+        if (poll(&fds, 1, 1) > 0)
             answer(listener);
-            last = 0; /* a wait for who asks is none of ours */
-        }
         note_gap(&last);
         uint64_t n = state->sent + 1;
         if (state->paired > state->sent)
@@ -268,8 +320,10 @@ static int ask(const char *word)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connect(fd, (struct sockaddr *)&a, len) < 0 || write(fd, word, strlen(word) + 1) < 0)
         die("proc-tree: ask");
-    ssize_t n = read(fd, text, sizeof text);
-    return n > 0 && fwrite(text, 1, (size_t)n, stdout) == (size_t)n ? 0 : 1;
+    size_t done = 0;
+    for (ssize_t n; (n = read(fd, text, sizeof text)) > 0; done += (size_t)n)
+        fwrite(text, 1, (size_t)n, stdout);
+    return done > 0 ? 0 : 1;
 }
 
 int main(int argc, char **argv)

@@ -44,10 +44,24 @@ def start_tree(vm, anon_mib=1, shared_mib=1):
     return int(out)
 
 
+def start_load(vm):
+    """Other work in the guest, until it ends: a process after the other, and memory that is written."""
+    sh(vm, "mkdir -p /cg; mount -t cgroup2 cg /cg; busybox setsid busybox sh -c 'while :; do "
+           "n=$((n + 1)); echo $n > /tmp/load; busybox usleep 10000; done' "
+           ">/dev/null 2>&1 </dev/null & while [ ! -s /tmp/load ]; do usleep 10000; done")
+
+
 def ask(vm, word="status"):
     """What the tree says of itself, as numbers."""
     out = sh(vm, f"proc-tree ask {word}")
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}
+
+
+def ask_gaps(vm):
+    """The same, and where its largest gaps were, in seconds after the reset, as text."""
+    out = sh(vm, "proc-tree ask where")
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}, \
+        " ".join(re.findall(r"\+\S+", out))
 
 
 def check_works(t, vm, what, seconds=120):

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES]] — takes a checkpoint of VM NAME and
- * compares the image, byte for byte, with a copy of all RAM blocks that is made here while the VM
- * is stopped.
+ * reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES [ASIDE_STORE]]] — takes a checkpoint of VM
+ * NAME and compares the image, byte for byte, with a copy of all RAM blocks that is made here while
+ * the VM is stopped. With ASIDE_STORE one aside goes before it (engine/series.h), and is compared
+ * too.
  *
  * The library's call that lets the VM go on is wrapped (ld --wrap): the reference is read right
- * before it, so that it is what the VM held when it went on. Prints "pages=N protected=P
- * differing=M"; exit 0 when M is 0, 1 otherwise.
+ * before it, so that it is what the VM held when it went on. Prints "ID mode=M parent=P pages=N
+ * protected=N differing=N" of each; exit 0 when nothing differs, 1 otherwise.
  */
 #include <stasis/stasis.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/series.h"
 #include "engine/session.h"
 #include "engine/stopper.h"
 #include "store/image.h"
@@ -99,21 +101,17 @@ static guint64 compare_block(StasisImageReader *reader, guint index, guint64 *re
     return differing;
 }
 
-int main(int argc, char **argv)
+/* Take an image and compare it; the number of pages that differ. */
+static guint64 check(StasisVm *vm, const char *dir, const StasisCheckpointOptions *options,
+                     gboolean aside)
 {
-    if (argc < 4)
-        die("usage: reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES]]", NULL);
     GError *error = NULL;
-    find_ram(argv[1]);
-    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
-    options.mode = (StasisMode)stasis_mode_from_string(argv[3]);
-    options.tracker = argc > 4 ? argv[4] : NULL;
-    options.max_buffer_bytes = argc > 5 ? g_ascii_strtoull(argv[5], NULL, 10) : 0;
-    g_autoptr(StasisVm) vm = stasis_vm_open(argv[1], &error);
-    g_autoptr(StasisStore) store =
-        vm != NULL ? stasis_store_open(argv[2], STASIS_STORE_CREATE, &error) : NULL;
+    g_autoptr(StasisStore) store = stasis_store_open(dir, STASIS_STORE_CREATE, &error);
+    g_clear_pointer(&reference, g_ptr_array_unref);
     g_autoptr(StasisImageInfo) info =
-        store != NULL ? stasis_checkpoint_create(vm, store, &options, NULL, &error) : NULL;
+        store == NULL ? NULL
+        : aside       ? stasis_checkpoint_create_aside(vm, store, options, NULL, &error)
+                      : stasis_checkpoint_create(vm, store, options, NULL, &error);
     if (info == NULL)
         die("checkpoint", error);
     if (reference == NULL)
@@ -128,5 +126,23 @@ int main(int argc, char **argv)
            " differing=%" G_GUINT64_FORMAT "\n",
            info->id, info->mode, info->parent != NULL ? info->parent : "none", pages,
            info->cost.protected_pages, differing);
+    return differing;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4)
+        die("usage: reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES [ASIDE_STORE]]]", NULL);
+    GError *error = NULL;
+    find_ram(argv[1]);
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    options.mode = (StasisMode)stasis_mode_from_string(argv[3]);
+    options.tracker = argc > 4 ? argv[4] : NULL;
+    options.max_buffer_bytes = argc > 5 ? g_ascii_strtoull(argv[5], NULL, 10) : 0;
+    g_autoptr(StasisVm) vm = stasis_vm_open(argv[1], &error);
+    if (vm == NULL)
+        die("open the VM", error);
+    guint64 differing = argc > 6 ? check(vm, argv[6], &options, TRUE) : 0;
+    differing += check(vm, argv[2], &options, FALSE);
     return differing == 0 ? 0 : 1;
 }

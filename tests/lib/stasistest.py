@@ -180,7 +180,7 @@ def checkpoint_with_reference(t, vm, mode, store, *tracker):
         return Result(words, done.returncode, done.stdout, done.stderr)
     result = willing(t, run)
     t.check(re.search(r" differing=0$", result.out.strip()), result)
-    return result.out.split()[0]
+    return result.out.splitlines()[-1].split()[0]
 
 
 # ---- virtual machines ----
