@@ -88,11 +88,11 @@ def aside(t, accel):
     increments, as if it had not been; the guest is slow enough that each write counts."""
     guest = Bare(mem="48M", set="32M", pattern="random", rate=200)
     vm = run_vm(t, guest, accel=accel)
-    store, other = new_store(t), ("--store", t.path("other"))
+    store, other = new_store(t), new_store(t, "other")
     last = vm.checkpoint_id(*store)
     for i in range(2):
         before = guest.progress(vm)
-        t.wait(lambda before=before: guest.progress(vm) > before, 60, "the guest works on")
+        t.wait(lambda before=before: guest.progress(vm) > before, 120, "the guest works on")
         image = stasis_json("checkpoint-info",
                             checkpoint_with_reference(t, vm, "live", store, "auto", "0", other[1]),
                             *store)

@@ -15,8 +15,8 @@ AGENT_KIB, QEMU_KIB, GUEST_KIB = 512, 128 << 10, 48 << 10
 _GUEST = """
 agent=$(pidof stasis-agent | tr ' ' '\\n' | sort -n | head -n 1)
 echo "agent_fds $(ls /proc/$agent/fd | wc -l)"
-echo "agent_kib $(sed -n 's/VmRSS: *\\([0-9]*\\).*/\\1/p' /proc/$agent/status)"
-echo "available_kib $(sed -n 's/MemAvailable: *\\([0-9]*\\).*/\\1/p' /proc/meminfo)"
+echo "agent_kib $(sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$agent/status)"
+echo "available_kib $(sed -n 's/MemAvailable:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/meminfo)"
 while read -r line; do echo "mount $line"; done < /proc/mounts
 find /cg -type d | while read -r line; do echo "cgroup $line"; done
 find / -xdev | grep -v '^/proc\\|^/root/proc' | while read -r line; do echo "file $line"; done
@@ -133,7 +133,7 @@ def check_row(t, vm, root, store, n):
                    check_no_fork(vm)]
         return last[0] is None
     try:
-        t.wait(clean, 60, "guest and host are as they were")
+        t.wait(clean, 120, "guest and host are as they were")
     except Failure as failure:
         raise Failure(f"{failure}: {last[0]}") from failure
     pauses.sort()
