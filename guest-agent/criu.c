@@ -135,7 +135,7 @@ static bool check(const char *dir, char version[64], Answer *answer)
                      "there is no criu in the guest; install the package criu there");
         return false;
     }
-    if (criu_run(ask_kernel, dir, now_ms() + 30000) == 0)
+    if (criu_run(ask_kernel, dir, now_ms() + 50000) == 0)
         return true;
     criu_complain("the guest's kernel is not good enough", dir, answer);
     return false;
