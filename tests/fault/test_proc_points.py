@@ -9,8 +9,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from proctree import ask, check_no_fork, check_works, start_tree, tree_vm  # noqa: E402
-from stasistest import (BUILD, Failure, add_case, case, checkpoint_with_reference,  # noqa: E402
-                        main, new_store, procmem, shared, stasis, stasis_json)
+from stasistest import (BUILD, Failure, add_case, case, main, new_store, procmem, shared,  # noqa: E402
+                        stasis, stasis_json)
 
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
                        stdout=subprocess.PIPE).stdout.split()
@@ -26,12 +26,11 @@ def common():
         vm = tree_vm(t)
         _common.update(vm=vm, root=start_tree(vm), store=new_store(t))
         check_works(t, vm, "at first")
-        vm.checkpoint(*_common["store"])
     return _common
 
 
 def processes(store):
-    return [i for i in stasis_json("checkpoint-list", *store) if i["kind"] == "processes"]
+    return stasis_json("checkpoint-list", *store) if os.path.isdir(store[1]) else []
 
 
 def fails_at(t, point, how):
@@ -69,13 +68,6 @@ def afterwards(t):
     stasis("proc-checkpoint", c["vm"].name, "--pid", c["root"], *c["store"])
     t.equal(os.listdir(os.path.join(c["store"][1], "tmp")), [], "tmp/")
     check_works(t, c["vm"], "the original")
-    # The VM's own chain is whole, whatever became of the images aside.
-    parent = None
-    for _ in range(2):
-        image_id = checkpoint_with_reference(t, c["vm"], "live", c["store"])
-        image = stasis_json("checkpoint-info", image_id, *c["store"])
-        t.check(parent in (None, image["parent"]), f"parent of {image}")
-        parent = image_id
     c["vm"].guest.check_unharmed(c["vm"])
     c["vm"].check_nothing_left(tracked_allowed=True)
 
