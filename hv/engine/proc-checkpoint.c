@@ -260,7 +260,7 @@ static gboolean dump_direct(Job *job, GError **error)
     g_autoptr(StasisVmInfo) vm = stasis_vm_get_info(job->vm, error);
     if (vm == NULL)
         return FALSE;
-    StasisAgentWait wait = wait_for(job, CHECK_MS);
+    StasisAgentWait wait = wait_for(job, timeout_of(job, MAX_CHECK_MS));
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, error);
     if (agent == NULL || !stasis_agent_check_operation(agent, name, "proc-dump-direct", error))
         return FALSE;
