@@ -51,11 +51,13 @@ for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
 
 # Those that take minutes, the longest first, so that both slots end at about the same time.
-long_first="test_points test_consistency test_residual test_agent test_shim_ring test_restore
-            test_files test_guests test_agent_libvirt test_agent_install test_checkpoint test_disks
-            test_proc test_libvirt_faults test_clone test_libvirt_disks test_boundary test_disk_guest
-            test_shim test_disk_points test_proc_points test_libvirt test_rollback_points
-            test_store_faults test_chains test_proc_graph"
+long_first="test_points test_residual test_restore test_shim_ring test_files test_libvirt_faults
+            test_proc test_consistency test_guests test_agent test_libvirt test_shim
+            test_agent_libvirt test_checkpoint test_disks test_libvirt_disks test_proc_scope
+            test_proc_points test_disk_guest test_agent_install test_clone
+            test_interchange_libvirt test_rollback test_proc_disks test_boundary test_disk_points
+            test_proc_graph test_vmstate test_chains test_interchange test_slow_disk
+            test_proc_hostile test_proc_libvirt test_boundary_guest"
 sorted=()
 for name in $long_first; do
     for p in ${programs[@]+"${programs[@]}"}; do
