@@ -8,7 +8,8 @@
  *
  * Loopback addresses mean one network namespace; other addresses are looked for in all of them, as
  * containers are connected by virtual Ethernet. A client that is not accepted yet belongs to the
- * listener.
+ * listener; it can't be dumped, as CRIU does not take what waits to be accepted, and the client
+ * would find its connection broken, silently: opaque.
  */
 #include "scan/inet.h"
 
@@ -80,6 +81,7 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
         if (s->ino == 0 || s->dport == 0 || s->state == TCP_LISTEN || s->state == TCP_CLOSE)
             continue;
         const StasisSocket *end = find_reverse(&list, s);
+        bool waits = false;
         if (end != NULL && end->ino == 0) {
             /* Not accepted yet, or closed by a process that need not be there any more. */
             end = end->state == TCP_ESTABLISHED || end->state == TCP_CLOSE_WAIT
@@ -88,9 +90,13 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
             if (end == NULL)
                 continue;
             stasis_talked_in_flight(scan, self->counted, s->ino);
+            waits = true;
         }
         uint64_t key = end != NULL && end->ino < s->ino ? end->ino : s->ino;
         const StasisFd *fd = stasis_socket_add_users(scan, &by_ino, s->ino, &users, key);
+        if (waits && fd != NULL)
+            stasis_edge_refuse_fd(self, scan, fd,
+                                  "its TCP connection is not accepted yet, which CRIU can't take");
         if (end != NULL)
             stasis_socket_add_users(scan, &by_ino, end->ino, &users, key);
         else if (fd != NULL)

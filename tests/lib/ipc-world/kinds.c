@@ -152,6 +152,11 @@ static void act_accept(Relation *r, int role)
     for (int i = 1; role == 0 && i < r->n && (r->variant & 2); i++)
         own_fd((int)CHECK(accept(r->fd[7], NULL, NULL)));
 }
+static void act_accept_all(Relation *r, int role)
+{
+    for (int i = 1; role == 0 && i < r->n; i++)
+        own_fd((int)CHECK(accept(r->fd[7], NULL, NULL)));
+}
 static void act_dgram_bind(Relation *r, int role)
 {
     struct sockaddr_un a;
@@ -671,7 +676,9 @@ const Kind kinds[] = {
     R("unix-dgram", "unix", 2, 3, 0, .act = { act_dgram_bind, act_dgram_connect }),
     R("socket", "socket", 2, 4, 0, .prepare = prepare_shared_socket),
     R("in-flight", "pipe", 2, 3, KIND_BORROWS, .prepare = prepare_flight),
-    R("tcp", "tcp", 2, 4, 0, .act = { act_tcp_listen, act_tcp_connect, act_accept }),
+    R("tcp", "tcp", 2, 4, 0, .act = { act_tcp_listen, act_tcp_connect, act_accept_all }),
+    R("tcp-backlog", "tcp", 2, 2, KIND_OPAQUE | KIND_TARGET,
+      .act = { act_tcp_listen, act_tcp_connect }),
     R("udp", "udp", 2, 3, 0, .act = { act_udp_bind, act_udp_connect }),
     R("anon-shm", "anon-shm", 2, 4, 0, .prepare = prepare_anon),
     R("memfd", "memfd", 2, 4, 0, .prepare = prepare_memfd),
