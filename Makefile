@@ -52,7 +52,7 @@ LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 # The program in the guest, and what it shares with the library: plain C, linked statically.
-AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c \
+AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c hv/agent/tar.c \
                     $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
@@ -80,6 +80,7 @@ BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
 WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c)))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
+SESSION_OBJ := $(B)/guest/guest-agent/session/main.o
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
@@ -88,7 +89,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -182,6 +183,10 @@ $(B)/guest/%.o: %.c
 $(B)/stasis-agent: $(AGENT_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle
+
+$(B)/stasis-session: $(SESSION_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
 # Beside the program, as when installed.
 $(B)/stasis-agent.service: guest-agent/stasis-agent.service
@@ -282,7 +287,7 @@ check-long:
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service \
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session \
                $(B)/tests/lib/hostile-agent $(GUEST_SRC:%.c=$(B)/%)
 
 check-unit: $(UNIT_BIN)
@@ -307,13 +312,14 @@ install: all
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
 	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
-	install -m 755 $(B)/stasis-agent $(DESTDIR)$(libexecdir)/guest/
+	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(DESTDIR)$(libexecdir)/guest/
 	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/
 	install -m 644 include/stasis/*.h $(DESTDIR)$(includedir)/stasis/
-	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 $(DESTDIR)$(mandir)/man1/
+	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-session.1 \
+	    $(DESTDIR)$(mandir)/man1/
 	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc

@@ -29,23 +29,34 @@ void stasis_agent_install_free(StasisAgentInstall *install)
     g_free(install);
 }
 
-/* The program for the guest, and the unit beside it. */
-static gboolean find_agent(char **ret_program, char **ret_unit, GError **error)
+typedef struct {
+    char *program, *unit, *session;
+} Files;
+
+static void files_clear(Files *files)
 {
-    g_autofree char *program = stasis_libexec_find("guest/stasis-agent", "STASIS_GUEST_AGENT");
-    if (program == NULL)
-        program = stasis_libexec_find("stasis-agent", "STASIS_GUEST_AGENT");
-    g_autofree char *dir = program != NULL ? g_path_get_dirname(program) : g_strdup("");
-    g_autofree char *unit = g_build_filename(dir, "stasis-agent.service", NULL);
-    if (program == NULL || !g_file_test(unit, G_FILE_TEST_IS_REGULAR)) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                            "stasis-agent and stasis-agent.service are not where the library is: "
-                            "install stasis as a whole");
-        return FALSE;
-    }
-    *ret_program = g_steal_pointer(&program);
-    *ret_unit = g_steal_pointer(&unit);
-    return TRUE;
+    g_free(files->program);
+    g_free(files->unit);
+    g_free(files->session);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Files, files_clear)
+
+/* The program for the guest, and what lies beside it. */
+static gboolean find_files(Files *ret, GError **error)
+{
+    ret->program = stasis_libexec_find("guest/stasis-agent", "STASIS_GUEST_AGENT");
+    if (ret->program == NULL)
+        ret->program = stasis_libexec_find("stasis-agent", "STASIS_GUEST_AGENT");
+    g_autofree char *dir = ret->program != NULL ? g_path_get_dirname(ret->program) : g_strdup("");
+    ret->unit = g_build_filename(dir, "stasis-agent.service", NULL);
+    ret->session = g_build_filename(dir, "stasis-session", NULL);
+    if (ret->program != NULL && g_file_test(ret->unit, G_FILE_TEST_IS_REGULAR) &&
+        g_file_test(ret->session, G_FILE_TEST_IS_REGULAR))
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                        "stasis-agent, stasis-agent.service and stasis-session are not where the "
+                        "library is: install stasis as a whole");
+    return FALSE;
 }
 
 static StasisAgentInstall *read_result(const char *text, GError **error)
@@ -77,14 +88,16 @@ static StasisAgentInstall *write_to(GPtrArray *disks, const StasisAgentInstallOp
 {
     g_auto(StasisFilesJob)
         job = { .writable = disks, .filesystem = options->filesystem, .cancellable = cancellable };
-    g_autofree char *program = NULL, *unit = NULL, *text = NULL;
+    g_auto(Files) files = { NULL };
+    g_autofree char *text = NULL;
     for (guint i = 0; i < disks->len; i++) {
         const char *path = strchr(g_ptr_array_index(disks, i), ':') + 1;
         if (!stasis_disk_check_unused(path, error))
             return NULL;
     }
-    if (!find_agent(&program, &unit, error) ||
-        !stasis_files_run(&job, -1, &text, error, "install", program, unit, NULL))
+    if (!find_files(&files, error) ||
+        !stasis_files_run(&job, -1, &text, error, "install", files.program, files.unit,
+                          files.session, NULL))
         return NULL;
     return read_result(text, error);
 }

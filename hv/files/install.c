@@ -13,6 +13,7 @@
 #include "files.h"
 
 #define PROGRAM "/usr/local/sbin/stasis-agent"
+#define SESSION "/usr/local/bin/stasis-session"
 #define UNIT_DIR "/etc/systemd/system"
 #define UNIT UNIT_DIR "/stasis-agent.service"
 #define LINK UNIT_DIR "/multi-user.target.wants/stasis-agent.service"
@@ -196,7 +197,8 @@ static FilesStatus finish(Install *install, const char *name)
 
 FilesStatus files_install(guestfs_h *g, const FilesOptions *options, char **arguments)
 {
-    static const Place program = { PROGRAM, 0755, "/usr/sbin" }, unit = { UNIT, 0644, UNIT_DIR };
+    static const Place program = { PROGRAM, 0755, "/usr/sbin" }, unit = { UNIT, 0644, UNIT_DIR },
+                       session = { SESSION, 0755, "/usr/sbin" };
     g_autoptr(JsonArray) steps = json_array_new();
     Install install = { .g = g, .steps = steps };
     FilesStatus status = options->writable != NULL ? check_system(g) : FILES_USAGE;
@@ -205,12 +207,16 @@ FilesStatus files_install(guestfs_h *g, const FilesOptions *options, char **argu
     if (status == FILES_OK)
         status = check_place(&install, UNIT, S_IFREG);
     if (status == FILES_OK)
+        status = check_place(&install, SESSION, S_IFREG);
+    if (status == FILES_OK)
         status = check_place(&install, LINK, S_IFLNK);
     g_autofree char *name = system_name(g);
     if (status == FILES_OK)
         status = put_file(&install, &program, arguments[0]);
     if (status == FILES_OK)
         status = put_file(&install, &unit, arguments[1]);
+    if (status == FILES_OK)
+        status = put_file(&install, &session, arguments[2]);
     if (status == FILES_OK)
         status = enable(&install);
     return status == FILES_OK ? finish(&install, name) : status;

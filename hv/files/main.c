@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * stasis-files [--tcg] [--filesystem DEVICE] [--label TEXT] --disk FILE… OPERATION ARGUMENT…
- * stasis-files [--tcg] [--filesystem DEVICE] --writable FORMAT:FILE… install AGENT UNIT
+ * stasis-files [--tcg] [--filesystem DEVICE] --writable FORMAT:FILE… install AGENT UNIT SESSION
  *
  * Run by the library (engine/files.c). Results go to stdout, the reason of a failure, one line, to
  * stderr. When it is killed, libguestfs's own recovery process ends the appliance.

@@ -201,6 +201,6 @@ const FilesOperation files_operations[] = {
     { "cat", 1, TRUE, cat },
     { "copy-out", 2, FALSE, copy_out },
     { "mount", 1, FALSE, mount },
-    { "install", 2, FALSE, files_install },
+    { "install", 3, FALSE, files_install },
     { NULL },
 };

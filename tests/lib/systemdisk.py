@@ -9,6 +9,7 @@ import subprocess
 from stasistest import BUILD, ROOT
 
 PROGRAM = "/usr/local/sbin/stasis-agent"
+SESSION = "/usr/local/bin/stasis-session"
 UNIT = "/etc/systemd/system/stasis-agent.service"
 LINK = "/etc/systemd/system/multi-user.target.wants/stasis-agent.service"
 UNIT_FILE = os.path.join(ROOT, "guest-agent", "stasis-agent.service")
@@ -63,6 +64,7 @@ def sha256(path):
 def check_installed(t, path):
     out = t.path("out")
     for there, here, mode in ((PROGRAM, os.path.join(BUILD, "stasis-agent"), "0755"),
+                              (SESSION, os.path.join(BUILD, "stasis-session"), "0755"),
                               (UNIT, UNIT_FILE, "0644")):
         debugfs(path, f"dump {there} {out}")
         t.equal(sha256(out), sha256(here), there)
@@ -71,7 +73,7 @@ def check_installed(t, path):
                 re.search(r"User:\s+0\s+Group:\s+0\b", said), said)
     said = debugfs(path, f"stat {LINK}")
     t.check("Type: symlink" in said and f'"{UNIT}"' in said, said)
-    for there, label in ((PROGRAM, BIN_LABEL), (UNIT, UNIT_LABEL)):
+    for there, label in ((PROGRAM, BIN_LABEL), (SESSION, BIN_LABEL), (UNIT, UNIT_LABEL)):
         said = debugfs(path, f"ea_get {there} security.selinux")
         t.check(label in said, f"label of {there}: {said}")
     run("e2fsck", "-fn", path)

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * stasis-session: runs a command in a PID and an IPC namespace of its own (namespaces(7)), so that
+ * an image of its processes can go on anywhere: their process IDs are free there, and SysV shared
+ * memory, semaphores and message queues come along, which CRIU takes with an IPC namespace only.
+ *
+ *     stasis-session          waits, passes signals on, ends with the command's exit status
+ *       └─ the first process  of the namespace and of a terminal session: collects whoever ends
+ *            └─ CMD
+ *
+ * There is no mount namespace: CRIU would have to dump and make again every mount in it, which it
+ * does for containers and can't for a system's own. So /proc is that of all processes: "self" in it
+ * is right, and IDs in it are those of the system.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef AGENT_VERSION
+#define AGENT_VERSION "unknown"
+#endif
+
+#define EXIT_OURS 125 /* as env(1) and others: 126 can't be run, 127 not found */
+
+static const char help[] =
+    "Usage: stasis-session [OPTION]... [--] CMD [ARG]...\n"
+    "Run CMD in a PID and an IPC namespace of its own. An image that the host's\n"
+    "\"stasis proc-checkpoint\" takes of it can be restored in any VM, whatever process IDs are\n"
+    "taken there, with its SysV shared memory, semaphores and message queues.\n"
+    "\n"
+    "  -b, --background  don't wait for it: print its process ID, and exit; its standard input\n"
+    "                    and output are /dev/null\n"
+    "  -o, --output FILE append its standard output and error to FILE\n"
+    "      --help        print this and exit\n"
+    "      --version     print the version and exit\n"
+    "\n"
+    "The session ends when the last of its processes has, and is ended by SIGTERM. The exit "
+    "status\n"
+    "is CMD's, 128 and the signal's number when a signal ended it, and 125 when there is no "
+    "session.\n"
+    "Needs root.\n";
+
+/* What is passed on from outside to the command. */
+static const int passed[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+static volatile pid_t below; /* who gets it */
+
+static void pass_on(int number)
+{
+    int saved = errno;
+    if (below > 0)
+        kill(below, number);
+    errno = saved;
+}
+
+static void handle_signals(void)
+{
+    struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
+    for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
+        sigaction(passed[i], &action, NULL);
+}
+
+static int complain(const char *what)
+{
+    fprintf(stderr, "stasis-session: %s: %s\n", what, strerror(errno));
+    return EXIT_OURS;
+}
+
+static int to_exit(int status)
+{
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* The child's status, once it has ended; with @all once there are no children any more. */
+static int wait_for(pid_t child, bool all)
+{
+    int status, result = 0;
+    for (pid_t pid;;) {
+        pid = waitpid(-1, &status, 0);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        if (pid == child)
+            result = to_exit(status);
+        if (pid < 0 || (pid == child && !all))
+            return result;
+    }
+}
+
+static int be_first(char **argv)
+{
+    setsid();
+    handle_signals();
+    pid_t pid = fork();
+    if (pid < 0)
+        return complain("fork");
+    if (pid == 0) {
+        execvp(argv[0], argv);
+        int code = errno == ENOENT ? 127 : 126;
+        complain(argv[0]);
+        _exit(code);
+    }
+    below = pid;
+    /* Not to hold whatever the command closes. */
+    int null_fd = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3 && null_fd >= 0; fd++)
+        dup2(null_fd, fd);
+    if (null_fd > 2)
+        close(null_fd);
+    return wait_for(pid, true);
+}
+
+static bool redirect(bool background, const char *output)
+{
+    int null_fd = open("/dev/null", O_RDWR);
+    int out_fd = output != NULL ? open(output, O_WRONLY | O_CREAT | O_APPEND, 0666) : null_fd;
+    if (null_fd < 0 || out_fd < 0)
+        return false;
+    if (background)
+        dup2(null_fd, STDIN_FILENO);
+    if (background || output != NULL) {
+        dup2(out_fd, STDOUT_FILENO);
+        dup2(out_fd, STDERR_FILENO);
+    }
+    close_range(3, ~0u, 0);
+    return true;
+}
+
+static int run(char **argv, bool background, const char *output)
+{
+    int shown = dup(STDOUT_FILENO);
+    fcntl(shown, F_SETFD, FD_CLOEXEC);
+    if (unshare(CLONE_NEWPID | CLONE_NEWIPC) < 0)
+        return complain("unshare (it needs root)");
+    handle_signals();
+    pid_t pid = fork();
+    if (pid < 0)
+        return complain("fork");
+    if (pid == 0) {
+        if (!redirect(background, output))
+            exit(complain(output != NULL ? output : "/dev/null"));
+        exit(be_first(argv));
+    }
+    below = pid;
+    if (!background)
+        return wait_for(pid, false);
+    dprintf(shown, "%d\n", (int)pid);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "background", no_argument, NULL, 'b' },
+        { "output", required_argument, NULL, 'o' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },
+        { NULL },
+    };
+    bool background = false;
+    const char *output = NULL;
+    for (int c; (c = getopt_long(argc, argv, "+bo:", options, NULL)) != -1;) {
+        switch (c) {
+        case 'b':
+            background = true;
+            break;
+        case 'o':
+            output = optarg;
+            break;
+        case 'h':
+            fputs(help, stdout);
+            return 0;
+        case 'v':
+            puts("stasis-session " AGENT_VERSION);
+            return 0;
+        default:
+            return EXIT_OURS;
+        }
+    }
+    if (optind == argc) {
+        fputs("stasis-session: no command is given; see --help\n", stderr);
+        return EXIT_OURS;
+    }
+    return run(argv + optind, background, output);
+}
