@@ -7,11 +7,13 @@
 #include "base/json.h"
 #include "store/internal.h"
 #include "store/manifest-text.h"
+#include "store/proc-image-pages.h"
 
 void stasis_proc_image_file_free(StasisProcImageFile *file)
 {
     g_free(file->name);
     g_free(file->sha256);
+    g_free(file->map);
     g_free(file);
 }
 
@@ -29,6 +31,7 @@ void stasis_process_image_info_free(StasisProcessImageInfo *info)
     g_free(info->digest);
     g_free(info->vm);
     g_free(info->note);
+    g_free(info->parent);
     g_free(info->criu);
     g_free(info->kernel);
     g_clear_pointer(&info->processes, g_ptr_array_unref);
@@ -42,6 +45,13 @@ gboolean stasis_proc_image_file_name_is_valid(const char *name)
     for (gsize i = 0; good && i < n; i++)
         good = g_ascii_isalnum(name[i]) || strchr("._-", name[i]) != NULL;
     return good;
+}
+
+gboolean stasis_proc_image_file_is_criu(const StasisProcImageFile *file)
+{
+    return !g_str_has_suffix(file->name, ".json") &&
+           !g_str_has_suffix(file->name, STASIS_PROC_PAGES_SUFFIX) &&
+           !g_str_has_suffix(file->name, STASIS_PROC_MAP_SUFFIX);
 }
 
 /* ---- writing ---- */
@@ -80,6 +90,8 @@ static void set_files(JsonObject *root, const GPtrArray *files)
         JsonObject *object = json_object_new();
         stasis_json_set_uint(object, "size", file->size);
         stasis_json_set_string(object, "sha256", file->sha256);
+        if (file->map != NULL)
+            stasis_json_set_string(object, "map", file->map);
         json_object_set_object_member(all, file->name, object);
     }
     json_object_set_object_member(root, "files", all);
@@ -89,7 +101,10 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
                                        GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    stasis_json_set_uint(root, "format", STASIS_PROCESS_FORMAT);
+    stasis_json_set_uint(
+        root, "format", info->parent != NULL ? STASIS_PROCESS_FORMAT_PAGES : STASIS_PROCESS_FORMAT);
+    if (info->parent != NULL)
+        stasis_json_set_string(root, "parent", info->parent);
     stasis_json_set_string(root, "kind", "processes");
     stasis_json_set_string(root, "id", info->id);
     stasis_json_set_string(root, "vm", info->vm);
@@ -102,6 +117,8 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
     stasis_json_set_string(root, "kernel", info->kernel);
     json_object_set_boolean_member(root, "shell_job", info->shell_job);
     json_object_set_boolean_member(root, "direct", info->direct);
+    json_object_set_boolean_member(root, "session", info->session);
+    stasis_json_set_uint(root, "n_trees", MAX(info->n_trees, 1));
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
     set_files(root, files);
@@ -164,7 +181,22 @@ static gboolean parse_processes(JsonObject *root, StasisProcessImageInfo *info, 
     return TRUE;
 }
 
-static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array, GError **error)
+static gboolean add_size(StasisProcessImageInfo *info, const StasisProcImageFile *file,
+                         GError **error)
+{
+    gboolean shared = g_str_has_suffix(file->name, STASIS_PROC_PAGES_SUFFIX) &&
+                      strcmp(file->name, STASIS_PROC_PAGES_OWN) != 0;
+    if (file->size > G_MAXINT64 - info->size_bytes || file->size > G_MAXINT64 - info->stored_bytes)
+        return stasis_corrupt(error, "sizes beyond all bounds");
+    if (stasis_proc_image_file_is_criu(file))
+        info->size_bytes += file->size;
+    if (file->map == NULL && !shared)
+        info->stored_bytes += file->size;
+    return TRUE;
+}
+
+static gboolean parse_file(JsonObject *files, const char *name, StasisProcessImageInfo *info,
+                           GPtrArray *array, GError **error)
 {
     JsonObject *object;
     const char *sha256;
@@ -175,14 +207,19 @@ static gboolean parse_file(JsonObject *files, const char *name, GPtrArray *array
         !stasis_json_uint(object, "size", &size, error) ||
         !stasis_json_string(object, "sha256", &sha256, error))
         return FALSE;
+    const char *map = stasis_json_string_or(object, "map", NULL);
+    if (map != NULL && (info->parent == NULL || !stasis_proc_image_file_name_is_valid(map) ||
+                        !g_str_has_suffix(map, STASIS_PROC_MAP_SUFFIX)))
+        return stasis_corrupt(error, "%s: its map is none", name);
     if (!stasis_digest_hex_is_valid(sha256))
         return stasis_corrupt(error, "%s: its digest is none", name);
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
     file->size = size;
     file->sha256 = g_strdup(sha256);
+    file->map = g_strdup(map);
     g_ptr_array_add(array, file);
-    return TRUE;
+    return add_size(info, file, error);
 }
 
 static gint by_name(gconstpointer a, gconstpointer b)
@@ -204,18 +241,30 @@ static GPtrArray *parse_files(JsonObject *root, StasisProcessImageInfo *info, GE
         return NULL;
     }
     for (GList *name = names; name != NULL; name = name->next) {
-        if (!parse_file(files, name->data, array, error))
+        if (!parse_file(files, name->data, info, array, error))
             return NULL;
-        guint64 size = ((StasisProcImageFile *)g_ptr_array_index(array, array->len - 1))->size;
-        if (size > G_MAXINT64 - info->stored_bytes) {
-            stasis_corrupt(error, "sizes beyond all bounds");
-            return NULL;
-        }
-        info->stored_bytes += size;
     }
     g_ptr_array_sort(array, by_name);
     info->n_files = array->len;
     return g_steal_pointer(&array);
+}
+
+/* Members that images did not have at first. */
+static gboolean parse_shape(JsonObject *root, StasisProcessImageInfo *info, GError **error)
+{
+    guint64 n_trees = 1;
+    if (json_object_has_member(root, "session") &&
+        !stasis_json_bool(root, "session", &info->session, error))
+        return FALSE;
+    if (json_object_has_member(root, "n_trees") &&
+        !stasis_json_uint(root, "n_trees", &n_trees, error))
+        return FALSE;
+    /* And a parent, if there are several. */
+    if (n_trees < 1 || n_trees + (n_trees > 1) > info->processes->len)
+        return stasis_corrupt(error, "%" G_GUINT64_FORMAT " trees of %u processes", n_trees,
+                              info->processes->len);
+    info->n_trees = (guint)n_trees;
+    return TRUE;
 }
 
 static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GError **error)
@@ -225,11 +274,12 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
     if (!stasis_json_uint(root, "format", &format, error) ||
         !stasis_json_string(root, "kind", &kind, error))
         return FALSE;
-    if (format != STASIS_PROCESS_FORMAT || strcmp(kind, "processes") != 0) {
+    if (format < STASIS_PROCESS_FORMAT || format > STASIS_PROCESS_FORMAT_PAGES ||
+        strcmp(kind, "processes") != 0) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "kind \"%.32s\" of format %" G_GUINT64_FORMAT
-                    ", this program knows \"processes\" of format %u",
-                    kind, format, STASIS_PROCESS_FORMAT);
+                    ", this program knows \"processes\" of formats up to %u",
+                    kind, format, STASIS_PROCESS_FORMAT_PAGES);
         return FALSE;
     }
     if (!parse_string(root, "id", &info->id, error) ||
@@ -238,10 +288,16 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
         !parse_string(root, "kernel", &info->kernel, error) ||
         !stasis_json_uint(root, "created_us", &created_us, error) ||
         !stasis_json_bool(root, "shell_job", &info->shell_job, error) ||
-        !parse_cost(root, &info->cost, error) || !parse_processes(root, info, error))
+        !parse_cost(root, &info->cost, error) || !parse_processes(root, info, error) ||
+        !parse_shape(root, info, error))
         return FALSE;
     if (!stasis_id_is_valid(info->id))
         return stasis_corrupt(error, "id is malformed");
+    info->parent = format == STASIS_PROCESS_FORMAT
+                       ? NULL
+                       : g_strdup(stasis_json_string_or(root, "parent", NULL));
+    if (info->parent != NULL ? !stasis_id_is_valid(info->parent) : format > STASIS_PROCESS_FORMAT)
+        return stasis_corrupt(error, "parent is malformed");
     info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
     info->created_us = (gint64)created_us;
     info->direct = stasis_json_bool_or(root, "direct", FALSE);

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
+#include "store/proc-image-pages.h"
 
 #define PIECE_BYTES 32768u
 
@@ -120,16 +121,26 @@ StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char 
     return reader != NULL ? g_steal_pointer(&reader->info) : NULL;
 }
 
-static gboolean read_pieces(int fd, const StasisProcImageFile *file, GChecksum *checksum,
-                            StasisProcImageTake take, gpointer user_data, GError **error)
+static gboolean read_piece(int fd, StasisProcAssembled *assembled, guint8 *piece, gsize n,
+                           guint64 offset, GError **error)
+{
+    if (assembled != NULL)
+        return stasis_proc_assembled_read(assembled, piece, n, error);
+    int r = stasis_pread_all(fd, piece, n, (off_t)offset);
+    return r == 0 || stasis_set_errno(error, -r, "read");
+}
+
+/* Of the file @fd, or assembled from others. */
+static gboolean read_pieces(int fd, StasisProcAssembled *assembled, const StasisProcImageFile *file,
+                            GChecksum *checksum, StasisProcImageTake take, gpointer user_data,
+                            GError **error)
 {
     g_autofree guint8 *piece = g_malloc(PIECE_BYTES);
     guint64 offset = 0;
     do {
         gsize n = (gsize)MIN(PIECE_BYTES, file->size - offset);
-        int r = stasis_pread_all(fd, piece, n, (off_t)offset);
-        if (r < 0)
-            return stasis_set_errno(error, -r, "read");
+        if (!read_piece(fd, assembled, piece, n, offset, error))
+            return FALSE;
         g_checksum_update(checksum, piece, (gssize)n);
         if (!take(file, offset, piece, n, user_data, error))
             return FALSE;
@@ -143,14 +154,19 @@ gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
 {
     const StasisProcImageFile *file = g_ptr_array_index(reader->files, i);
     g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    guint64 size;
-    stasis_autofd int fd = stasis_store_open_file(reader->dir_fd, file->name, &size, error);
-    gboolean ok = fd >= 0;
+    g_autoptr(StasisProcAssembled) assembled = NULL;
+    guint64 size = file->size;
+    stasis_autofd int fd = -1;
+    if (file->map != NULL)
+        assembled = stasis_proc_assembled_open(reader->dir_fd, reader->files, file, error);
+    else
+        fd = stasis_store_open_file(reader->dir_fd, file->name, &size, error);
+    gboolean ok = fd >= 0 || assembled != NULL;
     if (ok && size != file->size)
         ok = stasis_corrupt(error,
                             "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
                             file->name, size, file->size);
-    ok = ok && read_pieces(fd, file, checksum, take, user_data, error);
+    ok = ok && read_pieces(fd, assembled, file, checksum, take, user_data, error);
     if (ok && strcmp(g_checksum_get_string(checksum), file->sha256) != 0)
         ok = stasis_corrupt(error, "%s: its SHA-256 is not what the manifest says", file->name);
     if (!ok)

@@ -15,12 +15,16 @@
 #include "base/io.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
+#include "store/proc-image-pages.h"
 
 struct _StasisProcImageWriter {
     StasisStore *store;
     StasisWork work;
-    GPtrArray *files; /* of StasisProcImageFile */
-    int fd;           /* of the last of them, or -1 */
+    GPtrArray *files;       /* of StasisProcImageFile */
+    int fd;                 /* of the last of them, or -1 */
+    StasisProcPages *pages; /* of an incremental image, or NULL */
+    char *parent;
+    gboolean in_pages; /* the last file is one of pages, and goes there */
     GChecksum *checksum;
 };
 
@@ -39,11 +43,25 @@ void stasis_proc_image_writer_free(StasisProcImageWriter *writer)
     if (writer == NULL)
         return;
     stasis_clear_fd(&writer->fd);
+    g_clear_pointer(&writer->pages, stasis_proc_pages_free);
+    g_free(writer->parent);
     stasis_work_close(&writer->work);
     g_clear_pointer(&writer->checksum, g_checksum_free);
     g_ptr_array_unref(writer->files);
     stasis_store_unref(writer->store);
     g_free(writer);
+}
+
+gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, const char *id,
+                                             GError **error)
+{
+    g_autoptr(StasisProcImageReader) parent =
+        stasis_proc_image_reader_open(writer->store, id, error);
+    if (parent == NULL)
+        return FALSE;
+    writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, error);
+    writer->parent = g_strdup(id);
+    return writer->pages != NULL;
 }
 
 static StasisProcImageFile *last_file(StasisProcImageWriter *writer)
@@ -54,17 +72,21 @@ static StasisProcImageFile *last_file(StasisProcImageWriter *writer)
 gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const char *name,
                                         GError **error)
 {
-    if (writer->fd >= 0)
+    if (writer->fd >= 0 || writer->in_pages)
         return stasis_corrupt(error, "a file of the image begins within another");
-    if (!stasis_proc_image_file_name_is_valid(name))
+    if (!stasis_proc_image_file_name_is_valid(name) ||
+        g_str_has_suffix(name, STASIS_PROC_PAGES_SUFFIX) ||
+        g_str_has_suffix(name, STASIS_PROC_MAP_SUFFIX))
         return stasis_corrupt(error, "a file of the image is called \"%.80s\"", name);
     if (writer->files->len >= STASIS_MAX_PROCESS_FILES)
         return stasis_corrupt(error, "an image of more than %u files", STASIS_MAX_PROCESS_FILES);
     for (guint i = 0; i < writer->files->len; i++)
         if (strcmp(((StasisProcImageFile *)g_ptr_array_index(writer->files, i))->name, name) == 0)
             return stasis_corrupt(error, "the image has two files %s", name);
-    writer->fd = stasis_store_create_file(writer->work.dir_fd, name, error);
-    if (writer->fd < 0)
+    writer->in_pages = writer->pages != NULL && stasis_proc_pages_is_pages(name);
+    if (writer->in_pages)
+        stasis_proc_pages_begin(writer->pages, name);
+    else if ((writer->fd = stasis_store_create_file(writer->work.dir_fd, name, error)) < 0)
         return FALSE;
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
@@ -77,10 +99,14 @@ gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const cha
 gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint8 *bytes, gsize n,
                                       GError **error)
 {
-    if (writer->fd < 0)
+    if (writer->fd < 0 && !writer->in_pages)
         return stasis_corrupt(error, "bytes of the image that are of no file");
     StasisProcImageFile *file = last_file(writer);
-    int r = stasis_pwrite_all(writer->fd, bytes, n, (off_t)file->size);
+    int r = 0;
+    if (writer->in_pages && !stasis_proc_pages_add(writer->pages, bytes, n, error))
+        return FALSE;
+    if (!writer->in_pages)
+        r = stasis_pwrite_all(writer->fd, bytes, n, (off_t)file->size);
     if (r < 0)
         return stasis_set_errno(error, -r, "store %s: write %s", writer->store->path, file->name);
     g_checksum_update(writer->checksum, bytes, (gssize)n);
@@ -91,7 +117,7 @@ gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint
 gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_sha256[32],
                                       GError **error)
 {
-    if (writer->fd < 0)
+    if (writer->fd < 0 && !writer->in_pages)
         return stasis_corrupt(error, "the end of a file of the image that has not begun");
     StasisProcImageFile *file = last_file(writer);
     gsize n = 32;
@@ -99,6 +125,10 @@ gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_
     if (ret_sha256 != NULL) {
         g_autoptr(GChecksum) copy = g_checksum_copy(writer->checksum);
         g_checksum_get_digest(copy, ret_sha256, &n);
+    }
+    if (writer->in_pages) {
+        writer->in_pages = FALSE;
+        return stasis_proc_pages_end(writer->pages, error);
     }
     gboolean synced = fdatasync(writer->fd) == 0;
     int saved = errno;
@@ -139,6 +169,7 @@ static StasisProcessImageInfo *write_manifest(StasisProcImageWriter *writer,
 {
     StasisProcessImageInfo named = *info;
     named.id = (char *)id;
+    named.parent = writer->parent;
     g_autofree char *text = stasis_proc_image_manifest_write(&named, writer->files, error);
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(StasisProcessImageInfo) listed =
@@ -191,10 +222,12 @@ StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *w
                                                         const StasisProcessImageInfo *info,
                                                         GError **error)
 {
-    if (writer->fd >= 0) {
+    if (writer->fd >= 0 || writer->in_pages) {
         stasis_corrupt(error, "the last file of the image does not end");
         return NULL;
     }
+    if (writer->pages != NULL && !stasis_proc_pages_finish(writer->pages, writer->files, error))
+        return NULL;
     stasis_autofd int tmp_fd = -1;
     int lock_fd = stasis_store_lock(writer->store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
     g_autofree char *id = lock_fd >= 0 ? make_id(writer->store, error) : NULL;

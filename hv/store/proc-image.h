@@ -12,12 +12,20 @@
 
 G_BEGIN_DECLS
 
+/* The one file that is not CRIU's: what the processes had open on tmpfs, to be unpacked below "/".
+ */
+#define STASIS_PROC_IMAGE_TMPFS "tmpfs.tar"
+
 /* One of CRIU's files. */
 typedef struct {
     char *name;
     guint64 size;
     char *sha256; /* hexadecimal */
+    char *map;    /* NULL, or the file that tells where its pages are: then it is none itself */
 } StasisProcImageFile;
+
+/* Is it CRIU's, or what goes with it to where it is restored? Else it is our own. */
+gboolean stasis_proc_image_file_is_criu(const StasisProcImageFile *file);
 
 /* May a file of an image have this name? 1 to 64 of letters, digits, ".", "_" and "-", the first no
  * dot; and it is none of ours. */
@@ -31,6 +39,9 @@ typedef struct _StasisProcImageWriter StasisProcImageWriter;
 
 /* A new image aside. The store's lock is taken by the commit only. */
 StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error);
+/* Before the first file: of files of pages only those pages are stored that image @id has not. */
+gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, const char *id,
+                                             GError **error);
 /* One file after the other: begin, add, end. @name is untrusted; *ret_sha256 is the digest of what
  * was added, 32 bytes. */
 gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const char *name,
@@ -42,8 +53,8 @@ gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_
 /* A small part of our own: "boundary.json". */
 gboolean stasis_proc_image_writer_add_part(StasisProcImageWriter *writer, const char *name,
                                            GBytes *data, GError **error);
-/* Take the lock, sync, rename, sync. Of @info id, digest, files and sizes are ignored. On failure
- * nothing is listed. */
+/* Take the lock, sync, rename, sync. Of @info id, parent, digest, files and sizes are ignored. On
+ * failure nothing is listed. */
 StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,
                                                         const StasisProcessImageInfo *info,
                                                         GError **error);

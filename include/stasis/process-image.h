@@ -38,15 +38,21 @@ typedef struct {
     char *id;     /* as those of VM images, and never the same as one of them */
     char *digest; /* "sha256:…" over everything in the image */
     char *vm;
+    char *parent;         /* of an incremental image: the one that it shares pages with; or NULL */
     char *note;           /* or NULL */
     char *criu;           /* version of CRIU that made it */
     char *kernel;         /* of the guest: "Linux 6.1.0-56-cloud-amd64" */
     gint64 created_us;    /* Unix time of the instant */
     gboolean shell_job;   /* `criu restore` needs --shell-job */
     gboolean direct;      /* taken in the VM itself */
+    guint n_trees;        /* of several, the first process is their parent for CRIU's sake alone: it
+                             ends as soon as it is restored */
+    gboolean session;     /* they are a stasis-session: their PIDs are free wherever they go, and
+                             those told are what they were in the first PID namespace */
     GPtrArray *processes; /* of StasisImageProcess, the root first */
     guint n_files;
-    guint64 stored_bytes;
+    guint64 size_bytes;   /* of CRIU's files */
+    guint64 stored_bytes; /* … and of what is stored of them, and not shared with the parent */
     StasisProcessCost cost;
 } StasisProcessImageInfo;
 
@@ -74,12 +80,15 @@ STASIS_API gboolean stasis_store_delete_process(StasisStore *store, const char *
 
 typedef struct {
     size_t struct_size;
-    const StasisBoundaryOptions *boundary; /* who: its set must be one tree */
+    const StasisBoundaryOptions *boundary; /* who */
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
-    gboolean direct;     /* no fork: in the VM itself */
+    gboolean direct;     /* no fork: in the VM itself; one tree, no connections inside of it */
     guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
+    /* Share pages of memory with the newest image of the same processes, if there is one. It may be
+     * deleted all the same. */
+    gboolean incremental;
     guint timeout_ms;    /* for each step in the guest, the longest of which is CRIU's work and the
                             way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
@@ -91,7 +100,7 @@ typedef struct {
     }
 
 /* What stands against it is found without stopping anything: the set that would be taken, or
- * STASIS_ERROR_REFUSED (its boundary, or more than one tree), STASIS_ERROR_UNSUPPORTED (no CRIU in
+ * STASIS_ERROR_REFUSED (its boundary), STASIS_ERROR_UNSUPPORTED (no CRIU in
  * the guest). */
 STASIS_API StasisGuestBoundary *
 stasis_process_checkpoint_plan(StasisVm *vm, const StasisProcessCheckpointOptions *options,
@@ -122,7 +131,8 @@ stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
 
 typedef struct {
     size_t struct_size;
-    gboolean replace; /* if the image's own processes still run there, end them first */
+    gboolean replace; /* if the image's own processes still run there, end them first, and if its
+                         files on tmpfs are there, replace them */
     guint timeout_ms; /* 0: 600,000 */
     StasisProgressFunc progress;
     gpointer progress_data;
@@ -133,7 +143,8 @@ typedef struct {
     }
 
 /* Have CRIU in the guest of @vm restore image @id: the processes go on with the PIDs that they had,
- * in the agent's control group and namespaces. *@ret_pid (or NULL) is the root's.
+ * in the agent's control group and namespaces. What they had open on tmpfs is written there first.
+ * *@ret_pid (or NULL) is the root's, or that of the first tree.
  * STASIS_ERROR_FAILED, in CRIU's words, when it can't, with no process of the image left; those
  * that were replaced are gone then. */
 STASIS_API gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm,
