@@ -191,22 +191,60 @@ bool frozen_group(char *path, size_t size);
 
 #define DUMP_LIMIT_MS 600000
 
+/* A tree of processes as CRIU is told of it. */
+typedef struct {
+    pid_t root;
+    const char *group;    /* the frozen control group that it is in, in a fork; or NULL */
+    const char *programs; /* as of criu_run() */
+    bool session;         /* the root is the first process of a PID namespace below ours */
+    bool shell_job;       /* the session of the root has its leader elsewhere */
+} DumpTree;
+
 /* A new directory where most room is. */
 bool dump_make_dir(char *dir, size_t size);
+/* Fill in what /proc tells of @tree's root; false when there is no such process. */
+bool dump_look_at_root(DumpTree *tree, int proc);
 /* Put a process of the image, as a part of its own. */
 bool dump_put_process(const Process *process, Answer *answer);
-/* Send the files in @dir, @limit bytes at most, and N_FILES and SIZE for the last part; false,
- * answered, when that went wrong. */
-bool dump_send_files(uint64_t limit, const char *dir, Answer *answer);
-/* `criu dump` of the tree at @root into @dir; @group: the frozen control group that it is in, or
- * NULL. As criu_run(). */
-int dump_run_criu(pid_t root, const char *group, const char *dir, bool shell_job, int64_t end_ms);
+/* `criu dump` of it into @dir: its exit status, as of criu_run(). */
+int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms);
+/* Send the files in @dir, @limit bytes at most, and what the last part says of them and of @tree;
+ * false, answered, when that went wrong. */
+bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *dir, Answer *answer);
+
+/* ---- stub.c ---- */
+
+/* A program of two system calls and no memory of its own, that needs no library. */
+typedef enum {
+    STUB_WAIT, /* waits; ends well once that is interrupted */
+    STUB_TRUE, /* ends well */
+} Stub;
+/* Write it to the new file @path; false when that can't be done, or not be run from there. */
+bool stub_write(const char *path, Stub stub);
+
+/* ---- adopt.c ---- */
+
+/* Make the trees of these @n roots, all frozen in @group, one tree in CRIU's eyes: the process ID
+ * of its root; -1, answered. In a fork only: it can't be undone. */
+pid_t adopt(const char *group, const pid_t *roots, unsigned n, Answer *answer);
+
+/* ---- tmpfs.c ---- */
+
+/* Its name in an image. */
+#define TMPFS_ARCHIVE "tmpfs.tar"
+/* Put files on tmpfs that the processes in @group have open or mapped into @archive, which is made
+ * if there are any and may have @limit bytes. False, answered, when one can't be taken. */
+bool tmpfs_take(const char *group, const char *archive, uint64_t limit, Answer *answer);
+/* Write them to where they were, or only look whether that can be: without @replace nothing may be
+ * there. False, answered. */
+bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer);
 
 /* ---- criu.c ---- */
 
-/* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Returns its exit status, or −1
+/* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Programs that it runs are
+ * looked for in the directory @programs first, unless that is NULL. Returns its exit status, or −1
  * when it could not be run or was ended at @end_ms. */
-int criu_run(char *const argv[], const char *dir, int64_t end_ms);
+int criu_run(char *const argv[], const char *programs, const char *dir, int64_t end_ms);
 /* End the answer with what CRIU said in @dir went wrong first. */
 void criu_complain(const char *what, const char *dir, Answer *answer);
 /* A name that a file of an image may have. */

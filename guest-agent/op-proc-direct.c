@@ -183,13 +183,13 @@ static uint64_t frozen_ns(const char *dir)
 /* ---- the process that runs it ---- */
 
 static void __attribute__((noreturn))
-be_runner(int socket_fd, pid_t root, const char *dir, bool shell_job, int64_t end_ms)
+be_runner(int socket_fd, const DumpTree *tree, const char *dir, int64_t end_ms)
 {
     setsid(); /* out of the group that ends with the worker */
     prctl(PR_SET_NAME, "stasis-dumper");
     dup2(socket_fd, 3);
     close_range(4, ~0u, 0);
-    int status = dump_run_criu(root, NULL, dir, shell_job, end_ms);
+    int status = dump_run_criu(tree, dir, end_ms);
     send(3, &status, sizeof status, MSG_NOSIGNAL);
     /* Until the worker has sent the files, or is no more. */
     struct pollfd fds = { .fd = 3, .events = POLLIN };
@@ -200,7 +200,7 @@ be_runner(int socket_fd, pid_t root, const char *dir, bool shell_job, int64_t en
 }
 
 /* CRIU's exit status, or −1. *ret_fd: closing it has the image removed; −1: it is. */
-static int run(pid_t root, const char *dir, bool shell_job, int64_t end_ms, int *ret_fd)
+static int run(const DumpTree *tree, const char *dir, int64_t end_ms, int *ret_fd)
 {
     int ends[2], status = -1;
     *ret_fd = -1;
@@ -208,7 +208,7 @@ static int run(pid_t root, const char *dir, bool shell_job, int64_t end_ms, int 
         pid_t pid = fork();
         if (pid == 0) {
             close(ends[0]);
-            be_runner(ends[1], root, dir, shell_job, end_ms);
+            be_runner(ends[1], tree, dir, end_ms);
         }
         close(ends[1]);
         if (pid > 0) {
@@ -223,12 +223,12 @@ static int run(pid_t root, const char *dir, bool shell_job, int64_t end_ms, int 
     return -1;
 }
 
-static void dump(pid_t root, int proc, const Tree *before, bool shell_job, uint64_t limit,
-                 int64_t end_ms, const char *dir, Answer *answer)
+static void dump(const DumpTree *tree, int proc, const Tree *before, uint64_t limit, int64_t end_ms,
+                 const char *dir, Answer *answer)
 {
     static Tree after;
-    int keeper, status = run(root, dir, shell_job, end_ms, &keeper);
-    read_tree(&after, proc, root);
+    int keeper, status = run(tree, dir, end_ms, &keeper);
+    read_tree(&after, proc, tree->root);
     if (status != 0) {
         criu_complain("dump", dir, answer);
     } else if (!is_same(before, &after) || count_entries(dir) != after.n) {
@@ -239,10 +239,8 @@ static void dump(pid_t root, int proc, const Tree *before, bool shell_job, uint6
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump-direct: a process ended; try again");
     } else {
         uint64_t stood_ns = frozen_ns(dir); /* files go when they are sent */
-        if (dump_send_files(limit, dir, answer)) {
-            stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SHELL_JOB, shell_job);
+        if (dump_send_files(tree, limit, dir, answer))
             stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_FROZEN_FOR, stood_ns);
-        }
     }
     if (keeper >= 0)
         close(keeper);
@@ -251,27 +249,25 @@ static void dump(pid_t root, int proc, const Tree *before, bool shell_job, uint6
 void op_proc_dump_direct(const Request *request, Answer *answer)
 {
     static Tree before;
-    static Process process;
     int64_t end_ms = now_ms() + request_timeout(request, DUMP_LIMIT_MS);
-    pid_t root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0);
+    DumpTree tree = { .root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0) };
     char dir[64];
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool found = root > 1 && process_read(proc, root, &process);
-    bool shell_job = process.sid != root;
+    bool found = tree.root > 1 && dump_look_at_root(&tree, proc);
     if (found)
-        read_tree(&before, proc, root);
+        read_tree(&before, proc, tree.root);
     if (!found || before.too_many) {
         answer_error(answer, STASIS_AGENT_STATE, 0,
                      found ? "proc-dump-direct: more than %u processes"
                            : "proc-dump-direct: no process %u",
-                     found ? MAX_PROCESSES : (unsigned)root);
+                     found ? MAX_PROCESSES : (unsigned)tree.root);
         return;
     }
     if (!dump_make_dir(dir, sizeof dir)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }
-    dump(root, proc, &before, shell_job,
-         request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX), end_ms, dir, answer);
+    dump(&tree, proc, &before, request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX), end_ms,
+         dir, answer);
     answer_end(answer);
 }

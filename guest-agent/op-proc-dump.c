@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In a fork of the VM: CRIU dumps a tree that is frozen, and its image goes to the host, file by
- * file, each with its digest. Nothing is cleaned up for the guest's sake: the fork is thrown away.
+ * In a fork of the VM: CRIU dumps the trees that are frozen, and its image goes to the host, file
+ * by file, each with its digest. Nothing is cleaned up for the guest's sake: the fork is thrown
+ * away.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include "agent.h"
 
 #define MAX_FILES 16384u
+#define MAX_ROOTS 4096u
 
 /* ---- where ---- */
 
@@ -67,6 +69,60 @@ bool dump_make_dir(char *dir, size_t size)
 
 /* ---- which processes ---- */
 
+typedef struct {
+    pid_t roots[MAX_ROOTS];
+    unsigned n_roots;
+    char group[1100];
+    DumpTree tree; /* its root: the only one of them, or their parent for CRIU's sake */
+} Trees;
+
+static bool is_root(const Trees *trees, pid_t pid)
+{
+    for (unsigned i = 0; i < trees->n_roots; i++)
+        if (trees->roots[i] == pid)
+            return true;
+    return false;
+}
+
+static bool read_roots(const Request *request, Trees *trees)
+{
+    StasisField field;
+    for (uint32_t at = 0; stasis_field_next(request->fields, request->length, &at, &field);) {
+        uint64_t pid = field.tag == STASIS_AGENT_TAG_PID ? stasis_field_to_number(&field) : 0;
+        if (field.tag != STASIS_AGENT_TAG_PID || trees->n_roots == MAX_ROOTS)
+            continue;
+        if (pid <= 1 || pid > INT32_MAX)
+            return false;
+        trees->roots[trees->n_roots++] = (pid_t)pid;
+    }
+    return trees->n_roots > 0;
+}
+
+/* Whether @pid is the first of a PID namespace below ours (proc(5), /proc/PID/status, NSpid). */
+static bool is_init(pid_t pid)
+{
+    char path[64], line[256];
+    int outer, inner;
+    bool init = false;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && !init && fgets(line, sizeof line, file) != NULL)
+        init = sscanf(line, "NSpid: %d %d", &outer, &inner) == 2 && inner == 1;
+    if (file != NULL)
+        fclose(file);
+    return init;
+}
+
+bool dump_look_at_root(DumpTree *tree, int proc)
+{
+    static Process process;
+    if (!process_read(proc, tree->root, &process))
+        return false;
+    tree->session = is_init(tree->root);
+    tree->shell_job = process.sid != tree->root && !tree->session;
+    return true;
+}
+
 bool dump_put_process(const Process *process, Answer *answer)
 {
     StasisFieldWriter *fields = &answer->fields;
@@ -77,19 +133,20 @@ bool dump_put_process(const Process *process, Answer *answer)
     return answer_part(answer);
 }
 
-/* Tell of each frozen process; *ret_shell_job: the session of @root has its leader elsewhere. */
-static bool send_processes(const char *group, pid_t root, bool *ret_shell_job, Answer *answer)
+/* Tell of each frozen process. */
+static bool send_processes(Trees *trees, Answer *answer)
 {
     static Process process;
     char path[1200];
     int pid, proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    snprintf(path, sizeof path, "%s/cgroup.procs", group);
+    snprintf(path, sizeof path, "%s/cgroup.procs", trees->group);
     FILE *procs = fopen(path, "re");
-    bool ok = procs != NULL && process_read(proc, root, &process);
-    *ret_shell_job = ok && process.sid != root;
+    bool ok = procs != NULL && dump_look_at_root(&trees->tree, proc);
     while (ok && fscanf(procs, "%d", &pid) == 1) {
         if (!process_read(proc, pid, &process))
             continue;
+        if (trees->n_roots > 1 && is_root(trees, process.pid))
+            process.ppid = trees->tree.root;
         ok = dump_put_process(&process, answer);
     }
     if (procs != NULL)
@@ -146,9 +203,10 @@ static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *an
     return answer_part(answer);
 }
 
-bool dump_send_files(uint64_t limit, const char *path, Answer *answer)
+bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *path, Answer *answer)
 {
     Sending sending = { .limit = limit };
+    StasisFieldWriter *fields = &answer->fields;
     DIR *dir = opendir(path);
     bool ok = dir != NULL;
     for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;)
@@ -162,22 +220,36 @@ bool dump_send_files(uint64_t limit, const char *path, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, 0, "the image could not be read");
         return false;
     }
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)tree->root);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_SHELL_JOB, tree->shell_job);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_SESSION, tree->session);
     return true;
 }
 
 /* ---- CRIU ---- */
 
-int dump_run_criu(pid_t root, const char *group, const char *dir, bool shell_job, int64_t end_ms)
+/* CRIU has the shell run iptables, to keep an established connection still while its queues are
+ * read. Here all is still: the fork has no network, and both ends are frozen or cut. So a guest
+ * without iptables is as good, and what CRIU calls does nothing. */
+static bool make_shell(const char *dir, char *programs, size_t size)
 {
-    char tree[16];
-    snprintf(tree, sizeof tree, "%d", (int)root);
+    char path[128];
+    snprintf(programs, size, "%s-programs", dir);
+    snprintf(path, sizeof path, "%s/sh", programs);
+    return mkdir(programs, 0700) == 0 && stub_write(path, STUB_TRUE);
+}
+
+int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
+{
+    char root[16];
+    snprintf(root, sizeof root, "%d", (int)tree->root);
     /* Control groups are not part of it: where it is restored, it is in that of the agent. */
     char *argv[24] = { "criu",
                        "dump",
                        "--tree",
-                       tree,
+                       root,
                        "--images-dir",
                        (char *)dir,
                        "--manage-cgroups=ignore",
@@ -189,23 +261,41 @@ int dump_run_criu(pid_t root, const char *group, const char *dir, bool shell_job
                        "--skip-in-flight",
                        "--ext-unix-sk" }; /* the log's, say: what is outside was cut by name */
     unsigned n = 14;
-    if (group != NULL) {
+    if (tree->group != NULL) {
         argv[n++] = "--freeze-cgroup";
-        argv[n++] = (char *)group;
+        argv[n++] = (char *)tree->group;
+        argv[n++] = "--tcp-established";
     }
-    if (shell_job)
+    if (tree->shell_job)
         argv[n++] = "--shell-job";
-    return criu_run(argv, dir, end_ms);
+    return criu_run(argv, tree->programs, dir, end_ms);
+}
+
+/* Into @dir, with what goes along; false, answered, when that went wrong. */
+static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms, Answer *answer)
+{
+    char programs[96], archive[96];
+    snprintf(archive, sizeof archive, "%s/" TMPFS_ARCHIVE, dir);
+    if (!make_shell(dir, programs, sizeof programs)) {
+        answer_error(answer, STASIS_AGENT_FAILED, errno, "make a program in %s", programs);
+        return false;
+    }
+    tree->programs = programs;
+    if (dump_run_criu(tree, dir, end_ms) == 0)
+        return tmpfs_take(tree->group, archive, limit, answer);
+    criu_complain("dump", dir, answer);
+    return false;
 }
 
 void op_proc_dump(const Request *request, Answer *answer)
 {
+    static Trees trees;
     int64_t end_ms = now_ms() + request_timeout(request, DUMP_LIMIT_MS);
-    pid_t root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0);
     uint64_t limit = request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX);
-    char group[1100], dir[64];
-    bool shell_job = false;
-    if (root <= 1 || !frozen_group(group, sizeof group) || access(group, F_OK) < 0) {
+    DumpTree *tree = &trees.tree;
+    char dir[64];
+    if (!read_roots(request, &trees) || !frozen_group(trees.group, sizeof trees.group) ||
+        access(trees.group, F_OK) < 0) {
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump: nothing is frozen");
         return;
     }
@@ -213,16 +303,13 @@ void op_proc_dump(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }
-    if (!send_processes(group, root, &shell_job, answer)) {
-        answer_error(answer, STASIS_AGENT_FAILED, 0, "proc-dump: no process %d", (int)root);
+    tree->group = trees.group;
+    tree->root = trees.n_roots == 1 ? trees.roots[0]
+                                    : adopt(trees.group, trees.roots, trees.n_roots, answer);
+    if (tree->root < 0)
         return;
-    }
-    if (dump_run_criu(root, group, dir, shell_job, end_ms) != 0) {
-        criu_complain("dump", dir, answer);
-        return;
-    }
-    if (!dump_send_files(limit, dir, answer))
-        return;
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SHELL_JOB, shell_job);
-    answer_end(answer);
+    if (!send_processes(&trees, answer))
+        answer_error(answer, STASIS_AGENT_FAILED, 0, "proc-dump: no process %d", (int)tree->root);
+    else if (dump(tree, dir, limit, end_ms, answer) && dump_send_files(tree, limit, dir, answer))
+        answer_end(answer);
 }

@@ -18,6 +18,8 @@
 #include "agent.h"
 
 #define DIR_PATH AGENT_DIR "/restore"
+#define ARCHIVE DIR_PATH "/" TMPFS_ARCHIVE
+#define PID_FILE DIR_PATH "/root.pid"
 #define LIMIT_MS 600000
 #define END_WAIT_MS 10000
 #define MAX_FILES 16384u
@@ -182,6 +184,19 @@ static bool check_pids(const Tree *tree, bool replace, Answer *answer)
     return true;
 }
 
+/* A session's processes have other IDs where it is restored: whoever has theirs is none of them,
+ * unless it is the same VM and they still run. */
+static void keep_same(Tree *tree)
+{
+    static Process there;
+    unsigned n = 0;
+    for (unsigned i = 0; i < tree->n_pids; i++)
+        if (process_read(tree->proc, tree->wanted[i].pid, &there) &&
+            is_same(&tree->wanted[i], &there))
+            tree->wanted[n++] = tree->wanted[i];
+    tree->n_pids = n;
+}
+
 /* All at once, so that no parent acts on its child's end; then wait until their PIDs are free. */
 static bool end_all(const Tree *tree, Answer *answer)
 {
@@ -210,6 +225,14 @@ static bool end_all(const Tree *tree, Answer *answer)
 
 /* ---- restoring ---- */
 
+/* The root's, as this namespace sees it. */
+static pid_t read_pid(pid_t otherwise)
+{
+    char line[32];
+    read_line(PID_FILE, line, sizeof line);
+    return atoi(line) > 0 ? atoi(line) : otherwise;
+}
+
 static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *answer)
 {
     bool shell_job = request_number(request, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
@@ -218,18 +241,34 @@ static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *
                      "--images-dir",
                      DIR_PATH,
                      "--restore-detached",
+                     "--pidfile",
+                     PID_FILE,
                      "--manage-cgroups=ignore",
                      "--file-locks",
                      "--link-remap",
                      "--ext-unix-sk",
+                     "--tcp-established",
                      shell_job ? "--shell-job" : NULL,
                      NULL };
-    if (criu_run(argv, DIR_PATH, end_ms) != 0) {
+    if (criu_run(argv, NULL, DIR_PATH, end_ms) != 0) {
         criu_complain("restore", DIR_PATH, answer);
         return false;
     }
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PID, (uint64_t)root);
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PID, (uint64_t)read_pid(root));
     return true;
+}
+
+static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answer *answer)
+{
+    bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
+    pid_t root = tree->wanted[0].pid;
+    if (request_number(request, STASIS_AGENT_TAG_SESSION, 0) != 0)
+        keep_same(tree);
+    else if (!check_pids(tree, replace, answer))
+        return;
+    if (tmpfs_put(ARCHIVE, replace, true, answer) && (!replace || end_all(tree, answer)) &&
+        tmpfs_put(ARCHIVE, replace, false, answer) && restore(request, root, end_ms, answer))
+        answer_end(answer);
 }
 
 void op_proc_restore(const Request *request, Answer *answer)
@@ -237,7 +276,6 @@ void op_proc_restore(const Request *request, Answer *answer)
     static Tree tree;
     tree.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     char token[sizeof present];
-    bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
     int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
     if (!request_text(request, STASIS_AGENT_TAG_TOKEN, token, sizeof token) ||
         strcmp(token, present) != 0 || !read_tree(request, &tree))
@@ -245,8 +283,7 @@ void op_proc_restore(const Request *request, Answer *answer)
     else if (!is_whole(request))
         answer_error(answer, STASIS_AGENT_FAILED, 0,
                      "the image is not as it was sent: its digest differs");
-    else if (check_pids(&tree, replace, answer) && (!replace || end_all(&tree, answer)) &&
-             restore(request, tree.wanted[0].pid, end_ms, answer))
-        answer_end(answer);
+    else
+        restore_all(request, &tree, end_ms, answer);
     criu_remove_dir(DIR_PATH);
 }

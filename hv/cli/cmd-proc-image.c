@@ -81,6 +81,7 @@ static gboolean checkpoint(CliCall *call, GError **error)
     options.note = cli_text(call, "note");
     options.scratch = cli_text(call, "scratch");
     options.direct = cli_flag(call, "direct");
+    options.incremental = cli_flag(call, "incremental");
     options.max_bytes = cli_number(call, "max-size", 0);
     options.timeout_ms = (guint)((cli_number(call, "timeout", 0) + 999) / 1000);
     asked.options.timeout_ms = MIN(options.timeout_ms, MAX_BOUNDARY_MS);
@@ -123,7 +124,7 @@ static gboolean restore(CliCall *call, GError **error)
     cli_json_set_string(object, "id", id);
     cli_json_set_string(object, "name", stasis_vm_get_name(vm));
     cli_json_set_uint(object, "pid", pid);
-    cli_json_set_uint(object, "n_processes", info->processes->len);
+    cli_json_set_uint(object, "n_processes", info->processes->len - (info->n_trees > 1));
     cli_take_object(call, object);
     if (!call->json)
         printf("%u\n", pid);
@@ -171,10 +172,12 @@ static const CliOption checkpoint_options[] = {
       "be cut being cut; or without those that share something but said nothing over it since "
       "their last checkpoint (proc-graph tells more)" },
     { "dry-run", 0, CLI_FLAG, NULL, "say what would be taken, or why not, and take nothing" },
+    { "incremental", 0, CLI_FLAG, NULL,
+      "store only those pages of memory that the newest image of these processes does not have" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { "direct", 0, CLI_FLAG, NULL,
       "no fork: CRIU works in the VM itself, and the processes stand still meanwhile, which takes "
-      "the longer the more memory they have" },
+      "the longer the more memory they have; for one tree, without TCP connections" },
     { "scratch", 0, CLI_DIR, "DIR",
       "where the VM's image is kept while its fork lives (default: the runtime directory, in "
       "memory)" },
@@ -197,9 +200,9 @@ const CliCommand cli_cmd_proc_checkpoint = {
     .summary = "take an image of processes in a guest",
     .description =
         "Take an image of processes in the guest, and of all that belongs to them (as proc-graph "
-        "shows it), and print its ID. They must be one tree. What can't be taken is refused, with "
-        "exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the few "
-        "milliseconds of a checkpoint, and the processes with it; "
+        "shows it), and print its ID. They may be several trees. What can't be taken is refused, "
+        "with exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the "
+        "few milliseconds of a checkpoint, and the processes with it; "
         "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
         "whatever happens. The guest has to run stasis-agent and to have CRIU. Disks are not "
         "copied: "
@@ -208,7 +211,8 @@ const CliCommand cli_cmd_proc_checkpoint = {
         "fork "
         "is no domain, and runs as the domain's user.\n\nWith --direct there is no fork, and the "
         "VM "
-        "does not stop; how long the processes stood still is told as the pause.\n\n"
+        "does not stop; how long the processes stood still is told as the pause. That is for one "
+        "tree without TCP connections, and their files on tmpfs stay where they are.\n\n"
         "The image is a directory that stock CRIU restores, with a manifest of ours. It is no part "
         "of the chain of the VM's own images, which goes on as if nothing had been.",
     .arguments = checkpoint_arguments,
@@ -223,7 +227,8 @@ static const CliArgument restore_arguments[] = {
 };
 static const CliOption restore_options[] = {
     { "domain", 0, CLI_VM, "NAME", "the VM to restore them in (default: the one they are of)" },
-    { "replace", 0, CLI_FLAG, NULL, "if they still run there, end them first" },
+    { "replace", 0, CLI_FLAG, NULL,
+      "if they still run there, end them first; and replace their files on tmpfs" },
     { "timeout", 0, CLI_MS, "MS", "give up after that (default 600000)" },
     { NULL },
 };
@@ -238,9 +243,10 @@ const CliCommand cli_cmd_proc_restore = {
     .summary = "restore processes in a guest",
     .description =
         "Send an image of processes into a running VM and have CRIU there restore it; print the "
-        "PID of the first one. They go on with the PIDs that they had, which must be free, in the "
-        "agent's control group. Programs, libraries and files that they have open must be there "
-        "under the same names: they are not in the image.",
+        "PID of the first one. They go on with the PIDs that they had, which must be free (but for "
+        "those of a stasis-session), in the agent's control group. Files on tmpfs that they had "
+        "open are written first. Programs, libraries and other files that they have open must be "
+        "there under the same names: they are not in the image.",
     .arguments = restore_arguments,
     .options = restore_options,
     .examples = restore_examples,

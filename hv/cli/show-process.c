@@ -30,13 +30,17 @@ JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info)
     cli_json_set_string(object, "id", info->id);
     cli_json_set_string(object, "digest", info->digest);
     cli_json_set_string(object, "vm", info->vm);
+    cli_json_set_string(object, "parent", info->parent);
     cli_json_set_string(object, "note", info->note);
     cli_json_set_string(object, "criu", info->criu);
     cli_json_set_string(object, "kernel", info->kernel);
     json_object_set_int_member(object, "created_us", info->created_us);
     json_object_set_boolean_member(object, "shell_job", info->shell_job);
     json_object_set_boolean_member(object, "direct", info->direct);
+    json_object_set_boolean_member(object, "session", info->session);
+    cli_json_set_uint(object, "n_trees", info->n_trees);
     cli_json_set_uint(object, "n_files", info->n_files);
+    cli_json_set_uint(object, "size_bytes", info->size_bytes);
     cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
     json_object_set_array_member(object, "processes", processes_to_json(info->processes));
     cli_json_set_uint(cost, "pause_us", info->cost.pause_us);
@@ -57,10 +61,10 @@ void cli_print_process_images(const GPtrArray *images)
     cli_table_add(table, "ID", "VM", "CREATED", "NUMBER", "PAUSE", "STORED", "FIRST", "NOTE");
     for (guint i = 0; i < images->len; i++) {
         const StasisProcessImageInfo *info = images->pdata[i];
-        const StasisImageProcess *root = info->processes->pdata[0];
+        const StasisImageProcess *root = info->processes->pdata[info->n_trees > 1];
         g_autofree char *id = g_strdup_printf("%.*s", SHOWN_ID, info->id);
         g_autofree char *created = cli_format_time(info->created_us);
-        g_autofree char *number = g_strdup_printf("%u", info->processes->len);
+        g_autofree char *number = g_strdup_printf("%u", info->processes->len - (info->n_trees > 1));
         g_autofree char *pause = cli_format_us(info->cost.pause_us);
         g_autofree char *stored = cli_format_bytes(info->stored_bytes);
         g_autofree char *name = cli_printable(root->name);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A tree of processes out of a running VM: what stands against it is asked in the VM itself, then a
+ * Processes out of a running VM: what stands against it is asked in the VM itself, then a
  * fork of the VM is made, in which the processes are frozen before they run a step further and CRIU
  * takes its time. A direct one leaves out the fork.
  */
 #include <stasis/error.h>
 #include <stasis/process-image.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -20,6 +21,7 @@
 #define MAX_CHECK_MS 60000u
 #define MAX_FREEZE_MS 60000u
 #define MAX_TIMEOUT_MS 600000u
+#define MAX_ROOTS 256u /* that many PIDs can be asked for */
 #define GHOST_BYTES ((guint64)1 << 30)
 /* Heads of parts and of files, over the bytes themselves: a guest may send them in small pieces. */
 #define OVERHEAD(n) ((n) / 4 + ((gsize)64 << 20))
@@ -28,9 +30,9 @@ typedef struct {
     StasisVm *vm;
     const StasisProcessCheckpointOptions *options;
     StasisGuestBoundary *boundary; /* as found in the VM, and then in the fork */
-    guint root;
-    char *talk;        /* token of the guest's counters, or NULL */
-    gboolean counting; /* … by which the set was found */
+    GArray *roots;                 /* guint: of each tree */
+    char *talk;                    /* token of the guest's counters, or NULL */
+    gboolean counting;             /* … by which the set was found */
     StasisFork *fork;
     StasisProcImageWriter *writer;
     StasisProcessImageInfo *info;
@@ -42,6 +44,7 @@ static void job_clear(Job *job)
 {
     g_clear_pointer(&job->fork, stasis_fork_free);
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
+    g_clear_pointer(&job->roots, g_array_unref);
     g_clear_pointer(&job->writer, stasis_proc_image_writer_free);
     g_clear_pointer(&job->info, stasis_process_image_info_free);
     g_clear_pointer(&job->talk, g_free);
@@ -87,32 +90,61 @@ static gboolean is_member(const StasisGuestBoundary *b, guint pid)
     return FALSE;
 }
 
-/* CRIU takes one tree: the PID of its root, or 0. */
-static guint find_root(const StasisGuestBoundary *b, GError **error)
+/* Members whose parent is none, in the boundary's order; of several trees the agent makes one. */
+static GArray *find_roots(const StasisGuestBoundary *b, GError **error)
 {
-    const StasisGuestProcess *root = NULL;
-    for (guint i = 0; i < b->n_members; i++) {
-        const StasisGuestProcess *process = &b->processes[i];
-        if (is_member(b, process->ppid))
-            continue;
-        if (root != NULL) {
-            g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
-                        "refused: the %u processes that belong together are not one tree\n"
-                        "witness: pid %u (%s) and pid %u (%s) both have a parent outside%s%s\n"
-                        "to do: ask for their common parent, or leave out what holds them "
-                        "together: --cut",
-                        b->n_members, root->pid, root->comm, process->pid, process->comm,
-                        process->via >= 0 ? "; " : "",
-                        process->via >= 0 ? b->edges[process->via].witness : "");
-            return 0;
-        }
-        root = process;
+    g_autoptr(GArray) roots = g_array_new(FALSE, FALSE, sizeof(guint));
+    for (guint i = 0; i < b->n_members; i++)
+        if (!is_member(b, b->processes[i].ppid))
+            g_array_append_val(roots, b->processes[i].pid);
+    if (roots->len > 0 && roots->len <= MAX_ROOTS)
+        return g_steal_pointer(&roots);
+    if (roots->len == 0)
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                            "agent: processes that are each other's parents");
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
+                    "refused: the %u processes that belong together are %u trees, %u can be\n"
+                    "witness: pid %u (%s) is the first process of one\n"
+                    "to do: leave out what holds them together: --cut",
+                    b->n_members, roots->len, MAX_ROOTS, b->processes[0].pid, b->processes[0].comm);
+    return NULL;
+}
+
+static const StasisGuestProcess *find_process(const StasisGuestBoundary *b, guint pid)
+{
+    guint i = 0;
+    while (i < b->n_members - 1 && b->processes[i].pid != pid)
+        i++;
+    return &b->processes[i];
+}
+
+/* The VM goes on meanwhile: no parent can be made up, and no packet kept away. */
+static gboolean check_direct(const Job *job, GError **error)
+{
+    static const char todo[] = "to do: leave out --direct, so that CRIU works in a fork of the VM";
+    const StasisGuestBoundary *b = job->boundary;
+    if (job->roots->len > 1) {
+        const StasisGuestProcess *one = find_process(b, g_array_index(job->roots, guint, 0));
+        const StasisGuestProcess *other = find_process(b, g_array_index(job->roots, guint, 1));
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
+                    "refused: the %u processes that belong together are %u trees, and --direct "
+                    "takes one\n"
+                    "witness: pid %u (%s) and pid %u (%s) both have a parent outside%s%s\n%s",
+                    b->n_members, job->roots->len, one->pid, one->comm, other->pid, other->comm,
+                    other->via >= 0 ? "; " : "",
+                    other->via >= 0 ? b->edges[other->via].witness : "", todo);
+        return FALSE;
     }
-    if (root != NULL)
-        return root->pid;
-    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                        "agent: processes that are each other's parents");
-    return 0;
+    for (guint i = 0; i < b->n_edges; i++) {
+        if (strcmp(b->edges[i].relation, "tcp") != 0 || b->edges[i].place == STASIS_GUEST_NEAR)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
+                    "refused: a TCP connection, which --direct can't take\nwitness: %s\n%s",
+                    b->edges[i].witness, todo);
+        return FALSE;
+    }
+    return TRUE;
 }
 
 static gboolean check_boundary(Job *job, GError **error)
@@ -121,9 +153,9 @@ static gboolean check_boundary(Job *job, GError **error)
         stasis_vm_find_boundary(job->vm, job->options->boundary, job->cancellable, error);
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
-    job->root = find_root(job->boundary, error);
+    job->roots = find_roots(job->boundary, error);
     job->counting = job->boundary->counted_for_us > 0;
-    return job->root != 0;
+    return job->roots != NULL && (!job->options->direct || check_direct(job, error));
 }
 
 StasisGuestBoundary *stasis_process_checkpoint_plan(StasisVm *vm,
@@ -161,8 +193,8 @@ static gboolean make_fork(Job *job, GError **error)
 static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
 {
     StasisBoundaryOptions options = *job->options->boundary;
-    options.pids = &job->root;
-    options.n_pids = 1;
+    options.pids = (const guint *)(gconstpointer)job->roots->data;
+    options.n_pids = job->roots->len;
     options.unit = options.cgroup = NULL;
     /* Counting began when it was looked at in the VM: that was the closure. */
     if (options.shape == STASIS_BOUNDARY_TALKED && !job->counting)
@@ -173,14 +205,24 @@ static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
                                    &options, job->cancellable, error);
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
-    if (find_root(job->boundary, error) == job->root && job->boundary->n_members == n_frozen)
+    g_autoptr(GArray) roots = find_roots(job->boundary, error);
+    if (roots == NULL)
+        return FALSE;
+    /* Those that were asked for come first, so the order is the same. */
+    if (roots->len == job->roots->len && job->boundary->n_members == n_frozen &&
+        memcmp(roots->data, job->roots->data, roots->len * sizeof(guint)) == 0)
         return TRUE;
-    if (error != NULL && *error == NULL)
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "VM %s: the processes changed while they were looked at: %u belong together, "
-                    "%" G_GUINT64_FORMAT " were frozen; try again",
-                    stasis_vm_get_name(job->vm), job->boundary->n_members, n_frozen);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "VM %s: the processes changed while they were looked at: %u belong together, "
+                "%" G_GUINT64_FORMAT " were frozen; try again",
+                stasis_vm_get_name(job->vm), job->boundary->n_members, n_frozen);
     return FALSE;
+}
+
+static void put_roots(const Job *job, StasisFieldWriter *fields)
+{
+    for (guint i = 0; i < job->roots->len; i++)
+        stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, g_array_index(job->roots, guint, i));
 }
 
 static gboolean freeze(Job *job, GError **error)
@@ -188,8 +230,8 @@ static gboolean freeze(Job *job, GError **error)
     StasisAgentWait wait = wait_for(job, timeout_of(job, MAX_FREEZE_MS));
     g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
-    /* The root first: what it has started meanwhile is found by it. */
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->root);
+    /* Roots first: what they have started meanwhile is found by them. */
+    put_roots(job, &fields);
     for (guint i = 0; i < job->boundary->n_members; i++)
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->boundary->processes[i].pid);
     g_autoptr(GBytes) frozen =
@@ -199,6 +241,18 @@ static gboolean freeze(Job *job, GError **error)
     job->info->cost.fork_us = stasis_now_us() - job->forking_us - job->info->cost.image_us;
     return look_again(job, stasis_agent_number(frozen, STASIS_AGENT_TAG_N_FROZEN, 0), error) &&
            stasis_fault(STASIS_FAULT_PROC_FROZEN, error);
+}
+
+/* Of several trees it is their parent, whom the guest made. */
+static gboolean check_root(const Job *job, GError **error)
+{
+    const StasisImageProcess *root = g_ptr_array_index(job->info->processes, 0);
+    if (job->roots->len > 1 || root->pid == g_array_index(job->roots, guint, 0))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                "agent: it says that it has dumped pid %u, and was asked for pid %u", root->pid,
+                g_array_index(job->roots, guint, 0));
+    return FALSE;
 }
 
 /* The last part of the answer. */
@@ -212,9 +266,9 @@ static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_
     guint timeout_ms = timeout_of(job, MAX_TIMEOUT_MS);
     guint64 from_us = stasis_now_us();
     StasisAgentWait wait = wait_for(job, timeout_ms);
-    guint8 room[128];
+    guint8 room[MAX_ROOTS * 16 + 128];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, job->root);
+    put_roots(job, &fields);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, max_bytes);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, timeout_ms);
     g_autoptr(StasisProcReceiver) receiver =
@@ -223,8 +277,10 @@ static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_
         return NULL;
     g_autoptr(GBytes) last = stasis_agent_finish(agent, id, stasis_proc_receiver_take, receiver,
                                                  max_bytes + OVERHEAD(max_bytes), &wait, error);
-    if (last == NULL || !stasis_proc_receiver_finish(receiver, last, job->root, job->info, error))
+    if (last == NULL || !stasis_proc_receiver_finish(receiver, last, job->info, error) ||
+        !check_root(job, error))
         return NULL;
+    job->info->n_trees = job->roots->len;
     job->info->cost.dump_us = stasis_now_us() - from_us;
     return g_steal_pointer(&last);
 }
@@ -278,6 +334,35 @@ static gboolean dump_direct(Job *job, GError **error)
            check_set(job, error);
 }
 
+static gboolean is_of_these(const Job *job, const StasisProcessImageInfo *info)
+{
+    const StasisGuestBoundary *b = job->boundary;
+    for (guint i = 0; i < info->processes->len; i++) {
+        const StasisImageProcess *process = g_ptr_array_index(info->processes, i);
+        for (guint k = 0; k < b->n_members; k++)
+            if (b->processes[k].pid == process->pid &&
+                strcmp(b->processes[k].comm, process->name) == 0)
+                return strcmp(info->vm, stasis_vm_get_name(job->vm)) == 0;
+    }
+    return FALSE;
+}
+
+/* Pages are compared by their content, so any image would be a sound parent; that is a likely one.
+ */
+static gboolean share_pages(Job *job, StasisStore *store, GError **error)
+{
+    g_autoptr(GPtrArray) images =
+        job->options->incremental ? stasis_store_list_processes(store, error) : NULL;
+    if (images == NULL)
+        return !job->options->incremental;
+    for (guint i = images->len; i-- > 0;) {
+        const StasisProcessImageInfo *info = g_ptr_array_index(images, i);
+        if (is_of_these(job, info))
+            return stasis_proc_image_writer_set_parent(job->writer, info->id, error);
+    }
+    return TRUE;
+}
+
 StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
                                                   const StasisProcessCheckpointOptions *options,
                                                   GCancellable *cancellable, GError **error)
@@ -293,7 +378,7 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
     job.writer = stasis_proc_image_writer_new(store, error);
     job.info->direct = options->direct;
     gboolean dumped =
-        job.writer != NULL &&
+        job.writer != NULL && share_pages(&job, store, error) &&
         (options->direct ? dump_direct(&job, error)
                          : make_fork(&job, error) && freeze(&job, error) && dump_fork(&job, error));
     if (!dumped)

@@ -51,7 +51,7 @@ static gboolean write_piece(const StasisProcImageFile *file, guint64 offset, con
 static gboolean export_file(Export *e, guint i, GError **error)
 {
     const StasisProcImageFile *file = g_ptr_array_index(e->reader->files, i);
-    if (g_str_has_suffix(file->name, ".json"))
+    if (!stasis_proc_image_file_is_criu(file))
         return TRUE;
     e->fd = openat(e->dir_fd, file->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (e->fd < 0)
@@ -89,6 +89,16 @@ static gboolean give_name(Export *e, const char *path, GError **error)
     return fsync(parent_fd) == 0 || stasis_set_errno(error, errno, "sync %s", parent);
 }
 
+/* Files on tmpfs that the processes had open. */
+static gboolean has_archive(const StasisProcImageReader *reader)
+{
+    for (guint i = 0; i < reader->files->len; i++)
+        if (strcmp(((StasisProcImageFile *)g_ptr_array_index(reader->files, i))->name,
+                   STASIS_PROC_IMAGE_TMPFS) == 0)
+            return TRUE;
+    return FALSE;
+}
+
 gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
                                char **ret_command, StasisProgressFunc progress, gpointer user_data,
                                GCancellable *cancellable, GError **error)
@@ -101,7 +111,7 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
                          .reader = stasis_proc_image_reader_open(store, id, error) };
     if (e.reader == NULL)
         return FALSE;
-    e.progress = (StasisProgress){ "export", 0, e.reader->info->stored_bytes };
+    e.progress = (StasisProgress){ "export", 0, e.reader->info->size_bytes };
     if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return stasis_set_errno(error, EEXIST, "%s", path);
     if (!make_aside(&e, path, error))
@@ -113,8 +123,9 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
         return FALSE;
     if (ret_command != NULL)
         *ret_command = g_strdup_printf(
-            "criu restore --images-dir DIR --restore-detached --manage-cgroups=ignore --file-locks "
-            "--link-remap --ext-unix-sk%s",
+            "%scriu restore --images-dir DIR --restore-detached --manage-cgroups=ignore "
+            "--file-locks --link-remap --ext-unix-sk --tcp-established%s",
+            has_archive(e.reader) ? "tar -C / -xpf DIR/" STASIS_PROC_IMAGE_TMPFS " && " : "",
             e.reader->info->shell_job ? " --shell-job" : "");
     return TRUE;
 }

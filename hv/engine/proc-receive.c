@@ -136,7 +136,8 @@ gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointe
     return nonsense(error, "a part that is none");
 }
 
-/* The root first, the others as they came; and it is one tree. */
+/* The root first, then its children if it is the parent of several trees, the others as they came;
+ * and it is one tree. */
 static gboolean sort_processes(StasisProcReceiver *r, guint root, GError **error)
 {
     g_autoptr(GHashTable) pids = g_hash_table_new(NULL, NULL);
@@ -159,9 +160,10 @@ static gboolean sort_processes(StasisProcReceiver *r, guint root, GError **error
     return TRUE;
 }
 
-gboolean stasis_proc_receiver_finish(StasisProcReceiver *r, GBytes *last, guint root,
+gboolean stasis_proc_receiver_finish(StasisProcReceiver *r, GBytes *last,
                                      StasisProcessImageInfo *info, GError **error)
 {
+    guint64 root = stasis_agent_number(last, STASIS_AGENT_TAG_PID, 0);
     guint64 n_files = stasis_agent_number(last, STASIS_AGENT_TAG_N_FILES, 0);
     guint64 size = stasis_agent_number(last, STASIS_AGENT_TAG_SIZE, G_MAXUINT64);
     if (r->name != NULL || n_files != g_hash_table_size(r->names) || size != r->total)
@@ -170,9 +172,12 @@ gboolean stasis_proc_receiver_finish(StasisProcReceiver *r, GBytes *last, guint 
     if (!g_hash_table_contains(r->names, "inventory.img") ||
         !g_hash_table_contains(r->names, "pstree.img"))
         return nonsense(error, "it has no inventory.img, or no pstree.img");
-    if (!sort_processes(r, root, error))
+    if (root < 1 || root > G_MAXINT32)
+        return nonsense(error, "it has no root");
+    if (!sort_processes(r, (guint)root, error))
         return FALSE;
     info->shell_job = stasis_agent_number(last, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
+    info->session = stasis_agent_number(last, STASIS_AGENT_TAG_SESSION, 0) != 0;
     info->processes = g_ptr_array_ref(r->processes);
     return stasis_fault(STASIS_FAULT_PROC_RECEIVED, error);
 }

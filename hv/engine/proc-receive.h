@@ -22,7 +22,7 @@ void stasis_proc_receiver_free(StasisProcReceiver *receiver);
 gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointer receiver,
                                    GError **error);
 /* The last part: is all of it here? Fills in processes and shell_job of @info. */
-gboolean stasis_proc_receiver_finish(StasisProcReceiver *receiver, GBytes *last, guint root,
+gboolean stasis_proc_receiver_finish(StasisProcReceiver *receiver, GBytes *last,
                                      StasisProcessImageInfo *info, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcReceiver, stasis_proc_receiver_free)

@@ -65,7 +65,7 @@ static gboolean put(const StasisProcImageFile *file, guint64 offset, const guint
     r->n++;
     guint64 before = r->done_bytes;
     r->done_bytes += n;
-    StasisProgress progress = { "send", r->done_bytes, r->reader->info->stored_bytes };
+    StasisProgress progress = { "send", r->done_bytes, r->reader->info->size_bytes };
     if (r->options->progress != NULL && before / REPORT_BYTES != r->done_bytes / REPORT_BYTES)
         r->options->progress(&progress, r->options->progress_data);
     return TRUE;
@@ -76,7 +76,7 @@ static gboolean put_all(Restoring *r, GError **error)
 {
     for (guint i = 0; i < r->reader->files->len; i++) {
         const StasisProcImageFile *file = g_ptr_array_index(r->reader->files, i);
-        if (g_str_has_suffix(file->name, ".json"))
+        if (!stasis_proc_image_file_is_criu(file))
             continue;
         g_autofree char *line =
             g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name, file->size, file->sha256);
@@ -88,6 +88,18 @@ static gboolean put_all(Restoring *r, GError **error)
         if (!finish_oldest(r, error))
             return FALSE;
     return TRUE;
+}
+
+/* The first process of the image is no more by now; the first of its children. */
+static guint first_tree(const StasisProcessImageInfo *info)
+{
+    const StasisImageProcess *parent = g_ptr_array_index(info->processes, 0);
+    for (guint i = 1; i < info->processes->len; i++) {
+        const StasisImageProcess *process = g_ptr_array_index(info->processes, i);
+        if (process->ppid == parent->pid)
+            return process->pid;
+    }
+    return 0;
 }
 
 static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
@@ -102,6 +114,7 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
     stasis_field_put(&fields, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_REPLACE, r->options->replace);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_SHELL_JOB, info->shell_job);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_SESSION, info->session);
     for (guint i = 0; i < info->processes->len; i++) {
         const StasisImageProcess *process = g_ptr_array_index(info->processes, i);
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, process->pid);
@@ -114,7 +127,8 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
         return FALSE;
     const StasisImageProcess *root = g_ptr_array_index(info->processes, 0);
     guint64 pid = stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);
-    if (pid != root->pid) {
+    /* A session has others where it goes on. */
+    if (info->session ? pid <= 1 || pid > G_MAXINT32 : pid != root->pid) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
                     "agent: it says that it has restored pid %" G_GUINT64_FORMAT
                     ", and was sent pid %u; is it stasis-agent that has the port?",
@@ -122,7 +136,7 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
         return FALSE;
     }
     if (ret_pid != NULL)
-        *ret_pid = root->pid;
+        *ret_pid = info->n_trees > 1 ? first_tree(info) : (guint)pid;
     return TRUE;
 }
 

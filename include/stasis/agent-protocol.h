@@ -132,10 +132,13 @@ typedef enum {
      * thing that is done when it is the first request, before anything else of the guest runs. */
     STASIS_AGENT_OP_PROC_FREEZE,
     /*
-     * PID, the root of a tree that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s] →
-     * CRIU's image of the tree: a part with PID, PPID, START and COMM for each frozen process;
-     * then for each file a part with PATH (its name) and SIZE, OUTPUT…, and one with DIGEST
-     * (SHA-256, 32 bytes); last N_FILES, SIZE (of all files), SHELL_JOB.
+     * PID…, the roots of all trees that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s] →
+     * CRIU's image of them: a part with PID, PPID, START and COMM for each frozen process; then for
+     * each file a part with PATH (its name) and SIZE, OUTPUT…, and one with DIGEST (SHA-256, 32
+     * bytes); last PID, N_FILES, SIZE (of all files), SHELL_JOB, SESSION. PID is the root of the
+     * image: of several trees it is a process that was made for that, their parent in the image,
+     * which ends as soon as it is restored. A file "tmpfs.tar" is not CRIU's: it has what they had
+     * open on tmpfs.
      */
     STASIS_AGENT_OP_PROC_DUMP,
     /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
@@ -143,10 +146,12 @@ typedef enum {
     STASIS_AGENT_OP_PROC_PUT,
     /*
      * TOKEN, DIGEST, PID…, START… (as many), COMM… (as many), [REPLACE ≠ 0], [SHELL_JOB ≠ 0],
-     * [TIMEOUT ≤ 600 s] → PID, of the restored tree's root, the first one. DIGEST is the SHA-256 of
-     * a line "NAME SIZE SHA256-IN-HEX\n" for each file put, in the order of their names (as bytes).
-     * Status STATE when a process has one of these PIDs, unless REPLACE is given and it is the one
-     * of that START and COMM: that one is killed. What was put is dropped, whatever the outcome.
+     * [SESSION ≠ 0], [TIMEOUT ≤ 600 s] → PID, of the restored tree's root, the first one. DIGEST is
+     * the SHA-256 of a line "NAME SIZE SHA256-IN-HEX\n" for each file put, in the order of their
+     * names (as bytes). Status STATE when a process has one of these PIDs, unless REPLACE is given
+     * and it is the one of that START and COMM: that one is killed. PIDs of a SESSION need not be
+     * free. Also status STATE when a file of tmpfs.tar is there, unless REPLACE is given. What was
+     * put is dropped, whatever the outcome.
      */
     STASIS_AGENT_OP_PROC_RESTORE,
     /*
@@ -293,4 +298,5 @@ typedef enum {
     STASIS_AGENT_TAG_REPLACE,    /* number: 1 */
     STASIS_AGENT_TAG_TALKED,     /* number: messages over that EDGE; left out: not counted */
     STASIS_AGENT_TAG_COUNTED,    /* ns since counting began; left out: nobody counts */
+    STASIS_AGENT_TAG_SESSION,    /* number: 1: its root is the first of a PID namespace */
 } StasisAgentTag;

@@ -84,13 +84,14 @@ typedef struct {
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
-    gboolean direct;     /* no fork: in the VM itself; one tree, no connections inside of it */
+    gboolean direct;     /* no fork: in the VM itself; for one tree without TCP connections, and
+                            its files on tmpfs do not go along */
     guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
     /* Share pages of memory with the newest image of the same processes, if there is one. It may be
      * deleted all the same. */
     gboolean incremental;
-    guint timeout_ms;    /* for each step in the guest, the longest of which is CRIU's work and the
-                            way out; 0 or more than that: 600,000 */
+    guint timeout_ms; /* for each step in the guest, the longest of which is CRIU's work and the
+                         way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisProcessCheckpointOptions;

@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     gboolean ok = TRUE;
     while (ok && next_part(&data, &size, &part, &len)) {
         g_autoptr(GBytes) last = g_bytes_new(part, len);
-        if (stasis_proc_receiver_finish(receiver, last, 20000, info, NULL)) {
+        if (stasis_proc_receiver_finish(receiver, last, info, NULL)) {
             g_assert(info->processes->len >= 1);
             g_clear_pointer(&info->processes, g_ptr_array_unref);
         }

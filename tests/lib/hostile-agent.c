@@ -243,6 +243,7 @@ static void dump_words(uint64_t id)
     put_dumped(id, ROOT, 1, "\x1b[31mevil\n\xff");
     put_file(id, "inventory.img");
     put_file(id, "pstree.img");
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_PID, ROOT);
     stasis_field_put_number(&part, STASIS_AGENT_TAG_N_FILES, 2);
     stasis_field_put_number(&part, STASIS_AGENT_TAG_SIZE, 0);
     send_part(id, STASIS_AGENT_END);

@@ -2,13 +2,18 @@
 /*
  * A tree of processes that checks itself, for guests that are to be dumped and restored:
  *
- *     proc-tree start [ANON-MIB [SHARED-MIB]]   prints the first one's PID
+ *     proc-tree start [ANON-MIB [SHARED-MIB [WORD…]]]   prints the first one's PID
  *     proc-tree ask [WORD]                      what it has found; "reset": and forget its gaps;
  *                                               "where": and tell of the ten largest, by time;
  *                                               "ago=MS": the largest about that long ago
  *
  *     root ──pipe──> child a ──socketpair──> child b ──shared memory──> root
  *       └─ two threads that take turns
+ *
+ * Words: "apart", each of the three is a tree of its own; "tcp", a connection over loopback instead
+ * of the socketpair; "posix", the shared memory that is looked at is in /dev/shm, and b counts in a
+ * named semaphore, too; "sysv", b counts in a SysV semaphore and sends its numbers back by a SysV
+ * queue, and the memory that is looked at is a SysV segment; "pty", the pipe is a pseudo-terminal.
  *
  * Numbers go round that way, each one higher than the last; whoever gets another one counts it as
  * bad. The root keeps at most WINDOW of them under way, so that pipe and socket hold some at any
@@ -21,8 +26,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <pty.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -31,10 +40,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,8 +58,21 @@
 
 /* Shared by all three processes. */
 typedef struct {
-    _Atomic uint64_t sent, piped, paired, turns, pages, bad;
+    _Atomic uint64_t sent, piped, paired, counted, turns, pages, bad;
 } State;
+
+typedef struct {
+    bool apart, tcp, posix, sysv, pty;
+} Words;
+
+typedef struct {
+    long type;
+    uint64_t n;
+} Message;
+
+/* What b counts in, besides. */
+static sem_t *posix_sem;
+static int sysv_sem = -1, sysv_queue = -1;
 
 typedef struct {
     uint8_t *bytes;
@@ -126,16 +154,39 @@ static void tell_gaps(int fd, unsigned n, uint64_t ago_ms)
 
 /* ---- the children ---- */
 
+/* b says once more that it has got @n: one more in each semaphore, and a message. */
+static void count(uint64_t n)
+{
+    struct sembuf up = { .sem_op = 1 };
+    Message message = { 1, n };
+    if ((posix_sem != NULL && sem_post(posix_sem) < 0) ||
+        (sysv_sem >= 0 &&
+         (semop(sysv_sem, &up, 1) < 0 || msgsnd(sysv_queue, &message, sizeof message.n, 0) < 0)))
+        atomic_fetch_add(&state->bad, 1);
+}
+
+static bool read_number(int fd, uint64_t *n)
+{
+    size_t got = 0;
+    for (ssize_t r; got < sizeof *n; got += (size_t)r)
+        if ((r = read(fd, (uint8_t *)n + got, sizeof *n - got)) <= 0)
+            return false;
+    return true;
+}
+
 static void pass_on(int from, int to, _Atomic uint64_t *mark)
 {
     uint64_t expected = 1, n;
-    for (; read(from, &n, sizeof n) == sizeof n; expected = n + 1) {
+    for (; read_number(from, &n); expected = n + 1) {
         if (n != expected)
             atomic_fetch_add(&state->bad, 1);
         if (to >= 0 && write(to, &n, sizeof n) != sizeof n)
             break;
+        if (to < 0)
+            count(n);
         atomic_store(mark, n);
     }
+    atomic_fetch_add(&state->bad, 1);
     _exit(0);
 }
 
@@ -168,15 +219,33 @@ static void *take_turns(void *data)
 
 /* ---- memory ---- */
 
-static void map_memory(Memory *memory, size_t mib, int flags, uint64_t salt)
+/* By a file in /dev/shm, which then is open no more. */
+static void *map_posix(size_t size)
 {
+    int fd = shm_open("/proc-tree", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+        die("/dev/shm");
+    void *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return bytes;
+}
+
+static void map_memory(Memory *memory, size_t mib, int flags, uint64_t salt, const Words *words)
+{
+    size_t size = mib << 20;
     memory->n_pages = mib << 8;
     memory->salt = salt;
     if (mib == 0)
         return;
-    memory->bytes = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+    bool shared = (flags & MAP_SHARED) != 0;
+    if (shared && words->posix)
+        memory->bytes = map_posix(size);
+    else if (shared && words->sysv)
+        memory->bytes = shmat(shmget(0x7472, size, IPC_CREAT | 0600), NULL, 0);
+    else
+        memory->bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
     if (memory->bytes == MAP_FAILED)
-        die("mmap");
+        die("map memory");
     for (size_t i = 0; i < memory->n_pages; i++) {
         uint64_t *page = (uint64_t *)(void *)(memory->bytes + i * PAGE);
         for (size_t j = 0; j < PAGE / sizeof *page; j++)
@@ -217,10 +286,12 @@ static void answer(int listener)
     if (fd < 0)
         return;
     ssize_t n = read(fd, word, sizeof word - 1);
-    dprintf(fd, "pid=%d sent=%llu piped=%llu paired=%llu turns=%llu pages=%llu bad=%llu",
+    dprintf(fd,
+            "pid=%d sent=%llu piped=%llu paired=%llu turns=%llu pages=%llu bad=%llu counted=%llu",
             (int)getpid(), (unsigned long long)state->sent, (unsigned long long)state->piped,
             (unsigned long long)state->paired, (unsigned long long)state->turns,
-            (unsigned long long)state->pages, (unsigned long long)state->bad);
+            (unsigned long long)state->pages, (unsigned long long)state->bad,
+            (unsigned long long)state->counted);
     bool ago = n > 0 && strncmp(word, "ago=", 4) == 0;
     tell_gaps(fd, n > 0 && strncmp(word, "where", 5) == 0 ? 10 : 0,
               ago ? strtoull(word + 4, NULL, 10) : 0);
@@ -228,6 +299,38 @@ static void answer(int listener)
     if (n > 0 && strncmp(word, "reset", 5) == 0)
         since_ns = now_ns();
     close(fd);
+}
+
+/* What b has counted: as many as it has got, or one more. The root takes from each what there is,
+ * so that there is some of it at any moment. */
+static void check_counts(void)
+{
+    static uint64_t posix_taken, sysv_taken, received;
+    struct sembuf down = { .sem_op = -1, .sem_flg = IPC_NOWAIT };
+    Message message;
+    int value = 0;
+    uint64_t least = state->paired;
+    if (posix_sem != NULL) {
+        sem_getvalue(posix_sem, &value);
+        if (value > 2 && sem_trywait(posix_sem) == 0)
+            posix_taken++;
+        sem_getvalue(posix_sem, &value);
+        uint64_t total = posix_taken + (uint64_t)value;
+        if (total < least || total > state->paired + 1)
+            atomic_fetch_add(&state->bad, 1);
+    }
+    if (sysv_sem >= 0) {
+        if (semctl(sysv_sem, 0, GETVAL) > 2 && semop(sysv_sem, &down, 1) == 0)
+            sysv_taken++;
+        uint64_t total = sysv_taken + (uint64_t)semctl(sysv_sem, 0, GETVAL);
+        if (total < least || total > state->paired + 1)
+            atomic_fetch_add(&state->bad, 1);
+        while (received + 4 < least &&
+               msgrcv(sysv_queue, &message, sizeof message.n, 0, IPC_NOWAIT) > 0)
+            if (message.n != ++received)
+                atomic_fetch_add(&state->bad, 1);
+    }
+    atomic_store(&state->counted, received + posix_taken);
 }
 
 static void __attribute__((noreturn)) work(int listener, int pipe_fd, const Memory memory[2])
@@ -247,23 +350,74 @@ static void __attribute__((noreturn)) work(int listener, int pipe_fd, const Memo
             if (write(pipe_fd, &n, sizeof n) != sizeof n)
                 atomic_fetch_add(&state->bad, 1);
         }
+        check_counts();
         visit(&memory[0], i);
         visit(&memory[1], i);
     }
 }
 
-static pid_t child(int from, int to, int other, _Atomic uint64_t *mark, const char *name)
+/* @apart: and nobody's child. */
+static void child(int from, int to, int other, _Atomic uint64_t *mark, const char *name, bool apart)
 {
+    int status;
     pid_t pid = fork();
-    if (pid != 0)
-        return pid;
+    if (pid != 0) {
+        if (apart)
+            waitpid(pid, &status, 0);
+        return;
+    }
+    if (apart && (setsid() < 0 || fork() != 0))
+        _exit(0);
+    if (apart)
+        setsid();
     prctl(PR_SET_NAME, name);
     close(other);
     pass_on(from, to, mark);
-    return -1;
 }
 
-static void __attribute__((noreturn)) be_root(int ready, size_t anon_mib, size_t shared_mib)
+static void connect_tcp(int pair[2])
+{
+    int one = 1;
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof a;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&a, len) < 0 || listen(listener, 1) < 0 ||
+        getsockname(listener, (struct sockaddr *)&a, &len) < 0 ||
+        connect(pair[0], (struct sockaddr *)&a, len) < 0 ||
+        (pair[1] = accept(listener, NULL, NULL)) < 0)
+        die("loopback");
+    setsockopt(pair[0], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    close(listener);
+}
+
+/* Read end first, as pipe(2). */
+static void open_pty(int ends[2])
+{
+    struct termios raw;
+    if (openpty(&ends[1], &ends[0], NULL, NULL, NULL) < 0 || tcgetattr(ends[0], &raw) < 0)
+        die("openpty");
+    cfmakeraw(&raw);
+    tcsetattr(ends[0], TCSANOW, &raw);
+}
+
+static void open_counters(const Words *words)
+{
+    if (words->posix) {
+        sem_unlink("/proc-tree");
+        posix_sem = sem_open("/proc-tree", O_CREAT | O_EXCL, 0600, 0);
+    }
+    if (words->sysv) {
+        sysv_sem = semget(0x7472, 1, IPC_CREAT | 0600);
+        sysv_queue = msgget(0x7472, IPC_CREAT | 0600);
+    }
+    if ((words->posix && posix_sem == SEM_FAILED) ||
+        (words->sysv && (sysv_sem < 0 || sysv_queue < 0)))
+        die("semaphores");
+}
+
+static void __attribute__((noreturn))
+be_root(int ready, size_t anon_mib, size_t shared_mib, const Words *words)
 {
     int numbers[2], pair[2], null_fd = open("/dev/null", O_RDWR);
     Memory memory[2];
@@ -277,16 +431,28 @@ static void __attribute__((noreturn)) be_root(int ready, size_t anon_mib, size_t
     if (state == MAP_FAILED || pipe(numbers) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0 ||
         bind(listener, (struct sockaddr *)&a, len) < 0 || listen(listener, 4) < 0)
         die("proc-tree");
+    if (words->pty) {
+        close(numbers[0]);
+        close(numbers[1]);
+        open_pty(numbers);
+    }
+    if (words->tcp) {
+        close(pair[0]);
+        close(pair[1]);
+        connect_tcp(pair);
+    }
+    open_counters(words);
     for (int fd = 0; fd < 3; fd++)
         dup2(null_fd, fd);
     close(null_fd);
-    child(numbers[0], pair[0], numbers[1], &state->piped, "proc-tree-a");
-    child(pair[1], -1, numbers[1], &state->paired, "proc-tree-b");
-    close(numbers[0]);
+    child(numbers[0], pair[0], numbers[1], &state->piped, "proc-tree-a", words->apart);
+    child(pair[1], -1, numbers[1], &state->paired, "proc-tree-b", words->apart);
+    if (!words->pty)
+        close(numbers[0]);
     close(pair[0]);
     close(pair[1]);
-    map_memory(&memory[0], anon_mib, MAP_PRIVATE, 1);
-    map_memory(&memory[1], shared_mib, MAP_SHARED, 2);
+    map_memory(&memory[0], anon_mib, MAP_PRIVATE, 1, words);
+    map_memory(&memory[1], shared_mib, MAP_SHARED, 2, words);
     for (uintptr_t i = 0; i < 2; i++)
         pthread_create(&threads[i], NULL, take_turns, (void *)i);
     if (write(ready, "", 1) == 1)
@@ -294,7 +460,7 @@ static void __attribute__((noreturn)) be_root(int ready, size_t anon_mib, size_t
     work(listener, numbers[1], memory);
 }
 
-static int start(size_t anon_mib, size_t shared_mib)
+static int start(size_t anon_mib, size_t shared_mib, const Words *words)
 {
     int ready[2];
     char byte;
@@ -302,7 +468,7 @@ static int start(size_t anon_mib, size_t shared_mib)
         die("pipe");
     pid_t pid = fork();
     if (pid == 0)
-        be_root(ready[1], anon_mib, shared_mib);
+        be_root(ready[1], anon_mib, shared_mib, words);
     close(ready[1]);
     if (read(ready[0], &byte, 1) != 1) {
         fputs("proc-tree: it did not start\n", stderr);
@@ -326,12 +492,27 @@ static int ask(const char *word)
     return done > 0 ? 0 : 1;
 }
 
+static Words read_words(char **words)
+{
+    Words set = { false };
+    for (; *words != NULL; words++) {
+        set.apart |= strcmp(*words, "apart") == 0;
+        set.tcp |= strcmp(*words, "tcp") == 0;
+        set.posix |= strcmp(*words, "posix") == 0;
+        set.sysv |= strcmp(*words, "sysv") == 0;
+        set.pty |= strcmp(*words, "pty") == 0;
+    }
+    return set;
+}
+
 int main(int argc, char **argv)
 {
+    Words words = read_words(argv + (argc > 4 ? 4 : argc));
     if (argc >= 2 && strcmp(argv[1], "start") == 0)
-        return start(argc > 2 ? (size_t)atol(argv[2]) : 1, argc > 3 ? (size_t)atol(argv[3]) : 1);
+        return start(argc > 2 ? (size_t)atol(argv[2]) : 1, argc > 3 ? (size_t)atol(argv[3]) : 1,
+                     &words);
     if (argc >= 2 && strcmp(argv[1], "ask") == 0)
         return ask(argc > 2 ? argv[2] : "status");
-    fputs("usage: proc-tree start [ANON-MIB [SHARED-MIB]] | ask [reset]\n", stderr);
+    fputs("usage: proc-tree start [ANON-MIB [SHARED-MIB [WORD…]]] | ask [reset]\n", stderr);
     return 2;
 }

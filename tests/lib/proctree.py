@@ -9,19 +9,21 @@ from stasistest import BUILD, run_vm, stasis
 
 TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
 TALKERS = os.path.join(BUILD, "tests", "lib", "talkers")
+SESSION = os.path.join(BUILD, "stasis-session")
 # Where no process of a freshly started guest is.
 FIRST_PID = 20000
 
 
 def tree_guest(t, mem="256M", **kwargs):
-    return WithAgent(t, criu=True, files={"bin/proc-tree": TREE, "bin/talkers": TALKERS}, mem=mem,
-                     **kwargs)
+    return WithAgent(t, criu=True, mem=mem, **kwargs, files={
+        "bin/proc-tree": TREE, "bin/talkers": TALKERS, "bin/stasis-session": SESSION})
 
 
 def get_ready(t, vm):
     """What any machine has, and CRIU tries."""
     wait_agent(t, vm)
-    sh(vm, "ifconfig lo up; mkdir -p /dev/pts; mount -t devpts devpts /dev/pts")
+    sh(vm, "ifconfig lo up; mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; "
+           "mount -t tmpfs shm /dev/shm")
 
 
 def tree_vm(t, *qemu_args, **kwargs):
@@ -37,10 +39,10 @@ def sh(vm, script, expect=0, timeout=60000):
                   script, expect=expect).out
 
 
-def start_tree(vm, anon_mib=1, shared_mib=1):
+def start_tree(vm, anon_mib=1, shared_mib=1, *words):
     """The PID of its root."""
     out = sh(vm, f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid; "
-                 f"proc-tree start {anon_mib} {shared_mib}")
+                 f"proc-tree start {anon_mib} {shared_mib} {' '.join(words)}")
     return int(out)
 
 
@@ -109,4 +111,4 @@ def start_talkers(vm, run, apps, tasks):
 def end_tree(vm, root):
     """Kill it; its PIDs are free then."""
     sh(vm, f"kill -9 {root} $(pidof proc-tree-a) $(pidof proc-tree-b); "
-           f"while [ -e /proc/{root} ]; do usleep 10000; done")
+           f"while [ -e /proc/{root} ] || pidof proc-tree-a proc-tree-b; do usleep 10000; done")

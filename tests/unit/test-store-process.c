@@ -182,18 +182,24 @@ static gboolean send_process(StasisProcReceiver *receiver, guint pid, guint ppid
     return take(receiver, &part);
 }
 
-static gboolean finish(StasisProcReceiver *receiver, guint n_files, guint64 size)
+static gboolean finish_with(StasisProcReceiver *receiver, guint64 root, guint n_files, guint64 size)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisProcessImageInfo) info = g_new0(StasisProcessImageInfo, 1);
     PART(part);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PID, root);
     stasis_field_put_number(&part.part, STASIS_AGENT_TAG_N_FILES, n_files);
     stasis_field_put_number(&part.part, STASIS_AGENT_TAG_SIZE, size);
     g_autoptr(GBytes) last = g_bytes_new(part.room, part.part.length);
-    gboolean ok = stasis_proc_receiver_finish(receiver, last, 20000, info, &error);
+    gboolean ok = stasis_proc_receiver_finish(receiver, last, info, &error);
     g_assert_true(ok || g_error_matches(error, STASIS_ERROR, STASIS_ERROR_CORRUPT));
     g_assert_true(!ok || ((StasisImageProcess *)info->processes->pdata[0])->pid == 20000);
     return ok;
+}
+
+static gboolean finish(StasisProcReceiver *receiver, guint n_files, guint64 size)
+{
+    return finish_with(receiver, 20000, n_files, size);
 }
 
 static void test_received(void)
@@ -209,6 +215,9 @@ static void test_received(void)
     g_assert_true(send_file(r, "pstree.img", "defg", 4, "defg"));
     g_assert_false(finish(r, 3, 7));
     g_assert_false(finish(r, 2, 8));
+    g_assert_false(finish_with(r, 20001, 2, 7)); /* its parent is not in the tree */
+    g_assert_false(finish_with(r, 0, 2, 7));
+    g_assert_false(finish_with(r, 20000 + ((guint64)1 << 32), 2, 7));
     g_assert_true(finish(r, 2, 7));
     g_assert_true(send_process(r, 20002, 999));
     g_assert_false(finish(r, 2, 7)); /* its parent is not in the tree */
