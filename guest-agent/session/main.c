@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +94,13 @@ static int wait_for(pid_t child, bool all)
     }
 }
 
-static int be_first(char **argv)
+static int exit_code_of(int error_number)
+{
+    return error_number == ENOENT ? 127 : 126;
+}
+
+/* @ready: closed once the command runs, or told why it can't. */
+static int be_first(char **argv, int ready)
 {
     setsid();
     handle_signals();
@@ -101,25 +108,25 @@ static int be_first(char **argv)
     if (pid < 0)
         return complain("fork");
     if (pid == 0) {
+        close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
         execvp(argv[0], argv);
-        int code = errno == ENOENT ? 127 : 126;
-        complain(argv[0]);
-        _exit(code);
+        uint8_t reason = (uint8_t)errno;
+        _exit(write(ready, &reason, 1) == 1 ? exit_code_of(reason) : EXIT_OURS);
     }
     below = pid;
     /* Not to hold whatever the command closes. */
     int null_fd = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3 && null_fd >= 0; fd++)
         dup2(null_fd, fd);
-    if (null_fd > 2)
-        close(null_fd);
+    close_range(3, ~0u, 0);
     return wait_for(pid, true);
 }
 
 static bool redirect(bool background, const char *output)
 {
-    int null_fd = open("/dev/null", O_RDWR);
-    int out_fd = output != NULL ? open(output, O_WRONLY | O_CREAT | O_APPEND, 0666) : null_fd;
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int out_fd =
+        output != NULL ? open(output, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : null_fd;
     if (null_fd < 0 || out_fd < 0)
         return false;
     if (background)
@@ -128,29 +135,41 @@ static bool redirect(bool background, const char *output)
         dup2(out_fd, STDOUT_FILENO);
         dup2(out_fd, STDERR_FILENO);
     }
-    close_range(3, ~0u, 0);
     return true;
 }
 
 static int run(char **argv, bool background, const char *output)
 {
-    int shown = dup(STDOUT_FILENO);
-    fcntl(shown, F_SETFD, FD_CLOEXEC);
-    if (unshare(CLONE_NEWPID | CLONE_NEWIPC) < 0)
-        return complain("unshare (it needs root)");
+    int ready[2];
+    uint8_t reason;
+    if (pipe2(ready, O_CLOEXEC) < 0 || unshare(CLONE_NEWPID | CLONE_NEWIPC) < 0)
+        return complain("no namespaces (it needs root)");
     handle_signals();
     pid_t pid = fork();
     if (pid < 0)
         return complain("fork");
     if (pid == 0) {
+        close(ready[0]);
         if (!redirect(background, output))
             exit(complain(output != NULL ? output : "/dev/null"));
-        exit(be_first(argv));
+        exit(be_first(argv, ready[1]));
     }
     below = pid;
+    close(ready[1]);
+    /* So it is in a session of its own when we end, and nobody takes it for a part of ours. */
+    ssize_t n;
+    while ((n = read(ready[0], &reason, 1)) < 0 && errno == EINTR)
+        ;
+    if (n == 1) {
+        fprintf(stderr, "stasis-session: %s: %s\n", argv[0], strerror(reason));
+        return exit_code_of(reason);
+    }
     if (!background)
         return wait_for(pid, false);
-    dprintf(shown, "%d\n", (int)pid);
+    int status;
+    if (waitpid(pid, &status, WNOHANG) == pid) /* it has said why, or has done all already */
+        return to_exit(status);
+    printf("%d\n", (int)pid);
     return 0;
 }
 

@@ -134,7 +134,7 @@ def session(t):
     other = tree_vm(t)
     taken = " ".join(str(p["pid"]) for p in info["processes"])
     sh(other, f"for p in {taken}; do echo $((p - 1)) > /proc/sys/kernel/ns_last_pid; "
-              "sleep 10000 < /dev/null > /dev/null 2>&1 & done")
+              "setsid sleep 10000 < /dev/null > /dev/null 2>&1 & done")
     said = stasis_json("proc-restore", info["id"], "--domain", other.name, *c["store"])
     t.check(said["pid"] not in [p["pid"] for p in info["processes"]], said)
     check_from(t, other, before, "in another VM")
