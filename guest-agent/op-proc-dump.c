@@ -253,14 +253,16 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
                        "--images-dir",
                        (char *)dir,
                        "--manage-cgroups=ignore",
-                       "--leave-running",
                        "--file-locks",
                        "--link-remap",
                        "--ghost-limit",
                        "1G",
                        "--skip-in-flight",
                        "--ext-unix-sk" }; /* the log's, say: what is outside was cut by name */
-    unsigned n = 14;
+    unsigned n = 13;
+    /* Left stopped in a fork, since CRIU then leaves alone the names that it gave to files for its
+     * restore (--link-remap), which go along if they are on tmpfs. */
+    argv[n++] = tree->group != NULL ? "--leave-stopped" : "--leave-running";
     if (tree->group != NULL) {
         argv[n++] = "--freeze-cgroup";
         argv[n++] = (char *)tree->group;
