@@ -97,8 +97,9 @@ const CliCommand cli_cmd_agent_install = {
     .name = "agent-install",
     .summary = "put the agent into a system that is shut off",
     .description =
-        "Write stasis-agent and its systemd unit into the system on a disk, and enable the unit, "
-        "so that the agent runs from the next boot on; print each path in the guest and whether "
+        "Write stasis-agent, its systemd unit and stasis-session into the system on a disk, and "
+        "enable the unit, so that the agent runs from the next boot on; print each path in the "
+        "guest and whether "
         "it was written or there already. A libvirt domain's definition also gets the channel to "
         "the agent, as by prepare; any other VM gets it by run --agent.\n\n"
         "libguestfs writes to the disk, in a small VM of its own that takes some seconds to start. "

@@ -74,7 +74,7 @@ def replaced(t):
             said)
     check_from(t, vm, c["before"], "replaced")
     gone = c["info"]["processes"][0]["pid"]
-    t.wait(lambda: sh(vm, f"[ -e /proc/{gone} ] || echo gone") != "", 30, "their parent ends")
+    t.wait(lambda: sh(vm, f"[ -e /proc/{gone} ] || echo gone") != "", 120, "their parent ends")
 
 
 @case
@@ -123,7 +123,7 @@ def session(t):
     end_tree(vm, root)
     first = int(sh(vm, f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid; "
                        "stasis-session -b -- proc-tree start 1 1 sysv pty"))
-    t.wait(lambda: stasis("agent-exec", vm.name, "--", "proc-tree", "ask", expect=None).rc == 0, 60,
+    t.wait(lambda: stasis("agent-exec", vm.name, "--", "proc-tree", "ask", expect=None).rc == 0, 120,
            "it answers")
     check_works(t, vm, "in a session")
     before = ask(vm)
