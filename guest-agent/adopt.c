@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,12 +110,59 @@ static bool move_into(const char *group, pid_t pid)
     return moved;
 }
 
-static pid_t make_parent(const char *group, pid_t below)
+/* ---- namespaces ---- */
+
+/* CRIU takes a namespace if the root of the tree is in it. What CRIU has restored is in a time
+ * namespace of its own. */
+static const struct {
+    const char *name;
+    int type;
+} joined[] = {
+    { "time", CLONE_NEWTIME },
+    { "uts", CLONE_NEWUTS },
+    { "ipc", CLONE_NEWIPC },
+    { "net", CLONE_NEWNET },
+};
+#define N_JOINED (sizeof joined / sizeof *joined)
+
+static void open_namespaces(pid_t pid, int fds[N_JOINED])
+{
+    char path[64];
+    for (size_t i = 0; i < N_JOINED; i++) {
+        snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, joined[i].name);
+        fds[i] = open(path, O_RDONLY | O_CLOEXEC); /* a kernel may have no such namespaces */
+    }
+}
+
+/* And close them. */
+static bool enter_namespaces(const int fds[N_JOINED])
+{
+    bool entered = true;
+    for (size_t i = 0; i < N_JOINED; i++) {
+        if (fds[i] < 0)
+            continue;
+        entered = setns(fds[i], joined[i].type) == 0 && entered;
+        close(fds[i]);
+    }
+    return entered;
+}
+
+/* Beside @root in its namespaces, and nobody else of us: CRIU compares with its own. */
+static pid_t fork_beside(pid_t root, pid_t below, const char *path)
+{
+    int own[N_JOINED], theirs[N_JOINED];
+    open_namespaces(getpid(), own);
+    open_namespaces(root, theirs);
+    pid_t pid = enter_namespaces(theirs) ? fork_below(below, path) : -1;
+    return enter_namespaces(own) ? pid : -1;
+}
+
+static pid_t make_parent(const char *group, pid_t root, pid_t below)
 {
     char path[64];
     if (!write_program(path, sizeof path))
         return -1;
-    pid_t pid = fork_below(below, path);
+    pid_t pid = fork_beside(root, below, path);
     bool good = pid > 0 && wait_started(pid);
     unlink(path);
     return good && move_into(group, pid) ? pid : -1;
@@ -188,7 +236,7 @@ pid_t adopt(const char *group, const pid_t *roots, unsigned n, Answer *answer)
     pid_t lowest = roots[0];
     for (unsigned i = 1; i < n; i++)
         lowest = roots[i] < lowest ? roots[i] : lowest;
-    pid_t parent = make_parent(group, lowest);
+    pid_t parent = make_parent(group, roots[0], lowest);
     bool done = parent > 0 && lay_over_children(parent, roots, n);
     for (unsigned i = 0; done && i < n; i++)
         done = lay_over_root(roots[i], parent);
