@@ -86,7 +86,8 @@ def incremental(t):
                        *c["store"])
     t.note(f"{info['size_bytes']} bytes, of which {info['stored_bytes']} are stored")
     t.equal((info["parent"], c["info"]["parent"]), (c["info"]["id"], None), "parents")
-    t.check(info["stored_bytes"] < info["size_bytes"] // 2, info)
+    # Its anonymous memory of 1 MiB is what it was. (Files on tmpfs are stored each time.)
+    t.check(info["size_bytes"] - info["stored_bytes"] > 3 << 18, info)
     stasis("checkpoint-delete", c["info"]["id"], *c["store"])
     stasis("checkpoint-verify", info["id"], *c["store"])
     c["info"] = info
