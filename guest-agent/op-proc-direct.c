@@ -180,6 +180,29 @@ static uint64_t frozen_ns(const char *dir)
     return us * 1000;
 }
 
+/* Is a file open by a name that it has no more, while it has another? CRIU gives it one for its
+ * restore, and takes that away when the processes run on (delete_link_remaps() in its files-reg.c).
+ * Entries of remap-fpath.img (images/remap-file-path.proto): remap_type (3), 0 for such a file, as
+ * if left out. */
+static bool has_lost_name(const char *dir)
+{
+    static uint8_t bytes[65536];
+    size_t n = read_file(dir, "remap-fpath.img", bytes, sizeof bytes);
+    for (size_t at = 8; at + 4 <= n;) {
+        uint32_t length = word_at(bytes + at);
+        uint64_t type = 0;
+        at += 4;
+        size_t end = length < n - at ? at + length : n;
+        while (at < end) {
+            uint64_t key = varint(bytes, end, &at), value = varint(bytes, end, &at);
+            type = key >> 3 == 3 ? value : type;
+        }
+        if (type == 0)
+            return true;
+    }
+    return false;
+}
+
 /* ---- the process that runs it ---- */
 
 static void __attribute__((noreturn))
@@ -235,6 +258,10 @@ static void dump(const DumpTree *tree, int proc, const Tree *before, uint64_t li
         answer_error(answer, STASIS_AGENT_STATE, 0,
                      "proc-dump-direct: processes came or ended while CRIU looked at them; try "
                      "again");
+    } else if (has_lost_name(dir)) {
+        answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
+                     "proc-dump-direct: a file or a named semaphore that is open has another name "
+                     "now, which CRIU can only keep in a fork; leave out --direct");
     } else if (!send_tree(&after, proc, answer)) {
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump-direct: a process ended; try again");
     } else {

@@ -201,20 +201,18 @@ const CliCommand cli_cmd_proc_checkpoint = {
     .description =
         "Take an image of processes in the guest, and of all that belongs to them (as proc-graph "
         "shows it), and print its ID. They may be several trees. What can't be taken is refused, "
-        "with exit status 4 and three lines, before anything is stopped.\n\nThe VM stops for the "
-        "few milliseconds of a checkpoint, and the processes with it; "
-        "CRIU, the guest's own, works in a fork of the VM, which has no network and is thrown away "
+        "with exit status 4 and three lines, before anything is stopped.\n\n"
+        "The VM stops for the few milliseconds of a checkpoint, and the processes with it; CRIU, "
+        "the guest's own, works in a fork of the VM, which has no network and is thrown away "
         "whatever happens. The guest has to run stasis-agent and to have CRIU. Disks are not "
-        "copied: "
-        "the fork reads what it needs of them as of that instant, from the VM, and writes nothing "
-        "there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt domain's "
-        "fork "
-        "is no domain, and runs as the domain's user.\n\nWith --direct there is no fork, and the "
-        "VM "
-        "does not stop; how long the processes stood still is told as the pause. That is for one "
-        "tree without TCP connections, and their files on tmpfs stay where they are.\n\n"
-        "The image is a directory that stock CRIU restores, with a manifest of ours. It is no part "
-        "of the chain of the VM's own images, which goes on as if nothing had been.",
+        "copied: the fork reads what it needs of them as of that instant, from the VM, and writes "
+        "nothing there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt "
+        "domain's fork is no domain, and runs as the domain's user.\n\n"
+        "With --direct there is no fork, and the VM does not stop; how long the processes stood "
+        "still is told as the pause. That is for one tree without TCP connections, and their "
+        "files on tmpfs stay where they are.\n\n"
+        "The image is a directory that stock CRIU restores, with a manifest of ours. It is no "
+        "part of the chain of the VM's own images, which goes on as if nothing had been.",
     .arguments = checkpoint_arguments,
     .options = checkpoint_options,
     .examples = checkpoint_examples,

@@ -166,7 +166,8 @@ typedef enum {
      * FROZEN_FOR. In the VM itself: the tree stands still while CRIU works, runs on when it has
      * done, and only then is anything sent. When the host goes away meanwhile CRIU is let come to
      * its end all the same, since processes that it is ended over may not survive. Status STATE
-     * when the tree became another one meanwhile. Nothing stays in the guest.
+     * when the tree became another one meanwhile, UNSUPPORTED when CRIU can't restore what it
+     * holds. There is no tmpfs.tar. Nothing stays in the guest.
      */
     STASIS_AGENT_OP_PROC_DUMP_DIRECT,
 } StasisAgentOp;

@@ -55,6 +55,8 @@ def several_trees(t):
     for pid in roots:
         plan = stasis_json("proc-checkpoint", vm.name, "--pid", pid, "--dry-run", *c["store"])
         t.equal({m["pid"] for m in plan}, roots, f"asked for {pid}")
+    result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", *c["store"], expect=4)
+    t.check("3 trees, and --direct" in result.err and result.err.count("\n") == 3, f"{result!r}")
     t.equal(check_no_fork(vm), None, "forks")
 
 
@@ -112,9 +114,27 @@ def by_stock_criu(t):
 
 
 @case
+def direct(t):
+    """what CRIU can't take in the VM itself is refused there: TCP before anything happens, a semaphore's name
+    when CRIU has found it; the processes work on"""
+    c = common()
+    vm = c["vm"]
+    for word, rc, said in (("tcp", 4, "TCP connection"), ("posix", 1, "semaphore")):
+        end_tree(vm, c["root"])
+        c["root"] = start_tree(vm, 1, 1, word)
+        result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", *c["store"],
+                        expect=rc)
+        t.check(said in result.err and result.err.count("\n") == (3 if rc == 4 else 1), f"{result!r}")
+        check_works(t, vm, word)
+    t.wait(lambda: sh(vm, "ls /run /tmp /var/tmp | grep -c stasis-dump || true") == "0\n",
+           120, "nothing is left in the guest")
+
+
+@case
 def session(t):
     """a session with SysV memory, semaphore and queue and a pseudo-terminal goes on in another VM,
-    where its process IDs are taken; without a session it is refused"""
+    where its process IDs are taken, and back in the first one by a direct image that shares its pages;
+    without a session it is refused"""
     c = common()
     vm = c["vm"]
     end_tree(vm, c["root"])
@@ -132,6 +152,9 @@ def session(t):
     info = stasis_json("proc-checkpoint", vm.name, "--pid", first, "--cut", "sem-undo", *c["store"])
     t.equal((info["session"], info["n_trees"], len(info["processes"])), (True, 1, 4), info)
     check_works(t, vm, "the original")
+    again = stasis_json("proc-checkpoint", vm.name, "--pid", first, "--cut", "sem-undo", "--direct",
+                        "--incremental", *c["store"])
+    t.equal((again["direct"], again["session"], again["parent"]), (True, True, info["id"]), again)
     other = tree_vm(t)
     taken = " ".join(str(p["pid"]) for p in info["processes"])
     sh(other, f"for p in {taken}; do echo $((p - 1)) > /proc/sys/kernel/ns_last_pid; "
@@ -139,7 +162,7 @@ def session(t):
     said = stasis_json("proc-restore", info["id"], "--domain", other.name, *c["store"])
     t.check(said["pid"] not in [p["pid"] for p in info["processes"]], said)
     check_from(t, other, before, "in another VM")
-    stasis("proc-restore", info["id"], "--replace", *c["store"])
+    stasis("proc-restore", again["id"], "--replace", *c["store"])
     check_from(t, vm, before, "back in the first one")
 
 
