@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Images of processes: a tree of processes out of a running guest, as a directory that stock CRIU
- * (criu.org) restores, beside the images of VMs in a store.
+ * Images of processes: processes out of a running guest, as a directory that stock CRIU (criu.org)
+ * restores, beside the images of VMs in a store.
  *
  * The VM is stopped for as long as a checkpoint of it takes, a few milliseconds; CRIU does its work
  * in a fork of the VM, which is thrown away. Where there is no room for one it can do it in the VM

@@ -46,8 +46,8 @@ def told(t, mode, command, timeout_ms, expected):
 
 @case
 def of_an_image(t):
-    """an agent that hangs in each step, says that more froze than there were, and lies of names, sizes and
-    bytes of the image"""
+    """an agent that hangs in each step, says that more froze than there were, and lies of names, sizes,
+    bytes and the first process of the image"""
     vm, store = common()
     command = ("proc-checkpoint", vm.name, "--pid", 10)
     for mode, timeout_ms, expected in (
@@ -56,6 +56,7 @@ def of_an_image(t):
             ("im-garbage", PATIENT, (13, "nobody asked for")),
             ("im-flood", PATIENT, (13, "belong to no file")),
             ("im-outside", PATIENT, (13, "../outside")),
+            ("im-other", PATIENT, (13, "was asked for pid 10")),
             ("im-huge", PATIENT, (13, "more than it may have"))):
         told(t, mode, command, timeout_ms, expected)
     t.equal(stasis_json("checkpoint-list", *store) if os.path.isdir(store[1]) else [], [], "images")

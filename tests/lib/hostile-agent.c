@@ -237,16 +237,29 @@ static void dump_huge(uint64_t id)
     begin_file(id, "pages-1.img", UINT64_MAX - 1);
 }
 
+static void dump_end(uint64_t id, uint64_t root)
+{
+    put_file(id, "inventory.img");
+    put_file(id, "pstree.img");
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_PID, root);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_FILES, 2);
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_SIZE, 0);
+    send_part(id, STASIS_AGENT_END);
+}
+
 /* Whole, as far as the host can know; only the words are evil. */
 static void dump_words(uint64_t id)
 {
     put_dumped(id, ROOT, 1, "\x1b[31mevil\n\xff");
-    put_file(id, "inventory.img");
-    put_file(id, "pstree.img");
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_PID, ROOT);
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_FILES, 2);
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_SIZE, 0);
-    send_part(id, STASIS_AGENT_END);
+    dump_end(id, ROOT);
+}
+
+/* A tree, but not the one that was asked for. */
+static void dump_other(uint64_t id)
+{
+    put_dumped(id, ROOT, ROOT + 1, "asked for");
+    put_dumped(id, ROOT + 1, 1, "another");
+    dump_end(id, ROOT + 1);
 }
 
 static const struct {
@@ -255,6 +268,7 @@ static const struct {
 } image_lies[] = {
     { "im-hang", dump_hang },       { "im-garbage", dump_garbage }, { "im-flood", dump_flood },
     { "im-outside", dump_outside }, { "im-huge", dump_huge },       { "im-words", dump_words },
+    { "im-other", dump_other },
 };
 
 static void lie_of_image(const char *mode, const StasisAgentFrame *frame)
