@@ -128,6 +128,12 @@ def save_restore(t):
     return {"stall_ms": ms_all, "stopped_ms": ms_all, "total_s": summary(took)}
 
 
+def stood_still(found):
+    """ms. QEMU may put a guest's clock back to where it was when it stops it, and then the guest does not
+    see all of it; what holds the guest up besides a stop, QEMU does not see."""
+    return max(found["stall_ms"]["median"], found["stopped_ms"]["median"])
+
+
 def main():
     if not HAVE_ENGINE or not kvm_usable():
         print("\nlibvirt: no stasis or no KVM here to measure")
@@ -152,8 +158,8 @@ def main():
     table("The same by what is rewritten all the time; guest's worst stall ms",
           ["", *HOT_SETS], [[way, *(ms(hot[size][way]["stall_ms"]) for size in HOT_SETS)]
                             for way in (OURS, MEMSPEC)])
-    best = min(f["stall_ms"]["median"] for n, f in found.items() if n.startswith("virsh"))
-    ours = found[OURS]["stall_ms"]["median"]
+    best = min(stood_still(f) for n, f in found.items() if n.startswith("virsh"))
+    ours = stood_still(found[OURS])
     print(f"\n  stasis beside the best of virsh: {ours:.1f} ms is {ours / best:.3f} x {best:.1f} ms "
           f"(promise: 0.1 x): {'kept' if ours <= best / 10 else 'MISSED'}")
     save("libvirt", {"ways": found, "hot": hot})
