@@ -101,6 +101,8 @@ typedef struct {
 /* Read one of @proc (a descriptor of /proc); false when it is gone, or a kernel thread. */
 bool process_read(int proc, pid_t pid, Process *ret);
 void process_put(StasisFieldWriter *record, const Process *process);
+/* Call @each for the children of all threads of @pid. */
+void process_each_child(pid_t pid, void (*each)(void *data, pid_t child), void *data);
 
 /* ---- port.c ---- */
 

@@ -8,7 +8,6 @@
  * No control group freezes the tree: moving processes into one would take them out of those that
  * their service manager looks at. CRIU stops them by ptrace, and sees that none gets away.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -31,15 +30,17 @@ typedef struct {
 } Member;
 
 typedef struct {
+    int proc; /* a descriptor of /proc */
     unsigned n;
     bool too_many;
     Member members[MAX_PROCESSES];
 } Tree;
 
-static void add(Tree *tree, int proc, pid_t pid)
+static void add(void *data, pid_t pid)
 {
+    Tree *tree = data;
     static Process process;
-    if (!process_read(proc, pid, &process))
+    if (!process_read(tree->proc, pid, &process))
         return;
     if (tree->n == MAX_PROCESSES)
         tree->too_many = true;
@@ -47,32 +48,14 @@ static void add(Tree *tree, int proc, pid_t pid)
         tree->members[tree->n++] = (Member){ pid, process.start };
 }
 
-/* The children of all threads of @pid. */
-static void add_children(Tree *tree, int proc, pid_t pid)
-{
-    char path[64], file[400];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    DIR *dir = opendir(path);
-    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
-        int child;
-        snprintf(file, sizeof file, "%s/%s/children", path, entry->d_name);
-        FILE *children = entry->d_name[0] != '.' ? fopen(file, "re") : NULL;
-        while (children != NULL && fscanf(children, "%d", &child) == 1)
-            add(tree, proc, child);
-        if (children != NULL)
-            fclose(children);
-    }
-    if (dir != NULL)
-        closedir(dir);
-}
-
 static void read_tree(Tree *tree, int proc, pid_t root)
 {
+    tree->proc = proc;
     tree->n = 0;
     tree->too_many = false;
-    add(tree, proc, root);
+    add(tree, root);
     for (unsigned i = 0; i < tree->n && !tree->too_many; i++)
-        add_children(tree, proc, tree->members[i].pid);
+        process_each_child(tree->members[i].pid, add, tree);
 }
 
 static bool has(const Tree *tree, Member member)

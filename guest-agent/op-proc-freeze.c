@@ -4,7 +4,6 @@
  * further than in the VM. So all of it but the waiting is done in the loop, which runs before them.
  * The group is told to freeze while it is empty; whoever is moved into it freezes.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -57,8 +56,9 @@ typedef struct {
     int error_number; /* of the first that could not be moved */
 } Set;
 
-static void add(Set *set, pid_t pid)
+static void add(void *data, pid_t pid)
 {
+    Set *set = data;
     for (unsigned i = 0; i < set->n; i++)
         if (set->pids[i] == pid)
             return;
@@ -70,25 +70,6 @@ static void add(Set *set, pid_t pid)
         set->pids[set->n++] = pid;
     else if (errno != ESRCH && set->error_number == 0) /* else it has ended */
         set->error_number = errno;
-}
-
-/* The children of all its threads. */
-static void add_children(Set *set, pid_t pid)
-{
-    char path[64], file[400];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    DIR *dir = opendir(path);
-    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
-        int child;
-        snprintf(file, sizeof file, "%s/%s/children", path, entry->d_name);
-        FILE *children = entry->d_name[0] != '.' ? fopen(file, "re") : NULL;
-        while (children != NULL && fscanf(children, "%d", &child) == 1)
-            add(set, child);
-        if (children != NULL)
-            fclose(children);
-    }
-    if (dir != NULL)
-        closedir(dir);
 }
 
 /* A parent is frozen, or about to be, when its children are looked for; one that it makes in its
@@ -113,7 +94,7 @@ bool op_proc_freeze_before(const Request *request, Answer *answer)
         if (field.tag == STASIS_AGENT_TAG_PID && field.length == 8)
             add(&set, (pid_t)stasis_field_to_number(&field));
     for (unsigned i = 0; i < set.n; i++)
-        add_children(&set, set.pids[i]);
+        process_each_child(set.pids[i], add, &set);
     if (set.error_number == 0 && set.n > 0)
         return true;
     answer_error(answer, STASIS_AGENT_FAILED, set.error_number != 0 ? set.error_number : ESRCH,

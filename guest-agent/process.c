@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What /proc tells of one process, for people: proc(5), and passwd(5) for its user's name. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -134,4 +135,22 @@ void process_put(StasisFieldWriter *record, const Process *p)
     stasis_field_put_text(record, STASIS_AGENT_TAG_CGROUP, p->cgroup);
     stasis_field_put_text(record, STASIS_AGENT_TAG_COMM, p->comm);
     stasis_field_put_text(record, STASIS_AGENT_TAG_COMMAND, p->command);
+}
+
+void process_each_child(pid_t pid, void (*each)(void *data, pid_t child), void *data)
+{
+    char path[64], file[400];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        int child;
+        snprintf(file, sizeof file, "%s/%s/children", path, entry->d_name);
+        FILE *children = entry->d_name[0] != '.' ? fopen(file, "re") : NULL;
+        while (children != NULL && fscanf(children, "%d", &child) == 1)
+            each(data, child);
+        if (children != NULL)
+            fclose(children);
+    }
+    if (dir != NULL)
+        closedir(dir);
 }

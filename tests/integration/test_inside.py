@@ -74,6 +74,14 @@ def in_time(t, vm, dialogue):
     raise Failure("the host is too busy")
 
 
+def with_words(monitor, op, words):
+    """A request whose words are in a file."""
+    with tempfile.TemporaryFile() as f:
+        f.write(words)
+        f.flush()
+        return monitor.call(op, arg=len(words), fd=f.fileno())
+
+
 @case
 def dialogue(t):
     """between PAUSE and RESUME the guest stands still, and what it wrote can be harvested"""
@@ -149,10 +157,7 @@ def disks(t):
     monitor = Monitor(vm.pid)
 
     def tell(words):
-        with tempfile.TemporaryFile() as f:
-            f.write(words)
-            f.flush()
-            return monitor.call(shimtalk.SWITCH, arg=len(words), fd=f.fileno())
+        return with_words(monitor, shimtalk.SWITCH, words)
 
     def node():
         with vm.qmp() as qmp:
@@ -193,10 +198,7 @@ def flushed(t):
     t.defer(monitor.close)
 
     def flush(words):
-        with tempfile.TemporaryFile() as f:
-            f.write(words)
-            f.flush()
-            return monitor.call(shimtalk.FLUSH, arg=len(words), fd=f.fileno())
+        return with_words(monitor, shimtalk.FLUSH, words)
 
     def in_file():
         """Is the disk's content in the file, for another program that looks into it?"""
