@@ -56,14 +56,14 @@ def stop_alone(vm, _root, _store):
         qmp.cmd("stop")
         qmp.cmd("xen-save-devices-state", filename=path, live=False)
         qmp.cmd("cont")
-        qmp.drain(0.1)
+        qmp.catch_up()
         return {"stop_ms": sum(qmp.stops_us()) / 1000, "stopped_at": stopped_at(qmp)}
 
 
 def by_stasis(vm, root, store):
     with Qmp(vm.observer_path) as qmp:
         info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store, timeout=900)
-        qmp.drain(0.1)
+        qmp.catch_up()
         stopped = stopped_at(qmp)
     stasis("checkpoint-delete", info["id"], *store)
     if WHERE:
