@@ -27,7 +27,7 @@ SOVER   := 0
 SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
-PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libcrypto libnbd libxml-2.0
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libxxhash libcrypto libnbd libxml-2.0
 # Only their headers: the library looks libvirt up when it is needed (hv/vmm/libvirt-load.h).
 HEADER_PKGS := libvirt libvirt-qemu
 CLI_PKGS := libedit
@@ -182,7 +182,7 @@ $(B)/guest/%.o: %.c
 	    $(WARN) -MMD -MP $(CFLAGS) -c $< -o $@
 $(B)/stasis-agent: $(AGENT_OBJ)
 	$(say) LINK $@
-	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle -lxxhash
 
 $(B)/stasis-session: $(SESSION_OBJ)
 	$(say) LINK $@

@@ -210,9 +210,20 @@ bool dump_look_at_root(DumpTree *tree, int proc);
 bool dump_put_process(const Process *process, Answer *answer);
 /* `criu dump` of it into @dir: its exit status, as of criu_run(). */
 int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms);
+
+/* ---- dump-send.c ---- */
+
 /* Send the files in @dir, @limit bytes at most, and what the last part says of them and of @tree;
- * false, answered, when that went wrong. */
-bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *dir, Answer *answer);
+ * false, answered, when that went wrong. @in_memory: the host can read this guest's memory; it is
+ * told where they lie in that, and they stay. */
+bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *dir, bool in_memory,
+                     Answer *answer);
+
+/* ---- piece.c ---- */
+
+/* Send a part that tells where the piece at @at of @fd, a file with @left bytes from there on, lies
+ * in memory. */
+bool piece_send(int fd, uint64_t at, uint64_t left, Answer *answer);
 
 /* ---- stub.c ---- */
 

@@ -249,7 +249,7 @@ static void dump(const DumpTree *tree, int proc, const Tree *before, uint64_t li
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump-direct: a process ended; try again");
     } else {
         uint64_t stood_ns = frozen_ns(dir); /* files go when they are sent */
-        if (dump_send_files(tree, limit, dir, answer))
+        if (dump_send_files(tree, limit, dir, false, answer))
             stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_FROZEN_FOR, stood_ns);
     }
     if (keeper >= 0)

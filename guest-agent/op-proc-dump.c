@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In a fork of the VM: CRIU dumps the trees that are frozen, and its image goes to the host, file
- * by file, each with its digest. Nothing is cleaned up for the guest's sake: the fork is thrown
- * away.
+ * In a fork of the VM: CRIU dumps the trees that are frozen, and its image goes to the host
+ * (dump-send.c). Nothing is cleaned up for the guest's sake: the fork is thrown away.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <nettle/sha2.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +15,6 @@
 
 #include "agent.h"
 
-#define MAX_FILES 16384u
 #define MAX_ROOTS 4096u
 
 /* ---- where ---- */
@@ -156,78 +152,6 @@ static bool send_processes(Trees *trees, Answer *answer)
     return ok;
 }
 
-/* ---- the files ---- */
-
-typedef struct {
-    uint64_t limit, n_files, bytes;
-} Sending;
-
-/* False when it has gone wrong, answered. */
-static bool send_file(Sending *sending, int dir_fd, const char *name, Answer *answer)
-{
-    static uint8_t bytes[AGENT_PART_BYTES];
-    uint8_t digest[SHA256_DIGEST_SIZE];
-    struct stat st;
-    struct sha256_ctx sha;
-    ssize_t n = 0;
-    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    bool ok = fd >= 0 && fstat(fd, &st) == 0;
-    if (ok && sending->limit - sending->bytes < (uint64_t)st.st_size) {
-        answer_error(answer, STASIS_AGENT_FAILED, EFBIG, "the image");
-        close(fd);
-        return false;
-    }
-    sha256_init(&sha);
-    if (ok) {
-        stasis_field_put_text(&answer->fields, STASIS_AGENT_TAG_PATH, name);
-        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_SIZE, (uint64_t)st.st_size);
-        ok = answer_part(answer);
-    }
-    while (ok && (n = read(fd, bytes, sizeof bytes)) > 0) {
-        sha256_update(&sha, (size_t)n, (const uint8_t *)bytes);
-        stasis_field_put(&answer->fields, STASIS_AGENT_TAG_OUTPUT, bytes, (uint32_t)n);
-        ok = answer_part(answer);
-    }
-    if (!ok || n < 0)
-        answer_error(answer, STASIS_AGENT_FAILED, errno, "read %s of the image", name);
-    if (fd >= 0)
-        close(fd);
-    if (!ok || n < 0)
-        return false;
-    sha256_digest(&sha, sizeof digest, digest);
-    stasis_field_put(&answer->fields, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
-    sending->n_files++;
-    sending->bytes += (uint64_t)st.st_size;
-    /* It is not needed any more, and may lie in memory. */
-    unlinkat(dir_fd, name, 0);
-    return answer_part(answer);
-}
-
-bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *path, Answer *answer)
-{
-    Sending sending = { .limit = limit };
-    StasisFieldWriter *fields = &answer->fields;
-    DIR *dir = opendir(path);
-    bool ok = dir != NULL;
-    for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;)
-        if (entry->d_type == DT_REG && criu_file_name_is_valid(entry->d_name) &&
-            strcmp(entry->d_name, "stasis.log") != 0)
-            ok = sending.n_files < MAX_FILES &&
-                 send_file(&sending, dirfd(dir), entry->d_name, answer);
-    if (dir != NULL)
-        closedir(dir);
-    if (!ok) {
-        answer_error(answer, STASIS_AGENT_FAILED, 0, "the image could not be read");
-        return false;
-    }
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)tree->root);
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_FILES, sending.n_files);
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_SIZE, sending.bytes);
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_SHELL_JOB, tree->shell_job);
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_SESSION, tree->session);
-    return true;
-}
-
 /* ---- CRIU ---- */
 
 /* CRIU has the shell run iptables, to keep an established connection still while its queues are
@@ -312,6 +236,8 @@ void op_proc_dump(const Request *request, Answer *answer)
         return;
     if (!send_processes(&trees, answer))
         answer_error(answer, STASIS_AGENT_FAILED, 0, "proc-dump: no process %d", (int)tree->root);
-    else if (dump(tree, dir, limit, end_ms, answer) && dump_send_files(tree, limit, dir, answer))
+    else if (dump(tree, dir, limit, end_ms, answer) &&
+             dump_send_files(tree, limit, dir,
+                             request_number(request, STASIS_AGENT_TAG_IN_MEMORY, 0) != 0, answer))
         answer_end(answer);
 }

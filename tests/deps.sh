@@ -10,7 +10,7 @@ set -euo pipefail
 # The one list of packages. A group holds what it adds to those before it.
 declare -A groups=(
     [build]="gcc libc6-dev make pkg-config libglib2.0-dev libjson-glib-dev liblz4-dev libzstd-dev
-             libssl-dev nettle-dev libnbd-dev libedit-dev libvirt-dev libxml2-dev libguestfs-dev"
+             libssl-dev libxxhash-dev nettle-dev libnbd-dev libedit-dev libvirt-dev libxml2-dev libguestfs-dev"
     [run]="qemu-system-x86"
     # The Linux guest is put together from Debian packages, without installing a kernel.
     # criu is for the guest: it and its libraries are copied into it.

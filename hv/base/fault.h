@@ -76,6 +76,7 @@ G_BEGIN_DECLS
     X(PROC_IMAGED, "proc-imaged")               /* processes: there is an image of the VM */    \
     X(PROC_FORKED, "proc-forked")               /* there is a fork of it, paused */             \
     X(PROC_FROZEN, "proc-frozen")               /* the fork runs, its processes are frozen */   \
+    X(PROC_PLACED, "proc-placed")               /* a piece of it has been read in guest RAM */  \
     X(PROC_RECEIVING, "proc-receiving")         /* a part of CRIU's image is here */            \
     X(PROC_RECEIVED, "proc-received")           /* all of it is, aside */                       \
     X(PROC_WRITTEN, "proc-written")             /* all synced, not renamed */                   \

@@ -196,6 +196,11 @@ StasisAgent *stasis_fork_get_agent(StasisFork *fork)
     return fork->agent;
 }
 
+StasisGuestMemory *stasis_fork_open_memory(StasisFork *fork, GError **error)
+{
+    return stasis_guest_memory_new(fork->started->qmp, fork->started->record->pid, error);
+}
+
 GBytes *stasis_fork_run(StasisFork *fork, StasisAgentOp op, const StasisFieldWriter *fields,
                         const StasisAgentWait *wait, GError **error)
 {

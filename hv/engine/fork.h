@@ -13,6 +13,7 @@
 #include <stasis/process-image.h>
 
 #include "agent/client.h"
+#include "vmm/guest-memory.h"
 
 G_BEGIN_DECLS
 
@@ -39,6 +40,8 @@ GBytes *stasis_fork_run(StasisFork *fork, StasisAgentOp op, const StasisFieldWri
                         const StasisAgentWait *wait, GError **error);
 /* Its agent; the fork's own. */
 StasisAgent *stasis_fork_get_agent(StasisFork *fork);
+/* Its memory, once it runs. */
+StasisGuestMemory *stasis_fork_open_memory(StasisFork *fork, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisFork, stasis_fork_free)
 

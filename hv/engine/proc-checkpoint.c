@@ -255,9 +255,30 @@ static gboolean check_root(const Job *job, GError **error)
     return FALSE;
 }
 
-/* The last part of the answer. */
+/* What only its place came of, out of @memory. */
+static gboolean fetch(Job *job, StasisAgent *agent, const StasisGuestMemory *memory,
+                      StasisProcReceiver *receiver, GBytes *last, const StasisAgentWait *wait,
+                      GError **error)
+{
+    guint64 done;
+    const GPtrArray *placed = stasis_proc_receiver_get_placed(receiver, &done);
+    if (placed->len == 0)
+        return TRUE;
+    if (memory == NULL) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                            "agent: it tells where the image is, and was not asked to");
+        return FALSE;
+    }
+    g_autofree char *dir = stasis_agent_text(last, STASIS_AGENT_TAG_DIRECTORY, 256);
+    StasisProcFetch from = {
+        memory, agent, dir, wait, job->options->progress, job->options->progress_data
+    };
+    return stasis_proc_fetch(&from, placed, done, job->writer, error);
+}
+
+/* The last part of the answer. With @memory, which may be NULL, the files come out of that. */
 static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_bytes,
-                    GError **error)
+                    const StasisGuestMemory *memory, GError **error)
 {
     const StasisProcessCheckpointOptions *options = job->options;
     /* Memory of the guest, and files that have no name any more. */
@@ -271,24 +292,27 @@ static GBytes *dump(Job *job, StasisAgent *agent, StasisAgentOp op, guint64 ram_
     put_roots(job, &fields);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, max_bytes);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, timeout_ms);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_IN_MEMORY, memory != NULL);
     g_autoptr(StasisProcReceiver) receiver =
         stasis_proc_receiver_new(job->writer, max_bytes, options->progress, options->progress_data);
     if (!stasis_agent_begin(agent, op, &fields, &id, &wait, error))
         return NULL;
     g_autoptr(GBytes) last = stasis_agent_finish(agent, id, stasis_proc_receiver_take, receiver,
                                                  max_bytes + OVERHEAD(max_bytes), &wait, error);
-    if (last == NULL || !stasis_proc_receiver_finish(receiver, last, job->info, error) ||
-        !check_root(job, error))
+    if (last == NULL || !fetch(job, agent, memory, receiver, last, &wait, error) ||
+        !stasis_proc_receiver_finish(receiver, last, job->info, error) || !check_root(job, error))
         return NULL;
     job->info->n_trees = job->roots->len;
     job->info->cost.dump_us = stasis_now_us() - from_us;
     return g_steal_pointer(&last);
 }
 
+/* Memory that can't be read is no reason to fail: the files can come over the channel. */
 static gboolean dump_fork(Job *job, GError **error)
 {
+    g_autoptr(StasisGuestMemory) memory = stasis_fork_open_memory(job->fork, NULL);
     g_autoptr(GBytes) last = dump(job, stasis_fork_get_agent(job->fork), STASIS_AGENT_OP_PROC_DUMP,
-                                  stasis_fork_get_image(job->fork)->ram_bytes, error);
+                                  stasis_fork_get_image(job->fork)->ram_bytes, memory, error);
     return last != NULL;
 }
 
@@ -323,7 +347,7 @@ static gboolean dump_direct(Job *job, GError **error)
     job->info->vm = g_strdup(name);
     job->info->created_us = g_get_real_time();
     g_autoptr(GBytes) last =
-        dump(job, agent, STASIS_AGENT_OP_PROC_DUMP_DIRECT, vm->ram_bytes, error);
+        dump(job, agent, STASIS_AGENT_OP_PROC_DUMP_DIRECT, vm->ram_bytes, NULL, error);
     if (last == NULL || !check_set(job, error))
         return FALSE;
     job->info->cost.pause_us = stasis_agent_number(last, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;

@@ -7,6 +7,7 @@
 #include "agent/client.h"
 #include "base/fault.h"
 #include "base/json.h"
+#include "store/proc-image-manifest.h"
 
 #define MAX_PROCESSES 4096u
 
@@ -15,11 +16,14 @@ struct _StasisProcReceiver {
     guint64 max_bytes;
     StasisProgressFunc progress;
     gpointer progress_data;
-    GPtrArray *processes; /* of StasisImageProcess */
-    GHashTable *names;    /* of the files that are here */
-    char *name;           /* of the one under way, or NULL */
-    guint64 size, done;   /* its, as announced and as come */
-    guint64 total;        /* of all */
+    GPtrArray *processes;    /* of StasisImageProcess */
+    GHashTable *names;       /* of the files that are here */
+    char *name;              /* of the one under way, or NULL */
+    guint64 size, done;      /* its, as announced and as come */
+    gboolean begun;          /* by the writer, since it comes itself */
+    StasisProcPlaced *place; /* … or only its place does */
+    GPtrArray *placed;       /* of StasisProcPlaced: whole ones */
+    guint64 total, come;     /* of all files, and of those that came */
 };
 
 StasisProcReceiver *stasis_proc_receiver_new(StasisProcImageWriter *writer, guint64 max_bytes,
@@ -31,6 +35,7 @@ StasisProcReceiver *stasis_proc_receiver_new(StasisProcImageWriter *writer, guin
     receiver->progress = progress;
     receiver->progress_data = user_data;
     receiver->processes = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_process_free);
+    receiver->placed = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_proc_placed_free);
     receiver->names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     return receiver;
 }
@@ -41,6 +46,8 @@ void stasis_proc_receiver_free(StasisProcReceiver *receiver)
         return;
     g_ptr_array_unref(receiver->processes);
     g_hash_table_unref(receiver->names);
+    g_ptr_array_unref(receiver->placed);
+    g_clear_pointer(&receiver->place, stasis_proc_placed_free);
     g_free(receiver->name);
     g_free(receiver);
 }
@@ -90,12 +97,55 @@ static gboolean begin_file(StasisProcReceiver *r, const StasisField *path, guint
     /* Names of ours are not the guest's to give. */
     if (g_str_has_suffix(r->name, ".json"))
         return nonsense(error, "a file that is not CRIU's");
+    return TRUE;
+}
+
+/* It comes itself. */
+static gboolean begin_coming(StasisProcReceiver *r, GError **error)
+{
+    if (r->begun)
+        return TRUE;
+    if (r->name == NULL || r->place != NULL)
+        return nonsense(error, "bytes that belong to no file");
+    r->begun = TRUE;
     return stasis_proc_image_writer_begin(r->writer, r->name, error);
+}
+
+static gboolean file_is_here(StasisProcReceiver *r, GError **error)
+{
+    r->total += r->size;
+    r->begun = FALSE;
+    g_hash_table_add(r->names, g_steal_pointer(&r->name));
+    return stasis_fault(STASIS_FAULT_PROC_RECEIVING, error);
+}
+
+/* Only its place comes. */
+static gboolean add_place(StasisProcReceiver *r, const guint8 *fields, guint32 length,
+                          GError **error)
+{
+    if (r->name == NULL || r->begun || r->placed->len == STASIS_MAX_PROCESS_FILES)
+        return nonsense(error, "the place of no file");
+    if (r->place == NULL)
+        r->place = stasis_proc_placed_new(r->name, r->size);
+    if (!stasis_proc_placed_add(r->place, fields, length))
+        return nonsense(error, "the place of a file is none");
+    if (!stasis_proc_placed_is_whole(r->place))
+        return TRUE;
+    g_ptr_array_add(r->placed, g_steal_pointer(&r->place));
+    return file_is_here(r, error);
+}
+
+const GPtrArray *stasis_proc_receiver_get_placed(StasisProcReceiver *receiver, guint64 *ret_done)
+{
+    *ret_done = receiver->come;
+    return receiver->placed;
 }
 
 static gboolean add_bytes(StasisProcReceiver *r, const StasisField *bytes, GError **error)
 {
-    if (r->name == NULL || bytes->length > r->size - r->done)
+    if (!begin_coming(r, error))
+        return FALSE;
+    if (bytes->length > r->size - r->done)
         return nonsense(error, "bytes that belong to no file");
     r->done += bytes->length;
     return stasis_proc_image_writer_add(r->writer, bytes->value, bytes->length, error);
@@ -106,16 +156,14 @@ static gboolean end_file(StasisProcReceiver *r, const StasisField *digest, GErro
     guint8 sha256[32];
     if (r->name == NULL || r->done != r->size)
         return nonsense(error, "a file ends before all of it has come");
-    if (!stasis_proc_image_writer_end(r->writer, sha256, error))
+    if (!begin_coming(r, error) || !stasis_proc_image_writer_end(r->writer, sha256, error))
         return FALSE;
     if (digest->length != sizeof sha256 || memcmp(digest->value, sha256, sizeof sha256) != 0)
         return nonsense(error, "the digest of a file is not that of what came");
-    r->total += r->size;
-    g_hash_table_add(r->names, g_steal_pointer(&r->name));
-    StasisProgress progress = { "receive", r->total, 0 };
+    StasisProgress progress = { "receive", r->come += r->size, 0 };
     if (r->progress != NULL)
         r->progress(&progress, r->progress_data);
-    return stasis_fault(STASIS_FAULT_PROC_RECEIVING, error);
+    return file_is_here(r, error);
 }
 
 gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointer receiver,
@@ -133,6 +181,8 @@ gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointe
         return add_bytes(r, &field, error);
     if (stasis_field_find(fields, length, STASIS_AGENT_TAG_DIGEST, &field))
         return end_file(r, &field, error);
+    if (stasis_field_find(fields, length, STASIS_AGENT_TAG_RUNS, &field))
+        return add_place(r, fields, length, error);
     return nonsense(error, "a part that is none");
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "agent/field.h"
+#include "engine/proc-fetch.h"
 #include "store/proc-image.h"
 
 G_BEGIN_DECLS
@@ -21,6 +22,9 @@ void stasis_proc_receiver_free(StasisProcReceiver *receiver);
 /* A StasisAgentPartFunc; @receiver is a StasisProcReceiver. */
 gboolean stasis_proc_receiver_take(const guint8 *fields, guint32 length, gpointer receiver,
                                    GError **error);
+/* Files of which only the place came, of StasisProcPlaced; *ret_done: bytes of the others. The
+ * receiver's own. */
+const GPtrArray *stasis_proc_receiver_get_placed(StasisProcReceiver *receiver, guint64 *ret_done);
 /* The last part: is all of it here? Fills in processes and shell_job of @info. */
 gboolean stasis_proc_receiver_finish(StasisProcReceiver *receiver, GBytes *last,
                                      StasisProcessImageInfo *info, GError **error);

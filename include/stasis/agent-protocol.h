@@ -36,6 +36,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #define STASIS_AGENT_PORT "org.stasis.agent.0"
 
 #define STASIS_AGENT_MAGIC 0x31417453u /* "StA1" */
@@ -132,13 +134,16 @@ typedef enum {
      * thing that is done when it is the first request, before anything else of the guest runs. */
     STASIS_AGENT_OP_PROC_FREEZE,
     /*
-     * PID…, the roots of all trees that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s] →
-     * CRIU's image of them: a part with PID, PPID, START and COMM for each frozen process; then for
-     * each file a part with PATH (its name) and SIZE, OUTPUT…, and one with DIGEST (SHA-256, 32
-     * bytes); last PID, N_FILES, SIZE (of all files), SHELL_JOB, SESSION. PID is the root of the
-     * image: of several trees it is a process that was made for that, their parent in the image,
-     * which ends as soon as it is restored. A file "tmpfs.tar" is not CRIU's: it has what they had
-     * open on tmpfs.
+     * PID…, the roots of all trees that PROC_FREEZE has frozen, [LIMIT: bytes], [TIMEOUT ≤ 600 s],
+     * [IN_MEMORY ≠ 0] → CRIU's image of them: a part with PID, PPID, START and COMM for each frozen
+     * process; then for each file a part with PATH (its name) and SIZE, OUTPUT…, and one with
+     * DIGEST (SHA-256, 32 bytes). With IN_MEMORY, files that are not empty have after PATH and SIZE
+     * a part for each STASIS_AGENT_PIECE_BYTES of them (the last may have fewer): SIZE, CHECKSUM
+     * and RUNS, where in the guest's memory these bytes are; nowhere if there are none. The file
+     * itself stays in DIRECTORY. Last PID, N_FILES, SIZE (of all files), SHELL_JOB, SESSION. PID is
+     * the root of the image: of several trees it is a process that was made for that, their parent
+     * in the image, which ends as soon as it is restored. A file "tmpfs.tar" is not CRIU's: it has
+     * what they had open on tmpfs.
      */
     STASIS_AGENT_OP_PROC_DUMP,
     /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
@@ -188,6 +193,9 @@ typedef enum {
 
 /* Requests that take time, under way at once. */
 #define STASIS_AGENT_MAX_REQUESTS 8u
+
+/* What one part of PROC_DUMP tells of at most; a whole number of pages. */
+#define STASIS_AGENT_PIECE_BYTES (4u << 20)
 
 /* Records in an answer: PROCESS and NEIGHBOUR together, EDGE, REFUSAL. */
 #define STASIS_AGENT_MAX_PROCESSES 16384u
@@ -300,4 +308,13 @@ typedef enum {
     STASIS_AGENT_TAG_TALKED,     /* number: messages over that EDGE; left out: not counted */
     STASIS_AGENT_TAG_COUNTED,    /* ns since counting began; left out: nobody counts */
     STASIS_AGENT_TAG_SESSION,    /* number: 1: its root is the first of a PID namespace */
+    STASIS_AGENT_TAG_IN_MEMORY,  /* number: 1: who asks can read the guest's memory */
+    STASIS_AGENT_TAG_CHECKSUM,   /* number: XXH64, seed 0 */
+    STASIS_AGENT_TAG_RUNS,       /* bytes: StasisAgentRun, any number */
+    STASIS_AGENT_TAG_DIRECTORY,  /* text: absolute path, in the guest */
 } StasisAgentTag;
+
+/* So many bytes at a guest-physical address, little-endian. */
+typedef struct {
+    uint64_t address, bytes;
+} StasisAgentRun;

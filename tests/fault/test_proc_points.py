@@ -62,6 +62,17 @@ for _point in ("proc-receiving", "proc-renamed"):
 
 
 @case
+def moved(t):
+    """what the guest's kernel has moved before it could be read in its memory is asked for: no error"""
+    c = common()
+    info = stasis_json("proc-checkpoint", c["vm"].name, "--pid", c["root"], *c["store"],
+                       env={"STASIS_FAULT": "proc-placed:error"})
+    stasis("checkpoint-verify", info["id"], *c["store"])
+    files = os.listdir(os.path.join(c["store"][1], "processes", info["id"]))
+    t.check("pages-1.img" in files, files)
+
+
+@case
 def afterwards(t):
     """after all of these one more is taken, and what they left in the store is gone"""
     c = common()

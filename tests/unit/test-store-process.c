@@ -202,6 +202,53 @@ static gboolean finish(StasisProcReceiver *receiver, guint n_files, guint64 size
     return finish_with(receiver, 20000, n_files, size);
 }
 
+/* A piece of @bytes at two addresses, @first bytes of it at one. */
+static gboolean send_piece(StasisProcReceiver *receiver, guint64 bytes, guint64 first)
+{
+    StasisAgentRun runs[2] = { { GUINT64_TO_LE(0x1000), GUINT64_TO_LE(first) },
+                               { GUINT64_TO_LE(0x5000), GUINT64_TO_LE(bytes - first) } };
+    PART(part);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_SIZE, bytes);
+    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_CHECKSUM, 1);
+    stasis_field_put(&part.part, STASIS_AGENT_TAG_RUNS, (const guint8 *)runs, sizeof runs);
+    return take(receiver, &part);
+}
+
+static gboolean send_head(StasisProcReceiver *receiver, const char *name, guint64 size)
+{
+    PART(head);
+    stasis_field_put_text(&head.part, STASIS_AGENT_TAG_PATH, name);
+    stasis_field_put_number(&head.part, STASIS_AGENT_TAG_SIZE, size);
+    return take(receiver, &head);
+}
+
+static void test_placed(void)
+{
+    const guint64 piece = STASIS_AGENT_PIECE_BYTES;
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, NULL);
+    g_autoptr(StasisProcReceiver) r = stasis_proc_receiver_new(writer, 2 * piece, NULL, NULL);
+    guint64 come;
+    g_assert_false(send_piece(r, 8, 4)); /* of no file */
+    g_assert_true(send_head(r, "pages-1.img", piece + 5));
+    g_assert_false(send_piece(r, 5, 1));             /* not a whole one */
+    g_assert_false(send_piece(r, piece, piece + 1)); /* runs of other lengths */
+    g_assert_true(send_piece(r, piece, 4096));
+    g_assert_cmpuint(stasis_proc_receiver_get_placed(r, &come)->len, ==, 0);
+    g_assert_true(send_piece(r, 5, 0));
+    const GPtrArray *placed = stasis_proc_receiver_get_placed(r, &come);
+    g_assert_cmpuint(placed->len, ==, 1);
+    g_assert_cmpuint(come, ==, 0);
+    const StasisProcPlaced *file = g_ptr_array_index(placed, 0);
+    g_assert_cmpuint(file->pieces->len, ==, 2);
+    g_assert_cmpuint(g_array_index(file->pieces, StasisProcPiece, 0).runs[1].address, ==, 0x5000);
+    g_assert_false(send_piece(r, 5, 0)); /* of no file any more */
+    g_assert_true(send_file(r, "inventory.img", "abc", 3, "abc"));
+    g_assert_false(send_head(r, "b.img", piece)); /* more than all may have */
+    test_remove_tree(path);
+}
+
 static void test_received(void)
 {
     g_autofree char *path = NULL;
@@ -251,6 +298,7 @@ int main(int argc, char **argv)
     g_test_add_func("/process/not-committed", test_not_committed);
     g_test_add_func("/process/damage", test_damage);
     g_test_add_func("/process/received", test_received);
+    g_test_add_func("/process/placed", test_placed);
     g_test_add_func("/process/lies", test_lies);
     return g_test_run();
 }
