@@ -279,11 +279,13 @@ check: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries fuzz-binaries
 	@tests/run.sh $(B) $(TESTS)
 
+# Those of which make check runs a part of the combinations.
+FULL_TESTS = $(basename $(notdir $(shell grep -l 'full=[^TF]' tests/integration/*.py tests/fault/*.py)))
 check-long:
 	@tests/deps.sh build run guests test long
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries
 	@images/build.sh debian
-	@tests/run.sh $(B) $(or $(TESTS),long)
+	@STASIS_TEST_FULL=1 tests/run.sh $(B) $(or $(TESTS),long $(FULL_TESTS))
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)

@@ -15,7 +15,7 @@ from guests import Bare, check_memory_image  # noqa: E402
 from stasistest import (MODES, accelerators, add_case, checkpoint_with_reference,  # noqa: E402
                         main, new_store, number_from_env, restored_vm, run_vm, stasis, stasis_json)
 
-N_CHECKPOINTS = number_from_env("STASIS_TEST_CHECKPOINTS", 20)
+N_CHECKPOINTS = number_from_env("STASIS_TEST_CHECKPOINTS", 12)
 # Images in a row that are increments, after a full one.
 CHAIN = 10
 

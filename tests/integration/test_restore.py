@@ -59,7 +59,8 @@ def linux(t, mode):
 
 
 for _mode in MODES:
-    add_case(linux, _mode, promise=f"mode {_mode}: {' '.join(linux.__doc__.split())}")
+    add_case(linux, _mode, promise=f"mode {_mode}: {' '.join(linux.__doc__.split())}",
+             full=_mode == "stop")
 
 
 @case

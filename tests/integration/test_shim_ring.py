@@ -19,10 +19,9 @@ from stasistest import kvm_usable, main, new_store, stasis  # noqa: E402
 
 # A ring of 1,024 holds 960 pages: every eighth of the guest's set has to be drained in between.
 SIZES = (1024, 4096)
-# Nothing of it depends on how KVM keeps its log; STASIS_TEST_RINGS=all runs these, too.
+# Nothing of it depends on how KVM keeps its log.
 NOT_OF_RINGS = ("malformed_messages", "tables_are_emptied", "foreign_userfaultfd_is_refused",
                 "without_the_shim", "children_do_not_get_it", "tcg_is_as_ever")
-TINY_TOO = ("harvest_is_what_the_guest_wrote", "migrates", "reset_and_loadvm", "command_killed")
 
 
 def with_ring(t, entries, function, *args):
@@ -98,15 +97,14 @@ def shim_state(vm):
 
 _shared, tap._cases[:] = tap._cases[:], []
 for _entries in SIZES:
+    _later = _entries != SIZES[0]
     for _function in (full_speed, vcpu_is_plugged):
-        tap.add_case(with_ring, _entries, _function,
+        tap.add_case(with_ring, _entries, _function, full=_later and _function != full_speed,
                      promise=f"ring of {_entries}, {_function.__name__}: {_function.__doc__}")
     for _function, _args, _promise in _shared:
-        if _function.__name__ in NOT_OF_RINGS and os.environ.get("STASIS_TEST_RINGS") != "all":
-            continue
-        if _entries != SIZES[0] or _function.__name__ in TINY_TOO:
-            tap.add_case(with_ring, _entries, _function, *_args,
-                         promise=f"ring of {_entries}, {_function.__name__}: {_promise}")
+        tap.add_case(with_ring, _entries, _function, *_args,
+                     full=_later or _function.__name__ in NOT_OF_RINGS,
+                     promise=f"ring of {_entries}, {_function.__name__}: {_promise}")
 
 if __name__ == "__main__":
     if kvm_usable():

@@ -22,6 +22,9 @@ import traceback
 # is slow, on a machine that has other things to do, is not.
 PATIENCE = 120
 
+# Are all combinations of what is tested to be run, also those that differ little (make check-long)?
+FULL = os.environ.get("STASIS_TEST_FULL") == "1"
+
 _cases = []
 
 
@@ -41,9 +44,11 @@ def case(function):
     return function
 
 
-def add_case(function, *args, promise):
-    """The same function for several arguments: a case each."""
-    _cases.append((function, args, promise))
+def add_case(function, *args, promise, full=False):
+    """The same function for several arguments: a case each. With `full` only where all combinations
+    are run."""
+    if FULL or not full:
+        _cases.append((function, args, promise))
 
 
 class Case:

@@ -15,7 +15,6 @@ from stasistest import add_case, main  # noqa: E402
 MANY = (("test_consistency", {"STASIS_TEST_CHECKPOINTS": "200"}),
         ("test_disk_guest", {"STASIS_TEST_LOGGED": "20"}),
         ("test_libvirt_disks", {"STASIS_TEST_LOGGED": "20"}),
-        ("test_shim_ring", {"STASIS_TEST_RINGS": "all"}),
         ("test_store_faults", {"STASIS_TEST_FLIPS": "1000"}),
         ("test_boundary", {"STASIS_WORLDS": "500"}))
 
