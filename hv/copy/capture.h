@@ -50,8 +50,8 @@ void stasis_capture_start(StasisCapture *capture);
 /* Copy the pages of @dirty as they are now and clear them there; any number of times. In one thread
  * while the VM runs: more would take its CPUs away. 0; −ENOBUFS
  * when there is no place for some (they are still set in @dirty); −ETIME when @deadline_us (0:
- * none) passes; another −errno. After a failure all of it has to be given back. *@ret_n_pages (may be
- * NULL) is the number that were cleared, so that nobody has to count them in the stop. */
+ * none) passes; another −errno. After a failure all of it has to be given back. *@ret_n_pages (may
+ * be NULL) is the number that were cleared, so that nobody has to count them in the stop. */
 int stasis_capture_take_running(StasisCapture *capture, StasisDirty *dirty);
 int stasis_capture_take_stopped(StasisCapture *capture, StasisDirty *dirty, guint64 deadline_us,
                                 guint64 *ret_n_pages);

@@ -28,8 +28,8 @@
  * Why the monitor loses no write. A harvest reads all rings, re-arms, and then takes what is
  * pending: whatever was written before a page was armed is in memory when the answer comes, what is
  * written later makes a new entry. What (*) leaves un-armed is pending again at once: such a page
- * is reported a second time, never left out. A ring that fills up between two harvests is given back
- * without arming; the harvest arms those pages in another way (ring-retire.c).
+ * is reported a second time, never left out. A ring that fills up between two harvests is given
+ * back without arming; the harvest arms those pages in another way (ring-retire.c).
  *
  * Source: Documentation/virt/kvm/api.rst, "KVM_CAP_DIRTY_LOG_RING"; virt/kvm/dirty_ring.c.
  */

@@ -62,10 +62,10 @@ typedef struct {
                               one completes it, and until then the VM can't run; else NULL */
     char *kvm_log; /* what KVM's dirty log is, where it can be had: "bitmap", or "dirty ring"
                       (QEMU was started with dirty-ring-size); else NULL */
-    char *connect;         /* of a libvirt domain: the URI of its libvirtd; else NULL */
-    char *domain;          /* its name there */
+    char *connect; /* of a libvirt domain: the URI of its libvirtd; else NULL */
+    char *domain;  /* its name there */
     char *uuid;
-    char *disk_dir;        /* where the disks are that were made for it from an image, or NULL */
+    char *disk_dir; /* where the disks are that were made for it from an image, or NULL */
 } StasisVmInfo;
 
 STASIS_API void stasis_vm_info_free(StasisVmInfo *info);

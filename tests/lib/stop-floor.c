@@ -36,7 +36,8 @@ int main(int argc, char **argv)
     g_autoptr(StasisLifeline) lifeline = stasis_lifeline_new(session->qmp, &error);
     g_autoptr(StasisInstant) instant =
         lifeline != NULL ? stasis_instant_new(session->qmp, &error) : NULL;
-    if (instant == NULL || !stasis_instant_begin(instant, lifeline, &copy, NULL, FALSE, FALSE, &error) ||
+    if (instant == NULL ||
+        !stasis_instant_begin(instant, lifeline, &copy, NULL, FALSE, FALSE, &error) ||
         !stasis_instant_take(instant, &copy, &nothing, NULL, &error))
         die("stop", error);
     printf("%" G_GUINT64_FORMAT "\n", stasis_instant_get_pause_us(instant));
