@@ -328,9 +328,9 @@ install: all
 
 SOURCES := $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null)
 format:
-	clang-format -i $(SOURCES)
+	$(Q)clang-format -i $(SOURCES)
 format-check:
-	clang-format --dry-run -Werror $(SOURCES)
+	$(Q)clang-format --dry-run -Werror $(SOURCES)
 
 clean:
 	rm -rf build build-san
