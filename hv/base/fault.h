@@ -34,6 +34,9 @@ G_BEGIN_DECLS
     X(DISK_HALF, "disk-half")                   /* half of the disks' data is yet to be read */ \
     X(DISK_CLOSED, "disk-closed")               /* disks copied, filters gone */                \
     X(DISK_TEMPLATE, "disk-template")           /* restore: no file of the VM's own yet */      \
+    X(OVERLAY_MADE, "overlay-made")             /* an overlay's file, QEMU knows nothing of */  \
+    X(OVERLAY_FROZEN, "overlay-frozen")         /* running on overlays, no image yet */         \
+    X(OVERLAY_LISTED, "overlay-listed")         /* the image is there, the record not yet */    \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
     X(QUIESCED, "quiesced")                     /* running, the guest's file systems frozen */  \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \

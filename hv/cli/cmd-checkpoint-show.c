@@ -54,6 +54,7 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     cli_json_set_uint(object, "n_vcpus", info->n_vcpus);
     json_object_set_boolean_member(object, "paused", info->paused);
     json_object_set_boolean_member(object, "quiesced", info->quiesced);
+    json_object_set_boolean_member(object, "disks_refer", info->disks_refer);
     json_object_set_object_member(object, "cost", cost_to_json(&info->cost));
     return object;
 }

@@ -329,8 +329,10 @@ static const CliArgument create_arguments[] = {
 static const CliOption create_options[] = {
     { "mode", 0, CLI_CHOICE, "live|cow|stop",
       "how the VM is stopped for it (default: live; see MODES in the manual)" },
-    { "disk", 0, CLI_CHOICE, "copy|none",
-      "the content of every writable disk belongs to the image, or none does (default: copy)" },
+    { "disk", 0, CLI_CHOICE, "copy|none|overlay",
+      "the content of every writable disk belongs to the image, or none does, or the image refers "
+      "to the disks' files and the VM goes on to new ones on top (default: copy; see DISKS in the "
+      "manual)" },
     { "quiesce", 0, CLI_FLAG, NULL,
       "have the agent in the guest freeze its file systems for that moment (see DISKS in the "
       "manual)" },

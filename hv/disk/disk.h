@@ -4,6 +4,7 @@
 
 #include <gio/gio.h>
 
+#include "disk/layers.h"
 #include "vmm/qmp.h"
 
 G_BEGIN_DECLS
@@ -17,6 +18,11 @@ typedef struct {
                      * a "json:" pseudo-name, too, for what is no file */
     guint64 size_bytes;
     gboolean writable;
+    gboolean cache_direct, cache_no_flush; /* as QEMU has its file open */
+    GPtrArray *layers; /* of StasisDiskLayer, not looked at: its own file and what is below it */
+    /* As the machine's command line has the disk, if it lies on overlays that it was given while it
+     * ran (freeze.h); else as above. */
+    char *line_node, *line_filename;
     gboolean has_iothread; /* the device does its I/O in a thread of its own; set by
                             * find_iothreads() and check() */
 } StasisDisk;

@@ -33,6 +33,8 @@ JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *
                                JsonArray **ret_list, GError **error);
 /* Delete node @name, which may be in use for a moment yet. */
 gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **error);
+/* The node that is child @role ("file", "backing") of node @name. Free with g_free(). */
+char *stasis_disk_child(StasisQmp *qmp, const char *name, const char *role, GError **error);
 /* A line to send in the stop: command "transaction" of @actions (consumed), or any. */
 char *stasis_disk_line(const char *command, JsonObject *arguments);
 /* Add {"type": @type, "data": @data (consumed)} to @actions. */

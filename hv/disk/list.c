@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "disk/freeze.h"
 #include "disk/internal.h"
 
 /* The copy-before-write filter that lets a guest's write pass when there is no room to save what it
@@ -20,6 +21,9 @@ static void disk_free(gpointer data)
     g_free(disk->node);
     g_free(disk->format);
     g_free(disk->filename);
+    g_free(disk->line_node);
+    g_free(disk->line_filename);
+    g_clear_pointer(&disk->layers, g_ptr_array_unref);
     g_free(disk);
 }
 
@@ -61,6 +65,26 @@ static char *own_file(const char *filename)
     return g_strdup(path != NULL ? path : filename);
 }
 
+static void read_layers(JsonObject *image, GPtrArray *layers)
+{
+    JsonObject *below = image;
+    do {
+        image = below;
+        g_autofree char *path = own_file(stasis_json_string_or(image, "filename", ""));
+        g_ptr_array_add(layers,
+                        stasis_disk_layer_new(path, stasis_json_string_or(image, "format", "")));
+    } while (stasis_json_object(image, "backing-image", &below, NULL));
+}
+
+static void read_cache(JsonObject *inserted, StasisDisk *disk)
+{
+    JsonObject *cache;
+    if (!stasis_json_object(inserted, "cache", &cache, NULL))
+        return;
+    disk->cache_direct = stasis_json_bool_or(cache, "direct", FALSE);
+    disk->cache_no_flush = stasis_json_bool_or(cache, "no-flush", FALSE);
+}
+
 /* FALSE without @error: nothing to keep in mind. */
 static gboolean read_disk(JsonObject *item, GPtrArray *disks, GError **error)
 {
@@ -89,8 +113,29 @@ static gboolean read_disk(JsonObject *item, GPtrArray *disks, GError **error)
     disk->filename = own_file(filename);
     disk->size_bytes = size;
     disk->writable = !read_only;
+    disk->layers = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_disk_layer_free);
+    read_layers(image, disk->layers);
+    read_cache(inserted, disk);
     g_ptr_array_add(disks, disk);
     return TRUE;
+}
+
+/* Below the overlays that it got while it ran. */
+static void find_line(StasisQmp *qmp, StasisDisk *disk)
+{
+    guint depth = 0;
+    disk->line_node = g_strdup(disk->node);
+    while (g_str_has_prefix(disk->line_node, STASIS_DISK_OVERLAY_PREFIX) &&
+           depth + 1 < disk->layers->len) {
+        char *below = stasis_disk_child(qmp, disk->line_node, "backing", NULL);
+        if (below == NULL)
+            break;
+        g_free(disk->line_node);
+        disk->line_node = below;
+        depth++;
+    }
+    const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, depth);
+    disk->line_filename = g_strdup(layer->path);
 }
 
 GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error)
@@ -103,8 +148,8 @@ GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error)
     for (guint i = 0; i < json_array_get_length(list); i++) {
         JsonObject *item;
         g_autoptr(GError) local = NULL;
-        if (stasis_json_object_at(list, i, &item, &local))
-            read_disk(item, disks, &local);
+        if (stasis_json_object_at(list, i, &item, &local) && read_disk(item, disks, &local))
+            find_line(qmp, stasis_disk_at(disks, disks->len - 1));
         if (local != NULL) {
             g_propagate_prefixed_error(error, g_steal_pointer(&local), "query-block: ");
             return NULL;

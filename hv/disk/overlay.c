@@ -44,10 +44,12 @@ static void pad_to(GByteArray *file, gsize len)
     memset(file->data + old, 0, len - old);
 }
 
-static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char *backing)
+static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char *backing,
+                       const char *backing_format)
 {
-    static const char format[8] = "raw";
+    char format[8] = "";
     guint32 extension = 8 + sizeof format, end = 8;
+    memcpy(format, backing_format, strlen(backing_format));
     put32(file, MAGIC);
     put32(file, 3);
     put64(file, HEADER_BYTES + extension + end);
@@ -73,10 +75,17 @@ static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char 
     g_byte_array_append(file, (const guint8 *)backing, (guint)strlen(backing));
 }
 
-GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, GError **error)
+GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, const char *backing_format,
+                           GError **error)
 {
     guint64 n_l1 = (size_bytes + ((guint64)1 << L1_SHIFT) - 1) >> L1_SHIFT;
-    g_return_val_if_fail(strlen(backing) <= MAX_BACKING_BYTES, NULL);
+    g_return_val_if_fail(strlen(backing_format) <= 8, NULL);
+    if (strlen(backing) > MAX_BACKING_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "a qcow2 file on %.40s…: its name is longer than %u bytes", backing,
+                    MAX_BACKING_BYTES);
+        return NULL;
+    }
     if (size_bytes == 0 || size_bytes % 512 != 0 || n_l1 > MAX_L1_ENTRIES) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "a disk of %" G_GUINT64_FORMAT " bytes can't have a qcow2 overlay", size_bytes);
@@ -85,7 +94,7 @@ GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, GError **err
     guint n_clusters =
         L1_CLUSTER + (guint)((n_l1 * sizeof(guint64) + CLUSTER_BYTES - 1) >> CLUSTER_BITS);
     GByteArray *file = g_byte_array_new();
-    put_header(file, size_bytes, (guint32)n_l1, backing);
+    put_header(file, size_bytes, (guint32)n_l1, backing, backing_format);
     pad_to(file, CLUSTER_BYTES);
     put64(file, 2 * CLUSTER_BYTES);
     pad_to(file, 2 * CLUSTER_BYTES);

@@ -5,9 +5,11 @@
 
 G_BEGIN_DECLS
 
-/* The bytes of an empty qcow2 image of a disk of @size_bytes (a multiple of 512) on top of the raw
- * disk @backing: a name in the same directory, or a URI that QEMU knows; at most 1023 bytes.
- * STASIS_ERROR_UNSUPPORTED when there can't be one. */
-GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, GError **error);
+/* The bytes of an empty qcow2 image of a disk of @size_bytes (a multiple of 512) on top of
+ * @backing, which is in format @backing_format ("raw", "qcow2"): an absolute path, a name in the
+ * same directory, or a URI that QEMU knows; at most 1023 bytes. STASIS_ERROR_UNSUPPORTED when there
+ * can't be one. */
+GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, const char *backing_format,
+                           GError **error);
 
 G_END_DECLS

@@ -32,6 +32,7 @@ typedef struct {
 } Item;
 
 struct _StasisDiskSnapshot {
+    StasisDiskTaking taking;
     StasisQmp *qmp;
     pid_t pid;
     char *socket_dir;
@@ -189,9 +190,14 @@ static gboolean get_ready(StasisDiskSnapshot *snapshot, const StasisDiskSnapshot
     return begin_bitmaps(snapshot, error) && stasis_fault(STASIS_FAULT_DISK_READY, error);
 }
 
+static gboolean take(StasisDiskTaking *taking, guint64 deadline_us, GError **error);
+static GBytes *get_switches(StasisDiskTaking *taking);
+static const StasisDiskTakingOps taking_ops = { .take = take, .get_switches = get_switches };
+
 StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wanted, GError **error)
 {
     g_autoptr(StasisDiskSnapshot) snapshot = g_new0(StasisDiskSnapshot, 1);
+    snapshot->taking.ops = &taking_ops;
     snapshot->qmp = wanted->qmp;
     snapshot->pid = wanted->pid;
     snapshot->socket_dir = g_strdup(wanted->socket_dir);
@@ -209,9 +215,14 @@ static gboolean send_line(StasisDiskSnapshot *snapshot, const char *line, GError
     return line == NULL || stasis_qmp_execute_line(snapshot->qmp, line, STOP_TIMEOUT_MS, error);
 }
 
-gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
-                                   GError **error)
+StasisDiskTaking *stasis_disk_snapshot_get_taking(StasisDiskSnapshot *snapshot)
 {
+    return &snapshot->taking;
+}
+
+static gboolean take(StasisDiskTaking *taking, guint64 deadline_us, GError **error)
+{
+    StasisDiskSnapshot *snapshot = (StasisDiskSnapshot *)taking;
     for (guint i = 0; i < snapshot->items->len; i++) {
         Item *item = item_at(snapshot, i);
         if (deadline_us != 0 && stasis_now_us() > deadline_us) {
@@ -232,8 +243,9 @@ gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadlin
     return stasis_fault(STASIS_FAULT_DISK_TAKEN, error);
 }
 
-GBytes *stasis_disk_snapshot_get_switches(StasisDiskSnapshot *snapshot)
+static GBytes *get_switches(StasisDiskTaking *taking)
 {
+    StasisDiskSnapshot *snapshot = (StasisDiskSnapshot *)taking;
     GByteArray *pairs = g_byte_array_new();
     for (guint i = 0; i < snapshot->items->len; i++) {
         Item *item = item_at(snapshot, i);

@@ -22,6 +22,7 @@
 
 #include "base/bitmap.h"
 #include "disk/disk.h"
+#include "disk/taking.h"
 
 G_BEGIN_DECLS
 
@@ -45,14 +46,9 @@ void stasis_disk_snapshot_free(StasisDiskSnapshot *snapshot);
  * and swept away in the end. Not with a disk that has an iothread. */
 void stasis_disk_snapshot_leave(StasisDiskSnapshot *snapshot);
 
-/* Allocates nothing unless it fails. STASIS_ERROR_BUDGET when @deadline_us (stasis_now_us(); 0:
- * none) passes before the last disk's turn. */
-gboolean stasis_disk_snapshot_take(StasisDiskSnapshot *snapshot, guint64 deadline_us,
-                                   GError **error);
-/* For one who can do what take() does by other means (no disk has an iothread: see there), whatever
- * becomes of it: what is to be made, pairs of a device's QOM path and the node for its "drive",
- * each ended by a zero byte. Call it before; take() may still follow. */
-GBytes *stasis_disk_snapshot_get_switches(StasisDiskSnapshot *snapshot);
+/* What take() in the picture does. Its get_switches() is all of it only if no disk has an iothread.
+ */
+StasisDiskTaking *stasis_disk_snapshot_get_taking(StasisDiskSnapshot *snapshot);
 gboolean stasis_disk_snapshot_open(StasisDiskSnapshot *snapshot, guint n_connections,
                                    GError **error);
 

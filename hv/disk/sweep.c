@@ -30,54 +30,9 @@ static void sweep_exports(StasisQmp *qmp)
     }
 }
 
-static gint64 id_of(JsonArray *nodes, const char *name)
-{
-    for (guint i = 0; i < json_array_get_length(nodes); i++) {
-        JsonObject *node;
-        if (stasis_json_object_at(nodes, i, &node, NULL) &&
-            strcmp(stasis_json_string_or(node, "name", ""), name) == 0)
-            return (gint64)stasis_json_uint_or(node, "id", 0);
-    }
-    return -1;
-}
-
-static char *name_of(JsonArray *nodes, guint64 id)
-{
-    for (guint i = 0; i < json_array_get_length(nodes); i++) {
-        JsonObject *node;
-        if (stasis_json_object_at(nodes, i, &node, NULL) &&
-            stasis_json_uint_or(node, "id", 0) == id)
-            return g_strdup(stasis_json_string_or(node, "name", NULL));
-    }
-    return NULL;
-}
-
-/* The node behind @filter. Nothing else of QEMU 7.2's monitor tells of a node's children. */
-static char *behind(StasisQmp *qmp, const char *filter, GError **error)
-{
-    g_autoptr(JsonNode) answer =
-        stasis_qmp_execute(qmp, "x-debug-query-block-graph", NULL, -1, 0, error);
-    JsonArray *nodes, *edges;
-    if (answer == NULL)
-        return NULL;
-    if (!JSON_NODE_HOLDS_OBJECT(answer) ||
-        !stasis_json_array(json_node_get_object(answer), "nodes", &nodes, error) ||
-        !stasis_json_array(json_node_get_object(answer), "edges", &edges, error))
-        return NULL;
-    gint64 id = id_of(nodes, filter);
-    for (guint i = 0; i < json_array_get_length(edges); i++) {
-        JsonObject *edge;
-        if (stasis_json_object_at(edges, i, &edge, NULL) &&
-            (gint64)stasis_json_uint_or(edge, "parent", 0) == id &&
-            strcmp(stasis_json_string_or(edge, "name", ""), "file") == 0)
-            return name_of(nodes, stasis_json_uint_or(edge, "child", 0));
-    }
-    return NULL;
-}
-
 static gboolean take_out(StasisQmp *qmp, const char *filter, GError **error)
 {
-    g_autofree char *node = behind(qmp, filter, error);
+    g_autofree char *node = stasis_disk_child(qmp, filter, "file", error);
     g_autoptr(GPtrArray) disks = node != NULL ? stasis_disks_list(qmp, error) : NULL;
     for (guint i = 0; disks != NULL && i < disks->len; i++) {
         const StasisDisk *disk = stasis_disk_at(disks, i);

@@ -17,6 +17,7 @@
 #include "disk/describe.h"
 #include "disk/flush.h"
 #include "engine/disk-copy.h"
+#include "engine/disk-freeze.h"
 #include "engine/dma.h"
 #include "engine/instant.h"
 #include "engine/quiesce.h"
@@ -45,10 +46,11 @@ typedef struct {
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
-    StasisDiskCopy *disks;  /* or NULL: they stay out of the image */
-    GPtrArray *all_disks;   /* of StasisDisk, or NULL: not known */
-    StasisQuiesce *quiesce; /* or NULL: file systems are as they are, or not frozen yet */
-    StasisInstant *instant; /* the series' */
+    StasisDiskCopy *disks;        /* or NULL: they stay out of the image */
+    StasisDiskFreezing *freezing; /* or NULL: the image does not refer to them */
+    GPtrArray *all_disks;         /* of StasisDisk, or NULL: not known */
+    StasisQuiesce *quiesce;       /* or NULL: file systems are as they are, or not frozen yet */
+    StasisInstant *instant;       /* the series' */
     StasisAffinity affinity;
     StasisCopy copy;
     gboolean done;
@@ -87,6 +89,10 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
     if (job->disks != NULL) {
         g_clear_pointer(&job->disks, stasis_disk_copy_free);
+        stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
+    }
+    if (job->freezing != NULL) {
+        g_clear_pointer(&job->freezing, stasis_disk_freezing_free);
         stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
     }
     stasis_instant_end(job->instant);
@@ -274,6 +280,12 @@ static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
         if (job->disks == NULL)
             return FALSE;
     }
+    if (job->options->disks == STASIS_DISKS_OVERLAY) {
+        job->freezing = stasis_disk_freezing_new(job->series->session, job->series->store,
+                                                 job->series->machine->cwd, error);
+        if (job->freezing == NULL)
+            return FALSE;
+    }
     return get_domain_xml(job, error) && open_writer(job, error) &&
            set_tracked_since(job, NULL, error) && open_tracker(job, error);
 }
@@ -292,11 +304,27 @@ static gboolean freeze(Job *job, GError **error)
            stasis_fault(STASIS_FAULT_QUIESCED, error);
 }
 
+static StasisDiskTaking *get_taking(const Job *job)
+{
+    if (job->freezing != NULL)
+        return stasis_disk_freezing_get_taking(job->freezing);
+    return job->disks != NULL ? stasis_disk_copy_get_taking(job->disks) : NULL;
+}
+
+static gboolean get_disks_ready(Job *job, GError **error)
+{
+    const char *image = stasis_image_writer_get_id(job->writer);
+    if (job->disks != NULL || job->freezing != NULL)
+        stasis_lifeline_set_untidy(job->series->lifeline, TRUE);
+    if (job->freezing != NULL)
+        return stasis_disk_freezing_get_ready(job->freezing, image, error);
+    return job->disks == NULL || stasis_disk_copy_get_ready(job->disks, image, job->parent, error);
+}
+
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
-    StasisDiskSnapshot *disks =
-        job->disks != NULL ? stasis_disk_copy_get_snapshot(job->disks) : NULL;
+    StasisDiskTaking *disks = get_taking(job);
     gboolean frozen = freeze(job, error);
     if (frozen)
         stasis_instant_flush(job->instant);
@@ -316,11 +344,7 @@ static gboolean take_instant(Job *job, GError **error)
         g_autoptr(GError) local = NULL;
         gboolean lacked;
         keep_off_vcpus(job); /* they may have moved */
-        if (job->disks != NULL)
-            stasis_lifeline_set_untidy(job->series->lifeline, TRUE);
-        if (job->disks != NULL &&
-            !stasis_disk_copy_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
-                                        job->parent, error))
+        if (!get_disks_ready(job, error))
             return FALSE;
         if (try_instant(job, &lacked, &local))
             return TRUE;
@@ -345,6 +369,10 @@ static void find_disks(Job *job)
     StasisQmp *qmp = job->series->session->qmp;
     if (job->disks != NULL) {
         job->all_disks = stasis_disk_copy_get_all(job->disks);
+        return;
+    }
+    if (job->freezing != NULL) {
+        job->all_disks = stasis_disk_freezing_get_all(job->freezing);
         return;
     }
     job->all_disks = stasis_disks_list(qmp, NULL);
@@ -382,9 +410,12 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     if (!job->mode->before(&job->copy, error))
         return FALSE;
     find_disks(job);
-    gboolean has_disks = job->disks != NULL && stasis_disk_copy_has_any(job->disks);
+    gboolean has_disks = (job->disks != NULL && stasis_disk_copy_has_any(job->disks)) ||
+                         (job->freezing != NULL && stasis_disk_freezing_has_any(job->freezing));
+    gboolean qmp_needed =
+        job->disks != NULL && has_disks && stasis_disk_copy_needs_monitor(job->disks);
     if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, job->all_disks, has_disks,
-                              has_disks && stasis_disk_copy_needs_monitor(job->disks), error) ||
+                              qmp_needed, error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
@@ -414,20 +445,37 @@ static void fill_cost(Job *job, StasisCost *cost)
         .rounds = job->copy.rounds,
         .frozen_us = job->quiesce != NULL ? stasis_quiesce_get_frozen_us(job->quiesce) : 0,
     };
-    if (job->disks == NULL)
+    if (job->disks == NULL && job->freezing == NULL)
         return;
     cost->disk_us = stasis_instant_get_disk_us(job->instant);
+    if (job->disks == NULL)
+        return;
     cost->disk_copied_bytes = stasis_disk_copy_get_bytes(job->disks);
     cost->copied_bytes -= MIN(cost->disk_copied_bytes, cost->copied_bytes);
 }
 
+static gboolean refer_to_disks(Job *job, GError **error)
+{
+    if (!stasis_disk_freezing_has_any(job->freezing))
+        return TRUE;
+    g_autoptr(GBytes) notes = stasis_disk_freezing_end(job->freezing, error);
+    if (notes == NULL)
+        return FALSE;
+    stasis_image_writer_set_refers(job->writer);
+    return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
+}
+
 static gboolean describe_disks(Job *job, GError **error)
 {
+    if (job->freezing != NULL)
+        return refer_to_disks(job, error);
     if (job->disks == NULL || !stasis_disk_copy_has_any(job->disks) ||
         stasis_disk_copy_is_held(job->disks))
         return TRUE;
-    g_autoptr(GBytes) notes = stasis_disk_copy_describe(job->disks, job->series->machine->cwd);
-    return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
+    g_autoptr(GBytes) notes =
+        stasis_disk_copy_describe(job->disks, job->series->machine->cwd, error);
+    return notes != NULL &&
+           stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
 }
 
 static gboolean add_domain_xml(Job *job, GError **error)
@@ -438,11 +486,30 @@ static gboolean add_domain_xml(Job *job, GError **error)
     return stasis_image_writer_add_part(job->writer, STASIS_PART_DOMAIN_XML, xml, error);
 }
 
+/* As it would have to be started now, which is not as it was where its disks lie on overlays. */
+static GBytes *describe_machine(const Job *job, GError **error)
+{
+    StasisMachine machine = *job->series->machine;
+    g_autoptr(GError) local = NULL;
+    g_auto(GStrv) line = NULL;
+    if (job->all_disks != NULL && job->series->session->domain == NULL)
+        line = stasis_disks_on_line((const char *const *)machine.argv, job->all_disks, &local);
+    if (local != NULL) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return NULL;
+    }
+    if (line != NULL)
+        machine.argv = line;
+    return stasis_machine_to_json(&machine);
+}
+
 static StasisImageInfo *commit(Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
     const StasisMachine *described = job->series->machine;
-    g_autoptr(GBytes) machine = stasis_machine_to_json(described);
+    g_autoptr(GBytes) machine = describe_machine(job, error);
+    if (machine == NULL)
+        return NULL;
     /* What can't be read back is not worth keeping, and better said now. */
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
@@ -479,6 +546,8 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     if (!prepare(&job, cancellable, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);
+    if (info != NULL && job.freezing != NULL)
+        stasis_disk_freezing_settle(job.freezing);
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
         return NULL;
     job.done = TRUE;
@@ -506,7 +575,7 @@ int stasis_mode_from_string(const char *name)
 
 int stasis_disks_from_string(const char *name)
 {
-    static const char *const names[] = { "copy", "none" };
+    static const char *const names[] = { "copy", "none", "overlay" };
     for (int i = 0; i < (int)G_N_ELEMENTS(names); i++)
         if (strcmp(names[i], name) == 0)
             return i;

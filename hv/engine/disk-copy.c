@@ -124,6 +124,11 @@ StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks)
     return disks->snapshot;
 }
 
+StasisDiskTaking *stasis_disk_copy_get_taking(StasisDiskCopy *disks)
+{
+    return disks->snapshot != NULL ? stasis_disk_snapshot_get_taking(disks->snapshot) : NULL;
+}
+
 /* ---- copying ---- */
 
 static gboolean read_source(gpointer data, guint64 offset, void *buf, gsize len, GError **error)
@@ -251,7 +256,7 @@ guint64 stasis_disk_copy_get_bytes(const StasisDiskCopy *disks)
     return disks->copied_bytes;
 }
 
-GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd)
+GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd, GError **error)
 {
-    return stasis_disks_describe(disks->disks, TRUE, cwd);
+    return stasis_disks_describe(disks->disks, FALSE, cwd, error);
 }

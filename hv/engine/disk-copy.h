@@ -34,6 +34,7 @@ gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks);
 gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks);
 /* NULL when there is nothing to copy. */
 StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks);
+StasisDiskTaking *stasis_disk_copy_get_taking(StasisDiskCopy *disks);
 gboolean stasis_disk_copy_is_held(const StasisDiskCopy *disks);
 /* After the stop: all of it into the image; of held ones, let them be read. */
 gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_threads,
@@ -42,7 +43,7 @@ gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_t
 void stasis_disk_copy_settle(StasisDiskCopy *disks);
 guint64 stasis_disk_copy_get_bytes(const StasisDiskCopy *disks);
 /* The part "disks.json". */
-GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd);
+GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisDiskCopy, stasis_disk_copy_free)
 

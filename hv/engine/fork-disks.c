@@ -17,7 +17,7 @@ static GPtrArray *describe(const StasisDiskSnapshot *snapshot)
         const StasisDisk *disk = stasis_disk_snapshot_get(snapshot, i);
         StasisDiskNote *note = g_new0(StasisDiskNote, 1);
         note->name = disk->name;
-        note->node = disk->node;
+        note->node = disk->line_node;
         note->filename = disk->filename;
         g_ptr_array_add(notes, note);
     }
@@ -29,7 +29,7 @@ static gboolean make_file(const StasisDiskSnapshot *snapshot, guint i, const cha
 {
     const StasisDisk *disk = stasis_disk_snapshot_get(snapshot, i);
     g_autofree char *uri = stasis_disk_snapshot_get_uri(snapshot, i);
-    g_autoptr(GBytes) bytes = stasis_overlay_new(disk->size_bytes, uri, error);
+    g_autoptr(GBytes) bytes = stasis_overlay_new(disk->size_bytes, uri, "raw", error);
     if (bytes == NULL) {
         g_prefix_error(error, "disk %s: ", disk->name);
         return FALSE;

@@ -45,8 +45,8 @@ struct _StasisInstant {
 
     StasisCopy *copy;
     const StasisModeOps *mode;
-    StasisDiskSnapshot *disks; /* or NULL */
-    gboolean disks_given;      /* to the stopper, which takes them as it stops the VM */
+    StasisDiskTaking *disks; /* or NULL */
+    gboolean disks_given;    /* to the stopper, which takes them as it stops the VM */
     guint64 disk_us;
     GThread *thread; /* made before the stop */
     sem_t go;        /* posted when the RAM thread may begin, or shall end */
@@ -290,7 +290,7 @@ static gboolean take_disks(StasisInstant *instant, GError **error)
     gboolean ok =
         instant->disks == NULL ||
         (instant->disks_given ? stasis_fault(STASIS_FAULT_DISK_TAKEN, error)
-                              : stasis_disk_snapshot_take(instant->disks, deadline_us, error));
+                              : instant->disks->ops->take(instant->disks, deadline_us, error));
     instant->disk_us = instant->disks_given ? instant->stopper->ops->get_disk_us(instant->stopper)
                                             : stasis_now_us() - t0;
     return ok;
@@ -332,7 +332,7 @@ static void measure(StasisInstant *instant, guint64 resumed_us)
 }
 
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
-                             StasisDiskSnapshot *disks, GError **error)
+                             StasisDiskTaking *disks, GError **error)
 {
     instant->copy = copy;
     instant->mode = mode;

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "copy/copy.h"
-#include "disk/snapshot.h"
+#include "disk/taking.h"
 #include "vmm/lifeline.h"
 #include "vmm/qmp.h"
 
@@ -33,7 +33,7 @@ void stasis_instant_free(StasisInstant *instant);
  * so. On failure (STASIS_ERROR_BUDGET when the pause
  * got too long) the VM is as it was. */
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
-                             StasisDiskSnapshot *disks, GError **error);
+                             StasisDiskTaking *disks, GError **error);
 
 /* The take failed for want of memory for the residual (−ENOBUFS); another may be made. */
 gboolean stasis_instant_lacked_memory(const StasisInstant *instant);

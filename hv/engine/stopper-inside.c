@@ -99,10 +99,10 @@ static void inside_flush(StasisStopper *stopper)
         send_words(self, STASIS_SHIM_FLUSH, nodes->data, nodes->len);
 }
 
-static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error)
+static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskTaking *disks, GError **error)
 {
     InsideStopper *self = (InsideStopper *)stopper;
-    g_autoptr(GBytes) switches = stasis_disk_snapshot_get_switches(disks);
+    g_autoptr(GBytes) switches = disks->ops->get_switches(disks);
     gsize len;
     const void *data = g_bytes_get_data(switches, &len);
     int r = send_words(self, STASIS_SHIM_SWITCH, data, len);
@@ -120,7 +120,7 @@ static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GErro
     self->stopped = *ret_stopped = r != -ESTALE;
     if (r == -EIO) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                            "QEMU could not put a copy-before-write filter in front of a disk; "
+                            "QEMU could not give a device its filter or overlay; "
                             "STASIS_STOPPER=qmp asks it over QMP, which says why");
         return FALSE;
     }

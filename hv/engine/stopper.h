@@ -8,7 +8,8 @@
  */
 #pragma once
 
-#include "disk/snapshot.h"
+#include "disk/disk.h"
+#include "disk/taking.h"
 #include "track/tracker.h"
 #include "vmm/lifeline.h"
 #include "vmm/qmp.h"
@@ -39,7 +40,7 @@ typedef struct {
     void (*flush)(StasisStopper *stopper);
     /* Before stop(), or NULL: the disks of @disks are to be taken by stop(), if that stops the VM;
      * else it is for the caller. */
-    gboolean (*give_disks)(StasisStopper *stopper, StasisDiskSnapshot *disks, GError **error);
+    gboolean (*give_disks)(StasisStopper *stopper, StasisDiskTaking *disks, GError **error);
     /* *ret_stopped FALSE: it was not running any more, and is not ours to resume. */
     gboolean (*stop)(StasisStopper *stopper, gboolean *ret_stopped, GError **error);
     /* May return before it is done; what goes wrong then is resume()'s error. */

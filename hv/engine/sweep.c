@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "disk/disk.h"
+#include "engine/disk-freeze.h"
 #include "vmm/libexec.h"
 
 static gboolean is_reader_alive(const StasisRecord *record)
@@ -31,6 +32,7 @@ gboolean stasis_session_sweep(StasisSession *session, const char *keep, GError *
         return FALSE;
     }
     return stasis_disks_sweep(session->qmp, record->pid, keep, error) &&
+           stasis_disk_freezing_sweep(session, error) &&
            (record->reader_pid == 0 || set_reader(record, 0, error));
 }
 

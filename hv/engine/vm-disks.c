@@ -30,7 +30,7 @@ GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error)
     g_autoptr(GBytes) json = NULL;
     g_autoptr(GPtrArray) notes = NULL;
     guint n = stasis_image_reader_get_n_disks(reader), n_content = 0;
-    if (n == 0)
+    if (n == 0 && !stasis_image_reader_get_info(reader)->disks_refer)
         return g_ptr_array_new();
     json = stasis_image_reader_get_part(reader, STASIS_DISKS_PART, error);
     notes = json != NULL ? stasis_disks_parse(json, error) : NULL;
@@ -38,16 +38,19 @@ GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error)
         return NULL;
     for (guint i = notes->len; i-- > 0;) {
         const StasisDiskNote *note = g_ptr_array_index(notes, i);
-        if (!note->content) {
+        if (!stasis_disk_note_has_content(note)) {
             g_ptr_array_remove_index(notes, i);
             continue;
         }
+        if (note->layers != NULL)
+            continue;
         int block = stasis_image_reader_find_disk(reader, note->name);
         if (block >= 0 &&
             stasis_image_reader_get_block(reader, (guint)block)->size_bytes == note->size_bytes)
             n_content++;
     }
-    if (n_content == n && notes->len == n)
+    guint n_refer = notes->len - n_content;
+    if (n_content == n && (n_refer == 0) == (n != 0))
         return g_steal_pointer(&notes);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
                 "image %s: " STASIS_DISKS_PART " tells of other disks than the manifest",
@@ -59,6 +62,14 @@ gboolean stasis_vm_disks_check_unused(const GPtrArray *notes, GError **error)
 {
     for (guint i = 0; i < notes->len; i++) {
         const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        if (note->layers != NULL) {
+            g_set_error(
+                error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "disk %s: the image refers to the file that it was in, %s, which --in-place "
+                "would write to; restore it without, and it gets a file of its own on top",
+                note->name, note->filename);
+            return FALSE;
+        }
         if (g_path_is_absolute(note->filename) &&
             !stasis_disk_check_unused(note->filename, error)) {
             g_prefix_error(error, "disk %s: ", note->name);
@@ -224,10 +235,10 @@ static gboolean make_base(StasisVmDisks *disks, const StasisTemplateBlock *block
 }
 
 static gboolean make_overlay(const StasisVmDisks *disks, guint number, guint64 size,
-                             const char *base, GError **error)
+                             const char *base, const char *base_format, GError **error)
 {
     g_autofree char *name = g_strdup_printf("disk-%u.qcow2", number);
-    g_autoptr(GBytes) bytes = stasis_overlay_new(size, base, error);
+    g_autoptr(GBytes) bytes = stasis_overlay_new(size, base, base_format, error);
     if (bytes == NULL)
         return FALSE;
     stasis_autofd int fd = openat(disks->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -237,30 +248,53 @@ static gboolean make_overlay(const StasisVmDisks *disks, guint number, guint64 s
     return r == 0 || stasis_set_errno(error, -r, "write %s", name);
 }
 
-static StasisTemplate *get_template(const StasisVmDisksWanted *wanted, GCancellable *cancellable,
-                                    GError **error)
+/* *ret NULL: no disk's content is in the image. */
+static gboolean get_template(const StasisVmDisksWanted *wanted, StasisTemplate **ret,
+                             GCancellable *cancellable, GError **error)
 {
+    *ret = NULL;
     g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(guint));
     for (guint i = 0; i < wanted->notes->len; i++) {
         const StasisDiskNote *note = g_ptr_array_index(wanted->notes, i);
+        if (note->layers != NULL)
+            continue;
         guint block = (guint)stasis_image_reader_find_disk(wanted->reader, note->name);
         g_array_append_val(blocks, block);
     }
-    return stasis_template_get(wanted->store, wanted->reader, blocks, wanted->progress,
+    if (blocks->len == 0)
+        return TRUE;
+    *ret = stasis_template_get(wanted->store, wanted->reader, blocks, wanted->progress,
                                wanted->progress_data, cancellable, error);
+    return *ret != NULL;
+}
+
+/* *next: which of the template's files comes next. */
+static gboolean make_disk(StasisVmDisks *disks, guint number, const StasisDiskNote *note,
+                          const StasisTemplate *template, guint *next, GCancellable *cancellable,
+                          GError **error)
+{
+    if (note->layers != NULL) {
+        const StasisDiskLayer *layer = g_ptr_array_index(note->layers, 0);
+        return stasis_disk_note_check(note, error) &&
+               make_overlay(disks, number, note->size_bytes, layer->path, layer->format, error);
+    }
+    g_autofree char *base = g_strdup_printf("disk-%u.base", number);
+    return make_base(disks, g_ptr_array_index(template->blocks, (*next)++), base, cancellable,
+                     error) &&
+           make_overlay(disks, number, note->size_bytes, base, "raw", error);
 }
 
 static gboolean fill(StasisVmDisks *disks, const StasisVmDisksWanted *wanted,
                      GCancellable *cancellable, GError **error)
 {
-    g_autoptr(StasisTemplate) template = get_template(wanted, cancellable, error);
-    if (template == NULL || !stasis_fault(STASIS_FAULT_DISK_TEMPLATE, error))
+    g_autoptr(StasisTemplate) template = NULL;
+    if (!get_template(wanted, &template, cancellable, error) ||
+        !stasis_fault(STASIS_FAULT_DISK_TEMPLATE, error))
         return FALSE;
+    guint next = 0;
     for (guint i = 0; i < wanted->notes->len; i++) {
         const StasisDiskNote *note = g_ptr_array_index(wanted->notes, i);
-        g_autofree char *base = g_strdup_printf("disk-%u.base", i);
-        if (!make_base(disks, g_ptr_array_index(template->blocks, i), base, cancellable, error) ||
-            !make_overlay(disks, i, note->size_bytes, base, error)) {
+        if (!make_disk(disks, i, note, template, &next, cancellable, error)) {
             g_prefix_error(error, "disk %s in %s: ", note->name, disks->dir);
             return FALSE;
         }

@@ -49,6 +49,10 @@ int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, g
 int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, guint64 size_bytes,
                                  GError **error);
 
+/* The content of its disks is in files outside the store, which a part names; it declares no disk.
+ * Older programs refuse such an image by the number of its format. */
+void stasis_image_writer_set_refers(StasisImageWriter *writer);
+
 /*
  * Add an extent: @n_pages from @first_page of @block, stored as @stored_as in @stored_len bytes at
  * @stored (NULL, 0 for zero pages). Any number of threads. Of two extents that cover the same

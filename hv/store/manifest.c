@@ -436,13 +436,14 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
     }
     if (!stasis_json_uint(root, "format", &format, error))
         return NULL;
-    if (format < STASIS_FORMAT_VERSION || format > STASIS_FORMAT_DISKS) {
+    if (format < STASIS_FORMAT_VERSION || format > STASIS_FORMAT_NEWEST) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "format %" G_GUINT64_FORMAT ", this program knows %u to %u only", format,
-                    STASIS_FORMAT_VERSION, STASIS_FORMAT_DISKS);
+                    STASIS_FORMAT_VERSION, STASIS_FORMAT_NEWEST);
         return NULL;
     }
     manifest->format = (guint)format;
+    manifest->info->disks_refer = format == STASIS_FORMAT_REFERS;
     if (!parse_about(root, manifest->info, error) || !parse_origin(root, manifest, error) ||
         !parse_parent(root, manifest, error) || !parse_ram(root, manifest, error) ||
         !parse_disks(root, manifest, error) || !parse_files(root, manifest, error))

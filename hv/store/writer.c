@@ -136,6 +136,12 @@ int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, gu
     return block;
 }
 
+void stasis_image_writer_set_refers(StasisImageWriter *writer)
+{
+    writer->manifest->format = STASIS_FORMAT_REFERS;
+    writer->manifest->info->disks_refer = TRUE;
+}
+
 static gboolean check_extent(StasisImageWriter *writer, const StasisIndexRecord *r,
                              const void *stored, GError **error)
 {
@@ -239,6 +245,7 @@ void stasis_image_writer_set_info(StasisImageWriter *writer, const StasisImageIn
     copy->ram_bytes = own->ram_bytes;
     copy->disk_bytes = own->disk_bytes;
     copy->n_disks = own->n_disks;
+    copy->disks_refer = own->disks_refer;
     stasis_image_info_free(own);
     writer->manifest->info = copy;
 }

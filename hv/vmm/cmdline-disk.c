@@ -211,3 +211,12 @@ gboolean stasis_prepare_disks(StasisPrepare *p, GError **error)
             return FALSE;
     return TRUE;
 }
+
+char **stasis_machine_line_with_disks(const char *const *argv, const StasisLaunchDisk *disks,
+                                      guint n, GError **error)
+{
+    StasisLaunchOptions wanted = { .disks = disks, .n_disks = n };
+    g_autoptr(GPtrArray) options = stasis_cmdline_parse(argv);
+    StasisPrepare p = { .program = argv[0], .options = options, .wanted = &wanted };
+    return stasis_prepare_disks(&p, error) ? stasis_cmdline_to_argv(p.program, options) : NULL;
+}

@@ -98,6 +98,10 @@ StasisLaunch *stasis_launch_prepare(const char *const *argv, const StasisLaunchO
                                     GError **error);
 void stasis_launch_free(StasisLaunch *launch);
 
+/* @argv, a QEMU's command line, with other files for the @n disks. Free with g_strfreev(). */
+char **stasis_machine_line_with_disks(const char *const *argv, const StasisLaunchDisk *disks,
+                                      guint n, GError **error);
+
 /* Start it, detached from our session and terminal, its stderr in runtime_dir/qemu.log; wait until
  * QMP greets. On failure the error carries QEMU's own last words. */
 StasisQmp *stasis_launch_spawn(const StasisLaunch *launch, const StasisLaunchOptions *options,

@@ -36,6 +36,11 @@ typedef struct {
      * and does not hold the VM; else 0. */
     pid_t reader_pid;
     guint64 reader_start_time;
+    /* Overlays that are being made on the VM's disks (engine/disk-freeze.h): their files, and the
+     * image for whose sake, in what store; NULL: none. */
+    char **overlay_files;
+    char *overlay_image; /* NULL: for no image's */
+    char *overlay_store;
     guint64 track_token; /* the tracker's own mark of that tracking, see track/tracker.h */
 } StasisRecord;
 

@@ -22,6 +22,9 @@ typedef enum {
 typedef enum {
     STASIS_DISKS_COPY, /* the content of every writable disk, as of the same instant */
     STASIS_DISKS_NONE, /* leave them out: a restored VM opens the disks as they are then */
+    /* The image refers to the files that the disks lie in, which nobody may write to from the
+     * instant on; the VM goes on to a new qcow2 file on top of each, PATH.stasis-ID. */
+    STASIS_DISKS_OVERLAY,
 } StasisDisks;
 
 typedef struct {
@@ -73,7 +76,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSeries, stasis_series_free)
 
 /* "live", "cow", "stop"; -1 when unknown. */
 STASIS_API int stasis_mode_from_string(const char *name);
-/* "copy", "none"; -1 when unknown. */
+/* "copy", "none", "overlay"; -1 when unknown. */
 STASIS_API int stasis_disks_from_string(const char *name);
 /* "lz4", "zstd", "none"; -1 when unknown. */
 STASIS_API int stasis_codec_from_string(const char *name);

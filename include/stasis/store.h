@@ -56,7 +56,8 @@ typedef struct {
     guint32 n_disks;                          /* whose content is in the image */
     guint64 disk_bytes;                       /* their sizes, as the guest sees them */
     guint64 disk_data_pages, disk_zero_pages; /* as data_pages and zero_pages are for RAM */
-    gboolean quiesced; /* the guest's file systems were frozen at the instant */
+    gboolean quiesced;    /* the guest's file systems were frozen at the instant */
+    gboolean disks_refer; /* it refers to the files that its disks lie in; see stasis/disk.h */
 } StasisImageInfo;
 
 /* One section of the saved device state. */

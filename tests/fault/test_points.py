@@ -19,7 +19,7 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
 # of rolling back (test_rollback_points), copying disks (test_disk_points), freezing file systems
 # (test_quiesce) or taking processes (test_proc_points).
 NAMES = [n for n in NAMES
-         if not n.startswith(("store-", "rollback-", "disk-", "domain-", "quiesced", "proc-"))]
+         if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "proc-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")

@@ -204,7 +204,7 @@ static void test_overlay(void)
     static const guint64 sizes[] = { 512, (guint64)1 << 29, ((guint64)1 << 40) + 512 };
     for (guint i = 0; i < G_N_ELEMENTS(sizes); i++) {
         g_autoptr(GError) error = NULL;
-        g_autoptr(GBytes) bytes = stasis_overlay_new(sizes[i], "disk-0.base", &error);
+        g_autoptr(GBytes) bytes = stasis_overlay_new(sizes[i], "disk-0.base", "raw", &error);
         g_assert_no_error(error);
         gsize len;
         const guint8 *file = g_bytes_get_data(bytes, &len);
@@ -218,7 +218,7 @@ static void test_overlay(void)
     }
     static const guint64 bad[] = { 0, 513, (guint64)1 << 60 };
     for (guint i = 0; i < G_N_ELEMENTS(bad); i++)
-        g_assert_null(stasis_overlay_new(bad[i], "b", NULL));
+        g_assert_null(stasis_overlay_new(bad[i], "b", "raw", NULL));
 }
 
 int main(int argc, char **argv)
