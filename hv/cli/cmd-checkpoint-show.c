@@ -297,6 +297,41 @@ static JsonArray *disks_to_json(const GPtrArray *disks)
     return array;
 }
 
+static void show_disk_files(const GPtrArray *files)
+{
+    if (files->len == 0)
+        return;
+    puts("\nDisks, which the image refers to (nobody may write to these files):");
+    g_autoptr(CliTable) table = cli_table_new("lrlll");
+    cli_table_add(table, "NAME", "SIZE", "FORMAT", "FILE", "");
+    for (guint i = 0; i < files->len; i++) {
+        const StasisDiskFile *file = files->pdata[i];
+        g_autofree char *size = cli_format_bytes(file->size_bytes);
+        g_autofree char *path =
+            g_strdup_printf("%*s%s", (int)MIN(file->depth, 8) * 2, "", file->path);
+        cli_table_add(table, file->depth == 0 ? file->disk : "", file->depth == 0 ? size : "",
+                      file->format, path, file->problem != NULL ? "NOT AS IT WAS" : "");
+    }
+    cli_table_print(table, 2);
+}
+
+static JsonArray *disk_files_to_json(const GPtrArray *files)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < files->len; i++) {
+        const StasisDiskFile *file = files->pdata[i];
+        JsonObject *object = json_object_new();
+        cli_json_set_string(object, "name", file->disk);
+        cli_json_set_uint(object, "size_bytes", file->size_bytes);
+        cli_json_set_string(object, "file", file->path);
+        cli_json_set_string(object, "format", file->format);
+        cli_json_set_uint(object, "depth", file->depth);
+        cli_json_set_string(object, "problem", file->problem);
+        json_array_add_object_element(array, object);
+    }
+    return array;
+}
+
 static gboolean info_processes(CliCall *call, StasisStore *store, const char *id, GError **error)
 {
     g_autoptr(StasisProcessImageInfo) info = stasis_store_get_process(store, id, error);
@@ -327,11 +362,14 @@ static gboolean info_image(CliCall *call, GError **error)
             return FALSE;
     }
     g_autoptr(GPtrArray) disks = stasis_store_get_disks(store, id, error);
-    if (disks == NULL)
+    g_autoptr(GPtrArray) files =
+        disks != NULL ? stasis_image_get_disk_files(store, id, error) : NULL;
+    if (files == NULL)
         return FALSE;
     if (call->json) {
         JsonObject *object = cli_image_to_json(info);
         json_object_set_array_member(object, "disks", disks_to_json(disks));
+        json_object_set_array_member(object, "disk_files", disk_files_to_json(files));
         if (devices != NULL)
             json_object_set_array_member(object, "devices", cli_devices_to_json(devices));
         cli_take_object(call, object);
@@ -339,6 +377,7 @@ static gboolean info_image(CliCall *call, GError **error)
     }
     show_image(info);
     show_disks(disks);
+    show_disk_files(files);
     if (devices != NULL) {
         puts("\nDevice state:");
         cli_print_devices(devices, 2);

@@ -260,9 +260,9 @@ static gboolean verify(CliCall *call, GError **error)
         if (is_of_processes(store, id))
             stasis_store_verify_process(store, id, cli_progress_show, &progress, call->cancellable,
                                         &failed);
-        else
-            stasis_store_verify(store, id, cli_progress_show, &progress, call->cancellable,
-                                &failed);
+        else if (stasis_store_verify(store, id, cli_progress_show, &progress, call->cancellable,
+                                     &failed))
+            stasis_image_check_disk_files(store, id, &failed);
         cli_progress_end(&progress);
         if (cli_flag(call, "all") && g_error_matches(failed, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
             continue; /* deleted since it was listed */
@@ -398,7 +398,9 @@ const CliCommand cli_cmd_checkpoint_verify = {
     .name = "checkpoint-verify",
     .summary = "compare images with their checksums",
     .description =
-        "Read every byte of each image and of those it is incremental to, and print \"ID: ok\" or "
+        "Read every byte of each image and of those it is incremental to, look whether disks' "
+        "files "
+        "that it refers to are as they were, and print \"ID: ok\" or "
         "the first file and offset that is wrong. All are read even if one is bad; the exit "
         "status is that of the first bad one.",
     .arguments = verify_arguments,

@@ -27,16 +27,25 @@ G_BEGIN_DECLS
  * g_strfreev(). */
 char **stasis_disk_overlay_paths(const GPtrArray *disks, const char *cwd, const char *id,
                                  GError **error);
+/* One of them, for a disk in the file @base. Free with g_free(). */
+char *stasis_disk_overlay_path(const char *base, const char *id);
 /* Was @path made by that? */
 gboolean stasis_disk_is_overlay_path(const char *path);
 
 /* Make the file at @path, durably, for the owner and with the mode of @like. */
 gboolean stasis_disk_overlay_make(const char *path, const char *like, const char *base,
                                   const char *base_format, guint64 size_bytes, GError **error);
-/* Have QEMU open the file at @path as node @node, which takes its cache mode from @disk.
- * @base_node: what it lies on, or NULL: QEMU opens what the file's header names. */
+/* Have QEMU open the file at @path as node @node on top of @base_node, with the cache mode of
+ * @disk.
+ */
 gboolean stasis_disk_overlay_open(StasisQmp *qmp, const StasisDisk *disk, const char *path,
                                   const char *node, const char *base_node, GError **error);
+/* A node of the topmost of @layers (of StasisDiskLayer), to be read: one that QEMU has, or a new
+ * one (and new ones for those below that it has not), named by @id and *number, which is counted
+ * up.
+ * @cwd: QEMU's. Free with g_free(). */
+char *stasis_disk_layers_open(StasisQmp *qmp, const StasisDisk *disk, const GPtrArray *layers,
+                              const char *cwd, const char *id, guint *number, GError **error);
 /* A node's name. Free with g_free(). */
 char *stasis_disk_overlay_node(const char *id, guint number);
 
@@ -49,6 +58,9 @@ gboolean stasis_disk_reopen_read_only(StasisQmp *qmp, const char *node, GError *
 gboolean stasis_disk_overlay_take_back(StasisQmp *qmp, const char *path, GError **error);
 /* The same where nothing in it is wanted: closed and removed, unless a device has it. */
 gboolean stasis_disk_overlay_drop(StasisQmp *qmp, const char *path, GError **error);
+
+/* And where it is to stay as a file. */
+gboolean stasis_disk_overlay_close(StasisQmp *qmp, const char *path, GError **error);
 
 typedef struct _StasisDiskFreeze StasisDiskFreeze;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Which node is below which. Nothing else of QEMU 7.2's monitor tells of a node's children. */
+/* Which node is below which, and which has a file open. Of a node's children nothing else of QEMU
+ * 7.2's monitor tells. */
 #include <string.h>
 
 #include "base/json.h"
@@ -47,4 +48,27 @@ char *stasis_disk_child(StasisQmp *qmp, const char *name, const char *role, GErr
             return name_of(nodes, stasis_json_uint_or(edge, "child", 0));
     }
     return NULL;
+}
+
+gboolean stasis_disk_find_node(StasisQmp *qmp, const char *path, const char *format,
+                               const char *prefix, const char *cwd, char **ret, GError **error)
+{
+    JsonArray *list;
+    JsonObject *args = json_object_new();
+    json_object_set_boolean_member(args, "flat", TRUE);
+    g_autoptr(JsonNode) answer =
+        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
+    *ret = NULL;
+    for (guint i = 0; answer != NULL && *ret == NULL && i < json_array_get_length(list); i++) {
+        JsonObject *node;
+        if (!stasis_json_object_at(list, i, &node, NULL))
+            continue;
+        const char *name = stasis_json_string_or(node, "node-name", "");
+        g_autofree char *file =
+            g_canonicalize_filename(stasis_json_string_or(node, "file", ""), cwd);
+        if (strcmp(stasis_json_string_or(node, "drv", ""), format) == 0 &&
+            strcmp(file, path) == 0 && g_str_has_prefix(name, prefix))
+            *ret = g_strdup(name);
+    }
+    return answer != NULL;
 }

@@ -35,6 +35,10 @@ JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *
 gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **error);
 /* The node that is child @role ("file", "backing") of node @name. Free with g_free(). */
 char *stasis_disk_child(StasisQmp *qmp, const char *name, const char *role, GError **error);
+/* The node of the file at @path in format @format whose name begins with @prefix: *ret NULL when
+ * QEMU has none. @cwd: what names that QEMU has of files are relative to. */
+gboolean stasis_disk_find_node(StasisQmp *qmp, const char *path, const char *format,
+                               const char *prefix, const char *cwd, char **ret, GError **error);
 /* A line to send in the stop: command "transaction" of @actions (consumed), or any. */
 char *stasis_disk_line(const char *command, JsonObject *arguments);
 /* Add {"type": @type, "data": @data (consumed)} to @actions. */

@@ -63,6 +63,11 @@ static gboolean check(const StasisDisk *disk, const char *cwd, GError **error)
     return TRUE;
 }
 
+char *stasis_disk_overlay_path(const char *base, const char *id)
+{
+    return g_strdup_printf("%.*s" SUFFIX "%s", (int)stem_length(base), base, id);
+}
+
 char **stasis_disk_overlay_paths(const GPtrArray *disks, const char *cwd, const char *id,
                                  GError **error)
 {
@@ -74,8 +79,7 @@ char **stasis_disk_overlay_paths(const GPtrArray *disks, const char *cwd, const 
         if (!check(disk, cwd, error))
             return NULL;
         g_autofree char *base = g_canonicalize_filename(disk->filename, cwd);
-        g_ptr_array_add(paths,
-                        g_strdup_printf("%.*s" SUFFIX "%s", (int)stem_length(base), base, id));
+        g_ptr_array_add(paths, stasis_disk_overlay_path(base, id));
     }
     g_ptr_array_add(paths, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&paths), FALSE);
@@ -119,18 +123,50 @@ gboolean stasis_disk_overlay_make(const char *path, const char *like, const char
     return stasis_set_errno(error, -r, "make %s", path);
 }
 
-gboolean stasis_disk_overlay_open(StasisQmp *qmp, const StasisDisk *disk, const char *path,
-                                  const char *node, const char *base_node, GError **error)
+/* @below: a node, or NULL. */
+static JsonObject *node_args(const StasisDisk *disk, const char *path, const char *format,
+                             const char *node, const char *below)
 {
-    JsonObject *args = stasis_disk_args("driver", "qcow2", "node-name", node, NULL);
+    JsonObject *args = stasis_disk_args("driver", format, "node-name", node, NULL);
     JsonObject *cache = json_object_new();
     json_object_set_boolean_member(cache, "direct", disk->cache_direct);
     json_object_set_boolean_member(cache, "no-flush", disk->cache_no_flush);
     json_object_set_object_member(args, "cache", cache);
     json_object_set_object_member(args, "file",
                                   stasis_disk_args("driver", "file", "filename", path, NULL));
+    if (below != NULL)
+        json_object_set_string_member(args, "backing", below);
+    return args;
+}
+
+gboolean stasis_disk_overlay_open(StasisQmp *qmp, const StasisDisk *disk, const char *path,
+                                  const char *node, const char *base_node, GError **error)
+{
+    JsonObject *args = node_args(disk, path, "qcow2", node, base_node);
     json_object_set_string_member(args, "discard", "unmap");
-    if (base_node != NULL)
-        json_object_set_string_member(args, "backing", base_node);
     return stasis_disk_run(qmp, "blockdev-add", args, error);
+}
+
+char *stasis_disk_layers_open(StasisQmp *qmp, const StasisDisk *disk, const GPtrArray *layers,
+                              const char *cwd, const char *id, guint *number, GError **error)
+{
+    g_autofree char *below = NULL;
+    guint first = 0;
+    /* From the top down to one that QEMU has, or to the last; then up again. */
+    for (; first < layers->len && below == NULL; first++) {
+        const StasisDiskLayer *layer = g_ptr_array_index(layers, first);
+        if (!stasis_disk_find_node(qmp, layer->path, layer->format, "", cwd, &below, error))
+            return NULL;
+    }
+    for (guint i = below != NULL ? first - 1 : layers->len; i-- > 0;) {
+        const StasisDiskLayer *layer = g_ptr_array_index(layers, i);
+        g_autofree char *node = stasis_disk_overlay_node(id, (*number)++);
+        JsonObject *args = node_args(disk, layer->path, layer->format, node, below);
+        json_object_set_boolean_member(args, "read-only", TRUE);
+        if (!stasis_disk_run(qmp, "blockdev-add", args, error))
+            return NULL;
+        g_free(below);
+        below = g_steal_pointer(&node);
+    }
+    return g_steal_pointer(&below);
 }

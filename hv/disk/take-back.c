@@ -30,25 +30,6 @@ gboolean stasis_disk_reopen_read_only(StasisQmp *qmp, const char *node, GError *
     return FALSE;
 }
 
-/* The qcow2 node of the file at @path: *ret NULL when QEMU has none. */
-static gboolean find_node(StasisQmp *qmp, const char *path, char **ret, GError **error)
-{
-    JsonArray *list;
-    JsonObject *args = json_object_new();
-    json_object_set_boolean_member(args, "flat", TRUE);
-    g_autoptr(JsonNode) answer =
-        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
-    *ret = NULL;
-    for (guint i = 0; answer != NULL && i < json_array_get_length(list); i++) {
-        JsonObject *node;
-        if (stasis_json_object_at(list, i, &node, NULL) &&
-            strcmp(stasis_json_string_or(node, "drv", ""), "qcow2") == 0 &&
-            strcmp(stasis_json_string_or(node, "file", ""), path) == 0)
-            *ret = g_strdup(stasis_json_string_or(node, "node-name", NULL));
-    }
-    return answer != NULL;
-}
-
 static gboolean a_device_has(StasisQmp *qmp, const char *node, gboolean *ret, GError **error)
 {
     g_autoptr(GPtrArray) disks = stasis_disks_list(qmp, error);
@@ -112,7 +93,7 @@ static gboolean merge(StasisQmp *qmp, const char *path, const char *node, GError
 static gboolean remove_file(StasisQmp *qmp, const char *path, GError **error)
 {
     g_autofree char *node = NULL;
-    if (!find_node(qmp, path, &node, error))
+    if (!stasis_disk_find_node(qmp, path, "qcow2", "", NULL, &node, error))
         return FALSE;
     /* Something is on top of it. */
     if (node != NULL)
@@ -125,7 +106,8 @@ static gboolean end(StasisQmp *qmp, const char *path, gboolean wanted, GError **
 {
     gboolean has = FALSE;
     g_autofree char *node = NULL;
-    if (!find_node(qmp, path, &node, error) ||
+    if (!stasis_disk_find_node(qmp, path, "qcow2", STASIS_DISK_OVERLAY_PREFIX, NULL, &node,
+                               error) ||
         (node != NULL && !a_device_has(qmp, node, &has, error)))
         return FALSE;
     if (has && !wanted)
@@ -145,4 +127,12 @@ gboolean stasis_disk_overlay_take_back(StasisQmp *qmp, const char *path, GError 
 gboolean stasis_disk_overlay_drop(StasisQmp *qmp, const char *path, GError **error)
 {
     return end(qmp, path, FALSE, error);
+}
+
+gboolean stasis_disk_overlay_close(StasisQmp *qmp, const char *path, GError **error)
+{
+    g_autofree char *node = NULL;
+    if (!stasis_disk_find_node(qmp, path, "qcow2", STASIS_DISK_OVERLAY_PREFIX, NULL, &node, error))
+        return FALSE;
+    return node == NULL || stasis_disk_delete_node(qmp, node, error);
 }

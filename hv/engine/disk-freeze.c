@@ -17,9 +17,8 @@ struct _StasisDiskFreezing {
     StasisDiskFreeze *freeze;
 };
 
-/* NULL, NULL, NULL: none are being made. */
-static gboolean note(StasisRecord *record, char **files, const char *image, const char *store,
-                     GError **error)
+gboolean stasis_disk_freezing_note(StasisRecord *record, char **files, const char *image,
+                                   const char *store, GError **error)
 {
     g_strfreev(record->overlay_files);
     g_free(record->overlay_image);
@@ -97,8 +96,8 @@ gboolean stasis_disk_freezing_get_ready(StasisDiskFreezing *freezing, const char
     if (!stasis_disk_freezing_has_any(freezing))
         return TRUE;
     g_auto(GStrv) paths = stasis_disk_overlay_paths(freezing->disks, freezing->cwd, image, error);
-    if (paths == NULL ||
-        !note(session->record, paths, image, stasis_store_get_path(freezing->store), error))
+    if (paths == NULL || !stasis_disk_freezing_note(session->record, paths, image,
+                                                    stasis_store_get_path(freezing->store), error))
         return FALSE;
     freezing->freeze =
         stasis_disk_freeze_new(session->qmp, freezing->disks, paths, freezing->cwd, image, error);
@@ -128,7 +127,7 @@ void stasis_disk_freezing_settle(StasisDiskFreezing *freezing)
     g_clear_pointer(&freezing->freeze, stasis_disk_freeze_free);
     /* If this fails the next sweep does it. */
     if (stasis_fault(STASIS_FAULT_OVERLAY_LISTED, NULL))
-        note(freezing->session->record, NULL, NULL, NULL, NULL);
+        stasis_disk_freezing_note(freezing->session->record, NULL, NULL, NULL, NULL);
 }
 
 /* ---- what was left ---- */
@@ -168,7 +167,7 @@ gboolean stasis_disk_freezing_sweep(StasisSession *session, GError **error)
             return FALSE;
         }
     }
-    return note(record, NULL, NULL, NULL, error);
+    return stasis_disk_freezing_note(record, NULL, NULL, NULL, error);
 }
 
 /* ---- the machine's command line ---- */

@@ -36,6 +36,10 @@ GBytes *stasis_disk_freezing_end(StasisDiskFreezing *freezing, GError **error);
 /* The image is there. */
 void stasis_disk_freezing_settle(StasisDiskFreezing *freezing);
 
+/* The record says that @files are being made, for image @image of the store at @store or (NULL) for
+ * none; NULL, NULL, NULL: nothing is. */
+gboolean stasis_disk_freezing_note(StasisRecord *record, char **files, const char *image,
+                                   const char *store, GError **error);
 /* What a process left that was killed in the middle of it. */
 gboolean stasis_disk_freezing_sweep(StasisSession *session, GError **error);
 

@@ -8,6 +8,8 @@
 #include "disk/access.h"
 #include "disk/bitmaps.h"
 #include "disk/internal.h"
+#include "engine/disk-swap.h"
+#include "engine/vm-disks.h"
 
 #define PAGE STASIS_PAGE_BYTES
 /* Read, compared and written at once. */
@@ -22,9 +24,11 @@ typedef struct {
 struct _StasisDiskRewrite {
     StasisSession *session;
     StasisImageReader *reader;
-    GPtrArray *disks; /* of StasisDisk, all of the VM's */
-    GArray *items;    /* of Item */
-    char *base;       /* image since which the bitmaps count; NULL: compare */
+    GPtrArray *notes;     /* of StasisDiskNote, of an image that refers to disks; else NULL */
+    StasisDiskSwap *swap; /* does all of it then */
+    GPtrArray *disks;     /* of StasisDisk, all of the VM's */
+    GArray *items;        /* of Item */
+    char *base;           /* image since which the bitmaps count; NULL: compare */
     guint8 *image_chunk, *disk_chunk;
 };
 
@@ -89,6 +93,12 @@ StasisDiskRewrite *stasis_disk_rewrite_new(StasisSession *session, StasisImageRe
 {
     g_autoptr(StasisDiskRewrite) rewrite = stasis_disk_rewrite_new_none(reader);
     rewrite->session = session;
+    if (stasis_image_reader_get_info(reader)->disks_refer) {
+        rewrite->notes = stasis_vm_disks_read_notes(reader, error);
+        if (rewrite->notes != NULL)
+            rewrite->swap = stasis_disk_swap_new(session, rewrite->notes, error);
+        return rewrite->swap != NULL ? g_steal_pointer(&rewrite) : NULL;
+    }
     if (stasis_image_reader_get_n_disks(reader) == 0)
         return g_steal_pointer(&rewrite);
     rewrite->disks = stasis_disks_list(session->qmp, error);
@@ -104,6 +114,8 @@ void stasis_disk_rewrite_free(StasisDiskRewrite *rewrite)
 {
     if (rewrite == NULL)
         return;
+    g_clear_pointer(&rewrite->swap, stasis_disk_swap_free);
+    g_clear_pointer(&rewrite->notes, g_ptr_array_unref);
     g_array_unref(rewrite->items);
     g_clear_pointer(&rewrite->disks, g_ptr_array_unref);
     g_free(rewrite->base);
@@ -114,7 +126,7 @@ void stasis_disk_rewrite_free(StasisDiskRewrite *rewrite)
 
 gboolean stasis_disk_rewrite_has_any(const StasisDiskRewrite *rewrite)
 {
-    return rewrite->items->len > 0;
+    return rewrite->items->len > 0 || rewrite->swap != NULL;
 }
 
 void stasis_disk_rewrite_set_base(StasisDiskRewrite *rewrite, const char *base,
@@ -229,6 +241,8 @@ gboolean stasis_disk_rewrite_put(StasisDiskRewrite *rewrite, guint64 *ret_pages,
 {
     StasisSession *session = rewrite->session;
     guint64 written = 0;
+    if (rewrite->swap != NULL)
+        return stasis_disk_swap_put(rewrite->swap, error);
     if (rewrite->items->len == 0)
         return TRUE;
     g_autofree char *dir = stasis_vm_dir(session->record->name, error);
@@ -254,9 +268,11 @@ gboolean stasis_disk_rewrite_put(StasisDiskRewrite *rewrite, guint64 *ret_pages,
 
 gboolean stasis_disk_rewrite_settle(StasisDiskRewrite *rewrite, gboolean tracked, GError **error)
 {
-    StasisQmp *qmp = rewrite->session->qmp;
+    if (rewrite->swap != NULL)
+        return stasis_disk_swap_settle(rewrite->swap, error);
     if (rewrite->items->len == 0)
         return TRUE;
+    StasisQmp *qmp = rewrite->session->qmp;
     const char *id = stasis_image_reader_get_info(rewrite->reader)->id;
     g_autofree char *name = stasis_bitmap_name(id);
     g_autoptr(StasisBitmaps) bitmaps = stasis_bitmaps_list(qmp, error);

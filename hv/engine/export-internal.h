@@ -70,6 +70,12 @@ int stasis_export_find_disk(StasisExport *export, GError **error);
 
 gboolean stasis_export_qcow2(StasisExport *export, GError **error);
 
+/* ---- export-refers.c: disks that are not in the image ---- */
+
+/* Is it for this to do? Then *ret_ok says whether it was done. @format: "raw" or "qcow2". */
+gboolean stasis_export_referred(StasisExport *export, const char *format, gboolean *ret_ok,
+                                GError **error);
+
 /* ---- export-stream.c: a migration stream ---- */
 
 gboolean stasis_export_qemu(StasisExport *export, GError **error);

@@ -167,6 +167,9 @@ int stasis_export_find_disk(StasisExport *export, GError **error)
 
 gboolean stasis_export_disk(StasisExport *export, GError **error)
 {
+    gboolean ok;
+    if (stasis_export_referred(export, "raw", &ok, error))
+        return ok;
     int block = stasis_export_find_disk(export, error);
     if (block < 0)
         return FALSE;

@@ -182,6 +182,9 @@ static gboolean put_header(Qcow2 *q, guint64 table, guint64 table_clusters, GErr
 
 gboolean stasis_export_qcow2(StasisExport *export, GError **error)
 {
+    gboolean ok;
+    if (stasis_export_referred(export, "qcow2", &ok, error))
+        return ok;
     int block = stasis_export_find_disk(export, error);
     if (block < 0)
         return FALSE;

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "engine/files-internal.h"
+#include "engine/vm-disks.h"
 #include "store/cache.h"
 #include "store/image.h"
 
@@ -21,13 +22,33 @@ void stasis_file_info_free(StasisFileInfo *info)
 
 /* ---- disks ---- */
 
-/* The image's disks as raw files: those that VMs made of it would share. */
+/* Where they are, each with its format in front. */
+static GPtrArray *referred_disks(StasisImageReader *reader, GError **error)
+{
+    g_autoptr(GPtrArray) notes = stasis_vm_disks_read_notes(reader, error);
+    if (notes == NULL)
+        return NULL;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < notes->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        if (!stasis_disk_note_check(note, error))
+            return NULL;
+        const StasisDiskLayer *layer = g_ptr_array_index(note->layers, 0);
+        g_ptr_array_add(paths, g_strdup_printf("%s:%s", layer->format, layer->path));
+    }
+    return g_steal_pointer(&paths);
+}
+
+/* The image's disks as raw files, those that VMs made of it would share; or the files that it
+ * refers to. */
 static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFilesOptions *options,
                               GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, id, error);
     if (reader == NULL)
         return NULL;
+    if (stasis_image_reader_get_info(reader)->disks_refer)
+        return referred_disks(reader, error);
     g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(guint));
     guint n_ram = stasis_image_reader_get_n_blocks(reader);
     for (guint i = 0; i < stasis_image_reader_get_n_disks(reader); i++) {
@@ -48,7 +69,7 @@ static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFi
     g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < template->blocks->len; i++) {
         const StasisTemplateBlock *block = g_ptr_array_index(template->blocks, i);
-        g_ptr_array_add(paths, g_strdup(block->path));
+        g_ptr_array_add(paths, g_strconcat("raw:", block->path, NULL));
     }
     return g_steal_pointer(&paths);
 }
@@ -63,7 +84,8 @@ static gboolean open_job(StasisFilesJob *job, StasisStore *store, const char *id
         return FALSE;
     if (options.disk != NULL) {
         job->disks = g_ptr_array_new_with_free_func(g_free);
-        g_ptr_array_add(job->disks, g_canonicalize_filename(options.disk, NULL));
+        g_autofree char *path = g_canonicalize_filename(options.disk, NULL);
+        g_ptr_array_add(job->disks, g_strconcat("raw:", path, NULL));
     } else {
         job->disks = image_disks(store, full_id, &options, cancellable, error);
     }

@@ -222,12 +222,14 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
     }
     g_autoptr(StasisImageInfo) image =
         stasis_store_get_image(rollback->store, id != NULL ? id : rollback->id, error);
-    if (image == NULL || (!rollback->options.force && image->n_disks == 0 &&
+    if (image == NULL || (!rollback->options.force && image->n_disks == 0 && !image->disks_refer &&
                           !stasis_rollback_check_disks(session->qmp, error)))
         return FALSE;
     g_clear_pointer(&session, stasis_session_free);
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     options.note = "before a rollback";
+    if (image->disks_refer)
+        options.disks = STASIS_DISKS_OVERLAY;
     options.progress = rollback->options.progress;
     options.progress_data = rollback->options.progress_data;
     g_autoptr(StasisImageInfo) info =

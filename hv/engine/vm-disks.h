@@ -13,6 +13,7 @@
 #include <gio/gio.h>
 #include <stasis/progress.h>
 
+#include "disk/describe.h"
 #include "store/image.h"
 #include "vmm/machine.h"
 #include "vmm/registry.h"

@@ -34,25 +34,26 @@ static FilesStatus add_disk(guestfs_h *g, const char *path, const char *format, 
                : files_fail(g, FILES_FAILED, path);
 }
 
-static FilesStatus add_writable(guestfs_h *g, const char *disk)
+/* FORMAT:FILE */
+static FilesStatus add_word(guestfs_h *g, const char *disk, gboolean write)
 {
     const char *colon = strchr(disk, ':');
     if (colon == NULL) {
-        fprintf(stderr, "--writable %s: without a format\n", disk);
+        fprintf(stderr, "disk %s: without a format\n", disk);
         return FILES_USAGE;
     }
     g_autofree char *format = g_strndup(disk, (gsize)(colon - disk));
-    return add_disk(g, colon + 1, format, TRUE);
+    return add_disk(g, colon + 1, format, write);
 }
 
 static FilesStatus add_disks(guestfs_h *g, const FilesOptions *options)
 {
     FilesStatus status = FILES_OK;
     for (char **disk = options->disks; status == FILES_OK && disk != NULL && *disk != NULL; disk++)
-        status = add_disk(g, *disk, "raw", FALSE);
+        status = add_word(g, *disk, FALSE);
     for (char **disk = options->writable; status == FILES_OK && disk != NULL && *disk != NULL;
          disk++)
-        status = add_writable(g, *disk);
+        status = add_word(g, *disk, TRUE);
     return status;
 }
 

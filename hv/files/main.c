@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stasis-files [--tcg] [--filesystem DEVICE] [--label TEXT] --disk FILE… OPERATION ARGUMENT…
+ * stasis-files [--tcg] [--filesystem DEVICE] [--label TEXT] --disk FORMAT:FILE… OPERATION ARGUMENT…
  * stasis-files [--tcg] [--filesystem DEVICE] --writable FORMAT:FILE… install AGENT UNIT SESSION
  *
  * Run by the library (engine/files.c). Results go to stdout, the reason of a failure, one line, to

@@ -24,6 +24,9 @@ G_BEGIN_DECLS
 /* Another reference, given back with stasis_store_unref(). */
 StasisStore *stasis_store_ref(StasisStore *store);
 
+/* A new ID that sorts behind @last (NULL: none). NULL when @last leaves no room. */
+char *stasis_id_new(const char *last, GError **error);
+
 /* Parts of an image besides "vmstate" and "machine.json": the XML of the libvirt domain that it is
  * of, and what libvirt remembers beside that in its own files. */
 #define STASIS_PART_DOMAIN_XML "domain.xml"

@@ -70,8 +70,6 @@ void stasis_store_remove_dir(int parent_fd, const char *name);
 /* ---- id.c ---- */
 
 gboolean stasis_id_is_valid(const char *id);
-/* A new ID that sorts behind @last (NULL: none). NULL when @last leaves no room. */
-char *stasis_id_new(const char *last, GError **error);
 
 /* ---- store.c, lock.c, catalog.c ---- */
 

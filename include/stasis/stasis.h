@@ -17,6 +17,7 @@
 #include <stasis/checkpoint.h>
 #include <stasis/clone.h>
 #include <stasis/device.h>
+#include <stasis/disk.h>
 #include <stasis/doctor.h>
 #include <stasis/error.h>
 #include <stasis/export.h>

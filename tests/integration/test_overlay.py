@@ -89,5 +89,97 @@ def chain(t):
     stasis("checkpoint-verify", images[0][0], *store)
 
 
+@case
+def rollback(t):
+    """a rollback gives the VM empty files on top of the image's, with its own given up; other images stay whole"""
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
+    store, rng = new_store(t), disks.rng_of(2)
+    images = []
+    for _ in range(3):
+        write_all(vm, all_disks, rng)
+        image_id = vm.checkpoint_id("--disk", "overlay", *store)
+        images.append((image_id, [d.snapshot() for d in all_disks]))
+    for i, n_files in ((2, 6), (0, 6), (1, 6)):
+        write_all(vm, all_disks, rng)
+        given_up = tops(vm)
+        stasis("rollback", vm.name, images[i][0], "--force", "--paused", *store)
+        t.equal([os.path.exists(p) for p in given_up], [False, False], "what was given up")
+        t.equal(len(overlays(t)), n_files, f"files after the rollback to image {i}")
+        files_hold(t, tops(vm), images[i][1], f"back at image {i}")
+        for disk, model in zip(all_disks, images[i][1]):
+            disk.model[:] = model
+        stasis("resume", vm.name)
+        vm.check_runs(what=f"rolled back to image {i}")
+    write_all(vm, all_disks, rng)
+    image = vm.checkpoint("--disk", "overlay", *store)
+    images.append((image["id"], [d.snapshot() for d in all_disks]))
+    t.equal(image["parent"], images[1][0], "incremental to where it went back to")
+    for image_id, models in images:
+        restored_holds(t, image_id, store, models, f"image {image_id} after rollbacks")
+
+
+@case
+def read_through(t):
+    """exports, info and verify read through to the files; when one is not as it was each says so and does nothing"""
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")))
+    store, rng = new_store(t), disks.rng_of(3)
+    for _ in range(2):
+        write_all(vm, all_disks, rng)
+        image_id = vm.checkpoint_id("--disk", "overlay", *store)
+    models = [d.snapshot() for d in all_disks]
+    for disk, model in zip(all_disks, models):
+        for fmt in ("raw", "qcow2"):
+            path = t.path(f"out.{fmt}")
+            stasis("export", image_id, "--format", fmt, "--disk", disk.name, path, *store)
+            t.check(disks.content(path, fmt) == model, f"disk {disk.name} as {fmt}")
+    stasis("export", image_id, "--format", "raw", "--disk", "nosuch", t.path("no"), *store,
+           expect=12)
+    files = stasis_json("checkpoint-info", image_id, *store)["disk_files"]
+    t.equal([(f["name"], f["depth"], f["problem"]) for f in files],
+            [(d.name, depth, None) for d in all_disks for depth in (0, 1)], "files")
+    t.equal([f["file"] for f in files if f["depth"] == 1], [d.path for d in all_disks], "bases")
+    stasis("checkpoint-verify", image_id, *store)
+    name = fresh_name("back")
+    result = stasis("restore", image_id, "--name", name, "--in-place", *store, expect=1)
+    t.check("--in-place" in result.err, f"not in place: {result!r}")
+    vm.check_runs()
+    # The trap: the VM again, with the command line that it always had.
+    vm.kill()
+    with open(all_disks[1].path, "r+b") as f:
+        f.write(b"x")
+    for words in (["checkpoint-verify", image_id], ["restore", image_id, "--name", name],
+                  ["clone", image_id, "--name", name],
+                  ["export", image_id, "--format", "raw", "--disk", all_disks[1].name,
+                   t.path("no")]):
+        result = stasis(*words, *store, expect=1)
+        t.check(all_disks[1].path in result.err + result.out and "was written to" in
+                result.err + result.out, f"{words[0]}: {result!r}")
+    t.check(not os.path.exists(t.path("no")), "an export that failed")
+    t.equal(os.listdir(os.path.join(store[1], "disks")), [], "disks of a restore that failed")
+    files = stasis_json("checkpoint-info", image_id, *store)["disk_files"]
+    t.check([f["file"] for f in files if f["problem"]] == [all_disks[1].path], files)
+
+
+@case
+def failed(t):
+    """a checkpoint that fails, at each step, leaves the VM on its own files, with all that was written meanwhile"""
+    vm, all_disks = start(t, accel=ACCEL)
+    store, rng = new_store(t), disks.rng_of(4)
+    before = tops(vm)
+    for point in ("overlay-made", "disk-ready", "disk-taken", "resumed", "overlay-frozen"):
+        write_all(vm, all_disks, rng)
+        stasis("checkpoint-create", vm.name, "--disk", "overlay", *store, expect=1,
+               env={"STASIS_FAULT": f"{point}:error"})
+        t.equal(tops(vm), before, f"{point}: what the VM writes to")
+        t.equal(overlays(t), [], f"{point}: files")
+    stasis("checkpoint-create", vm.name, "--disk", "overlay", "--max-pause", "0.05", *store,
+           expect=5)
+    t.equal((tops(vm), overlays(t), image_ids(store)), (before, [], []), "too long a pause")
+    vm.check_runs()
+    write_all(vm, all_disks, rng)
+    image_id = vm.checkpoint_id("--disk", "overlay", *store)
+    restored_holds(t, image_id, store, [d.snapshot() for d in all_disks], "after failures")
+
+
 if __name__ == "__main__":
     main()

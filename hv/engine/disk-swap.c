@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/disk-swap.h"
+
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "disk/describe.h"
+#include "disk/freeze.h"
+#include "disk/internal.h"
+#include "engine/disk-freeze.h"
+
+struct _StasisDiskSwap {
+    StasisSession *session;
+    const GPtrArray *notes;
+    GPtrArray *old;   /* of StasisDisk: all of the VM's as they were before put(), or NULL */
+    GPtrArray *bases; /* of char: nodes that the new overlays lie on, and others have open */
+};
+
+static gboolean changed(const char *name, const char *what, GError **error)
+{
+    g_autofree char *shown = g_strescape(name, NULL);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "disk %.200s %s: the machine has changed since; restore the image as a new VM",
+                shown, what);
+    return FALSE;
+}
+
+static const StasisDiskNote *find_note(const GPtrArray *notes, const char *name)
+{
+    for (guint i = 0; i < notes->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        if (strcmp(note->name, name) == 0)
+            return note;
+    }
+    return NULL;
+}
+
+static gboolean match(const GPtrArray *disks, const GPtrArray *notes, GError **error)
+{
+    guint n = 0;
+    for (guint i = 0; i < disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(disks, i);
+        const StasisDiskNote *note = find_note(notes, disk->name);
+        if (!disk->writable)
+            continue;
+        if (note == NULL)
+            return changed(disk->name, "of the machine is not in the image", error);
+        if (note->size_bytes != disk->size_bytes)
+            return changed(disk->name, "has another size in the image", error);
+        if (disk->has_iothread)
+            return changed(disk->name, "has an iothread now", error);
+        if (!stasis_disk_note_check(note, error))
+            return FALSE;
+        n++;
+    }
+    return n == notes->len ||
+           changed("of the image", "is not in the machine, or not written to", error);
+}
+
+StasisDiskSwap *stasis_disk_swap_new(StasisSession *session, const GPtrArray *notes, GError **error)
+{
+    if (session->domain != NULL) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                            "the image refers to the disks of a libvirt domain, which libvirt has "
+                            "to be told of when they change: restore it as a domain of its own");
+        return NULL;
+    }
+    g_autoptr(GPtrArray) disks = stasis_disks_list(session->qmp, error);
+    if (disks == NULL || !stasis_disks_check(session->qmp, disks, error) ||
+        !match(disks, notes, error))
+        return NULL;
+    StasisDiskSwap *swap = g_new0(StasisDiskSwap, 1);
+    swap->session = session;
+    swap->notes = notes;
+    swap->bases = g_ptr_array_new_with_free_func(g_free);
+    return swap;
+}
+
+void stasis_disk_swap_free(StasisDiskSwap *swap)
+{
+    if (swap == NULL)
+        return;
+    g_clear_pointer(&swap->old, g_ptr_array_unref);
+    g_ptr_array_unref(swap->bases);
+    g_free(swap);
+}
+
+/* ---- stopped ---- */
+
+static const StasisDiskLayer *base_of(const StasisDiskSwap *swap, const StasisDisk *disk)
+{
+    return g_ptr_array_index(find_note(swap->notes, disk->name)->layers, 0);
+}
+
+/* Files for all, so that they are in the record before the first is made. */
+static char **choose_paths(const StasisDiskSwap *swap, const char *id)
+{
+    GPtrArray *paths = g_ptr_array_new();
+    for (guint i = 0; i < swap->old->len; i++)
+        if (stasis_disk_at(swap->old, i)->writable)
+            g_ptr_array_add(paths, stasis_disk_overlay_path(
+                                       base_of(swap, stasis_disk_at(swap->old, i))->path, id));
+    g_ptr_array_add(paths, NULL);
+    return (char **)g_ptr_array_free(paths, FALSE);
+}
+
+static gboolean put_disk(StasisDiskSwap *swap, const StasisDisk *disk, const char *path,
+                         const char *id, guint *number, GError **error)
+{
+    StasisSession *session = swap->session;
+    const GPtrArray *layers = find_note(swap->notes, disk->name)->layers;
+    const StasisDiskLayer *base = g_ptr_array_index(layers, 0);
+    g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)session->record->pid);
+    g_autofree char *cwd = g_file_read_link(link, NULL);
+    g_autofree char *node = stasis_disk_overlay_node(id, (*number)++);
+    g_autofree char *below =
+        stasis_disk_layers_open(session->qmp, disk, layers, cwd, id, number, error);
+    if (below == NULL)
+        return FALSE;
+    /* The VM writes to the very file that it goes back to. */
+    if (strcmp(below, disk->node) == 0)
+        g_ptr_array_add(swap->bases, g_strdup(below));
+    return stasis_disk_overlay_make(path, base->path, base->path, base->format, disk->size_bytes,
+                                    error) &&
+           stasis_disk_overlay_open(session->qmp, disk, path, node, below, error) &&
+           stasis_fault(STASIS_FAULT_ROLLBACK_DISK, error) &&
+           stasis_disk_do(session->qmp, error, "qom-set", "path", disk->qdev, "property", "drive",
+                          "value", node, NULL);
+}
+
+gboolean stasis_disk_swap_put(StasisDiskSwap *swap, GError **error)
+{
+    StasisSession *session = swap->session;
+    g_autofree char *id = stasis_id_new(NULL, error);
+    g_clear_pointer(&swap->old, g_ptr_array_unref);
+    g_ptr_array_set_size(swap->bases, 0);
+    swap->old = id != NULL ? stasis_disks_list(session->qmp, error) : NULL;
+    if (swap->old == NULL || !match(swap->old, swap->notes, error))
+        return FALSE;
+    g_auto(GStrv) paths = choose_paths(swap, id);
+    if (!stasis_disk_freezing_note(session->record, paths, NULL, NULL, error))
+        return FALSE;
+    guint number = 0;
+    for (guint i = 0, n = 0; i < swap->old->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(swap->old, i);
+        if (!disk->writable || put_disk(swap, disk, paths[n++], id, &number, error))
+            continue;
+        g_prefix_error(error, "disk %s: ", disk->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* ---- after it ---- */
+
+/* Of what a disk lay on before, the topmost file has nothing but what was given up; images refer to
+ * those below it, perhaps. */
+static void close_old(const StasisDiskSwap *swap, const StasisDisk *disk)
+{
+    StasisQmp *qmp = swap->session->qmp;
+    const GPtrArray *kept = find_note(swap->notes, disk->name)->layers;
+    gboolean ours = g_str_has_prefix(disk->node, STASIS_DISK_OVERLAY_PREFIX);
+    for (guint i = 0; i < disk->layers->len; i++) {
+        const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, i);
+        for (guint k = 0; k < kept->len; k++)
+            if (strcmp(((const StasisDiskLayer *)g_ptr_array_index(kept, k))->path, layer->path) ==
+                0)
+                return;
+        if (i == 0 && ours && stasis_disk_is_overlay_path(layer->path))
+            stasis_disk_overlay_drop(qmp, layer->path, NULL);
+        else
+            stasis_disk_overlay_close(qmp, layer->path, NULL);
+    }
+}
+
+gboolean stasis_disk_swap_settle(StasisDiskSwap *swap, GError **error)
+{
+    for (guint i = 0; i < swap->bases->len; i++)
+        if (!stasis_disk_reopen_read_only(swap->session->qmp, g_ptr_array_index(swap->bases, i),
+                                          error))
+            return FALSE;
+    if (!stasis_disk_freezing_note(swap->session->record, NULL, NULL, NULL, error))
+        return FALSE;
+    for (guint i = 0; i < swap->old->len; i++)
+        if (stasis_disk_at(swap->old, i)->writable)
+            close_old(swap, stasis_disk_at(swap->old, i));
+    return TRUE;
+}
