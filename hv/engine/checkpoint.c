@@ -412,8 +412,10 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     find_disks(job);
     gboolean has_disks = (job->disks != NULL && stasis_disk_copy_has_any(job->disks)) ||
                          (job->freezing != NULL && stasis_disk_freezing_has_any(job->freezing));
+    /* libvirt, which puts overlays in place, has only that way to QEMU. */
     gboolean qmp_needed =
-        job->disks != NULL && has_disks && stasis_disk_copy_needs_monitor(job->disks);
+        has_disks && (job->disks != NULL ? stasis_disk_copy_needs_monitor(job->disks)
+                                         : job->series->session->domain != NULL);
     if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, job->all_disks, has_disks,
                               qmp_needed, error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||

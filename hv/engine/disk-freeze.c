@@ -7,14 +7,16 @@
 #include "base/fault.h"
 #include "disk/describe.h"
 #include "disk/freeze.h"
+#include "engine/domain-freeze.h"
 #include "vmm/machine.h"
 
 struct _StasisDiskFreezing {
     StasisSession *session;
     StasisStore *store;
     char *cwd;
-    GPtrArray *disks; /* of StasisDisk */
-    StasisDiskFreeze *freeze;
+    GPtrArray *disks;                  /* of StasisDisk */
+    StasisDiskFreeze *freeze;          /* or NULL */
+    StasisDomainFreeze *domain_freeze; /* instead, for a libvirt domain */
 };
 
 gboolean stasis_disk_freezing_note(StasisRecord *record, char **files, const char *image,
@@ -57,9 +59,10 @@ StasisDiskFreezing *stasis_disk_freezing_new(StasisSession *session, StasisStore
 
 static void take_back(StasisDiskFreezing *freezing)
 {
-    if (freezing->freeze == NULL)
+    if (freezing->freeze == NULL && freezing->domain_freeze == NULL)
         return;
     g_clear_pointer(&freezing->freeze, stasis_disk_freeze_free);
+    g_clear_pointer(&freezing->domain_freeze, stasis_domain_freeze_free);
     /* Looks whether it has worked. */
     stasis_disk_freezing_sweep(freezing->session, NULL);
 }
@@ -99,9 +102,12 @@ gboolean stasis_disk_freezing_get_ready(StasisDiskFreezing *freezing, const char
     if (paths == NULL || !stasis_disk_freezing_note(session->record, paths, image,
                                                     stasis_store_get_path(freezing->store), error))
         return FALSE;
-    freezing->freeze =
-        stasis_disk_freeze_new(session->qmp, freezing->disks, paths, freezing->cwd, image, error);
-    if (freezing->freeze != NULL)
+    if (session->domain != NULL)
+        freezing->domain_freeze = stasis_domain_freeze_new(session, freezing->disks, paths, error);
+    else
+        freezing->freeze = stasis_disk_freeze_new(session->qmp, freezing->disks, paths,
+                                                  freezing->cwd, image, error);
+    if (freezing->freeze != NULL || freezing->domain_freeze != NULL)
         return TRUE;
     stasis_disk_freezing_sweep(session, NULL);
     return FALSE;
@@ -109,11 +115,16 @@ gboolean stasis_disk_freezing_get_ready(StasisDiskFreezing *freezing, const char
 
 StasisDiskTaking *stasis_disk_freezing_get_taking(StasisDiskFreezing *freezing)
 {
+    if (freezing->domain_freeze != NULL)
+        return stasis_domain_freeze_get_taking(freezing->domain_freeze);
     return freezing->freeze != NULL ? stasis_disk_freeze_get_taking(freezing->freeze) : NULL;
 }
 
 GBytes *stasis_disk_freezing_end(StasisDiskFreezing *freezing, GError **error)
 {
+    /* libvirt has had QEMU do that. */
+    if (freezing->domain_freeze != NULL && !stasis_fault(STASIS_FAULT_OVERLAY_FROZEN, error))
+        return NULL;
     if (freezing->freeze != NULL && !stasis_disk_freeze_settle(freezing->freeze, error))
         return NULL;
     return stasis_disks_describe(freezing->disks, TRUE, freezing->cwd, error);
@@ -121,9 +132,11 @@ GBytes *stasis_disk_freezing_end(StasisDiskFreezing *freezing, GError **error)
 
 void stasis_disk_freezing_settle(StasisDiskFreezing *freezing)
 {
-    if (freezing->freeze == NULL)
+    if (freezing->freeze == NULL && freezing->domain_freeze == NULL)
         return;
-    stasis_disk_freeze_keep(freezing->freeze);
+    if (freezing->freeze != NULL)
+        stasis_disk_freeze_keep(freezing->freeze);
+    g_clear_pointer(&freezing->domain_freeze, stasis_domain_freeze_free);
     g_clear_pointer(&freezing->freeze, stasis_disk_freeze_free);
     /* If this fails the next sweep does it. */
     if (stasis_fault(STASIS_FAULT_OVERLAY_LISTED, NULL))
@@ -160,8 +173,10 @@ gboolean stasis_disk_freezing_sweep(StasisSession *session, GError **error)
         return TRUE;
     for (char **path = record->overlay_files; known == NO_IMAGE && *path != NULL; path++) {
         /* Of a rollback: what a device has already is the VM's. */
-        gboolean ok = for_image ? stasis_disk_overlay_take_back(session->qmp, *path, error)
-                                : stasis_disk_overlay_drop(session->qmp, *path, error);
+        gboolean ok = session->domain != NULL
+                          ? stasis_domain_freeze_take_back(session, *path, error)
+                      : for_image ? stasis_disk_overlay_take_back(session->qmp, *path, error)
+                                  : stasis_disk_overlay_drop(session->qmp, *path, error);
         if (!ok) {
             g_prefix_error(error, "an overlay that an interrupted command has left: ");
             return FALSE;

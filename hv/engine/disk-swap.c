@@ -93,14 +93,37 @@ static const StasisDiskLayer *base_of(const StasisDiskSwap *swap, const StasisDi
     return g_ptr_array_index(find_note(swap->notes, disk->name)->layers, 0);
 }
 
-/* Files for all, so that they are in the record before the first is made. */
+static gboolean has_layer(const GPtrArray *layers, const char *path)
+{
+    for (guint i = 0; i < layers->len; i++)
+        if (strcmp(((const StasisDiskLayer *)g_ptr_array_index(layers, i))->path, path) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+/* An overlay of ours, which no image refers to as long as a VM writes to it. */
+static gboolean is_given_up(const StasisDiskSwap *swap, const StasisDisk *disk)
+{
+    return g_str_has_prefix(disk->node, STASIS_DISK_OVERLAY_PREFIX) &&
+           stasis_disk_is_overlay_path(disk->filename) &&
+           !has_layer(find_note(swap->notes, disk->name)->layers, disk->filename);
+}
+
+/* The new files, one for each disk, and behind them those that are given up: whichever of them no
+ * device has in the end, is to go. */
 static char **choose_paths(const StasisDiskSwap *swap, const char *id)
 {
     GPtrArray *paths = g_ptr_array_new();
-    for (guint i = 0; i < swap->old->len; i++)
-        if (stasis_disk_at(swap->old, i)->writable)
-            g_ptr_array_add(paths, stasis_disk_overlay_path(
-                                       base_of(swap, stasis_disk_at(swap->old, i))->path, id));
+    for (guint i = 0; i < swap->old->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(swap->old, i);
+        if (disk->writable)
+            g_ptr_array_add(paths, stasis_disk_overlay_path(base_of(swap, disk)->path, id));
+    }
+    for (guint i = 0; i < swap->old->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(swap->old, i);
+        if (disk->writable && is_given_up(swap, disk))
+            g_ptr_array_add(paths, g_strdup(disk->filename));
+    }
     g_ptr_array_add(paths, NULL);
     return (char **)g_ptr_array_free(paths, FALSE);
 }
@@ -154,23 +177,15 @@ gboolean stasis_disk_swap_put(StasisDiskSwap *swap, GError **error)
 
 /* ---- after it ---- */
 
-/* Of what a disk lay on before, the topmost file has nothing but what was given up; images refer to
- * those below it, perhaps. */
-static void close_old(const StasisDiskSwap *swap, const StasisDisk *disk)
+/* Images refer to what is below the topmost one, perhaps: those files stay. */
+static void close_below(const StasisDiskSwap *swap, const StasisDisk *disk)
 {
-    StasisQmp *qmp = swap->session->qmp;
     const GPtrArray *kept = find_note(swap->notes, disk->name)->layers;
-    gboolean ours = g_str_has_prefix(disk->node, STASIS_DISK_OVERLAY_PREFIX);
     for (guint i = 0; i < disk->layers->len; i++) {
         const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, i);
-        for (guint k = 0; k < kept->len; k++)
-            if (strcmp(((const StasisDiskLayer *)g_ptr_array_index(kept, k))->path, layer->path) ==
-                0)
-                return;
-        if (i == 0 && ours && stasis_disk_is_overlay_path(layer->path))
-            stasis_disk_overlay_drop(qmp, layer->path, NULL);
-        else
-            stasis_disk_overlay_close(qmp, layer->path, NULL);
+        if (has_layer(kept, layer->path))
+            return;
+        stasis_disk_overlay_close(swap->session->qmp, layer->path, NULL);
     }
 }
 
@@ -180,10 +195,10 @@ gboolean stasis_disk_swap_settle(StasisDiskSwap *swap, GError **error)
         if (!stasis_disk_reopen_read_only(swap->session->qmp, g_ptr_array_index(swap->bases, i),
                                           error))
             return FALSE;
-    if (!stasis_disk_freezing_note(swap->session->record, NULL, NULL, NULL, error))
+    if (!stasis_disk_freezing_sweep(swap->session, error))
         return FALSE;
     for (guint i = 0; i < swap->old->len; i++)
         if (stasis_disk_at(swap->old, i)->writable)
-            close_old(swap, stasis_disk_at(swap->old, i));
+            close_below(swap, stasis_disk_at(swap->old, i));
     return TRUE;
 }

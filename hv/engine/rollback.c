@@ -240,7 +240,9 @@ static gboolean take_safety(StasisRollback *rollback, StasisVm *vm, const char *
 
 static gboolean open_disks(StasisRollback *rollback, GError **error)
 {
-    if (rollback->leave_disks)
+    const StasisImageInfo *image = stasis_image_reader_get_info(rollback->reader);
+    /* A fresh machine was started on overlays on what such an image refers to. */
+    if (rollback->leave_disks || (rollback->fresh && image->disks_refer))
         rollback->disks = stasis_disk_rewrite_new_none(rollback->reader);
     else
         rollback->disks = stasis_disk_rewrite_new(rollback->session, rollback->reader, error);

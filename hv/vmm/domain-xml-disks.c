@@ -54,7 +54,27 @@ gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, cons
     return TRUE;
 }
 
+char *stasis_domain_xml_get_target(StasisDomainDoc *doc, const char *path)
+{
+    xmlNode *disk = find(doc, path);
+    return disk != NULL ? stasis_xml_get(stasis_xml_child(disk, "target"), "dev") : NULL;
+}
+
 /* ---- which there are ---- */
+
+char **stasis_domain_xml_list_targets(StasisDomainDoc *doc)
+{
+    GPtrArray *targets = g_ptr_array_new();
+    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    for (xmlNode *disk = stasis_xml_child(devices, "disk"); disk != NULL;
+         disk = stasis_xml_next(disk, "disk")) {
+        char *target = stasis_xml_get(stasis_xml_child(disk, "target"), "dev");
+        if (target != NULL)
+            g_ptr_array_add(targets, target);
+    }
+    g_ptr_array_add(targets, NULL);
+    return (char **)g_ptr_array_free(targets, FALSE);
+}
 
 /* A disk with a medium, and not one that is only read or thrown away. */
 static gboolean is_written(xmlNode *disk)

@@ -49,6 +49,12 @@ gboolean stasis_domain_xml_set_disk(StasisDomainDoc *doc, const char *path, cons
  * *, freed with the array. */
 GPtrArray *stasis_domain_xml_list_disks(StasisDomainDoc *doc, GError **error);
 
+/* What libvirt calls the disk that is the file or block device @path ("vda"); NULL: there is none.
+ * Free with g_free(). */
+char *stasis_domain_xml_get_target(StasisDomainDoc *doc, const char *path);
+/* What it calls all of them. Free with g_strfreev(). */
+char **stasis_domain_xml_list_targets(StasisDomainDoc *doc);
+
 /* Has it the file or block device @path as a disk? *ret_lost: what is written to it is thrown away
  * at the end. */
 gboolean stasis_domain_xml_has_disk(StasisDomainDoc *doc, const char *path, gboolean *ret_lost);

@@ -24,10 +24,13 @@ G_BEGIN_DECLS
     X(virConnectRegisterCloseCallback)   \
     X(virConnectSetKeepAlive)            \
     X(virConnectUnregisterCloseCallback) \
+    X(virDomainBlockCommit)              \
+    X(virDomainBlockJobAbort)            \
     X(virDomainCreateXML)                \
     X(virDomainDefineXML)                \
     X(virDomainDestroy)                  \
     X(virDomainFree)                     \
+    X(virDomainGetBlockJobInfo)          \
     X(virDomainGetID)                    \
     X(virDomainGetInfo)                  \
     X(virDomainGetName)                  \
@@ -39,6 +42,8 @@ G_BEGIN_DECLS
     X(virDomainLookupByUUIDString)       \
     X(virDomainRef)                      \
     X(virDomainResume)                   \
+    X(virDomainSnapshotCreateXML)        \
+    X(virDomainSnapshotFree)             \
     X(virDomainSuspend)                  \
     X(virEventRegisterDefaultImpl)       \
     X(virEventRunDefaultImpl)            \
