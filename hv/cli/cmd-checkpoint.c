@@ -154,6 +154,17 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
     return TRUE;
 }
 
+/* libvirt starts its domains with the new files; nobody else would. */
+static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *options)
+{
+    if (options->disks == STASIS_DISKS_OVERLAY && cli_connection(call) == NULL)
+        cli_note(call,
+                 "VM %s writes to new files from now on, FILE.stasis-ID beside each disk's FILE, "
+                 "which nobody may write to any more: start it again with those, or take them back "
+                 "by disk-commit",
+                 call->args[0]);
+}
+
 static gboolean create(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
@@ -171,6 +182,7 @@ static gboolean create(CliCall *call, GError **error)
     cli_progress_end(&progress);
     if (!ok)
         return FALSE;
+    tell_of_overlays(call, &options);
     if (call->json && json_array_get_length(array) == 1)
         cli_take_object(call, json_object_ref(json_array_get_object_element(array, 0)));
     else if (call->json)

@@ -217,14 +217,15 @@ static gboolean add_blocks(Job *job, GError **error)
     return job->disks == NULL || stasis_disk_copy_add(job->disks, job->writer, error);
 }
 
-/* An incremental image where that works out, else a full one: after a hotplug, say, or when the
- * parent is gone. */
+/* An incremental image where that works out, else a full one: after a hotplug, say, when the parent
+ * is gone, or has disks that this one has not. */
 static gboolean open_writer(Job *job, GError **error)
 {
     if (job->parent != NULL) {
         g_autoptr(GError) local = NULL;
         job->writer = stasis_image_writer_new(job->series->store, job->parent, &local);
-        if (job->writer != NULL && add_blocks(job, &local))
+        if (job->writer != NULL && add_blocks(job, &local) &&
+            stasis_image_writer_has_all(job->writer))
             return TRUE;
         if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_LOCKED)) {
             g_propagate_error(error, g_steal_pointer(&local));

@@ -164,19 +164,20 @@ static Known is_image_there(const StasisRecord *record)
 gboolean stasis_disk_freezing_sweep(StasisSession *session, GError **error)
 {
     StasisRecord *record = session->record;
-    gboolean for_image = record->overlay_image != NULL && record->overlay_store != NULL;
+    gboolean for_image = record->overlay_image != NULL;
     if (record->overlay_files == NULL)
         return TRUE;
-    Known known = for_image ? is_image_there(record) : NO_IMAGE;
+    Known known = for_image && record->overlay_store != NULL ? is_image_there(record) : NO_IMAGE;
     /* The VM can stay on them for as long as it likes. */
     if (known == NOT_KNOWN)
         return TRUE;
     for (char **path = record->overlay_files; known == NO_IMAGE && *path != NULL; path++) {
-        /* Of a rollback: what a device has already is the VM's. */
+        /* For no image's sake, by a rollback: what a device has already is the VM's. */
         gboolean ok = session->domain != NULL
                           ? stasis_domain_freeze_take_back(session, *path, error)
                       : for_image ? stasis_disk_overlay_take_back(session->qmp, *path, error)
                                   : stasis_disk_overlay_drop(session->qmp, *path, error);
+        ok = ok && stasis_fault(STASIS_FAULT_OVERLAY_MERGED, error);
         if (!ok) {
             g_prefix_error(error, "an overlay that an interrupted command has left: ");
             return FALSE;

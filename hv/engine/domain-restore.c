@@ -138,7 +138,9 @@ StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreO
 {
     g_autoptr(StasisDomainDoc) doc = stasis_source_domain_doc(source, options->xml, error);
     g_autofree char *old_name = doc != NULL ? stasis_domain_xml_get_name(doc) : NULL;
-    if (doc == NULL || !set_identity(doc, options->name, FALSE, error))
+    if (doc == NULL || !set_identity(doc, options->name, FALSE, error) ||
+        ((options->in_place || options->no_disks) &&
+         !stasis_vm_disks_check_own(source->disks, error)))
         return NULL;
     if (options->name != NULL && g_strcmp0(options->name, old_name) != 0)
         stasis_domain_xml_move_paths(doc, options->name);

@@ -123,6 +123,9 @@ static gboolean make_disks(Restore *restore, GCancellable *cancellable, GError *
 {
     const StasisSource *source = restore->source;
     const StasisRevival *revival = restore->revival;
+    if ((revival->no_disks || revival->in_place) &&
+        !stasis_vm_disks_check_own(source->disks, error))
+        return FALSE;
     if (source->disks->len == 0 || revival->no_disks || revival->disks != NULL)
         return TRUE;
     if (revival->in_place)

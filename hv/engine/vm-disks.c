@@ -58,18 +58,26 @@ GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error)
     return NULL;
 }
 
+gboolean stasis_vm_disks_check_own(const GPtrArray *notes, GError **error)
+{
+    for (guint i = 0; i < notes->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        if (note->layers == NULL)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "disk %s: the image refers to the file that it was in, %s, and the VM would "
+                    "write to that; without --in-place or --disk none it gets a file of its own on "
+                    "top",
+                    note->name, note->filename);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean stasis_vm_disks_check_unused(const GPtrArray *notes, GError **error)
 {
     for (guint i = 0; i < notes->len; i++) {
         const StasisDiskNote *note = g_ptr_array_index(notes, i);
-        if (note->layers != NULL) {
-            g_set_error(
-                error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "disk %s: the image refers to the file that it was in, %s, which --in-place "
-                "would write to; restore it without, and it gets a file of its own on top",
-                note->name, note->filename);
-            return FALSE;
-        }
         if (g_path_is_absolute(note->filename) &&
             !stasis_disk_check_unused(note->filename, error)) {
             g_prefix_error(error, "disk %s: ", note->name);

@@ -36,6 +36,10 @@ GPtrArray *stasis_vm_disks_read_notes(StasisImageReader *reader, GError **error)
  * names than paths are left to QEMU's locks. */
 gboolean stasis_vm_disks_check_unused(const GPtrArray *notes, GError **error);
 
+/* May a VM start with the files that the disks of @notes were in? Not if the image refers to them.
+ */
+gboolean stasis_vm_disks_check_own(const GPtrArray *notes, GError **error);
+
 /* What the command line of such a VM needs, with the files to be in @dir; nothing is made. */
 StasisVmDisks *stasis_vm_disks_plan(const GPtrArray *notes, const char *dir);
 

@@ -52,6 +52,9 @@ int stasis_image_writer_add_block(StasisImageWriter *writer, const char *name, g
 int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, guint64 size_bytes,
                                  GError **error);
 
+/* After them: has it all that its parent has? A full image has. */
+gboolean stasis_image_writer_has_all(const StasisImageWriter *writer);
+
 /* The content of its disks is in files outside the store, which a part names; it declares no disk.
  * Older programs refuse such an image by the number of its format. */
 void stasis_image_writer_set_refers(StasisImageWriter *writer);

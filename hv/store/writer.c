@@ -136,6 +136,11 @@ int stasis_image_writer_add_disk(StasisImageWriter *writer, const char *name, gu
     return block;
 }
 
+gboolean stasis_image_writer_has_all(const StasisImageWriter *writer)
+{
+    return writer->parent == NULL || writer->manifest->blocks->len == writer->parent->blocks->len;
+}
+
 void stasis_image_writer_set_refers(StasisImageWriter *writer)
 {
     writer->manifest->format = STASIS_FORMAT_REFERS;

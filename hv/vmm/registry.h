@@ -39,8 +39,9 @@ typedef struct {
     /* Overlays that are being made on the VM's disks (engine/disk-freeze.h): their files, and the
      * image for whose sake, in what store; NULL: none. */
     char **overlay_files;
-    char *overlay_image; /* NULL: for no image's */
-    char *overlay_store;
+    char
+        *overlay_image; /* "": they are to be done away with. NULL: whichever the VM has it keeps */
+    char *overlay_store; /* of the image, or NULL */
     guint64 track_token; /* the tracker's own mark of that tracking, see track/tracker.h */
 } StasisRecord;
 

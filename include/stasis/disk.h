@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stasis/store.h>
+#include <stasis/vm.h>
 
 G_BEGIN_DECLS
 
@@ -24,5 +25,15 @@ STASIS_API GPtrArray *stasis_image_get_disk_files(StasisStore *store, const char
 /* Are all of them as they were? STASIS_ERROR_FAILED names the first that is not. */
 STASIS_API gboolean stasis_image_check_disk_files(StasisStore *store, const char *id,
                                                   GError **error);
+
+/*
+ * Write the overlays that @vm's disks were given into the files below them, while it runs, until it
+ * writes to the files that it was started with, and remove them. *ret_n: how many there were.
+ * STASIS_ERROR_BUSY when an image of @store (NULL: not looked at) refers to a file that would be
+ * written to, unless @force. If the calling process is killed, the next call for that VM completes
+ * it.
+ */
+STASIS_API gboolean stasis_vm_commit_disks(StasisVm *vm, StasisStore *store, gboolean force,
+                                           guint *ret_n, GError **error);
 
 G_END_DECLS

@@ -4,10 +4,14 @@
 #include <glib.h>
 #include <stasis/error.h>
 #include <stasis/maintenance.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "test-store-util.h"
 #include "disk/describe.h"
+#include "disk/freeze.h"
 #include "disk/overlay.h"
 #include "store/internal.h"
 
@@ -159,6 +163,10 @@ static void test_parent(void)
     "{\"disks\":[{\"node\":\"#b\",\"format\":\"raw\",\"file\":\"f\",\"file_bytes\":0," \
     "\"modified_us\":0," fields "}]}"
 
+#define LAYER(file, format)                       \
+    "{\"file\":\"" file "\",\"format\":\"" format \
+    "\",\"file_bytes\":1,\"modified_ns\":2,\"inode\":3}"
+
 static void test_notes(void)
 {
     static const struct {
@@ -176,6 +184,24 @@ static void test_notes(void)
                "\"file\":\"\",\"file_bytes\":0,\"modified_us\":0,\"name\":\"a\",\"size\":512,"
                "\"content\":false"),
           FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[" LAYER("/f", "raw") "]"),
+          TRUE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[" LAYER(
+              "/f", "qcow2") "," LAYER("/g", "raw") "]"),
+          TRUE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":true,\"layers\":[" LAYER("/f", "raw") "]"),
+          FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[" LAYER("f", "raw") "]"),
+          FALSE },
+        { DISK(
+              "\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[" LAYER("/f", "vmdk") "]"),
+          FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[" LAYER("/f\\n",
+                                                                                  "raw") "]"),
+          FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[]"), FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":[{}]"), FALSE },
+        { DISK("\"name\":\"a\",\"size\":512,\"content\":false,\"layers\":7"), FALSE },
         { "{\"disks\":[]}", TRUE },
         { "{\"disks\":{}}", FALSE },
         { "{}", FALSE },
@@ -221,6 +247,59 @@ static void test_overlay(void)
         g_assert_null(stasis_overlay_new(bad[i], "b", "raw", NULL));
 }
 
+/* A file is what it was until it is written to, replaced or gone. */
+static void test_layer(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_dir_make_tmp("layer.XXXXXX", &error);
+    g_autofree char *path = g_build_filename(dir, "f", NULL);
+    g_autofree char *other = g_build_filename(dir, "g", NULL);
+    g_file_set_contents(path, "one", -1, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisDiskLayer) layer = stasis_disk_layer_new("f", "raw");
+    g_assert_true(stasis_disk_layer_look(layer, dir, &error));
+    g_assert_cmpstr(layer->path, ==, path);
+    g_autoptr(JsonObject) json = stasis_disk_layer_to_json(layer);
+    g_autoptr(StasisDiskLayer) again = stasis_disk_layer_from_json(json, &error);
+    g_assert_no_error(error);
+    g_assert_true(stasis_disk_layer_check(again, &error));
+    struct timespec times[] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 5, .tv_nsec = 1 } };
+    g_assert_cmpint(utimensat(AT_FDCWD, path, times, 0), ==, 0);
+    g_assert_false(stasis_disk_layer_check(again, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
+    g_clear_error(&error);
+    g_assert_cmpint(unlink(path), ==, 0);
+    g_assert_false(stasis_disk_layer_check(again, NULL));
+    g_assert_false(stasis_disk_layer_look(layer, NULL, NULL));
+    g_clear_pointer(&again, stasis_disk_layer_free);
+    again = stasis_disk_layer_new(dir, "raw");
+    g_assert_false(stasis_disk_layer_look(again, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
+    rmdir(dir);
+}
+
+/* A new name takes the place of the one before it. */
+static void test_overlay_names(void)
+{
+#define ID "01m8bjvcv1nz2k6qqm2sj4xkqa"
+    static const struct {
+        const char *base, *path;
+    } rows[] = {
+        { "/d/web.qcow2", "/d/web.qcow2.stasis-" ID },
+        { "/d/web.qcow2.stasis-01aaaaaaaaaaaaaaaaaaaaaaaa", "/d/web.qcow2.stasis-" ID },
+        { "/d/web.stasis-short", "/d/web.stasis-short.stasis-" ID },
+        { ".stasis-01aaaaaaaaaaaaaaaaaaaaaaaa", ".stasis-01aaaaaaaaaaaaaaaaaaaaaaaa.stasis-" ID },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *path = stasis_disk_overlay_path(rows[i].base, ID);
+        g_assert_cmpstr(path, ==, rows[i].path);
+        g_assert_true(stasis_disk_is_overlay_path(path));
+    }
+    g_autofree char *node = stasis_disk_overlay_node(ID, 999);
+    g_assert_cmpstr(node, ==, "stasis-over-qm2sj4xkqa-999");
+    g_assert_cmpuint(strlen(node), <=, 31);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -228,5 +307,7 @@ int main(int argc, char **argv)
     g_test_add_func("/disk/image/parent", test_parent);
     g_test_add_func("/disk/notes", test_notes);
     g_test_add_func("/disk/overlay", test_overlay);
+    g_test_add_func("/disk/overlay/names", test_overlay_names);
+    g_test_add_func("/disk/layer", test_layer);
     return g_test_run();
 }
