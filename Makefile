@@ -52,13 +52,13 @@ LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 # The program in the guest, and what it shares with the library: plain C, linked statically.
-AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c hv/agent/tar.c \
+AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c hv/agent/tar.c hv/agent/mqueue.c \
                     $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c
 # Too, and by themselves.
-GUEST_SRC := tests/lib/proc-tree.c tests/lib/talkers.c
+GUEST_SRC := tests/lib/proc-tree.c tests/lib/talkers.c tests/lib/queue-ring.c
 TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
@@ -81,6 +81,7 @@ WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
 SESSION_OBJ := $(B)/guest/guest-agent/session/main.o
+MQUEUE_OBJ := $(B)/guest/guest-agent/mqueue/main.o $(B)/guest/guest-agent/mqueue-make.o $(B)/guest/hv/agent/mqueue.o
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
@@ -89,7 +90,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 
 # Apart, since what there is to build is known only once packages are installed.
@@ -185,6 +186,10 @@ $(B)/stasis-agent: $(AGENT_OBJ)
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle -lxxhash
 
 $(B)/stasis-session: $(SESSION_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
+
+$(B)/stasis-mqueue: $(MQUEUE_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
@@ -289,7 +294,7 @@ check-long:
 
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session \
+test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
                $(B)/tests/lib/hostile-agent $(GUEST_SRC:%.c=$(B)/%)
 
 check-unit: $(UNIT_BIN)
@@ -314,7 +319,7 @@ install: all
 	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
 	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
-	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(DESTDIR)$(libexecdir)/guest/
+	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(B)/stasis-mqueue $(DESTDIR)$(libexecdir)/guest/
 	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so

@@ -13,6 +13,7 @@
 
 #include "agent/field.h"
 #include "agent/frame.h"
+#include "queues.h"
 #include "talk/talk.h"
 
 #ifndef AGENT_VERSION
@@ -196,10 +197,11 @@ bool frozen_group(char *path, size_t size);
 /* A tree of processes as CRIU is told of it. */
 typedef struct {
     pid_t root;
-    const char *group;    /* the frozen control group that it is in, in a fork; or NULL */
-    const char *programs; /* as of criu_run() */
-    bool session;         /* the root is the first process of a PID namespace below ours */
-    bool shell_job;       /* the session of the root has its leader elsewhere */
+    const char *group;           /* the frozen control group that it is in, in a fork; or NULL */
+    const char *programs;        /* as of criu_run() */
+    const MqueueOptions *queues; /* what CRIU is told of POSIX message queues, or NULL */
+    bool session;                /* the root is the first process of a PID namespace below ours */
+    bool shell_job;              /* the session of the root has its leader elsewhere */
 } DumpTree;
 
 /* A new directory where most room is. */
@@ -224,6 +226,15 @@ bool dump_send_files(const DumpTree *tree, uint64_t limit, const char *dir, bool
 /* Send a part that tells where the piece at @at of @fd, a file with @left bytes from there on, lies
  * in memory. */
 bool piece_send(int fd, uint64_t at, uint64_t left, Answer *answer);
+
+/* ---- mqueue-take.c ---- */
+
+/* Put POSIX message queues that the processes in @tree's control group have open, and their
+ * messages, into the file @path, which is made if there are any and may have @limit bytes; and fill
+ * in what CRIU has to be told of them. In a fork only: it empties them. False, answered, when one
+ * can't be taken. */
+bool mqueue_take(const DumpTree *tree, const char *path, uint64_t limit, MqueueOptions *ret_options,
+                 Answer *answer);
 
 /* ---- stub.c ---- */
 
@@ -255,9 +266,11 @@ bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer
 /* ---- criu.c ---- */
 
 /* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Programs that it runs are
- * looked for in the directory @programs first, unless that is NULL. Returns its exit status, or −1
- * when it could not be run or was ended at @end_ms. */
-int criu_run(char *const argv[], const char *programs, const char *dir, int64_t end_ms);
+ * looked for in the directory @programs first, unless that is NULL. Of our descriptors it gets
+ * those in @inherited (−1 behind the last one), or none (NULL). Returns its exit status, or −1 when
+ * it could not be run or was ended at @end_ms. */
+int criu_run(char *const argv[], const char *programs, const int *inherited, const char *dir,
+             int64_t end_ms);
 /* End the answer with what CRIU said in @dir went wrong first. */
 void criu_complain(const char *what, const char *dir, Answer *answer);
 /* A name that a file of an image may have. */

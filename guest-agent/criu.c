@@ -22,7 +22,7 @@
 /* In a session of its own: what it restores may stay in CRIU's, and must not be ended with the
  * worker. CRIU itself is. */
 static void __attribute__((noreturn))
-be_criu(char *const argv[], const char *first, int log_fd, pid_t parent)
+be_criu(char *const argv[], const char *first, const int *inherited, int log_fd, pid_t parent)
 {
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -32,7 +32,9 @@ be_criu(char *const argv[], const char *first, int log_fd, pid_t parent)
     dup2(null_fd, STDIN_FILENO);
     dup2(log_fd, STDOUT_FILENO);
     dup2(log_fd, STDERR_FILENO);
-    close_range(3, ~0u, 0);
+    close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+    for (unsigned i = 0; inherited != NULL && inherited[i] >= 0; i++)
+        fcntl(inherited[i], F_SETFD, 0);
     if (getenv("PATH") == NULL)
         setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
     if (first != NULL) {
@@ -64,7 +66,8 @@ static int wait_end(pid_t pid, int64_t end_ms)
     }
 }
 
-int criu_run(char *const argv[], const char *programs, const char *dir, int64_t end_ms)
+int criu_run(char *const argv[], const char *programs, const int *inherited, const char *dir,
+             int64_t end_ms)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/" LOG_NAME, dir);
@@ -73,7 +76,7 @@ int criu_run(char *const argv[], const char *programs, const char *dir, int64_t 
         return -1;
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)
-        be_criu(argv, programs, log_fd, parent);
+        be_criu(argv, programs, inherited, log_fd, parent);
     close(log_fd);
     return pid < 0 ? -1 : wait_end(pid, end_ms);
 }
@@ -136,12 +139,13 @@ static bool check(const char *dir, char version[64], Answer *answer)
 {
     char *const ask_version[] = { "criu", "--version", NULL };
     char *const ask_kernel[] = { "criu", "check", NULL };
-    if (criu_run(ask_version, NULL, dir, now_ms() + 10000) != 0 || !read_version(dir, version)) {
+    if (criu_run(ask_version, NULL, NULL, dir, now_ms() + 10000) != 0 ||
+        !read_version(dir, version)) {
         answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
                      "there is no criu in the guest; install the package criu there");
         return false;
     }
-    if (criu_run(ask_kernel, NULL, dir, now_ms() + 50000) == 0)
+    if (criu_run(ask_kernel, NULL, NULL, dir, now_ms() + 50000) == 0)
         return true;
     criu_complain("the guest's kernel is not good enough", dir, answer);
     return false;

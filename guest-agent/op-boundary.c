@@ -74,6 +74,7 @@ static const char *read_request(const Request *request, Asked *asked)
     uint64_t limit = request_number(request, STASIS_AGENT_TAG_LIMIT, 0);
     r->max_processes = limit < MAX_SET ? (size_t)limit : MAX_SET;
     r->max_ms = request_timeout(request, LIMIT_MS);
+    r->direct = request_number(request, STASIS_AGENT_TAG_DIRECT, 0) != 0;
     r->ignore_self = true;
     r->agent = getppid();
     return NULL;

@@ -170,19 +170,21 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
     char root[16];
     snprintf(root, sizeof root, "%d", (int)tree->root);
     /* Control groups are not part of it: where it is restored, it is in that of the agent. */
-    char *argv[24] = { "criu",
-                       "dump",
-                       "--tree",
-                       root,
-                       "--images-dir",
-                       (char *)dir,
-                       "--manage-cgroups=ignore",
-                       "--file-locks",
-                       "--link-remap",
-                       "--ghost-limit",
-                       "1G",
-                       "--skip-in-flight",
-                       "--ext-unix-sk" }; /* the log's, say: what is outside was cut by name */
+    char *argv[24 + MQUEUE_MAX_KEYS] = {
+        "criu",
+        "dump",
+        "--tree",
+        root,
+        "--images-dir",
+        (char *)dir,
+        "--manage-cgroups=ignore",
+        "--file-locks",
+        "--link-remap",
+        "--ghost-limit",
+        "1G",
+        "--skip-in-flight",
+        "--ext-unix-sk"
+    }; /* the log's, say: what is outside was cut by name */
     unsigned n = 13;
     /* Left stopped in a fork, since CRIU then leaves alone the names that it gave to files for its
      * restore (--link-remap), which go along if they are on tmpfs. */
@@ -194,19 +196,26 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
     }
     if (tree->shell_job)
         argv[n++] = "--shell-job";
-    return criu_run(argv, tree->programs, dir, end_ms);
+    for (unsigned i = 0; tree->queues != NULL && i < tree->queues->n; i++)
+        argv[n++] = (char *)tree->queues->text[i];
+    return criu_run(argv, tree->programs, NULL, dir, end_ms);
 }
 
 /* Into @dir, with what goes along; false, answered, when that went wrong. */
 static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms, Answer *answer)
 {
-    char programs[96], archive[96];
+    static MqueueOptions queues;
+    char programs[96], archive[96], file[96];
     snprintf(archive, sizeof archive, "%s/" TMPFS_ARCHIVE, dir);
+    snprintf(file, sizeof file, "%s/" STASIS_MQUEUE_FILE, dir);
     if (!make_shell(dir, programs, sizeof programs)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make a program in %s", programs);
         return false;
     }
+    if (!mqueue_take(tree, file, limit, &queues, answer))
+        return false;
     tree->programs = programs;
+    tree->queues = &queues;
     if (dump_run_criu(tree, dir, end_ms) == 0)
         return tmpfs_take(tree->group, archive, limit, answer);
     criu_complain("dump", dir, answer);

@@ -19,6 +19,7 @@
 
 #define DIR_PATH AGENT_DIR "/restore"
 #define ARCHIVE DIR_PATH "/" TMPFS_ARCHIVE
+#define QUEUES DIR_PATH "/" STASIS_MQUEUE_FILE
 #define PID_FILE DIR_PATH "/root.pid"
 #define LIMIT_MS 600000
 #define END_WAIT_MS 10000
@@ -233,25 +234,48 @@ static pid_t read_pid(pid_t otherwise)
     return atoi(line) > 0 ? atoi(line) : otherwise;
 }
 
+static MqueueMade queues;
+
+static bool look_at_queues(bool replace, Answer *answer)
+{
+    if (mqueue_look(QUEUES, replace, &queues))
+        return true;
+    answer_error(answer, STASIS_AGENT_STATE, 0, "%s", queues.error);
+    return false;
+}
+
+static bool make_queues(bool replace, Answer *answer)
+{
+    if (mqueue_make(QUEUES, replace, &queues))
+        return true;
+    answer_error(answer, STASIS_AGENT_FAILED, 0, "%s", queues.error);
+    return false;
+}
+
 static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *answer)
 {
     bool shell_job = request_number(request, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
-    char *argv[] = { "criu",
-                     "restore",
-                     "--images-dir",
-                     DIR_PATH,
-                     "--restore-detached",
-                     "--pidfile",
-                     PID_FILE,
-                     "--manage-cgroups=ignore",
-                     "--file-locks",
-                     "--link-remap",
-                     "--ext-unix-sk",
-                     "--tcp-established",
-                     shell_job ? "--shell-job" : NULL,
-                     NULL };
-    if (criu_run(argv, NULL, DIR_PATH, end_ms) != 0) {
+    char *argv[16 + MQUEUE_MAX_WORDS] = {
+        "criu",
+        "restore",
+        "--images-dir",
+        DIR_PATH,
+        "--restore-detached",
+        "--pidfile",
+        PID_FILE,
+        "--manage-cgroups=ignore",
+        "--file-locks",
+        "--link-remap",
+        "--ext-unix-sk",
+        "--tcp-established",
+    };
+    unsigned n = 12;
+    if (shell_job)
+        argv[n++] = "--shell-job";
+    mqueue_append(&queues, argv, n);
+    if (criu_run(argv, NULL, queues.fds, DIR_PATH, end_ms) != 0) {
         criu_complain("restore", DIR_PATH, answer);
+        mqueue_undo(&queues);
         return false;
     }
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_PID, (uint64_t)read_pid(root));
@@ -266,8 +290,9 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
         keep_same(tree);
     else if (!check_pids(tree, replace, answer))
         return;
-    if (tmpfs_put(ARCHIVE, replace, true, answer) && (!replace || end_all(tree, answer)) &&
-        tmpfs_put(ARCHIVE, replace, false, answer) && restore(request, root, end_ms, answer))
+    if (tmpfs_put(ARCHIVE, replace, true, answer) && look_at_queues(replace, answer) &&
+        (!replace || end_all(tree, answer)) && tmpfs_put(ARCHIVE, replace, false, answer) &&
+        make_queues(replace, answer) && restore(request, root, end_ms, answer))
         answer_end(answer);
 }
 

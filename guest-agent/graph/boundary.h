@@ -40,6 +40,7 @@ typedef struct {
     size_t max_bytes;           /* of memory for a pass; default 64 MiB */
     unsigned max_ms;            /* for all passes; default 10,000 */
     unsigned max_passes;        /* until two in a row agree; default 10 */
+    bool direct;                /* it is to be dumped without a fork of the VM */
     bool ignore_self;           /* the calling process is a mere looker-on (a command in a shell) */
     pid_t agent;                /* may not be in the set; 0: the calling process */
     const char *without;        /* a relation that is not looked for (tests), or NULL */

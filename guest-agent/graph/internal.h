@@ -13,3 +13,6 @@ bool stasis_edge_draws(const StasisEdge *e, int32_t from);
 void stasis_boundary_judge(StasisBoundary *b);
 void stasis_boundary_refuse(StasisBoundary *b, const char *what, const char *witness,
                             const char *todo);
+
+/* direct.c: what stands against dumping it in the VM itself. */
+void stasis_boundary_judge_direct(StasisBoundary *b);

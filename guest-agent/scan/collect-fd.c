@@ -6,6 +6,7 @@
  * is enough.
  */
 #include "scan/internal.h"
+#include "scan/mqueue-fs.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,30 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define MQUEUE_MAGIC 0x19800202 /* linux/magic.h has no such line: ipc/mqueue.c */
-
 static bool starts(const char *text, const char *with)
 {
     return strncmp(text, with, strlen(with)) == 0;
-}
-
-/* POSIX queues look like files in the root directory; only their file system tells. Asked for few:
- * a name with one slash. */
-static bool is_mqueue(int dir, const char *path, const char *link)
-{
-    struct statfs fs;
-    int fd;
-    if (link[0] != '/' || strchr(link + 1, '/') != NULL ||
-        (fd = openat(dir, path, O_PATH | O_CLOEXEC)) < 0)
-        return false;
-    bool yes = fstatfs(fd, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
-    close(fd);
-    return yes;
 }
 
 static StasisFdKind kind_of(const StasisFd *fd, int dir, const char *path)
@@ -62,7 +46,8 @@ static StasisFdKind kind_of(const StasisFd *fd, int dir, const char *path)
     if (starts(fd->link, "/memfd:"))
         return STASIS_FD_MEMFD;
     if ((fd->mode & S_IFMT) == S_IFREG)
-        return is_mqueue(dir, path, fd->link) ? STASIS_FD_MQUEUE : STASIS_FD_REGULAR;
+        return stasis_mqueue_is_one(dir, path, &(struct stat){ 0 }) ? STASIS_FD_MQUEUE
+                                                                    : STASIS_FD_REGULAR;
     return STASIS_FD_OTHER;
 }
 

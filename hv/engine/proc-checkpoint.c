@@ -149,8 +149,8 @@ static gboolean check_direct(const Job *job, GError **error)
 
 static gboolean check_boundary(Job *job, GError **error)
 {
-    job->boundary =
-        stasis_vm_find_boundary(job->vm, job->options->boundary, job->cancellable, error);
+    job->boundary = stasis_vm_find_boundary_to(job->vm, job->options->boundary,
+                                               job->options->direct, job->cancellable, error);
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
     job->roots = find_roots(job->boundary, error);
@@ -202,7 +202,7 @@ static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
     job->boundary =
         stasis_agent_find_boundary(stasis_fork_get_agent(job->fork), stasis_vm_get_name(job->vm),
-                                   &options, job->cancellable, error);
+                                   &options, FALSE, job->cancellable, error);
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
     g_autoptr(GArray) roots = find_roots(job->boundary, error);
@@ -352,8 +352,8 @@ static gboolean dump_direct(Job *job, GError **error)
         return FALSE;
     job->info->cost.pause_us = stasis_agent_number(last, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
-    job->boundary =
-        stasis_agent_find_boundary(agent, name, job->options->boundary, job->cancellable, error);
+    job->boundary = stasis_agent_find_boundary(agent, name, job->options->boundary, TRUE,
+                                               job->cancellable, error);
     return job->boundary != NULL && stasis_guest_boundary_check(job->boundary, error) &&
            check_set(job, error);
 }

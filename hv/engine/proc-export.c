@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A directory for stock CRIU out of an image of processes: its files alone, each checked. */
+/*
+ * A directory for stock CRIU out of an image of processes: its files alone, each checked. Where the
+ * processes had POSIX message queues, which no tool of a system can make with their messages, a
+ * small program that does lies beside them.
+ */
 #include <errno.h>
 #include <fcntl.h>
+#include <stasis/error.h>
 #include <stasis/process-image.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +15,11 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
+#include "agent/mqueue.h"
 #include "store/proc-image.h"
+#include "vmm/libexec.h"
+
+#define HELPER "stasis-mqueue"
 
 typedef struct {
     char *aside; /* NULL once it has its name */
@@ -48,20 +57,48 @@ static gboolean write_piece(const StasisProcImageFile *file, guint64 offset, con
     return TRUE;
 }
 
-static gboolean export_file(Export *e, guint i, GError **error)
+static gboolean begin_file(Export *e, const char *name, int mode, GError **error)
 {
-    const StasisProcImageFile *file = g_ptr_array_index(e->reader->files, i);
-    if (!stasis_proc_image_file_is_criu(file))
-        return TRUE;
-    e->fd = openat(e->dir_fd, file->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (e->fd < 0)
-        return stasis_set_errno(error, errno, "create %s/%s", e->aside, file->name);
-    if (!stasis_proc_image_reader_read(e->reader, i, write_piece, e, error))
-        return FALSE;
+    e->fd = openat(e->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    return e->fd >= 0 || stasis_set_errno(error, errno, "create %s/%s", e->aside, name);
+}
+
+static gboolean end_file(Export *e, const char *name, GError **error)
+{
     gboolean synced = fdatasync(e->fd) == 0;
     int saved = errno;
     stasis_clear_fd(&e->fd);
-    return synced || stasis_set_errno(error, saved, "sync %s/%s", e->aside, file->name);
+    return synced || stasis_set_errno(error, saved, "sync %s/%s", e->aside, name);
+}
+
+static gboolean export_file(Export *e, guint i, GError **error)
+{
+    const StasisProcImageFile *file = g_ptr_array_index(e->reader->files, i);
+    return !stasis_proc_image_file_is_criu(file) ||
+           (begin_file(e, file->name, 0600, error) &&
+            stasis_proc_image_reader_read(e->reader, i, write_piece, e, error) &&
+            end_file(e, file->name, error));
+}
+
+/* The program that makes message queues. */
+static gboolean export_helper(Export *e, GError **error)
+{
+    g_autofree char *path = stasis_libexec_find("guest/" HELPER, "STASIS_GUEST_MQUEUE"),
+                    *bytes = NULL;
+    gsize n;
+    if (path == NULL)
+        path = stasis_libexec_find(HELPER, "STASIS_GUEST_MQUEUE");
+    if (path == NULL) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                            HELPER " is not where the library is: install stasis as a whole");
+        return FALSE;
+    }
+    if (!g_file_get_contents(path, &bytes, &n, error) || !begin_file(e, HELPER, 0700, error))
+        return FALSE;
+    int r = stasis_pwrite_all(e->fd, bytes, n, 0);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "write %s/" HELPER, e->aside);
+    return end_file(e, HELPER, error);
 }
 
 static gboolean make_aside(Export *e, const char *path, GError **error)
@@ -89,14 +126,25 @@ static gboolean give_name(Export *e, const char *path, GError **error)
     return fsync(parent_fd) == 0 || stasis_set_errno(error, errno, "sync %s", parent);
 }
 
-/* Files on tmpfs that the processes had open. */
-static gboolean has_archive(const StasisProcImageReader *reader)
+static gboolean has_file(const StasisProcImageReader *reader, const char *name)
 {
     for (guint i = 0; i < reader->files->len; i++)
-        if (strcmp(((StasisProcImageFile *)g_ptr_array_index(reader->files, i))->name,
-                   STASIS_PROC_IMAGE_TMPFS) == 0)
+        if (strcmp(((StasisProcImageFile *)g_ptr_array_index(reader->files, i))->name, name) == 0)
             return TRUE;
     return FALSE;
+}
+
+/* Run where DIR is its directory. */
+static char *make_command(const StasisProcImageReader *reader)
+{
+    return g_strdup_printf(
+        "%s%scriu restore --images-dir DIR --restore-detached --manage-cgroups=ignore "
+        "--file-locks --link-remap --ext-unix-sk --tcp-established%s",
+        has_file(reader, STASIS_PROC_IMAGE_TMPFS) ? "tar -C / -xpf DIR/" STASIS_PROC_IMAGE_TMPFS
+                                                    " && "
+                                                  : "",
+        has_file(reader, STASIS_MQUEUE_FILE) ? "DIR/" HELPER " DIR " : "",
+        reader->info->shell_job ? " --shell-job" : "");
 }
 
 gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
@@ -119,13 +167,11 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
     for (guint i = 0; i < e.reader->files->len; i++)
         if (!export_file(&e, i, error))
             return FALSE;
+    if (has_file(e.reader, STASIS_MQUEUE_FILE) && !export_helper(&e, error))
+        return FALSE;
     if (!give_name(&e, path, error))
         return FALSE;
     if (ret_command != NULL)
-        *ret_command = g_strdup_printf(
-            "%scriu restore --images-dir DIR --restore-detached --manage-cgroups=ignore "
-            "--file-locks --link-remap --ext-unix-sk --tcp-established%s",
-            has_archive(e.reader) ? "tar -C / -xpf DIR/" STASIS_PROC_IMAGE_TMPFS " && " : "",
-            e.reader->info->shell_job ? " --shell-job" : "");
+        *ret_command = make_command(e.reader);
     return TRUE;
 }

@@ -115,7 +115,7 @@ static const char *const shapes[] = {
 };
 
 static gboolean write_request(StasisFieldWriter *fields, const StasisBoundaryOptions *options,
-                              guint timeout_ms, GError **error)
+                              gboolean direct, guint timeout_ms, GError **error)
 {
     for (gsize i = 0; i < options->n_pids; i++)
         stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, options->pids[i]);
@@ -126,6 +126,8 @@ static gboolean write_request(StasisFieldWriter *fields, const StasisBoundaryOpt
         stasis_field_put_text(fields, STASIS_AGENT_TAG_CUT, options->cuts[i]);
     if (options->max_processes != 0)
         stasis_field_put_number(fields, STASIS_AGENT_TAG_LIMIT, options->max_processes);
+    if (direct)
+        stasis_field_put_number(fields, STASIS_AGENT_TAG_DIRECT, 1);
     stasis_field_put_number(fields, STASIS_AGENT_TAG_TIMEOUT, timeout_ms);
     if (!fields->overflow)
         return TRUE;
@@ -137,12 +139,14 @@ static gboolean write_request(StasisFieldWriter *fields, const StasisBoundaryOpt
 
 StasisGuestBoundary *stasis_agent_find_boundary(StasisAgent *agent, const char *name,
                                                 const StasisBoundaryOptions *options,
-                                                GCancellable *cancellable, GError **error)
+                                                gboolean direct, GCancellable *cancellable,
+                                                GError **error)
 {
     guint timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : BOUNDARY_MS;
     g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
-    if (!check_options(options, error) || !write_request(&fields, options, timeout_ms, error))
+    if (!check_options(options, error) ||
+        !write_request(&fields, options, direct, timeout_ms, error))
         return NULL;
     StasisAgentWait wait = stasis_agent_wait_until(timeout_ms + CHANNEL_MS, cancellable);
     if (!stasis_agent_greet(agent, &wait, error) ||
@@ -157,16 +161,24 @@ StasisGuestBoundary *stasis_agent_find_boundary(StasisAgent *agent, const char *
                : NULL;
 }
 
-StasisGuestBoundary *stasis_vm_find_boundary(StasisVm *vm, const StasisBoundaryOptions *options,
-                                             GCancellable *cancellable, GError **error)
+StasisGuestBoundary *stasis_vm_find_boundary_to(StasisVm *vm, const StasisBoundaryOptions *options,
+                                                gboolean direct, GCancellable *cancellable,
+                                                GError **error)
 {
     const char *name = stasis_vm_get_name(vm);
     StasisAgentWait wait = stasis_agent_wait_until(0, cancellable);
     if (!check_options(options, error))
         return NULL;
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, error);
-    return agent != NULL ? stasis_agent_find_boundary(agent, name, options, cancellable, error)
-                         : NULL;
+    return agent != NULL
+               ? stasis_agent_find_boundary(agent, name, options, direct, cancellable, error)
+               : NULL;
+}
+
+StasisGuestBoundary *stasis_vm_find_boundary(StasisVm *vm, const StasisBoundaryOptions *options,
+                                             GCancellable *cancellable, GError **error)
+{
+    return stasis_vm_find_boundary_to(vm, options, FALSE, cancellable, error);
 }
 
 gboolean stasis_guest_boundary_check(const StasisGuestBoundary *boundary, GError **error)

@@ -115,11 +115,12 @@ typedef enum {
     /*
      * Who belongs together. PID…, UNIT, CGROUP: whom it is asked of, one of these at least; [SHAPE
      * "closure", "tree" or "talked"], [CUT]… (256 PIDs, 256 CUTs), [LIMIT: refuse larger sets, ≤
-     * 10000, left out: 1000], [TIMEOUT ≤ 60 s] → PROCESS for each member, those asked for first
-     * (N_ROOTS of them), each later one with its VIA; NEIGHBOUR for each that an edge names and
-     * that is no member; EDGE for each that touches a member; REFUSAL, the weightiest first; last
-     * N_ROOTS, REFUSED, PASSES, [COUNTED], and a CUT_USES for each CUT. Of a set that is
-     * refused, lists may be left out. Status FAILED when who is asked for is not there.
+     * 10000, left out: 1000], [DIRECT ≠ 0: refuse what PROC_DUMP_DIRECT can't take], [TIMEOUT ≤ 60
+     * s] → PROCESS for each member, those asked for first (N_ROOTS of them), each later one with
+     * its VIA; NEIGHBOUR for each that an edge names and that is no member; EDGE for each that
+     * touches a member; REFUSAL, the weightiest first; last N_ROOTS, REFUSED, PASSES, [COUNTED],
+     * and a CUT_USES for each CUT. Of a set that is refused, lists may be left out. Status FAILED
+     * when who is asked for is not there.
      *
      * "talked" makes the agent count, from then on, what processes say to each other: over pipes,
      * sockets, queues and semaphores, and signals. The answer in which counting began is the
@@ -142,8 +143,9 @@ typedef enum {
      * and RUNS, where in the guest's memory these bytes are; nowhere if there are none. The file
      * itself stays in DIRECTORY. Last PID, N_FILES, SIZE (of all files), SHELL_JOB, SESSION. PID is
      * the root of the image: of several trees it is a process that was made for that, their parent
-     * in the image, which ends as soon as it is restored. A file "tmpfs.tar" is not CRIU's: it has
-     * what they had open on tmpfs.
+     * in the image, which ends as soon as it is restored. Files "tmpfs.tar" and "mqueue.bin"
+     * are not CRIU's: what they had open on tmpfs, and POSIX message queues with their messages
+     * (agent/mqueue.h).
      */
     STASIS_AGENT_OP_PROC_DUMP,
     /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
@@ -172,7 +174,7 @@ typedef enum {
      * done, and only then is anything sent. When the host goes away meanwhile CRIU is let come to
      * its end all the same, since processes that it is ended over may not survive. Status STATE
      * when the tree became another one meanwhile, UNSUPPORTED when CRIU can't restore what it
-     * holds. There is no tmpfs.tar. Nothing stays in the guest.
+     * holds. There is no tmpfs.tar and no mqueue.bin. Nothing stays in the guest.
      */
     STASIS_AGENT_OP_PROC_DUMP_DIRECT,
 } StasisAgentOp;
@@ -312,6 +314,7 @@ typedef enum {
     STASIS_AGENT_TAG_CHECKSUM,   /* number: XXH64, seed 0 */
     STASIS_AGENT_TAG_RUNS,       /* bytes: StasisAgentRun, any number */
     STASIS_AGENT_TAG_DIRECTORY,  /* text: absolute path, in the guest */
+    STASIS_AGENT_TAG_DIRECT,     /* number: 1 */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

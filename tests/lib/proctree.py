@@ -14,9 +14,10 @@ SESSION = os.path.join(BUILD, "stasis-session")
 FIRST_PID = 20000
 
 
-def tree_guest(t, mem="256M", **kwargs):
+def tree_guest(t, mem="256M", files=None, **kwargs):
     return WithAgent(t, criu=True, mem=mem, **kwargs, files={
-        "bin/proc-tree": TREE, "bin/talkers": TALKERS, "bin/stasis-session": SESSION})
+        "bin/proc-tree": TREE, "bin/talkers": TALKERS, "bin/stasis-session": SESSION,
+        **(files or {})})
 
 
 def get_ready(t, vm):
