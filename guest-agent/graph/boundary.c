@@ -137,6 +137,8 @@ static void pass(StasisBoundary *b, uint64_t deadline_ns)
         stasis_closure_find(b);
         if (b->scan.failure == STASIS_SCAN_OK)
             stasis_boundary_judge(b);
+        if (b->scan.failure == STASIS_SCAN_OK && !request.any_dumper)
+            stasis_boundary_judge_criu(b);
         if (b->scan.failure == STASIS_SCAN_OK && request.direct)
             stasis_boundary_judge_direct(b);
     }

@@ -41,6 +41,7 @@ typedef struct {
     unsigned max_ms;            /* for all passes; default 10,000 */
     unsigned max_passes;        /* until two in a row agree; default 10 */
     bool direct;                /* it is to be dumped without a fork of the VM */
+    bool any_dumper;            /* refuse nothing just because CRIU can't dump it (tests) */
     bool ignore_self;           /* the calling process is a mere looker-on (a command in a shell) */
     pid_t agent;                /* may not be in the set; 0: the calling process */
     const char *without;        /* a relation that is not looked for (tests), or NULL */
@@ -71,6 +72,8 @@ typedef enum {
     STASIS_EDGE_NEAR,   /* touches a member, and draws nothing in */
 } StasisEdgePlace;
 
+typedef struct StasisMounts StasisMounts;
+
 /* All strings and arrays are the boundary's own; indexes are into scan.processes, scan.edges. */
 typedef struct {
     StasisScan scan; /* the last pass: the whole graph */
@@ -84,7 +87,8 @@ typedef struct {
     bool *is_cut;       /* of each edge: named by a cut, cut by default or silent, and cuttable */
     StasisEdgePlace *place;               /* of each edge */
     STASIS_ARRAY(StasisRefusal) refusals; /* the weightiest first; at most 64 */
-    size_t *cut_uses; /* of each cut in the request: edges of members that it names */
+    size_t *cut_uses;     /* of each cut in the request: edges of members that it names */
+    StasisMounts *mounts; /* private */
     unsigned n_passes;
     bool stable;                   /* the last two passes agreed */
     StasisBoundaryRequest request; /* with defaults filled in; its pointers are the caller's */

@@ -84,19 +84,24 @@ static void judge_size(StasisBoundary *b)
         cut_advice(b, e));
 }
 
-static void judge_opaque(StasisBoundary *b, const StasisEdge *e)
+void stasis_boundary_refuse_member(StasisBoundary *b, int32_t process, const char *reason,
+                                   const char *witness)
 {
-    bool a = b->is_member[e->a], other = e->both && e->b >= 0 && b->is_member[e->b];
-    if (!a && !other)
-        return;
-    const StasisEdge *way = way_out(b, a ? e->a : e->b);
-    pid_t pid = b->scan.processes.items[a ? e->a : e->b].pid;
+    const StasisEdge *way = way_out(b, process);
+    pid_t pid = b->scan.processes.items[process].pid;
     stasis_boundary_refuse(
-        b, stasis_scan_text(&b->scan, "pid %d can't be dumped: %s", pid, e->reason), e->witness,
+        b, stasis_scan_text(&b->scan, "pid %d can't be dumped: %s", pid, reason), witness,
         way != NULL
             ? cut_advice(b, way)
             : stasis_scan_text(&b->scan, "have pid %d give it up first, or checkpoint the whole VM",
                                pid));
+}
+
+static void judge_opaque(StasisBoundary *b, const StasisEdge *e)
+{
+    bool a = b->is_member[e->a], other = e->both && e->b >= 0 && b->is_member[e->b];
+    if (a || other)
+        stasis_boundary_refuse_member(b, a ? e->a : e->b, e->reason, e->witness);
 }
 
 /* An edge that asks for somebody who is not there: across a tree's edge, or outside all processes.

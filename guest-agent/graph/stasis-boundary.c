@@ -31,6 +31,7 @@ static const char help[] =
     "  --max-memory MIB   memory of a pass (64)\n"
     "  --max-time MS      time of all passes (10000)\n"
     "  --without R        don't look for relation R: the answer may be wrong (for tests)\n"
+    "  --any-dumper       refuse nothing just because CRIU can't dump it (for tests)\n"
     "  --relations        list the relations and leave\n"
     "  --help             this text\n"
     "\n"
@@ -157,6 +158,7 @@ enum {
     MEMORY,
     TIME,
     WITHOUT,
+    ANY_DUMPER,
     COUNT,
     RELATIONS,
     HELP,
@@ -173,6 +175,7 @@ static const struct option options[] = {
     { "max-memory", required_argument, NULL, MEMORY },
     { "max-time", required_argument, NULL, TIME },
     { "without", required_argument, NULL, WITHOUT },
+    { "any-dumper", no_argument, NULL, ANY_DUMPER },
     { "count", required_argument, NULL, COUNT },
     { "relations", no_argument, NULL, RELATIONS },
     { "help", no_argument, NULL, HELP },
@@ -229,6 +232,9 @@ static int take_option(Arguments *a, int option, const char *value)
         return 0;
     case JSON:
         a->json = true;
+        return 0;
+    case ANY_DUMPER:
+        a->request.any_dumper = true;
         return 0;
     case WITHOUT:
         a->request.without = value;

@@ -109,6 +109,8 @@ bool stasis_fd_fill(StasisScan *scan, StasisFd *fd, int dir, int number)
         return false;
     const char *flags = stasis_text_field(text, "flags:");
     fd->flags = flags == NULL ? 0 : (unsigned)strtoul(flags, NULL, 8) & ~(unsigned)O_CLOEXEC;
+    const char *mount = stasis_text_field(text, "mnt_id:");
+    fd->mount = mount == NULL ? 0 : atoi(mount);
     text = own_lines(text);
     fd->info = *text == '\0' ? "" : stasis_scan_text(scan, "%s", text);
     fd->link = stasis_scan_text(scan, "%s", link);

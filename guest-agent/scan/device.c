@@ -14,14 +14,14 @@ static bool is_known_device(const StasisFd *fd)
 {
     unsigned maj = major(fd->rdev), min = minor(fd->rdev);
     switch (maj) {
-    case 1: /* null zero full random urandom */
-        return min == 3 || min == 5 || min == 7 || min == 8 || min == 9;
+    case 1: /* null zero full random urandom …; but who reads kmsg would begin anew */
+        return min != 11 || (fd->flags & O_ACCMODE) == O_WRONLY;
     case 4: /* virtual consoles; from 64 on serial lines */
         return min < 64;
     case 5: /* tty console */
         return min <= 1;
-    case 10: /* tun */
-        return min == 200;
+    case 10: /* tun autofs */
+        return min == 200 || min == 235;
     }
     return false;
 }

@@ -124,6 +124,7 @@ typedef struct {
     StasisFdKind kind;
     unsigned mode, nlink, flags; /* flags: of open(2), without O_CLOEXEC */
     uint64_t dev, ino, rdev;     /* dev 0: of pipes and sockets, whose inode says all */
+    int mount;            /* ID of the mount that it is on (proc_pid_mountinfo(5)); 0: not told */
     uint32_t description; /* equal numbers: the same open file description; 0: not looked for */
     const char *link;     /* what /proc/PID/fd/N points to */
     const char *info;     /* /proc/PID/fdinfo/N behind its common lines; "" if nothing is there */

@@ -36,8 +36,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
                       .object = stasis_scan_text(scan, "undo:%d", p->pid),
                       .witness = stasis_scan_text(
                           scan, "pid %d uses SysV semaphores, and may have used SEM_UNDO", p->pid),
-                      .reason = "CRIU does not carry what the kernel would give back when "
-                                "the process ends" });
+                      .reason = "an image does not have what the kernel would give back if it "
+                                "ended with a semaphore taken (SEM_UNDO)" });
     }
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sockets of families that CRIU does not know (vsock, Bluetooth, ALG, TIPC, SCTP, XDP …), and UNIX
- * sockets that sock_diag does not show (a kernel without unix_diag, or a network namespace that
- * no process is in): of those nobody can say who is at the other end. Opaque. The kernel tells a
- * socket's protocol as an extended attribute of its descriptor (net/socket.c,
+ * Sockets of families that CRIU does not know (vsock, Bluetooth, ALG, TIPC, SCTP, MPTCP, ping, XDP
+ * …), and UNIX sockets that sock_diag does not show (a kernel without unix_diag, or a network
+ * namespace that no process is in): of those nobody can say who is at the other end. Opaque. The
+ * kernel tells a socket's protocol as an extended attribute of its descriptor (net/socket.c,
  * "system.sockprotoname").
  */
 #include "scan/internal.h"
@@ -16,8 +16,8 @@
 
 static bool is_known(const char *protocol)
 {
-    static const char *const known[] = { "TCP", "TCPv6", "UDP",  "UDPv6",  "UDP-Lite", "UDPLITEv6",
-                                         "RAW", "RAWv6", "PING", "PINGv6", "NETLINK",  "PACKET" };
+    static const char *const known[] = { "TCP",       "TCPv6", "UDP",   "UDPv6",   "UDP-Lite",
+                                         "UDPLITEv6", "RAW",   "RAWv6", "NETLINK", "PACKET" };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(protocol, known[i]) == 0)
             return true;
@@ -44,11 +44,17 @@ static void check(const StasisScanner *self, StasisScan *scan, const StasisFd *f
                               stasis_scan_text(scan, "CRIU knows no sockets of kind %s", protocol));
 }
 
+/* One of MPTCP is listed as if it were one of TCP. */
+static bool is_unix(const StasisSocket *listed)
+{
+    return listed != NULL && listed->family == AF_UNIX;
+}
+
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
     for (size_t i = 0; i < scan->fds.n && stasis_scan_goes_on(scan); i++)
         if (scan->fds.items[i].kind == STASIS_FD_SOCKET &&
-            stasis_socket_find(scan, scan->fds.items[i].ino) == NULL)
+            !is_unix(stasis_socket_find(scan, scan->fds.items[i].ino)))
             check(self, scan, &scan->fds.items[i]);
 }
 

@@ -177,7 +177,8 @@ static const CliOption checkpoint_options[] = {
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { "direct", 0, CLI_FLAG, NULL,
       "no fork: CRIU works in the VM itself, and the processes stand still meanwhile, which takes "
-      "the longer the more memory they have; for one tree, without TCP connections" },
+      "the longer the more memory they have; for one tree, without TCP connections and POSIX "
+      "message queues" },
     { "scratch", 0, CLI_DIR, "DIR",
       "where the VM's image is kept while its fork lives (default: the runtime directory, in "
       "memory)" },
@@ -209,8 +210,9 @@ const CliCommand cli_cmd_proc_checkpoint = {
         "nothing there; checkpoints and rollbacks of the VM have to wait meanwhile. A libvirt "
         "domain's fork is no domain, and runs as the domain's user.\n\n"
         "With --direct there is no fork, and the VM does not stop; how long the processes stood "
-        "still is told as the pause. That is for one tree without TCP connections, and their "
-        "files on tmpfs stay where they are.\n\n"
+        "still is told as the pause. That is for one tree without TCP connections and POSIX "
+        "message "
+        "queues, and their files on tmpfs stay where they are.\n\n"
         "The image is a directory that stock CRIU restores, with a manifest of ours. It is no "
         "part of the chain of the VM's own images, which goes on as if nothing had been.",
     .arguments = checkpoint_arguments,
@@ -226,7 +228,8 @@ static const CliArgument restore_arguments[] = {
 static const CliOption restore_options[] = {
     { "domain", 0, CLI_VM, "NAME", "the VM to restore them in (default: the one they are of)" },
     { "replace", 0, CLI_FLAG, NULL,
-      "if they still run there, end them first; and replace their files on tmpfs" },
+      "if they still run there, end them first; and replace their files on tmpfs and their message "
+      "queues" },
     { "timeout", 0, CLI_MS, "MS", "give up after that (default 600000)" },
     { NULL },
 };
@@ -243,7 +246,8 @@ const CliCommand cli_cmd_proc_restore = {
         "Send an image of processes into a running VM and have CRIU there restore it; print the "
         "PID of the first one. They go on with the PIDs that they had, which must be free (but for "
         "those of a stasis-session), in the agent's control group. Files on tmpfs that they had "
-        "open are written first. Programs, libraries and other files that they have open must be "
+        "open are written first, and POSIX message queues made, with their messages. Programs, "
+        "libraries and other files that they have open must be "
         "there under the same names: they are not in the image.",
     .arguments = restore_arguments,
     .options = restore_options,
@@ -268,8 +272,11 @@ const CliCommand cli_cmd_proc_export = {
     .group = "process",
     .name = "proc-export",
     .summary = "write an image of processes for stock CRIU",
-    .description = "Make a directory that `criu restore` takes in a guest without anything of "
-                   "ours, and say on stderr which options it needs.",
+    .description =
+        "Make a directory that `criu restore` takes in a guest without anything of "
+        "ours, and say on stderr which options it needs. For POSIX message queues, which "
+        "CRIU does not know, the program stasis-mqueue is put beside CRIU's files: it "
+        "makes them, and runs CRIU.",
     .arguments = export_arguments,
     .options = export_options,
     .examples = export_examples,

@@ -157,8 +157,9 @@ typedef enum {
      * the SHA-256 of a line "NAME SIZE SHA256-IN-HEX\n" for each file put, in the order of their
      * names (as bytes). Status STATE when a process has one of these PIDs, unless REPLACE is given
      * and it is the one of that START and COMM: that one is killed. PIDs of a SESSION need not be
-     * free. Also status STATE when a file of tmpfs.tar is there, unless REPLACE is given. What was
-     * put is dropped, whatever the outcome.
+     * free. Also status STATE when a file of tmpfs.tar is there, or a queue of mqueue.bin that is
+     * not to be in a namespace of its own, unless REPLACE is given. What was put is dropped,
+     * whatever the outcome.
      */
     STASIS_AGENT_OP_PROC_RESTORE,
     /*

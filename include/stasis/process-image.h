@@ -84,9 +84,10 @@ typedef struct {
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
                             has ended; NULL: the runtime directory, which is in memory */
-    gboolean direct;     /* no fork: in the VM itself; for one tree without TCP connections, and
-                            its files on tmpfs do not go along */
-    guint64 max_bytes;   /* of the processes' image; 0: the VM's RAM and 1 GiB */
+    gboolean direct;   /* no fork: in the VM itself; for one tree without TCP connections and POSIX
+                          message queues, and
+                          its files on tmpfs do not go along */
+    guint64 max_bytes; /* of the processes' image; 0: the VM's RAM and 1 GiB */
     /* Share pages of memory with the newest image of the same processes, if there is one. It may be
      * deleted all the same. */
     gboolean incremental;
@@ -144,7 +145,8 @@ typedef struct {
     }
 
 /* Have CRIU in the guest of @vm restore image @id: the processes go on with the PIDs that they had,
- * in the agent's control group and namespaces. What they had open on tmpfs is written there first.
+ * in the agent's control group and namespaces. What they had open on tmpfs is written there first,
+ * and their POSIX message queues are made.
  * *@ret_pid (or NULL) is the root's, or that of the first tree.
  * STASIS_ERROR_FAILED, in CRIU's words, when it can't, with no process of the image left; those
  * that were replaced are gone then. */

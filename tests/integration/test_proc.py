@@ -9,7 +9,8 @@ import tarfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from proctree import (ask, check_no_fork, check_works, end_tree, sh, start_talkers, start_tree,
                       tree_vm)  # noqa: E402
-from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+from stasistest import (case, checkpoint_with_reference, main, new_store, shared, stasis,  # noqa: E402
+                        stasis_json)
 
 DISK_BYTES = 64 << 20
 _common = {}
@@ -97,7 +98,8 @@ def replaced(t):
 
 @case
 def in_another_vm(t):
-    """proc-restore in another VM: it goes on there, from the same point, and here as well"""
+    """proc-restore in another VM: it goes on there, from the same point, and here as well; an increment of
+    the VM after proc-checkpoint is of the image before it, and is what the stopped VM holds"""
     c = common()
     disk = t.path("other")
     with open(disk, "wb") as f:
@@ -110,9 +112,12 @@ def in_another_vm(t):
     t.check(now["paired"] >= c["before"]["paired"], f"before its instant: {now}")
     check_works(t, other, "in another VM")
     check_works(t, c["vm"], "in the first one")
-    # Taken there and back again, in its place.
+    # Taken there and back again, in its place; the VM's own chain goes on as if nothing had been.
+    parent = other.checkpoint_id(*c["store"])
     again = stasis_json("proc-checkpoint", other.name, "--pid", c["root"], *c["store"])
     check_works(t, other, "the second original")
+    image = checkpoint_with_reference(t, other, "live", c["store"])
+    t.equal(stasis_json("checkpoint-info", image, *c["store"])["parent"], parent, "its parent")
     stasis("proc-restore", again["id"], "--replace", *c["store"])
     check_works(t, other, "replaced")
     check_nothing_left(t, c["store"])

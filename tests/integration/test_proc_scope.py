@@ -56,7 +56,7 @@ def several_trees(t):
         plan = stasis_json("proc-checkpoint", vm.name, "--pid", pid, "--dry-run", *c["store"])
         t.equal({m["pid"] for m in plan}, roots, f"asked for {pid}")
     result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", *c["store"], expect=4)
-    t.check("3 trees, and --direct" in result.err and result.err.count("\n") == 3, f"{result!r}")
+    t.check("--direct" in result.err and result.err.count("\n") == 3, f"{result!r}")
     t.equal(check_no_fork(vm), None, "forks")
 
 

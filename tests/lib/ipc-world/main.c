@@ -488,8 +488,8 @@ static int ask(const char *boundary, pid_t pid, const char *cut, const char *wit
 {
     int p[2];
     char number[16];
-    const char *argv[12] = { boundary, "--json", "--pid", number };
-    int n = 4;
+    const char *argv[13] = { boundary, "--json", "--any-dumper", "--pid", number };
+    int n = 5;
     snprintf(number, sizeof number, "%d", pid);
     if (cut != NULL) {
         argv[n++] = "--cut";
@@ -665,14 +665,43 @@ static void make_world(const char *only)
     settle();
 }
 
+/* What BOUNDARY is told not to mind (--any-dumper), and the agent minds. */
+static bool criu_refuses(const bool set[MAX_ACTORS])
+{
+    static const char *const kinds_refused[] = { "memory", "fs", "sighand", "bpf-map" };
+    int ipc = -1, space[MAX_ACTORS] = { 0 }, first = -1;
+    for (int i = 0; i < world.n_relations; i++) {
+        const Relation *r = &world.relations[i];
+        for (size_t k = 0; k < sizeof kinds_refused / sizeof *kinds_refused; k++)
+            if (set[r->who[0]] && strcmp(r->kind->name, kinds_refused[k]) == 0)
+                return true;
+        if (r->kind->n_leaves == 2) /* a PID namespace */
+            space[r->who[1]] = space[r->who[2]] = i + 1;
+    }
+    for (int i = 0; i < world.n_actors; i++) {
+        int plain = i;
+        while (world.actors[plain].leaf)
+            plain = world.actors[plain].parent;
+        bool other = world.actors[plain].ipc == 1;
+        if (set[i] && (world.actors[i].leaderless || (first >= 0 && space[i] != space[first]) ||
+                       (ipc >= 0 && ipc != other)))
+            return true;
+        if (set[i]) {
+            ipc = other;
+            first = i;
+        }
+    }
+    return false;
+}
+
 static void __attribute__((noreturn)) hold(const char *only)
 {
     bool truth[MAX_ACTORS];
     make_world(only);
     work_out(NULL);
     for (int i = 0; i < world.n_actors; i++) {
-        bool refused = false;
         close_over(i, truth);
+        bool refused = criu_refuses(truth);
         for (int k = 0; k < world.n_actors; k++)
             refused = refused || (truth[k] && opaque[k]);
         printf("SET %d %s", world.actors[i].pid, refused ? "refused" : "ok");
