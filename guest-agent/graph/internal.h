@@ -23,7 +23,7 @@ void stasis_boundary_judge_criu(StasisBoundary *b);
 /* mounts.c */
 typedef enum {
     STASIS_MOUNT_GOOD,
-    STASIS_MOUNT_GONE,    /* none of the process's mount namespace */
+    STASIS_MOUNT_GONE,    /* none of the process's mount namespace, or of ours */
     STASIS_MOUNT_COVERED, /* another lies over it */
 } StasisMountState;
 /* Of the mount that has this ID. */

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Mounts that open files are on (proc_pid_mountinfo(5)). CRIU finds a file again by its path, and
- * so not on a mount that no path leads to: one that was taken away while in use (umount -l), one of
- * another mount namespace, or one that another lies over.
+ * so not on a mount that no path leads to: one that was taken away while in use (umount -l), or one
+ * that another lies over.
  */
 #include "graph/internal.h"
 #include "scan/internal.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 typedef struct {
     int id, parent;
@@ -20,15 +21,15 @@ struct StasisMounts {
     StasisMounts *next;
 };
 
-static StasisMounts *read_mounts(StasisBoundary *b, int32_t process)
+/* @pid 0: ours. */
+static StasisMounts *read_mounts(StasisBoundary *b, uint64_t ns, pid_t pid)
 {
-    const StasisProcess *p = &b->scan.processes.items[process];
     StasisMounts *m = stasis_scan_alloc(&b->scan, sizeof *m);
     char path[64], point[4096];
     if (m == NULL)
         return NULL;
-    m->ns = p->ns[STASIS_NS_MNT];
-    snprintf(path, sizeof path, "/proc/%d/mountinfo", p->live);
+    m->ns = ns;
+    snprintf(path, sizeof path, "/proc/%d/mountinfo", pid != 0 ? pid : getpid());
     char *text = stasis_read_text(&b->scan, -1, path, STASIS_TEXT_RECORDS);
     for (char *line; (line = stasis_text_line(&text)) != NULL;) {
         Mount seen;
@@ -45,12 +46,12 @@ static StasisMounts *read_mounts(StasisBoundary *b, int32_t process)
     return m;
 }
 
-static const StasisMounts *mounts_of(StasisBoundary *b, int32_t process)
+static const StasisMounts *mounts_of(StasisBoundary *b, uint64_t ns, pid_t pid)
 {
     for (const StasisMounts *m = b->mounts; m != NULL; m = m->next)
-        if (m->ns == b->scan.processes.items[process].ns[STASIS_NS_MNT])
+        if (m->ns == ns)
             return m;
-    return read_mounts(b, process);
+    return read_mounts(b, ns, pid);
 }
 
 static const Mount *find(const StasisMounts *mounts, int id)
@@ -83,11 +84,17 @@ static bool is_covered(const StasisMounts *mounts, const Mount *mount)
     return false;
 }
 
+/* CRIU looks in its own namespace, too. */
 StasisMountState stasis_mount_state(StasisBoundary *b, int32_t process, int id)
 {
-    const StasisMounts *mounts = mounts_of(b, process);
+    const StasisProcess *p = &b->scan.processes.items[process];
+    uint64_t own = b->scan.own_ns[STASIS_NS_MNT], ns = p->ns[STASIS_NS_MNT];
+    /* Somebody who lives in a directory (chroot(2)) is shown what is below that alone. */
+    const StasisMounts *mounts = mounts_of(b, ns, ns == own ? 0 : p->live);
+    if (mounts == NULL || find(mounts, id) == NULL)
+        mounts = mounts_of(b, own, 0);
     const Mount *mount = mounts != NULL ? find(mounts, id) : NULL;
-    return mount == NULL               ? STASIS_MOUNT_GONE
-           : is_covered(mounts, mount) ? STASIS_MOUNT_COVERED
-                                       : STASIS_MOUNT_GOOD;
+    if (mount == NULL)
+        return STASIS_MOUNT_GONE;
+    return is_covered(mounts, mount) ? STASIS_MOUNT_COVERED : STASIS_MOUNT_GOOD;
 }
