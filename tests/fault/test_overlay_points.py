@@ -17,7 +17,7 @@ KINDS = (("qcow2", "virtio"), ("raw", "blockdev"))
 
 
 def start(t, **options):
-    all_disks, monitor = disks.make(t, KINDS), t.path("second.sock")
+    all_disks, monitor = disks.make(t, KINDS, size=8 << 20), t.path("second.sock")
     vm = run_vm(t, Bare(mem="32M", set="2M", rate=5),
                 *[word for disk in all_disks for word in disk.arguments()], "-qmp",
                 f"unix:{monitor},server=on,wait=off", **options)

@@ -18,7 +18,7 @@ GUEST = dict(mem="32M", set="2M", rate=5)
 
 
 def start(t, kinds=KINDS, **options):
-    all_disks = disks.make(t, kinds)
+    all_disks = disks.make(t, kinds, size=8 << 20)
     arguments = [word for disk in all_disks for word in disk.arguments()]
     return run_vm(t, Bare(**GUEST), *arguments, **options), all_disks
 

@@ -77,9 +77,10 @@ class Disk:
         return bytes(self.model)
 
 
-def make(t, kinds):
+def make(t, kinds, size=SIZE):
     """Disks of (format, how)."""
-    return [Disk(t.path(f"disk{i}.{fmt}"), fmt, how, i) for i, (fmt, how) in enumerate(kinds)]
+    return [Disk(t.path(f"disk{i}.{fmt}"), fmt, how, i, size)
+            for i, (fmt, how) in enumerate(kinds)]
 
 
 def rng_of(seed):
