@@ -130,12 +130,20 @@ static void test_refused(void)
     q = queue("/x", 0);
     memset(q.name + 1, 'x', sizeof q.name - 1); /* it does not end */
     check_refused(&q);
-    /* A message longer than its queue has them. */
-    g_autoptr(GByteArray) file = make_file();
+    /* A message longer than its queue has them, though all of it is there. */
+    g_autoptr(GByteArray) file = g_byte_array_new();
     guint queues, messages;
-    gsize at = STASIS_MQUEUE_HEAD_BYTES + STASIS_MQUEUE_BYTES + 2 * STASIS_MQUEUE_KEY_BYTES + 4;
-    file->data[at] = 101;
+    guint8 head[STASIS_MQUEUE_HEAD_BYTES];
+    stasis_mqueue_format_head(FALSE, head);
+    g_byte_array_append(file, head, sizeof head);
+    q = queue("/x", 3); /* of 0, 1 and 2 bytes */
+    q.max_size = 2;
+    add_queue(file, &q);
+    g_assert_true(count(file->data, file->len, &queues, &messages));
+    g_assert_cmpuint(messages, ==, 3);
+    file->data[STASIS_MQUEUE_HEAD_BYTES + 256 + 16 + 8] = 1;
     g_assert_false(count(file->data, file->len, &queues, &messages));
+    g_assert_cmpuint(messages, ==, 2);
     file->data[0] = 's';
     g_assert_false(count(file->data, file->len, &queues, &messages));
     g_assert_cmpuint(queues, ==, 0);
