@@ -32,6 +32,9 @@ enum {
     KIND_BORROWS = 64, /* the scanner needs the first thread: don't end it */
     KIND_BLOCKS = 128, /* a role ends in a system call of its own */
     KIND_TTY = 256,    /* a role gets a controlling terminal: its session is its own */
+    KIND_NET = 512,    /* its members are in one network namespace */
+    KIND_NETS = 1024,  /* role 0 is in network namespace 0, role 1 in the other */
+    KIND_GROUP = 2048, /* role 1 stands for its whole process group */
 };
 
 typedef struct {
@@ -46,6 +49,7 @@ typedef struct {
 struct Relation {
     const Kind *kind;
     int index, n, who[MAX_ROLES];
+    int net; /* namespace of its members, with KIND_NET */
     unsigned variant;
     int fd[8];
     unsigned keep[8]; /* bit mask of the roles that keep fd[i] */
@@ -63,6 +67,7 @@ typedef struct {
     int group;  /* of its process group, by index */
     bool leaf, leaderless, busy;
     int ipc;        /* 0: B, 1: C, −1: not yet chosen */
+    int net;        /* 0: the world's, 1: another, −1: not yet chosen */
     pid_t pid;      /* as init sees it */
     unsigned final; /* number of the system call that it ends up in */
 } Actor;
@@ -76,18 +81,52 @@ typedef struct {
 } World;
 
 extern World world;
-extern const Kind kinds[];
-extern const int n_kinds;
 
-/* ---- for kinds ---- */
+/* ---- kinds.c ---- */
+int count_kinds(void);
+const Kind *kind_at(int i);
+const Kind *find_kind(const char *name);
+
+/* ---- plan.c ---- */
+void seed(uint64_t number);
 unsigned draw(unsigned n); /* 0 … n − 1 */
+/* With @only, of relations of this kind and of decoys. */
+void plan(const char *only);
+
+/* ---- truth.c ---- */
+/* Without what is cut by its relation's name, if not NULL; before what follows. */
+void work_out(const char *cut);
+void close_over(int root, bool set[MAX_ACTORS]);
+/* Is a set with all of these refused? */
+bool is_refused(const bool set[MAX_ACTORS]);
+/* What BOUNDARY is told not to mind (--any-dumper), and the agent minds. */
+bool criu_refuses(const bool set[MAX_ACTORS]);
+int role_of(const Relation *r, int actor); /* −1: none */
+
+/* ---- check.c ---- */
+/* The answer for @root is true. With @told, a relation that it is known to have: its edges must be
+ * among those told. */
+bool compare(const char *boundary, int root, const char *cut, const char *without,
+             const char *told);
+
+/* ---- stage.c ---- */
+extern int ipc_fds[2], net_fds[2];
+void make_world(const char *only);
+
+/* ---- wait.c ---- */
 void die(const char *what) __attribute__((noreturn));
+void touch(const char *prefix, int index, long number);
+void await(const char *prefix, int index, pid_t *ret_pid, long *ret_number);
+/* The process ID of an actor after its first step. */
+pid_t pid_of(int actor);
+
+/* ---- actors.c ---- */
+void spawn_children(int parent);
+void drop_what_is_not_mine(int me);
 /* An open descriptor of relation @r, for the roles in @mask. */
 void keep_fd(Relation *r, int fd, unsigned mask);
 /* In a member: a descriptor that it made and keeps. */
 void own_fd(int fd);
-/* The process ID of an actor after its first step. */
-pid_t pid_of(int actor);
 /* What the process does in the end, instead of pause(2): a call that blocks. */
 void block_in(long number, void (*call)(Relation *r), Relation *r);
 /* Makes leaf @leaf (an actor's index) with clone(@flags), from its parent. */
