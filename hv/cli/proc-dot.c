@@ -15,6 +15,8 @@
 #define MAX_DRAWN_PROCESSES 400
 #define MAX_DRAWN_EDGES 2000
 
+/* graphviz puts the character in an entity's place, whatever that is: "&#27;" in a process's name
+ * would be an escape in the picture. */
 static void append_quoted(GString *out, const char *text)
 {
     g_autofree char *shown = cli_printable(text);
@@ -22,7 +24,7 @@ static void append_quoted(GString *out, const char *text)
     for (const char *p = shown; *p != '\0'; p++) {
         if (*p == '"' || *p == '\\')
             g_string_append_c(out, '\\');
-        g_string_append_c(out, *p);
+        g_string_append(out, *p == '&' ? "&amp;" : (const char[]){ *p, '\0' });
     }
     g_string_append_c(out, '"');
 }

@@ -7,50 +7,30 @@ import shutil
 import sqlite3
 import subprocess
 
-from guests import Linux, image
+from debianguest import Debian, in_guest
 from logdisks import fsck
-from stasistest import BUILD, ROOT, stasis
 from tap import Failure
 
 DATABASE_MIB = 32
 # What is to be there of the rows, after transaction `n` of stasis-load.
 ROWS = "SELECT count(*), min(n), max(n), (SELECT n FROM total) FROM row"
-HARM = ("LOAD failed", "I/O error", "EXT4-fs error", "Remounting filesystem", "BUG:", "Oops",
-        "Kernel panic", "malformed")
 
 
 def _run(*words):
     subprocess.run(words, check=True, capture_output=True)
 
 
-def _install(disk, path, where, link=None):
-    """Put a file into the file system `disk`, which nobody has mounted; and a link to it."""
-    lines = f"cd {os.path.dirname(where)}\nwrite {path} {os.path.basename(where)}\n"
-    if link:
-        lines += f"cd {os.path.dirname(link)}\nsymlink {os.path.basename(link)} {where}\n"
-    subprocess.run(["debugfs", "-w", "-f", "-", disk], input=lines, text=True, check=True,
-                   capture_output=True)
-
-
-class Database(Linux):
+class Database(Debian):
     """Two disks: the system's, virtio0, and the database's, virtio1."""
 
     def __init__(self, t):
-        super().__init__(mem="256M", machine="q35", root="/dev/vda")
-        self.system, self.database = t.path("system.raw"), t.path("database.raw")
-        subprocess.run(["cp", "--sparse=always", image("debian"), self.system], check=True)
-        unit = os.path.join(ROOT, "guest-agent", "stasis-agent.service")
-        _install(self.system, os.path.join(BUILD, "stasis-agent"), "/usr/local/sbin/stasis-agent")
-        _install(self.system, unit, "/etc/systemd/system/stasis-agent.service",
-                 "/etc/systemd/system/multi-user.target.wants/stasis-agent.service")
+        super().__init__(t)
+        self.database = t.path("database.raw")
         _run("truncate", "-s", f"{DATABASE_MIB}M", self.database)
         _run("mkfs.ext4", "-q", self.database)
 
     def qemu_args(self, t, accel):
-        words = []
-        for path in (self.system, self.database):
-            words += ["-drive", f"file={path},format=raw,if=virtio"]
-        return super().qemu_args(t, accel) + words
+        return super().qemu_args(t, accel) + ["-drive", f"file={self.database},format=raw,if=virtio"]
 
     def committed(self, vm):
         """Numbers of the transactions that are said to be there."""
@@ -60,18 +40,16 @@ class Database(Linux):
         return (self.committed(vm) or [0])[-1]
 
     def check_console(self, vm, what):
-        text = self.console(vm)
-        for sign in HARM:
-            if sign in text:
-                raise Failure(f"{what}: {sign}: {text[-1000:]}")
+        text = super().check_console(vm, what)
+        if "LOAD failed" in text:
+            raise Failure(f"{what}: {text[-1000:]}")
         return text
 
     def wait_ready(self, vm, seconds=300):
         """The load is at work, and the agent answers."""
         vm.t.wait(lambda: self.check_console(vm, "start") and self.progress(vm) >= 20, seconds,
                   "the database is written")
-        vm.t.wait(lambda: stasis("agent-ping", vm.name, "--timeout", 2000, expect=None).rc == 0,
-                  seconds, "the agent answers")
+        self.wait_agent(vm, seconds)
 
     def works_on(self, vm, n=10, seconds=120):
         """`n` more transactions."""
@@ -84,12 +62,6 @@ def whole(rows):
     """Are these (count, first, last, total) of a database of stasis-load's?"""
     count, first, last, total = rows
     return last == total and last - first + 1 == count and count == min(total, 500)
-
-
-def in_guest(vm, *words, seconds=120):
-    """Lines that a command in the guest says."""
-    return stasis("agent-exec", vm.name, "--timeout", seconds * 1000, "--", *words,
-                  timeout=seconds + 60).out.splitlines()
 
 
 def check_in_guest(t, vm, what):

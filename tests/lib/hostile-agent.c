@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A guest that lies: it has the agent's port, and does with each host what the first line that it
- * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo"; or about processes
- * "proc-many", "proc-loop", "proc-none" or "proc-words". With "im-LIE" it lies of the image of a
- * process (image_lies[]), and with "re-LIE" when it is to restore one (put_lies()). Static, for the
+ * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo"; or with "proc-LIE" it
+ * lies about processes (hostile-lies.c). With "im-LIE" it lies of the image of a process
+ * (image_lies[]), and with "re-LIE" when it is to restore one (lie_of_restoring()). Static, for the
  * Linux test guest.
  */
 #include <dirent.h>
@@ -14,12 +14,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/field.h"
-#include "agent/frame.h"
+#include "hostile-agent.h"
 
 static int port = -1;
 static uint8_t wire[STASIS_AGENT_MAX_WIRE];
-static uint8_t bytes[65536];
+uint8_t bytes[65536];
+StasisFieldWriter part = { .payload = bytes, .room = STASIS_AGENT_MAX_PAYLOAD };
 static uint8_t in[4096];
 static ssize_t held; /* bytes of it that hang() has read for main() */
 static bool gone;    /* the host whose bytes main() is looking at */
@@ -50,10 +50,10 @@ static void open_port(void)
 static int say(const void *data, size_t n)
 {
     for (size_t done = 0; done < n && !gone;) {
-        ssize_t part = write(port, (const char *)data + done, n - done);
-        if (part <= 0)
+        ssize_t taken = write(port, (const char *)data + done, n - done);
+        if (taken <= 0)
             return 0;
-        done += (size_t)part;
+        done += (size_t)taken;
     }
     return 1;
 }
@@ -68,6 +68,18 @@ static void say_status(uint16_t status, uint8_t type, uint8_t flags, uint64_t id
 static void say_frame(uint8_t type, uint8_t flags, uint64_t id, const void *payload, size_t n)
 {
     say_status(STASIS_AGENT_OK, type, flags, id, payload, n);
+}
+
+void send_part(uint64_t id, uint8_t flags)
+{
+    say_frame(STASIS_AGENT_ANSWER, flags, id, bytes, part.length);
+    part.length = 0;
+}
+
+bool host_has_left(void)
+{
+    struct pollfd p = { .fd = port };
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP) != 0;
 }
 
 /* 5 MiB: more than the host takes, so that it has to give up by itself. */
@@ -90,74 +102,6 @@ static void misbehave(const char *mode, uint64_t id)
         StasisAgentFrame frame = { STASIS_AGENT_HELLO, 1, 0, id, bytes, 0 };
         say(wire, stasis_agent_frame_write(&frame, wire) / 2);
     }
-}
-
-/* ---- lies about processes: a good form, and then … ---- */
-
-static StasisFieldWriter part = { .payload = bytes, .room = STASIS_AGENT_MAX_PAYLOAD };
-
-static void send_part(uint64_t id, uint8_t flags)
-{
-    say_frame(STASIS_AGENT_ANSWER, flags, id, bytes, part.length);
-    part.length = 0;
-}
-
-static void put_process(uint64_t pid, int64_t via, const char *words)
-{
-    static uint8_t room[8192];
-    StasisFieldWriter record = { .payload = room, .room = sizeof room };
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, pid);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMM, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_UNIT, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMMAND, words);
-    if (via >= 0)
-        stasis_field_put_number(&record, STASIS_AGENT_TAG_VIA, (uint64_t)via);
-    stasis_field_put(&part, STASIS_AGENT_TAG_PROCESS, room, record.length);
-}
-
-static void put_edge(uint64_t a, uint64_t b, const char *words)
-{
-    static uint8_t room[8192];
-    StasisFieldWriter record = { .payload = room, .room = sizeof room };
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, a);
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_OTHER, b);
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_CLASS, STASIS_AGENT_CLASS_HARD);
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PLACE, STASIS_AGENT_PLACE_INSIDE);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_RELATION, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_OBJECT, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_WITNESS, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_REASON, words);
-    stasis_field_put(&part, STASIS_AGENT_TAG_EDGE, room, record.length);
-}
-
-static void lie(const char *mode, uint64_t id)
-{
-    static char words[4096];
-    memset(words, 'w', sizeof words - 1);
-    if (strcmp(mode, "proc-many") == 0) /* more and more of them, with long texts */
-        for (uint64_t pid = 1; pid < 8000; pid++) {
-            snprintf(words, sizeof words - 1, "%08llu", (unsigned long long)pid);
-            words[8] = 'w';
-            put_process(pid, -1, words);
-            if (part.length > 40000)
-                send_part(id, 0);
-        }
-    if (strcmp(mode, "proc-loop") == 0) { /* each by way of the other */
-        put_process(10, -1, "root");
-        put_process(11, 0, "a");
-        put_process(12, 0, "b");
-        put_edge(11, 12, "edge");
-    }
-    if (strcmp(mode, "proc-words") == 0) { /* nothing wrong but the words */
-        put_process(10, -1, "\x1b[31mevil\n\xff");
-        put_process(11, 0, "\x1b]0;title\a\xe2\x80\xae\"\\");
-        put_edge(10, 11, "\x1b[2Jwiped\n\"];\\");
-    }
-    send_part(id, 0);
-    bool none = strcmp(mode, "proc-none") == 0; /* refused, and not why */
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, !none);
-    stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, none);
-    send_part(id, STASIS_AGENT_END);
 }
 
 /* ---- lies about an image: a true answer to each step, up to … ---- */
@@ -276,9 +220,12 @@ static void lie_of_image(const char *mode, const StasisAgentFrame *frame)
     uint64_t id = frame->id;
     switch (frame->code) {
     case STASIS_AGENT_OP_BOUNDARY:
-        put_process(ROOT, -1, "root");
+        put_process(ROOT, strcmp(mode, "im-loop") == 0 ? ROOT + 1 : 1, -1, "root");
+        if (strcmp(mode, "im-loop") == 0) /* each other's parents */
+            put_process(ROOT + 1, ROOT, -1, "root");
         send_part(id, 0);
-        stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS, 1);
+        stasis_field_put_number(&part, STASIS_AGENT_TAG_N_ROOTS,
+                                1 + (strcmp(mode, "im-loop") == 0));
         stasis_field_put_number(&part, STASIS_AGENT_TAG_REFUSED, 0);
         break;
     case STASIS_AGENT_OP_PROC_CHECK:
@@ -338,7 +285,7 @@ static void answer(const char *mode, const StasisAgentFrame *frame)
         else if (of_restoring)
             lie_of_restoring(mode, frame);
         else
-            lie(mode, frame->id);
+            lie_of_processes(mode, frame->id);
         return;
     }
     if (!lies && strcmp(mode, "endless") != 0 && strcmp(mode, "echo") != 0) {
