@@ -8,7 +8,7 @@
 # Packages are those of this machine's own release, from where its apt has them, checked by its
 # keys; they are downloaded and set up once (root needed).
 
-debian_packages=systemd-sysv,udev,sqlite3
+debian_packages=systemd-sysv,udev,sqlite3,criu
 debian_size=640M # sparse
 
 # "deb URI SUITE COMPONENT" for each component of release $1 that apt has from Debian, without updates.

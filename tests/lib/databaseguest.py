@@ -49,7 +49,7 @@ class Database(Debian):
         """The load is at work, and the agent answers."""
         vm.t.wait(lambda: self.check_console(vm, "start") and self.progress(vm) >= 20, seconds,
                   "the database is written")
-        self.wait_agent(vm, seconds)
+        super().wait_ready(vm, seconds)
 
     def works_on(self, vm, n=10, seconds=120):
         """`n` more transactions."""

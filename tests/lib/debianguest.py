@@ -47,7 +47,7 @@ class Debian(Linux):
                 raise Failure(f"{what}: {sign}: {text[-1000:]}")
         return text
 
-    def wait_agent(self, vm, seconds=300):
+    def wait_ready(self, vm, seconds=300):
         vm.t.wait(lambda: self.check_console(vm, "start") and
                   stasis("agent-ping", vm.name, "--timeout", 2000, expect=None).rc == 0, seconds,
                   "the agent answers")

@@ -78,8 +78,8 @@ void send_part(uint64_t id, uint8_t flags)
 
 bool host_has_left(void)
 {
-    struct pollfd p = { .fd = port };
-    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP) != 0;
+    struct pollfd p = { .fd = port, .events = POLLIN };
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLIN)) != 0;
 }
 
 /* 5 MiB: more than the host takes, so that it has to give up by itself. */
@@ -167,7 +167,7 @@ static void dump_garbage(uint64_t id)
 static void dump_flood(uint64_t id)
 {
     begin_file(id, "pages-1.img", 100000);
-    for (unsigned i = 0; i < 1000; i++)
+    for (unsigned i = 0; i < 1000 && !host_has_left(); i++)
         put_bytes(id, 32768);
 }
 

@@ -12,7 +12,7 @@
 extern uint8_t bytes[65536];
 extern StasisFieldWriter part;
 void send_part(uint64_t id, uint8_t flags);
-/* It has hung up, and nobody else has come. */
+/* It has hung up; or somebody speaks, though who asked waits: another one. */
 bool host_has_left(void);
 
 /* hostile-lies.c: a process that came in by edge @via (−1: was asked for), called @words in every
