@@ -190,6 +190,28 @@ extern StasisTalk agent_talk;
 /* The cgroup that PROC_FREEZE freezes. */
 bool frozen_group(char *path, size_t size);
 
+/* ---- halves.c ---- */
+
+#define HALVES_FILE "halves.txt" /* its name in an image */
+#define MAX_HALVES 256u
+
+/* UNIX connections of which one end alone is in an image. */
+typedef struct {
+    unsigned n;
+    char options[MAX_HALVES][40]; /* CRIU's --external when dumping, --inherit-fd when restoring */
+    int fds[MAX_HALVES + 1]; /* when restoring: what is there in their place; −1 behind them */
+} Halves;
+
+/* Those of the processes @pids, which are written to the file @path if there are any. False,
+ * answered, when they can't be told, or are too many. */
+bool halves_find(const pid_t *pids, unsigned n_pids, const char *path, Halves *ret, Answer *answer);
+/* What is to be in the place of those in @path: a connection to the log, or one that has hung up.
+ * False, answered. */
+bool halves_make(const char *path, Halves *ret, Answer *answer);
+void halves_close(Halves *halves);
+/* Put @option and each of their texts behind the @n words of @argv, which has room for them. */
+unsigned halves_append(const Halves *halves, const char *option, char **argv, unsigned n);
+
 /* ---- op-proc-dump.c ---- */
 
 #define DUMP_LIMIT_MS 600000
@@ -200,6 +222,7 @@ typedef struct {
     const char *group;           /* the frozen control group that it is in, in a fork; or NULL */
     const char *programs;        /* as of criu_run() */
     const MqueueOptions *queues; /* what CRIU is told of POSIX message queues, or NULL */
+    const Halves *halves;        /* … of connections with one end in it, or NULL */
     bool session;                /* the root is the first process of a PID namespace below ours */
     bool shell_job;              /* the session of the root has its leader elsewhere */
 } DumpTree;

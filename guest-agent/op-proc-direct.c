@@ -256,9 +256,20 @@ static void dump(const DumpTree *tree, int proc, const Tree *before, uint64_t li
         close(keeper);
 }
 
+static bool find_halves(const Tree *tree, const char *dir, Halves *ret, Answer *answer)
+{
+    static pid_t pids[MAX_PROCESSES];
+    char path[96];
+    for (unsigned i = 0; i < tree->n; i++)
+        pids[i] = tree->members[i].pid;
+    snprintf(path, sizeof path, "%s/" HALVES_FILE, dir);
+    return halves_find(pids, tree->n, path, ret, answer);
+}
+
 void op_proc_dump_direct(const Request *request, Answer *answer)
 {
     static Tree before;
+    static Halves halves;
     int64_t end_ms = now_ms() + request_timeout(request, DUMP_LIMIT_MS);
     DumpTree tree = { .root = (pid_t)request_number(request, STASIS_AGENT_TAG_PID, 0) };
     char dir[64];
@@ -277,6 +288,11 @@ void op_proc_dump_direct(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }
+    if (!find_halves(&before, dir, &halves, answer)) {
+        criu_remove_dir(dir);
+        return;
+    }
+    tree.halves = &halves;
     dump(&tree, proc, &before, request_number(request, STASIS_AGENT_TAG_LIMIT, UINT64_MAX), end_ms,
          dir, answer);
     answer_end(answer);

@@ -16,6 +16,7 @@
 #include "agent.h"
 
 #define MAX_ROOTS 4096u
+#define MAX_PROCESSES 4097u /* those that can be frozen, and who adopts them */
 
 /* ---- where ---- */
 
@@ -170,7 +171,7 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
     char root[16];
     snprintf(root, sizeof root, "%d", (int)tree->root);
     /* Control groups are not part of it: where it is restored, it is in that of the agent. */
-    char *argv[24 + MQUEUE_MAX_KEYS] = {
+    char *argv[24 + MQUEUE_MAX_KEYS + 2 * MAX_HALVES] = {
         "criu",
         "dump",
         "--tree",
@@ -198,13 +199,32 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
         argv[n++] = "--shell-job";
     for (unsigned i = 0; tree->queues != NULL && i < tree->queues->n; i++)
         argv[n++] = (char *)tree->queues->text[i];
+    halves_append(tree->halves, "--external", argv, n);
     return criu_run(argv, tree->programs, NULL, dir, end_ms);
+}
+
+/* Connections of the frozen that lead out of the group. */
+static bool find_halves(const DumpTree *tree, const char *dir, Halves *ret, Answer *answer)
+{
+    static pid_t pids[MAX_PROCESSES];
+    unsigned n = 0;
+    int pid;
+    char path[1200];
+    snprintf(path, sizeof path, "%s/cgroup.procs", tree->group);
+    FILE *procs = fopen(path, "re");
+    while (procs != NULL && n < MAX_PROCESSES && fscanf(procs, "%d", &pid) == 1)
+        pids[n++] = pid;
+    if (procs != NULL)
+        fclose(procs);
+    snprintf(path, sizeof path, "%s/" HALVES_FILE, dir);
+    return halves_find(pids, n, path, ret, answer);
 }
 
 /* Into @dir, with what goes along; false, answered, when that went wrong. */
 static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms, Answer *answer)
 {
     static MqueueOptions queues;
+    static Halves halves;
     char programs[96], archive[96], file[96];
     snprintf(archive, sizeof archive, "%s/" TMPFS_ARCHIVE, dir);
     snprintf(file, sizeof file, "%s/" STASIS_MQUEUE_FILE, dir);
@@ -212,10 +232,12 @@ static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make a program in %s", programs);
         return false;
     }
-    if (!mqueue_take(tree, file, limit, &queues, answer))
+    if (!find_halves(tree, dir, &halves, answer) ||
+        !mqueue_take(tree, file, limit, &queues, answer))
         return false;
     tree->programs = programs;
     tree->queues = &queues;
+    tree->halves = &halves;
     if (dump_run_criu(tree, dir, end_ms) == 0)
         return tmpfs_take(tree->group, archive, limit, answer);
     criu_complain("dump", dir, answer);

@@ -20,6 +20,7 @@
 #define DIR_PATH AGENT_DIR "/restore"
 #define ARCHIVE DIR_PATH "/" TMPFS_ARCHIVE
 #define QUEUES DIR_PATH "/" STASIS_MQUEUE_FILE
+#define HALVES DIR_PATH "/" HALVES_FILE
 #define PID_FILE DIR_PATH "/root.pid"
 #define LIMIT_MS 600000
 #define END_WAIT_MS 10000
@@ -255,7 +256,9 @@ static bool make_queues(bool replace, Answer *answer)
 static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *answer)
 {
     bool shell_job = request_number(request, STASIS_AGENT_TAG_SHELL_JOB, 0) != 0;
-    char *argv[16 + MQUEUE_MAX_WORDS] = {
+    static Halves halves;
+    static int inherited[MQUEUE_MAX_KEYS + MAX_HALVES + 1];
+    char *argv[16 + MQUEUE_MAX_WORDS + 2 * MAX_HALVES] = {
         "criu",
         "restore",
         "--images-dir",
@@ -269,11 +272,18 @@ static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *
         "--ext-unix-sk",
         "--tcp-established",
     };
-    unsigned n = 12;
+    unsigned n = 12, n_fds = halves_make(HALVES, &halves, answer) ? halves.n : 0;
+    if (answer->ended)
+        return false;
     if (shell_job)
         argv[n++] = "--shell-job";
+    n = halves_append(&halves, "--inherit-fd", argv, n);
     mqueue_append(&queues, argv, n);
-    if (criu_run(argv, NULL, queues.fds, DIR_PATH, end_ms) != 0) {
+    memcpy(inherited, halves.fds, n_fds * sizeof *inherited);
+    memcpy(inherited + n_fds, queues.fds, (queues.n_fds + 1) * sizeof *inherited);
+    int status = criu_run(argv, NULL, inherited, DIR_PATH, end_ms);
+    halves_close(&halves);
+    if (status != 0) {
         criu_complain("restore", DIR_PATH, answer);
         mqueue_undo(&queues);
         return false;

@@ -150,6 +150,15 @@ static void read_process(StasisScan *scan, int proc, pid_t pid)
     close(dir);
 }
 
+static bool is_wanted(const StasisScan *scan, pid_t pid)
+{
+    const StasisScanLimits *l = &scan->limits;
+    for (size_t i = 0; i < l->n_only; i++)
+        if (l->only[i] == pid)
+            return true;
+    return l->only == NULL && (!l->ignore_self || pid != getpid());
+}
+
 void stasis_collect_processes(StasisScan *scan)
 {
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -164,7 +173,7 @@ void stasis_collect_processes(StasisScan *scan)
             n++;
         qsort(pids, n, sizeof *pids, compare_ints);
         for (size_t i = 0; i < n && stasis_scan_goes_on(scan); i++)
-            if (!scan->limits.ignore_self || pids[i] != getpid())
+            if (is_wanted(scan, pids[i]))
                 read_process(scan, proc, pids[i]);
         /* What is in flight is looked at last: it adds descriptors behind those of processes. */
         for (size_t i = 0, fds = scan->fds.n; i < fds && stasis_scan_goes_on(scan); i++)

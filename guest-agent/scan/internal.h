@@ -166,6 +166,9 @@ void stasis_pty_masters(StasisScan *scan, StasisPtyMasters *ret);
 bool stasis_pty_of_process(StasisScan *scan, int32_t process, const StasisPtyMasters *masters,
                            uint64_t *ret_instance, uint64_t *ret_number);
 
+/* unix.c: bound by who takes log lines; @s may be NULL. */
+bool stasis_socket_is_log(const StasisSocket *s);
+
 /* ---- ipc.c: SysV IPC; object key: ID and IPC namespace ---- */
 
 /* An opaque edge of a process that uses @object in the scanning process's own namespace. */

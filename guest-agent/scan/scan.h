@@ -163,6 +163,8 @@ typedef struct {
     bool ignore_self;           /* the scanning process itself is no part of what is looked at */
     const char *without;        /* name of a scanner that is left out (tests), or NULL */
     const StasisCounts *counts; /* what was said, or NULL: nobody counts */
+    const pid_t *only;          /* look at these processes alone, or NULL: at all */
+    size_t n_only;
 } StasisScanLimits;
 
 typedef enum {
@@ -191,6 +193,16 @@ struct StasisScan {
 
 /* Processes and what they have open, without any scanner. */
 void stasis_scan_collect(StasisScan *scan, const StasisScanLimits *limits);
+
+/* A connected UNIX socket (not of datagrams) that a process has, and whose other end is nobody's of
+ * those that are looked at. */
+typedef struct {
+    uint64_t ino;
+    bool log;      /* the other end is the system's log */
+    char comm[16]; /* of the process */
+} StasisHalf;
+/* Those of the processes @limits->only, at most @max of them. False when they can't be told. */
+bool stasis_scan_halves(const StasisScanLimits *limits, StasisHalf *ret, size_t max, size_t *ret_n);
 /* One pass: looks at everything, then runs every scanner. The outcome is in scan->failure. */
 void stasis_scan_run(StasisScan *scan, const StasisScanLimits *limits);
 void stasis_scan_clear(StasisScan *scan);

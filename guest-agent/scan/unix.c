@@ -29,7 +29,7 @@ static const char *name(StasisScan *scan, const StasisUser *user)
 
 /* Bound by who takes log lines: syslog(3), or systemd-journald(8) (and one of another namespace,
  * "/run/systemd/journal.NAME/…"). Its socket for varlink, which answers, is none of these. */
-static bool is_log(const StasisSocket *s)
+bool stasis_socket_is_log(const StasisSocket *s)
 {
     static const char journal[] = "/run/systemd/journal";
     static const char *const ends[] = { "/stdout", "/socket", "/dev-log", "/syslog" };
@@ -92,7 +92,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
         const StasisSocket *s = &scan->sockets.items[i];
         if (s->family != AF_UNIX)
             continue;
-        bool log = is_log(s) || is_log(stasis_socket_find(scan, s->peer));
+        bool log =
+            stasis_socket_is_log(s) || stasis_socket_is_log(stasis_socket_find(scan, s->peer));
         StasisUsers *users = log ? &of_log : &plain;
         if (s->state == LISTENING) {
             stasis_socket_add_users(scan, &by_ino, s->ino, users, s->ino);
