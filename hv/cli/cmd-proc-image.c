@@ -248,7 +248,10 @@ const CliCommand cli_cmd_proc_restore = {
         "those of a stasis-session), in the agent's control group. Files on tmpfs that they had "
         "open are written first, and POSIX message queues made, with their messages. Programs, "
         "libraries and other files that they have open must be "
-        "there under the same names: they are not in the image.",
+        "there under the same names: they are not in the image. What leads into systemd's log is "
+        "connected to it anew; other UNIX connections that were cut have hung up.\n\n"
+        "To systemd a service that is replaced has ended, and is shown as failed; with Restart= it "
+        "starts another one beside what was taken back, so stop that before.",
     .arguments = restore_arguments,
     .options = restore_options,
     .examples = restore_examples,
