@@ -286,6 +286,13 @@ bool tmpfs_take(const char *group, const char *archive, uint64_t limit, Answer *
  * there. False, answered. */
 bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer);
 
+/* ---- lineage.c ---- */
+
+/* When @pid, which has that start now, started before it was restored for the first time. */
+uint64_t lineage_first(pid_t pid, uint64_t start);
+/* Write that down. */
+void lineage_note(pid_t pid, uint64_t start, uint64_t first);
+
 /* ---- criu.c ---- */
 
 /* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Programs that it runs are

@@ -160,7 +160,8 @@ static bool read_tree(const Request *request, Tree *tree)
 
 static bool is_same(const Wanted *a, const Process *b)
 {
-    return a->start == b->start && strcmp(a->comm, b->comm) == 0;
+    return lineage_first(a->pid, a->start) == lineage_first(b->pid, b->start) &&
+           strcmp(a->comm, b->comm) == 0;
 }
 
 /* False, answered, when one is there that may not be ended. Nobody is ended then. */
@@ -227,6 +228,17 @@ static bool end_all(const Tree *tree, Answer *answer)
 
 /* ---- restoring ---- */
 
+/* They may be restored again, from this image or another one of theirs. */
+static void note_starts(const Tree *tree)
+{
+    static Process there;
+    for (unsigned i = 0; i < tree->n_pids; i++) {
+        const Wanted *wanted = &tree->wanted[i];
+        if (process_read(tree->proc, wanted->pid, &there))
+            lineage_note(wanted->pid, there.start, lineage_first(wanted->pid, wanted->start));
+    }
+}
+
 /* The root's, as this namespace sees it. */
 static pid_t read_pid(pid_t otherwise)
 {
@@ -272,15 +284,17 @@ static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *
         "--ext-unix-sk",
         "--tcp-established",
     };
-    unsigned n = 12, n_fds = halves_make(HALVES, &halves, answer) ? halves.n : 0;
-    if (answer->ended)
+    unsigned n = 12;
+    if (!halves_make(HALVES, &halves, answer)) {
+        mqueue_undo(&queues);
         return false;
+    }
     if (shell_job)
         argv[n++] = "--shell-job";
     n = halves_append(&halves, "--inherit-fd", argv, n);
     mqueue_append(&queues, argv, n);
-    memcpy(inherited, halves.fds, n_fds * sizeof *inherited);
-    memcpy(inherited + n_fds, queues.fds, (queues.n_fds + 1) * sizeof *inherited);
+    memcpy(inherited, halves.fds, halves.n * sizeof *inherited);
+    memcpy(inherited + halves.n, queues.fds, (queues.n_fds + 1) * sizeof *inherited);
     int status = criu_run(argv, NULL, inherited, DIR_PATH, end_ms);
     halves_close(&halves);
     if (status != 0) {
@@ -296,14 +310,18 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
 {
     bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
     pid_t root = tree->wanted[0].pid;
-    if (request_number(request, STASIS_AGENT_TAG_SESSION, 0) != 0)
+    bool session = request_number(request, STASIS_AGENT_TAG_SESSION, 0) != 0;
+    if (session)
         keep_same(tree);
     else if (!check_pids(tree, replace, answer))
         return;
     if (tmpfs_put(ARCHIVE, replace, true, answer) && look_at_queues(replace, answer) &&
         (!replace || end_all(tree, answer)) && tmpfs_put(ARCHIVE, replace, false, answer) &&
-        make_queues(replace, answer) && restore(request, root, end_ms, answer))
+        make_queues(replace, answer) && restore(request, root, end_ms, answer)) {
+        if (!session)
+            note_starts(tree);
         answer_end(answer);
+    }
 }
 
 void op_proc_restore(const Request *request, Answer *answer)

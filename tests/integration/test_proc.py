@@ -87,7 +87,7 @@ def by_stock_criu(t):
 
 @case
 def replaced(t):
-    """proc-restore without --replace leaves who runs there alone; with it they go back"""
+    """proc-restore without --replace leaves who runs there alone"""
     c = common()
     vm, store, image_id = c["vm"], c["store"], c["info"]["id"]
     before = ask(vm)
@@ -99,7 +99,8 @@ def replaced(t):
 @case
 def in_another_vm(t):
     """proc-restore in another VM: it goes on there, from the same point, and here as well; an increment of
-    the VM after proc-checkpoint is of the image before it, and is what the stopped VM holds"""
+    the VM after proc-checkpoint is of the image before it, and is what the stopped VM holds; --replace
+    takes the processes back there again and again, to this image and to the one that it came from"""
     c = common()
     disk = t.path("other")
     with open(disk, "wb") as f:
@@ -120,6 +121,9 @@ def in_another_vm(t):
     t.equal(stasis_json("checkpoint-info", image, *c["store"])["parent"], parent, "its parent")
     stasis("proc-restore", again["id"], "--replace", *c["store"])
     check_works(t, other, "replaced")
+    for image_id in (again["id"], c["info"]["id"]):
+        stasis("proc-restore", image_id, "--domain", other.name, "--replace", *c["store"])
+        check_works(t, other, f"replaced once more, by {image_id}")
     check_nothing_left(t, c["store"])
 
 

@@ -62,7 +62,10 @@ static Listener tcp, path;
 
 static void listen_at(Listener *l)
 {
+    int one = 1;
     l->fd = socket(l->address.ss_family, SOCK_STREAM, 0);
+    /* As servers do: to be restored where connections of before have not quite gone. */
+    setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(l->fd, (void *)&l->address, l->length) < 0 || listen(l->fd, 8) < 0 ||
         getsockname(l->fd, (void *)&l->address, &l->length) < 0)
         die("listen");

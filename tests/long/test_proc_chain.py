@@ -28,6 +28,7 @@ def again_and_again(t, make):
     c = common()
     vm, store, images, reached = c["vm"], c["store"], [], []
     root = start_tree(vm, 8, 8, *make.split())
+    t.defer(end_tree, vm, root)
     check_works(t, vm, "at first")
     for i in range(IMAGES):
         reached.append(ask(vm))
@@ -47,7 +48,6 @@ def again_and_again(t, make):
     stasis("proc-restore", images[1]["id"], "--replace", *store)
     t.check(ask(vm)["paired"] >= reached[1]["paired"], "an early one")
     check_works(t, vm, "an early one, of which others are gone")
-    end_tree(vm, root)
     t.equal(check_no_fork(vm), None, "forks")
 
 
