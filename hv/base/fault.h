@@ -84,7 +84,10 @@ G_BEGIN_DECLS
     X(PROC_RECEIVING, "proc-receiving")         /* a part of CRIU's image is here */            \
     X(PROC_RECEIVED, "proc-received")           /* all of it is, aside */                       \
     X(PROC_WRITTEN, "proc-written")             /* all synced, not renamed */                   \
-    X(PROC_RENAMED, "proc-renamed")             /* listed, the directory not synced */
+    X(PROC_RENAMED, "proc-renamed")             /* listed, the directory not synced */          \
+    X(BUNDLE_WRITTEN, "bundle-written")         /* all of it is there, without its name */      \
+    X(BUNDLE_TAKEN, "bundle-taken")             /* import: all files are aside, none listed */  \
+    X(BUNDLE_LISTING, "bundle-listing")         /* import: one image is listed */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

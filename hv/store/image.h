@@ -129,6 +129,24 @@ gboolean stasis_image_reader_read_pages(StasisImageReader *reader, guint block, 
 gboolean stasis_image_reader_mark_differing(StasisImageReader *a, StasisImageReader *b,
                                             StasisBitmap *const *maps);
 
+/* ---- intake.c: images of another store, file by file ---- */
+
+typedef struct _StasisImageIntake StasisImageIntake;
+
+StasisImageIntake *stasis_image_intake_new(StasisStore *store);
+/* A new file @name of image @id, aside, to be written and synced; -1 on error. */
+int stasis_image_intake_create(StasisImageIntake *intake, const char *id, const char *name,
+                               GError **error);
+/* Another name of a file that was made before. */
+gboolean stasis_image_intake_link(StasisImageIntake *intake, const char *id, const char *name,
+                                  const char *from_id, const char *from_name, GError **error);
+/* List them, but for those that the store has already. IDs of those that are new, oldest first;
+ * free with g_strfreev(). On failure the store is as before. */
+char **stasis_image_intake_commit(StasisImageIntake *intake, GError **error);
+/* Removes what was not listed. */
+void stasis_image_intake_free(StasisImageIntake *intake);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageIntake, stasis_image_intake_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageWriter, stasis_image_writer_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageReader, stasis_image_reader_free)
 

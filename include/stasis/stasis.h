@@ -14,6 +14,7 @@
 
 #include <stasis/agent.h>
 #include <stasis/agent-install.h>
+#include <stasis/bundle.h>
 #include <stasis/checkpoint.h>
 #include <stasis/clone.h>
 #include <stasis/device.h>

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: a bundle holds the images that were asked for with all that they need, data that they
+ * share once; any tar unpacks it to a store; what was changed in it is found, whatever it is; and a
+ * store that something is imported into is as before if that fails. */
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stasis/bundle.h>
+#include <stasis/maintenance.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "test-store-util.h"
+
+typedef struct {
+    char *dir, *path, *other;
+    StasisStore *store;
+    char *ids[4];
+} Fixture;
+
+static void set_up(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    f->store = test_make_store(&f->dir);
+    for (guint i = 0; i < 3; i++) {
+        f->ids[i] = test_small_image(f->store, i > 0 ? f->ids[i - 1] : NULL, 10 * (i + 1), &error);
+        g_assert_no_error(error);
+    }
+    f->path = g_strconcat(f->dir, ".bundle", NULL);
+    f->other = g_strconcat(f->dir, ".other", NULL);
+}
+
+static void tear_down(Fixture *f, gconstpointer unused)
+{
+    stasis_store_unref(f->store);
+    test_remove_tree(f->dir);
+    test_remove_tree(f->other);
+    unlink(f->path);
+    for (guint i = 0; i < 3; i++)
+        g_free(f->ids[i]);
+    g_free(f->dir);
+    g_free(f->path);
+    g_free(f->other);
+}
+
+static void create(Fixture *f, const char *const *ids)
+{
+    static const char *const command[] = { "make", "test", NULL };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) console = g_bytes_new_static("hello\n", 6);
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    options.kind = "panic";
+    options.detail = "it said so";
+    options.at_us = 1234567;
+    options.domain = "small";
+    options.command = command;
+    options.console = console;
+    stasis_bundle_create(f->store, ids, f->path, &options, NULL, &error);
+    g_assert_no_error(error);
+}
+
+static void test_whole(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    /* The newest alone needs the two below it. */
+    create(f, (const char *const[]){ f->ids[1], f->ids[2], NULL });
+    g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+    g_assert_no_error(error);
+    const StasisBundleInfo *info = stasis_bundle_get_info(bundle);
+    g_assert_cmpstr(info->kind, ==, "panic");
+    g_assert_cmpint(info->at_us, ==, 1234567);
+    g_assert_cmpstr(info->command[1], ==, "test");
+    g_assert_cmpuint(info->images->len, ==, 2);
+    g_assert_cmpstr(((StasisBundleImage *)info->images->pdata[1])->id, ==, f->ids[2]);
+    stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_autoptr(GBytes) console = stasis_bundle_read(bundle, "console.log", &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(g_bytes_get_data(console, NULL), g_bytes_get_size(console), "hello\n", 6);
+    g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
+    g_assert_no_error(error);
+    for (guint i = 0; i < 3; i++)
+        test_assert_small(store, f->ids[i], 10 * (i + 1));
+}
+
+static void test_tar(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    create(f, (const char *const[]){ f->ids[2], NULL });
+    g_mkdir(f->other, 0700);
+    const char *const argv[] = { "tar", "-C", f->other, "-xf", f->path, NULL };
+    int status = -1;
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status,
+                 &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(status, ==, 0);
+    g_autofree char *path = g_build_filename(f->other, "store", NULL);
+    g_autoptr(StasisStore) store = stasis_store_open(path, STASIS_STORE_EXISTING, &error);
+    g_assert_no_error(error);
+    test_assert_small(store, f->ids[2], 30);
+}
+
+static void test_shared(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    /* Rebased, the two newer ones have the oldest one's file, too. */
+    stasis_store_delete(f->store, f->ids[0], &error);
+    g_assert_no_error(error);
+    create(f, (const char *const[]){ f->ids[1], f->ids[2], NULL });
+    g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+    g_assert_no_error(error);
+    g_auto(GStrv) none = NULL;
+    g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
+    g_assert_no_error(error);
+    test_assert_small(store, f->ids[1], 20);
+    test_assert_small(store, f->ids[2], 30);
+    /* All of it once more: nothing is new. */
+    none = stasis_bundle_import(bundle, store, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(g_strv_length(none), ==, 0);
+    g_assert_cmpuint(test_count_tmp(f->other), ==, 0);
+}
+
+static void flip(const char *path, off_t at)
+{
+    int fd = open(path, O_RDWR);
+    guint8 byte;
+    g_assert_cmpint(pread(fd, &byte, 1, at), ==, 1);
+    byte ^= 0x10;
+    g_assert_cmpint(pwrite(fd, &byte, 1, at), ==, 1);
+    close(fd);
+}
+
+/* Any byte of a head, of bundle.json or of a member, but for what a tar leaves unused. */
+static void test_damage(Fixture *f, gconstpointer unused)
+{
+    create(f, (const char *const[]){ f->ids[2], NULL });
+    struct stat st;
+    g_assert_cmpint(stat(f->path, &st), ==, 0);
+    guint n_found = 0, n_harmless = 0;
+    for (off_t at = 0; at < st.st_size; at += 97) {
+        flip(f->path, at);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+        if (bundle != NULL)
+            stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);
+        if (error != NULL)
+            n_found++;
+        else
+            n_harmless++; /* padding, or a word for people in bundle.json */
+        flip(f->path, at);
+    }
+    g_assert_cmpuint(n_found, >, n_harmless);
+    g_autoptr(GError) error = NULL;
+    for (off_t size = st.st_size - 1; size > 0; size -= 1000) {
+        g_assert_cmpint(truncate(f->path, size), ==, 0);
+        g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+        g_clear_error(&error);
+    }
+}
+
+static void test_damaged_import(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    create(f, (const char *const[]){ f->ids[2], NULL });
+    struct stat st;
+    g_assert_cmpint(stat(f->path, &st), ==, 0);
+    g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+    g_assert_no_error(error);
+    flip(f->path, st.st_size - 1024 - 512);
+    g_autoptr(StasisStore) store = stasis_store_open(f->other, STASIS_STORE_CREATE, &error);
+    g_assert_no_error(error);
+    g_auto(GStrv) ids = stasis_bundle_import(bundle, store, NULL, NULL, NULL, &error);
+    g_assert_null(ids);
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_assert_cmpuint(test_count(store), ==, 0);
+    g_assert_cmpuint(test_count_tmp(f->other), ==, 0);
+}
+
+static void test_refused(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    create(f, (const char *const[]){ f->ids[2], NULL });
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    g_assert_false(stasis_bundle_create(f->store, (const char *const[]){ f->ids[2], NULL }, f->path,
+                                        &options, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED); /* it is there */
+    g_clear_error(&error);
+    unlink(f->path);
+    g_assert_false(stasis_bundle_create(f->store,
+                                        (const char *const[]){ "00000000000000000000000000", NULL },
+                                        f->path, &options, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    g_assert_cmpint(access(f->path, F_OK), <, 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+#define ADD(name, func) g_test_add("/bundle/" name, Fixture, NULL, set_up, func, tear_down)
+    ADD("whole", test_whole);
+    ADD("tar", test_tar);
+    ADD("shared", test_shared);
+    ADD("damage", test_damage);
+    ADD("damaged-import", test_damaged_import);
+    ADD("refused", test_refused);
+    return g_test_run();
+}
