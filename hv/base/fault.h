@@ -87,7 +87,13 @@ G_BEGIN_DECLS
     X(PROC_RENAMED, "proc-renamed")             /* listed, the directory not synced */          \
     X(BUNDLE_WRITTEN, "bundle-written")         /* all of it is there, without its name */      \
     X(BUNDLE_TAKEN, "bundle-taken")             /* import: all files are aside, none listed */  \
-    X(BUNDLE_LISTING, "bundle-listing")         /* import: one image is listed */
+    X(BUNDLE_LISTING, "bundle-listing")         /* import: one image is listed */               \
+    X(TRANSACTION_IMAGE, "transaction-image")   /* there is an image, nothing has begun */      \
+    X(TRANSACTION_BEGUN, "transaction-begun")   /* begun, nothing tried */                      \
+    X(TRANSACTION_UNDO, "transaction-undo")     /* failed, nothing undone */                    \
+    X(TRANSACTION_BACK, "transaction-back")     /* back, still marked */                        \
+    X(TRANSACTION_COMMIT, "transaction-commit") /* it went well, still marked */                \
+    X(TRANSACTION_COMMITTED, "transaction-committed") /* committed, nothing cleared away */
 
 #define STASIS_FAULT_ENUM(id, name) STASIS_FAULT_##id,
 typedef enum { STASIS_FAULT_POINTS(STASIS_FAULT_ENUM) STASIS_N_FAULTS } StasisFault;

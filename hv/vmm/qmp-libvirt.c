@@ -106,7 +106,7 @@ static gboolean libvirt_take_events(StasisQmp *qmp)
     g_mutex_lock(&inbox->mutex);
     for (guint i = 0; i < inbox->events->len; i++) {
         const StasisQmpEvent *event = &g_array_index(inbox->events, StasisQmpEvent, i);
-        stasis_qmp_note_event(qmp, event->name, strlen(event->name), event->time_us);
+        stasis_qmp_note_event(qmp, event->name, strlen(event->name), event->time_us, NULL, 0);
     }
     g_array_set_size(inbox->events, 0);
     g_mutex_unlock(&inbox->mutex);

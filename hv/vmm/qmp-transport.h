@@ -55,6 +55,7 @@ struct _StasisQmp {
     guint version_number;
     StasisQmpEvent events[STASIS_QMP_EVENTS];
     guint n_events;
+    StasisEventLog *event_log; /* borrowed, or NULL */
 };
 
 /* Mark the connection unusable and set "QMP <path>: …". Always FALSE. */
@@ -63,7 +64,9 @@ gboolean stasis_qmp_fail(StasisQmp *qmp, int code, GError **error, const char *f
 
 /* The event of that name, or NULL when there was none. */
 StasisQmpEvent *stasis_qmp_find_event(StasisQmp *qmp, const char *name, gsize len);
-void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 time_us);
+/* @text (or NULL): the event as it came. */
+void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 time_us,
+                           const char *text, gsize text_len);
 
 /* Take the version out of {"qemu": {"major": 7, "minor": 2, "micro": 22}, …}, as greeting and
  * query-version have it. FALSE with a message to go into an error of the transport's. */

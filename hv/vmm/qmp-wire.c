@@ -118,7 +118,8 @@ int stasis_qmp_take_line(StasisQmpWire *wire, const char **ret_text, gsize *ret_
         return -1;
     }
     if (ret->kind == STASIS_QMP_EVENT)
-        stasis_qmp_note_event(&wire->base, ret->event, ret->event_len, ret->time_us);
+        stasis_qmp_note_event(&wire->base, ret->event, ret->event_len, ret->time_us, *ret_text,
+                              *ret_len);
     return 1;
 }
 

@@ -44,8 +44,11 @@ StasisQmpEvent *stasis_qmp_find_event(StasisQmp *qmp, const char *name, gsize le
     return NULL;
 }
 
-void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 time_us)
+void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 time_us,
+                           const char *text, gsize text_len)
 {
+    if (qmp->event_log != NULL)
+        stasis_event_log_add(qmp->event_log, name, len, time_us, text, text_len);
     if (len > STASIS_QMP_EVENT_NAME)
         return;
     StasisQmpEvent *event = stasis_qmp_find_event(qmp, name, len);
@@ -187,6 +190,11 @@ guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us
         if (!qmp->transport->wait(qmp, deadline_us))
             return time_us;
     }
+}
+
+void stasis_qmp_set_event_log(StasisQmp *qmp, StasisEventLog *log)
+{
+    qmp->event_log = log;
 }
 
 guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp)

@@ -11,6 +11,8 @@
 #include <json-glib/json-glib.h>
 #include <sys/types.h>
 
+#include "vmm/event-log.h"
+
 G_BEGIN_DECLS
 
 typedef struct _StasisQmp StasisQmp;
@@ -55,6 +57,9 @@ char *stasis_qmp_human(StasisQmp *qmp, const char *line, GError **error);
 /* QEMU's own time of the last event @name since the connection began, in Unix microseconds; 0 if
  * there was none. Waits until @timeout_ms for one newer than @after_us. */
 guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us, guint timeout_ms);
+/* From now on all events go into @log (borrowed; NULL: none) as well. What is in the way of a pause
+ * does not allocate: put a log on only while the VM is watched. */
+void stasis_qmp_set_event_log(StasisQmp *qmp, StasisEventLog *log);
 /* An event that QEMU sent before it answered a command may come so much later than the answer: how
  * long to wait before "there was none" is believed. 0 where they come in order. */
 guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp);

@@ -36,6 +36,9 @@
 
 enum { GUEST_SEQ, GUEST_RANDOM, GUEST_SPARSE };
 enum { GUEST_BOOTING, GUEST_FILLING, GUEST_RUNNING, GUEST_FAILED };
+/* panic: told by pvpanic's port; hang: "jmp ." for ever; line: "DRIVER FAILED" on the console, and the
+ * work goes on. */
+enum { GUEST_FAIL_NONE, GUEST_FAIL_PANIC, GUEST_FAIL_HANG, GUEST_FAIL_LINE };
 enum { GUEST_FILL_ZERO, GUEST_FILL_TEXT, GUEST_FILL_RANDOM };
 
 typedef struct {
@@ -84,10 +87,12 @@ typedef struct {
     uint64_t touched_ranges;                 /* 0x1c0  used of the next, of which more than fit
                                                        are left out */
     uint64_t touched_range[GUEST_RANGES][2]; /* 0x1c8  gpa of start and end */
+
+    uint64_t fail; /* 0x248  the host stores one of GUEST_FAIL_PANIC …: it happens within 1 ms */
 } GuestState;
 
 _Static_assert(offsetof(GuestState, histogram) == 0x100, "layout is an interface");
-_Static_assert(sizeof(GuestState) == 0x1c8 + 16 * GUEST_RANGES, "layout is an interface");
+_Static_assert(sizeof(GuestState) == 0x1d0 + 16 * GUEST_RANGES, "layout is an interface");
 
 /* The order of `random`: a bijection of the numbers of @bits bits, multiplication and xor-shift
  * by turns. Number 0 is not left in place. */

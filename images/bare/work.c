@@ -12,6 +12,8 @@
 #define COLD_PAGES 16 /* touched pages verified at each event, with check=1 */
 #define TORN_LINES 16
 #define CATCH_UP_US 20000
+#define PVPANIC_PORT 0x505 /* QEMU's docs/specs/pvpanic */
+#define PVPANIC_PANICKED 1
 
 static uint64_t next_event, next_poll, next_report;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
@@ -51,6 +53,22 @@ static void command(int byte)
     }
 }
 
+/* Interrupts are off all the time. The guest that has told of its panic does nothing more. */
+static void fail(uint64_t how)
+{
+    state->fail = GUEST_FAIL_NONE;
+    if (how == GUEST_FAIL_LINE) {
+        print("DRIVER FAILED\n");
+        return;
+    }
+    print("FAILING how=%u\n", how);
+    console_flush();
+    if (how == GUEST_FAIL_PANIC)
+        outb(PVPANIC_PORT, PVPANIC_PANICKED);
+    for (;;)
+        __asm__ volatile("");
+}
+
 /* Is it time for what was to be done at *next? Also when the TSC went back far. */
 static bool is_due(uint64_t now, uint64_t *next, uint64_t interval_us)
 {
@@ -69,6 +87,8 @@ static void __attribute__((noinline)) events(uint64_t now)
     state->index = state->stores % state->pages;
     if (state->reset != 0)
         reset();
+    if (state->fail != GUEST_FAIL_NONE)
+        fail(state->fail);
     if (options.check)
         memory_verify(COLD_PAGES);
     if (is_due(now, &next_poll, options.poll_us))

@@ -31,5 +31,7 @@
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
 #include <stasis/store.h>
+#include <stasis/transaction.h>
 #include <stasis/version.h>
 #include <stasis/vm.h>
+#include <stasis/watch.h>

@@ -79,6 +79,7 @@ class State:
               "period_us").split()
     HISTOGRAM = 24
     SIZE = 0x100 + 8 * HISTOGRAM
+    FAIL = 0x248
     RUNNING, FAILED = 2, 3
 
     def __init__(self, data):
@@ -135,6 +136,12 @@ class Bare:
         state = self.state(vm)
         vm.t.equal((state.torn, state.cold_bad), (0, 0), f"{what}: torn and changed pages")
         return state
+
+    PANIC, HANG, LINE = 1, 2, 3
+
+    def fail(self, vm, how):
+        """Have it fail now; a panic is told only with -device pvpanic."""
+        self.memory(vm).write(State.FAIL, struct.pack("<Q", how))
 
     def reset_stalls(self, vm):
         memory, offset = self.memory(vm), 16 + 8 * State.FIELDS.index("reset")

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Watching a VM: watchers behind one ops table (watchers[] in watch.c), each looked at by turns, in
+ * one thread, over a monitor that is the caller's. What QEMU tells meanwhile goes into a log.
+ */
+#pragma once
+
+#include <stasis/watch.h>
+
+#include "vmm/event-log.h"
+#include "vmm/qmp.h"
+#include "vmm/registry.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisWatch StasisWatch;
+
+/* What a watcher may know. */
+typedef struct {
+    const StasisRecord *record;
+    StasisQmp *qmp; /* NULL when no watcher needs it */
+    StasisEventLog *log;
+    int pidfd;
+} StasisWatched;
+
+typedef struct {
+    const char *name;
+    const char *value;      /* how the value is called in messages, or NULL: takes none */
+    gboolean value_needed;  /* else it may be left out */
+    gboolean value_is_text; /* else seconds, 0.1 to 3600 */
+    gboolean needs_monitor;
+    /* Begin; @seconds is 0 when no value was given. NULL with @error. */
+    gpointer (*open)(StasisWatched *vm, const char *text, double seconds, GError **error);
+    /* TRUE: seen, with *ret_detail (or NULL). Called often; looks as often as it needs to. */
+    gboolean (*look)(gpointer watcher, StasisWatched *vm, char **ret_detail);
+    /* What was until now does not count: the VM was put back. */
+    void (*rearm)(gpointer watcher, StasisWatched *vm);
+    void (*close)(gpointer watcher);
+} StasisWatcherOps;
+
+extern const StasisWatcherOps stasis_watch_panic, stasis_watch_watchdog, stasis_watch_reset,
+    stasis_watch_exit, stasis_watch_hang, stasis_watch_agent, stasis_watch_console;
+
+/* Does any of the words @on need the monitor? */
+gboolean stasis_watch_needs_monitor(const char *const *on);
+
+/* Watch @record's VM for @on. @qmp (or NULL, where none needs it) is the caller's, who goes on to
+ * use it; it must be there as long as the watch. */
+StasisWatch *stasis_watch_new(const StasisRecord *record, StasisQmp *qmp, const char *const *on,
+                              GError **error);
+void stasis_watch_free(StasisWatch *watch);
+StasisEventLog *stasis_watch_get_log(StasisWatch *watch);
+void stasis_watch_rearm(StasisWatch *watch);
+
+/* Until something is seen; NULL at @deadline_us (stasis_now_us()), when @wake_fd (or -1) can be
+ * read, or when it is cancelled. Looks once at least. */
+StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wake_fd,
+                                 GCancellable *cancellable);
+
+StasisFailure *stasis_failure_new(const char *kind, const char *detail);
+
+/* Have a QEMU whose guest panics, shuts down or lets a watchdog bark stand still instead of ending,
+ * so that it can be put back, and afterwards do what it would have done. Failing is no harm. */
+void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, gboolean keep);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisWatch, stasis_watch_free)
+
+G_END_DECLS

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: what `try` did to a VM is done or has not been, whatever became of it and of us."""
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guests import Bare  # noqa: E402
+from held import held, go_on  # noqa: E402
+from stasistest import (accelerators, add_case, case, main, new_store, run_vm,  # noqa: E402
+                        stasis, stasis_json, stasis_start)
+from transactions import NO_TRANSACTION, Still, many  # noqa: E402
+
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+TIMEOUT, EVENT, INTERRUPTED = 124, 125, 130
+
+
+def outcome(vm, *words, expect, options=()):
+    done = stasis("try", vm.name, "--json", *options, "--", *words, expect=expect)
+    return done.json
+
+
+@case
+def committed_or_undone(t):
+    """a command that ends with 0 is committed; one that does not, or takes too long, is undone, to the
+    last byte of RAM, registers and disk; the exit status is its own"""
+    still = Still(t, FAST)
+    vm = still.vm
+    before = still.digest()
+    found = outcome(vm, *still.command(3), expect=3)
+    t.equal((found["outcome"], found["status"]), ("failed", 3), "what is reported")
+    t.check(found["undone"]["rewritten_pages"] > 0, found)
+    t.equal(still.digest(), before, "after a command that failed")
+    found = outcome(vm, "sleep", "600", options=("--timeout", "100"), expect=TIMEOUT)
+    t.equal(found["outcome"], "timeout", found)
+    t.equal(still.digest(), before, "after a command that took too long")
+    found = outcome(vm, *still.command(0), expect=0)
+    t.equal((found["outcome"], "undone" in found), ("committed", False), found)
+    after = still.digest()
+    t.check(after != before, "what is committed stays")
+    t.equal(vm.status(), "paused", "and the VM is as the command left it")
+    stasis("try", vm.name, "--", "/nonexistent/program", expect=1)
+    t.equal(still.digest(), after, "nothing was tried")
+    stasis("try", "--recover", vm.name, expect=NO_TRANSACTION)
+
+
+@case
+def disks_go_back(t):
+    """what is written to a disk meanwhile is undone with the rest; with --store the image is there"""
+    still = Still(t, FAST)
+    store = new_store(t)
+    still.write_disk(0x11)
+    before = still.digest()
+    process = held(t, "transaction-begun", "try", still.vm.name, *store, "--", "false")
+    still.write_disk(0x22)
+    t.check(still.digest() != before, "the disk was written to")
+    go_on(process)
+    t.equal(process.wait(120), 1, "exit status")
+    t.equal(still.digest(), before, "after a command that failed")
+    images = stasis_json("checkpoint-list", *store)
+    t.equal([image["note"] for image in images], ["transaction"], "images in the store")
+
+
+def sees(t, how, words, kind):
+    """something that happens to the VM while the command runs ends it and is undone: {kind}"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", accel=FAST)
+    process = stasis_start(t, "try", vm.name, "--json", "--on", words, "--", "sleep", "600")
+    t.wait(lambda: "sleep" in children(process.pid), 60, "the command runs")
+    if how is None:
+        os.kill(vm.pid, signal.SIGKILL)
+    else:
+        vm.guest.fail(vm, how)
+    out, err = process.communicate(timeout=120)
+    t.equal(process.returncode, EVENT, f"exit status: {out}{err}")
+    t.check(f'"kind" : "{kind}"' in out, out)
+    if how is None:
+        t.check('"restarted" : true' in out, out)
+        vm.guest._state_memory = vm._state_memory = None
+        vm.learn()
+        t.defer(os.kill, vm.pid, signal.SIGKILL)
+    vm.check_runs()
+
+
+def children(pid):
+    """Names of the processes that @pid has started."""
+    found = []
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+            pids = f.read().split()
+        for child in pids:
+            with open(f"/proc/{child}/comm", encoding="ascii") as f:
+                found.append(f.read().strip())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+add_case(sees, Bare.PANIC, "panic,exit", "panic", promise="a panic ends it and is undone")
+add_case(sees, Bare.HANG, "hang=1", "hang", promise="a hang ends it and is undone")
+add_case(sees, Bare.LINE, "log=^DRIVER F", "log", promise="a line on the console ends it")
+add_case(sees, None, "exit", "exit", promise="the end of QEMU ends it; it is started again")
+
+
+@case
+def interrupted(t):
+    """Ctrl-C ends the command, and the VM is back"""
+    still = Still(t, FAST, with_disk=False)
+    before = still.digest()
+    process = stasis_start(t, "try", still.vm.name, "--", *still.command(0, seconds=600))
+    t.wait(lambda: "sh" in children(process.pid) and still.vm.status() == "running", 60,
+           "the command has let the VM run")
+    process.send_signal(signal.SIGINT)
+    t.equal(process.wait(120), INTERRUPTED, "exit status")
+    t.equal(still.digest(), before, "after Ctrl-C")
+
+
+def killed_at(t):
+    """killed at each of its points, and at random, it leaves the VM at the last commit"""
+    still = Still(t, FAST)
+    last = still.digest()
+    for point, status, undone in (("transaction-image", 1, True), ("transaction-begun", 1, True),
+                                  ("rollback-written", 1, True), ("transaction-undo", 1, True),
+                                  ("transaction-back", 1, True), ("transaction-commit", 0, True),
+                                  ("transaction-committed", 0, False)):
+        stasis("try", still.vm.name, "--keep", "--", *still.command(status), expect=-signal.SIGKILL,
+               env={"STASIS_FAULT": point})
+        still.recover()
+        now = still.digest()
+        t.equal(now == last, undone, f"killed at {point}: it is as it was before")
+        last = now
+    found = many(t, still, 12, 20)
+    t.note(f"{found}")
+    stasis("resume", still.vm.name)
+    still.vm.check_runs()
+
+
+add_case(killed_at, promise="killed at each of its points, and at random, it leaves the VM at the last "
+         "commit")
+
+main()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A VM that stands still between transactions, so that its state can be compared to the last byte: RAM
+through QEMU's memory, its disk through its file, its CPU by its registers."""
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+
+from disks import Disk, content
+from guests import Bare, Memory
+from stasistest import STASIS, environment, run_vm, stasis
+
+MIB = 1 << 20
+NO_TRANSACTION = 12
+# What a transaction does: the guest runs for a moment, and stops again.
+WORK = 'set -e; "$1" resume "$2"; sleep "$3"; "$1" pause "$2"; exit "$4"'
+
+
+class Still:
+    """The VM, paused, and what it is."""
+
+    def __init__(self, t, accel, mem=24, with_disk=True):
+        self.t, self.mem = t, mem
+        self.disk = Disk(t.path("disk.qcow2"), "qcow2", "virtio", 0, 8 * MIB) if with_disk else None
+        disk = self.disk.arguments() if with_disk else []
+        self.vm = run_vm(t, Bare(mem=f"{mem}M", set="4M", rate=200), "-device", "pvpanic",
+                         "-rtc", "clock=vm", *disk, accel=accel)
+        stasis("pause", self.vm.name)
+        self.ram = Memory(self.vm, 0x100000, (mem - 1) * MIB)
+
+    def digest(self):
+        """Of RAM above 1 MiB, of all registers, and of the disk."""
+        with self.vm.qmp() as qmp:
+            registers = qmp.hmp("info registers")
+            told = qmp.cmd("query-status")["status"]
+        self.t.equal(told, "paused", "the VM stands still between transactions")
+        found = [hashlib.sha256(self.ram.read()).hexdigest(),
+                 hashlib.sha256(registers.encode()).hexdigest()]
+        if self.disk:
+            with self.vm.qmp() as qmp:
+                qmp.hmp(f'qemu-io {self.disk.target} "flush"')
+            found.append(hashlib.sha256(content(self.disk.path)).hexdigest())
+        return tuple(found)
+
+    def write_disk(self, pattern):
+        with self.vm.qmp() as qmp:
+            qmp.hmp(f'qemu-io {self.disk.target} "write -P {pattern} 0 4096"')
+
+    def command(self, status, seconds=0.02):
+        return ["sh", "-c", WORK, "sh", STASIS, self.vm.name, str(seconds), str(status)]
+
+    def start(self, status, seconds=0.02, options=()):
+        words = [STASIS, "try", self.vm.name, "--keep", *options, "--",
+                 *self.command(status, seconds)]
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=environment())
+
+    def recover(self):
+        """Whoever of the two does it: the switch that waits for the end of `try`, or we."""
+        done = stasis("try", "--recover", self.vm.name, expect=None)
+        self.t.check(done.rc in (0, NO_TRANSACTION), done)
+
+
+def many(t, still, count, seed, kill_share=0.5):
+    """`count` transactions, a third of which fail, and some are killed at any moment. Returns how many
+    of each there were."""
+    rng = random.Random(seed)
+    seen = {"committed": 0, "failed": 0, "killed": 0, "killed-committed": 0}
+    last, took = still.digest(), 0.5
+    for n in range(count):
+        status = rng.choice((0, 0, 1))
+        killed = rng.random() < kill_share
+        process = still.start(status)
+        begun = time.monotonic()
+        if killed:
+            time.sleep(rng.random() * took * 1.2)
+            process.send_signal(signal.SIGKILL)
+        code = process.wait(120)
+        if not killed:
+            took = min(2, time.monotonic() - begun)
+        if code < 0:
+            still.recover()
+        now = still.digest()
+        if code == status and status != 0 or code > 0:
+            t.equal((code, now), (1, last), f"transaction {n} of seed {seed} failed")
+            seen["failed"] += 1
+        elif code == 0:
+            t.check(now != last, f"transaction {n} of seed {seed} is committed, and did nothing")
+            seen["committed"] += 1
+        else:
+            # Killed: at the last commit, which may be its own only if it was to succeed.
+            t.check(now == last or status == 0, f"transaction {n} of seed {seed}, to fail, killed: "
+                    f"{now} after {last}")
+            seen["killed" if now == last else "killed-committed"] += 1
+        last = now
+    t.check(os.path.exists(f"/proc/{still.vm.pid}"), "QEMU is still the same")
+    return seen
