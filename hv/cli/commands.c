@@ -51,6 +51,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_export,
     &cli_cmd_import,
     &cli_cmd_try,
+    &cli_cmd_guard,
     &cli_cmd_bundle_info,
     &cli_cmd_bundle_export,
     &cli_cmd_bundle_import,

@@ -14,7 +14,6 @@
  * takes: a rollback that is done twice ends where it ended once.
  */
 #include <stasis/error.h>
-#include <stasis/restore.h>
 #include <stasis/transaction.h>
 #include <string.h>
 
@@ -25,6 +24,7 @@
 #include "engine/series.h"
 #include "engine/sweep.h"
 #include "engine/transaction-file.h"
+#include "engine/undo.h"
 #include "engine/watch.h"
 #include "store/image.h"
 
@@ -42,37 +42,14 @@ struct _StasisTransaction {
     StasisWatch *watch;
 };
 
-void stasis_undone_free(StasisUndone *undone)
-{
-    if (undone == NULL)
-        return;
-    g_clear_pointer(&undone->rollback, stasis_rollback_info_free);
-    g_free(undone);
-}
-
 /* ---- back ---- */
 
-/* A QEMU of its own that has ended can't be put back, so another one is started, on the same disks.
- */
-static gboolean restart(StasisStore *store, const StasisTransactionFile *file, const char *name,
-                        GCancellable *cancellable, GError **error)
-{
-    StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
-    g_autoptr(StasisImageInfo) image = stasis_store_get_image(store, file->image, error);
-    if (image == NULL)
-        return FALSE;
-    options.name = name;
-    options.eager = TRUE; /* the store may go */
-    options.in_place = image->n_disks > 0;
-    g_autoptr(StasisVm) vm = stasis_restore(store, file->image, &options, cancellable, error);
-    return vm != NULL;
-}
-
-static gboolean is_the_same(const char *name, const StasisTransactionFile *file, gboolean *ret_gone)
+/* Or no more; then it is started again. */
+static gboolean is_the_same(const char *name, const StasisTransactionFile *file)
 {
     g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
-    *ret_gone = record == NULL || !stasis_record_is_alive(record);
-    return *ret_gone || (record->pid == file->pid && record->start_time == file->start_time);
+    return record == NULL || !stasis_record_is_alive(record) ||
+           (record->pid == file->pid && record->start_time == file->start_time);
 }
 
 static void let_end(const char *name)
@@ -86,10 +63,7 @@ static void let_end(const char *name)
 static StasisUndone *go_back(const char *name, const char *dir, const StasisTransactionFile *file,
                              GCancellable *cancellable, GError **error)
 {
-    guint64 begun_us = stasis_now_us();
-    gboolean gone;
-    g_autoptr(StasisUndone) undone = g_new0(StasisUndone, 1);
-    if (!is_the_same(name, file, &gone)) {
+    if (!is_the_same(name, file)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "VM %s is another one than the transaction was begun on; it is left alone",
                     name);
@@ -99,22 +73,10 @@ static StasisUndone *go_back(const char *name, const char *dir, const StasisTran
     g_autoptr(StasisStore) store = stasis_store_open(file->store, STASIS_STORE_EXISTING, error);
     if (store == NULL)
         return NULL;
-    if (gone) {
-        undone->restarted = restart(store, file, name, cancellable, error);
-        if (!undone->restarted)
-            return NULL;
-    } else {
-        StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
-        options.force = TRUE;
-        g_autoptr(StasisVm) vm = stasis_vm_new(name);
-        g_autoptr(StasisRollback) rollback =
-            stasis_rollback_prepare(vm, store, file->image, &options, cancellable, error);
-        undone->rollback =
-            rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
-        if (undone->rollback == NULL)
-            return NULL;
-    }
-    undone->total_us = stasis_now_us() - begun_us;
+    g_autoptr(StasisUndone) undone =
+        stasis_undo(name, store, file->image, FALSE, cancellable, error);
+    if (undone == NULL)
+        return NULL;
     if (!stasis_fault(STASIS_FAULT_TRANSACTION_BACK, error) ||
         !stasis_transaction_file_remove(dir, error))
         return NULL;

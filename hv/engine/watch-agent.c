@@ -92,6 +92,7 @@ static gboolean look_for_silence(gpointer data, StasisWatched *vm, char **ret_de
     Agent *agent = data;
     g_mutex_lock(&agent->mutex);
     gboolean lost = stasis_now_us() - agent->heard_us > agent->limit_ms * G_GUINT64_CONSTANT(1000);
+    vm->since_us = g_get_real_time() - (gint64)(stasis_now_us() - agent->heard_us);
     if (lost)
         *ret_detail = g_strdup(agent->why != NULL ? agent->why : "no answer");
     g_mutex_unlock(&agent->mutex);

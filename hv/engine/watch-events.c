@@ -42,6 +42,7 @@ static gboolean look_for_event(gpointer data, StasisWatched *vm, char **ret_deta
     if (at_us <= event->seen_us)
         return FALSE;
     event->seen_us = at_us;
+    vm->since_us = (gint64)at_us;
     g_autofree char *data_text = stasis_event_log_last(vm->log, event->event);
     *ret_detail = data_text != NULL ? g_strconcat(event->event, " ", data_text, NULL)
                                     : g_strdup(event->event);

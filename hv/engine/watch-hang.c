@@ -170,6 +170,7 @@ static gboolean look_for_hang(gpointer data, StasisWatched *vm, char **ret_detai
         sample(hang, vm, i, at, next != NULL ? (gsize)(next - at) : strlen(at));
         at = next;
     }
+    vm->since_us = g_get_real_time() - (gint64)hang->limit_us - (gint64)hang->interval_us;
     return judge(hang, ret_detail);
 }
 

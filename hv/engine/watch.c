@@ -45,7 +45,7 @@ StasisFailure *stasis_failure_new(const char *kind, const char *detail)
     StasisFailure *failure = g_new0(StasisFailure, 1);
     failure->kind = g_strdup(kind);
     failure->detail = g_strdup(detail);
-    failure->at_us = g_get_real_time();
+    failure->at_us = failure->since_us = g_get_real_time();
     return failure;
 }
 
@@ -204,10 +204,14 @@ static StasisFailure *look(StasisWatch *watch)
     for (guint i = 0; i < watch->watchers->len; i++) {
         Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
         g_autofree char *detail = NULL;
+        watch->vm.since_us = 0;
         if (!watcher->ops->look(watcher->state, &watch->vm, &detail))
             continue;
         stasis_event_log_note(watch->vm.log, watcher->ops->name, detail);
-        return stasis_failure_new(watcher->ops->name, detail);
+        StasisFailure *failure = stasis_failure_new(watcher->ops->name, detail);
+        if (watch->vm.since_us != 0)
+            failure->since_us = watch->vm.since_us;
+        return failure;
     }
     return NULL;
 }

@@ -21,6 +21,7 @@ typedef struct {
     StasisQmp *qmp; /* NULL when no watcher needs it */
     StasisEventLog *log;
     int pidfd;
+    gint64 since_us; /* set by look() to tell when what it saw began; else that is now */
 } StasisWatched;
 
 typedef struct {

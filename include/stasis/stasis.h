@@ -23,6 +23,7 @@
 #include <stasis/error.h>
 #include <stasis/export.h>
 #include <stasis/files.h>
+#include <stasis/guard.h>
 #include <stasis/import.h>
 #include <stasis/maintenance.h>
 #include <stasis/prepare.h>

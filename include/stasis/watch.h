@@ -19,9 +19,10 @@ G_BEGIN_DECLS
 
 /* What was seen. */
 typedef struct {
-    char *kind;   /* the word, without its value */
-    char *detail; /* one line: what was seen of it, or NULL */
-    gint64 at_us; /* Unix time at which we saw it */
+    char *kind;      /* the word, without its value */
+    char *detail;    /* one line: what was seen of it, or NULL */
+    gint64 at_us;    /* Unix time at which we saw it */
+    gint64 since_us; /* Unix time at which it began, as far as can be told: a hang is seen late */
 } StasisFailure;
 
 STASIS_API void stasis_failure_free(StasisFailure *failure);

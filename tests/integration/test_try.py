@@ -64,14 +64,19 @@ def disks_go_back(t):
 
 def sees(t, how, words, kind):
     """something that happens to the VM while the command runs ends it and is undone: {kind}"""
-    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", accel=FAST)
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
+                accel=FAST)
     process = stasis_start(t, "try", vm.name, "--json", "--on", words, "--", "sleep", "600")
-    t.wait(lambda: "sleep" in children(process.pid), 60, "the command runs")
+    def runs():
+        if process.poll() is not None:
+            raise RuntimeError(f"it ended: {process.communicate()}")
+        return "sleep" in children(process.pid)
+    t.wait(runs, 60, "the command runs")
     if how is None:
         os.kill(vm.pid, signal.SIGKILL)
     else:
         vm.guest.fail(vm, how)
-    out, err = process.communicate(timeout=120)
+    out, err = (text.decode() for text in process.communicate(timeout=120))
     t.equal(process.returncode, EVENT, f"exit status: {out}{err}")
     t.check(f'"kind" : "{kind}"' in out, out)
     if how is None:

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stasis/guard.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "output.h"
+#include "watch.h"
+
+#define EXIT_EVENT 125
+
+/* ---- as it goes ---- */
+
+static JsonObject *event_to_json(const StasisGuardEvent *event)
+{
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "event", event->what);
+    json_object_set_int_member(object, "at_us", g_get_real_time());
+    if (event->image != NULL) {
+        cli_json_set_string(object, "id", event->image->id);
+        cli_json_set_uint(object, "pause_us", event->image->cost.pause_us);
+        cli_json_set_uint(object, "total_us", event->image->cost.total_us);
+    }
+    if (event->failure != NULL)
+        json_object_set_object_member(object, "failure", cli_failure_to_json(event->failure));
+    if (event->path != NULL)
+        cli_json_set_string(object, "bundle", event->path);
+    if (event->id != NULL)
+        cli_json_set_string(object, "id", event->id);
+    if (event->n_tries > 0)
+        cli_json_set_uint(object, "tries", event->n_tries);
+    if (event->took_us > 0)
+        cli_json_set_uint(object, "took_us", event->took_us);
+    return object;
+}
+
+static void print_event(CliCall *call, const StasisGuardEvent *event)
+{
+    const char *name = call->args[0];
+    g_autofree char *took = cli_format_us(event->took_us);
+    if (strcmp(event->what, "armed") == 0) {
+        cli_note(call, "%s: guarded", name);
+    } else if (event->image != NULL) {
+        g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
+        if (cli_flag(call, "verbose"))
+            cli_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
+    } else if (event->path != NULL) {
+        cli_note(call, "%s: captured in %s", name, took);
+    } else if (event->id != NULL) {
+        cli_note(call, "%s: %s to %s in %s (%u on end)", name, event->what, event->id, took,
+                 event->n_tries);
+    } else {
+        const StasisFailure *failure = event->failure;
+        cli_note(call, "%s: %s: %s%s%s", name, event->what, failure->kind,
+                 failure->detail != NULL ? ": " : "",
+                 failure->detail != NULL ? failure->detail : "");
+    }
+}
+
+static void show_event(const StasisGuardEvent *event, gpointer data)
+{
+    CliCall *call = data;
+    if (event->path != NULL && !call->json) {
+        puts(event->path);
+        fflush(stdout);
+    }
+    if (g_strcmp0(cli_text(call, "progress"), "json") != 0) {
+        print_event(call, event);
+        return;
+    }
+    g_autoptr(JsonObject) object = event_to_json(event);
+    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
+    g_autofree char *line = json_to_string(node, FALSE);
+    fprintf(stderr, "%s\n", line);
+}
+
+/* ---- the whole ---- */
+
+static void show(CliCall *call, const StasisGuardResult *result)
+{
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "name", call->args[0]);
+    cli_json_set_uint(object, "images", result->n_images);
+    cli_json_set_uint(object, "failures", result->n_failures);
+    cli_json_set_uint(object, "rollbacks", result->n_rollbacks);
+    cli_json_set_uint(object, "restarts", result->n_restarts);
+    json_object_set_boolean_member(object, "gave_up", result->gave_up);
+    if (result->last != NULL)
+        json_object_set_object_member(object, "last", cli_failure_to_json(result->last));
+    JsonArray *bundles = json_array_new();
+    for (char **path = result->bundles; *path != NULL; path++)
+        json_array_add_string_element(bundles, *path);
+    json_object_set_array_member(object, "bundles", bundles);
+    cli_take_object(call, object);
+}
+
+static gboolean read_do(CliCall *call, StasisGuardOptions *options, GError **error)
+{
+    g_autofree const char **values = cli_texts(call, "do");
+    options->capture = values == NULL || *values == NULL;
+    for (const char **value = values; value != NULL && *value != NULL; value++) {
+        if (strcmp(*value, "capture") == 0)
+            options->capture = TRUE;
+        else
+            options->then =
+                strcmp(*value, "restart") == 0 ? STASIS_GUARD_RESTART : STASIS_GUARD_ROLLBACK;
+    }
+    return TRUE;
+}
+
+static gboolean guard(CliCall *call, GError **error)
+{
+    const char *disk = cli_text(call, "disk");
+    StasisGuardOptions options = STASIS_GUARD_OPTIONS_INIT;
+    g_auto(GStrv) on = cli_watch_words(call, error);
+    if (on == NULL || !read_do(call, &options, error))
+        return FALSE;
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
+    g_autoptr(StasisStore) store = NULL;
+    if (vm == NULL || (cli_text(call, "store") != NULL &&
+                       (store = cli_open_store(call, STASIS_STORE_CREATE, error)) == NULL))
+        return FALSE;
+    options.every_us = cli_number(call, "every", 0);
+    options.keep = (guint)cli_number(call, "keep", 0);
+    options.max_tries = (guint)cli_number(call, "max-tries", 0);
+    options.on = on[0] != NULL ? (const char *const *)on : NULL;
+    options.dir = cli_text(call, "output");
+    options.disks = disk != NULL ? (StasisDisks)stasis_disks_from_string(disk) : STASIS_DISKS_COPY;
+    options.func = show_event;
+    options.func_data = call;
+    g_autoptr(StasisGuardResult) result =
+        stasis_guard_run(vm, store, &options, call->cancellable, error);
+    if (result == NULL)
+        return FALSE;
+    show(call, result);
+    gboolean ended_by_failure = !g_cancellable_is_cancelled(call->cancellable);
+    call->exit_code = ended_by_failure ? EXIT_EVENT : 0;
+    return TRUE;
+}
+
+static const CliArgument arguments[] = {
+    { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
+    { NULL },
+};
+static const CliOption options[] = {
+    { "every", 0, CLI_MS, "MS", "from one image to the next (default: 500)" },
+    { "keep", 0, CLI_COUNT, "N", "images in the ring (default: 10)" },
+    { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: panic,watchdog,exit)", .many = TRUE },
+    { "do", 0, CLI_CHOICE, "capture|rollback|restart",
+      "make a bundle; go on from the last image before; the same in a new QEMU. capture may be "
+      "given beside one of the others (default: capture)",
+      .many = TRUE },
+    { "max-tries", 0, CLI_COUNT, "N", "give up after so many failures on end (default: 3)" },
+    { "output", 'o', CLI_DIR, "DIR", "where bundles go (default: the current directory)" },
+    { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
+    { NULL },
+};
+static const CliExample examples[] = {
+    { "guard web --on panic,hang,log=Oops -o /var/crash", "What led there, in one file" },
+    { "guard web --every 200 --do capture --do rollback --max-tries 5",
+      "The same, and the VM goes on from before" },
+    { NULL },
+};
+const CliCommand cli_cmd_guard = {
+    .group = "failure",
+    .name = "guard",
+    .summary = "keep recent images of a VM, and act when it fails",
+    .description =
+        "Take an image of the VM every so often and keep the last few in memory (below "
+        "$STASIS_RUNTIME_DIR, else in /dev/shm; with --store in that store) until what --on names "
+        "happens. Then, by --do: capture puts them, one more of the VM as it is then, the end of "
+        "its console and what QEMU told into one file, whose name is printed; rollback takes the "
+        "VM back in place to the last image from before the failure began; restart ends its QEMU "
+        "and starts a new one from there, on the same disks. If it fails again within ten seconds "
+        "an older image is taken, after a pause that doubles from 100 ms on; after --max-tries of "
+        "that on end the guard gives up and leaves the VM as it is.\n\n"
+        "It runs until Ctrl-C (exit status 0), or ends with 125 after a capture alone, or when it "
+        "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
+        "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "
+        "(at a panic, and when the guest shuts down), so that it can be put back.",
+    .arguments = arguments,
+    .options = options,
+    .examples = examples,
+    .handler = guard,
+};

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ *     hold the VM's directory in memory
+ *     begin: series of checkpoints (holds the VM), watch over its monitor
+ *     until it is time for an image   watch
+ *     image, into the ring; what is too old is folded into its heir
+ *     a failure: capture (one more image, and the ring becomes a bundle);
+ *                end the series and the watch; take the VM back; begin again
+ *
+ * Killed, it leaves the VM running and the ring in memory, which the next guard or transaction of
+ * the VM takes over, and which goes with the VM.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stasis/error.h>
+#include <stasis/guard.h>
+#include <stasis/maintenance.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "engine/memory-store.h"
+#include "engine/series.h"
+#include "engine/undo.h"
+#include "engine/watch-console.h"
+#include "engine/watch.h"
+#include "store/image.h"
+
+#define NOTE "guard"
+#define WAIT_MS 10000
+#define DEFAULT_EVERY_US 500000u
+#define DEFAULT_KEEP 10u
+#define DEFAULT_TRIES 3u
+/* A VM that lives so long is well again. */
+#define WELL_US 10000000u
+#define FIRST_PAUSE_US 100000u
+#define MAX_PAUSE_US 10000000u
+#define CONSOLE_BYTES ((gsize)4 << 20)
+
+typedef struct {
+    StasisVm *vm;
+    const char *name;
+    const StasisGuardOptions *options;
+    guint64 every_us;
+    guint keep, max_tries;
+    StasisMemory *memory;
+    StasisStore *store;
+    gboolean in_memory; /* it is the VM's own there */
+    StasisSeries *series;
+    StasisWatch *watch;
+    GPtrArray *ring; /* of StasisImageInfo, oldest first */
+    guint n_tries;
+    guint64 back_us; /* when the VM was last taken back; 0: never */
+    GPtrArray *bundles;
+    StasisGuardResult *result;
+    GCancellable *cancellable;
+} Guard;
+
+void stasis_guard_result_free(StasisGuardResult *result)
+{
+    if (result == NULL)
+        return;
+    g_clear_pointer(&result->last, stasis_failure_free);
+    g_strfreev(result->bundles);
+    g_free(result);
+}
+
+static void tell(const Guard *guard, const StasisGuardEvent *event)
+{
+    if (guard->options->func != NULL)
+        guard->options->func(event, guard->options->func_data);
+}
+
+static gboolean is_cancelled(const Guard *guard)
+{
+    return guard->cancellable != NULL && g_cancellable_is_cancelled(guard->cancellable);
+}
+
+/* ---- beginning and ending ---- */
+
+static void stop_watching(Guard *guard)
+{
+    g_clear_pointer(&guard->watch, stasis_watch_free);
+    g_clear_pointer(&guard->series, stasis_series_free);
+}
+
+static gboolean start_watching(Guard *guard, GError **error)
+{
+    static const char *const fallback[] = { "panic", "watchdog", "exit", NULL };
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    options.disks = guard->options->disks;
+    options.note = NOTE;
+    guard->series = stasis_series_new(guard->vm, guard->store, &options, guard->cancellable, error);
+    if (guard->series == NULL)
+        return FALSE;
+    StasisSession *session = guard->series->session;
+    stasis_watch_keep_ended(session->qmp, session->record, TRUE);
+    guard->watch =
+        stasis_watch_new(session->record, session->qmp,
+                         guard->options->on != NULL ? guard->options->on : fallback, error);
+    return guard->watch != NULL;
+}
+
+static void guard_clear(Guard *guard)
+{
+    if (guard->series != NULL)
+        stasis_watch_keep_ended(guard->series->session->qmp, guard->series->session->record, FALSE);
+    stop_watching(guard);
+    if (guard->store != NULL)
+        stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
+    if (guard->memory != NULL)
+        stasis_memory_close(guard->memory, guard->in_memory);
+    g_clear_pointer(&guard->store, stasis_store_unref);
+    g_clear_pointer(&guard->ring, g_ptr_array_unref);
+    g_clear_pointer(&guard->bundles, g_ptr_array_unref);
+    g_clear_pointer(&guard->result, stasis_guard_result_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Guard, guard_clear)
+
+/* ---- the ring ---- */
+
+/* Several at once: folding one costs nearly what folding a few does. */
+static gboolean trim(Guard *guard, GError **error)
+{
+    if (guard->ring->len <= guard->keep + guard->keep / 2)
+        return TRUE;
+    if (!stasis_memory_prune(guard->store, guard->name, NOTE, guard->keep, error))
+        return FALSE;
+    g_ptr_array_remove_range(guard->ring, 0, guard->ring->len - guard->keep);
+    return TRUE;
+}
+
+static gboolean take_image(Guard *guard, GError **error)
+{
+    StasisImageInfo *image = stasis_series_take(guard->series, guard->cancellable, error);
+    if (image == NULL)
+        return FALSE;
+    g_ptr_array_add(guard->ring, image);
+    guard->result->n_images++;
+    StasisGuardEvent event = { .what = "image", .image = image };
+    tell(guard, &event);
+    return trim(guard, error);
+}
+
+/* The newest from before the failure began; with each failure on end one older. */
+static const StasisImageInfo *choose(const Guard *guard, const StasisFailure *failure)
+{
+    guint before = guard->ring->len;
+    while (before > 1 &&
+           ((StasisImageInfo *)guard->ring->pdata[before - 1])->created_us >= failure->since_us)
+        before--;
+    if (before == 0)
+        return NULL;
+    guint older = MIN(guard->n_tries - 1, before - 1);
+    return guard->ring->pdata[before - 1 - older];
+}
+
+/* What comes after @image never was. */
+static void forget_after(Guard *guard, const StasisImageInfo *image)
+{
+    g_autoptr(GPtrArray) ids = g_ptr_array_new();
+    guint n = 0;
+    while (guard->ring->pdata[n] != image)
+        n++;
+    for (guint i = n + 1; i < guard->ring->len; i++)
+        g_ptr_array_add(ids, ((StasisImageInfo *)guard->ring->pdata[i])->id);
+    g_ptr_array_add(ids, NULL);
+    if (ids->len > 1)
+        stasis_store_delete_images(guard->store, (const char *const *)ids->pdata, NULL, NULL, NULL,
+                                   NULL);
+    g_ptr_array_set_size(guard->ring, (gint)n + 1);
+}
+
+/* ---- a failure ---- */
+
+static char *bundle_path(const Guard *guard, const StasisFailure *failure)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *time = g_date_time_format(now, "%Y%m%d-%H%M%S");
+    g_autofree char *name = g_strdup_printf("%s-%s-%s-%03d.bundle", guard->name, failure->kind,
+                                            time, g_date_time_get_microsecond(now) / 1000);
+    return g_build_filename(guard->options->dir != NULL ? guard->options->dir : ".", name, NULL);
+}
+
+static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const char *path,
+                             GError **error)
+{
+    g_autoptr(GPtrArray) ids = g_ptr_array_new();
+    for (guint i = 0; i < guard->ring->len; i++)
+        g_ptr_array_add(ids, ((StasisImageInfo *)guard->ring->pdata[i])->id);
+    g_ptr_array_add(ids, NULL);
+    g_autoptr(GBytes) console =
+        stasis_watch_read_console(guard->series->session->record, CONSOLE_BYTES);
+    g_autoptr(GBytes) events = stasis_event_log_get(stasis_watch_get_log(guard->watch));
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    options.kind = failure->kind;
+    options.detail = failure->detail;
+    options.at_us = failure->since_us;
+    options.domain = guard->name;
+    options.command = guard->options->command;
+    options.console = console;
+    options.events = events;
+    return stasis_bundle_create(guard->store, (const char *const *)ids->pdata, path, &options, NULL,
+                                error);
+}
+
+/* The VM as it is now belongs to it, if there is still one. */
+static gboolean capture(Guard *guard, const StasisFailure *failure, guint64 seen_us, GError **error)
+{
+    if (!guard->options->capture)
+        return TRUE;
+    if (stasis_record_is_alive(guard->series->session->record)) {
+        g_autoptr(GError) local = NULL;
+        if (!take_image(guard, &local))
+            stasis_event_log_note(stasis_watch_get_log(guard->watch), "no last image",
+                                  local->message);
+    }
+    g_autofree char *path = bundle_path(guard, failure);
+    if (!write_bundle(guard, failure, path, error))
+        return FALSE;
+    StasisGuardEvent event = {
+        .what = "captured", .failure = failure, .path = path, .took_us = stasis_now_us() - seen_us
+    };
+    tell(guard, &event);
+    g_ptr_array_add(guard->bundles, g_steal_pointer(&path));
+    return TRUE;
+}
+
+/* Something that comes back each time is not helped by being quick. */
+static void pause_before(const Guard *guard)
+{
+    if (guard->n_tries < 2)
+        return;
+    guint64 pause_us = MIN((guint64)FIRST_PAUSE_US << MIN(guard->n_tries - 2, 16u), MAX_PAUSE_US);
+    guint64 until = stasis_now_us() + pause_us;
+    while (!is_cancelled(guard) && stasis_now_us() < until)
+        g_usleep(10000);
+}
+
+static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us, GError **error)
+{
+    const StasisImageInfo *image = choose(guard, failure);
+    gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
+    if (image == NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "VM %s failed (%s) before there was an image", guard->name, failure->kind);
+        return FALSE;
+    }
+    stop_watching(guard);
+    pause_before(guard);
+    g_autoptr(StasisUndone) undone =
+        stasis_undo(guard->name, guard->store, image->id, restart, NULL, error);
+    if (undone == NULL)
+        return FALSE;
+    guard->back_us = stasis_now_us();
+    StasisGuardEvent event = { .what = undone->restarted ? "restarted" : "rolled-back",
+                               .failure = failure,
+                               .id = image->id,
+                               .undone = undone,
+                               .n_tries = guard->n_tries,
+                               .took_us = guard->back_us - seen_us };
+    if (undone->restarted)
+        guard->result->n_restarts++;
+    else
+        guard->result->n_rollbacks++;
+    tell(guard, &event);
+    forget_after(guard, image);
+    return start_watching(guard, error);
+}
+
+/* *ret_on: it is guarded further. */
+static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, GError **error)
+{
+    guint64 seen_us = stasis_now_us();
+    StasisGuardEvent event = { .what = "failure", .failure = failure };
+    g_clear_pointer(&guard->result->last, stasis_failure_free);
+    guard->result->last = failure;
+    guard->result->n_failures++;
+    tell(guard, &event);
+    *ret_on = FALSE;
+    if (!capture(guard, failure, seen_us, error))
+        return FALSE;
+    if (guard->options->then == STASIS_GUARD_END)
+        return TRUE;
+    gboolean was_well = guard->back_us == 0 || seen_us - guard->back_us > WELL_US;
+    guard->n_tries = was_well ? 1 : guard->n_tries + 1;
+    if (guard->n_tries > guard->max_tries) {
+        guard->result->gave_up = TRUE;
+        event.what = "gave-up";
+        tell(guard, &event);
+        return TRUE;
+    }
+    *ret_on = TRUE;
+    return go_back(guard, failure, seen_us, error);
+}
+
+/* ---- together ---- */
+
+/* An image could not be taken: QEMU may have ended, and whoever watches for that sees it; or the VM
+ * has failed in a way that is seen now. Else that is an error. */
+static StasisFailure *look_again(Guard *guard)
+{
+    return stasis_watch_wait(guard->watch, stasis_now_us(), -1, NULL);
+}
+
+static gboolean loop(Guard *guard, GError **error)
+{
+    guint64 next_us = stasis_now_us();
+    while (!is_cancelled(guard)) {
+        StasisFailure *failure = stasis_watch_wait(guard->watch, next_us, -1, guard->cancellable);
+        if (is_cancelled(guard) && failure == NULL)
+            break;
+        g_autoptr(GError) local = NULL;
+        if (failure == NULL && !take_image(guard, &local)) {
+            failure = is_cancelled(guard) ? NULL : look_again(guard);
+            if (failure == NULL && is_cancelled(guard))
+                break;
+            if (failure == NULL) {
+                g_propagate_error(error, g_steal_pointer(&local));
+                return FALSE;
+            }
+        }
+        gboolean on = TRUE;
+        if (failure != NULL && !handle(guard, failure, &on, error))
+            return FALSE;
+        if (!on)
+            break;
+        /* Late for one is no reason to be early for the next. */
+        guint64 now = stasis_now_us();
+        next_us = failure != NULL || now > next_us + guard->every_us ? now + guard->every_us
+                                                                     : next_us + guard->every_us;
+    }
+    return TRUE;
+}
+
+static gboolean begin(Guard *guard, StasisStore *store, GError **error)
+{
+    if (guard->options->on != NULL && !stasis_watch_check(guard->options->on, error))
+        return FALSE;
+    guard->memory = stasis_memory_open(guard->name, "a guard", WAIT_MS, error);
+    if (guard->memory == NULL)
+        return FALSE;
+    guard->in_memory = store == NULL;
+    guard->store =
+        store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
+    if (guard->store == NULL || !stasis_memory_prune(guard->store, guard->name, NOTE, 1, error) ||
+        !start_watching(guard, error))
+        return FALSE;
+    StasisGuardEvent event = { .what = "armed" };
+    tell(guard, &event);
+    return TRUE;
+}
+
+static void image_free(gpointer image)
+{
+    stasis_image_info_free(image);
+}
+
+StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
+                                    const StasisGuardOptions *options, GCancellable *cancellable,
+                                    GError **error)
+{
+    g_auto(Guard) guard = {
+        .vm = vm,
+        .name = stasis_vm_get_name(vm),
+        .options = options,
+        .every_us = options->every_us != 0 ? options->every_us : DEFAULT_EVERY_US,
+        .keep = options->keep != 0 ? options->keep : DEFAULT_KEEP,
+        .max_tries = options->max_tries != 0 ? options->max_tries : DEFAULT_TRIES,
+        .ring = g_ptr_array_new_with_free_func(image_free),
+        .bundles = g_ptr_array_new_with_free_func(g_free),
+        .result = g_new0(StasisGuardResult, 1),
+        .cancellable = cancellable,
+    };
+    if (!begin(&guard, store, error) || !loop(&guard, error))
+        return NULL;
+    g_ptr_array_add(guard.bundles, NULL);
+    guard.result->bundles = (char **)g_ptr_array_steal(guard.bundles, NULL);
+    return g_steal_pointer(&guard.result);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/undo.h"
+
+#include <stasis/error.h>
+#include <stasis/restore.h>
+
+#include "base/clock.h"
+#include "engine/session.h"
+
+void stasis_undone_free(StasisUndone *undone)
+{
+    if (undone == NULL)
+        return;
+    g_clear_pointer(&undone->rollback, stasis_rollback_info_free);
+    g_free(undone);
+}
+
+static gboolean is_alive(const char *name)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
+    return record != NULL && stasis_record_is_alive(record);
+}
+
+static gboolean end_old(const char *name, GError **error)
+{
+    g_autoptr(StasisVm) vm = stasis_vm_new(name);
+    g_autoptr(GError) local = NULL;
+    if (stasis_vm_kill(vm, &local) || g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+/* All of RAM at once, since the store may go. */
+static gboolean start_anew(const char *name, StasisStore *store, const char *image,
+                           GCancellable *cancellable, GError **error)
+{
+    StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
+    g_autoptr(StasisImageInfo) info = stasis_store_get_image(store, image, error);
+    if (info == NULL || !end_old(name, error))
+        return FALSE;
+    options.name = name;
+    options.eager = TRUE;
+    options.in_place = info->n_disks > 0;
+    g_autoptr(StasisVm) vm = stasis_restore(store, image, &options, cancellable, error);
+    return vm != NULL;
+}
+
+StasisUndone *stasis_undo(const char *name, StasisStore *store, const char *image, gboolean restart,
+                          GCancellable *cancellable, GError **error)
+{
+    guint64 begun_us = stasis_now_us();
+    g_autoptr(StasisUndone) undone = g_new0(StasisUndone, 1);
+    if (restart || !is_alive(name)) {
+        undone->restarted = start_anew(name, store, image, cancellable, error);
+        if (!undone->restarted)
+            return NULL;
+    } else {
+        StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
+        options.force = TRUE;
+        g_autoptr(StasisVm) vm = stasis_vm_new(name);
+        g_autoptr(StasisRollback) rollback =
+            stasis_rollback_prepare(vm, store, image, &options, cancellable, error);
+        undone->rollback =
+            rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
+        if (undone->rollback == NULL)
+            return NULL;
+    }
+    undone->total_us = stasis_now_us() - begun_us;
+    return g_steal_pointer(&undone);
+}

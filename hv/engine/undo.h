@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Taking a VM back to an image, in its QEMU or, where that has ended, in a new one. */
+#pragma once
+
+#include <stasis/transaction.h>
+
+G_BEGIN_DECLS
+
+/* VM @name, whatever it has done since. A new QEMU gets the VM's own disks, with the image's
+ * content if that has it. @restart: end the old one in any case. */
+StasisUndone *stasis_undo(const char *name, StasisStore *store, const char *image, gboolean restart,
+                          GCancellable *cancellable, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Guards: a ring of recent images of a VM, in memory, and something that is done when the VM fails:
+ * the ring is kept as a bundle, or the VM goes on from the last image before the failure.
+ */
+#pragma once
+
+#include <stasis/bundle.h>
+#include <stasis/checkpoint.h>
+#include <stasis/transaction.h>
+#include <stasis/watch.h>
+
+G_BEGIN_DECLS
+
+typedef enum {
+    STASIS_GUARD_END,      /* that is all */
+    STASIS_GUARD_ROLLBACK, /* take the VM back in place, and go on guarding */
+    STASIS_GUARD_RESTART,  /* end its QEMU, start a new one from the image, and go on guarding */
+} StasisGuardThen;
+
+/* Something that a guard has done or seen. Valid only during the call. */
+typedef struct {
+    const char *what; /* "armed", "image", "failure", "captured", "rolled-back", "restarted",
+                         "gave-up" */
+    const StasisImageInfo *image; /* of "image" */
+    const StasisFailure *failure; /* of all but "armed" and "image" */
+    const char *path;             /* of "captured": the bundle */
+    const char *id;               /* of "rolled-back" and "restarted": the image */
+    const StasisUndone *undone;   /* the same */
+    guint n_tries;                /* the same: for how many failures on end that was done */
+    guint64 took_us;              /* from our seeing the failure until that was done */
+} StasisGuardEvent;
+typedef void (*StasisGuardFunc)(const StasisGuardEvent *event, gpointer user_data);
+
+typedef struct {
+    size_t struct_size;
+    guint64 every_us;      /* from one image to the next; 0: 500 ms */
+    guint keep;            /* images in the ring; 0: 10 */
+    const char *const *on; /* words of stasis/watch.h; NULL: panic, watchdog, exit */
+    gboolean capture;      /* make a bundle in @dir, with one more image of the VM as it is then */
+    const char *dir;       /* NULL: the current directory */
+    StasisGuardThen then;
+    guint max_tries;            /* failures on end after which it gives up; 0: 3 */
+    StasisDisks disks;          /* of the images */
+    const char *const *command; /* what runs in the VM, for the bundle; or NULL */
+    StasisGuardFunc func;       /* or NULL */
+    gpointer func_data;
+} StasisGuardOptions;
+#define STASIS_GUARD_OPTIONS_INIT                 \
+    {                                             \
+        .struct_size = sizeof(StasisGuardOptions) \
+    }
+
+typedef struct {
+    guint64 n_images;
+    guint n_failures, n_rollbacks, n_restarts;
+    gboolean gave_up;
+    StasisFailure *last; /* or NULL: there was none */
+    char **bundles;      /* paths, NULL-terminated */
+} StasisGuardResult;
+
+/*
+ * Guard @vm until it is cancelled (which is no error), or until a failure after which it does not
+ * go on. The VM is held (others get STASIS_ERROR_BUSY). The ring is in @store, or (NULL) in memory;
+ * it goes at the end. An image from before the failure began is taken for going on; if the VM fails
+ * again within ten seconds an older one, after a pause that doubles each time.
+ */
+STASIS_API StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
+                                               const StasisGuardOptions *options,
+                                               GCancellable *cancellable, GError **error);
+STASIS_API void stasis_guard_result_free(StasisGuardResult *result);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisGuardResult, stasis_guard_result_free)
+
+G_END_DECLS
