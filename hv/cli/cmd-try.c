@@ -8,6 +8,7 @@
 #define EXIT_TIMEOUT 124
 #define EXIT_EVENT 125
 #define EXIT_INTERRUPTED 130
+#define MAX_GUEST_MS 600000u /* what agent-exec allows */
 
 static const char *outcome_name(StasisTryOutcome outcome)
 {
@@ -91,6 +92,21 @@ static int exit_code_of(const StasisTryResult *result)
     }
 }
 
+/* `stasis agent-exec NAME -- CMD`, as a command on this host. Free the array alone. */
+static char **in_guest(CliCall *call)
+{
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    const char *connect = cli_text(call, "connect");
+    g_autofree char *ms = g_strdup_printf("%u", MAX_GUEST_MS);
+    g_strv_builder_add_many(builder, "/proc/self/exe", "agent-exec", call->args[0], "--timeout", ms,
+                            NULL);
+    if (connect != NULL)
+        g_strv_builder_add_many(builder, "--connect", connect, NULL);
+    g_strv_builder_add(builder, "--");
+    g_strv_builder_addv(builder, (const char **)call->args + 1);
+    return g_strv_builder_end(builder);
+}
+
 static gboolean recover(CliCall *call, GError **error)
 {
     g_autoptr(StasisUndone) undone =
@@ -106,21 +122,22 @@ static gboolean recover(CliCall *call, GError **error)
 static gboolean try_command(CliCall *call, GError **error)
 {
     const char *disk = cli_text(call, "disk");
-    if (cli_flag(call, "recover") != (call->args[1] == NULL)) {
+    if (cli_flag(call, "recover") && call->args[1] == NULL)
+        return recover(call, error);
+    g_auto(GStrv) on = cli_watch_words(call, error);
+    g_autoptr(StasisVm) vm = on != NULL ? cli_open_vm(call, call->args[0], error) : NULL;
+    if (vm != NULL && cli_flag(call, "recover") != (call->args[1] == NULL)) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                             "either a command behind \"--\", or --recover");
         return FALSE;
     }
-    if (cli_flag(call, "recover"))
-        return recover(call, error);
-    g_auto(GStrv) on = cli_watch_words(call, error);
-    g_autoptr(StasisVm) vm = on != NULL ? cli_open_vm(call, call->args[0], error) : NULL;
     g_autoptr(StasisStore) store = NULL;
     if (vm == NULL || (cli_text(call, "store") != NULL &&
                        (store = cli_open_store(call, STASIS_STORE_CREATE, error)) == NULL))
         return FALSE;
     StasisTryOptions options = STASIS_TRY_OPTIONS_INIT;
-    options.argv = (const char *const *)call->args + 1;
+    g_auto(GStrv) argv = cli_flag(call, "guest") ? in_guest(call) : g_strdupv(call->args + 1);
+    options.argv = (const char *const *)argv;
     options.timeout_us = cli_number(call, "timeout", 0);
     options.transaction.on = on[0] != NULL ? (const char *const *)on : NULL;
     options.transaction.keep = cli_flag(call, "keep");
@@ -137,7 +154,7 @@ static gboolean try_command(CliCall *call, GError **error)
 
 static const CliArgument arguments[] = {
     { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
-    { "CMD", CLI_MAY_BE_BEHIND, CLI_ARGV, "the command that is tried, on this host" },
+    { "CMD", CLI_MAY_BE_BEHIND, CLI_ARGV, "the command that is tried, on this host or --guest" },
     { NULL },
 };
 static const CliOption options[] = {
@@ -145,6 +162,7 @@ static const CliOption options[] = {
     { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: exit)", .many = TRUE },
     { "disk", 0, CLI_CHOICE, "copy|none",
       "disks are put back as well, or stay as they are (default: copy)" },
+    { "guest", 0, CLI_FLAG, NULL, "run the command in the guest, as agent-exec does" },
     { "keep", 0, CLI_FLAG, NULL,
       "leave the image in memory when it is over: the next one's is incremental to it" },
     { "recover", 0, CLI_FLAG, NULL, "roll back what a try that was killed has left" },
@@ -152,6 +170,7 @@ static const CliOption options[] = {
 };
 static const CliExample examples[] = {
     { "try web -- ssh web apt-get -y upgrade", "Upgrade; what does not end well has not been" },
+    { "try web --guest --on panic,hang -- modprobe foo", "In the guest, by the agent there" },
     { "try web --timeout 60000 --on panic,hang,log=Oops -- ssh web modprobe foo",
       "Load a driver, and be back before it should it hang or crash" },
     { NULL },

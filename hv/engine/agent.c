@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
+#include "engine/pager.h"
 #include "engine/session.h"
 #include "vmm/agent-channel.h"
 #include "vmm/qmp-peer.h"
@@ -50,23 +51,32 @@ StasisAgent *stasis_agent_connect(const char *name, const char *path, const Stas
     return NULL;
 }
 
-static StasisAgentChannel *find_channel(const char *name, GError **error)
+/* The path of its channel. Where the command line tells it, whoever holds the VM or its monitor is
+ * not waited for: a guard does, all the time. */
+static char *find_channel(const char *name, GError **error)
 {
+    g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
+    gboolean at_hand = record != NULL && record->uri == NULL && stasis_record_is_alive(record) &&
+                       !stasis_pager_is_loading(name);
+    g_autofree char *path = at_hand ? stasis_agent_channel_guess(record->pid) : NULL;
+    if (path != NULL)
+        return g_steal_pointer(&path);
     g_autoptr(StasisSession) session = stasis_session_open(name, STASIS_LOCK_WAIT_MS, error);
     if (session == NULL)
         return NULL;
-    StasisAgentChannel *channel =
+    g_autoptr(StasisAgentChannel) channel =
         stasis_agent_channel_find(session->qmp, session->record->pid, error);
-    if (channel == NULL)
-        g_prefix_error(error, "VM %s: ", name);
-    return channel;
+    if (channel != NULL)
+        return g_strdup(channel->path);
+    g_prefix_error(error, "VM %s: ", name);
+    return NULL;
 }
 
 StasisAgent *stasis_agent_open_vm(const char *name, const StasisAgentWait *wait, GError **error)
 {
-    g_autoptr(StasisAgentChannel) channel = find_channel(name, error);
+    g_autofree char *path = find_channel(name, error);
     g_autoptr(StasisAgent) agent =
-        channel != NULL ? stasis_agent_connect(name, channel->path, wait, error) : NULL;
+        path != NULL ? stasis_agent_connect(name, path, wait, error) : NULL;
     if (agent == NULL || !stasis_agent_greet(agent, wait, error))
         return NULL;
     /* If that fails, so will what is asked next, or it is about something else. */

@@ -40,6 +40,7 @@
 typedef struct {
     StasisVm *vm;
     const char *name;
+    char *uri; /* of its libvirtd, or NULL */
     const StasisGuardOptions *options;
     guint64 every_us;
     guint keep, max_tries;
@@ -94,6 +95,8 @@ static gboolean start_watching(Guard *guard, GError **error)
     if (guard->series == NULL)
         return FALSE;
     StasisSession *session = guard->series->session;
+    g_free(guard->uri);
+    guard->uri = g_strdup(session->record->uri);
     stasis_watch_keep_ended(session->qmp, session->record, TRUE);
     guard->watch =
         stasis_watch_new(session->record, session->qmp,
@@ -111,6 +114,7 @@ static void guard_clear(Guard *guard)
     if (guard->memory != NULL)
         stasis_memory_close(guard->memory, guard->in_memory);
     g_clear_pointer(&guard->store, stasis_store_unref);
+    g_clear_pointer(&guard->uri, g_free);
     g_clear_pointer(&guard->ring, g_ptr_array_unref);
     g_clear_pointer(&guard->bundles, g_ptr_array_unref);
     g_clear_pointer(&guard->result, stasis_guard_result_free);
@@ -249,7 +253,7 @@ static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen
     stop_watching(guard);
     pause_before(guard);
     g_autoptr(StasisUndone) undone =
-        stasis_undo(guard->name, guard->store, image->id, restart, NULL, error);
+        stasis_undo(guard->name, guard->uri, guard->store, image->id, restart, NULL, error);
     if (undone == NULL)
         return FALSE;
     guard->back_us = stasis_now_us();

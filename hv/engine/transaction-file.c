@@ -19,6 +19,7 @@ void stasis_transaction_file_free(StasisTransactionFile *file)
         return;
     g_free(file->image);
     g_free(file->store);
+    g_free(file->uri);
     g_free(file);
 }
 
@@ -33,6 +34,8 @@ gboolean stasis_transaction_file_set(const char *dir, const StasisTransactionFil
     json_object_set_string_member(object, "store", file->store);
     stasis_json_set_uint(object, "pid", (guint64)file->pid);
     stasis_json_set_uint(object, "start_time", file->start_time);
+    if (file->uri != NULL)
+        json_object_set_string_member(object, "uri", file->uri);
     json_object_set_boolean_member(object, "in_memory", file->in_memory);
     g_autofree char *text = stasis_json_to_text(object, FALSE);
     return stasis_write_file_at(dir_fd, NAME, text, strlen(text), /* durable= */ FALSE, error);
@@ -64,6 +67,7 @@ StasisTransactionFile *stasis_transaction_file_get(const char *dir, GError **err
     file->store = g_strdup(store);
     file->pid = (pid_t)stasis_json_uint_or(object, "pid", 0);
     file->start_time = stasis_json_uint_or(object, "start_time", 0);
+    file->uri = g_strdup(stasis_json_string_or(object, "uri", NULL));
     file->in_memory = stasis_json_bool_or(object, "in_memory", FALSE);
     return file;
 }

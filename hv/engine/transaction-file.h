@@ -17,6 +17,7 @@ typedef struct {
     char *store; /* absolute path */
     pid_t pid;   /* of the VM's QEMU */
     guint64 start_time;
+    char *uri;          /* of its libvirtd, or NULL */
     gboolean in_memory; /* the store is that of the directory */
 } StasisTransactionFile;
 

@@ -32,7 +32,7 @@
 #define WAIT_MS 10000
 
 struct _StasisTransaction {
-    char *name;
+    char *name, *uri;
     StasisMemory *memory;
     StasisStore *store;
     gboolean in_memory, keep, open;
@@ -74,7 +74,7 @@ static StasisUndone *go_back(const char *name, const char *dir, const StasisTran
     if (store == NULL)
         return NULL;
     g_autoptr(StasisUndone) undone =
-        stasis_undo(name, store, file->image, FALSE, cancellable, error);
+        stasis_undo(name, file->uri, store, file->image, FALSE, cancellable, error);
     if (undone == NULL)
         return NULL;
     if (!stasis_fault(STASIS_FAULT_TRANSACTION_BACK, error) ||
@@ -139,6 +139,7 @@ void stasis_transaction_free(StasisTransaction *tx)
     finish(tx);
     g_clear_pointer(&tx->image, stasis_image_info_free);
     g_free(tx->name);
+    g_free(tx->uri);
     g_free(tx);
 }
 
@@ -174,6 +175,8 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     stasis_watch_keep_ended(series->session->qmp, series->session->record, TRUE);
     file->pid = series->session->record->pid;
     file->start_time = series->session->record->start_time;
+    tx->uri = g_strdup(series->session->record->uri);
+    file->uri = tx->uri;
     return TRUE;
 }
 

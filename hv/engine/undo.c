@@ -32,7 +32,7 @@ static gboolean end_old(const char *name, GError **error)
 }
 
 /* All of RAM at once, since the store may go. */
-static gboolean start_anew(const char *name, StasisStore *store, const char *image,
+static gboolean start_anew(const char *name, const char *uri, StasisStore *store, const char *image,
                            GCancellable *cancellable, GError **error)
 {
     StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
@@ -40,19 +40,20 @@ static gboolean start_anew(const char *name, StasisStore *store, const char *ima
     if (info == NULL || !end_old(name, error))
         return FALSE;
     options.name = name;
+    options.connect = uri;
     options.eager = TRUE;
     options.in_place = info->n_disks > 0;
     g_autoptr(StasisVm) vm = stasis_restore(store, image, &options, cancellable, error);
     return vm != NULL;
 }
 
-StasisUndone *stasis_undo(const char *name, StasisStore *store, const char *image, gboolean restart,
-                          GCancellable *cancellable, GError **error)
+StasisUndone *stasis_undo(const char *name, const char *uri, StasisStore *store, const char *image,
+                          gboolean restart, GCancellable *cancellable, GError **error)
 {
     guint64 begun_us = stasis_now_us();
     g_autoptr(StasisUndone) undone = g_new0(StasisUndone, 1);
     if (restart || !is_alive(name)) {
-        undone->restarted = start_anew(name, store, image, cancellable, error);
+        undone->restarted = start_anew(name, uri, store, image, cancellable, error);
         if (!undone->restarted)
             return NULL;
     } else {

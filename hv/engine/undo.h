@@ -6,9 +6,9 @@
 
 G_BEGIN_DECLS
 
-/* VM @name, whatever it has done since. A new QEMU gets the VM's own disks, with the image's
- * content if that has it. @restart: end the old one in any case. */
-StasisUndone *stasis_undo(const char *name, StasisStore *store, const char *image, gboolean restart,
-                          GCancellable *cancellable, GError **error);
+/* VM @name, of the libvirtd at @uri (or NULL), whatever it has done since. A new QEMU gets the VM's
+ * own disks, with the image's content if that has it. @restart: end the old one in any case. */
+StasisUndone *stasis_undo(const char *name, const char *uri, StasisStore *store, const char *image,
+                          gboolean restart, GCancellable *cancellable, GError **error);
 
 G_END_DECLS

@@ -25,7 +25,8 @@ void stasis_agent_channel_free(StasisAgentChannel *channel)
     g_free(channel);
 }
 
-static char *find_chardev(pid_t pid, GError **error)
+/* QEMU's options. */
+static GPtrArray *read_options(pid_t pid, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid);
     g_autofree char *text = NULL;
@@ -36,8 +37,15 @@ static char *find_chardev(pid_t pid, GError **error)
     for (char *at = text; len <= MAX_CMDLINE_BYTES && at < text + len; at += strlen(at) + 1)
         g_ptr_array_add(argv, at);
     g_ptr_array_add(argv, NULL);
-    g_autoptr(GPtrArray) options =
-        argv->len > 1 ? stasis_cmdline_parse((const char *const *)argv->pdata) : g_ptr_array_new();
+    return argv->len > 1 ? stasis_cmdline_parse((const char *const *)argv->pdata)
+                         : g_ptr_array_new();
+}
+
+static char *find_chardev(pid_t pid, GError **error)
+{
+    g_autoptr(GPtrArray) options = read_options(pid, error);
+    if (options == NULL)
+        return NULL;
     char *id = stasis_cmdline_find_agent(options);
     if (id == NULL)
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
@@ -45,6 +53,24 @@ static char *find_chardev(pid_t pid, GError **error)
                             " for an agent; start the VM with `stasis run --agent`, or give it a "
                             "virtserialport of that name at a UNIX socket");
     return id;
+}
+
+/* A path that is no path here (relative, or of a descriptor that libvirt has opened) is not one. */
+char *stasis_agent_channel_guess(pid_t pid)
+{
+    g_autoptr(GPtrArray) options = read_options(pid, NULL);
+    g_autofree char *wanted = options != NULL ? stasis_cmdline_find_agent(options) : NULL;
+    for (guint i = 0; wanted != NULL && i < options->len; i++) {
+        const StasisOption *option = options->pdata[i];
+        if (!stasis_option_is(option, "chardev") || option->value == NULL)
+            continue;
+        g_autofree char *id = stasis_optlist_get(option->value, "id", "backend");
+        g_autofree char *path = stasis_optlist_get(option->value, "path", "backend");
+        if (g_strcmp0(id, wanted) == 0 && path != NULL && g_path_is_absolute(path) &&
+            g_file_test(path, G_FILE_TEST_EXISTS))
+            return g_steal_pointer(&path);
+    }
+    return NULL;
 }
 
 /* The path in "unix:PATH,server=on", as QEMU describes a socket, with "disconnected:" before it or

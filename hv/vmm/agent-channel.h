@@ -17,6 +17,8 @@ typedef struct {
 /* Of the running QEMU @pid. STASIS_ERROR_UNSUPPORTED when it has no such port, or not at a socket.
  */
 StasisAgentChannel *stasis_agent_channel_find(StasisQmp *qmp, pid_t pid, GError **error);
+/* The same without asking QEMU, where the command line alone tells the path; else NULL. */
+char *stasis_agent_channel_guess(pid_t pid);
 void stasis_agent_channel_free(StasisAgentChannel *channel);
 
 /* The id of the character device behind the port in a command line, or NULL. Free with g_free(). */

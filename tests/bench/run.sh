@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|disks|libvirt|proc …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|disks|libvirt|proc|guard …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -11,7 +11,8 @@
 #   STASIS_BENCH_PROC_NICE=-15      niceness of its VM
 #   STASIS_BENCH_PROC_WHERE=1       tell of each run when the largest gaps were
 #   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
-#   STASIS_BENCH_SECONDS=60         length of series and deadlines
+#   STASIS_BENCH_SECONDS=60         length of series and deadlines, and of each rate of guard
+#   STASIS_BENCH_GUARD="2G 1G"      RAM, and how much of it changes, for the bundle of guard
 #   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on
 #   STASIS_BENCH_STALLS=200         checkpoints of stall
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
@@ -24,7 +25,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines disks libvirt proc
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines disks libvirt proc guard
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"

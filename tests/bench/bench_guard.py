@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a guard costs, how long from a failure to a durable bundle, and from a failure to service.
+
+STASIS_BENCH_GUARD="2G 1G" is the machine and how much of it the guest rewrites all the time (for the
+bundle); STASIS_BENCH_SECONDS how long each of the rates is measured, STASIS_BENCH_RUNS how often.
+"""
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from benchlib import (ACCEL, HAVE_ENGINE, RUNS, STASIS, Machine, environment,  # noqa: E402
+                      number_from_env, save, stasis, summary, table, with_case)
+
+SECONDS = number_from_env("STASIS_BENCH_SECONDS", 20)
+RAM, CHANGED = os.environ.get("STASIS_BENCH_GUARD", "2G 1G").split()
+EVERY_MS = 500
+
+
+class Guard:
+    def __init__(self, t, vm, *words):
+        self.process = subprocess.Popen(
+            [STASIS, "guard", vm.name, "--progress", "json", "--json", *words],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment())
+        t.defer(self.end)
+        self.events = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            try:
+                self.events.append((time.monotonic(), json.loads(line)))
+            except ValueError:
+                print(line.decode(errors="replace"), end="", file=sys.stderr)
+
+    def wait(self, what, n=1, seconds=600):
+        """The n-th of its events `what`, and when it came."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = [(at, e) for at, e in list(self.events) if e["event"] == what]
+            if len(found) >= n:
+                return found[n - 1]
+            time.sleep(0.0005)
+        raise TimeoutError(f"no {n} {what}; have {[e['event'] for _, e in self.events][-5:]}")
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def cost(t):
+    """The guest at full speed, by turns without and with a guard."""
+    machine = Machine(t, "512M", prepared=True)
+    plain, guarded = [], []
+    for _ in range(RUNS):
+        plain.append(machine.rate(SECONDS))
+        guard = Guard(t, machine.vm, "--every", str(EVERY_MS), "--on", "panic,hang")
+        guard.wait("image", 4)
+        guarded.append(machine.rate(SECONDS))
+        guard.end()
+    pauses = [e["pause_us"] for _, e in guard.events if e["event"] == "image"][1:]
+    plain.append(machine.rate(SECONDS))
+    a, b = statistics.median(plain), statistics.median(guarded)
+    return {"plain_per_s": a, "guarded_per_s": b, "cost": 1 - b / a, "pause_us": summary(pauses)}
+
+
+def bundle(t):
+    """From a panic to the bundle on the disk. All of the set changes from one image to the next."""
+    machine = Machine(t, RAM, more=("-device", "pvpanic"), prepared=True, set=CHANGED, fill="text")
+    out = t.path("bundles")
+    os.mkdir(out)
+    guard = Guard(t, machine.vm, "--every", str(EVERY_MS), "--keep", "2", "--on", "panic", "-o", out)
+    guard.wait("image", 4)
+    began = time.monotonic()
+    machine.guest.fail(machine.vm, machine.guest.PANIC)
+    at, event = guard.wait("captured")
+    return {"total_ms": (at - began) * 1e3, "from_detection_ms": event["took_us"] / 1e3,
+            "bytes": os.path.getsize(event["bundle"])}
+
+
+def works(machine, deadline=60):
+    """Seconds until the guest does something."""
+    began = time.monotonic()
+    before = machine.guest.state(machine.vm).stores
+    while machine.guest.state(machine.vm).stores == before:
+        if time.monotonic() - began > deadline:
+            raise TimeoutError("the guest does nothing")
+        time.sleep(0.0005)
+    return time.monotonic() - began
+
+
+def recovery(t):
+    """A panic and a hang: until the guard sees it, and from then on until the guest works again; and
+    what a reboot takes, which loses all that it had."""
+    machine = Machine(t, "512M", more=("-device", "pvpanic"), prepared=True)
+    guard = Guard(t, machine.vm, "--every", str(EVERY_MS), "--on", "panic,hang=0.5", "--do",
+                  "rollback", "--max-tries", "1000")
+    found = {"panic": [], "hang": []}
+    n = 0
+    for how, kind in ((machine.guest.PANIC, "panic"), (machine.guest.HANG, "hang")):
+        for _ in range(RUNS):
+            guard.wait("image", sum(e["event"] == "image" for _, e in guard.events) + 3)
+            began = time.monotonic()
+            machine.guest.fail(machine.vm, how)
+            n += 1
+            seen, _ = guard.wait("failure", n)
+            guard.wait("rolled-back", n)
+            works(machine)
+            found[kind].append((seen - began, time.monotonic() - seen))
+            time.sleep(10.5)  # it is well again
+    guard.end()
+    began = time.monotonic()
+    with machine.vm.qmp() as qmp:
+        qmp.cmd("system_reset")
+    while machine.guest.state(machine.vm).phase == 2:
+        time.sleep(0.001)
+    machine.guest.wait_ready(machine.vm)
+    reboot = time.monotonic() - began
+    return {"reboot_ms": reboot * 1e3,
+            **{kind: {"seen_ms": summary([a * 1e3 for a, _ in times]),
+                      "service_ms": summary([b * 1e3 for _, b in times])}
+               for kind, times in found.items()}}
+
+
+def main():
+    if not HAVE_ENGINE:
+        print("\nguard: no stasis here to measure")
+        return
+    stasis("doctor", expect=None)
+    spent = with_case(cost)
+    table(f"A guard, one image each {EVERY_MS} ms, 512M, 32M rewritten all the time, {ACCEL}",
+          ["", "pages/s", "stop µs (most)"],
+          [["without", f"{spent['plain_per_s']:.0f}", "-"],
+           ["guarded", f"{spent['guarded_per_s']:.0f}",
+            f"{spent['pause_us']['median']:.0f} ({spent['pause_us']['max']:.0f})"],
+           ["cost", f"{spent['cost'] * 100:.1f} %", "-"]])
+    made = [with_case(bundle) for _ in range(RUNS)]
+    table(f"From a panic to a durable bundle, {RAM}, {CHANGED} changed since the last image",
+          ["ms", "from seeing it, ms", "MiB"],
+          [[f"{m['total_ms']:.0f}", f"{m['from_detection_ms']:.0f}", f"{m['bytes'] >> 20}"]
+           for m in made])
+    back = with_case(recovery)
+    table("From a failure to service, 512M", ["", "until it is seen, ms", "then, ms"],
+          [*[[kind, f"{back[kind]['seen_ms']['median']:.1f}",
+              f"{back[kind]['service_ms']['median']:.1f}"] for kind in ("panic", "hang")],
+           ["reboot", "-", f"{back['reboot_ms']:.0f}"]])
+    save("guard", {"cost": spent, "bundle": made, "recovery": back})
+
+
+main()

@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a guard keeps the last images of a VM in memory; when the VM fails they are one file, or the
+VM goes on from before."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guests import Bare  # noqa: E402
+from stasistest import (accelerators, add_case, case, end_pid, main, new_store,  # noqa: E402
+                        restored_vm, run_vm, stasis, stasis_json, stasis_start)
+
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+EVENT = 125
+
+
+class Guard:
+    """`stasis guard`, and what it has told so far."""
+
+    def __init__(self, t, vm, *words):
+        self.t, self.vm, self.events = t, vm, []
+        self.process = stasis_start(t, "guard", vm.name, "--json", "--progress", "json", *words)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            try:
+                self.events.append(json.loads(line))
+            except ValueError:
+                self.t.note(f"guard: {line.decode(errors='replace').strip()}")
+
+    def count(self, what):
+        return sum(event["event"] == what for event in list(self.events))
+
+    def wait(self, what, n=1, seconds=120):
+        def there():
+            if self.process.poll() is not None and self.count(what) < n:
+                raise RuntimeError(f"the guard ended before {n} {what}: {self.events[-5:]}")
+            return self.count(what) >= n
+        self.t.wait(there, seconds, f"{n} {what}")
+
+    def last(self, what):
+        return [event for event in list(self.events) if event["event"] == what][-1]
+
+    def end(self, expect, how=None):
+        if how is not None:
+            self.process.send_signal(how)
+        try:
+            code = self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            self.t.check(False, f"the guard does not end: {self.events[-5:]}")
+        self.reader.join(60)
+        out = self.process.stdout.read().decode()
+        self.t.equal(code, expect, f"exit status; {out}; {self.events[-3:]}")
+        return json.loads(out)["result"]
+
+
+def guest(t):
+    return run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
+                  accel=FAST)
+
+
+def memory_of(vm):
+    return os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store")
+
+
+def member(path, name):
+    with tarfile.open(path) as bundle:
+        return bundle.extractfile(name).read().decode()
+
+
+def captures(t, how, words, kind):
+    vm = guest(t)
+    os.mkdir(t.path("out"))
+    guard = Guard(t, vm, "--every", 100, "--keep", 4, "--on", words, "--output", t.path("out"))
+    guard.wait("image", 3)
+    vm.guest.fail(vm, how)
+    found = guard.end(EVENT)
+    t.equal((found["failures"], found["last"]["kind"]), (1, kind), found)
+    [path] = found["bundles"]
+    t.equal(os.path.dirname(path), t.path("out"), "where it is")
+    info = stasis_json("bundle-info", path, "--verify")
+    t.equal((info["kind"], info["domain"]), (kind, vm.name), info)
+    t.check(4 <= len(info["images"]) <= 8, info["images"])
+    t.check(not os.path.exists(memory_of(vm)), "nothing is left in memory")
+    events = [json.loads(line) for line in member(path, "events.jsonl").splitlines()]
+    t.check(all(event["at_us"] > 0 for event in events), events)
+    if kind == "panic":
+        t.check(any(e.get("event") == "GUEST_PANICKED" for e in events), events)
+    t.check("START" in member(path, "console.log"), "the console is in it")
+    # Elsewhere: the images are what they were, and go on from before.
+    vm.kill()
+    store = new_store(t)
+    t.equal(stasis("bundle-import", path, *store).out.split(),
+            [image["id"] for image in info["images"]][-len(info["images"]):], "images")
+    stasis("store-check", "--read-data", *store)
+    back = restored_vm(t, info["images"][0]["id"], store, vm.guest)
+    back.check_runs()
+    back.guest.check_unharmed(back)
+
+
+add_case(captures, Bare.PANIC, "panic", "panic",
+         promise="a panic: ring, console and events are one file, which another store takes in")
+add_case(captures, Bare.HANG, "hang=1", "hang", promise="the same of a hang")
+add_case(captures, Bare.LINE, "panic,log=DRIVER FAILED", "log", promise="the same of a line")
+
+
+@case
+def masks(t):
+    """a VM that panics goes on from before, each time, until it has done so too often on end"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--do", "rollback", "--max-tries", 2)
+    guard.wait("image", 4)
+    for n in (1, 2):
+        vm.guest.fail(vm, Bare.PANIC)
+        guard.wait("rolled-back", n)
+        back = guard.last("rolled-back")
+        t.check(back["id"] in [e["id"] for e in guard.events if e["event"] == "image"], back)
+        t.equal(back["tries"], n, "on end")
+        before = vm.progress()
+        t.wait(lambda: vm.progress() > before + 1000, 120, "the guest works")  # noqa: B023
+        guard.wait("image", guard.count("image") + 2)
+    vm.guest.fail(vm, Bare.PANIC)
+    found = guard.end(EVENT)
+    t.equal((found["rollbacks"], found["failures"], found["gave_up"], found["bundles"]),
+            (2, 3, True, []), found)
+    vm.guest.check_unharmed(vm)
+    t.equal(vm.status(), "guest-panicked", "it is left as it is")
+
+
+@case
+def restarts(t):
+    """a VM whose QEMU is killed is started again, under its name, and guarded on"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--on", "exit", "--do", "restart")
+    guard.wait("image", 2)
+    os.kill(vm.pid, signal.SIGKILL)
+    guard.wait("restarted")
+    vm.learn()
+    t.defer(end_pid, vm.pid)
+    n = guard.count("image")
+    guard.wait("image", n + 2)
+    found = guard.end(0, signal.SIGINT)
+    t.equal((found["restarts"], found["failures"]), (1, 1), found)
+    vm.guest._state_memory = vm._state_memory = None
+    vm.check_runs()
+
+
+@case
+def ends_cleanly(t):
+    """Ctrl-C ends it with 0 and leaves nothing; the ring keeps no more images than it is to; another
+    guard, or a transaction, is refused meanwhile"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 50, "--keep", 3)
+    guard.wait("image", 12)
+    images = os.path.join(memory_of(vm), "images")
+    t.wait(lambda: len(os.listdir(images)) <= 5, 60, "few images are kept")
+    done = stasis("try", vm.name, "--", "true", expect=1)
+    t.check("another transaction or guard" in done.err, done)
+    guard.end(0, signal.SIGINT)
+    t.check(not os.path.exists(memory_of(vm)), "nothing is left in memory")
+    vm.check_runs()
+    vm.check_nothing_left(tracked_allowed=True)
+    # Killed, it leaves the VM running; the next one takes over.
+    guard = Guard(t, vm, "--every", 50, "--keep", 3)
+    guard.wait("image", 3)
+    guard.process.kill()
+    guard.process.wait(60)
+    vm.check_runs()
+    guard = Guard(t, vm, "--every", 50, "--keep", 3)
+    guard.wait("image", 3)
+    guard.end(0, signal.SIGTERM)
+    vm.check_runs()
+
+
+@case
+def export_and_import(t):
+    """bundle-export puts images into a file; what is damaged in it is found and not taken in"""
+    vm = guest(t)
+    store, other = new_store(t), new_store(t, "other")
+    ids = [vm.checkpoint_id(*store) for _ in range(3)]
+    path = t.path("x.bundle")
+    stasis("bundle-export", path, ids[1], "latest", *store)
+    stasis("bundle-export", path, "latest", *store, expect=1)
+    info = stasis_json("bundle-info", path, "--verify")
+    t.equal([image["id"] for image in info["images"]], ids[1:], "images")
+    with open(path, "r+b") as f:
+        f.seek(-3000, os.SEEK_END)
+        byte = f.read(1)[0]
+        f.seek(-3000, os.SEEK_END)
+        f.write(bytes([byte ^ 1]))
+    stasis("bundle-info", path, "--verify", expect=13)
+    stasis("bundle-import", path, *other, expect=13)
+    t.equal(stasis_json("checkpoint-list", *other), [], "images")
+    with open(path, "r+b") as f:
+        f.seek(-3000, os.SEEK_END)
+        f.write(bytes([byte]))
+    t.equal(stasis("bundle-import", path, *other).out.split(), ids, "with all that they need")
+    t.equal(stasis("bundle-import", path, *other).out, "", "they are there already")
+    stasis("checkpoint-verify", "--all", *other)
+    stasis("bundle-info", os.path.join(store[1], "stasis-store.json"), expect=13)
+
+
+main()

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: what is tried in a Linux guest is done or has not been; an agent that is silent is seen, and
+the guest goes on from before."""
+import json
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agentguest import WithAgent, wait_agent  # noqa: E402
+from stasistest import case, main, run_vm, stasis, stasis_start  # noqa: E402
+
+
+def in_guest(script):
+    return ["busybox", "sh", "-c", script]
+
+
+@case
+def tried_in_the_guest(t):
+    """--guest runs the command in the guest, also while QEMU's monitor is in use; what it did stays or
+    has not been; a guest without its agent is taken back to when it had one"""
+    vm = run_vm(t, WithAgent(t), "-device", "pvpanic", options=("--agent",))
+    wait_agent(t, vm)
+    done = stasis("try", vm.name, "--guest", "--", *in_guest("echo x > /made; echo said; exit 4"),
+                  expect=4)
+    t.check("said" in done.out, done)
+    stasis("agent-exec", vm.name, "--", *in_guest("test ! -e /made"))
+    stasis("try", vm.name, "--guest", "--on", "panic,exit", "--",
+           *in_guest("echo x > /made"))
+    stasis("agent-exec", vm.name, "--", *in_guest("test -e /made"))
+    guard = stasis_start(t, "guard", vm.name, "--json", "--progress", "json", "--every", "500",
+                         "--on", "agent-lost=3", "--do", "rollback")
+    told = []
+
+    def has_told(what):
+        line = guard.stderr.readline()
+        if not line:
+            raise RuntimeError(f"the guard has ended: {told}")
+        told.append(json.loads(line)["event"])
+        return told[-1] == what
+    for _ in range(3):
+        t.wait(lambda: has_told("image"), 120, "an image")
+    # The agent and its workers, but not what runs this.
+    stasis("agent-exec", vm.name, "--timeout", 100, "--",
+           *in_guest("for p in $(busybox pidof stasis-agent); do busybox kill -STOP $p; done"),
+           expect=None)
+    t.wait(lambda: has_told("rolled-back"), 180, "it goes on from before")
+    wait_agent(t, vm)
+    guard.send_signal(signal.SIGINT)
+    out, _ = guard.communicate(timeout=120)
+    t.equal(json.loads(out)["result"]["rollbacks"], 1, "rollbacks")
+    stasis("agent-exec", vm.name, "--", *in_guest("test -e /made"))
+
+
+main()
