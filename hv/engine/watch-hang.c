@@ -23,8 +23,8 @@
 #define MAX_STATES 32
 #define MAX_CPUS 1024
 #define IF_FLAG 0x200u
-/* Of the time in which it should have shown a new state it has to have run so much. */
-#define RUN_SHARE 4
+/* A CPU has to have run so long without a new state: a host that is busy lets it run rarely. */
+#define RAN_NS 20000000u
 
 typedef struct {
     guint64 states[MAX_STATES];
@@ -119,8 +119,7 @@ static void sample(Hang *hang, StasisWatched *vm, guint i, const char *text, gsi
         cpu->ran_ns = ran_ns(vm->record->pid, thread);
     }
     cpu->n_samples++;
-    gboolean ran = cpu->halted || ran_ns(vm->record->pid, thread) - cpu->ran_ns >=
-                                      (now - cpu->since_us) * 1000 / RUN_SHARE;
+    gboolean ran = cpu->halted || ran_ns(vm->record->pid, thread) - cpu->ran_ns >= RAN_NS;
     cpu->stuck = (flags & IF_FLAG) == 0 && cpu->n_samples >= MIN_SAMPLES &&
                  now - cpu->since_us >= hang->limit_us && ran;
 }
