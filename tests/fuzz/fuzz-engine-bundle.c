@@ -3,6 +3,7 @@
  * store that is whole. */
 #include <glib/gstdio.h>
 #include <stasis/bundle.h>
+#include <stdint.h>
 #include <unistd.h>
 
 #include "base/io.h"
