@@ -35,6 +35,7 @@
 #define WELL_US 10000000u
 #define FIRST_PAUSE_US 100000u
 #define MAX_PAUSE_US 10000000u
+#define ENDING_US 2000000u
 #define CONSOLE_BYTES ((gsize)4 << 20)
 
 typedef struct {
@@ -300,11 +301,12 @@ static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, G
 
 /* ---- together ---- */
 
-/* An image could not be taken: QEMU may have ended, and whoever watches for that sees it; or the VM
- * has failed in a way that is seen now. Else that is an error. */
+/* An image could not be taken: QEMU may be ending (its sockets close before it is gone), and
+ * whoever watches for that sees it; or the VM has failed in a way that is seen now. Else that is an
+ * error. */
 static StasisFailure *look_again(Guard *guard)
 {
-    return stasis_watch_wait(guard->watch, stasis_now_us(), -1, NULL);
+    return stasis_watch_wait(guard->watch, stasis_now_us() + ENDING_US, -1, NULL);
 }
 
 static gboolean loop(Guard *guard, GError **error)

@@ -7,6 +7,9 @@
 #include "base/clock.h"
 #include "engine/session.h"
 
+#define ENDING_US 1000000u
+#define STEP_US 10000u
+
 void stasis_undone_free(StasisUndone *undone)
 {
     if (undone == NULL)
@@ -47,26 +50,44 @@ static gboolean start_anew(const char *name, const char *uri, StasisStore *store
     return vm != NULL;
 }
 
+static StasisRollbackInfo *put_back(const char *name, StasisStore *store, const char *image,
+                                    GCancellable *cancellable, GError **error)
+{
+    StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
+    options.force = TRUE;
+    g_autoptr(StasisVm) vm = stasis_vm_new(name);
+    g_autoptr(StasisRollback) rollback =
+        stasis_rollback_prepare(vm, store, image, &options, cancellable, error);
+    return rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
+}
+
+/* A QEMU that is ending closes its sockets first, and is still there for a moment. */
+static gboolean is_ending(const char *name)
+{
+    for (guint us = 0; us < ENDING_US; us += STEP_US) {
+        if (!is_alive(name))
+            return TRUE;
+        g_usleep(STEP_US);
+    }
+    return FALSE;
+}
+
 StasisUndone *stasis_undo(const char *name, const char *uri, StasisStore *store, const char *image,
                           gboolean restart, GCancellable *cancellable, GError **error)
 {
     guint64 begun_us = stasis_now_us();
     g_autoptr(StasisUndone) undone = g_new0(StasisUndone, 1);
-    if (restart || !is_alive(name)) {
-        undone->restarted = start_anew(name, uri, store, image, cancellable, error);
-        if (!undone->restarted)
+    g_autoptr(GError) local = NULL;
+    if (!restart && is_alive(name)) {
+        undone->rollback = put_back(name, store, image, cancellable, &local);
+        if (undone->rollback == NULL && !is_ending(name)) {
+            g_propagate_error(error, g_steal_pointer(&local));
             return NULL;
-    } else {
-        StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
-        options.force = TRUE;
-        g_autoptr(StasisVm) vm = stasis_vm_new(name);
-        g_autoptr(StasisRollback) rollback =
-            stasis_rollback_prepare(vm, store, image, &options, cancellable, error);
-        undone->rollback =
-            rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
-        if (undone->rollback == NULL)
-            return NULL;
+        }
     }
+    undone->restarted = undone->rollback == NULL;
+    if (undone->restarted && !start_anew(name, uri, store, image, cancellable, error))
+        return NULL;
     undone->total_us = stasis_now_us() - begun_us;
     return g_steal_pointer(&undone);
 }
