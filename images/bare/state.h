@@ -36,8 +36,8 @@
 
 enum { GUEST_SEQ, GUEST_RANDOM, GUEST_SPARSE };
 enum { GUEST_BOOTING, GUEST_FILLING, GUEST_RUNNING, GUEST_FAILED };
-/* panic: told by pvpanic's port; hang: "jmp ." for ever; line: "DRIVER FAILED" on the console, and the
- * work goes on. */
+/* panic: told by pvpanic's port; hang: "jmp ." for ever; line: "DRIVER FAILED" on the console, and
+ * the work goes on. */
 enum { GUEST_FAIL_NONE, GUEST_FAIL_PANIC, GUEST_FAIL_HANG, GUEST_FAIL_LINE };
 enum { GUEST_FILL_ZERO, GUEST_FILL_TEXT, GUEST_FILL_RANDOM };
 
