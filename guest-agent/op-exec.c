@@ -1,166 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Running a command: its output in parts as it comes, up to a limit, for a limited time. It is in
- * the worker's process group, so that whoever ends the worker ends all of it; what is left of the
- * group when the command has ended goes with the worker.
+ * Running a command whose output goes to the host at once, and that lives no longer than the host's
+ * interest in it. It is in the worker's process group, so that whoever ends the worker ends all of
+ * it; what is left of the group when the command has ended goes with the worker.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent.h"
+#include "command.h"
 
-#define MAX_ARGS 256
 #define LIMIT_MS 600000
-#define MAX_OUTPUT (16u << 20)
-#define LOOK_MS 20 /* for the end of a command whose output is held open by others */
 
-typedef struct {
-    char *argv[MAX_ARGS + 1];
-    char *environment[MAX_ARGS + 1];
-    unsigned n_args, n_environment;
-    const uint8_t *input;
-    uint32_t n_input;
-    uint64_t limit; /* bytes of output left */
-    int64_t end_ms;
-    bool truncated, timed_out;
-    int out, err, in; /* our ends, or -1 */
-} Command;
-
-static bool add_text(const StasisField *field, char **array, unsigned *n)
+static void send_output(Command *c, uint16_t tag, const uint8_t *bytes, uint32_t n)
 {
-    if (*n == MAX_ARGS || !stasis_field_is_text(field, field->length))
-        return false;
-    array[*n] = strndup((const char *)field->value, field->length);
-    return array[(*n)++] != NULL;
-}
-
-static bool read_request(const Request *request, Command *c)
-{
-    StasisField field;
-    for (uint32_t at = 0; stasis_field_next(request->fields, request->length, &at, &field);) {
-        bool good = true;
-        if (field.tag == STASIS_AGENT_TAG_ARG)
-            good = add_text(&field, c->argv, &c->n_args);
-        else if (field.tag == STASIS_AGENT_TAG_ENVIRONMENT)
-            good = add_text(&field, c->environment, &c->n_environment);
-        if (!good)
-            return false;
-        if (field.tag == STASIS_AGENT_TAG_INPUT) {
-            c->input = field.value;
-            c->n_input = field.length;
-        }
-    }
-    c->limit = request_number(request, STASIS_AGENT_TAG_LIMIT, MAX_OUTPUT);
-    if (c->limit > MAX_OUTPUT)
-        c->limit = MAX_OUTPUT;
-    c->end_ms = now_ms() + request_timeout(request, LIMIT_MS);
-    return c->n_args > 0;
-}
-
-static void __attribute__((noreturn)) be_command(Command *c, int in, int out, int err, int failed)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    dup2(in, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
-    if (getenv("PATH") == NULL)
-        setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
-    for (unsigned i = 0; i < c->n_environment; i++)
-        putenv(c->environment[i]);
-    signal(SIGPIPE, SIG_DFL);
-    execvp(c->argv[0], c->argv);
-    int saved = errno;
-    write_all(failed, &saved, sizeof saved);
-    _exit(127);
-}
-
-/* 0, or the error of the exec. */
-static int start(Command *c, pid_t *ret_pid)
-{
-    int in[2], out[2], err[2], failed[2], error_number = 0;
-    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 ||
-        pipe2(failed, O_CLOEXEC) < 0)
-        return errno;
-    pid_t pid = fork();
-    if (pid == 0)
-        be_command(c, in[0], out[1], err[1], failed[1]);
-    if (pid < 0)
-        return errno;
-    close(in[0]);
-    close(out[1]);
-    close(err[1]);
-    close(failed[1]);
-    c->in = in[1];
-    c->out = out[0];
-    c->err = err[0];
-    fcntl(c->in, F_SETFL, O_NONBLOCK);
-    fcntl(c->out, F_SETFL, O_NONBLOCK);
-    fcntl(c->err, F_SETFL, O_NONBLOCK);
-    /* The end of file says that exec closed the other end. */
-    if (read(failed[0], &error_number, sizeof error_number) != sizeof error_number)
-        error_number = 0;
-    close(failed[0]);
-    *ret_pid = pid;
-    return error_number;
-}
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
-static void feed(Command *c)
-{
-    ssize_t n = c->n_input > 0 ? write(c->in, c->input, c->n_input) : 0;
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    c->input += n > 0 ? n : 0;
-    c->n_input -= n > 0 ? (uint32_t)n : 0;
-    if (n < 0 || c->n_input == 0)
-        close_fd(&c->in);
-}
-
-/* Read once and send it; what is beyond the limit is read all the same and dropped. */
-static void pass_output(Command *c, int *fd, uint16_t tag, Answer *answer)
-{
-    static uint8_t bytes[AGENT_PART_BYTES];
-    ssize_t n = read(*fd, bytes, sizeof bytes);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0) {
-        close_fd(fd);
-        return;
-    }
-    uint32_t part = (uint64_t)n < c->limit ? (uint32_t)n : (uint32_t)c->limit;
-    c->truncated |= part < (uint32_t)n;
-    c->limit -= part;
-    if (part == 0)
-        return;
-    stasis_field_put(&answer->fields, tag, bytes, part);
+    Answer *answer = c->data;
+    stasis_field_put(&answer->fields, tag, bytes, n);
     answer_part(answer);
-}
-
-static void pass_all(Command *c, int wait_ms, Answer *answer)
-{
-    struct pollfd fds[3] = { { .fd = c->out, .events = POLLIN },
-                             { .fd = c->err, .events = POLLIN },
-                             { .fd = c->in, .events = POLLOUT } };
-    poll(fds, 3, wait_ms);
-    if (fds[0].revents != 0)
-        pass_output(c, &c->out, STASIS_AGENT_TAG_OUTPUT, answer);
-    if (fds[1].revents != 0)
-        pass_output(c, &c->err, STASIS_AGENT_TAG_ERROR_OUTPUT, answer);
-    if (fds[2].revents != 0)
-        feed(c);
 }
 
 static void conclude(Command *c, int status, Answer *answer)
@@ -182,37 +38,19 @@ static void conclude(Command *c, int status, Answer *answer)
 
 void op_exec(const Request *request, Answer *answer)
 {
-    static Command c = { .in = -1, .out = -1, .err = -1 };
+    static Command c = { .take = send_output };
     pid_t pid = -1;
-    int status = 0;
+    c.data = answer;
     signal(SIGPIPE, SIG_IGN);
-    if (!read_request(request, &c)) {
+    if (!command_read(request, LIMIT_MS, &c)) {
         answer_error(answer, STASIS_AGENT_INVALID, 0, "exec: 1 to %d arguments are needed",
-                     MAX_ARGS);
+                     COMMAND_MAX_ARGS);
         return;
     }
-    int r = start(&c, &pid);
+    int r = command_start(&c, &pid);
     if (r != 0) {
         answer_error(answer, STASIS_AGENT_FAILED, r, "exec %.200s", c.argv[0]);
         return;
     }
-    while (waitpid(pid, &status, WNOHANG) == 0) {
-        bool quiet = c.out < 0 && c.err < 0;
-        pass_all(&c, quiet ? 5 : LOOK_MS, answer);
-        if (now_ms() < c.end_ms)
-            continue;
-        c.timed_out = true;
-        kill(pid, SIGKILL);
-        waitpid(pid, &status, 0);
-        break;
-    }
-    /* What it has written is in the pipes; others may hold them open for ever. */
-    for (unsigned i = 0; i < 1024 && (c.out >= 0 || c.err >= 0); i++) {
-        struct pollfd fds[2] = { { .fd = c.out, .events = POLLIN },
-                                 { .fd = c.err, .events = POLLIN } };
-        if (poll(fds, 2, 0) <= 0)
-            break;
-        pass_all(&c, 0, answer);
-    }
-    conclude(&c, status, answer);
+    conclude(&c, command_wait(&c, pid), answer);
 }

@@ -27,6 +27,9 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_TALK, "talk", OP_WORKER, 30000, op_talk_before, op_talk },
     { STASIS_AGENT_OP_PROC_DUMP_DIRECT, "proc-dump-direct", OP_WORKER, 605000,
       .run = op_proc_dump_direct },
+    { STASIS_AGENT_OP_JOB_START, "job-start", OP_WORKER, 30000, .run = op_job_start },
+    { STASIS_AGENT_OP_JOB_WAIT, "job-wait", OP_WORKER, 605000, .run = op_job_wait },
+    { STASIS_AGENT_OP_JOB_END, "job-end", OP_WORKER, 30000, .run = op_job_end },
     { 0 },
 };
 

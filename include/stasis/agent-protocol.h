@@ -99,10 +99,10 @@ typedef enum {
     STASIS_AGENT_OP_CGROUP_FREEZE,
     /* CGROUP → nothing. */
     STASIS_AGENT_OP_CGROUP_THAW,
-    /* ARG (1 to 256 of them), [ENVIRONMENT "NAME=value"]…, [INPUT], [LIMIT: bytes of output, ≤ 16
-     * MiB], [TIMEOUT ≤ 600 s] → OUTPUT and ERROR_OUTPUT as they come; last EXIT_STATUS or SIGNAL,
-     * [TRUNCATED], [TIMED_OUT]. At TIMEOUT it is killed; what is left of its process group when
-     * it has ended is killed in any case. */
+    /* ARG (1 to 256 of them), [ENVIRONMENT "NAME=value"]…, [PATH: where it starts], [INPUT],
+     * [LIMIT: bytes of output, ≤ 16 MiB], [TIMEOUT ≤ 600 s] → OUTPUT and ERROR_OUTPUT as they come;
+     * last EXIT_STATUS or SIGNAL, [TRUNCATED], [TIMED_OUT]. At TIMEOUT it is killed; what is left
+     * of its process group when it has ended is killed in any case. */
     STASIS_AGENT_OP_EXEC,
     /* PATH of a regular file, [OFFSET, from its beginning], [LIMIT ≤ 16 MiB] → OUTPUT…; last SIZE
      * of the file. */
@@ -178,6 +178,24 @@ typedef enum {
      * holds. There is no tmpfs.tar and no mqueue.bin. Nothing stays in the guest.
      */
     STASIS_AGENT_OP_PROC_DUMP_DIRECT,
+    /*
+     * TOKEN (≤ 64 letters, digits, '.', '_', '-'), and as of EXEC: ARG…, [ENVIRONMENT]…, [INPUT],
+     * [LIMIT], [PATH: where it starts], [TIMEOUT ≤ 24 h] → [TOKEN: there was one of that name, and
+     * nothing was started]: it runs. A job goes on when the host has gone, and, in a VM that goes
+     * on from an image, when there is another host; what it writes is kept. Status BUSY when there
+     * are 8.
+     */
+    STASIS_AGENT_OP_JOB_START,
+    /*
+     * TOKEN, [OFFSET, from its beginning], [TIMEOUT ≤ 600 s] → OFFSET (where the part ends) and
+     * OUTPUT or ERROR_OUTPUT, as they come and have come; last OFFSET, and if it has ended
+     * EXIT_STATUS or SIGNAL, [TRUNCATED], [TIMED_OUT]. Any number of times. Status STATE when there
+     * is no such job.
+     */
+    STASIS_AGENT_OP_JOB_WAIT,
+    /* TOKEN → nothing: it was killed if it still ran, and is forgotten. Status STATE when there is
+     * none. */
+    STASIS_AGENT_OP_JOB_END,
 } StasisAgentOp;
 
 typedef enum {
