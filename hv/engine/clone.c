@@ -237,7 +237,7 @@ static void start_one(gpointer data, gpointer user_data)
     guint64 start_us = stasis_now_us();
     StasisLaunchClone launch = describe(cloning);
     StasisRevival revival = { .name = clone->name,
-                              .kind = "cloned",
+                              .kind = cloning->options->unaware ? NULL : "cloned",
                               .paused = cloning->options->paused,
                               .with_memory = TRUE,
                               .disks_temporary = TRUE,

@@ -387,8 +387,9 @@ StasisStarted *stasis_revive(const StasisSource *source, const StasisRevival *re
         (revival->in_place && !write_in_place(&restore, error)))
         return NULL;
     StasisStarted *started = restore.started;
-    stasis_awaken_mark(revival->name, revival->kind,
-                       revival->clone != NULL && !revival->clone->keep_identity);
+    if (revival->kind != NULL)
+        stasis_awaken_mark(revival->name, revival->kind,
+                           revival->clone != NULL && !revival->clone->keep_identity);
     if (!revival->paused && !stasis_image_reader_get_info(source->reader)->paused) {
         stasis_pager_wait_swept(&restore.swept_fd);
         restore.awakening = stasis_awaken_begin(started->record, started->qmp);

@@ -51,7 +51,8 @@ typedef struct {
     /* Or NULL, both: RAM blocks that are mapped from files, and a stream with all other RAM. */
     const StasisTemplate *templates;
     GBytes *stream;
-    const char *kind;       /* what the agent in the guest is told that the VM is: "restored" … */
+    const char *kind; /* what the agent in the guest is told that the VM is: "restored" …; NULL: it
+                         is not told anything */
     StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
     gboolean throw_away;    /* it never is: it ends with us, or with what is returned */
     StasisProgressFunc progress;

@@ -21,6 +21,9 @@ typedef struct {
      * unless @keep_network. */
     const char *connect;
     const char *xml;
+    /* The guest is not told that it goes on from an image: what it does next is what it would have
+     * done. For one that is thrown away afterwards. */
+    gboolean unaware;
 } StasisCloneOptions;
 #define STASIS_CLONE_OPTIONS_INIT                 \
     {                                             \

@@ -16,6 +16,7 @@
 #include <stasis/agent-install.h>
 #include <stasis/bundle.h>
 #include <stasis/checkpoint.h>
+#include <stasis/ci.h>
 #include <stasis/clone.h>
 #include <stasis/device.h>
 #include <stasis/disk.h>

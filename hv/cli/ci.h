@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What commands about tests share. */
+#pragma once
+
+#include "cli.h"
+
+G_BEGIN_DECLS
+
+JsonObject *cli_outcome_to_json(const StasisOutcome *outcome);
+
+/* junit.c: a report of one test, @argv, as JUnit's XML, which CI services read. */
+gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
+                         const GString *output, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A test in a VM of its own. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ci.h"
+#include "output.h"
+
+/* What the test wrote, for the report. */
+typedef struct {
+    gboolean show;
+    GString *output;
+} Heard;
+
+/* From another thread; nothing else writes to stdout meanwhile. */
+static void hear(gboolean is_error, const guint8 *bytes, gsize n, gpointer user_data)
+{
+    Heard *heard = user_data;
+    g_string_append_len(heard->output, (const char *)bytes, (gssize)n);
+    if (!heard->show)
+        return;
+    FILE *to = is_error ? stderr : stdout;
+    fwrite(bytes, 1, n, to);
+    fflush(to);
+}
+
+JsonObject *cli_outcome_to_json(const StasisOutcome *outcome)
+{
+    JsonObject *object = json_object_new();
+    gboolean numbered =
+        outcome->kind == STASIS_OUTCOME_EXIT || outcome->kind == STASIS_OUTCOME_SIGNAL;
+    cli_json_set_string(object, "name", outcome->name);
+    if (numbered)
+        json_object_set_int_member(object, "number", outcome->number);
+    cli_json_set_string(object, "detail", outcome->detail);
+    cli_json_set_uint(object, "took_us", outcome->took_us);
+    return object;
+}
+
+static void result_to_json(CliCall *call, const StasisCiResult *result, const Heard *heard,
+                           const char *bundle)
+{
+    JsonObject *object = json_object_new();
+    g_autofree char *output = g_utf8_make_valid(heard->output->str, (gssize)heard->output->len);
+    json_object_set_object_member(object, "outcome", cli_outcome_to_json(&result->outcome));
+    json_object_set_boolean_member(object, "passed", stasis_outcome_is_good(&result->outcome));
+    cli_json_set_uint(object, "ready_us", result->ready_us);
+    json_object_set_boolean_member(object, "warm", result->warm);
+    cli_json_set_uint(object, "n_images", result->n_images);
+    cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
+    cli_json_set_string(object, "output", output);
+    cli_take_object(call, object);
+}
+
+/* "--on panic,exit,log=REGEX": an expression may have commas, so what begins with log= is all of
+ * the value. */
+static gboolean read_on(CliCall *call, GPtrArray *logs, GError **error)
+{
+    g_autofree const char **values = cli_texts(call, "on");
+    for (guint i = 0; values != NULL && values[i] != NULL; i++) {
+        if (g_str_has_prefix(values[i], "log=") && values[i][4] != '\0') {
+            g_ptr_array_add(logs, (gpointer)(values[i] + 4));
+            continue;
+        }
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "--on %s: log=REGEX is meant; the test's end, a panic, a guest that shuts down "
+                    "and the time limit always count",
+                    values[i]);
+        return FALSE;
+    }
+    g_ptr_array_add(logs, NULL);
+    return TRUE;
+}
+
+static void read_options(CliCall *call, StasisCiOptions *options, const GPtrArray *logs)
+{
+    options->from = cli_text(call, "from");
+    options->kernel = cli_text(call, "kernel");
+    options->initrd = cli_text(call, "initrd");
+    options->append = cli_text(call, "append");
+    options->image = cli_text(call, "image");
+    options->add_agent = cli_flag(call, "install-agent");
+    options->memory = cli_text(call, "memory");
+    options->n_vcpus = (guint)cli_number(call, "cpus", 0);
+    options->accel = cli_text(call, "accel");
+    options->qemu = cli_text(call, "qemu");
+    options->boot_timeout_us = cli_number(call, "boot-timeout", 0);
+    options->warm = cli_flag(call, "warm");
+    options->argv = (const char *const *)call->args;
+    options->dir = cli_text(call, "chdir");
+    options->timeout_us = cli_number(call, "timeout", 0);
+    options->max_output_bytes = cli_number(call, "max-output", 0);
+    options->on_log = (const char *const *)logs->pdata;
+    options->bundle = cli_text(call, "bundle");
+    options->every_us = cli_number(call, "every", options->bundle != NULL ? 500000 : 0);
+    options->keep = (guint)cli_number(call, "keep", 0);
+    options->scratch = cli_text(call, "scratch");
+}
+
+static gboolean needs_store(const StasisCiOptions *options)
+{
+    return options->from != NULL || options->warm;
+}
+
+static void tell(CliCall *call, const StasisCiResult *result, const char *bundle)
+{
+    const StasisOutcome *outcome = &result->outcome;
+    g_autofree char *took = cli_format_us(outcome->took_us);
+    g_autofree char *detail = cli_printable(outcome->detail);
+    if (stasis_outcome_is_good(outcome))
+        cli_note(call, "passed in %s", took);
+    else
+        cli_note(call, "failed after %s: %s%s%s", took, outcome->name,
+                 detail[0] != '\0' ? ": " : "", detail);
+    if (result->bundled)
+        cli_note(call, "%u images and the console are in %s; `stasis replay` runs it again",
+                 result->n_images, bundle);
+}
+
+static gboolean run(CliCall *call, GError **error)
+{
+    StasisCiOptions options = STASIS_CI_OPTIONS_INIT;
+    g_autoptr(GPtrArray) logs = g_ptr_array_new();
+    if (!read_on(call, logs, error))
+        return FALSE;
+    read_options(call, &options, logs);
+    Heard heard = { .show = !call->json, .output = g_string_new(NULL) };
+    options.output = hear;
+    options.output_data = &heard;
+    g_autofree const char **qemu_args = cli_texts(call, "qemu-arg");
+    options.qemu_args = qemu_args;
+
+    g_autoptr(StasisStore) store =
+        needs_store(&options) ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+    g_autofree char *from = NULL;
+    gboolean ok = store != NULL || !needs_store(&options);
+    if (ok && options.from != NULL) {
+        from = stasis_store_resolve(store, options.from, error);
+        options.from = from;
+        ok = from != NULL;
+    }
+    g_autoptr(StasisCiResult) result =
+        ok ? stasis_ci_run(store, &options, call->cancellable, error) : NULL;
+    ok = result != NULL &&
+         (cli_text(call, "junit") == NULL ||
+          cli_write_junit(cli_text(call, "junit"), call->args, result, heard.output, error));
+    if (ok) {
+        call->exit_code = stasis_outcome_exit_code(&result->outcome);
+        result_to_json(call, result, &heard, options.bundle);
+        tell(call, result, options.bundle);
+    }
+    g_string_free(heard.output, TRUE);
+    return ok;
+}
+
+static const CliArgument arguments[] = {
+    { "COMMAND", CLI_BEHIND, CLI_ARGV, "the test in the guest and its arguments" },
+    { NULL },
+};
+static const CliOption options[] = {
+    { "kernel", 0, CLI_FILE, "FILE", "boot this kernel" },
+    { "initrd", 0, CLI_FILE, "FILE", "its initial RAM disk" },
+    { "append", 0, CLI_TEXT, "LINE", "its command line (default: console=ttyS0)" },
+    { "image", 0, CLI_FILE, "FILE", "a disk; it is not written to" },
+    { "install-agent", 0, CLI_FLAG, NULL, "put the agent into what is used in the disk's place" },
+    { "from", 0, CLI_IMAGE, "ID", "go on from this image instead of booting" },
+    { "warm", 0, CLI_FLAG, NULL,
+      "make an image once the machine has booted, and go on from it the next time that the "
+      "machine would be the same" },
+    { "memory", 0, CLI_TEXT, "SIZE", "the guest's memory, as QEMU's -m (default: 512M)" },
+    { "cpus", 0, CLI_COUNT, "N", "its virtual CPUs (default: 1)" },
+    { "accel", 0, CLI_CHOICE, "auto|kvm|tcg", "how it is run (default: auto)" },
+    { "qemu", 0, CLI_FILE, "PROGRAM", "QEMU (default: qemu-system-x86_64)" },
+    { "qemu-arg", 0, CLI_TEXT, "WORD", "one more word of QEMU's command line; may be repeated",
+      .many = TRUE },
+    { "boot-timeout", 0, CLI_SPAN, "TIME", "until the agent answers (default: 5min)" },
+    { "chdir", 0, CLI_TEXT, "DIR", "where in the guest the test starts" },
+    { "timeout", 0, CLI_SPAN, "TIME", "the test fails after that (default: 10min)" },
+    { "max-output", 0, CLI_SIZE, "SIZE",
+      "drop what it writes beyond that (default 1M, at most 16M)" },
+    { "on", 0, CLI_TEXT, "log=REGEX",
+      "a line on the console that matches is a failure; may be repeated", .many = TRUE },
+    { "every", 0, CLI_MS, "MS", "an image each so often (default: 500 with --bundle, else none)" },
+    { "keep", 0, CLI_COUNT, "N", "the last so many of them (default: 10)" },
+    { "bundle", 0, CLI_FILE, "FILE", "on failure, leave them and the console in this new file" },
+    { "junit", 0, CLI_FILE, "FILE", "write a report as JUnit's XML" },
+    { "scratch", 0, CLI_DIR, "DIR", "where images lie meanwhile (default: /var/tmp)" },
+    { NULL },
+};
+static const CliExample examples[] = {
+    { "ci-run --kernel vmlinuz --initrd initrd -- /bin/selftest", "Boot, test, exit as the test" },
+    { "ci-run --image disk.qcow2 --install-agent --warm --bundle fail.bundle --junit r.xml -- make "
+      "-C /src check",
+      "On a disk of yours; from the second time on without booting" },
+    { NULL },
+};
+const CliCommand cli_cmd_ci_run = {
+    .group = "failure",
+    .name = "ci-run",
+    .summary = "run a test in a VM of its own, and keep what led to a failure",
+    .description =
+        "Boot a machine (or go on from an image), have the agent in it run COMMAND as root and "
+        "without a shell, pass on what it writes, and end the machine. The exit status is the "
+        "test's; 128 and its number more for a signal, 124 when it took too long, 125 when the "
+        "guest panicked or shut down, a line on its console was one of --on, or the agent was "
+        "lost.\n\n"
+        "The guest needs stasis-agent: --install-agent puts it into the overlay that is used "
+        "instead of the disk; a kernel with an initrd has to bring it along.\n\n"
+        "With --bundle images are taken while the test runs, the last few are kept, and on a "
+        "failure they go into one file with the console and the test: `stasis replay` runs it "
+        "again from any of them.",
+    .arguments = arguments,
+    .options = options,
+    .examples = examples,
+    .handler = run,
+};

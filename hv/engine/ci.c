@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One test in one machine: boot it (or go on from an image), run the test as a job of its agent,
+ * take the ring meanwhile, keep what is needed of a failure, and leave nothing else behind.
+ */
+#include <errno.h>
+#include <stasis/agent.h>
+#include <stasis/checkpoint.h>
+#include <stasis/error.h>
+#include <stasis/restore.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/tree.h"
+#include "engine/ci-bundle.h"
+#include "engine/ci-machine.h"
+#include "engine/console-watch.h"
+#include "engine/ci-ring.h"
+#include "engine/session.h"
+#include "engine/trial.h"
+#include "vmm/agent-channel.h"
+
+#define DEFAULT_BOOT_US ((guint64)300 * 1000000)
+#define DEFAULT_TEST_US ((guint64)600 * 1000000)
+#define DEFAULT_KEEP 10
+#define PING_MS 2000
+#define LOOK_MS 50
+#define MAX_CONSOLE_BYTES (1 << 20)
+#define WARM_NOTE "booted for ci-run: "
+
+typedef struct {
+    const StasisCiOptions *options;
+    StasisStore *store; /* of the images that machines begin from; or NULL */
+    GCancellable *cancellable;
+    char *dir; /* scratch */
+    StasisVm *vm;
+    StasisCiRing *ring;     /* or NULL; holds the VM … */
+    StasisSession *session; /* … else this does, once the test runs */
+    char *channel, *console_path;
+    StasisCiResult *result;
+} Ci;
+
+static void ci_clear(Ci *ci)
+{
+    g_clear_pointer(&ci->ring, stasis_ci_ring_free);
+    g_clear_pointer(&ci->session, stasis_session_free);
+    if (ci->vm != NULL)
+        stasis_vm_kill_with_disks(ci->vm, NULL);
+    g_clear_pointer(&ci->vm, stasis_vm_unref);
+    if (ci->dir != NULL)
+        stasis_remove_tree(ci->dir);
+    g_free(ci->dir);
+    g_free(ci->channel);
+    g_free(ci->console_path);
+    g_clear_pointer(&ci->result, stasis_ci_result_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Ci, ci_clear)
+
+void stasis_ci_result_free(StasisCiResult *result)
+{
+    if (result == NULL)
+        return;
+    g_free(result->console);
+    g_free(result);
+}
+
+static gboolean make_dir(Ci *ci, GError **error)
+{
+    const char *parent = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
+    ci->dir = g_build_filename(parent, "stasis-ci-XXXXXX", NULL);
+    if (g_mkdtemp(ci->dir) != NULL)
+        return TRUE;
+    int saved = errno;
+    g_autofree char *dir = g_steal_pointer(&ci->dir);
+    return stasis_set_errno(error, saved, "make %s", dir);
+}
+
+/* ---- the machine ---- */
+
+static gboolean restore(Ci *ci, const char *id, const char *name, GError **error)
+{
+    StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
+    options.name = name;
+    options.disk_dir = ci->dir;
+    ci->vm = stasis_restore(ci->store, id, &options, ci->cancellable, error);
+    return ci->vm != NULL;
+}
+
+static gboolean boot(Ci *ci, const char *name, GError **error)
+{
+    StasisRunOptions run = STASIS_RUN_OPTIONS_INIT;
+    run.agent = TRUE;
+    run.accel = ci->options->accel;
+    g_auto(GStrv) argv = stasis_ci_machine_argv(ci->options, ci->dir, ci->cancellable, error);
+    if (argv == NULL)
+        return FALSE;
+    ci->vm = stasis_vm_run(name, &run, (const char *const *)argv, ci->cancellable, error);
+    return ci->vm != NULL;
+}
+
+/* The image of the machine as @key names it, or NULL. */
+static char *find_warm(Ci *ci, const char *key, GError **error)
+{
+    g_autoptr(GPtrArray) images = stasis_store_list(ci->store, error);
+    g_autofree char *note = g_strconcat(WARM_NOTE, key, NULL);
+    for (guint i = images != NULL ? images->len : 0; i-- > 0;) {
+        const StasisImageInfo *info = g_ptr_array_index(images, i);
+        if (g_strcmp0(info->note, note) == 0)
+            return g_strdup(info->id);
+    }
+    return NULL;
+}
+
+static gboolean keep_warm(Ci *ci, const char *key, GError **error)
+{
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    g_autofree char *note = g_strconcat(WARM_NOTE, key, NULL);
+    options.note = note;
+    options.full = TRUE;
+    g_autoptr(StasisImageInfo) info =
+        stasis_checkpoint_create(ci->vm, ci->store, &options, ci->cancellable, error);
+    return info != NULL;
+}
+
+static gboolean find_files(Ci *ci, GError **error)
+{
+    g_autoptr(StasisSession) session =
+        stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
+    g_autoptr(StasisAgentChannel) channel =
+        session != NULL ? stasis_agent_channel_find(session->qmp, session->record->pid, error)
+                        : NULL;
+    if (channel == NULL)
+        return FALSE;
+    ci->channel = g_strdup(channel->path);
+    ci->console_path = g_strdup(session->record->console_path);
+    return TRUE;
+}
+
+/* Until the agent answers: a kernel that gives up, or a QEMU that ends, is not waited for. */
+static gboolean wait_ready(Ci *ci, GError **error)
+{
+    guint64 start_us = stasis_now_us(), took_us;
+    guint64 limit_us =
+        ci->options->boot_timeout_us != 0 ? ci->options->boot_timeout_us : DEFAULT_BOOT_US;
+    g_autoptr(StasisConsoleWatch) console = stasis_console_watch_new(ci->console_path, NULL, error);
+    for (;;) {
+        g_autoptr(GError) why = NULL;
+        g_autofree char *line = NULL;
+        if (stasis_vm_agent_ping(ci->vm, PING_MS, &took_us, ci->cancellable, &why))
+            break;
+        if (g_error_matches(why, STASIS_ERROR, STASIS_ERROR_CANCELLED) ||
+            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return FALSE;
+        }
+        if (stasis_console_watch_look(console, &line) == STASIS_CONSOLE_PANIC) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "the guest does not boot: %s",
+                        line);
+            return FALSE;
+        }
+        if (stasis_now_us() - start_us >= limit_us) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "no agent answered within %" G_GUINT64_FORMAT
+                        " s of the machine's start; is stasis-agent in the guest? (%s)",
+                        limit_us / 1000000, why->message);
+            return FALSE;
+        }
+    }
+    ci->result->ready_us = stasis_now_us() - start_us;
+    return TRUE;
+}
+
+static gboolean start_machine(Ci *ci, GError **error)
+{
+    const StasisCiOptions *options = ci->options;
+    g_autofree char *name = g_strdup_printf("ci-%08x", g_random_int());
+    g_autofree char *key = NULL, *id = g_strdup(options->from);
+    if (options->warm && id == NULL) {
+        key = stasis_ci_machine_key(options, error);
+        if (key == NULL)
+            return FALSE;
+        id = find_warm(ci, key, NULL);
+        ci->result->warm = id != NULL;
+    }
+    if (!(id != NULL ? restore(ci, id, name, error) : boot(ci, name, error)))
+        return FALSE;
+    if (!find_files(ci, error) || !wait_ready(ci, error))
+        return FALSE;
+    return key == NULL || id != NULL || keep_warm(ci, key, error);
+}
+
+/* ---- the test ---- */
+
+static gboolean hold(Ci *ci, GError **error)
+{
+    const StasisCiOptions *options = ci->options;
+    guint keep = options->keep != 0 ? options->keep : DEFAULT_KEEP;
+    if (options->every_us != 0) {
+        ci->ring = stasis_ci_ring_new(ci->vm, ci->dir, keep, ci->cancellable, error);
+        return ci->ring != NULL;
+    }
+    ci->session = stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
+    return ci->session != NULL;
+}
+
+static StasisQmp *monitor(const Ci *ci)
+{
+    return ci->ring != NULL ? stasis_ci_ring_get_qmp(ci->ring) : ci->session->qmp;
+}
+
+/* The first image is from right after the test's start. One that can't be taken because the VM has
+ * just come to its end is none. */
+static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
+{
+    guint64 next_us = 0;
+    while (!stasis_trial_look(trial, monitor(ci), &ci->result->outcome)) {
+        if (g_cancellable_is_cancelled(ci->cancellable))
+            return stasis_set_cancelled(error);
+        guint64 now_us = stasis_now_us();
+        if (ci->ring == NULL || !stasis_trial_has_begun(trial) || now_us < next_us) {
+            stasis_trial_wait(trial, LOOK_MS);
+            continue;
+        }
+        g_autoptr(GError) why = NULL;
+        if (!stasis_ci_ring_take(ci->ring, ci->cancellable, &why)) {
+            if (stasis_trial_look(trial, monitor(ci), &ci->result->outcome))
+                break;
+            g_propagate_prefixed_error(error, g_steal_pointer(&why), "image of the ring: ");
+            return FALSE;
+        }
+        next_us = now_us + ci->options->every_us;
+    }
+    return TRUE;
+}
+
+static void read_console(Ci *ci)
+{
+    g_autofree char *text = NULL;
+    gsize len = 0;
+    if (ci->console_path == NULL || !g_file_get_contents(ci->console_path, &text, &len, NULL))
+        return;
+    gsize from = len > MAX_CONSOLE_BYTES ? len - MAX_CONSOLE_BYTES : 0;
+    ci->result->console = g_utf8_make_valid(text + from, (gssize)(len - from));
+}
+
+static guint64 test_timeout_us(const StasisCiOptions *options)
+{
+    return options->timeout_us != 0 ? options->timeout_us : DEFAULT_TEST_US;
+}
+
+static gboolean run_test(Ci *ci, GError **error)
+{
+    const StasisCiOptions *o = ci->options;
+    StasisTrialOptions options = { .vm = stasis_vm_get_name(ci->vm),
+                                   .channel = ci->channel,
+                                   .console_path = ci->console_path,
+                                   .job = { .name = STASIS_CI_JOB,
+                                            .argv = o->argv,
+                                            .dir = o->dir,
+                                            .max_bytes = o->max_output_bytes },
+                                   .timeout_us = test_timeout_us(o),
+                                   .on_log = o->on_log,
+                                   .output = o->output,
+                                   .output_data = o->output_data };
+    if (!hold(ci, error))
+        return FALSE;
+    g_autoptr(StasisTrial) trial = stasis_trial_new(&options, error);
+    if (trial == NULL || !watch(ci, trial, error))
+        return FALSE;
+    ci->result->n_images = ci->ring != NULL ? stasis_ci_ring_get_ids(ci->ring)->len : 0;
+    return TRUE;
+}
+
+static gboolean keep_failure(Ci *ci, GError **error)
+{
+    const StasisCiOptions *options = ci->options;
+    if (options->bundle == NULL || stasis_outcome_is_good(&ci->result->outcome))
+        return TRUE;
+    StasisCiTest test = { .argv = (char **)options->argv,
+                          .dir = (char *)options->dir,
+                          .timeout_us = test_timeout_us(options),
+                          .max_output_bytes = options->max_output_bytes,
+                          .on_log = (char **)options->on_log,
+                          .outcome = ci->result->outcome };
+    ci->result->bundled =
+        stasis_ci_bundle_write(options->bundle, stasis_vm_get_name(ci->vm), &test, ci->ring,
+                               ci->result->console, ci->cancellable, error);
+    return ci->result->bundled;
+}
+
+static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)
+{
+    const char *what = NULL;
+    if (options->argv == NULL || options->argv[0] == NULL)
+        what = "no test to run";
+    else if (options->from != NULL && (options->kernel != NULL || options->image != NULL))
+        what = "either an image of a store or a machine to boot, not both";
+    else if ((options->from != NULL || options->warm) && store == NULL)
+        what = "a store is needed for images to begin from";
+    else if (options->bundle != NULL && options->every_us == 0)
+        what = "a bundle needs a ring of images";
+    if (what == NULL)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
+    return FALSE;
+}
+
+StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options,
+                              GCancellable *cancellable, GError **error)
+{
+    g_auto(Ci) ci = { .options = options, .store = store, .cancellable = cancellable };
+    if (!check(store, options, error))
+        return NULL;
+    ci.result = g_new0(StasisCiResult, 1);
+    if (!make_dir(&ci, error) || !start_machine(&ci, error) || !run_test(&ci, error))
+        return NULL;
+    read_console(&ci);
+    if (!keep_failure(&ci, error))
+        return NULL;
+    return g_steal_pointer(&ci.result);
+}

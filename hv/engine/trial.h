@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One run of a test in a VM, until it is known how it came out: the test is a job of the guest's
+ * agent, and beside it the machine and its console are looked at. A VM that goes on from an image
+ * in which the test runs already is followed from there.
+ *
+ * A thread of its own speaks to the agent, so that whoever has the VM may take checkpoints of it
+ * meanwhile. Used by one thread at a time; holds nothing of the VM but the agent's channel.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <stasis/ci.h>
+
+#include "engine/agent-job.h"
+#include "vmm/qmp.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisTrial StasisTrial;
+
+typedef struct {
+    const char *vm;           /* its name */
+    const char *channel;      /* of its agent: path of the socket */
+    const char *console_path; /* or NULL */
+    StasisJob job;
+    guint64 timeout_us;         /* from now on; 0: none */
+    const char *const *on_log;  /* a line on the console that one of these expressions matches is a
+                                   failure; or NULL */
+    StasisJobOutputFunc output; /* from the trial's thread; or NULL */
+    gpointer output_data;
+} StasisTrialOptions;
+
+/* Begin: the VM may still be paused. Borrows strings of @options until it is freed. */
+StasisTrial *stasis_trial_new(const StasisTrialOptions *options, GError **error);
+/* Ends the thread; what has not come yet of the test's output doesn't come any more. */
+void stasis_trial_free(StasisTrial *trial);
+
+/* The test is known to run (it was started, or runs since before the image). */
+gboolean stasis_trial_has_begun(StasisTrial *trial);
+
+/* Look once, without waiting: TRUE when it is over, and how in *ret. @qmp is the VM's monitor. */
+gboolean stasis_trial_look(StasisTrial *trial, StasisQmp *qmp, StasisOutcome *ret);
+/* Wait a little, at most @ms, or until there may be something to see. */
+void stasis_trial_wait(StasisTrial *trial, guint ms);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisTrial, stasis_trial_free)
+
+G_END_DECLS

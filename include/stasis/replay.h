@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A failure again: the test in a bundle goes on from an image of its ring, as often as wanted. */
+#pragma once
+
+#include <stasis/ci.h>
+
+G_BEGIN_DECLS
+
+typedef enum {
+    STASIS_PERTURB_NONE,   /* the guest does not learn that it goes on from an image */
+    STASIS_PERTURB_SEED,   /* it gets entropy of its own, and the time of day */
+    STASIS_PERTURB_TIMING, /* the VM is stopped now and then for a random while */
+} StasisPerturb;
+
+typedef struct {
+    size_t struct_size;
+    guint times;         /* 0: 1; of bisect: from each image; 0: 5 */
+    guint jobs;          /* VMs at once; 0: 1 */
+    const char *from;    /* an image of the ring: its ID, a unique prefix, or its number from 1, the
+                            oldest; NULL: the newest */
+    guint perturb;       /* of 1 << StasisPerturb */
+    guint64 timeout_us;  /* of each run; 0: what the test had */
+    const char *scratch; /* directory for what is in the bundle; NULL: /var/tmp */
+    /* After each run, from the thread that made the call; or NULL. */
+    void (*ran)(guint image, const StasisOutcome *outcome, gpointer user_data);
+    gpointer ran_data;
+} StasisReplayOptions;
+#define STASIS_REPLAY_OPTIONS_INIT                 \
+    {                                              \
+        .struct_size = sizeof(StasisReplayOptions) \
+    }
+
+typedef struct {
+    StasisOutcome outcome; /* of the first one that came out so */
+    guint count;
+} StasisReplayOutcome;
+
+/* All runs from one image. */
+typedef struct {
+    char *id;
+    gint64 created_us;   /* Unix time of its instant */
+    guint n_runs, n_bad; /* bad: not passed */
+    GPtrArray *outcomes; /* of StasisReplayOutcome, the most frequent first */
+} StasisReplayRuns;
+
+typedef struct {
+    char **argv;           /* of the test */
+    StasisOutcome failure; /* as the bundle has it */
+    GPtrArray *images;     /* of StasisReplayRuns, oldest first; without bisect just one */
+    gint inevitable;       /* of bisect: index of the first image from which on every run
+                              failed; -1: there is none */
+} StasisReplay;
+
+STASIS_API void stasis_replay_free(StasisReplay *replay);
+
+/* Run the test in the bundle at @path from one image. */
+STASIS_API StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
+                                       GCancellable *cancellable, GError **error);
+
+/* From each image of the ring: failure became inevitable between the image before `inevitable` and
+ * that one. Without options->perturb all that would make runs differ is perturbed. */
+STASIS_API StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *options,
+                                              GCancellable *cancellable, GError **error);
+
+/*
+ * One VM that stands still at the image's instant, with QEMU's gdbstub at @gdb: a TCP port of the
+ * loopback interface, or the path of a UNIX socket. @ready is called then; when the debugger lets
+ * it go on, the test does. Until the test is over, the VM has ended or @cancellable fires; then the
+ * VM is gone. A timeout only if options->timeout_us says so.
+ */
+STASIS_API StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *options,
+                                             const char *gdb,
+                                             void (*ready)(StasisVm *vm, gpointer user_data),
+                                             gpointer user_data, GCancellable *cancellable,
+                                             GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisReplay, stasis_replay_free)
+
+G_END_DECLS
