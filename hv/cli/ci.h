@@ -12,4 +12,7 @@ JsonObject *cli_outcome_to_json(const StasisOutcome *outcome);
 gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
                          const GString *output, GError **error);
 
+/* bisect-svg.c */
+gboolean cli_write_bisect_svg(const char *path, const StasisReplay *replay, GError **error);
+
 G_END_DECLS

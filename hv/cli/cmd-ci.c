@@ -49,6 +49,7 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     json_object_set_boolean_member(object, "warm", result->warm);
     cli_json_set_uint(object, "n_images", result->n_images);
     cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
+    cli_json_set_string(object, "bundle_error", result->bundle_error);
     cli_json_set_string(object, "output", output);
     cli_take_object(call, object);
 }
@@ -113,6 +114,8 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
     else
         cli_note(call, "failed after %s: %s%s%s", took, outcome->name,
                  detail[0] != '\0' ? ": " : "", detail);
+    if (result->bundle_error != NULL)
+        cli_note(call, "no bundle was made: %s", result->bundle_error);
     if (result->bundled)
         cli_note(call, "%u images and the console are in %s; `stasis replay` runs it again",
                  result->n_images, bundle);

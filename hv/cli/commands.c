@@ -56,6 +56,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_bundle_export,
     &cli_cmd_bundle_import,
     &cli_cmd_ci_run,
+    &cli_cmd_replay,
     &cli_cmd_file_ls,
     &cli_cmd_file_cat,
     &cli_cmd_file_copy_out,

@@ -63,6 +63,7 @@ void stasis_ci_result_free(StasisCiResult *result)
     if (result == NULL)
         return;
     g_free(result->console);
+    g_free(result->bundle_error);
     g_free(result);
 }
 
@@ -199,7 +200,7 @@ static gboolean hold(Ci *ci, GError **error)
     guint keep = options->keep != 0 ? options->keep : DEFAULT_KEEP;
     if (options->every_us != 0) {
         ci->ring = stasis_ci_ring_new(ci->vm, ci->dir, keep, ci->cancellable, error);
-        return ci->ring != NULL;
+        return ci->ring != NULL && stasis_ci_ring_take(ci->ring, ci->cancellable, error);
     }
     ci->session = stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
     return ci->session != NULL;
@@ -210,11 +211,11 @@ static StasisQmp *monitor(const Ci *ci)
     return ci->ring != NULL ? stasis_ci_ring_get_qmp(ci->ring) : ci->session->qmp;
 }
 
-/* The first image is from right after the test's start. One that can't be taken because the VM has
- * just come to its end is none. */
+/* One image is from before the test's start, the others from then on. One that can't be taken
+ * because the VM has just come to its end is none. */
 static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
 {
-    guint64 next_us = 0;
+    guint64 next_us = stasis_now_us() + ci->options->every_us;
     while (!stasis_trial_look(trial, monitor(ci), &ci->result->outcome)) {
         if (g_cancellable_is_cancelled(ci->cancellable))
             return stasis_set_cancelled(error);
@@ -273,11 +274,13 @@ static gboolean run_test(Ci *ci, GError **error)
     return TRUE;
 }
 
-static gboolean keep_failure(Ci *ci, GError **error)
+/* That it can't be kept does not change how the test came out. */
+static void keep_failure(Ci *ci)
 {
     const StasisCiOptions *options = ci->options;
+    g_autoptr(GError) error = NULL;
     if (options->bundle == NULL || stasis_outcome_is_good(&ci->result->outcome))
-        return TRUE;
+        return;
     StasisCiTest test = { .argv = (char **)options->argv,
                           .dir = (char *)options->dir,
                           .timeout_us = test_timeout_us(options),
@@ -286,8 +289,9 @@ static gboolean keep_failure(Ci *ci, GError **error)
                           .outcome = ci->result->outcome };
     ci->result->bundled =
         stasis_ci_bundle_write(options->bundle, stasis_vm_get_name(ci->vm), &test, ci->ring,
-                               ci->result->console, ci->cancellable, error);
-    return ci->result->bundled;
+                               ci->result->console, ci->cancellable, &error);
+    if (!ci->result->bundled)
+        ci->result->bundle_error = g_strdup(error->message);
 }
 
 static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)
@@ -317,7 +321,6 @@ StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options
     if (!make_dir(&ci, error) || !start_machine(&ci, error) || !run_test(&ci, error))
         return NULL;
     read_console(&ci);
-    if (!keep_failure(&ci, error))
-        return NULL;
+    keep_failure(&ci);
     return g_steal_pointer(&ci.result);
 }

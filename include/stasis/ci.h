@@ -75,6 +75,7 @@ typedef struct {
     gboolean warm;    /* it went on from an image of the booted machine */
     guint n_images;   /* in the ring, at the end */
     gboolean bundled;
+    char *bundle_error; /* why a failure was not, or NULL */
     char *console; /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
 } StasisCiResult;
 

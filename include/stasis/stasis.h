@@ -30,6 +30,7 @@
 #include <stasis/prepare.h>
 #include <stasis/process.h>
 #include <stasis/process-image.h>
+#include <stasis/replay.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
 #include <stasis/store.h>

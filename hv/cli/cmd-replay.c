@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A failure again, from its bundle. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ci.h"
+#include "output.h"
+#include "table.h"
+
+#define BAR_CELLS 40u
+
+static void runs_to_json(JsonArray *array, const StasisReplayRuns *runs)
+{
+    JsonObject *object = json_object_new();
+    JsonArray *outcomes = json_array_new();
+    cli_json_set_string(object, "id", runs->id);
+    json_object_set_int_member(object, "created_us", runs->created_us);
+    cli_json_set_uint(object, "n_runs", runs->n_runs);
+    cli_json_set_uint(object, "n_failed", runs->n_bad);
+    for (guint i = 0; i < runs->outcomes->len; i++) {
+        const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
+        JsonObject *outcome = cli_outcome_to_json(&one->outcome);
+        cli_json_set_uint(outcome, "count", one->count);
+        json_array_add_object_element(outcomes, outcome);
+    }
+    json_object_set_array_member(object, "outcomes", outcomes);
+    json_array_add_object_element(array, object);
+}
+
+static void replay_to_json(CliCall *call, const StasisReplay *replay, gboolean bisect)
+{
+    JsonObject *object = json_object_new();
+    JsonArray *argv = json_array_new(), *images = json_array_new();
+    for (guint i = 0; replay->argv[i] != NULL; i++)
+        json_array_add_string_element(argv, replay->argv[i]);
+    for (guint i = 0; i < replay->images->len; i++)
+        runs_to_json(images, g_ptr_array_index(replay->images, i));
+    json_object_set_array_member(object, "command", argv);
+    json_object_set_object_member(object, "failure", cli_outcome_to_json(&replay->failure));
+    json_object_set_array_member(object, "images", images);
+    if (bisect && replay->inevitable >= 0)
+        json_object_set_int_member(object, "inevitable", replay->inevitable);
+    else if (bisect)
+        json_object_set_null_member(object, "inevitable");
+    cli_take_object(call, object);
+}
+
+/* ---- histogram ---- */
+
+static void print_histogram(const StasisReplayRuns *runs)
+{
+    g_autoptr(CliTable) table = cli_table_new("lrrl");
+    for (guint i = 0; i < runs->outcomes->len; i++) {
+        const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
+        guint cells = (one->count * BAR_CELLS + runs->n_runs - 1) / runs->n_runs;
+        g_autofree char *bar = g_strnfill(cells, '#');
+        g_autofree char *count = g_strdup_printf("%u", one->count);
+        g_autofree char *share = g_strdup_printf("%u %%", one->count * 100 / runs->n_runs);
+        cli_table_add(table, one->outcome.name, count, share, bar);
+    }
+    cli_table_print(table, 0);
+    printf("%u of %u runs failed\n", runs->n_bad, runs->n_runs);
+}
+
+/* ---- bisect ---- */
+
+static char *list_outcomes(const StasisReplayRuns *runs)
+{
+    GString *text = g_string_new(NULL);
+    for (guint i = 0; i < runs->outcomes->len; i++) {
+        const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
+        g_string_append_printf(text, "%s%s × %u", i > 0 ? ", " : "", one->outcome.name, one->count);
+    }
+    return g_string_free(text, FALSE);
+}
+
+static double since_first(const StasisReplay *replay, guint index)
+{
+    const StasisReplayRuns *first = g_ptr_array_index(replay->images, 0);
+    const StasisReplayRuns *this = g_ptr_array_index(replay->images, index);
+    return (double)(this->created_us - first->created_us) / 1e6;
+}
+
+static void print_bisect(const StasisReplay *replay)
+{
+    g_autoptr(CliTable) table = cli_table_new("rlrrl");
+    cli_table_add(table, "IMAGE", "ID", "AT", "FAILED", "OUTCOMES");
+    for (guint i = 0; i < replay->images->len; i++) {
+        const StasisReplayRuns *runs = g_ptr_array_index(replay->images, i);
+        g_autofree char *number = g_strdup_printf("%u", i + 1);
+        g_autofree char *at = g_strdup_printf("%.2f s", since_first(replay, i));
+        g_autofree char *failed = g_strdup_printf("%u/%u", runs->n_bad, runs->n_runs);
+        g_autofree char *outcomes = list_outcomes(runs);
+        cli_table_add(table, number, runs->id, at, failed, outcomes);
+    }
+    cli_table_print(table, 0);
+    gint first = replay->inevitable;
+    if (first < 0)
+        puts("from no image on did every run fail: it was open until the end, or it does not come "
+             "from what is in the images");
+    else if (first == 0)
+        puts("every run from every image failed: it was inevitable before image 1");
+    else
+        printf("it became inevitable between image %d (%.2f s) and image %d (%.2f s)\n", first,
+               since_first(replay, (guint)first - 1), first + 1, since_first(replay, (guint)first));
+}
+
+static void tell_run(guint image, const StasisOutcome *outcome, gpointer user_data)
+{
+    CliCall *call = user_data;
+    g_autofree char *took = cli_format_us(outcome->took_us);
+    if (cli_flag(call, "verbose"))
+        cli_note(call, "image %u: %s after %s", image + 1, outcome->name, took);
+}
+
+static gboolean bisect(CliCall *call, const StasisReplayOptions *options, GError **error)
+{
+    const char *plot = cli_text(call, "plot");
+    g_autoptr(StasisReplay) replay =
+        stasis_replay_bisect(call->args[0], options, call->cancellable, error);
+    if (replay == NULL || (plot != NULL && !cli_write_bisect_svg(plot, replay, error)))
+        return FALSE;
+    replay_to_json(call, replay, TRUE);
+    if (!call->json)
+        print_bisect(replay);
+    return TRUE;
+}
+
+/* ---- a debugger ---- */
+
+static void tell_ready(StasisVm *vm, gpointer user_data)
+{
+    CliCall *call = user_data;
+    const char *gdb = cli_text(call, "gdb");
+    cli_note(call, "%s stands still at the image's instant; in gdb: target remote %s%s",
+             stasis_vm_get_name(vm), gdb[0] == '/' ? "" : ":", gdb);
+}
+
+static gboolean debug(CliCall *call, const StasisReplayOptions *options, GError **error)
+{
+    g_autoptr(StasisReplay) replay = stasis_replay_debug(
+        call->args[0], options, cli_text(call, "gdb"), tell_ready, call, call->cancellable, error);
+    if (replay == NULL)
+        return FALSE;
+    const StasisReplayRuns *runs = g_ptr_array_index(replay->images, 0);
+    const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, 0);
+    replay_to_json(call, replay, FALSE);
+    if (!call->json)
+        puts(one->outcome.name);
+    return TRUE;
+}
+
+/* ---- replay ---- */
+
+static gboolean read_perturb(CliCall *call, guint *ret, GError **error)
+{
+    g_autofree const char **words = cli_texts(call, "perturb");
+    for (guint i = 0; words != NULL && words[i] != NULL; i++) {
+        if (strcmp(words[i], "seed") == 0) {
+            *ret |= 1u << STASIS_PERTURB_SEED;
+        } else if (strcmp(words[i], "timing") == 0) {
+            *ret |= 1u << STASIS_PERTURB_TIMING;
+        } else {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "--perturb %s: seed or timing is meant", words[i]);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static gboolean run(CliCall *call, GError **error)
+{
+    StasisReplayOptions options = STASIS_REPLAY_OPTIONS_INIT;
+    options.times = (guint)cli_number(call, "times", 0);
+    options.jobs = (guint)cli_number(call, "jobs", 0);
+    options.from = cli_text(call, "from");
+    options.timeout_us = cli_number(call, "timeout", 0);
+    options.scratch = cli_text(call, "scratch");
+    options.ran = tell_run;
+    options.ran_data = call;
+    if (!read_perturb(call, &options.perturb, error))
+        return FALSE;
+    if (cli_flag(call, "bisect"))
+        return bisect(call, &options, error);
+    if (cli_text(call, "gdb") != NULL)
+        return debug(call, &options, error);
+    g_autoptr(StasisReplay) replay =
+        stasis_replay(call->args[0], &options, call->cancellable, error);
+    if (replay == NULL)
+        return FALSE;
+    replay_to_json(call, replay, FALSE);
+    if (!call->json)
+        print_histogram(g_ptr_array_index(replay->images, 0));
+    return TRUE;
+}
+
+static const CliArgument arguments[] = {
+    { "BUNDLE", CLI_ONE, CLI_FILE, "a bundle that ci-run left" },
+    { NULL },
+};
+static const CliOption options[] = {
+    { "times", 0, CLI_COUNT, "N", "run it so often (default: 1; with --bisect 5 from each image)" },
+    { "jobs", 0, CLI_COUNT, "N", "so many VMs at once (default: 1)" },
+    { "from", 0, CLI_TEXT, "IMAGE",
+      "an image of the bundle: its number, 1 the oldest, or its ID (default: the newest)" },
+    { "perturb", 0, CLI_TEXT, "seed|timing",
+      "seed: random numbers of its own for each run; timing: stop the VM now and then for a random "
+      "while; may be repeated",
+      .many = TRUE },
+    { "bisect", 0, CLI_FLAG, NULL,
+      "run it from each image and find where the failure became inevitable" },
+    { "plot", 0, CLI_FILE, "FILE", "with --bisect: draw that, as SVG" },
+    { "gdb", 0, CLI_TEXT, "PORT",
+      "stand still at the image's instant and wait for gdb, at this TCP port on the loopback "
+      "interface or the socket of this path" },
+    { "timeout", 0, CLI_SPAN, "TIME", "of each run (default: the test's; with --gdb none)" },
+    { "scratch", 0, CLI_DIR, "DIR", "where the bundle is unpacked (default: /var/tmp)" },
+    { NULL },
+};
+static const CliExample examples[] = {
+    { "replay fail.bundle --times 50 --jobs 4", "How often does it come out how?" },
+    { "replay fail.bundle --bisect --plot fail.svg", "When did it become inevitable?" },
+    { "replay fail.bundle --from 3 --gdb 1234", "Look around in that moment" },
+    { NULL },
+};
+const CliCommand cli_cmd_replay = {
+    .group = "failure",
+    .name = "replay",
+    .summary = "run a test that failed again, from the moments before",
+    .description =
+        "Start VMs that go on from an image of the bundle's, in which the test is under way, and "
+        "see how it comes out. Prints how often it came out how. Nothing of the VMs stays.\n\n"
+        "Without --perturb a guest does not learn that it goes on from an image: its random "
+        "numbers and its clock are as they were, and runs differ only by what the timing of the "
+        "host makes of them. --bisect perturbs both unless told what.\n\n"
+        "The exit status says whether it could be run, not how it came out.",
+    .arguments = arguments,
+    .options = options,
+    .examples = examples,
+    .handler = run,
+};
