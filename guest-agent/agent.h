@@ -110,6 +110,9 @@ void process_each_child(pid_t pid, void (*each)(void *data, pid_t child), void *
 /* A descriptor of the port, non-blocking, SIGIO on; -1 when there is no such port yet. @path or
  * NULL: find it. */
 int port_open(const char *path);
+/* What a host says first of all, where none can speak: bytes out of the kernel's command line
+ * ("stasis.says=", hexadecimal). Returns how many. */
+size_t port_first_words(uint8_t *buffer, size_t size);
 
 /* ---- worker.c ---- */
 

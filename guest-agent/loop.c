@@ -282,6 +282,8 @@ int loop_run(const LoopOptions *options)
     if (options->realtime && sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) < 0)
         say("no real-time priority: %s", strerror(errno));
     worker_init();
+    if (loop.fd < 0)
+        loop.end = port_first_words(loop.in, sizeof loop.in);
     while (!loop.ending) {
         if (loop.fd < 0)
             loop.fd = port_open(options->port);

@@ -19,7 +19,7 @@ declare -A groups=(
     # qemu-utils: qcow2 files for the ways that the figures are compared with; libvirt-daemon,
     # without libvirt-daemon-system: tests start the daemons by themselves, in namespaces; packers:
     # what virsh save may use; e2fsprogs … linux-image: disks for libguestfs, and its appliance's kernel.
-    [test]="python3 binutils graphviz gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
+    [test]="python3 python3-yaml binutils graphviz gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
             libvirt-daemon libvirt-clients
             bzip2 gzip lzop xz-utils zstd e2fsprogs fdisk fuse3 linux-image-cloud-amd64"
     # Only for make check-long: sets up a Debian system.

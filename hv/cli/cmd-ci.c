@@ -94,6 +94,7 @@ static void read_options(CliCall *call, StasisCiOptions *options, const GPtrArra
     options->max_output_bytes = cli_number(call, "max-output", 0);
     options->on_log = (const char *const *)logs->pdata;
     options->bundle = cli_text(call, "bundle");
+    options->deterministic = cli_flag(call, "deterministic");
     options->every_us = cli_number(call, "every", options->bundle != NULL ? 500000 : 0);
     options->keep = (guint)cli_number(call, "keep", 0);
     options->scratch = cli_text(call, "scratch");
@@ -116,7 +117,9 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
                  detail[0] != '\0' ? ": " : "", detail);
     if (result->bundle_error != NULL)
         cli_note(call, "no bundle was made: %s", result->bundle_error);
-    if (result->bundled)
+    if (result->bundled && result->n_images == 0)
+        cli_note(call, "the recorded execution is in %s; `stasis replay` has it again", bundle);
+    else if (result->bundled)
         cli_note(call, "%u images and the console are in %s; `stasis replay` runs it again",
                  result->n_images, bundle);
 }
@@ -187,6 +190,9 @@ static const CliOption options[] = {
     { "every", 0, CLI_MS, "MS", "an image each so often (default: 500 with --bundle, else none)" },
     { "keep", 0, CLI_COUNT, "N", "the last so many of them (default: 10)" },
     { "bundle", 0, CLI_FILE, "FILE", "on failure, leave them and the console in this new file" },
+    { "deterministic", 0, CLI_FLAG, NULL,
+      "have QEMU record the machine: what --bundle keeps is the execution, instruction by "
+      "instruction, instead of images" },
     { "junit", 0, CLI_FILE, "FILE", "write a report as JUnit's XML" },
     { "scratch", 0, CLI_DIR, "DIR", "where images lie meanwhile (default: /var/tmp)" },
     { NULL },

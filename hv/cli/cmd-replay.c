@@ -234,6 +234,10 @@ const CliCommand cli_cmd_replay = {
         "Without --perturb a guest does not learn that it goes on from an image: its random "
         "numbers and its clock are as they were, and runs differ only by what the timing of the "
         "host makes of them. --bisect perturbs both unless told what.\n\n"
+        "A bundle of ci-run --deterministic holds an execution: it comes back instruction by "
+        "instruction, one run after the other, and each is compared with what was recorded; with "
+        "--gdb from the machine's start on, and gdb may go backwards (reverse-step, "
+        "reverse-continue).\n\n"
         "The exit status says whether it could be run, not how it came out.",
     .arguments = arguments,
     .options = options,

@@ -19,6 +19,7 @@ typedef struct {
     guint64 timeout_us, max_output_bytes;
     char **on_log;         /* or NULL */
     StasisOutcome outcome; /* how it came out */
+    char *memory, *append; /* of a machine that was recorded (engine/recorded.h), or NULL */
 } StasisCiTest;
 
 void stasis_ci_test_free(StasisCiTest *test);

@@ -18,6 +18,8 @@ void stasis_ci_test_free(StasisCiTest *test)
     g_strfreev(test->argv);
     g_strfreev(test->on_log);
     g_free(test->dir);
+    g_free(test->memory);
+    g_free(test->append);
     g_free(test);
 }
 
@@ -37,6 +39,10 @@ char *stasis_ci_test_to_text(const StasisCiTest *test)
     put_words(object, "on_log", test->on_log);
     if (test->dir != NULL)
         stasis_json_set_string(object, "dir", test->dir);
+    if (test->append != NULL) {
+        stasis_json_set_string(object, "memory", test->memory);
+        stasis_json_set_string(object, "append", test->append);
+    }
     stasis_json_set_uint(object, "timeout_us", test->timeout_us);
     stasis_json_set_uint(object, "max_output_bytes", test->max_output_bytes);
     stasis_json_set_uint(object, "outcome", test->outcome.kind);
@@ -76,6 +82,8 @@ static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
     if (test->on_log == NULL || !stasis_json_uint(object, "outcome", &kind, error))
         return FALSE;
     test->dir = g_strdup(stasis_json_string_or(object, "dir", NULL));
+    test->append = g_strdup(stasis_json_string_or(object, "append", NULL));
+    test->memory = g_strdup(stasis_json_string_or(object, "memory", "512M"));
     test->timeout_us = MIN(stasis_json_uint_or(object, "timeout_us", 0), MAX_TIMEOUT_US);
     test->max_output_bytes = stasis_json_uint_or(object, "max_output_bytes", 0);
     test->outcome.kind = (StasisOutcomeKind)kind;

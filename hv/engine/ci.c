@@ -16,6 +16,7 @@
 #include "base/tree.h"
 #include "engine/ci-bundle.h"
 #include "engine/ci-machine.h"
+#include "engine/ci-record.h"
 #include "engine/console-watch.h"
 #include "engine/ci-ring.h"
 #include "engine/session.h"
@@ -303,7 +304,7 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
         what = "either an image of a store or a machine to boot, not both";
     else if ((options->from != NULL || options->warm) && store == NULL)
         what = "a store is needed for images to begin from";
-    else if (options->bundle != NULL && options->every_us == 0)
+    else if (options->bundle != NULL && options->every_us == 0 && !options->deterministic)
         what = "a bundle needs a ring of images";
     if (what == NULL)
         return TRUE;
@@ -318,6 +319,12 @@ StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options
     if (!check(store, options, error))
         return NULL;
     ci.result = g_new0(StasisCiResult, 1);
+    if (options->deterministic) {
+        gboolean ok =
+            make_dir(&ci, error) && stasis_ci_record(options, ci.dir, test_timeout_us(options),
+                                                     ci.result, cancellable, error);
+        return ok ? g_steal_pointer(&ci.result) : NULL;
+    }
     if (!make_dir(&ci, error) || !start_machine(&ci, error) || !run_test(&ci, error))
         return NULL;
     read_console(&ci);

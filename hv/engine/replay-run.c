@@ -7,7 +7,6 @@
 #include "engine/replay-run.h"
 
 #include <errno.h>
-#include <stasis/bundle.h>
 #include <stasis/clone.h>
 #include <stasis/error.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/tree.h"
+#include "engine/ci-record.h"
 #include "vmm/agent-channel.h"
 
 /* How timing is disturbed: the VM runs for up to so long, and stands still for up to so long. */
@@ -30,6 +30,7 @@ void stasis_replay_source_free(StasisReplaySource *source)
         return;
     g_clear_pointer(&source->images, g_ptr_array_unref);
     g_clear_pointer(&source->test, stasis_ci_test_free);
+    g_clear_pointer(&source->bundle, stasis_bundle_free);
     g_clear_pointer(&source->store, stasis_store_unref);
     if (source->dir != NULL)
         stasis_remove_tree(source->dir);
@@ -63,6 +64,13 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
     source->test = stasis_ci_test_from_text(data, len, error);
     if (source->test == NULL || !make_dir(source, scratch, error))
         return NULL;
+    if (source->test->append != NULL) {
+        source->images = g_ptr_array_new();
+        source->bundle = g_steal_pointer(&bundle);
+        return stasis_ci_record_extract(source->bundle, source->dir, error)
+                   ? g_steal_pointer(&source)
+                   : NULL;
+    }
     g_autofree char *store = g_build_filename(source->dir, "store", NULL);
     source->store = stasis_bundle_extract(bundle, store, cancellable, error);
     source->images = source->store != NULL ? stasis_store_list(source->store, error) : NULL;
@@ -79,6 +87,10 @@ gboolean stasis_replay_source_find(const StasisReplaySource *source, const char 
 {
     guint n = source->images->len;
     guint64 number;
+    if (n == 0) {
+        *ret_index = 0;
+        return TRUE;
+    }
     if (from == NULL || strcmp(from, "latest") == 0) {
         *ret_index = n - 1;
         return TRUE;

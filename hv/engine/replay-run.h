@@ -2,6 +2,7 @@
 /* One image of a bundle's ring as a VM in which the test goes on. */
 #pragma once
 
+#include <stasis/bundle.h>
 #include <stasis/replay.h>
 
 #include "engine/ci-bundle.h"
@@ -13,9 +14,10 @@ G_BEGIN_DECLS
 /* A bundle, unpacked. */
 typedef struct {
     char *dir;
-    StasisStore *store;
     StasisCiTest *test;
-    GPtrArray *images; /* of StasisImageInfo, oldest first */
+    StasisStore *store;
+    GPtrArray *images; /* of StasisImageInfo, oldest first; none of a machine that was recorded */
+    StasisBundle *bundle; /* of that; else NULL */
 } StasisReplaySource;
 
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,

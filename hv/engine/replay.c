@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "engine/ci-record.h"
 #include "engine/replay-run.h"
 
 #define LOOK_US 10000
@@ -41,10 +42,12 @@ static StasisReplay *replay_new(const StasisReplaySource *source)
 static StasisReplayRuns *add_image(StasisReplay *replay, const StasisReplaySource *source,
                                    guint index)
 {
-    const StasisImageInfo *image = g_ptr_array_index(source->images, index);
     StasisReplayRuns *runs = g_new0(StasisReplayRuns, 1);
-    runs->id = g_strdup(image->id);
-    runs->created_us = image->created_us;
+    if (source->bundle == NULL) {
+        const StasisImageInfo *image = g_ptr_array_index(source->images, index);
+        runs->id = g_strdup(image->id);
+        runs->created_us = image->created_us;
+    }
     runs->outcomes = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(replay->images, runs);
     return runs;
@@ -135,6 +138,22 @@ static gboolean run_all(const Replaying *r, guint index, guint times, StasisRepl
     return TRUE;
 }
 
+/* Of a machine that was recorded: one after the other, in the one directory. */
+static gboolean run_recorded(const Replaying *r, guint times, StasisReplayRuns *runs,
+                             GError **error)
+{
+    for (guint i = 0; i < times; i++) {
+        StasisOutcome outcome;
+        if (!stasis_ci_record_replay(r->source->test, r->source->bundle, r->source->dir, NULL, NULL,
+                                     NULL, &outcome, r->cancellable, error))
+            return FALSE;
+        count(runs, &outcome);
+        if (r->options->ran != NULL)
+            r->options->ran(0, &outcome, r->options->ran_data);
+    }
+    return TRUE;
+}
+
 StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
                             GCancellable *cancellable, GError **error)
 {
@@ -146,9 +165,10 @@ StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options
     Replaying replaying = { source, options, options->perturb, cancellable };
     g_autoptr(StasisReplay) replay = replay_new(source);
     StasisReplayRuns *runs = add_image(replay, source, index);
-    return run_all(&replaying, index, MAX(options->times, 1), runs, error)
-               ? g_steal_pointer(&replay)
-               : NULL;
+    guint times = MAX(options->times, 1);
+    gboolean ok = source->bundle != NULL ? run_recorded(&replaying, times, runs, error)
+                                         : run_all(&replaying, index, times, runs, error);
+    return ok ? g_steal_pointer(&replay) : NULL;
 }
 
 /* ---- bisect ---- */
@@ -185,6 +205,12 @@ StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *
         stasis_replay_source_open(path, options->scratch, cancellable, error);
     if (source == NULL)
         return NULL;
+    if (source->bundle != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s was recorded and always goes the same way; there is nothing to bisect",
+                    path);
+        return NULL;
+    }
     Replaying replaying = { source, options, options->perturb != 0 ? options->perturb : all,
                             cancellable };
     g_autoptr(StasisReplay) replay = replay_new(source);
@@ -227,6 +253,34 @@ static gboolean listen_for(StasisReplayVm *vm, const char *gdb, GError **error)
     return FALSE;
 }
 
+static gboolean debug_recorded(const StasisReplaySource *source, const char *gdb,
+                               void (*ready)(StasisVm *vm, gpointer user_data), gpointer user_data,
+                               StasisOutcome *ret, GCancellable *cancellable, GError **error)
+{
+    g_autofree char *line = gdbserver(gdb, error);
+    return line != NULL && stasis_ci_record_replay(source->test, source->bundle, source->dir, line,
+                                                   ready, user_data, ret, cancellable, error);
+}
+
+static gboolean debug_image(const StasisReplaySource *source, const StasisReplayOptions *options,
+                            guint index, const char *gdb,
+                            void (*ready)(StasisVm *vm, gpointer user_data), gpointer user_data,
+                            StasisOutcome *ret, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisReplayVm) vm =
+        stasis_replay_vm_new(source, index, /* perturb= */ 0, cancellable, error);
+    if (vm == NULL || !listen_for(vm, gdb, error) ||
+        !stasis_replay_vm_follow(vm, options->timeout_us, error))
+        return FALSE;
+    ready(stasis_replay_vm_get(vm), user_data);
+    while (!stasis_replay_vm_look(vm, ret)) {
+        if (g_cancellable_is_cancelled(cancellable))
+            return stasis_set_cancelled(error);
+        g_usleep(LOOK_US);
+    }
+    return TRUE;
+}
+
 StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *options,
                                   const char *gdb, void (*ready)(StasisVm *vm, gpointer user_data),
                                   gpointer user_data, GCancellable *cancellable, GError **error)
@@ -237,21 +291,14 @@ StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *o
         stasis_replay_source_open(path, options->scratch, cancellable, error);
     if (source == NULL || !stasis_replay_source_find(source, options->from, &index, error))
         return NULL;
-    g_autoptr(StasisReplayVm) vm =
-        stasis_replay_vm_new(source, index, /* perturb= */ 0, cancellable, error);
-    if (vm == NULL || !listen_for(vm, gdb, error) ||
-        !stasis_replay_vm_follow(vm, options->timeout_us, error))
-        return NULL;
     g_autoptr(StasisReplay) replay = replay_new(source);
     StasisReplayRuns *runs = add_image(replay, source, index);
-    ready(stasis_replay_vm_get(vm), user_data);
-    while (!stasis_replay_vm_look(vm, &outcome)) {
-        if (g_cancellable_is_cancelled(cancellable)) {
-            stasis_set_cancelled(error);
-            return NULL;
-        }
-        g_usleep(LOOK_US);
-    }
+    gboolean ok = source->bundle != NULL
+                      ? debug_recorded(source, gdb, ready, user_data, &outcome, cancellable, error)
+                      : debug_image(source, options, index, gdb, ready, user_data, &outcome,
+                                    cancellable, error);
+    if (!ok)
+        return NULL;
     count(runs, &outcome);
     return g_steal_pointer(&replay);
 }

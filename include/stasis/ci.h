@@ -63,6 +63,10 @@ typedef struct {
     guint keep;          /* 0: 10 */
     const char *bundle;  /* where to leave a bundle of a failure, or NULL */
     const char *scratch; /* directory for the ring, NULL: /var/tmp */
+    /* Have QEMU record the machine, so that its execution can be had again instruction by
+     * instruction. Emulated, from a kernel and an initrd, without a ring; the agent has to be of
+     * this version. */
+    gboolean deterministic;
 } StasisCiOptions;
 #define STASIS_CI_OPTIONS_INIT                 \
     {                                          \

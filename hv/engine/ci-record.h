@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ci-run --deterministic, and its bundle: what was recorded, instead of a ring of images. */
+#pragma once
+
+#include <stasis/bundle.h>
+#include <stasis/ci.h>
+
+#include "engine/ci-bundle.h"
+
+G_BEGIN_DECLS
+
+#define STASIS_CI_RECORDED "recorded/" /* what such files of a bundle begin with */
+
+/* Run the test in a machine that is recorded, in directory @dir. */
+gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint64 timeout_us,
+                          StasisCiResult *result, GCancellable *cancellable, GError **error);
+
+/* Put what @bundle has recorded into the directory @dir. */
+gboolean stasis_ci_record_extract(StasisBundle *bundle, const char *dir, GError **error);
+/* Replay it once there. Comes out as "lost" when it did not go as it was recorded. */
+gboolean stasis_ci_record_replay(const StasisCiTest *test, StasisBundle *bundle, const char *dir,
+                                 const char *gdb, void (*ready)(StasisVm *vm, gpointer user_data),
+                                 gpointer user_data, StasisOutcome *ret_outcome,
+                                 GCancellable *cancellable, GError **error);
+
+G_END_DECLS

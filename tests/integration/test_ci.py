@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: ci-run tells how a test in a guest came out, whatever happens to the guest, and replay
+brings a failure back from its bundle: counted, bisected, and under gdb at the instant."""
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import ciguest  # noqa: E402
+import yaml  # noqa: E402
+from guests import image  # noqa: E402
+from stasistest import ROOT, STASIS, case, environment, main, stasis, stasis_start  # noqa: E402
+from tap import PATIENCE  # noqa: E402
+
+SH = ["/bin/busybox", "sh", "-c"]
+kept = {}
+
+
+@case
+def outcomes(t):
+    """exit status, signal, time-out, panic, console line and a guest that ends are told apart"""
+    report = t.path("report.xml")
+    done = ciguest.ci_run("--junit", report, expect=3,
+                          test=[*SH, "echo said; echo 'also <this>' >&2; exit 3"])
+    t.equal(done.out, "said\n", "standard output is the test's alone")
+    t.check("also <this>" in done.err, done.err)
+    suite = ElementTree.parse(report).getroot()
+    t.equal((suite.get("tests"), suite.get("failures"), suite.get("errors")), ("1", "1", "0"),
+            "JUnit's figures")
+    t.equal(suite.find("testcase/failure").get("type"), "exit 3", "JUnit's failure")
+    t.check("also <this>" in suite.find("testcase/system-out").text, "JUnit's output")
+    for test, options, code, name in (
+            ([*SH, "kill -SEGV $$"], [], 139, "signal 11"),
+            (["/bin/busybox", "sleep", "1000"], ["--timeout", "1s"], 124, "timeout"),
+            ([*SH, "echo c > /proc/sysrq-trigger; sleep 1000"], [], 125, "panic"),
+            ([*SH, "echo '<3>BOOM 7' > /dev/kmsg; echo BOOM 7 > /dev/console; sleep 1000"],
+             ["--on", "log=BOOM [0-9]"], 125, "log"),
+            (["/bin/busybox", "poweroff", "-f"], [], 125, "vm ended")):
+        done = ciguest.ci_run("--json", *options, test=test, expect=code)
+        t.equal(done.json["outcome"]["name"], name, f"{test}: {done!r}")
+        t.check(done.json["warm"], "it did not boot again")
+    t.equal(ciguest.ci_run(test=["/bin/nonesuch"]).rc, 125, "a test that is not there")
+    t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+@case
+def usage(t):
+    """what makes no sense is refused before a machine is started"""
+    for args in (["--on", "panik"], ["--on", "log=("], ["--from", "latest", "--image", "x"], []):
+        machine = [] if not args or "--from" in args else ciguest.machine()
+        done = stasis("ci-run", "--store", ciguest.store(), *machine, *args, "--", "true",
+                      expect=None)
+        t.check(done.rc in (2, 10, 12), f"{args}: {done!r}")
+    t.check(stasis("replay", "/nonexistent", expect=None).rc != 0, "no bundle there")
+    with open(t.path("no.bundle"), "wb") as f:
+        f.write(b"no bundle" * 1000)
+    stasis("replay", t.path("no.bundle"), expect=13)
+
+
+@case
+def cancelled(t):
+    """Ctrl-C takes the machine down"""
+    process = stasis_start(t, "ci-run", "--store", ciguest.store(), *ciguest.machine(), "--warm",
+                           "--", *SH, "echo runs; sleep 1000")
+    t.equal(process.stdout.readline(), b"runs\n", "the test runs")
+    process.terminate()
+    t.equal(process.wait(PATIENCE), 130, "exit status")
+    t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+def failure(t):
+    if "bundle" not in kept:
+        kept["bundle"] = os.path.join(ciguest.directory(), "fail.bundle")
+        # On a busy machine an image may come too late, so that none is from behind the decision.
+        for _ in range(10):
+            if os.path.exists(kept["bundle"]):
+                os.unlink(kept["bundle"])
+            said = ciguest.racy_failure(kept["bundle"], step=60, odds=24, later=14, steps=40,
+                                        every=500, keep=4)
+            t.equal(said["outcome"]["name"], "signal 11", "as it fails")
+            kept["decided"] = ciguest.decisions(kept["bundle"])
+            if kept["decided"][-1] > 0:
+                break
+        t.check(kept["decided"][-1] > 0, f"{kept['decided']}")
+    return kept["bundle"]
+
+
+@case
+def again(t):
+    """a failure's bundle replays: from its newest image always as it was, from its oldest by chance"""
+    bundle = failure(t)
+    said = ciguest.replay(bundle, "--times", 4, "--jobs", 2)
+    t.equal(ciguest.counts(said["images"][0]), {"signal 11": 4}, "it was decided by then")
+    said = ciguest.replay(bundle, "--times", 2, "--jobs", 2, "--from", 1, "--perturb", "seed",
+                          "--perturb", "timing")
+    t.equal(said["images"][0]["n_runs"], 2, "runs")
+    shown = stasis("replay", bundle, "--times", 1)
+    t.check("1 of 1 runs failed" in shown.out, shown.out)
+    t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+@case
+def bisect(t):
+    """the first image from which on all runs fail is one in whose memory it is decided"""
+    bundle, plot = failure(t), t.path("plot.svg")
+    said = ciguest.replay(bundle, "--bisect", "--times", 2, "--jobs", 2, "--plot", plot)
+    decided = [step > 0 for step in kept["decided"]]
+    first = decided.index(True)
+    t.check(said["inevitable"] is not None and said["inevitable"] <= first,
+            f"decided in {decided}, said {said}")
+    t.check(all(one["n_failed"] == one["n_runs"] for one in said["images"][first:]), f"{said}")
+    t.equal(ElementTree.parse(plot).getroot().tag, "{http://www.w3.org/2000/svg}svg", "the plot")
+
+
+@case
+def debugger(t):
+    """gdb finds the test at the image's instant, with its symbols, and lets it go on"""
+    bundle, sock = failure(t), t.path("gdb")
+    process = stasis_start(t, "replay", bundle, "--gdb", sock)
+    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
+    done = subprocess.run(["gdb", "-nx", "-batch", "-ex", f"target remote {sock}", "-ex",
+                           "info symbol $pc", "-ex", "print state", "-ex", "detach", ciguest.RACY],
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
+    # At the instant it may be in the kernel, which gdb has no symbols of here.
+    if re.search(r"^(spin_here|main|crash_here)", done.stdout, re.M):
+        t.check('magic = "RACY-STATE-PAGE."' in done.stdout, done.stdout)
+    else:
+        t.check("No symbol matches" in done.stdout, f"{done}")
+    out, _ = process.communicate(timeout=PATIENCE)
+    t.equal(out, b"signal 11\n", "how it came out")
+
+
+# ---- recipes ----
+
+def recipes():
+    with open(os.path.join(ROOT, "docs", "ci.md"), encoding="utf-8") as f:
+        return [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", f.read(), re.S)]
+
+
+def run_lines(t, script, test, variables):
+    """As a runner does: bash -e, in a directory of the job's."""
+    os.makedirs(t.path("job"), exist_ok=True)
+    env = {**environment(), **{k: str(v) for k, v in variables.items()},
+           "PATH": os.path.dirname(STASIS) + ":" + os.environ["PATH"], "STASIS_STORE": ciguest.store(),
+           "KERNEL": image("kernel"), "INITRD": ciguest.initrd(), "APPEND": ciguest.APPEND,
+           "TEST": test}
+    return subprocess.run(["bash", "-e", "-c", script], cwd=t.path("job"), env=env, text=True,
+                          capture_output=True, timeout=900, check=False)
+
+
+def check_recipe(t, test_script, failure_script, variables):
+    done = run_lines(t, test_script, "/bin/busybox true", variables)
+    t.equal(done.returncode, 0, f"{done}")
+    done = run_lines(t, test_script, "/bin/busybox false", variables)
+    t.equal(done.returncode, 1, f"{done}")
+    done = run_lines(t, failure_script, "", variables)
+    t.equal(done.returncode, 0, f"{done}")
+    left = set(os.listdir(t.path("job")))
+    t.equal(left, {"report.xml", "failure.bundle", "replay.txt", "bisect.txt", "bisect.svg"}, "left")
+    with open(os.path.join(t.path("job"), "replay.txt"), encoding="utf-8") as f:
+        t.check("10 of 10 runs failed" in f.read(), "replay.txt")
+    return left
+
+
+@case
+def github(t):
+    """the recipe for GitHub Actions works: its lines, run here, and what it wants to upload is there"""
+    recipe = recipes()[0]
+    steps = {step.get("name"): step for step in recipe["jobs"]["vm-test"]["steps"]}
+    left = check_recipe(t, steps["Test in a VM"]["run"], steps["Look into the failure"]["run"],
+                        recipe["env"])
+    upload = recipe["jobs"]["vm-test"]["steps"][-1]["with"]["path"].split()
+    t.equal(set(upload), left, "artifacts")
+
+
+@case
+def gitlab(t):
+    """so does that for GitLab CI"""
+    job = recipes()[1]["vm-test"]
+    left = check_recipe(t, "\n".join(job["script"]), "\n".join(job["after_script"]), {})
+    t.equal({*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]}, left, "artifacts")
+
+
+if __name__ == "__main__":
+    main()

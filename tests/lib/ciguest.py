@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The Linux guest for ci-run: with the agent and lib/racy.c in its initrd, booted once for all cases
+of a program (--warm)."""
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+
+from guests import image
+from stasistest import BUILD, ROOT, stasis, stasis_json
+
+APPEND = "console=ttyS0 quiet stasis.agent=/bin/stasis-agent stasis.memory=1M stasis.rate=1"
+RACY = os.path.join(BUILD, "tests", "lib", "racy")
+_kept = {}
+
+
+def directory():
+    if "dir" not in _kept:
+        _kept["dir"] = tempfile.mkdtemp(prefix="ci-", dir="/var/tmp")
+        atexit.register(shutil.rmtree, _kept["dir"], ignore_errors=True)
+    return _kept["dir"]
+
+
+def initrd():
+    path = os.path.join(directory(), "initrd")
+    if not os.path.exists(path):
+        subprocess.run([os.path.join(ROOT, "images", "add-files.sh"), path,
+                        f"bin/stasis-agent={BUILD}/stasis-agent", f"bin/racy={RACY}"], check=True)
+    return path
+
+
+def store():
+    return os.path.join(directory(), "store")
+
+
+def machine():
+    return ["--kernel", image("kernel"), "--initrd", initrd(), "--append", APPEND,
+            "--memory", "192M", "--accel", "tcg"]
+
+
+def ci_run(*options, test, expect=None):
+    """Run the command `test` in that guest."""
+    return stasis("ci-run", "--store", store(), *machine(), "--warm", *options, "--", *test,
+                  expect=expect, timeout=900)
+
+
+def ci_json(*options, test):
+    return ci_run("--json", *options, test=test).json
+
+
+def replay(bundle, *options):
+    return stasis_json("replay", bundle, *options, timeout=900)
+
+
+def counts(runs):
+    """{outcome: how often} of runs from one image."""
+    return {one["name"]: one["count"] for one in runs["outcomes"]}
+
+
+def racy_failure(bundle, *, step=100, odds=3, later=15, steps=60, every=600, keep=8, tries=30):
+    """Run lib/racy.c until it fails and leaves a bundle."""
+    for _ in range(tries):
+        said = ci_json("--bundle", bundle, "--every", every, "--keep", keep,
+                       test=["/bin/racy", step, odds, later, steps])
+        if not said["passed"]:
+            return said
+    raise RuntimeError(f"racy did not fail in {tries} runs")
+
+
+def _decided_at(image_id, bundle_store, path):
+    stasis("export", image_id, "--store", bundle_store, "--format", "elf-core", path)
+    with open(path, "rb") as f:
+        data = f.read()
+    os.unlink(path)
+    at = data.find(b"RACY-STATE-PAGE.")
+    return int.from_bytes(data[at + 24:at + 32], "little") if at >= 0 else 0
+
+
+def decisions(bundle):
+    """For each image of a bundle of lib/racy.c, oldest first: the step at which it was decided, as the
+    image's memory has it; 0: it was open."""
+    with tempfile.TemporaryDirectory(dir=directory()) as unpacked:
+        subprocess.run(["tar", "-xf", bundle, "-C", unpacked, "store"], check=True)
+        unpacked_store = os.path.join(unpacked, "store")
+        return [_decided_at(one["id"], unpacked_store, os.path.join(unpacked, "core"))
+                for one in stasis_json("checkpoint-list", "--store", unpacked_store)]

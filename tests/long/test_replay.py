@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: replay reports a rate over many runs, and --bisect finds the right interval in at least 9 of
+10 failures, which the images' own memory tells."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import ciguest  # noqa: E402
+from stasistest import case, main, number_from_env  # noqa: E402
+
+CASES = number_from_env("STASIS_TEST_BISECTS", 10)
+
+
+@case
+def rate(t):
+    """fifty runs from the oldest image: some fail, some pass, none is lost"""
+    bundle = t.path("fail.bundle")
+    ciguest.racy_failure(bundle, odds=4, keep=50)
+    said = ciguest.replay(bundle, "--times", 50, "--jobs", 2, "--from", 1, "--perturb", "seed")
+    counts = ciguest.counts(said["images"][0])
+    t.note(f"{counts}")
+    t.equal(sum(counts.values()), 50, "runs")
+    t.check(set(counts) == {"signal 11", "exit 0"}, f"{counts}")
+
+
+@case
+def bisects(t):
+    """the interval in which failure became inevitable, failure by failure"""
+    right = 0
+    for n in range(CASES):
+        bundle = t.path(f"{n}.bundle")
+        ciguest.racy_failure(bundle, odds=3, keep=8)
+        decided = ciguest.decisions(bundle)
+        said = ciguest.replay(bundle, "--bisect", "--times", 5, "--jobs", 2)
+        true = next((i for i, step in enumerate(decided) if step > 0), None)
+        right += said["inevitable"] == true
+        t.note(f"case {n}: decided at {decided}, first {true}, said {said['inevitable']}, failed "
+               f"{[one['n_failed'] for one in said['images']]}")
+        os.unlink(bundle)
+    t.check(right * 10 >= CASES * 9, f"{right} of {CASES} right")
+
+
+if __name__ == "__main__":
+    main()
