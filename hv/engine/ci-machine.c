@@ -18,6 +18,13 @@
 #define DEFAULT_MEMORY "512M"
 #define DEFAULT_APPEND "console=ttyS0"
 
+/* Images of the machine are used from other directories, too. */
+static void add_file(GPtrArray *argv, const char *option, const char *path)
+{
+    g_ptr_array_add(argv, g_strdup(option));
+    g_ptr_array_add(argv, g_canonicalize_filename(path, NULL));
+}
+
 static void add(GPtrArray *argv, const char *option, const char *value)
 {
     g_ptr_array_add(argv, g_strdup(option));
@@ -96,11 +103,6 @@ char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
 {
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *n_vcpus = g_strdup_printf("%u", MAX(options->n_vcpus, 1));
-    if (options->kernel == NULL && options->image == NULL) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                            "nothing to boot: a kernel, a disk or an image is needed");
-        return NULL;
-    }
     add(argv, options->qemu != NULL ? options->qemu : DEFAULT_QEMU, NULL);
     add(argv, "-m", options->memory != NULL ? options->memory : DEFAULT_MEMORY);
     add(argv, "-smp", n_vcpus);
@@ -110,11 +112,11 @@ char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
     add(argv, "-device", "pvpanic");
     add(argv, "-action", "panic=pause,reboot=shutdown,shutdown=pause");
     if (options->kernel != NULL) {
-        add(argv, "-kernel", options->kernel);
+        add_file(argv, "-kernel", options->kernel);
         add(argv, "-append", options->append != NULL ? options->append : DEFAULT_APPEND);
     }
     if (options->initrd != NULL)
-        add(argv, "-initrd", options->initrd);
+        add_file(argv, "-initrd", options->initrd);
     if (options->image != NULL && !add_disk(argv, options, dir, cancellable, error))
         return NULL;
     for (guint i = 0; options->qemu_args != NULL && options->qemu_args[i] != NULL; i++)

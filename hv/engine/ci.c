@@ -70,7 +70,8 @@ void stasis_ci_result_free(StasisCiResult *result)
 
 static gboolean make_dir(Ci *ci, GError **error)
 {
-    const char *parent = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
+    const char *scratch = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
+    g_autofree char *parent = g_canonicalize_filename(scratch, NULL);
     ci->dir = g_build_filename(parent, "stasis-ci-XXXXXX", NULL);
     if (g_mkdtemp(ci->dir) != NULL)
         return TRUE;
@@ -95,6 +96,7 @@ static gboolean boot(Ci *ci, const char *name, GError **error)
     StasisRunOptions run = STASIS_RUN_OPTIONS_INIT;
     run.agent = TRUE;
     run.accel = ci->options->accel;
+    run.cwd = "/";
     g_auto(GStrv) argv = stasis_ci_machine_argv(ci->options, ci->dir, ci->cancellable, error);
     if (argv == NULL)
         return FALSE;
@@ -300,14 +302,19 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
     const char *what = NULL;
     if (options->argv == NULL || options->argv[0] == NULL)
         what = "no test to run";
+    else if (options->from == NULL && options->kernel == NULL && options->image == NULL)
+        what = "nothing to boot: a kernel, a disk or an image is needed";
     else if (options->from != NULL && (options->kernel != NULL || options->image != NULL))
         what = "either an image of a store or a machine to boot, not both";
     else if ((options->from != NULL || options->warm) && store == NULL)
         what = "a store is needed for images to begin from";
     else if (options->bundle != NULL && options->every_us == 0 && !options->deterministic)
         what = "a bundle needs a ring of images";
+    /* An expression that is none is found before a machine is started for it. */
+    g_autoptr(StasisConsoleWatch) watch =
+        what == NULL ? stasis_console_watch_new(NULL, options->on_log, error) : NULL;
     if (what == NULL)
-        return TRUE;
+        return watch != NULL;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;
 }

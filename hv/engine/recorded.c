@@ -205,10 +205,10 @@ static GPtrArray *machine_argv(const StasisRecorded *r)
     add(argv, "-vga", g_strdup("none"));
     add(argv, "-nic", g_strdup("none"));
     add(argv, "-action", g_strdup("reboot=shutdown"));
-    add(argv, "-kernel", g_strdup(r->kernel));
+    add(argv, "-kernel", g_canonicalize_filename(r->kernel, NULL));
     add(argv, "-append", g_strdup(r->test->append));
     if (r->initrd != NULL)
-        add(argv, "-initrd", g_strdup(r->initrd));
+        add(argv, "-initrd", g_canonicalize_filename(r->initrd, NULL));
     add(argv, "-drive",
         g_strdup_printf("file=%s/" STASIS_RECORDED_DISK ",format=qcow2,if=none,id=rr", r->dir));
     add(argv, "-icount",

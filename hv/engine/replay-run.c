@@ -40,8 +40,8 @@ void stasis_replay_source_free(StasisReplaySource *source)
 
 static gboolean make_dir(StasisReplaySource *source, const char *scratch, GError **error)
 {
-    g_autofree char *dir =
-        g_build_filename(scratch != NULL ? scratch : "/var/tmp", "stasis-replay-XXXXXX", NULL);
+    g_autofree char *parent = g_canonicalize_filename(scratch != NULL ? scratch : "/var/tmp", NULL);
+    g_autofree char *dir = g_build_filename(parent, "stasis-replay-XXXXXX", NULL);
     if (g_mkdtemp(dir) == NULL)
         return stasis_set_errno(error, errno, "make %s", dir);
     source->dir = g_steal_pointer(&dir);

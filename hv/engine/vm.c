@@ -63,7 +63,7 @@ StasisVm *stasis_vm_open(const char *name, GError **error)
 StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const char *const *argv,
                         GCancellable *cancellable, GError **error)
 {
-    g_autofree char *cwd = g_get_current_dir();
+    g_autofree char *cwd = options->cwd != NULL ? g_strdup(options->cwd) : g_get_current_dir();
     StasisStart start = { .name = name,
                           .argv = argv,
                           .cwd = cwd,

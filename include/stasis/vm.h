@@ -23,6 +23,7 @@ typedef struct {
     gboolean paused;   /* leave the machine paused at its first instruction */
     gboolean no_shim;  /* don't preload the shim, which KVM's dirty log needs */
     gboolean agent;    /* give the machine a port to the guest agent (stasis/agent.h) */
+    const char *cwd;   /* where QEMU runs, also when it is restored; NULL: where the caller does */
 } StasisRunOptions;
 #define STASIS_RUN_OPTIONS_INIT                 \
     {                                           \

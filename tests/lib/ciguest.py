@@ -35,8 +35,7 @@ def store():
 
 
 def machine():
-    return ["--kernel", image("kernel"), "--initrd", initrd(), "--append", APPEND,
-            "--memory", "192M", "--accel", "tcg"]
+    return ["--kernel", image("kernel"), "--initrd", initrd(), "--append", APPEND]
 
 
 def ci_run(*options, test, expect=None):
@@ -66,6 +65,16 @@ def racy_failure(bundle, *, step=100, odds=3, later=15, steps=60, every=600, kee
         if not said["passed"]:
             return said
     raise RuntimeError(f"racy did not fail in {tries} runs")
+
+
+def recorded_failure(bundle, tries=10):
+    """The same in a machine that is recorded."""
+    for _ in range(tries):
+        done = stasis("ci-run", *machine(), "--memory", "192M", "--deterministic", "--bundle", bundle,
+                      "--", "/bin/racy", "20", "40", "5", "20", expect=None, timeout=900)
+        if done.rc == 139:
+            return
+    raise RuntimeError(f"racy did not fail in {tries} runs: {done!r}")
 
 
 def _decided_at(image_id, bundle_store, path):

@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ciguest  # noqa: E402
 from stasistest import case, main, number_from_env  # noqa: E402
 
+REPLAYS = number_from_env("STASIS_TEST_REPLAYS", 20)
 CASES = number_from_env("STASIS_TEST_BISECTS", 10)
 
 
@@ -39,6 +40,15 @@ def bisects(t):
                f"{[one['n_failed'] for one in said['images']]}")
         os.unlink(bundle)
     t.check(right * 10 >= CASES * 9, f"{right} of {CASES} right")
+
+
+@case
+def deterministic(t):
+    """a recorded failure comes back each time, and each byte of console and answer with it"""
+    bundle = t.path("fail.bundle")
+    ciguest.recorded_failure(bundle)
+    said = ciguest.replay(bundle, "--times", REPLAYS)
+    t.equal(ciguest.counts(said["images"][0]), {"signal 11": REPLAYS}, "outcomes")
 
 
 if __name__ == "__main__":
