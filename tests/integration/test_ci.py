@@ -74,12 +74,13 @@ def cancelled(t):
 def failure(t):
     if "bundle" not in kept:
         kept["bundle"] = os.path.join(ciguest.directory(), "fail.bundle")
-        # On a busy machine an image may come too late, so that none is from behind the decision.
-        for _ in range(10):
+        # On a busy machine images are far between: until one is from behind the decision, it is given
+        # more time before the crash.
+        for later in range(40, 400, 40):
             if os.path.exists(kept["bundle"]):
                 os.unlink(kept["bundle"])
-            said = ciguest.racy_failure(kept["bundle"], step=60, odds=24, later=14, steps=40,
-                                        every=500, keep=3)
+            said = ciguest.racy_failure(kept["bundle"], step=60, odds=40, later=later,
+                                        steps=later + 20, every=500, keep=3)
             t.equal(said["outcome"]["name"], "signal 11", "as it fails")
             kept["decided"] = ciguest.decisions(kept["bundle"])
             if kept["decided"][-1] > 0:
