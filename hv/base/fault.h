@@ -74,6 +74,8 @@ G_BEGIN_DECLS
     X(ROLLBACK_DISKS, "rollback-disks")         /* all disks are the image's */                 \
     X(ROLLBACK_RECORDED, "rollback-recorded")   /* whole and recorded, still marked */          \
     X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */                                \
+    X(DEVICE_STOPPED, "device-stopped")         /* device-restore: stopped, no image of it */   \
+    X(DEVICE_KEPT, "device-kept")               /* stopped, and saved as it stands */           \
     X(DOMAIN_CREATED, "domain-created")         /* a domain waits to be loaded */               \
     X(DOMAIN_KNOWN, "domain-known")             /* known by name, nothing loaded */             \
     X(DOMAIN_LOADED, "domain-loaded")           /* loaded, not let go */                        \

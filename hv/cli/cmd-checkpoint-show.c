@@ -82,7 +82,8 @@ static void add_image(CliTable *table, const char *branch, const StasisImageInfo
     g_autofree char *pause = info->paused ? g_strdup("-") : cli_format_us(info->cost.pause_us);
     g_autofree char *stored = cli_format_bytes(info->stored_bytes);
     g_autofree char *ram = cli_format_bytes(info->ram_bytes);
-    cli_table_add(table, id, info->vm, created, info->parent != NULL ? "incr" : "full", info->mode,
+    const char *kind = info->parent != NULL ? "incr" : "full";
+    cli_table_add(table, id, info->vm, created, info->ram_bytes > 0 ? kind : "devices", info->mode,
                   pause, stored, ram, info->note);
 }
 
@@ -244,6 +245,8 @@ static void show_image(const StasisImageInfo *info)
         cli_table_add(table, "Note:", info->note);
     if (info->parent != NULL)
         add_line(table, "Kind:", "incremental to %s", info->parent);
+    else if (info->ram_bytes == 0)
+        add_line(table, "Kind:", "devices only, no memory (device-restore)");
     else
         add_line(table, "Kind:", "full");
     cli_table_add(table, "Mode:", info->mode);

@@ -38,13 +38,43 @@ JsonArray *cli_devices_to_json(const GPtrArray *devices)
     return array;
 }
 
-static gboolean list(CliCall *call, GError **error)
+static GPtrArray *of_image(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
     g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
-    g_autoptr(GPtrArray) devices = id != NULL ? stasis_store_get_devices(store, id, error) : NULL;
-    if (devices == NULL)
+    return id != NULL ? stasis_store_get_devices(store, id, error) : NULL;
+}
+
+static GPtrArray *of_vm(CliCall *call, GError **error)
+{
+    guint64 pause_us = 0;
+    g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
+    GPtrArray *devices =
+        vm != NULL ? stasis_vm_get_devices(vm, &pause_us, call->cancellable, error) : NULL;
+    if (devices != NULL && pause_us > 0 && cli_flag(call, "verbose")) {
+        g_autofree char *pause = cli_format_us(pause_us);
+        cli_note(call, "%s was stopped for %s", call->args[0], pause);
+    }
+    return devices;
+}
+
+/* What is neither is an image that is not there, as a rule. */
+static gboolean list(CliCall *call, GError **error)
+{
+    g_autoptr(GError) no_image = NULL, no_vm = NULL;
+    g_autoptr(GPtrArray) devices = of_image(call, &no_image);
+    gboolean unknown = g_error_matches(no_image, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+                       g_error_matches(no_image, STASIS_ERROR, STASIS_ERROR_NO_STORE);
+    if (devices == NULL && unknown)
+        devices = of_vm(call, &no_vm);
+    if (devices == NULL) {
+        gboolean tell_vm = no_vm != NULL &&
+                           !g_error_matches(no_vm, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) &&
+                           !g_error_matches(no_vm, STASIS_ERROR, STASIS_ERROR_USAGE);
+        GError **told = tell_vm ? &no_vm : &no_image;
+        g_propagate_error(error, g_steal_pointer(told));
         return FALSE;
+    }
     if (call->json)
         cli_take_array(call, cli_devices_to_json(devices));
     else
@@ -53,19 +83,25 @@ static gboolean list(CliCall *call, GError **error)
 }
 
 static const CliArgument list_arguments[] = {
-    { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { "ID|NAME", CLI_ONE, CLI_IMAGE,
+      "image: its ID, a unique prefix of it, or \"latest\"; or the name of a running VM" },
     { NULL },
 };
 static const CliExample list_examples[] = {
     { "device-list latest", "Whose state is in the newest image" },
+    { "device-list web", "The devices of a VM as they are" },
     { NULL },
 };
 const CliCommand cli_cmd_device_list = {
     .group = "device",
     .name = "device-list",
-    .summary = "list the devices of an image",
-    .description = "List the emulated devices whose suspend state is in an image, virtual CPUs and "
-                   "interrupt controllers among them, as QEMU names them.",
+    .summary = "list the devices of an image, or of a running VM",
+    .description =
+        "List the emulated devices whose suspend state is in an image, virtual CPUs and "
+        "interrupt controllers among them, as QEMU names them.\n\n"
+        "With a VM's name, its devices as they are. QEMU tells of their state only while "
+        "the VM stands still, so it is stopped for a millisecond or two (--verbose says "
+        "for how long).",
     .arguments = list_arguments,
     .examples = list_examples,
     .handler = list,

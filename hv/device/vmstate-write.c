@@ -99,3 +99,40 @@ GBytes *stasis_vmstate_replace(StasisVmstate *vmstate, const StasisVmstateSectio
     }
     return g_steal_pointer(&stream);
 }
+
+GBytes *stasis_vmstate_pick(StasisVmstate *vmstate, const gboolean *wanted, GError **error)
+{
+    static const guint8 end = VMSTATE_EOF;
+    const guint8 *data = g_bytes_get_data(stasis_vmstate_get_stream(vmstate), NULL);
+    guint n = stasis_vmstate_get_n_sections(vmstate);
+    GByteArray *out = g_byte_array_new();
+    gsize head = n > 0 ? stasis_vmstate_get_section(vmstate, 0)->offset : VMSTATE_HEADER_BYTES;
+    g_byte_array_append(out, data, (guint)head);
+    for (guint i = 0; i < n; i++) {
+        const StasisVmstateSection *section = stasis_vmstate_get_section(vmstate, i);
+        gsize behind = section->payload_offset + section->payload_size + VMSTATE_FOOTER_BYTES;
+        if (wanted[i])
+            g_byte_array_append(out, data + section->offset, (guint)(behind - section->offset));
+    }
+    g_byte_array_append(out, &end, 1);
+    g_autoptr(GBytes) stream = g_byte_array_free_to_bytes(out);
+    /* Without what was behind a section its end may be told otherwise. */
+    g_autoptr(StasisVmstate) picked = stasis_vmstate_parse(stream, error);
+    for (guint i = 0, j = 0; picked != NULL && i < n; i++) {
+        const StasisVmstateSection *a = stasis_vmstate_get_section(vmstate, i);
+        const StasisVmstateSection *b = wanted[i] && j < stasis_vmstate_get_n_sections(picked)
+                                            ? stasis_vmstate_get_section(picked, j)
+                                            : NULL;
+        if (!wanted[i])
+            continue;
+        if (b == NULL || a->section_id != b->section_id || a->payload_size != b->payload_size) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                        "vmstate: \"%s\" can't be told apart without the other devices; leave it "
+                        "with all of them",
+                        a->name);
+            return NULL;
+        }
+        j++;
+    }
+    return picked != NULL ? g_steal_pointer(&stream) : NULL;
+}

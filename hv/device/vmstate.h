@@ -67,6 +67,10 @@ GBytes *stasis_vmstate_with_machine(GBytes *stream, const char *machine, GError 
 GBytes *stasis_vmstate_replace(StasisVmstate *vmstate, const StasisVmstateSection *section,
                                GBytes *payload, GError **error);
 
+/* The stream with those sections only for which @wanted (one for each, in order) is TRUE; without a
+ * description, if there was one. */
+GBytes *stasis_vmstate_pick(StasisVmstate *vmstate, const gboolean *wanted, GError **error);
+
 /* @stream with a description at its end that names its devices and their sizes, as QEMU writes one:
  * its tools look into a stream with that, and QEMU complains where there is none. @stream itself if
  * it has one. */

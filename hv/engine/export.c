@@ -85,7 +85,7 @@ gboolean stasis_export(StasisStore *store, const char *id, const StasisExportOpt
     g_autofree char *full_id = stasis_store_resolve(store, id, error);
     g_autoptr(StasisImageReader) reader =
         full_id != NULL ? stasis_image_reader_open(store, full_id, error) : NULL;
-    if (reader == NULL)
+    if (reader == NULL || !stasis_image_reader_check_memory(reader, error))
         return FALSE;
     g_auto(StasisExportFile) file = { .fd = -1 };
     if (!stasis_export_file_open(&file, options, error))

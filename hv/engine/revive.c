@@ -79,7 +79,7 @@ StasisSource *stasis_source_open(StasisStore *store, const char *id, GError **er
     g_autoptr(StasisSource) source = g_new0(StasisSource, 1);
     source->store = stasis_store_ref(store);
     source->reader = stasis_image_reader_open(store, id, error);
-    if (source->reader == NULL)
+    if (source->reader == NULL || !stasis_image_reader_check_memory(source->reader, error))
         return NULL;
     g_autoptr(GBytes) json = stasis_image_reader_get_part(source->reader, "machine.json", error);
     source->machine = json != NULL ? stasis_machine_from_json(json, error) : NULL;

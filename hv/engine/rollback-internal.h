@@ -34,6 +34,8 @@ struct _StasisRollback {
     StasisDirty *pages;   /* of the run under way: to be rewritten */
     StasisDirty *found;   /* the last harvest */
     gboolean fresh;       /* a machine that never ran, into which an image is loaded */
+    gboolean held;        /* it was stopped for this, so it goes on afterwards, however it ends */
+    gboolean spliced;     /* vmstate is not quite the image's: see prepare_spliced() */
     gboolean leave_disks; /* its disks are not the image's and stay as they are */
     gboolean marked;      /* half rolled back: by an earlier process, or by a run of ours */
     gboolean saved;       /* nothing would be lost: first run only */
@@ -49,6 +51,16 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
                                               gboolean leave_disks,
                                               const StasisRollbackOptions *options,
                                               GCancellable *cancellable, GError **error);
+
+/* The same for a VM that stands, stopped, where image @id was taken of it, and that is to get the
+ * devices of @stream (the image's, but for the state of some). Takes @session. @held: it was
+ * stopped for this; from when this has gone well our death lets it go on. */
+StasisRollback *stasis_rollback_prepare_spliced(StasisSession *session, StasisStore *store,
+                                                const char *id, GBytes *stream, gboolean held,
+                                                const StasisRollbackOptions *options,
+                                                GCancellable *cancellable, GError **error);
+/* From now on the image's own devices. */
+gboolean stasis_rollback_unsplice(StasisRollback *rollback, GError **error);
 
 /* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: for images that have none.
  */

@@ -334,7 +334,7 @@ static gboolean finish(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
     const StasisImageInfo *image = stasis_image_reader_get_info(rollback->reader);
-    gboolean go = !rollback->options.paused && !image->paused;
+    gboolean go = !rollback->options.paused && (rollback->held || !image->paused);
     if (go)
         stasis_lifeline_arm(rollback->lifeline);
     if (!stasis_rollback_mark_clear(run->name, error)) {
@@ -355,7 +355,7 @@ static gboolean finish(Run *run, GError **error)
 /* Something failed: the VM goes on as it was, or stays where it is. Always FALSE. */
 static gboolean give_up(Run *run, GError **error)
 {
-    if (run->rollback->fresh)
+    if (run->rollback->fresh || (run->changed && run->rollback->spliced))
         return FALSE; /* its end is its maker's business */
     if (run->changed) {
         g_prefix_error(error,
@@ -397,7 +397,8 @@ StasisRollbackInfo *stasis_rollback_run(StasisRollback *rollback, GCancellable *
                 .qmp = rollback->session->qmp,
                 .name = rollback->session->record->name,
                 .begun_us = stasis_now_us(),
-                .info = info };
+                .info = info,
+                .stopped = rollback->held };
     info->id = g_strdup(rollback->id);
     info->compared = rollback->compared || rollback->tracker == NULL;
     gboolean ok = run_all(&run, cancellable, error);

@@ -61,7 +61,7 @@ static char *newest_of(StasisStore *store, const char *vm_name, GError **error)
     g_autoptr(GPtrArray) images = stasis_store_list(store, error);
     for (guint i = images != NULL ? images->len : 0; i > 0; i--) {
         const StasisImageInfo *info = g_ptr_array_index(images, i - 1);
-        if (g_strcmp0(info->vm, vm_name) == 0)
+        if (g_strcmp0(info->vm, vm_name) == 0 && info->ram_bytes > 0)
             return g_strdup(info->id);
     }
     if (images != NULL)
@@ -89,14 +89,25 @@ static char *choose_image(StasisStore *store, const StasisRecord *record,
     return newest_of(store, record->name, error);
 }
 
+static gboolean set_devices(StasisRollback *rollback, GBytes *stream, GError **error)
+{
+    StasisVmstate *vmstate = stasis_vmstate_parse(stream, error);
+    if (vmstate == NULL)
+        return FALSE;
+    g_clear_pointer(&rollback->vmstate, stasis_vmstate_free);
+    rollback->vmstate = vmstate;
+    return TRUE;
+}
+
 /* The same QEMU may have been started for the image's machine only: its type decides what a device
  * stream means. */
 static gboolean open_image(StasisRollback *rollback, GError **error)
 {
     const StasisRecord *record = rollback->session->record;
-    rollback->reader = stasis_image_reader_open(rollback->store, rollback->id, error);
+    if (rollback->reader == NULL)
+        rollback->reader = stasis_image_reader_open(rollback->store, rollback->id, error);
     g_autoptr(GBytes) json =
-        rollback->reader != NULL
+        rollback->reader != NULL && stasis_image_reader_check_memory(rollback->reader, error)
             ? stasis_image_reader_get_part(rollback->reader, "machine.json", error)
             : NULL;
     g_autoptr(StasisMachine) image = json != NULL ? stasis_machine_from_json(json, error) : NULL;
@@ -117,8 +128,7 @@ static gboolean open_image(StasisRollback *rollback, GError **error)
     g_autoptr(GBytes) saved = stasis_image_reader_get_part(rollback->reader, "vmstate", error);
     g_autoptr(GBytes) stream =
         saved != NULL ? stasis_vmstate_with_machine(saved, image->machine, error) : NULL;
-    rollback->vmstate = stream != NULL ? stasis_vmstate_parse(stream, error) : NULL;
-    return rollback->vmstate != NULL;
+    return stream != NULL && set_devices(rollback, stream, error);
 }
 
 /* ---- which pages ---- */
@@ -255,7 +265,8 @@ static gboolean open_disks(StasisRollback *rollback, GError **error)
 static gboolean open_vm(StasisRollback *rollback, const char *name, const char *id,
                         GCancellable *cancellable, GError **error)
 {
-    rollback->session = stasis_session_open(name, STASIS_LOCK_WAIT_MS, error);
+    if (rollback->session == NULL)
+        rollback->session = stasis_session_open(name, STASIS_LOCK_WAIT_MS, error);
     if (rollback->session == NULL)
         return FALSE;
     const StasisRecord *record = rollback->session->record;
@@ -335,4 +346,34 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
     rollback->fresh = TRUE;
     rollback->leave_disks = leave_disks;
     return open_all(rollback, vm, id, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
+}
+
+StasisRollback *stasis_rollback_prepare_spliced(StasisSession *session, StasisStore *store,
+                                                const char *id, GBytes *stream, gboolean held,
+                                                const StasisRollbackOptions *options,
+                                                GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisRollback) rollback = new_rollback(store, options);
+    g_autofree char *name = g_strdup(session->record->name);
+    rollback->session = session;
+    rollback->held = held;
+    rollback->spliced = TRUE;
+    if (!open_vm(rollback, name, id, cancellable, error) || !set_devices(rollback, stream, error) ||
+        !open_memory(rollback, cancellable, error) || !open_switches(rollback, error))
+        return NULL;
+    if (held)
+        stasis_lifeline_arm(rollback->lifeline);
+    return g_steal_pointer(&rollback);
+}
+
+gboolean stasis_rollback_unsplice(StasisRollback *rollback, GError **error)
+{
+    StasisQmp *qmp = rollback->session->qmp;
+    g_clear_pointer(&rollback->loader, stasis_device_loader_close);
+    rollback->spliced = FALSE;
+    if (!stasis_device_load_sweep(qmp, error) || !open_image(rollback, error))
+        return FALSE;
+    rollback->loader = stasis_device_load_choose(qmp)->open(
+        qmp, stasis_vmstate_get_stream(rollback->vmstate), error);
+    return rollback->loader != NULL;
 }

@@ -34,6 +34,8 @@ char *stasis_id_new(const char *last, GError **error);
 
 /* What an image has for its mode that was made of another tool's file. */
 #define STASIS_MODE_IMPORT "import"
+/* … and of devices alone. */
+#define STASIS_MODE_DEVICES "devices"
 
 /* ---- writing ---- */
 
@@ -58,6 +60,9 @@ gboolean stasis_image_writer_has_all(const StasisImageWriter *writer);
 /* The content of its disks is in files outside the store, which a part names; it declares no disk.
  * Older programs refuse such an image by the number of its format. */
 void stasis_image_writer_set_refers(StasisImageWriter *writer);
+
+/* It is to have no RAM and no disks, hence no blocks and no parent: devices only. */
+void stasis_image_writer_set_devices_only(StasisImageWriter *writer);
 
 /*
  * Add an extent: @n_pages from @first_page of @block, stored as @stored_as in @stored_len bytes at
@@ -110,6 +115,9 @@ const StasisImageBlock *stasis_image_reader_get_block(StasisImageReader *reader,
 int stasis_image_reader_find_disk(StasisImageReader *reader, const char *name);
 /* The part @name of this image, checked; at most 64 MiB. */
 GBytes *stasis_image_reader_get_part(StasisImageReader *reader, const char *name, GError **error);
+
+/* STASIS_ERROR_UNSUPPORTED, saying what to do, when the image has devices only. */
+gboolean stasis_image_reader_check_memory(StasisImageReader *reader, GError **error);
 
 /* The longest run from @page on that one read serves at little extra cost: [@page, +*ret_n) lies in
  * one extent (or one zero run) of one image of the chain. Thread-safe, allocates nothing.

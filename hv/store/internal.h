@@ -18,7 +18,8 @@ G_BEGIN_DECLS
 #define STASIS_FORMAT_REWRITTEN 2u /* of an image that was rebased, or is very deep */
 #define STASIS_FORMAT_DISKS 3u     /* of an image with disks, rebased or not */
 #define STASIS_FORMAT_REFERS 4u    /* of one that refers to files that its disks lie in */
-#define STASIS_FORMAT_NEWEST STASIS_FORMAT_REFERS
+#define STASIS_FORMAT_DEVICES 5u   /* of one without memory: devices only */
+#define STASIS_FORMAT_NEWEST STASIS_FORMAT_DEVICES
 #define STASIS_ID_CHARS 26u
 #define STASIS_MAX_DEPTH 4095u /* ancestors of one image */
 #define STASIS_MAX_HEIGHT (((guint64)1 << 53) - 1)

@@ -295,6 +295,9 @@ static gboolean parse_ram(JsonObject *root, StasisManifest *manifest, GError **e
                               STASIS_PAGE_BYTES);
     if (!parse_blocks(blocks, manifest, FALSE, error))
         return FALSE;
+    if (manifest->format == STASIS_FORMAT_DEVICES)
+        return (manifest->n_ram == 0 && manifest->info->parent == NULL) ||
+               stasis_corrupt(error, "RAM, or a parent, of an image of devices only");
     return manifest->n_ram > 0 || stasis_corrupt(error, "no RAM block");
 }
 

@@ -129,13 +129,16 @@ static gboolean keeps_some(const GPtrArray *images)
 static gboolean decide(const StasisPruneOptions *options, GPtrArray *images, GError **error)
 {
     g_autoptr(GHashTable) by_vm =
-        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)g_ptr_array_unref);
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
     for (guint i = 0; i < images->len; i++) {
         StasisPruneImage *image = g_ptr_array_index(images, i);
-        GPtrArray *group = g_hash_table_lookup(by_vm, image->info->vm);
+        /* An image of devices only stands for no other, and none with memory for it. */
+        g_autofree char *key =
+            g_strconcat(image->info->ram_bytes > 0 ? "+" : "-", image->info->vm, NULL);
+        GPtrArray *group = g_hash_table_lookup(by_vm, key);
         if (group == NULL) {
             group = g_ptr_array_new();
-            g_hash_table_insert(by_vm, image->info->vm, group);
+            g_hash_table_insert(by_vm, g_steal_pointer(&key), group);
         }
         g_ptr_array_add(group, image);
     }
@@ -149,7 +152,7 @@ static gboolean decide(const StasisPruneOptions *options, GPtrArray *images, GEr
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                     "prune: nothing would be left of the %u images of VM \"%s\"; keep some, or "
                     "allow it with --allow-remove-all",
-                    ((GPtrArray *)group)->len, (const char *)vm);
+                    ((GPtrArray *)group)->len, (const char *)vm + 1);
         return FALSE;
     }
     return TRUE;

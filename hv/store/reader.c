@@ -110,6 +110,18 @@ const StasisImageInfo *stasis_image_reader_get_info(StasisImageReader *reader)
     return newest(reader)->manifest->info;
 }
 
+gboolean stasis_image_reader_check_memory(StasisImageReader *reader, GError **error)
+{
+    const StasisManifest *manifest = newest(reader)->manifest;
+    if (manifest->n_ram > 0)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "image %s has the state of devices only, and no memory: device-restore puts one of "
+                "them back into VM %s; for this take an image with checkpoint-create",
+                manifest->info->id, manifest->info->vm);
+    return FALSE;
+}
+
 guint stasis_image_reader_get_n_blocks(StasisImageReader *reader)
 {
     return newest(reader)->manifest->n_ram;

@@ -147,6 +147,11 @@ void stasis_image_writer_set_refers(StasisImageWriter *writer)
     writer->manifest->info->disks_refer = TRUE;
 }
 
+void stasis_image_writer_set_devices_only(StasisImageWriter *writer)
+{
+    writer->manifest->format = STASIS_FORMAT_DEVICES;
+}
+
 static gboolean check_extent(StasisImageWriter *writer, const StasisIndexRecord *r,
                              const void *stored, GError **error)
 {

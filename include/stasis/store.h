@@ -41,12 +41,13 @@ typedef struct {
     char *digest;  /* "sha256:…" over everything in the image */
     char *vm;      /* name of the VM */
     char *note;    /* the user's description, or NULL */
-    char *mode;    /* "live", "cow", "stop"; "import" of one made by stasis_import() */
+    char *mode;    /* "live", "cow", "stop"; "import" of one made by stasis_import(),
+                      "devices" of one that has devices only (device.h) */
     char *machine; /* "pc-q35-7.2" */
     char *accel;   /* "kvm" or "tcg" */
     char *qemu_version;
     gint64 created_us;    /* Unix time of the instant */
-    guint64 ram_bytes;    /* RAM of the machine, all blocks */
+    guint64 ram_bytes;    /* RAM of the machine, all blocks; 0: devices only, see device.h */
     guint64 data_pages;   /* pages held by this image itself, not counting zero pages */
     guint64 zero_pages;   /* pages this image knows to be zero */
     guint64 stored_bytes; /* all files of this image, also those that others share; no parents */
