@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "device/pci-state.h"
 #include "engine/device-kind.h"
 #include "engine/device-name.h"
 #include "engine/device-take.h"
@@ -270,7 +271,11 @@ static GBytes *compose(const Restore *restore, GError **error)
     if (place == NULL)
         return NULL;
     restore->info->changed_bytes = count_changed(now, place, restore->image, restore->wanted);
-    g_autoptr(GBytes) payload = stasis_vmstate_get_payload(restore->image, restore->wanted);
+    g_autoptr(GBytes) wanted = stasis_vmstate_get_payload(restore->image, restore->wanted);
+    g_autoptr(GBytes) present = stasis_vmstate_get_payload(now, place);
+    g_autoptr(GBytes) payload = strchr(place->name, '/') != NULL /* on a bus */
+                                    ? stasis_pci_state_keep_lines(wanted, present)
+                                    : g_bytes_ref(wanted);
     g_autoptr(GBytes) composed = stasis_vmstate_replace(now, place, payload, error);
     return composed != NULL ? stasis_vmstate_with_machine(composed, restore->machine, error) : NULL;
 }

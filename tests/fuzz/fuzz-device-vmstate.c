@@ -3,6 +3,7 @@
  * Whatever a device state stream holds, reading it ends in time, stays inside it and gives either
  * sections that cover it in order or an error.
  */
+#include <device/pci-state.h>
 #include <device/vmstate.h>
 #include <device/x86cpu.h>
 #include <stasis/error.h>
@@ -65,6 +66,13 @@ static void check_writer(StasisVmstate *vmstate, GBytes *stream)
     g_autoptr(GBytes) payload = stasis_vmstate_get_payload(vmstate, last);
     g_autoptr(GBytes) same = stasis_vmstate_replace(vmstate, last, payload, NULL);
     CHECK(same != NULL && g_bytes_equal(same, stream));
+    const StasisVmstateSection *first = stasis_vmstate_get_section(vmstate, 0);
+    g_autoptr(GBytes) begin = stasis_vmstate_get_payload(vmstate, first);
+    g_autoptr(GBytes) lines = stasis_pci_state_keep_lines(payload, begin);
+    CHECK(g_bytes_get_size(lines) == g_bytes_get_size(payload));
+    g_autofree gboolean *wanted = g_new0(gboolean, n);
+    wanted[n / 2] = TRUE;
+    g_autoptr(GBytes) picked = stasis_vmstate_pick(vmstate, wanted, NULL);
     g_autoptr(GBytes) other = g_bytes_new_static("~\0\0\0\1", 5);
     g_autoptr(GBytes) changed = stasis_vmstate_replace(vmstate, last, other, NULL);
 }

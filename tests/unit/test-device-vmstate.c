@@ -480,6 +480,33 @@ static void test_search_is_bounded(void)
     assert_section(vmstate, 0, "first", inner->len);
 }
 
+/* Sections that are picked are as they were, in their order, and no others are there. */
+static void test_pick(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) stream = test_data("q35.stream");
+    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, &error);
+    guint n = stasis_vmstate_get_n_sections(vmstate), n_wanted = 0;
+    g_autofree gboolean *wanted = g_new0(gboolean, n);
+    for (guint i = 0; i < n; i += 3)
+        wanted[i] = ++n_wanted > 0;
+    g_autoptr(GBytes) picked = stasis_vmstate_pick(vmstate, wanted, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisVmstate) other = stasis_vmstate_parse(picked, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(stasis_vmstate_get_n_sections(other), ==, n_wanted);
+    for (guint i = 0; i < n_wanted; i++) {
+        const StasisVmstateSection *a = stasis_vmstate_get_section(vmstate, 3 * i);
+        const StasisVmstateSection *b = stasis_vmstate_get_section(other, i);
+        g_autoptr(GBytes) x = stasis_vmstate_get_payload(vmstate, a);
+        g_autoptr(GBytes) y = stasis_vmstate_get_payload(other, b);
+        g_assert_cmpstr(a->name, ==, b->name);
+        g_assert_cmpuint(a->instance, ==, b->instance);
+        g_assert_cmpuint(a->version, ==, b->version);
+        g_assert_true(g_bytes_equal(x, y));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -494,6 +521,7 @@ int main(int argc, char **argv)
     g_test_add_func("/device/vmstate/unknown-configuration", test_unknown_configuration);
     g_test_add_func("/device/vmstate/with-machine", test_with_machine);
     g_test_add_func("/device/vmstate/replace", test_replace);
+    g_test_add_func("/device/vmstate/pick", test_pick);
     g_test_add_func("/device/vmstate/description", test_description);
     g_test_add_func("/device/vmstate/fields", test_fields);
     g_test_add_func("/device/vmstate/fields-do-not-fit", test_fields_do_not_fit);
