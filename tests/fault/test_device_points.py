@@ -8,11 +8,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
+from scratch import read_register, write_register  # noqa: E402
 from stasistest import (accelerators, add_case, main, new_store, run_vm, shared,  # noqa: E402
                         stasis, stasis_json)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
-SCRATCH_PORT = 0x3F8 + 7  # a serial port's scratch register
 # What the device is afterwards: before, back, or (killed) half way.
 POINTS = {"kill": {"device-stopped": "before", "device-kept": "before", "rollback-loaded": "half",
                    "rollback-resumed": "back"},
@@ -29,19 +29,6 @@ def the_vm():
         write_register(vm, 0x11)
         _vm.extend((vm, store, stasis_json("device-checkpoint", vm.name, "serial", *store)["id"]))
     return _vm
-
-
-def monitor(vm, line):
-    with vm.qmp() as qmp:
-        return qmp.cmd("human-monitor-command", command_line=line)
-
-
-def write_register(vm, value):
-    monitor(vm, f"o /b {SCRATCH_PORT} {value:#x}")
-
-
-def read_register(vm):
-    return int(monitor(vm, f"i /b {SCRATCH_PORT}").split()[-1], 16)
 
 
 def fails_at(t, point, how):

@@ -8,12 +8,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
+from scratch import read_register, write_register  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, run_vm,  # noqa: E402
                         stasis, stasis_json)
 from tap import shared  # noqa: E402
 
 FAST = accelerators()[0]
-SCRATCH_PORT = 0x3F8 + 7  # a serial port's scratch register, which nothing looks at
 _vm = []
 
 
@@ -29,19 +29,6 @@ def the_vm():
                     accel=FAST)
         _vm.extend((vm, new_store(t)))
     return _vm
-
-
-def monitor(vm, line):
-    with vm.qmp() as qmp:
-        return qmp.cmd("human-monitor-command", command_line=line)
-
-
-def write_register(vm, value):
-    monitor(vm, f"o /b {SCRATCH_PORT} {value:#x}")
-
-
-def read_register(vm):
-    return int(monitor(vm, f"i /b {SCRATCH_PORT}").split()[-1], 16)
 
 
 @case
