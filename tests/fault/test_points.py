@@ -17,11 +17,11 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
                        stdout=subprocess.PIPE).stdout.split()
 # A checkpoint comes to all but those of deleting and folding (tests/unit/test-store-rebase.c) and
 # of rolling back (test_rollback_points), copying disks (test_disk_points), freezing file systems
-# (test_quiesce) or taking processes (test_proc_points),
-# or putting back a device (test_device_points).
+# (test_quiesce), taking processes (test_proc_points), putting back a device (test_device_points),
+# bundles (test_bundle_points) or transactions (test_try).
 NAMES = [n for n in NAMES
          if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "proc-",
-                              "device-"))]
+                              "device-", "bundle-", "transaction-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")

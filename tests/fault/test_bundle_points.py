@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: kill -9 of bundle-export or bundle-import, or a failure, leaves no half bundle by its name and no
+half image in the store; and the next one does."""
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guests import Bare  # noqa: E402
+from stasistest import (accelerators, add_case, image_ids, main, new_store, run_vm,  # noqa: E402
+                        shared, stasis)
+
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+N_IMAGES = 3
+_common = {}
+
+
+def common():
+    """A bundle of a chain of images, and its IDs."""
+    if not _common:
+        t = shared()
+        vm, store = run_vm(t, Bare(mem="32M", set="4M"), accel=FAST), new_store(t)
+        ids = [vm.checkpoint(*store)["id"] for _ in range(N_IMAGES)]
+        bundle = t.path("bundle")
+        stasis("bundle-export", bundle, *ids, *store)
+        vm.kill()
+        _common.update(store=store, ids=ids, bundle=bundle)
+    return _common
+
+
+def fails(t, point, how, *command):
+    result = stasis(*command, expect=None, env={"STASIS_FAULT": f"{point}:{how}"})
+    t.equal(result.rc, -signal.SIGKILL if how == "kill" else 1, f"{how} at {point}: {result!r}")
+
+
+def exporting(t, how):
+    c = common()
+    path = t.path("new")
+    fails(t, "bundle-written", how, "bundle-export", path, *c["ids"], *c["store"])
+    t.check(not os.path.exists(path), "there is a bundle of that name")
+    stasis("bundle-export", path, *c["ids"], *c["store"])
+    stasis("bundle-info", path, "--verify")
+
+
+def importing(t, point, how):
+    c = common()
+    store = new_store(t)
+    fails(t, point, how, "bundle-import", c["bundle"], *store)
+    # Of one that is killed while it lists them some are there: whole, with their parents.
+    some = how == "kill" and point == "bundle-listing"
+    t.equal(image_ids(store) if os.path.isdir(store[1]) else [], c["ids"][:1] if some else [],
+            "listed")
+    stasis("store-check", "--read-data", *store)
+    stasis("bundle-import", c["bundle"], *store)
+    t.equal(image_ids(store), c["ids"], "listed afterwards")
+    stasis("checkpoint-verify", "--all", *store)
+    t.equal(os.listdir(os.path.join(store[1], "tmp")), [], "tmp/")
+
+
+for _how in ("kill", "error"):
+    add_case(exporting, _how, promise=f"{_how} at bundle-written: no bundle, and the next one is whole")
+    for _point in ("bundle-taken", "bundle-listing"):
+        add_case(importing, _point, _how,
+                 promise=f"{_how} at {_point}: no half image, and the next import has all")
+main()
