@@ -210,7 +210,7 @@ const CliCommand cli_cmd_bundle_import = {
     .summary = "put the images of a bundle into the store",
     .description = "Put all images of the bundle into the store, each file compared with its "
                    "checksum, and print the IDs of those that the store did not have yet. They "
-                   "keep their IDs. If it fails the store is as before; if it is killed\n"
+                   "keep their IDs. If it fails the store is as before; if it is killed "
                    "it may have some of them, whole.",
     .arguments = info_arguments,
     .examples = import_examples,
