@@ -7,10 +7,7 @@
 #include "graph/internal.h"
 #include "scan/internal.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
+#include <string.h>
 
 static const char todo[] = "leave out --direct, so that CRIU works in a fork of the VM";
 
@@ -19,23 +16,6 @@ static bool has_lost_name(const char *path)
     static const char end[] = " (deleted)";
     size_t n = strlen(path);
     return path[0] == '/' && n > sizeof end - 1 && strcmp(path + n - (sizeof end - 1), end) == 0;
-}
-
-/* Names that the mapped file still has: it may be open no more. Links are called "START-END". */
-static unsigned count_names(const StasisBoundary *b, const StasisMap *map)
-{
-    char path[64], start[32];
-    struct statx st = { 0 };
-    snprintf(path, sizeof path, "/proc/%d/map_files", b->scan.processes.items[map->process].live);
-    snprintf(start, sizeof start, "%llx-", (unsigned long long)map->start);
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;)
-        if (strncmp(e->d_name, start, strlen(start)) == 0 &&
-            statx(dirfd(dir), e->d_name, AT_STATX_DONT_SYNC, STATX_NLINK, &st) == 0)
-            break;
-    if (dir != NULL)
-        closedir(dir);
-    return st.stx_nlink;
 }
 
 static void judge_fd(StasisBoundary *b, const StasisFd *fd)
@@ -53,7 +33,7 @@ static void judge_fd(StasisBoundary *b, const StasisFd *fd)
 
 static void judge_map(StasisBoundary *b, const StasisMap *map)
 {
-    if (!has_lost_name(map->name) || count_names(b, map) == 0)
+    if (!map->renamed)
         return;
     stasis_boundary_refuse(
         b,

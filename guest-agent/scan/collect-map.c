@@ -25,15 +25,15 @@ static bool has_links(pid_t pid, const char *range)
            st.stx_nlink > 0;
 }
 
-/* The name, without the remark that it has gone if the file has not. */
-static const char *read_name(StasisScan *scan, pid_t pid, const char *range, const char *name)
+/* Without the remark that the name has gone, if the file has not. */
+static void set_name(StasisScan *scan, StasisMap *map, pid_t pid, const char *range,
+                     const char *name)
 {
     static const char end[] = " (deleted)";
     size_t len = strlen(name), n = sizeof end - 1;
     bool gone = len > n && strcmp(name + len - n, end) == 0;
-    if (gone && has_links(pid, range))
-        len -= n;
-    return stasis_scan_text(scan, "%.*s", (int)len, name);
+    map->renamed = gone && has_links(pid, range);
+    map->name = stasis_scan_text(scan, "%.*s", (int)(map->renamed ? len - n : len), name);
 }
 
 void stasis_collect_maps(StasisScan *scan, int32_t process, int dir)
@@ -55,8 +55,7 @@ void stasis_collect_maps(StasisScan *scan, int32_t process, int dir)
         StasisMap *map = STASIS_PUSH(scan, &scan->maps);
         if (map == NULL)
             return;
-        *map = (StasisMap){ process, perms[1] == 'w',
-                            start,   makedev(maj, min),
-                            ino,     read_name(scan, pid, range, path) };
+        *map = (StasisMap){ process, perms[1] == 'w', start, makedev(maj, min), ino };
+        set_name(scan, map, pid, range, path);
     }
 }

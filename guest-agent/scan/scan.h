@@ -136,6 +136,7 @@ typedef struct {
     bool write;
     uint64_t start, dev, ino;
     const char *name; /* "" if it has none */
+    bool renamed;     /* the file does not have that name any more, but another */
 } StasisMap;
 
 /* A socket as sock_diag(7) tells it; addresses are IPv6 (IPv4 mapped into it). */
