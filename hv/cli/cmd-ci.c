@@ -199,8 +199,7 @@ static const CliOption options[] = {
 };
 static const CliExample examples[] = {
     { "ci-run --kernel vmlinuz --initrd initrd -- /bin/selftest", "Boot, test, exit as the test" },
-    { "ci-run --image disk.qcow2 --install-agent --warm --bundle fail.bundle --junit r.xml -- make "
-      "-C /src check",
+    { "ci-run --image d.qcow2 --install-agent --warm --bundle fail -- make check",
       "On a disk of yours; from the second time on without booting" },
     { NULL },
 };

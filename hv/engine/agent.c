@@ -12,6 +12,7 @@
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
 #include "engine/pager.h"
+#include "engine/fork-sweep.h"
 #include "engine/session.h"
 #include "vmm/agent-channel.h"
 #include "vmm/qmp-peer.h"
@@ -55,6 +56,7 @@ StasisAgent *stasis_agent_connect(const char *name, const char *path, const Stas
  * not waited for: a guard does, all the time. */
 static char *find_channel(const char *name, GError **error)
 {
+    stasis_forks_sweep(NULL); /* as every command does */
     g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
     gboolean at_hand = record != NULL && record->uri == NULL && stasis_record_is_alive(record) &&
                        !stasis_pager_is_loading(name);

@@ -12,6 +12,9 @@
 
 G_BEGIN_DECLS
 
+/* What a command that is tried finds its image's ID in, and is found by when its maker has died. */
+#define STASIS_TRY_IMAGE_VARIABLE "STASIS_IMAGE"
+
 typedef struct {
     char *image;
     char *store; /* absolute path */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/transaction-file.h"
 #include "engine/watch.h"
 
 #define TERM_WAIT_MS 2000
@@ -50,7 +51,7 @@ static gboolean start(Command *command, const StasisTryOptions *options, const c
 {
     g_auto(GStrv) env = g_get_environ();
     env = g_environ_setenv(env, "STASIS_DOMAIN", name, TRUE);
-    env = g_environ_setenv(env, "STASIS_IMAGE", image->id, TRUE);
+    env = g_environ_setenv(env, STASIS_TRY_IMAGE_VARIABLE, image->id, TRUE);
     command->own_group = !isatty(STDIN_FILENO);
     GSpawnFlags flags =
         G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH | G_SPAWN_CHILD_INHERITS_STDIN;

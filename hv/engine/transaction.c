@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "engine/memory-store.h"
 #include "engine/series.h"
+#include "engine/stray.h"
 #include "engine/sweep.h"
 #include "engine/transaction-file.h"
 #include "engine/undo.h"
@@ -73,6 +74,8 @@ static StasisUndone *go_back(const char *name, const char *dir, const StasisTran
     g_autoptr(StasisStore) store = stasis_store_open(file->store, STASIS_STORE_EXISTING, error);
     if (store == NULL)
         return NULL;
+    /* What is left of the command would go on with what it was at. */
+    stasis_end_marked(STASIS_TRY_IMAGE_VARIABLE, file->image);
     g_autoptr(StasisUndone) undone =
         stasis_undo(name, file->uri, store, file->image, FALSE, cancellable, error);
     if (undone == NULL)

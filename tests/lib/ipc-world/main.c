@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ipc-world BOUNDARY SEED [--only KIND] [--without RELATION]
+ * ipc-world BOUNDARY SEED [--only KIND] [--without RELATION] [--decoys no]
  *
  * Makes the world of number SEED in namespaces of its own, asks BOUNDARY (the program
  * stasis-boundary) for the closure of each process in it, and compares with the truth. Exit status:
@@ -90,6 +90,8 @@ int main(int argc, char **argv)
             only = argv[i + 1];
         else if (strcmp(argv[i], "--without") == 0)
             without = argv[i + 1];
+        else if (strcmp(argv[i], "--decoys") == 0)
+            without_decoys = strcmp(argv[i + 1], "no") == 0;
     if (argc < 3) {
         fprintf(stderr, "usage: ipc-world BOUNDARY SEED [--only KIND] [--without RELATION]\n");
         return 2;

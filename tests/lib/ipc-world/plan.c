@@ -2,6 +2,8 @@
 /* Which processes there will be, and which relations: drawn by the seed. */
 #include "world.h"
 
+bool without_decoys;
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,7 +140,7 @@ void plan(const char *only)
             continue;
         plan_relation(k);
     }
-    for (int i = 0; only != NULL && i < 6; i++) {
+    for (int i = 0; only != NULL && !without_decoys && i < 6; i++) {
         const Kind *k = draw_kind();
         if ((k->flags & KIND_DECOY) && !(k->flags & KIND_OPAQUE))
             plan_relation(k);

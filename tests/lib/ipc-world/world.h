@@ -90,6 +90,8 @@ const Kind *find_kind(const char *name);
 /* ---- plan.c ---- */
 void seed(uint64_t number);
 unsigned draw(unsigned n); /* 0 … n − 1 */
+/* A world of one kind only is to have no decoys. */
+extern bool without_decoys;
 /* With @only, of relations of this kind and of decoys. */
 void plan(const char *only);
 
