@@ -135,11 +135,7 @@ static char *action_of(const GPtrArray *options, const char *key, const char *fa
     g_autofree char *action = g_strdup(fallback);
     for (guint i = 0; options != NULL && i < options->len; i++) {
         const StasisOption *option = options->pdata[i];
-        if (strcmp(key, "shutdown") == 0 && stasis_option_is(option, "no-shutdown")) {
-            g_free(action);
-            action = g_strdup("pause");
-        }
-        if (strcmp(key, "panic") == 0 && stasis_option_is(option, "no-shutdown")) {
+        if (stasis_option_is(option, "no-shutdown")) { /* it is for both keys */
             g_free(action);
             action = g_strdup("pause");
         }
