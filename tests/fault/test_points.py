@@ -72,7 +72,7 @@ def the_vm(mode):
             vm.kill()
             del _vms[other]
         vm = plain_qemu(shared(), Bare(**GUESTS[mode]), accel=FAST)
-        _vms[mode] = vm, procmem.open_fds(vm.pid)
+        _vms[mode] = vm, vm.descriptors()
     return _vms[mode]
 
 

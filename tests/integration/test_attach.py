@@ -18,7 +18,7 @@ VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 def foreign_and_sandboxed(t, accel):
     guest = Bare(mem="64M", set="16M")
     vm = plain_qemu(t, guest, accel=accel, uid=NOBODY, sandbox=True)
-    fds, threads = procmem.open_fds(vm.pid), procmem.status(vm.pid, "Threads")
+    fds, threads = vm.descriptors(), procmem.status(vm.pid, "Threads")
     t.equal(procmem.status(vm.pid, "Uid").split()[0], str(NOBODY), "user of QEMU")
     t.equal(procmem.status(vm.pid, "Seccomp"), "2", "seccomp mode of QEMU")
     store = new_store(t)
@@ -47,7 +47,7 @@ def attach_again(t):
     """a VM can be attached, detached and attached any number of times"""
     guest = Bare(mem="48M")
     vm = plain_qemu(t, guest)
-    fds = procmem.open_fds(vm.pid)
+    fds = vm.descriptors()
     store = new_store(t)
     for i in range(5):
         attach(vm)
@@ -105,7 +105,7 @@ def vhost_user_is_refused(t):
                                          "-machine", "memory-backend=m"])
     vm = plain_qemu(t, guest, "-chardev", f"socket,id=fs,path={socket}",
                     "-device", "vhost-user-fs-pci,chardev=fs,tag=share")
-    fds = procmem.open_fds(vm.pid)
+    fds = vm.descriptors()
     result = attach(vm, expect=1)
     t.check("vhost-user" in result.err, f"the message does not name it: {result!r}")
     vm.check_as_before(fds)

@@ -101,7 +101,7 @@ def unprepared(t):
     """the same with a QEMU that was not started by stasis, of another user and sandboxed"""
     protecting(t)
     vm = plain_qemu(t, Bare(**HOT), accel=FAST, uid=65534, sandbox=True)
-    fds = procmem.open_fds(vm.pid)
+    fds = vm.descriptors()
     attach(vm)
     store = new_store(t)
     costs = []

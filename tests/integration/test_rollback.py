@@ -140,7 +140,7 @@ def of_another_user(t):
     """a sandboxed QEMU of another user, whose RAM is its own, goes back too; detached, it is as it
     was found"""
     vm = plain_qemu(t, Bare(mem="32M", set="4M"), *EXACT, accel=FAST, uid=NOBODY, sandbox=True)
-    fds, before = procmem.open_fds(vm.pid), nodes(vm)
+    fds, before = vm.descriptors(), nodes(vm)
     attach(vm)
     store = new_store(t)
     ids = [vm.checkpoint_id(*store) for _ in range(2)]

@@ -25,6 +25,7 @@ STASIS = os.path.join(BUILD, "stasis")
 QEMU = shutil.which("qemu-system-x86_64") or "/usr/bin/qemu-system-x86_64"
 MODES = ("live", "cow", "stop")
 NOBODY = 65534
+CONNECTED = "03"  # a socket's state in /proc/net/unix
 SANDBOX = ("-sandbox",
            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
@@ -258,8 +259,18 @@ class Vm:
             return None
         self._wait_for_none(complaint)
 
+    def descriptors(self):
+        """procmem.open_fds() of a QEMU that has let go of each monitor connection of the test's:
+        it closes its end some time after the client has."""
+        def connected():
+            with open("/proc/net/unix", encoding="utf-8") as f:
+                rows = [line.split() for line in f]
+            return any(r[7:] == [self.qmp_path] and r[5] == CONNECTED for r in rows)
+        self.t.wait(lambda: not connected(), PATIENCE, "QEMU lets go of the test's connections")
+        return procmem.open_fds(self.pid)
+
     def check_as_before(self, fds):
-        """As check_nothing_left(), and its descriptors are again those of procmem.open_fds()."""
+        """As check_nothing_left(), and its descriptors are again those of descriptors()."""
         def complaint():
             now = procmem.open_fds(self.pid)
             more = list((Counter(now) - Counter(fds)).elements())
