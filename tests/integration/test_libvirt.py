@@ -128,7 +128,8 @@ for _accel in ("kvm", "tcg"):
     for _prepared in (False, True):
         add_case(whole_life, _accel, _prepared,
                  promise=f"{_accel}, {'prepared' if _prepared else 'unprepared'}: checkpoint, "
-                         "rollback, kill and restore, and libvirt knows of each step")
+                         "rollback, kill and restore, and libvirt knows of each step",
+                 full=_prepared and _accel == "tcg")
 
 
 def whole_image(t, prepared):

@@ -163,7 +163,8 @@ for _point, _what in (("disk-open", "before any of the disks is read"),
                       ("disk-half", "in the middle of reading the disks")):
     add_case(restarted, _point,
              promise=f"libvirtd restarted {_what}, one of which has an iothread: the checkpoint is "
-                     "taken, libvirt has the disks as they were, and nothing is left behind")
+                     "taken, libvirt has the disks as they were, and nothing is left behind",
+             full=_point == "disk-open")
 
 
 def hangs_and_dies(t, point):
@@ -186,7 +187,8 @@ for _point, _what in (("disk-half", "the filters are taken away"),
                       ("disk-closed", "the old bitmaps are removed")):
     add_case(hangs_and_dies, _point,
              promise=f"libvirtd hangs while {_what}, and is killed with a command of ours under way: "
-                     "the checkpoint is taken, and nothing is left behind")
+                     "the checkpoint is taken, and nothing is left behind",
+             full=_point == "disk-half")
 
 
 # ---- no room ----
