@@ -4,6 +4,7 @@
 #   SAN=1        build with AddressSanitizer and UBSan, into build-san/
 #   B=DIR        build directory (default build, or build-san)
 #   DESTDIR=     staging root of install;  prefix=/usr/local
+#   WERROR=      warnings are no errors;  RPATH=  for a libdir that is searched anyway
 
 ifeq ($(SAN),1)
 B ?= build-san
@@ -32,7 +33,9 @@ PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libxxhash libcrypto libnbd 
 HEADER_PKGS := libvirt libvirt-qemu
 CLI_PKGS := libedit
 CFLAGS  ?= -O2 -g
-WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
+WERROR  ?= -Werror
+RPATH   ?= -Wl,-rpath,$(libdir)
+WARN    := -Wall -Wextra $(WERROR) -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
            -Wno-unused-parameter -Wno-missing-field-initializers
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -fPIC -fvisibility=hidden $(WARN) \
              -DSTASIS_LIBEXECDIR='"$(libexecdir)"' -MMD -MP $(SANFLAGS) $(PKG_CFLAGS) $(CFLAGS)
@@ -110,6 +113,7 @@ help:
 #: make fuzz        every fuzz target for FUZZ_SECONDS (default 60) each
 #: make bench       the figures, beside QEMU's own ways
 #: make install     into $(DESTDIR)$(prefix)
+#: make deb         Debian packages: stasis, stasis-agent, libstasis-dev
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -287,7 +291,7 @@ check: deps
 # Those of which make check runs a part of the combinations.
 FULL_TESTS = $(basename $(notdir $(shell grep -l 'full=[^TF]' tests/integration/*.py tests/fault/*.py)))
 check-long:
-	@tests/deps.sh build run guests test long
+	@tests/deps.sh build run guests test deb long
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries
 	@images/build.sh debian
 	@STASIS_TEST_FULL=1 tests/run.sh $(B) $(or $(TESTS),long $(FULL_TESTS))
@@ -316,8 +320,9 @@ install: all
 	    $(DESTDIR)$(libexecdir)/guest \
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
-	    -Wl,-rpath,$(libdir) $(ALL_LIBS) $(CLI_LIBS)
-	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(FILES_BIN) $(DESTDIR)$(libexecdir)/
+	    $(RPATH) $(ALL_LIBS) $(CLI_LIBS)
+	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(FILES_BIN) $(DESTDIR)$(libexecdir)/
+	install -m 644 $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(DESTDIR)$(bindir)/
 	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(B)/stasis-mqueue $(DESTDIR)$(libexecdir)/guest/
 	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/
@@ -330,6 +335,22 @@ install: all
 	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc
+
+# From a copy, as building a package begins with cleaning its tree. The changelog has the version, for
+# the packages' names, and nothing else: what changed is told by the history.
+DEB := $(B)/deb
+.PHONY: deb
+deb:
+	@tests/deps.sh build deb
+	@rm -rf $(DEB) && mkdir -p $(DEB)/stasis-$(VERSION)
+	@tar -c --exclude-vcs --exclude='./build*' . | tar -x -C $(DEB)/stasis-$(VERSION)
+	@printf 'stasis (%s) unstable; urgency=medium\n\n  * See the history of the source.\n\n -- %s  %s\n' \
+	    $(VERSION) "$$(sed -n 's/^Maintainer: //p' debian/control)" "$$(date -R)" \
+	    > $(DEB)/stasis-$(VERSION)/debian/changelog
+	@cd $(DEB)/stasis-$(VERSION) && dpkg-buildpackage -b -us -uc -j$(JOBS) > ../build.log 2>&1 || \
+	    { tail -n 30 ../build.log >&2; exit 1; }
+	@rm -rf $(DEB)/stasis-$(VERSION)
+	@ls $(DEB)/*.deb
 
 SOURCES := $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null)
 format:

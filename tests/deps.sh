@@ -3,7 +3,7 @@
 # Installs the Debian packages that building, running and testing need; only what is missing, and
 # nothing (not even a look at the network) when all is there.
 #
-#   tests/deps.sh [GROUP…]     default: all groups but long
+#   tests/deps.sh [GROUP…]     default: all groups but deb and long
 #   tests/deps.sh --print [GROUP…]   print the packages, one a line
 set -euo pipefail
 
@@ -22,10 +22,12 @@ declare -A groups=(
     [test]="python3 python3-yaml binutils graphviz gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
             libvirt-daemon libvirt-clients
             bzip2 gzip lzop xz-utils zstd e2fsprogs fdisk fuse3 linux-image-cloud-amd64"
+    # Only for make deb.
+    [deb]="debhelper dpkg-dev fakeroot"
     # Only for make check-long: sets up a Debian system.
     [long]="mmdebstrap"
 )
-all_groups=(build run guests test long)
+all_groups=(build run guests test deb long)
 default_groups=(build run guests test)
 
 print=no
