@@ -29,6 +29,7 @@ G_BEGIN_DECLS
     X(RESIDUAL_LENT, "residual-lent")           /* a part is protected apart from tracking */   \
     X(RESIDUAL_PROTECTED, "residual-protected") /* all of that, the VM runs */                  \
     X(DISK_READY, "disk-ready")                 /* scratch files and idle filters are there */  \
+    X(DISK_GIVEN, "disk-given")                 /* running, the shim knows what to do */        \
     X(DISK_TAKEN, "disk-taken")                 /* stopped, filters in front of the disks */    \
     X(DISK_OPEN, "disk-open")                   /* running again, disks can be read */          \
     X(DISK_HALF, "disk-half")                   /* half of the disks' data is yet to be read */ \
@@ -70,7 +71,9 @@ G_BEGIN_DECLS
     X(ROLLBACK_LOADED, "rollback-loaded")       /* devices are the image's, RAM is changed */   \
     X(ROLLBACK_SEEN, "rollback-seen")           /* what loading wrote is known, re-armed */     \
     X(ROLLBACK_SETTLED, "rollback-settled")     /* RAM is the image's again */                  \
+    X(ROLLBACK_OWNED, "rollback-owned")         /* a disk is marked, its device has it yet */   \
     X(ROLLBACK_DISK, "rollback-disk")           /* a disk is ours to write to */                \
+    X(ROLLBACK_RETURNED, "rollback-returned")   /* its device has it again, it is marked yet */ \
     X(ROLLBACK_DISKS, "rollback-disks")         /* all disks are the image's */                 \
     X(ROLLBACK_RECORDED, "rollback-recorded")   /* whole and recorded, still marked */          \
     X(ROLLBACK_RESUMED, "rollback-resumed")     /* runs again */                                \

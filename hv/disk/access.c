@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "disk/access.h"
 
+#include "base/fault.h"
 #include "base/json.h"
 #include "disk/bitmaps.h"
 #include "disk/internal.h"
@@ -18,10 +19,10 @@ struct _StasisDiskAccess {
 
 /* Both nodes must be served by the same thread, or QEMU 7.2 ends. Those of virtio-blk, the only
  * device with an iothread that gets here, are all in the main one as long as the VM is stopped. */
-static gboolean set_drive(const StasisDiskAccess *access, const char *node, GError **error)
+static gboolean take_drive(const StasisDiskAccess *access, GError **error)
 {
-    return stasis_disk_do(access->qmp, error, "qom-set", "path", access->disk->qdev, "property",
-                          "drive", "value", node, NULL);
+    return stasis_disk_run(access->qmp, "qom-set",
+                           stasis_disk_give_args(access->disk->qdev, access->standin), error);
 }
 
 static gboolean mark_owner(StasisDiskAccess *access, GError **error)
@@ -58,8 +59,10 @@ static gboolean detach(StasisDiskAccess *access, guint number, GError **error)
     if (!stasis_disk_run(access->qmp, "blockdev-add", args, error))
         return FALSE;
     access->standin = g_steal_pointer(&name);
+    if (!stasis_fault(STASIS_FAULT_ROLLBACK_OWNED, error))
+        return FALSE;
     access->detached = TRUE;
-    return set_drive(access, access->standin, error);
+    return take_drive(access, error);
 }
 
 StasisDiskAccess *stasis_disk_access_new(StasisQmp *qmp, StasisNbdServer *server,
@@ -95,7 +98,7 @@ static gboolean attach(StasisDiskAccess *access, GError **error)
 {
     for (guint tries = 0;; tries++) {
         g_autoptr(GError) local = NULL;
-        if (set_drive(access, access->disk->node, &local))
+        if (stasis_disk_give(access->qmp, access->disk->qdev, access->disk->node, &local))
             return TRUE;
         if (tries == STASIS_DISK_TRIES) {
             g_propagate_error(error, g_steal_pointer(&local));
@@ -111,6 +114,8 @@ gboolean stasis_disk_access_end(StasisDiskAccess *access, GError **error)
     if (access->detached && !attach(access, error))
         return FALSE;
     access->detached = FALSE;
+    if (!stasis_fault(STASIS_FAULT_ROLLBACK_RETURNED, error))
+        return FALSE;
     if (access->standin != NULL)
         stasis_disk_delete_node(access->qmp, access->standin, NULL);
     if (access->keeper != NULL)

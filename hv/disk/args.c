@@ -39,8 +39,7 @@ gboolean stasis_disk_do(StasisQmp *qmp, GError **error, const char *command, ...
     return stasis_disk_run(qmp, command, object, error);
 }
 
-/* Was the connection lost with a command, and is there another now? */
-static gboolean made_again(StasisQmp *qmp)
+gboolean stasis_disk_made_again(StasisQmp *qmp)
 {
     guint generation = stasis_qmp_get_generation(qmp);
     return stasis_qmp_refresh(qmp, NULL) && stasis_qmp_get_generation(qmp) != generation;
@@ -53,7 +52,7 @@ gboolean stasis_disk_rerun(StasisQmp *qmp, const char *command, JsonObject *argu
     g_autoptr(GError) local = NULL;
     if (stasis_disk_run(qmp, command, json_object_ref(own), &local))
         return TRUE;
-    if (made_again(qmp))
+    if (stasis_disk_made_again(qmp))
         return stasis_disk_run(qmp, command, json_object_ref(own), error);
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
@@ -74,7 +73,7 @@ JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *
     g_autoptr(JsonObject) own = arguments;
     g_autoptr(GError) local = NULL;
     g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, command, own, -1, 0, &local);
-    if (answer == NULL && made_again(qmp))
+    if (answer == NULL && stasis_disk_made_again(qmp))
         answer = stasis_qmp_execute(qmp, command, own, -1, 0, error);
     else if (answer == NULL)
         g_propagate_error(error, g_steal_pointer(&local));

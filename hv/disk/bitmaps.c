@@ -96,9 +96,7 @@ gboolean stasis_bitmaps_put_back(const StasisBitmaps *bitmaps, StasisQmp *qmp, G
     for (guint i = 0; i < bitmaps->entries->len; i++) {
         const Entry *entry = g_ptr_array_index(bitmaps->entries, i);
         if (g_str_has_prefix(entry->name, STASIS_BITMAP_OWNER) &&
-            !stasis_disk_do(qmp, error, "qom-set", "path",
-                            entry->name + strlen(STASIS_BITMAP_OWNER), "property", "drive", "value",
-                            entry->node, NULL))
+            !stasis_disk_give(qmp, entry->name + strlen(STASIS_BITMAP_OWNER), entry->node, error))
             return FALSE;
     }
     return TRUE;

@@ -87,8 +87,7 @@ static gboolean add(StasisDiskFreeze *freeze, const StasisDisk *disk, const char
     Item item = { .disk = disk,
                   .path = g_strdup(path),
                   .node = stasis_disk_overlay_node(id, freeze->items->len) };
-    item.line = stasis_disk_line("qom-set", stasis_disk_args("path", disk->qdev, "property",
-                                                             "drive", "value", item.node, NULL));
+    item.line = stasis_disk_line("qom-set", stasis_disk_give_args(disk->qdev, item.node));
     g_array_append_val(freeze->items, item);
     return stasis_disk_overlay_make(path, base, base, disk->format, disk->size_bytes, error) &&
            stasis_fault(STASIS_FAULT_OVERLAY_MADE, error) &&

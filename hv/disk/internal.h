@@ -27,6 +27,14 @@ gboolean stasis_disk_run(StasisQmp *qmp, const char *command, JsonObject *argume
                          GError **error);
 gboolean stasis_disk_rerun(StasisQmp *qmp, const char *command, JsonObject *arguments,
                            GError **error);
+/* Was the connection lost with a command, and is there another now? */
+gboolean stasis_disk_made_again(StasisQmp *qmp);
+/* Have device @qdev (a QOM path) use node @node, if it does not yet; also where libvirtd is
+ * restarted over it. */
+gboolean stasis_disk_give(StasisQmp *qmp, const char *qdev, const char *node, GError **error);
+/* The arguments of the command for that, for a node that was made a moment ago, which no device can
+ * have: without the look. */
+JsonObject *stasis_disk_give_args(const char *qdev, const char *node);
 /* Ask @command, whose answer is a list of objects; once more where libvirtd was restarted over it.
  * NULL on error. */
 JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *arguments,

@@ -27,7 +27,8 @@ typedef struct {
     /* Make filter and reader in the stop; NULL: the one is made before it, the other after it. */
     char *filter_line, *access_line;
     char *insert_line; /* puts the filter in front of the disk */
-    gboolean inserted, incremental;
+    gboolean inserted; /* or to be, by a stop that may have failed before that */
+    gboolean incremental;
     StasisNbd *nbd;
 } Item;
 
@@ -127,8 +128,7 @@ static gboolean add_filter(Item *item, guint number, StasisQmp *qmp, GError **er
     else if (!stasis_disk_run(qmp, "blockdev-add", args, error))
         return FALSE;
     item->insert_line =
-        stasis_disk_line("qom-set", stasis_disk_args("path", item->disk->qdev, "property", "drive",
-                                                     "value", item->filter, NULL));
+        stasis_disk_line("qom-set", stasis_disk_give_args(item->disk->qdev, item->filter));
     if (item->disk->has_iothread) {
         item->access = access_name(number);
         item->access_line = stasis_disk_line("blockdev-add", access_args(item, item->access));
@@ -358,8 +358,7 @@ static void close_item(StasisDiskSnapshot *snapshot, Item *item)
     if (item->access != NULL)
         stasis_disk_delete_node(qmp, item->access, NULL);
     if (item->inserted)
-        stasis_disk_undo(qmp, NULL, "qom-set", "path", item->disk->qdev, "property", "drive",
-                         "value", item->disk->node, NULL);
+        stasis_disk_give(qmp, item->disk->qdev, item->disk->node, NULL);
     if (item->filter != NULL)
         stasis_disk_delete_node(qmp, item->filter, NULL);
     if (item->scratch != NULL)

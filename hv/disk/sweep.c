@@ -36,9 +36,7 @@ static gboolean take_out(StasisQmp *qmp, const char *filter, GError **error)
     g_autoptr(GPtrArray) disks = node != NULL ? stasis_disks_list(qmp, error) : NULL;
     for (guint i = 0; disks != NULL && i < disks->len; i++) {
         const StasisDisk *disk = stasis_disk_at(disks, i);
-        if (strcmp(disk->node, filter) == 0 &&
-            !stasis_disk_do(qmp, error, "qom-set", "path", disk->qdev, "property", "drive", "value",
-                            node, NULL))
+        if (strcmp(disk->node, filter) == 0 && !stasis_disk_give(qmp, disk->qdev, node, error))
             return FALSE;
     }
     return TRUE;

@@ -62,8 +62,9 @@ StasisDiskSwap *stasis_disk_swap_new(StasisSession *session, const GPtrArray *no
 {
     if (session->domain != NULL) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                            "the image refers to the disks of a libvirt domain, which libvirt has "
-                            "to be told of when they change: restore it as a domain of its own");
+                            "the image refers to the files of the domain's disks, and libvirt "
+                            "can't be told of others while a domain runs: end the domain and "
+                            "`stasis restore` the image, or `stasis clone` it beside the domain");
         return NULL;
     }
     g_autoptr(GPtrArray) disks = stasis_disks_list(session->qmp, error);
@@ -148,8 +149,7 @@ static gboolean put_disk(StasisDiskSwap *swap, const StasisDisk *disk, const cha
                                     error) &&
            stasis_disk_overlay_open(session->qmp, disk, path, node, below, error) &&
            stasis_fault(STASIS_FAULT_ROLLBACK_DISK, error) &&
-           stasis_disk_do(session->qmp, error, "qom-set", "path", disk->qdev, "property", "drive",
-                          "value", node, NULL);
+           stasis_disk_run(session->qmp, "qom-set", stasis_disk_give_args(disk->qdev, node), error);
 }
 
 gboolean stasis_disk_swap_put(StasisDiskSwap *swap, GError **error)

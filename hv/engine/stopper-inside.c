@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/stopper.h"
@@ -106,7 +107,9 @@ static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskTaking *disk
     gsize len;
     const void *data = g_bytes_get_data(switches, &len);
     int r = send_words(self, STASIS_SHIM_SWITCH, data, len);
-    return r == 0 || stasis_set_errno(error, -r, "tell the shim of the VM's disks");
+    if (r < 0)
+        return stasis_set_errno(error, -r, "tell the shim of the VM's disks");
+    return stasis_fault(STASIS_FAULT_DISK_GIVEN, error);
 }
 
 static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)

@@ -6,6 +6,7 @@
 
 #include "disk/disk.h"
 #include "engine/disk-freeze.h"
+#include "track/shim-client.h"
 #include "vmm/libexec.h"
 
 static gboolean is_reader_alive(const StasisRecord *record)
@@ -31,6 +32,7 @@ gboolean stasis_session_sweep(StasisSession *session, const char *keep, GError *
                     record->name, (int)record->reader_pid);
         return FALSE;
     }
+    stasis_shim_settle(record->pid);
     return stasis_disks_sweep(session->qmp, record->pid, keep, error) &&
            stasis_disk_freezing_sweep(session, error) &&
            (record->reader_pid == 0 || set_reader(record, 0, error));

@@ -210,6 +210,14 @@ void stasis_shim_unhold(pid_t pid)
         stasis_shim_call(shim, STASIS_SHIM_HOLD, 0, 0, -1, NULL);
 }
 
+/* It answers at its door when it is done with who was there before: admitted or not. */
+void stasis_shim_settle(pid_t pid)
+{
+    struct stasis_shim_page page;
+    g_autoptr(StasisShim) shim =
+        stasis_shim_page_read(pid, &page) ? stasis_shim_connect(pid, NULL) : NULL;
+}
+
 gboolean stasis_shim_sweep(pid_t pid, GError **error)
 {
     struct stasis_shim_page page;

@@ -29,6 +29,10 @@ int stasis_shim_end(StasisShim *shim, enum stasis_shim_op op, struct stasis_shim
 gboolean stasis_shim_hold(const StasisRam *ram, GError **error);
 void stasis_shim_unhold(pid_t pid);
 
+/* Whatever the shim was told by one who is gone has been done, or never will be, when this returns.
+ */
+void stasis_shim_settle(pid_t pid);
+
 /* Leave the shim as it was at the start: log off, nothing held. */
 gboolean stasis_shim_sweep(pid_t pid, GError **error);
 

@@ -14,7 +14,9 @@ from stasistest import (BUILD, add_case, case, fresh_name, image_ids, main, need
 
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
                        stdout=subprocess.PIPE).stdout.split()
-POINTS = [n for n in NAMES if n.startswith("disk-") and n != "disk-template"]
+# Where the VM is stopped from inside QEMU.
+INSIDE = "disk-given"
+POINTS = [n for n in NAMES if n.startswith("disk-") and n not in ("disk-template", INSIDE)]
 
 
 def ours(vm):
@@ -74,6 +76,22 @@ for _point in POINTS:
     add_case(killed, _point, "tcg",
              promise=f"kill -9 at {_point}: the VM runs, and the next image is right")
 add_case(killed, "disk-taken", "kvm", promise="the same where the VM is stopped from inside QEMU")
+
+
+@case
+def never_given(t):
+    """a checkpoint that fails or is killed when the shim knows of the disks, and has done nothing yet, leaves them as they are"""
+    need_kvm(t)
+    all_disks = disks.make(t, (("qcow2", "virtio"), ("raw", "blockdev")))
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5),
+                *[word for disk in all_disks for word in disk.arguments()], accel="kvm")
+    store = new_store(t)
+    for how, code in (("error", 1), ("kill", -signal.SIGKILL)):
+        stasis("checkpoint-create", vm.name, *store, expect=code,
+               env={"STASIS_FAULT": f"{INSIDE}:{how}"})
+        vm.check_runs(what=f"{how} at {INSIDE}")
+        t.wait(lambda: ours(vm) == ([], [], []), 60, f"{how} at {INSIDE}: cleared away")
+    vm.checkpoint_id(*store)
 
 
 @case
