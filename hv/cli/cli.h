@@ -161,7 +161,7 @@ gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 
 extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
     cli_cmd_prepare, cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console,
-    cli_cmd_disk_commit, cli_cmd_checkpoint_create, cli_cmd_checkpoint_list,
+    cli_cmd_disk_list, cli_cmd_disk_prune, cli_cmd_disk_commit, cli_cmd_checkpoint_create, cli_cmd_checkpoint_list,
     cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify, cli_cmd_checkpoint_delete,
     cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune, cli_cmd_store_fold,
     cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_device_list, cli_cmd_device_diff,

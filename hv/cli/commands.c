@@ -30,6 +30,8 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_resume,
     &cli_cmd_kill,
     &cli_cmd_console,
+    &cli_cmd_disk_list,
+    &cli_cmd_disk_prune,
     &cli_cmd_disk_commit,
     &cli_cmd_agent_info,
     &cli_cmd_agent_ping,

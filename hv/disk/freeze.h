@@ -31,6 +31,8 @@ char **stasis_disk_overlay_paths(const GPtrArray *disks, const char *cwd, const 
 char *stasis_disk_overlay_path(const char *base, const char *id);
 /* Was @path made by that? */
 gboolean stasis_disk_is_overlay_path(const char *path);
+/* How long the path without that ending is. */
+gsize stasis_disk_overlay_stem(const char *path);
 
 /* Make the file at @path, durably, for the owner and with the mode of @like. */
 gboolean stasis_disk_overlay_make(const char *path, const char *like, const char *base,

@@ -22,8 +22,7 @@
 /* Each layer is one more file to open, and one more place to look for what was never written. */
 #define MAX_LAYERS 64u
 
-/* Where the suffix that we gave @path begins, or its end. */
-static gsize stem_length(const char *path)
+gsize stasis_disk_overlay_stem(const char *path)
 {
     gsize len = strlen(path), tail = strlen(SUFFIX) + ID_CHARS;
     if (len <= tail || strncmp(path + len - tail, SUFFIX, strlen(SUFFIX)) != 0 ||
@@ -34,7 +33,7 @@ static gsize stem_length(const char *path)
 
 gboolean stasis_disk_is_overlay_path(const char *path)
 {
-    return stem_length(path) < strlen(path);
+    return stasis_disk_overlay_stem(path) < strlen(path);
 }
 
 static gboolean refuse(const StasisDisk *disk, const char *why, GError **error)
@@ -65,7 +64,7 @@ static gboolean check(const StasisDisk *disk, const char *cwd, GError **error)
 
 char *stasis_disk_overlay_path(const char *base, const char *id)
 {
-    return g_strdup_printf("%.*s" SUFFIX "%s", (int)stem_length(base), base, id);
+    return g_strdup_printf("%.*s" SUFFIX "%s", (int)stasis_disk_overlay_stem(base), base, id);
 }
 
 char **stasis_disk_overlay_paths(const GPtrArray *disks, const char *cwd, const char *id,

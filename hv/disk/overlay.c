@@ -75,6 +75,25 @@ static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char 
     g_byte_array_append(file, (const guint8 *)backing, (guint)strlen(backing));
 }
 
+static guint64 number_at(const guint8 *head, gsize offset, gsize bytes)
+{
+    guint64 n = 0;
+    for (gsize i = 0; i < bytes; i++)
+        n = n << 8 | head[offset + i];
+    return n;
+}
+
+char *stasis_overlay_get_backing(const guint8 *head, gsize len)
+{
+    if (len < HEADER_BYTES || number_at(head, 0, 4) != MAGIC)
+        return NULL;
+    guint64 offset = number_at(head, 8, 8), bytes = number_at(head, 16, 4);
+    if (offset == 0 || bytes == 0 || bytes > MAX_BACKING_BYTES || offset > len ||
+        bytes > len - offset)
+        return NULL;
+    return g_strndup((const char *)head + offset, bytes);
+}
+
 GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, const char *backing_format,
                            GError **error)
 {

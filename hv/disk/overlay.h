@@ -12,4 +12,8 @@ G_BEGIN_DECLS
 GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, const char *backing_format,
                            GError **error);
 
+/* The name of the backing file that a qcow2 file has which begins with these bytes, as it stands
+ * there; NULL: it has none, is no qcow2 file, or the name lies further on. Free with g_free(). */
+char *stasis_overlay_get_backing(const guint8 *head, gsize len);
+
 G_END_DECLS

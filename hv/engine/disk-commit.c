@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The way back from overlays: from the top down each is written into the file below, while the VM
- * runs, until it writes to the file that it was started with. The record says so first: if we are
- * killed, whoever comes next goes on with it.
+ * runs, until it writes to the file that it was started with, or to one above what somebody needs.
+ * The record says so first: if we are killed, whoever comes next goes on with it.
  */
-#include <stasis/disk.h>
 #include <stasis/error.h>
 #include <string.h>
 
 #include "disk/freeze.h"
+#include "engine/disk-files.h"
 #include "engine/disk-freeze.h"
 #include "engine/rollback-mark.h"
 #include "engine/sweep.h"
@@ -26,56 +26,53 @@ static guint count_ours(const StasisDisk *disk, gboolean domain)
     return disk->layers->len - 1;
 }
 
-static void add_paths(GPtrArray *paths, const StasisDisk *disk, guint from, guint to)
+/* How many of the first @n files can be written back, so that none is written to, or goes, that
+ * somebody needs. Images refer to a file and all below it, as overlays lie on them: it is the first
+ * that counts. */
+static guint count_free(const StasisDisk *disk, guint n, const char *cwd, const GPtrArray *files,
+                        char **ret_why)
 {
-    for (guint i = from; i < to; i++) {
+    for (guint i = 0; i <= n; i++) {
         const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, i);
-        g_ptr_array_add(paths, g_strdup(layer->path));
+        g_autofree char *path = g_canonicalize_filename(layer->path, cwd);
+        const StasisVmDiskFile *file = stasis_disk_files_find(files, path);
+        g_autofree char *who = file != NULL ? stasis_disk_files_who_needs(files, file) : NULL;
+        if (who == NULL)
+            continue;
+        if (*ret_why == NULL)
+            *ret_why = g_strdup_printf("%s %s", who, path);
+        return MAX(i, 1) - 1;
     }
+    return n;
 }
 
-/* Would a file be written to, or go, that image @id refers to? */
-static gboolean check_image(StasisStore *store, const char *id, GPtrArray *touched, GError **error)
+static void add_paths(GPtrArray *paths, const StasisDisk *disk, guint n)
 {
-    g_autoptr(GPtrArray) files = stasis_image_get_disk_files(store, id, error);
-    for (guint i = 0; files != NULL && i < files->len; i++) {
-        const StasisDiskFile *file = g_ptr_array_index(files, i);
-        if (!g_ptr_array_find_with_equal_func(touched, file->path, g_str_equal, NULL))
-            continue;
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                    "image %s refers to %s, which would be written to: delete the image first, or "
-                    "use --force, and it can't be used any more",
-                    id, file->path);
-        return FALSE;
+    for (guint i = 0; i < n; i++)
+        g_ptr_array_add(paths, ((StasisDiskLayer *)g_ptr_array_index(disk->layers, i))->path);
+}
+
+/* *ret_why: who needs the first file that is left, if any is. */
+static gboolean choose(StasisSession *session, StasisStore *store, gboolean force,
+                       const GPtrArray *disks, GPtrArray *paths, guint *ret_left, char **ret_why,
+                       GError **error)
+{
+    g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)session->record->pid);
+    g_autofree char *cwd = g_file_read_link(link, NULL);
+    g_autoptr(GPtrArray) files = stasis_disk_files_list(session, force ? NULL : store, error);
+    *ret_left = 0;
+    for (guint i = 0; files != NULL && i < disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(disks, i);
+        guint n = disk->writable ? count_ours(disk, session->domain != NULL) : 0;
+        guint n_free = n == 0 || force ? n : count_free(disk, n, cwd, files, ret_why);
+        add_paths(paths, disk, n_free);
+        *ret_left += n - n_free;
     }
     return files != NULL;
 }
 
-static gboolean check_images(StasisStore *store, GPtrArray *touched, GError **error)
-{
-    g_autoptr(GPtrArray) images = stasis_store_list(store, error);
-    for (guint i = 0; images != NULL && i < images->len; i++) {
-        const StasisImageInfo *info = g_ptr_array_index(images, i);
-        if (info->disks_refer && !check_image(store, info->id, touched, error))
-            return FALSE;
-    }
-    return images != NULL;
-}
-
-/* QEMU has relative names only of what is on its command line, the lowest of all. */
-static void make_absolute(GPtrArray *paths, pid_t pid)
-{
-    g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)pid);
-    g_autofree char *cwd = g_file_read_link(link, NULL);
-    for (guint i = 0; i < paths->len; i++) {
-        char *path = g_canonicalize_filename(g_ptr_array_index(paths, i), cwd);
-        g_free(g_ptr_array_index(paths, i));
-        g_ptr_array_index(paths, i) = path;
-    }
-}
-
 gboolean stasis_vm_commit_disks(StasisVm *vm, StasisStore *store, gboolean force, guint *ret_n,
-                                GError **error)
+                                guint *ret_left, GError **error)
 {
     g_autoptr(StasisSession) session =
         stasis_session_open(stasis_vm_get_name(vm), STASIS_LOCK_WAIT_MS, error);
@@ -85,25 +82,24 @@ gboolean stasis_vm_commit_disks(StasisVm *vm, StasisStore *store, gboolean force
     if (!stasis_rollback_check_whole(record->name, error) ||
         !stasis_session_sweep(session, record->track_image, error))
         return FALSE;
+    guint left;
+    g_autofree char *why = NULL;
     g_autoptr(GPtrArray) disks = stasis_disks_list(session->qmp, error);
-    g_autoptr(GPtrArray) ours = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) touched = g_ptr_array_new_with_free_func(g_free);
-    for (guint i = 0; disks != NULL && i < disks->len; i++) {
-        const StasisDisk *disk = stasis_disk_at(disks, i);
-        guint n = count_ours(disk, session->domain != NULL);
-        gboolean has = n > 0 && disk->writable;
-        add_paths(ours, disk, 0, has ? n : 0);
-        add_paths(touched, disk, 0, has ? n + 1 : 0);
+    g_autoptr(GPtrArray) paths = g_ptr_array_new();
+    if (disks == NULL || !choose(session, store, force, disks, paths, &left, &why, error))
+        return FALSE;
+    if (paths->len == 0 && left > 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "%s, which would be written to: delete that first, or use --force, and it "
+                    "can't be used any more",
+                    why);
+        return FALSE;
     }
-    if (disks == NULL)
-        return FALSE;
-    make_absolute(touched, record->pid);
-    *ret_n = ours->len;
-    if (ours->len == 0)
+    *ret_n = paths->len;
+    *ret_left = left;
+    if (paths->len == 0)
         return TRUE;
-    if (store != NULL && !force && !check_images(store, touched, error))
-        return FALSE;
-    g_ptr_array_add(ours, NULL);
-    return stasis_disk_freezing_note(record, (char **)ours->pdata, "", NULL, error) &&
+    g_ptr_array_add(paths, NULL);
+    return stasis_disk_freezing_note(record, (char **)paths->pdata, "", NULL, error) &&
            stasis_disk_freezing_sweep(session, error);
 }

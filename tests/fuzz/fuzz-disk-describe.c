@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Promise: no disks.json crashes us, and what is taken of one can be put on a command line. */
+/* Promise: no disks.json crashes us, and what is taken of one can be put on a command line; nor does the head of a disk file, whose backing file's name lies in it. */
 #include <stdint.h>
 #include <string.h>
 
 #include "disk/describe.h"
+#include "disk/overlay.h"
 #include "vmm/machine.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -35,6 +36,9 @@ static void prepare(const StasisDiskNote *note)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    g_autofree char *backing = stasis_overlay_get_backing(data, size);
+    if (backing != NULL && strlen(backing) > 1023)
+        __builtin_trap();
     g_autoptr(GBytes) json = g_bytes_new(data, size);
     g_autoptr(GPtrArray) notes = stasis_disks_parse(json, NULL);
     for (guint i = 0; notes != NULL && i < notes->len; i++) {

@@ -53,7 +53,8 @@ GOOD = {
     "doctor": [],
     "help": [],
 }
-NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "disk-commit",
+NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "disk-list", "disk-prune",
+            "disk-commit",
             "checkpoint-create",
             "proc-checkpoint", "rollback")
 NEEDS_IMAGE = ("checkpoint-info", "checkpoint-verify", "checkpoint-delete", "restore", "clone",

@@ -52,7 +52,7 @@ def domain(t):
     jobs = virsh("qemu-monitor-command", vm.name, '{"execute":"query-block-jobs"}').stdout
     t.check('"return":[]' in jobs, f"left in QEMU: {jobs}")
     result = stasis("rollback", vm.name, images[0]["id"], "--force", *store, expect=1)
-    t.check("libvirt" in result.err, f"refused: {result!r}")
+    t.check("stasis restore" in result.err, f"refused, with what to do instead: {result!r}")
     destroy(vm.name)
     for number, image in enumerate(images):
         stasis("restore", image["id"], "--paused", *store)

@@ -3,6 +3,7 @@
 """Promise: with --disk overlay the image has the disks as of its instant by referring to them; nothing of them is copied, and the VM goes on to new files."""
 import glob
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -114,6 +115,24 @@ def rollback(t):
     t.equal(image["parent"], images[1][0], "incremental to where it went back to")
     for image_id, models in images[2:]:
         restored_holds(t, image_id, store, models, f"image {image_id} after rollbacks")
+    # What image 2 alone needed lies aside, and so do the disks of a VM that was restored from it.
+    aside = [p for p in overlays(t) if p.endswith(images[1][0])]
+    stasis("checkpoint-delete", images[2][0], *store)
+    listed = stasis_json("disk-list", vm.name, *store)
+    t.equal([f["file"] for f in listed if f["use"] == "aside" and f["overlays"]], aside, "aside")
+    t.equal(stasis_json("disk-prune", vm.name, *store)["files"], [], "a VM that is off lies on them")
+    shutil.rmtree(os.path.join(store[1], "disks"))
+    with open(aside[0], "rb"):
+        t.equal([f["file"] for f in stasis_json("disk-prune", vm.name, "-n", *store)["files"]],
+                aside[1:], "somebody has one open")
+    t.equal(sorted(f["file"] for f in stasis_json("disk-prune", vm.name, "-n", *store)["files"]), aside,
+            "to be removed")
+    stasis("disk-prune", vm.name, *store)
+    t.equal([os.path.exists(p) for p in aside], [False, False], "removed")
+    for image_id, models in (images[1], images[3]):
+        restored_holds(t, image_id, store, models, f"image {image_id} after that")
+    write_all(vm, all_disks, rng)
+    vm.check_runs(what="after disk-prune")
 
 
 @case
@@ -198,8 +217,18 @@ def commit(t):
     images = image_ids(store)
     write_all(vm, all_disks, rng)
     result = stasis("disk-commit", vm.name, *store, expect=None)
-    t.check(result.rc != 0 and images[0] in result.err, f"refused by name: {result!r}")
+    t.check(result.rc != 0 and images[2] in result.err, f"refused by name: {result!r}")
     t.equal(len(overlays(t)), 6, "files")
+    # Down to what an image needs: the newest one gone, the topmost file goes into the next.
+    stasis("checkpoint-delete", images.pop(), *store)
+    done = stasis_json("disk-commit", vm.name, *store)
+    t.equal((done["n_overlays"], done["n_left"], len(overlays(t))), (2, 4, 4), "as far as can be")
+    stasis("checkpoint-verify", *images, *store)
+    listed = stasis_json("disk-list", vm.name, *store)
+    t.equal([(f["use"], len(f["images"])) for f in listed],
+            [("written", 0), ("read", 1), ("read", 2)] * 2, "who needs them")
+    write_all(vm, all_disks, rng)
+    images.append(vm.checkpoint_id("--disk", "overlay", *store))
     stasis("checkpoint-delete", *images[:2], *store)
     t.equal(len(overlays(t)), 6, "deleting images deletes no disk")
     stasis("disk-commit", vm.name, "--force", *store, expect=-9,

@@ -239,6 +239,12 @@ static void test_overlay(void)
         g_assert_cmpuint(n_l1, ==, (sizes[i] - 1) / ((guint64)1 << 29) + 1);
         g_assert_cmpuint(l1 + n_l1 * 8, <=, len);
         g_assert_cmpmem(file + number(file + 8, 8), number(file + 16, 4), "disk-0.base", 11);
+        g_autofree char *backing = stasis_overlay_get_backing(file, 4096);
+        g_assert_cmpstr(backing, ==, "disk-0.base");
+        /* Not if any of it is missing, or it is something else. */
+        gsize end = number(file + 8, 8) + number(file + 16, 4);
+        for (gsize n = 0; n < end; n++)
+            g_assert_null(stasis_overlay_get_backing(file, n));
         for (guint64 c = 0; c < len >> 16; c++)
             g_assert_cmpuint(number(file + (2 << 16) + c * 2, 2), ==, 1);
     }
