@@ -94,6 +94,19 @@ static gboolean show(CliCall *call, GError **error)
     return TRUE;
 }
 
+/* Their files are not in the bundle. */
+static void warn_of_disks(CliCall *call, StasisStore *store, const GPtrArray *ids)
+{
+    for (guint i = 0; i + 1 < ids->len; i++) {
+        g_autoptr(StasisImageInfo) info = stasis_store_get_image(store, ids->pdata[i], NULL);
+        if (info != NULL && info->disks_refer)
+            cli_note(call,
+                     "image %s refers to the files of its disks, which are not in the bundle: it "
+                     "can be used only where they are, as they are (checkpoint-info lists them)",
+                     info->id);
+    }
+}
+
 static gboolean export_bundle(CliCall *call, GError **error)
 {
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
@@ -121,6 +134,7 @@ static gboolean export_bundle(CliCall *call, GError **error)
     g_autoptr(StasisBundle) bundle = stasis_bundle_open(call->args[0], error);
     if (bundle == NULL)
         return FALSE;
+    warn_of_disks(call, store, ids);
     cli_take_object(call, to_json(call->args[0], stasis_bundle_get_info(bundle)));
     return TRUE;
 }
@@ -193,7 +207,8 @@ const CliCommand cli_cmd_bundle_export = {
     .name = "bundle-export",
     .summary = "put images into a bundle",
     .description = "Make one file of images, oldest first, and of all that they are incremental "
-                   "to. It is a tar; what is below store/ in it is a store.",
+                   "to. It is a tar; what is below store/ in it is a store. Of images that "
+                   "refer to the files of their disks (--disk overlay) those are not in it.",
     .arguments = export_arguments,
     .options = export_options,
     .examples = export_examples,

@@ -31,6 +31,20 @@ static gboolean read_xml(CliCall *call, StasisExportFormat format, char **ret, G
     return FALSE;
 }
 
+/* Whoever starts such a machine gives it its disks. */
+static void warn_of_disks(CliCall *call, StasisStore *store, const char *id)
+{
+    g_autoptr(GPtrArray) files = stasis_image_get_disk_files(store, id, NULL);
+    for (guint i = 0; files != NULL && i < files->len; i++) {
+        const StasisDiskFile *file = g_ptr_array_index(files, i);
+        if (file->depth == 0)
+            cli_note(call,
+                     "disk %s is %s, which the image refers to: start the machine with an overlay "
+                     "on it (qemu-img create -b) in its place, or it writes to what images need",
+                     file->disk, file->path);
+    }
+}
+
 static gboolean export_image(CliCall *call, GError **error)
 {
     const char *format = cli_text(call, "format"), *path = call->args[1];
@@ -55,6 +69,8 @@ static gboolean export_image(CliCall *call, GError **error)
     cli_progress_end(&progress);
     if (!ok)
         return FALSE;
+    if (stasis_export_format_is_stream(options.format))
+        warn_of_disks(call, store, id);
     JsonObject *object = json_object_new();
     cli_json_set_string(object, "id", id);
     cli_json_set_string(object, "format", format);
@@ -103,7 +119,9 @@ const CliCommand cli_cmd_export = {
         "is of a libvirt domain; else it is to be given, complete with the devices' addresses "
         "(virsh dumpxml --migratable), and must describe the same machine.\n\nraw and qcow2 are "
         "the content of one of the image's disks: a sparse file of the disk's size, or a file in "
-        "QEMU's format that stands by itself.",
+        "QEMU's format that stands by itself, also of an image that refers to its disks. A stream "
+        "of such an image names their files, which nobody may write to: whoever starts it gives it "
+        "overlays on them, and export says which.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

@@ -48,13 +48,15 @@ def disk(t, name):
     return path
 
 
-def some_image(t, *disks):
-    """An image of a VM with these disk files; without any, the disk is given by hand."""
+def some_image(t, *disks, how=("copy",)):
+    """An image of a VM with these disk files, the last of several, taken so; without any, the disk is
+    given by hand."""
     more = [word for path in disks
             for word in ("-drive", f"file={path},format=raw,if=virtio")]
     vm = run_vm(t, Bare(mem="32M", set="8M"), *more, accel=FAST)
     store = new_store(t)
-    image_id = vm.checkpoint_id(*store)
+    for one in how:
+        image_id = vm.checkpoint_id("--disk", one, *store)
     stasis("kill", vm.name)
     return image_id, store
 
@@ -90,14 +92,15 @@ def one_file_system(t):
 @case
 def several_file_systems(t):
     """a disk with two and no operating system: which one is to be said; mounted, its files are
-    there to read and not to write, until umount; the process that served them is gone then"""
+    there to read and not to write, until umount; the process that served them is gone then (an image
+    that refers to its disk)"""
     need_libguestfs(t)
     path = disk(t, "disk")
     subprocess.run(["sfdisk", "-q", path], input=b"2048,48M\n,48M\n", check=True)
     for number in (0, 1):
         file_system(t, path, offset=(2048 << 9) + number * (48 << 20))
-    image_id, store = some_image(t)
-    how = ["--disk-file", path, *store]
+    # Of an image that refers to its disk: a file on top of another.
+    image_id, how = some_image(t, path, how=("overlay", "overlay"))
     directory = t.path("a mount")
     os.mkdir(directory)
     t.defer(subprocess.run, ["umount", "-l", directory], check=False, stderr=subprocess.DEVNULL)

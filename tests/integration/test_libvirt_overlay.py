@@ -53,6 +53,8 @@ def domain(t):
     t.check('"return":[]' in jobs, f"left in QEMU: {jobs}")
     result = stasis("rollback", vm.name, images[0]["id"], "--force", *store, expect=1)
     t.check("stasis restore" in result.err, f"refused, with what to do instead: {result!r}")
+    saved = stasis("export", images[0]["id"], "--format", "virsh-save", t.path("save"), *store)
+    t.check(all(f"is {p}, which" in saved.err for p in paths), f"says whose files: {saved!r}")
     destroy(vm.name)
     for number, image in enumerate(images):
         stasis("restore", image["id"], "--paused", *store)

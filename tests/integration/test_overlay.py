@@ -179,6 +179,34 @@ def read_through(t):
 
 
 @case
+def other_uses(t):
+    """devices of a VM on overlays are saved and put back; bundles and streams of such images say that they lack the disks' files"""
+    vm, all_disks = start(t, (("qcow2", "virtio"), ("raw", "blockdev")), accel=ACCEL)
+    store, rng = new_store(t), disks.rng_of(6)
+    write_all(vm, all_disks, rng)
+    image_id = vm.checkpoint_id("--disk", "overlay", *store)
+    models, before = [d.snapshot() for d in all_disks], tops(vm)
+    write_all(vm, all_disks, rng)
+    saved = stasis_json("device-checkpoint", vm.name, *store)["id"]
+    stasis("device-restore", vm.name, "pckbd", saved, *store)
+    stasis("device-restore", vm.name, "pckbd", image_id, *store)
+    t.equal(tops(vm), before, "what the VM writes to after device-restore")
+    vm.check_runs(what="after device-restore")
+    stream = stasis("export", image_id, "--format", "qemu", t.path("stream"), *store)
+    t.check(all(f"{d.name} is {d.path}" in stream.err for d in all_disks), f"{stream!r}")
+    for fmt in ("elf-core", "raw-memory"):
+        stasis("export", image_id, "--format", fmt, t.path(fmt), *store)
+    result = stasis("bundle-export", t.path("bundle"), image_id, *store)
+    t.check(f"image {image_id} refers to" in result.err, f"{result!r}")
+    other = ("--store", t.path("other"))
+    stasis("bundle-import", t.path("bundle"), *other)
+    restored_holds(t, image_id, other, models, "from the bundle")
+    stasis("checkpoint-verify", image_id, *other)
+    stasis("pause", vm.name)
+    files_hold(t, before, [d.snapshot() for d in all_disks], "the VM's own")
+
+
+@case
 def failed(t):
     """a checkpoint that fails, at each step, leaves the VM on its own files, with all that was written meanwhile"""
     vm, all_disks = start(t, accel=ACCEL)

@@ -94,6 +94,24 @@ def not_copied(t):
 
 
 @case
+def on_overlays(t):
+    """the same where the VM's disk lies on an overlay, which it keeps"""
+    c = common()
+    vm = c["vm"]
+    stasis("checkpoint-create", vm.name, "--disk", "overlay", *c["store"])
+    before = nodes(vm)
+    info = stasis_json("proc-checkpoint", vm.name, "--pid", c["root"], *c["store"])
+    stasis("checkpoint-verify", info["id"], *c["store"])
+    t.wait(lambda: check_no_fork(vm) is None, 60, "no fork is left")
+    t.wait(lambda: nodes(vm) == before, 60, f"QEMU is as before: {before}")
+    sh(vm, "echo on > /run/d/overlay; sync")
+    stasis("checkpoint-delete", "latest", *c["store"])
+    t.check(stasis_json("disk-commit", vm.name, "--force", *c["store"])["n_overlays"] == 1, "back")
+    t.equal(sh(vm, "echo 3 > /proc/sys/vm/drop_caches; cat /run/d/overlay").strip(), "on", "the disk")
+    c["before"] = nodes(vm)
+
+
+@case
 def killed(t):
     """kill -9 while the fork has the disks leaves neither a fork nor anything in QEMU"""
     c = common()
