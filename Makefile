@@ -61,7 +61,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c tests/lib/hostile-lies.c
 # Too, and by themselves.
-GUEST_SRC := tests/lib/proc-tree.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/criu-cases.c tests/lib/racy.c
+GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/criu-cases.c tests/lib/racy.c
 TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 

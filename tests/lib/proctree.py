@@ -8,6 +8,7 @@ from agentguest import WithAgent, wait_agent
 from stasistest import BUILD, run_vm, stasis
 
 TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
+CLOCKS = os.path.join(BUILD, "tests", "lib", "proc-clocks")
 TALKERS = os.path.join(BUILD, "tests", "lib", "talkers")
 SESSION = os.path.join(BUILD, "stasis-session")
 # Where no process of a freshly started guest is.
@@ -16,7 +17,7 @@ FIRST_PID = 20000
 
 def tree_guest(t, mem="256M", files=None, **kwargs):
     return WithAgent(t, criu=True, mem=mem, **kwargs, files={
-        "bin/proc-tree": TREE, "bin/talkers": TALKERS,
+        "bin/proc-tree": TREE, "bin/proc-clocks": CLOCKS, "bin/talkers": TALKERS,
         "bin/stasis-session": SESSION, **(files or {})})
 
 
