@@ -82,6 +82,7 @@ BOUNDARY_OBJ := $(BOUNDARY_SRC:%.c=$(B)/%.o)
 BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
 WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c)))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
+CRIU_IMAGE_OBJ := $(B)/guest-agent/criu-image.o $(B)/guest-agent/criu-timers.o
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
 SESSION_OBJ := $(B)/guest/guest-agent/session/main.o
 MQUEUE_OBJ := $(B)/guest/guest-agent/mqueue/main.o $(B)/guest/guest-agent/mqueue-make.o $(B)/guest/hv/agent/mqueue.o
@@ -238,6 +239,10 @@ UNIT_SCAN := $(filter $(B)/tests/unit/test-scan-%,$(UNIT_BIN))
 $(UNIT_SCAN:%=%.o): ALL_CFLAGS += -Iguest-agent
 $(UNIT_SCAN): $(BOUNDARY_OBJ)
 
+UNIT_CRIU := $(filter $(B)/tests/unit/test-criu-%,$(UNIT_BIN))
+$(UNIT_CRIU:%=%.o) $(CRIU_IMAGE_OBJ): ALL_CFLAGS += -Iguest-agent
+$(UNIT_CRIU): $(CRIU_IMAGE_OBJ)
+
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
@@ -259,8 +264,10 @@ $(B)/fuzz/libstasis.a: $(FUZZ_OBJ)
 
 # Those of the agent's parts have nothing of the library's.
 FUZZ_SCAN := $(filter $(B)/tests/fuzz/fuzz-scan-%,$(FUZZ_BIN))
-$(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o: FUZZ_CFLAGS += -Iguest-agent
+FUZZ_CRIU := $(filter $(B)/tests/fuzz/fuzz-criu-%,$(FUZZ_BIN))
+$(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o $(FUZZ_CRIU:$(B)/%=$(B)/fuzz/%.o): FUZZ_CFLAGS += -Iguest-agent
 $(FUZZ_SCAN): $(BOUNDARY_SRC:%.c=$(B)/fuzz/%.o)
+$(FUZZ_CRIU): $(CRIU_IMAGE_OBJ:$(B)/%=$(B)/fuzz/%)
 
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
 	@mkdir -p $(@D)

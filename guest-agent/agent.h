@@ -239,7 +239,7 @@ bool dump_make_dir(char *dir, size_t size);
 bool dump_look_at_root(DumpTree *tree, int proc);
 /* Put a process of the image, as a part of its own. */
 bool dump_put_process(const Process *process, Answer *answer);
-/* `criu dump` of it into @dir: its exit status, as of criu_run(). */
+/* `criu dump` of it into @dir, with what it gets wrong mended: its exit status, as of criu_run(). */
 int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms);
 
 /* ---- dump-send.c ---- */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "criu-image.h"
 
 #define MAX_PROCESSES 4096u
 
@@ -86,56 +87,18 @@ static bool send_tree(const Tree *tree, int proc, Answer *answer)
 
 /* ---- what CRIU wrote ---- */
 
-/* Up to @size bytes of @dir/@name; the number read, 0 on error. */
-static size_t read_file(const char *dir, const char *name, uint8_t *bytes, size_t size)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = fd >= 0 ? read(fd, bytes, size) : -1;
-    if (fd >= 0)
-        close(fd);
-    return n > 0 ? (size_t)n : 0;
-}
-
-static uint32_t word_at(const uint8_t *bytes)
-{
-    uint32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return word;
-}
-
-/* Entries of pstree.img, one for each process: two magic numbers, then each with its length in
- * front (criu.org/Images). */
+/* Entries of pstree.img, one for each process. */
 static unsigned count_entries(const char *dir)
 {
-    char path[128];
-    uint32_t length;
+    CriuFile file;
+    CriuBytes entry;
     unsigned n = 0;
-    snprintf(path, sizeof path, "%s/pstree.img", dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || lseek(fd, 8, SEEK_SET) != 8)
-        length = 0;
-    while (fd >= 0 && read(fd, &length, sizeof length) == sizeof length &&
-           lseek(fd, length, SEEK_CUR) >= 0)
+    criu_file_open(dir, "pstree.img", &file);
+    CriuBytes entries = criu_image_entries(file.bytes, file.size);
+    while (criu_image_next(&entries, &entry))
         n++;
-    if (fd >= 0)
-        close(fd);
+    criu_file_close(&file);
     return n;
-}
-
-/* A protobuf number; 0 and *@at = @end when there is none. */
-static uint64_t varint(const uint8_t *bytes, size_t end, size_t *at)
-{
-    uint64_t value = 0;
-    for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
-        uint8_t byte = bytes[(*at)++];
-        value |= (uint64_t)(byte & 0x7f) << shift;
-        if ((byte & 0x80) == 0)
-            return value;
-    }
-    *at = end;
-    return 0;
 }
 
 /* How long the processes stood, in ns: stats-dump has a message "dump" (field 1), in it the time
@@ -143,23 +106,16 @@ static uint64_t varint(const uint8_t *bytes, size_t end, size_t *at)
  * not say. */
 static uint64_t frozen_ns(const char *dir)
 {
-    uint8_t bytes[512];
+    CriuFile file;
+    CriuBytes stats;
+    CriuField dump, time;
     uint64_t us = 0;
-    size_t n = read_file(dir, "stats-dump", bytes, sizeof bytes), at = 12;
-    if (n <= at || word_at(bytes + 8) > n - at)
-        return 0;
-    size_t end = at + word_at(bytes + 8);
-    if (varint(bytes, end, &at) != 0x0a)
-        return 0;
-    uint64_t length = varint(bytes, end, &at);
-    end = length < end - at ? at + (size_t)length : end;
-    while (at < end) {
-        uint64_t key = varint(bytes, end, &at);
-        if ((key & 7) != 0)
-            break;
-        uint64_t value = varint(bytes, end, &at);
-        us += key >> 3 == 1 || key >> 3 == 2 ? value : 0;
-    }
+    criu_file_open(dir, "stats-dump", &file);
+    CriuBytes entries = criu_image_entries(file.bytes, file.size);
+    if (criu_image_next(&entries, &stats) && criu_field_next(&stats, &dump) && dump.number == 1)
+        while (criu_field_next(&dump.bytes, &time))
+            us += time.number == 1 || time.number == 2 ? time.value : 0;
+    criu_file_close(&file);
     return us * 1000;
 }
 
@@ -169,21 +125,19 @@ static uint64_t frozen_ns(const char *dir)
  * if left out. */
 static bool has_lost_name(const char *dir)
 {
-    static uint8_t bytes[65536];
-    size_t n = read_file(dir, "remap-fpath.img", bytes, sizeof bytes);
-    for (size_t at = 8; at + 4 <= n;) {
-        uint32_t length = word_at(bytes + at);
+    CriuFile file;
+    CriuBytes entry;
+    CriuField field;
+    bool found = !criu_file_open(dir, "remap-fpath.img", &file);
+    CriuBytes entries = criu_image_entries(file.bytes, file.size);
+    while (!found && criu_image_next(&entries, &entry)) {
         uint64_t type = 0;
-        at += 4;
-        size_t end = length < n - at ? at + length : n;
-        while (at < end) {
-            uint64_t key = varint(bytes, end, &at), value = varint(bytes, end, &at);
-            type = key >> 3 == 3 ? value : type;
-        }
-        if (type == 0)
-            return true;
+        while (criu_field_next(&entry, &field))
+            type = field.number == 3 ? field.value : type;
+        found = type == 0;
     }
-    return false;
+    criu_file_close(&file);
+    return found;
 }
 
 /* ---- the process that runs it ---- */

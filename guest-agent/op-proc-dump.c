@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "criu-image.h"
 
 #define MAX_ROOTS 4096u
 #define MAX_PROCESSES 4097u /* those that can be frozen, and who adopts them */
@@ -200,7 +201,8 @@ int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms)
     for (unsigned i = 0; tree->queues != NULL && i < tree->queues->n; i++)
         argv[n++] = (char *)tree->queues->text[i];
     halves_append(tree->halves, "--external", argv, n);
-    return criu_run(argv, tree->programs, NULL, dir, end_ms);
+    int status = criu_run(argv, tree->programs, NULL, dir, end_ms);
+    return status == 0 && !criu_timers_mend_in(dir) ? -1 : status;
 }
 
 /* Connections of the frozen that lead out of the group. */
