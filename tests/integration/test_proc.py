@@ -4,15 +4,14 @@
 and goes on without a gap or a double: by stock CRIU, and in another VM."""
 import os
 import sys
-import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from proctree import (ask, check_no_fork, check_works, end_tree, sh, start_talkers, start_tree,
-                      tree_vm)  # noqa: E402
+from proctree import (ask, ask_clocks, check_clocks, check_no_fork, check_works,  # noqa: E402
+                      end_tree, sh, start_clocks, start_talkers, start_tree, tree_vm)
 from stasistest import (case, checkpoint_with_reference, main, new_store, shared, stasis,  # noqa: E402
                         stasis_json)
+from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
 
-DISK_BYTES = 64 << 20
 _common = {}
 
 
@@ -21,10 +20,8 @@ def common():
     reached before, and a read-only disk by which files come into the guest."""
     if not _common:
         t = shared()
-        disk = t.path("disk")
-        with open(disk, "wb") as f:
-            f.truncate(DISK_BYTES)
-        vm = tree_vm(t, "-drive", f"if=virtio,format=raw,readonly=on,file={disk}")
+        disk, options = disk_for_criu(t)
+        vm = tree_vm(t, *options)
         root = start_tree(vm, 4, 4)
         check_works(t, vm, "at first")
         store = new_store(t)
@@ -68,17 +65,12 @@ def by_stock_criu(t):
     """killed and restored by `criu restore` from an exported directory, it goes on exactly there"""
     c = common()
     vm, store, image_id = c["vm"], c["store"], c["info"]["id"]
-    directory = t.path("criu")
-    command = stasis_json("proc-export", image_id, directory, "--format", "criu", *store)["command"]
+    directory, command = export_for_criu(t, c["info"], store)
     t.check(not [f for f in os.listdir(directory) if f.endswith(".json")], "only CRIU's files")
     stasis("proc-export", image_id, directory, "--format", "criu", *store, expect=1)
-    with open(c["disk"], "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
-        archive.add(directory, "images")
     reached = ask(vm)
     end_tree(vm, c["root"])
-    sh(vm, "rm -rf /tmp/images; tar x -C /tmp -f /dev/vda && "
-           f"cd /tmp && {command.replace('DIR', 'images')} < /dev/null > /tmp/log 2>&1 || "
-           "{ cat /tmp/log >&2; false; }")
+    restore_by_criu(vm, c["disk"], directory, command)
     now = ask(vm)
     t.check(c["before"]["paired"] <= now["paired"], f"before its instant: {now}")
     t.check(now["paired"] < reached["paired"] + 1000000, f"behind it: {now}")
@@ -146,6 +138,27 @@ def refused(t):
     check_nothing_left(t, store)
     result = stasis("restore", c["info"]["id"], *store, expect=12)
     t.check("proc-restore" in result.err, f"{result!r}")
+
+
+@case
+def clocks(t):
+    """timers of all kinds go on, also one that had come due and was not read, and listening sockets hear who
+    calls: by stock CRIU, and by proc-restore of the image that was made of that"""
+    c = common()
+    vm, store = c["vm"], c["store"]
+    root = start_clocks(vm)
+    t.defer(sh, vm, f"kill -9 {root}")
+    check_clocks(t, vm, "at first")
+    before = ask_clocks(vm)
+    info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)
+    check_clocks(t, vm, "the original", before)
+    sh(vm, f"kill -9 {root}; while [ -e /proc/{root} ]; do usleep 10000; done")
+    restore_by_criu(vm, c["disk"], *export_for_criu(t, info, store))
+    check_clocks(t, vm, "restored by criu", before)
+    again = stasis_json("proc-checkpoint", vm.name, "--pid", root, "--direct", *store)
+    check_clocks(t, vm, "the second original", before)
+    stasis("proc-restore", again["id"], "--replace", *store)
+    check_clocks(t, vm, "replaced", before)
 
 
 @case

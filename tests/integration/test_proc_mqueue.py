@@ -4,14 +4,13 @@
 whoever waited in one, and by stock CRIU, too; what can't be taken is refused beforehand."""
 import os
 import sys
-import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from proctree import check_no_fork, sh  # noqa: E402
 from queuering import END, TAKE_NAME, check_ring, ring_vm, start_ring  # noqa: E402
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
 
-DISK_BYTES = 16 << 20
 _common = {}
 
 
@@ -19,10 +18,8 @@ def common():
     """A VM with a ring of queues at work, and an image of it."""
     if not _common:
         t = shared()
-        disk = t.path("disk")
-        with open(disk, "wb") as f:
-            f.truncate(DISK_BYTES)
-        vm = ring_vm(t, "-drive", f"if=virtio,format=raw,readonly=on,file={disk}")
+        disk, options = disk_for_criu(t)
+        vm = ring_vm(t, *options)
         root, store = start_ring(vm), new_store(t)
         before = check_ring(t, vm, "at first")
         info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)
@@ -67,16 +64,11 @@ def replaced(t):
 def by_stock_criu(t):
     """by `criu restore` with the options that stasis-mqueue adds, from an exported directory alone"""
     c = common()
-    vm, directory = c["vm"], t.path("criu")
-    command = stasis_json("proc-export", c["info"]["id"], directory, "--format", "criu",
-                          *c["store"])["command"]
+    vm = c["vm"]
+    directory, command = export_for_criu(t, c["info"], c["store"])
     t.check("DIR/stasis-mqueue DIR criu restore" in command, command)
-    with open(c["disk"], "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
-        archive.add(directory, "images")
     sh(vm, END)
-    sh(vm, "rm -rf /tmp/images; tar x -C /tmp -f /dev/vda && "
-           f"cd /tmp && {{ {command.replace('DIR', 'images')}; }} < /dev/null > /tmp/log 2>&1 || "
-           "{ cat /tmp/log >&2; false; }")
+    restore_by_criu(vm, c["disk"], directory, command)
     check_ring(t, vm, "restored by criu", c["before"])
 
 

@@ -5,14 +5,13 @@ inside and files on tmpfs; a stasis-session with SysV IPC, too; and each goes on
 double, in another VM and by stock CRIU."""
 import os
 import sys
-import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from proctree import (FIRST_PID, ask, check_no_fork, check_works, end_tree, sh,  # noqa: E402
                       start_tree, tree_vm)
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
 
-DISK_BYTES = 64 << 20
 _common = {}
 
 
@@ -20,10 +19,8 @@ def common():
     """A VM with three trees that are one set, an image of them, and what they had reached before."""
     if not _common:
         t = shared()
-        disk = t.path("disk")
-        with open(disk, "wb") as f:
-            f.truncate(DISK_BYTES)
-        vm = tree_vm(t, "-drive", f"if=virtio,format=raw,readonly=on,file={disk}")
+        disk, options = disk_for_criu(t)
+        vm = tree_vm(t, *options)
         root = start_tree(vm, 1, 1, "apart", "tcp", "posix")
         check_works(t, vm, "at first")
         store = new_store(t)
@@ -99,17 +96,12 @@ def incremental(t):
 def by_stock_criu(t):
     """nothing of them is left, and tar and `criu restore` bring them back"""
     c = common()
-    vm, directory = c["vm"], t.path("criu")
-    command = stasis_json("proc-export", c["info"]["id"], directory, "--format", "criu",
-                          *c["store"])["command"]
+    vm = c["vm"]
+    directory, command = export_for_criu(t, c["info"], c["store"])
     t.check(not [f for f in os.listdir(directory) if not f.endswith((".img", "tmpfs.tar"))
                  and f != "stats-dump"], os.listdir(directory))
-    with open(c["disk"], "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
-        archive.add(directory, "images")
     end_tree(vm, c["root"])
-    sh(vm, "rm -rf /tmp/images /dev/shm/*; tar x -C /tmp -f /dev/vda && "
-           f"cd /tmp && {{ {command.replace('DIR', 'images')}; }} < /dev/null > /tmp/log 2>&1 || "
-           "{ cat /tmp/log >&2; false; }")
+    restore_by_criu(vm, c["disk"], directory, command, "rm -rf /dev/shm/*")
     check_from(t, vm, c["before"], "restored by criu")
 
 

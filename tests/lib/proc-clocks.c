@@ -7,9 +7,10 @@
  *     proc-clocks ask      how often each of them came, and what was wrong
  *
  * A timerfd, a timer of timer_create(2) that signals with a number, and one of setitimer(2), each
- * every PERIOD_MS; two sockets that listen, one of TCP on loopback and one of UNIX with a path.
- * Whoever asks does so at the second one, and it then calls itself at the first, with a number that
- * it has to hear; not at other times, since a connection that waits to be accepted can't be taken.
+ * every PERIOD_MS; a timerfd that comes once, at a time that is told; two sockets that listen, one
+ * of TCP on loopback and one of UNIX with a path. Whoever asks does so at the second one, and it
+ * then calls itself at the first, with a number that it has to hear; not at other times, since a
+ * connection that waits to be accepted can't be taken.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,7 +37,7 @@
 #define ASKED UINT64_MAX
 
 static struct {
-    uint64_t timerfd, posix, itimer, tcp, bad;
+    uint64_t timerfd, once, posix, itimer, tcp, bad;
 } seen;
 
 static void __attribute__((noreturn)) die(const char *what)
@@ -100,10 +101,10 @@ static void call_ourselves(void)
 
 static void tell(int fd)
 {
-    dprintf(fd, "pid=%d timerfd=%llu posix=%llu itimer=%llu tcp=%llu bad=%llu\n", (int)getpid(),
-            (unsigned long long)seen.timerfd, (unsigned long long)seen.posix,
-            (unsigned long long)seen.itimer, (unsigned long long)seen.tcp,
-            (unsigned long long)seen.bad);
+    dprintf(fd, "pid=%d timerfd=%llu once=%llu posix=%llu itimer=%llu tcp=%llu bad=%llu\n",
+            (int)getpid(), (unsigned long long)seen.timerfd, (unsigned long long)seen.once,
+            (unsigned long long)seen.posix, (unsigned long long)seen.itimer,
+            (unsigned long long)seen.tcp, (unsigned long long)seen.bad);
 }
 
 static void take_call(void)
@@ -123,6 +124,18 @@ static int begin_timerfd(void)
     struct itimerspec every = { { 0, PERIOD_NS }, { 0, PERIOD_NS } };
     int fd = timerfd_create(CLOCK_MONOTONIC, 0);
     if (fd < 0 || timerfd_settime(fd, 0, &every, NULL) < 0)
+        die("timerfd");
+    return fd;
+}
+
+/* Soon. */
+static int begin_once(void)
+{
+    struct itimerspec then = { 0 };
+    int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+    clock_gettime(CLOCK_MONOTONIC, &then.it_value);
+    then.it_value.tv_sec++;
+    if (fd < 0 || timerfd_settime(fd, TFD_TIMER_ABSTIME, &then, NULL) < 0)
         die("timerfd");
     return fd;
 }
@@ -148,11 +161,11 @@ static int begin_timers(void)
     return fd;
 }
 
-static void take_ticks(int fd)
+static uint64_t read_ticks(int fd)
 {
     uint64_t n = 0;
     check(read(fd, &n, sizeof n) == sizeof n && n > 0);
-    seen.timerfd += n;
+    return n;
 }
 
 static void take_signal(int fd)
@@ -183,20 +196,23 @@ static void __attribute__((noreturn)) live(int ready)
     listen_at(&path);
     struct pollfd fds[] = { { .fd = begin_timerfd(), .events = POLLIN },
                             { .fd = begin_timers(), .events = POLLIN },
-                            { .fd = path.fd, .events = POLLIN } };
+                            { .fd = path.fd, .events = POLLIN },
+                            { .fd = begin_once(), .events = POLLIN } };
     if (write(ready, "", 1) == 1)
         close(ready);
     for (;;) {
-        if (poll(fds, 3, -1) < 0) {
+        if (poll(fds, 4, -1) < 0) {
             check(errno == EINTR);
             continue;
         }
         if (fds[0].revents != 0)
-            take_ticks(fds[0].fd);
+            seen.timerfd += read_ticks(fds[0].fd);
         if (fds[1].revents != 0)
             take_signal(fds[1].fd);
         if (fds[2].revents != 0)
             take_call();
+        if (fds[3].revents != 0)
+            check((seen.once += read_ticks(fds[3].fd)) == 1);
     }
 }
 

@@ -114,3 +114,26 @@ def end_tree(vm, root):
     """Kill it; its PIDs are free then."""
     sh(vm, f"kill -9 {root} $(pidof proc-tree-a) $(pidof proc-tree-b); "
            f"while [ -e /proc/{root} ] || pidof proc-tree-a proc-tree-b; do usleep 10000; done")
+
+
+def start_clocks(vm):
+    """The PID of a process that lives by its clocks and by who calls (proc-clocks.c)."""
+    return int(sh(vm, "proc-clocks start"))
+
+
+def ask_clocks(vm):
+    out = sh(vm, "proc-clocks ask")
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}
+
+
+def check_clocks(t, vm, what, before=None):
+    """All of its clocks go on, from where they were or from `before`, and it hears who calls."""
+    first = ask_clocks(vm)
+    t.check(all(first[name] >= n for name, n in (before or {}).items()), f"{what}: {before} {first}")
+
+    def all_go():
+        now = ask_clocks(vm)
+        t.equal(now["bad"], 0, f"{what}: {now}")
+        return now["once"] == 1 and all(now[name] > first[name] + 5
+                                        for name in ("timerfd", "posix", "itimer"))
+    t.wait(all_go, 120, f"{what}: its clocks go on after {first}")
