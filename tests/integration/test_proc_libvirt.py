@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import libvirthost  # noqa: E402
 from held import ended, held  # noqa: E402
 from libvirthost import QEMU_UID, URI, Events, host, make_domain, start_domain, virsh  # noqa: E402
-from proctree import (ask, check_no_fork, check_works, fork_pids, get_ready, sh,  # noqa: E402
+from proctree import (ask, check_no_fork, check_works, fork_pids, get_ready,  # noqa: E402
                       start_tree, tree_guest)
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 

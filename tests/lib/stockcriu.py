@@ -23,10 +23,10 @@ def export_for_criu(t, info, store, name="criu"):
     return directory, said["command"]
 
 
-def restore_by_criu(vm, disk, directory, command, first=""):
+def restore_by_criu(vm, disk, directory, command, first="", device="/dev/vda"):
     """Run that command, where what is in `directory` has come, after the script `first`."""
     with open(disk, "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
         archive.add(directory, "images")
-    sh(vm, f"{first or ':'}; rm -rf /tmp/images; tar x -C /tmp -f /dev/vda && cd /tmp && "
+    sh(vm, f"{first or ':'}; rm -rf /tmp/images; tar x -C /tmp -f {device} && cd /tmp && "
            f"{{ {command.replace('DIR', 'images')}; }} < /dev/null > /tmp/log 2>&1 || "
            "{ cat /tmp/log >&2; false; }")
