@@ -68,17 +68,14 @@ static bool is_broken(MqueueMade *made)
     return false;
 }
 
-/* ---- looking ---- */
+/* What is done with a queue, whose messages @reader has next; false, with the error, to stop. */
+typedef bool (*QueueFunction)(const StasisMqueue *queue, StasisMqueueReader *reader, bool replace,
+                              MqueueMade *made);
 
-static bool is_there(const char *name)
-{
-    int fd = name[0] != '\0' ? mq_open(name, O_RDONLY | O_NONBLOCK) : -1;
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
-
-bool mqueue_look(const char *path, bool replace, MqueueMade *ret)
+/* @each for every queue in @path, if there is such a file, after @begin (or NULL). */
+static bool each_queue(const char *path, bool replace,
+                       bool (*begin)(const StasisMqueueReader *, MqueueMade *), QueueFunction each,
+                       MqueueMade *ret)
 {
     StasisMqueueReader reader;
     StasisMqueue queue;
@@ -89,16 +86,38 @@ bool mqueue_look(const char *path, bool replace, MqueueMade *ret)
     if (whole.bytes == NULL)
         return true;
     stasis_mqueue_begin(&reader, whole.bytes, whole.size);
-    bool good = true;
-    /* A namespace of their own is empty. */
-    while (good && stasis_mqueue_next(&reader, &queue))
-        if (!replace && !reader.own_namespace && !queue.shared && is_there(queue.name)) {
-            errno = 0;
-            good = fail(ret, queue.name,
-                        " of the image is there already; remove it, or give --replace");
-        }
+    bool good = begin == NULL || begin(&reader, ret);
+    for (unsigned n = 0; good && stasis_mqueue_next(&reader, &queue); n++) {
+        errno = 0;
+        good = n < MQUEUE_MAX ? each(&queue, &reader, replace, ret)
+                              : fail(ret, queue.name, " is one too many");
+    }
     unmap(&whole);
     return good && (!reader.broken || is_broken(ret));
+}
+
+/* ---- looking ---- */
+
+static bool is_there(const char *name)
+{
+    int fd = name[0] != '\0' ? mq_open(name, O_RDONLY | O_NONBLOCK) : -1;
+    if (fd >= 0)
+        close(fd);
+    errno = 0;
+    return fd >= 0;
+}
+
+/* A namespace of their own is empty. */
+static bool look_at_one(const StasisMqueue *queue, StasisMqueueReader *reader, bool replace,
+                        MqueueMade *made)
+{
+    return replace || reader->own_namespace || queue->shared || !is_there(queue->name) ||
+           fail(made, queue->name, " of the image is there already; remove it, or give --replace");
+}
+
+bool mqueue_look(const char *path, bool replace, MqueueMade *ret)
+{
+    return each_queue(path, replace, NULL, look_at_one, ret);
 }
 
 /* ---- making ---- */
@@ -207,27 +226,15 @@ static bool enter_namespace(MqueueMade *made)
     return true;
 }
 
+static bool begin_making(const StasisMqueueReader *reader, MqueueMade *made)
+{
+    lift_limits();
+    return !reader->own_namespace || enter_namespace(made);
+}
+
 bool mqueue_make(const char *path, bool replace, MqueueMade *ret)
 {
-    StasisMqueueReader reader;
-    StasisMqueue queue;
-    Whole whole;
-    *ret = (MqueueMade){ .fds = { -1 } };
-    if (!map_file(path, &whole))
-        return is_broken(ret);
-    if (whole.bytes == NULL)
-        return true;
-    lift_limits();
-    stasis_mqueue_begin(&reader, whole.bytes, whole.size);
-    bool good = !reader.own_namespace || enter_namespace(ret);
-    for (unsigned n = 0; good && stasis_mqueue_next(&reader, &queue); n++) {
-        errno = 0;
-        good = n < MQUEUE_MAX ? make_one(&queue, &reader, replace, ret)
-                              : fail(ret, queue.name, " is one too many");
-    }
-    unmap(&whole);
-    if (good && reader.broken)
-        good = is_broken(ret);
+    bool good = each_queue(path, replace, begin_making, make_one, ret);
     if (!good)
         mqueue_undo(ret);
     return good;
