@@ -7,34 +7,43 @@
 
 #define MILLION 1000000u
 
-void put_process(uint64_t pid, uint64_t ppid, int64_t via, const char *words)
+/* A record about two processes. */
+static StasisFieldWriter begin_record(uint16_t tag_a, uint64_t a, uint16_t tag_b, uint64_t b)
 {
     static uint8_t room[16384];
     StasisFieldWriter record = { .payload = room, .room = sizeof room };
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, pid);
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PPID, ppid);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMM, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_USER, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_UNIT, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_COMMAND, words);
+    stasis_field_put_number(&record, tag_a, a);
+    stasis_field_put_number(&record, tag_b, b);
+    return record;
+}
+
+/* The same words under each of these tags. */
+static void put_words(StasisFieldWriter *record, const uint16_t tags[4], const char *words)
+{
+    for (unsigned i = 0; i < 4; i++)
+        stasis_field_put_text(record, tags[i], words);
+}
+
+void put_process(uint64_t pid, uint64_t ppid, int64_t via, const char *words)
+{
+    static const uint16_t texts[] = { STASIS_AGENT_TAG_COMM, STASIS_AGENT_TAG_USER,
+                                      STASIS_AGENT_TAG_UNIT, STASIS_AGENT_TAG_COMMAND };
+    StasisFieldWriter record = begin_record(STASIS_AGENT_TAG_PID, pid, STASIS_AGENT_TAG_PPID, ppid);
+    put_words(&record, texts, words);
     if (via >= 0)
         stasis_field_put_number(&record, STASIS_AGENT_TAG_VIA, (uint64_t)via);
-    stasis_field_put(&part, STASIS_AGENT_TAG_PROCESS, room, record.length);
+    stasis_field_put(&part, STASIS_AGENT_TAG_PROCESS, record.payload, record.length);
 }
 
 static void put_edge(uint64_t a, uint64_t b, const char *words)
 {
-    static uint8_t room[16384];
-    StasisFieldWriter record = { .payload = room, .room = sizeof room };
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, a);
-    stasis_field_put_number(&record, STASIS_AGENT_TAG_OTHER, b);
+    static const uint16_t texts[] = { STASIS_AGENT_TAG_RELATION, STASIS_AGENT_TAG_OBJECT,
+                                      STASIS_AGENT_TAG_WITNESS, STASIS_AGENT_TAG_REASON };
+    StasisFieldWriter record = begin_record(STASIS_AGENT_TAG_PID, a, STASIS_AGENT_TAG_OTHER, b);
     stasis_field_put_number(&record, STASIS_AGENT_TAG_CLASS, STASIS_AGENT_CLASS_HARD);
     stasis_field_put_number(&record, STASIS_AGENT_TAG_PLACE, STASIS_AGENT_PLACE_INSIDE);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_RELATION, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_OBJECT, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_WITNESS, words);
-    stasis_field_put_text(&record, STASIS_AGENT_TAG_REASON, words);
-    stasis_field_put(&part, STASIS_AGENT_TAG_EDGE, room, record.length);
+    put_words(&record, texts, words);
+    stasis_field_put(&part, STASIS_AGENT_TAG_EDGE, record.payload, record.length);
 }
 
 /* More and more of them, with long texts. */
