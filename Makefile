@@ -61,7 +61,8 @@ UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c tests/lib/hostile-lies.c
 # Too, and by themselves.
-GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/criu-cases.c tests/lib/racy.c
+GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/racy.c
+CASES_SRC := $(sort $(wildcard tests/lib/criu-cases/*.c))
 TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
@@ -221,6 +222,11 @@ $(B)/tests/lib/hostile-agent: $(HOSTILE_SRC:%.c=$(B)/guest/%.o) $(B)/guest/hv/ag
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@
 
+$(B)/tests/lib/criu-cases: $(CASES_SRC:%.c=$(B)/guest/%.o)
+	@mkdir -p $(@D)
+	$(say) LINK $@
+	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -pthread
+
 $(GUEST_SRC:%.c=$(B)/%): $(B)/%: %.c
 	@mkdir -p $(@D)
 	$(say) GUEST $<
@@ -306,7 +312,7 @@ check-long:
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
-               $(B)/tests/lib/hostile-agent $(GUEST_SRC:%.c=$(B)/%)
+               $(B)/tests/lib/hostile-agent $(B)/tests/lib/criu-cases $(GUEST_SRC:%.c=$(B)/%)
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

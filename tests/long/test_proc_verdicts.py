@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: what CRIU can't dump is refused before a fork is made, and what it can is not: for each thing that
-criu-cases.c makes, the boundary's verdict is that of the real `criu dump`, but for those that are named here
+criu-cases makes, the boundary's verdict is that of the real `criu dump`, but for those that are named here
 with a reason."""
 import os
 import sys
