@@ -13,6 +13,7 @@
 
 #include "agent/field.h"
 #include "agent/frame.h"
+#include "agent/halves.h"
 #include "queues.h"
 #include "talk/talk.h"
 
@@ -198,8 +199,7 @@ bool frozen_group(char *path, size_t size);
 
 /* ---- halves.c ---- */
 
-#define HALVES_FILE "halves.txt" /* its name in an image */
-#define MAX_HALVES 256u
+#define MAX_HALVES STASIS_HALVES_MAX
 
 /* UNIX connections of which one end alone is in an image. */
 typedef struct {
@@ -239,7 +239,8 @@ bool dump_make_dir(char *dir, size_t size);
 bool dump_look_at_root(DumpTree *tree, int proc);
 /* Put a process of the image, as a part of its own. */
 bool dump_put_process(const Process *process, Answer *answer);
-/* `criu dump` of it into @dir, with what it gets wrong mended: its exit status, as of criu_run(). */
+/* `criu dump` of it into @dir, with what it gets wrong mended: its exit status, as of criu_run().
+ */
 int dump_run_criu(const DumpTree *tree, const char *dir, int64_t end_ms);
 
 /* ---- dump-send.c ---- */

@@ -6,7 +6,7 @@
  * criu.org/External_UNIX_socket, criu.org/Inheriting_FDs_on_restore). Left to itself it would
  * connect to the name that the other end had, and to the log without the greeting that this wants.
  *
- * So they are in a file beside CRIU's: a line "INODE log NAME" or "INODE cut" for each. In the
+ * So they are in a file beside CRIU's (agent/halves.h). In the
  * place of one into the log there is a new one, or /dev/null where there is no such log; in that of
  * another one a socket whose other end has hung up, as it is for whoever loses his peer.
  */
@@ -110,20 +110,19 @@ static int hung_up(void)
 
 bool halves_make(const char *path, Halves *ret, Answer *answer)
 {
-    char line[64], how[4], name[16];
-    unsigned long long ino;
+    char line[STASIS_HALVES_LINE_BYTES];
+    StasisHalfLine half;
     bool good = true;
     ret->n = 0;
     FILE *file = fopen(path, "re");
     while (good && file != NULL && fgets(line, sizeof line, file) != NULL) {
-        int words = sscanf(line, "%llu %3s %15s", &ino, how, name);
-        bool log = words == 3 && strcmp(how, "log") == 0;
         int fd = -1;
-        if (ret->n < MAX_HALVES && (log || (words == 2 && strcmp(how, "cut") == 0)))
-            fd = log ? connect_log(name) : hung_up();
+        if (ret->n < MAX_HALVES && stasis_half_parse(line, &half))
+            fd = half.log ? connect_log(half.name) : hung_up();
         good = fd >= 0;
         if (good)
-            snprintf(ret->options[ret->n], sizeof ret->options[0], "fd[%d]:socket:[%llu]", fd, ino);
+            snprintf(ret->options[ret->n], sizeof ret->options[0], "fd[%d]:socket:[%llu]", fd,
+                     (unsigned long long)half.ino);
         if (good)
             ret->fds[ret->n++] = fd;
     }
@@ -133,7 +132,8 @@ bool halves_make(const char *path, Halves *ret, Answer *answer)
     if (good)
         return true;
     halves_close(ret);
-    answer_error(answer, STASIS_AGENT_FAILED, errno, "what was cut, as " HALVES_FILE " has it");
+    answer_error(answer, STASIS_AGENT_FAILED, errno,
+                 "what was cut, as " STASIS_HALVES_FILE " has it");
     return false;
 }
 

@@ -216,7 +216,7 @@ static bool find_halves(const Tree *tree, const char *dir, Halves *ret, Answer *
     char path[96];
     for (unsigned i = 0; i < tree->n; i++)
         pids[i] = tree->members[i].pid;
-    snprintf(path, sizeof path, "%s/" HALVES_FILE, dir);
+    snprintf(path, sizeof path, "%s/" STASIS_HALVES_FILE, dir);
     return halves_find(pids, tree->n, path, ret, answer);
 }
 

@@ -218,7 +218,7 @@ static bool find_halves(const DumpTree *tree, const char *dir, Halves *ret, Answ
         pids[n++] = pid;
     if (procs != NULL)
         fclose(procs);
-    snprintf(path, sizeof path, "%s/" HALVES_FILE, dir);
+    snprintf(path, sizeof path, "%s/" STASIS_HALVES_FILE, dir);
     return halves_find(pids, n, path, ret, answer);
 }
 

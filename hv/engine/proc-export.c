@@ -2,7 +2,7 @@
 /*
  * A directory for stock CRIU out of an image of processes: its files alone, each checked. Where the
  * processes had POSIX message queues, which no tool of a system can make with their messages, a
- * small program that does lies beside them.
+ * small program that does lies beside them. The command by which it is restored is told.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +15,14 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
+#include "agent/halves.h"
 #include "agent/mqueue.h"
 #include "store/proc-image.h"
 #include "vmm/libexec.h"
 
 #define HELPER "stasis-mqueue"
+#define FIRST_HALF 3u
+#define MAX_HALVES 7u
 
 typedef struct {
     char *aside; /* NULL once it has its name */
@@ -134,17 +137,50 @@ static gboolean has_file(const StasisProcImageReader *reader, const char *name)
     return FALSE;
 }
 
-/* Run where DIR is its directory. */
-static char *make_command(const StasisProcImageReader *reader)
+/* What CRIU gets in the place of connections with one end in the image, as words for the command,
+ * and the shell's words behind it that open them. A descriptor for each, since CRIU closes it; of
+ * those a shell by POSIX can open by one digit. What is written there is lost, as where
+ * proc-restore finds no log to connect to. FALSE when that can't be said. */
+static gboolean describe_halves(const Export *e, GString *words, GString *redirections,
+                                GError **error)
 {
+    g_autofree char *path = g_build_filename(e->aside, STASIS_HALVES_FILE, NULL), *text = NULL;
+    if (!has_file(e->reader, STASIS_HALVES_FILE))
+        return TRUE;
+    if (!g_file_get_contents(path, &text, NULL, error))
+        return FALSE;
+    g_auto(GStrv) lines = g_strsplit(g_strchomp(text), "\n", MAX_HALVES + 1);
+    for (guint i = 0; lines[i] != NULL; i++) {
+        StasisHalfLine half;
+        if (i == MAX_HALVES || !stasis_half_parse(lines[i], &half)) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                        "image %s: %s is damaged, or more than %u UNIX connections were cut, which "
+                        "a shell can't hand to CRIU; take it to a guest with proc-restore",
+                        e->reader->info->id, STASIS_HALVES_FILE, MAX_HALVES);
+            return FALSE;
+        }
+        g_string_append_printf(words, " --inherit-fd 'fd[%u]:socket:[%" G_GUINT64_FORMAT "]'",
+                               FIRST_HALF + i, half.ino);
+        g_string_append_printf(redirections, " %u<>/dev/null", FIRST_HALF + i);
+    }
+    return TRUE;
+}
+
+/* Run where DIR is its directory. */
+static char *make_command(const Export *e, GError **error)
+{
+    const StasisProcImageReader *reader = e->reader;
+    g_autoptr(GString) words = g_string_new(NULL), redirections = g_string_new(NULL);
+    if (!describe_halves(e, words, redirections, error))
+        return NULL;
     return g_strdup_printf(
         "%s%scriu restore --images-dir DIR --restore-detached --manage-cgroups=ignore "
-        "--file-locks --link-remap --ext-unix-sk --tcp-established%s",
+        "--file-locks --link-remap --ext-unix-sk --tcp-established%s%s%s",
         has_file(reader, STASIS_PROC_IMAGE_TMPFS) ? "tar -C / -xpf DIR/" STASIS_PROC_IMAGE_TMPFS
                                                     " && "
                                                   : "",
         has_file(reader, STASIS_MQUEUE_FILE) ? "DIR/" HELPER " DIR " : "",
-        reader->info->shell_job ? " --shell-job" : "");
+        reader->info->shell_job ? " --shell-job" : "", words->str, redirections->str);
 }
 
 gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
@@ -169,9 +205,10 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
             return FALSE;
     if (has_file(e.reader, STASIS_MQUEUE_FILE) && !export_helper(&e, error))
         return FALSE;
-    if (!give_name(&e, path, error))
+    g_autofree char *command = make_command(&e, error);
+    if (command == NULL || !give_name(&e, path, error))
         return FALSE;
     if (ret_command != NULL)
-        *ret_command = make_command(e.reader);
+        *ret_command = g_steal_pointer(&command);
     return TRUE;
 }
