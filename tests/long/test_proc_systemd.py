@@ -9,7 +9,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from debianguest import Debian, in_guest  # noqa: E402
 from proctree import TREE, ask, check_no_fork, check_works  # noqa: E402
-from stasistest import case, main, new_store, run_vm, shared, stasis, stasis_json  # noqa: E402
+from stasistest import add_case, case, main, new_store, run_vm, shared, stasis, stasis_json  # noqa: E402
+from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
 
 # One whose three processes check themselves, and one whose lines systemd hands to the log.
 TREE_UNIT = """[Unit]
@@ -55,10 +56,11 @@ def common():
                        units={name: path for name, path in paths.items() if name.endswith(".service")},
                        files={"/usr/local/sbin/proc-tree": TREE, "/usr/local/sbin/ticker": paths["ticker"],
                               "/usr/local/bin/busybox": "/bin/busybox"})
-        vm = run_vm(t, guest, options=("--agent",))
+        disk, options = disk_for_criu(t)
+        vm = run_vm(t, guest, *options, options=("--agent",))
         t.wait(lambda: state(vm, "tree.service") == "active" and state(vm, "ticker.service") == "active", 300,
                "the services run")
-        _common.update(vm=vm, store=new_store(t))
+        _common.update(vm=vm, store=new_store(t), disk=disk)
     return _common["vm"], _common["store"]
 
 
@@ -127,15 +129,24 @@ def view_of_systemd(t, vm, unit, pids):
     t.equal(sorted(set(pids) & set(of_unit(vm, "stasis-agent.service"))), sorted(pids), "of the agent's unit")
 
 
-@case
-def logs_on(t):
-    """a service whose output goes to the log: imaged with the way there cut, taken back it goes on counting,
-    and its lines are in the log again, none of them twice"""
+def start_again(t, vm):
+    """The ticker, as a service; what had been taken back is no longer there."""
+    for pid in [p["pid"] for p in stasis_json("proc-list", vm.name) if p["comm"] == "ticker"]:
+        in_guest(vm, "kill", "-9", str(pid), expect=None)
+    in_guest(vm, "sh", "-c", "echo 0 > /run/ticks; systemctl reset-failed ticker.service; "
+             "systemctl restart ticker.service")
+    t.wait(lambda: state(vm, "ticker.service") == "active" and ticks(vm) > 3, 60, "the service runs")
+
+
+def logs_on(t, *options):
     vm, store = common()
+    start_again(t, vm)
     before = ticks(vm)
-    info = stasis_json("proc-checkpoint", vm.name, "--unit", "ticker.service", *store, timeout=300)
+    info = stasis_json("proc-checkpoint", vm.name, "--unit", "ticker.service", *options, *store, timeout=300)
     after = ticks(vm)
     t.note(f"cost: {info['cost']}")
+    t.wait(lambda: logged(vm) > after, 60, "the original is heard in the log")
+    t.equal(state(vm, "ticker.service"), "active", "an image is nothing to systemd")
     [pid] = [p["pid"] for p in info["processes"]]
     stasis("proc-restore", info["id"], "--replace", *store, timeout=300)
     now = ticks(vm)
@@ -145,6 +156,30 @@ def logs_on(t):
     view_of_systemd(t, vm, "ticker.service", [pid])
     t.equal(check_no_fork(vm), None, "forks")
     vm.guest.check_console(vm, "the guest")
+
+
+for _options, _how in (((), "in a fork"), (("--direct",), "in the VM itself")):
+    add_case(logs_on, *_options,
+             promise="a service whose output goes to the log: imaged with the way there cut, taken back it "
+                     f"goes on counting, and its lines are in the log again ({_how})")
+
+
+@case
+def by_stock_criu(t):
+    """a service by `criu restore`, as proc-export has told: it counts on; what it says is lost"""
+    vm, store = common()
+    start_again(t, vm)
+    before = ticks(vm)
+    info = stasis_json("proc-checkpoint", vm.name, "--unit", "ticker.service", *store, timeout=300)
+    [pid] = [p["pid"] for p in info["processes"]]
+    directory, command = export_for_criu(t, info, store)
+    t.check("socket:[" in command and command.endswith(" 3<>/dev/null"), command)
+    restore_by_criu(vm, _common["disk"], directory, command, device="/dev/vdb",
+                    first=f"kill -9 {pid}; while [ -e /proc/{pid} ]; do usleep 10000; done")
+    now = ticks(vm)
+    t.check(before <= now, f"{before} before, {now} restored")
+    t.wait(lambda: ticks(vm) > now + 5, 60, "it counts")
+    in_guest(vm, "kill", "-9", str(pid))
 
 
 @case
