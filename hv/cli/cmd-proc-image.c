@@ -279,7 +279,8 @@ const CliCommand cli_cmd_proc_export = {
         "Make a directory that `criu restore` takes in a guest without anything of "
         "ours, and say on stderr which options it needs. For POSIX message queues, which "
         "CRIU does not know, the program stasis-mqueue is put beside CRIU's files: it "
-        "makes them, and runs CRIU.",
+        "makes them, and runs CRIU. UNIX connections that were cut (seven at most), as that "
+        "into systemd's log, are /dev/null then.",
     .arguments = export_arguments,
     .options = export_options,
     .examples = export_examples,
