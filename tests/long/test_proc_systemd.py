@@ -131,10 +131,9 @@ def view_of_systemd(t, vm, unit, pids):
 
 def start_again(t, vm):
     """The ticker, as a service; what had been taken back is no longer there."""
-    for pid in [p["pid"] for p in stasis_json("proc-list", vm.name) if p["comm"] == "ticker"]:
-        in_guest(vm, "kill", "-9", str(pid), expect=None)
-    in_guest(vm, "sh", "-c", "echo 0 > /run/ticks; systemctl reset-failed ticker.service; "
-             "systemctl restart ticker.service")
+    old = " ".join(str(p["pid"]) for p in stasis_json("proc-list", vm.name) if p["comm"] == "ticker")
+    in_guest(vm, "sh", "-c", f"kill -9 {old}; systemctl stop ticker.service; echo 0 > /run/ticks; "
+             "systemctl reset-failed ticker.service; systemctl start ticker.service")
     t.wait(lambda: state(vm, "ticker.service") == "active" and ticks(vm) > 3, 60, "the service runs")
 
 
@@ -179,7 +178,7 @@ def by_stock_criu(t):
     now = ticks(vm)
     t.check(before <= now, f"{before} before, {now} restored")
     t.wait(lambda: ticks(vm) > now + 5, 60, "it counts")
-    in_guest(vm, "kill", "-9", str(pid))
+    in_guest(vm, "sh", "-c", f"kill -9 {pid}")
 
 
 @case
