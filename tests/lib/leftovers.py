@@ -34,7 +34,7 @@ done
 def in_guest(vm):
     """{word: value, or a Counter of values}."""
     numbers, lists = {}, {}
-    for line in sh(vm, _GUEST, timeout=120000).splitlines():
+    for line in sh(vm, _GUEST, timeout=600000).splitlines():
         word, _, value = line.partition(" ")
         if word.endswith(("_fds", "_kib")):
             numbers[word] = int(value)
@@ -133,7 +133,7 @@ def check_row(t, vm, root, store, n):
                    check_no_fork(vm)]
         return last[0] is None
     try:
-        t.wait(clean, 120, "guest and host are as they were")
+        t.wait(clean, 600, "guest and host are as they were")
     except Failure as failure:
         raise Failure(f"{failure}: {last[0]}") from failure
     told = {name: sorted(cost[name] / 1000 for cost in costs) for name in costs[0]}
