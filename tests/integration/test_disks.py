@@ -27,6 +27,19 @@ def start(t, kinds=KINDS, **options):
     return run_vm(t, guest, *arguments, **options), all_disks
 
 
+def loop_device(t, path):
+    """A block device that shows the file."""
+    for _ in range(10):
+        done = subprocess.run(["losetup", "--find", "--show", path], text=True, capture_output=True,
+                              check=False)
+        if done.returncode == 0 or "busy" not in done.stderr:
+            break
+    if done.returncode != 0:
+        t.skip(f"no loop device to be had: {done.stderr.strip()}")
+    t.defer(subprocess.run, ["losetup", "--detach", done.stdout.strip()], check=False)
+    return done.stdout.strip()
+
+
 # Where it can be, so that disks are taken by the shim, as QEMU is stopped from inside.
 ACCEL = "kvm" if kvm_usable() else "tcg"
 
@@ -172,6 +185,37 @@ def in_place(t):
     for disk, model in zip(all_disks, models):
         disk.model[:] = model
     check_originals(t, all_disks, "written in place")
+
+
+@case
+def block_device(t):
+    """a block device is copied, taken back and written in place as a file is; read-only disks, CDs and drives without a medium are left alone"""
+    disk = disks.make(t, (("raw", "drive"),), size=8 << 20)[0]
+    disk.path = loop_device(t, disk.path)
+    iso = t.path("cd.iso")
+    with open(iso, "wb") as f:
+        f.write(os.urandom(1 << 20))
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *disk.arguments(),
+                "-drive", f"file={iso},format=raw,if=virtio,readonly=on",
+                "-drive", f"file={iso},format=raw,if=none,media=cdrom,readonly=on,id=cd",
+                "-device", "ide-cd,drive=cd,id=drive0", "-device", "ide-cd,id=drive1", accel=ACCEL)
+    store, rng = new_store(t), disks.rng_of(14)
+    write_all(vm, [disk], rng)
+    image, model = vm.checkpoint(*store), disk.snapshot()
+    t.equal(image["n_disks"], 1, "disks in the image")
+    restore_and_look(t, image["id"], store, [disk], [model], "of a block device")
+    write_all(vm, [disk], rng)
+    with vm.qmp() as qmp:  # the guest's, or who runs it, may do that at any time
+        qmp.cmd("eject", id="drive0", force=True)
+    second, later = vm.checkpoint_id(*store), disk.snapshot()
+    stasis("rollback", vm.name, image["id"], "--force", "--paused", *store)
+    with open(disk.path, "rb") as f:
+        t.check(f.read() == model, "back at the first image")
+    vm.kill()
+    stasis("restore", second, "--in-place", "--paused", *store)
+    with open(disk.path, "rb") as f:
+        t.check(f.read() == later, "written in place")
+    stasis("kill", vm.name)
 
 
 @case
