@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Promise: no disks.json crashes us, and what is taken of one can be put on a command line; nor does the head of a disk file, whose backing file's name lies in it. */
+/* Promise: no disks.json crashes us, and what is taken of one can be put on a command line; nor
+ * does the head of a disk file, whose backing file's name lies in it. */
 #include <stdint.h>
 #include <string.h>
 
