@@ -77,8 +77,14 @@ def killed(t):
     """kill -9 while file systems are frozen, an error in the stop, Ctrl-C: the guest thaws, there is no
     image, and the next checkpoint works"""
     vm, disk, store = common()
-    before = image_ids(store)
     create = ("checkpoint-create", vm.name, "--quiesce", *store)
+    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
+    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Whoever speaks to the agent next has it thaw, long before the time of what was frozen is up.
+    t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "right after kill -9")
+    before = image_ids(store)
     process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
     t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held")
     t.check(not journal_is_needed(disk), "the disk while it is frozen")
