@@ -5,7 +5,7 @@
 #
 #   images/build.sh                            build the small ones
 #   images/build.sh debian                     the Debian system, too (debian/recipe.sh)
-#   images/build.sh --print bare|kernel|initrd|criu|debian   print where one is (built or not)
+#   images/build.sh --print bare|kernel|initrd|criu|module|debian   print where one is (built or not)
 #
 # Outputs lie outside the source tree, in $STASIS_CACHE (default /var/cache/stasis; for those who
 # may not write there $XDG_CACHE_HOME/stasis or ~/.cache/stasis):
@@ -14,6 +14,7 @@
 #   kernel-VERSION/    Debian's cloud kernel, unpacked: boot/vmlinuz-*, lib/modules/*
 #   vmlinuz            link to it
 #   initrd.gz          the Linux guest's root
+#   stasis-edu.ko      a driver for that guest, which can fail
 #   criu.gz            what that guest needs for CRIU, to be put behind initrd.gz
 #   debian.ext4        a Debian system's disk
 #
@@ -211,6 +212,9 @@ build_criu()
 # shellcheck source=images/debian/recipe.sh
 . "$here/debian/recipe.sh"
 
+# shellcheck source=images/module/recipe.sh
+. "$here/module/recipe.sh"
+
 cache=$(cache_dir)
 also=
 case "${1:-}" in
@@ -220,14 +224,15 @@ case "${1:-}" in
     kernel) echo "$cache/vmlinuz" ;;
     initrd) echo "$cache/initrd.gz" ;;
     criu) echo "$cache/criu.gz" ;;
+    module) echo "$cache/stasis-edu.ko" ;;
     debian) echo "$cache/debian.ext4" ;;
-    *) die "--print bare, kernel, initrd, criu or debian" ;;
+    *) die "--print bare, kernel, initrd, criu, module or debian" ;;
     esac
     exit 0
     ;;
 '') ;;
 debian) also=debian ;;
-*) die "usage: images/build.sh [debian | --print bare|kernel|initrd|criu|debian]" ;;
+*) die "usage: images/build.sh [debian | --print bare|kernel|initrd|criu|module|debian]" ;;
 esac
 
 need flock
@@ -238,6 +243,7 @@ tmp=$(mktemp -d "$cache/.build-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 build_bare
 fetch_kernel
+build_module
 build_initrd
 build_criu
 [ -z "$also" ] || build_debian
