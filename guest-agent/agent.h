@@ -153,6 +153,10 @@ bool op_fs_freeze_before(const Request *request, Answer *answer);
 void op_fs_freeze(const Request *request, Answer *answer);
 bool op_fs_thaw_before(const Request *request, Answer *answer);
 void op_fs_thaw(const Request *request, Answer *answer);
+bool op_device_suspend_before(const Request *request, Answer *answer);
+void op_device_suspend(const Request *request, Answer *answer);
+bool op_device_resume_before(const Request *request, Answer *answer);
+void op_device_resume(const Request *request, Answer *answer);
 bool op_cgroup_freeze_before(const Request *request, Answer *answer);
 void op_cgroup_freeze(const Request *request, Answer *answer);
 void op_cgroup_thaw(const Request *request, Answer *answer);
@@ -184,6 +188,12 @@ bool cgroup_find_root(char *path, size_t size);
 bool cgroup_wait_frozen(int events_fd, int64_t end_ms);
 /* Thaw now, if we froze; don't wait for it. */
 void fs_thaw_now(void);
+/* Resume devices now, if we suspended some; don't wait for it. */
+void device_resume_now(void);
+/* In the loop: the same, to be waited for in a worker. False: there is nothing. */
+bool device_resume_tell(void);
+/* False, with @text, when not all came back. */
+bool device_resume_wait(unsigned *ret_n, char *text, size_t size);
 /* Put the clock right; fields OFFSET and STEPPED. 0 or the error. */
 int clock_set_by_host(uint64_t host_ns, StasisFieldWriter *fields);
 

@@ -99,6 +99,7 @@ static Answer *new_answer(uint64_t id)
 static void end_conversation(void)
 {
     worker_forget_all();
+    device_resume_now();
     fs_thaw_now();
 }
 

@@ -37,6 +37,7 @@ static struct {
     uint64_t number;
     char kind[32], token[65];
     char trouble[256]; /* what did not work */
+    bool devices;      /* some are being resumed */
 } instant;
 
 static void note_trouble(const char *what, int error_number)
@@ -208,6 +209,7 @@ bool op_instant_before(const Request *request, Answer *answer)
         answer_end(answer);
         return false;
     }
+    instant.devices = device_resume_tell();
     fs_thaw_now();
     instant.number++;
     strcpy(instant.kind, kind);
@@ -226,9 +228,25 @@ bool op_instant_before(const Request *request, Answer *answer)
     return true;
 }
 
+/* What was suspended for the image; a device that was used at that instant has come back, too. */
+static void wait_for_devices(Answer *answer)
+{
+    unsigned n;
+    char text[160];
+    if (!instant.devices)
+        return;
+    if (!device_resume_wait(&n, text, sizeof text)) {
+        size_t at = strlen(instant.trouble);
+        snprintf(instant.trouble + at, sizeof instant.trouble - at, "%s%s", at > 0 ? "; " : "",
+                 text);
+    }
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_RESUMED, n);
+}
+
 void op_instant(const Request *request, Answer *answer)
 {
     char id[33];
+    wait_for_devices(answer);
     if (request_number(request, STASIS_AGENT_TAG_NEW_IDENTITY, 0) != 0)
         renew_machine_id();
     machine_id(id);

@@ -30,6 +30,10 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_JOB_START, "job-start", OP_WORKER, 30000, .run = op_job_start },
     { STASIS_AGENT_OP_JOB_WAIT, "job-wait", OP_WORKER, 605000, .run = op_job_wait },
     { STASIS_AGENT_OP_JOB_END, "job-end", OP_WORKER, 30000, .run = op_job_end },
+    { STASIS_AGENT_OP_DEVICE_SUSPEND, "device-suspend", OP_WORKER, 70000, op_device_suspend_before,
+      op_device_suspend },
+    { STASIS_AGENT_OP_DEVICE_RESUME, "device-resume", OP_WORKER, 70000, op_device_resume_before,
+      op_device_resume },
     { 0 },
 };
 

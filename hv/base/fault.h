@@ -41,6 +41,7 @@ G_BEGIN_DECLS
     X(OVERLAY_LISTED, "overlay-listed")         /* the image is there, the record not yet */    \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
     X(QUIESCED, "quiesced")                     /* running, the guest's file systems frozen */  \
+    X(SUSPENDED, "suspended")                   /* running, devices of the guest suspended */   \
     X(STOPPED, "stopped")                       /* the VM is stopped, nothing saved */          \
     X(HARVESTED, "harvested")                   /* stopped, the residual is known */            \
     X(DEVICES_SAVED, "devices-saved")           /* stopped, devices and residual saved */       \

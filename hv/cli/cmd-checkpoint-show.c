@@ -29,6 +29,21 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     return object;
 }
 
+/* {device, address, driver, method} of each "NAME ADDRESS DRIVER METHOD". */
+static JsonArray *suspended_to_json(const StasisImageInfo *info)
+{
+    static const char *const names[] = { "device", "address", "driver", "method" };
+    JsonArray *array = json_array_new();
+    for (char **text = info->suspended; text != NULL && *text != NULL; text++) {
+        g_auto(GStrv) words = g_strsplit(*text, " ", G_N_ELEMENTS(names));
+        JsonObject *object = json_object_new();
+        for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+            cli_json_set_string(object, names[i], i < g_strv_length(words) ? words[i] : NULL);
+        json_array_add_object_element(array, object);
+    }
+    return array;
+}
+
 JsonObject *cli_image_to_json(const StasisImageInfo *info)
 {
     JsonObject *object = json_object_new();
@@ -55,6 +70,7 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     json_object_set_boolean_member(object, "paused", info->paused);
     json_object_set_boolean_member(object, "quiesced", info->quiesced);
     json_object_set_boolean_member(object, "disks_refer", info->disks_refer);
+    json_object_set_array_member(object, "suspended", suspended_to_json(info));
     json_object_set_object_member(object, "cost", cost_to_json(&info->cost));
     return object;
 }
@@ -256,6 +272,10 @@ static void show_image(const StasisImageInfo *info)
     if (info->quiesced) {
         g_autofree char *frozen = cli_format_us(info->cost.frozen_us);
         add_line(table, "Quiesced:", "yes: the guest's file systems were frozen, for %s", frozen);
+    }
+    for (char **device = info->suspended; device != NULL && *device != NULL; device++) {
+        g_autofree char *shown = cli_printable(*device);
+        add_line(table, "Suspended:", "%s", shown);
     }
     cli_table_add(table, "RAM:", ram);
     add_line(table, "Stored:",

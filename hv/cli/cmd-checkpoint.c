@@ -35,6 +35,8 @@ static char *describe_cost(const StasisImageInfo *info)
         g_autofree char *frozen = cli_format_us(info->cost.frozen_us);
         g_string_append_printf(text, ", file systems frozen for %s", frozen);
     }
+    for (char **d = info->suspended; d != NULL && *d != NULL; d++)
+        g_string_append_printf(text, ", suspended %s", *d);
     if (info->n_disks > 0) {
         g_autofree char *disks = cli_format_bytes(info->cost.disk_copied_bytes);
         g_string_append_printf(text, ", %u disk%s (%s read)", info->n_disks,
@@ -83,7 +85,9 @@ static void fold_behind(CliCall *call, StasisStore *store, const char *id, guint
                  failed->message);
 }
 
-static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *progress)
+/* @devices: of cli_texts(). */
+static StasisCheckpointOptions create_options_of(CliCall *call, const char **devices,
+                                                 CliProgress *progress)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
@@ -93,6 +97,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, CliProgress *pro
     options.disks = disks != NULL ? stasis_disks_from_string(disks) : STASIS_DISKS_COPY;
     options.full = cli_flag(call, "full");
     options.quiesce = cli_flag(call, "quiesce");
+    options.guest_suspend = devices;
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
     options.n_threads = (guint)cli_number(call, "threads", 0);
@@ -168,7 +173,8 @@ static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *optio
 static gboolean create(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
-    StasisCheckpointOptions options = create_options_of(call, &progress);
+    g_autofree const char **devices = cli_texts(call, "guest-suspend");
+    StasisCheckpointOptions options = create_options_of(call, devices, &progress);
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store =
@@ -348,6 +354,10 @@ static const CliOption create_options[] = {
     { "quiesce", 0, CLI_FLAG, NULL,
       "have the agent in the guest freeze its file systems for that moment (see DISKS in the "
       "manual)" },
+    { "guest-suspend", 0, CLI_TEXT, "DEVICE",
+      "have the agent suspend that device's driver in the guest for that moment: a PCI device, by "
+      "QEMU's id or its QOM path; may be repeated (see DEVICES in the manual)",
+      .many = TRUE },
     { "full", 0, CLI_FLAG, NULL, "don't make it incremental, even where that is possible" },
     { "max-pause", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, rather than pause it for longer" },
@@ -371,6 +381,8 @@ static const CliExample create_examples[] = {
     { "checkpoint-create vm1 --max-pause 5 --note \"before the upgrade\"",
       "Pause for at most 5 ms, or fail and let the VM be" },
     { "checkpoint-create vm1 --quiesce", "With disks as clean as if they had been unmounted" },
+    { "checkpoint-create vm1 --guest-suspend gpu0",
+      "With a device that was passed through, whose driver the guest suspends meanwhile" },
     { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
     { NULL },
 };

@@ -25,12 +25,16 @@
 #include "store/image.h"
 #include "track/uffd-ram.h"
 #include "track/uffd.h"
+#include "vmm/pci.h"
 #include "vmm/vcpus.h"
 
 #define DEFAULT_BUFFER_SHARE 4
 #define REPORT_INTERVAL_US 50000
 #define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
+/* How long devices stay suspended at most: around the stop; or over all of the copying. */
+#define SUSPEND_MS 30000u
+#define SUSPEND_LONG_MS 600000u
 
 typedef struct {
     StasisSeries *series;
@@ -49,7 +53,7 @@ typedef struct {
     StasisDiskCopy *disks;        /* or NULL: they stay out of the image */
     StasisDiskFreezing *freezing; /* or NULL: the image does not refer to them */
     GPtrArray *all_disks;         /* of StasisDisk, or NULL: not known */
-    StasisQuiesce *quiesce;       /* or NULL: file systems are as they are, or not frozen yet */
+    StasisQuiesce *quiesce;       /* or NULL: the guest is as it is, nobody has asked it yet */
     StasisInstant *instant;       /* the series' */
     StasisAffinity affinity;
     StasisCopy copy;
@@ -172,7 +176,7 @@ static char *find_parent(const Job *job)
 {
     const StasisRecord *record = job->record;
     gboolean fits =
-        !job->options->full &&
+        !job->options->full && !job->series->untracked &&
         g_strcmp0(record->track_store, stasis_store_get_path(job->series->store)) == 0 &&
         is_counting(job);
     return fits ? g_strdup(record->track_image) : NULL;
@@ -257,19 +261,48 @@ static gboolean get_domain_xml(Job *job, GError **error)
     return domain == NULL || job->domain_xml != NULL;
 }
 
+static StasisQuiesceWhat what_to_quiesce(const Job *job)
+{
+    return (job->options->quiesce ? STASIS_QUIESCE_FILES : 0) |
+           (job->series->suspended->len > 0 ? STASIS_QUIESCE_DEVICES : 0);
+}
+
 /* Said before anything is done. The guest is not spoken to all the time while memory is copied. */
 static gboolean check_quiesce(const Job *job, GCancellable *cancellable, GError **error)
 {
-    if (!job->options->quiesce)
+    StasisQuiesceWhat what = what_to_quiesce(job);
+    if (what == 0)
         return TRUE;
     g_autoptr(StasisQuiesce) quiesce =
-        stasis_quiesce_open(job->series->session, cancellable, error);
+        stasis_quiesce_open(job->series->session, what, cancellable, error);
     return quiesce != NULL;
+}
+
+static gboolean open_quiesce(Job *job, GCancellable *cancellable, GError **error)
+{
+    StasisQuiesceWhat what = what_to_quiesce(job);
+    if (job->quiesce == NULL && what != 0)
+        job->quiesce = stasis_quiesce_open(job->series->session, what, cancellable, error);
+    return job->quiesce != NULL || what == 0;
+}
+
+static gboolean suspend_devices(Job *job, GCancellable *cancellable, GError **error)
+{
+    const StasisSeries *series = job->series;
+    if (series->suspended->len == 0)
+        return TRUE;
+    return open_quiesce(job, cancellable, error) &&
+           stasis_quiesce_suspend(job->quiesce, series->suspended,
+                                  series->untracked ? SUSPEND_LONG_MS : SUSPEND_MS, cancellable,
+                                  error) &&
+           stasis_fault(STASIS_FAULT_SUSPENDED, error);
 }
 
 static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
 {
     if (!check_quiesce(job, cancellable, error))
+        return FALSE;
+    if (job->series->untracked && !suspend_devices(job, cancellable, error))
         return FALSE;
     job->counting = job->series->aside && is_counting(job);
     job->parent = !job->series->aside ? find_parent(job) : NULL;
@@ -294,15 +327,25 @@ static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
 /* ---- copying ---- */
 
 /* As late as can be: what the guest writes for it is still copied before the stop. */
-static gboolean freeze(Job *job, GError **error)
+static gboolean quiesce(Job *job, GError **error)
 {
-    if (!job->options->quiesce)
-        return TRUE;
+    if (!open_quiesce(job, job->copy.cancellable, error))
+        return FALSE;
+    if (job->options->quiesce &&
+        (!stasis_quiesce_freeze(job->quiesce, job->copy.cancellable, error) ||
+         !stasis_fault(STASIS_FAULT_QUIESCED, error)))
+        return FALSE;
+    return suspend_devices(job, job->copy.cancellable, error);
+}
+
+/* What was suspended for the instant wakes; what writes without a trace only when no page is to be
+ * read any more. */
+static gboolean let_go(Job *job, GError **error)
+{
     if (job->quiesce == NULL)
-        job->quiesce = stasis_quiesce_open(job->series->session, job->copy.cancellable, error);
-    return job->quiesce != NULL &&
-           stasis_quiesce_freeze(job->quiesce, job->copy.cancellable, error) &&
-           stasis_fault(STASIS_FAULT_QUIESCED, error);
+        return TRUE;
+    gboolean awake = job->series->untracked || stasis_quiesce_wake(job->quiesce, error);
+    return stasis_quiesce_thaw(job->quiesce, awake ? error : NULL) && awake;
 }
 
 static StasisDiskTaking *get_taking(const Job *job)
@@ -326,16 +369,14 @@ static gboolean get_disks_ready(Job *job, GError **error)
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
     StasisDiskTaking *disks = get_taking(job);
-    gboolean frozen = freeze(job, error);
-    if (frozen)
+    gboolean quiet = quiesce(job, error);
+    if (quiet)
         stasis_instant_flush(job->instant);
     gboolean near =
-        frozen && (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
+        quiet && (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
-    if (job->quiesce != NULL && !stasis_quiesce_thaw(job->quiesce, ok ? error : NULL))
-        ok = FALSE;
-    return ok;
+    return let_go(job, ok ? error : NULL) && ok;
 }
 
 /* A guest may write more in the last moment than there is memory for; then once more, with more. */
@@ -423,6 +464,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
     return take_instant(job, error) && job->mode->after(&job->copy, error) &&
+           (job->quiesce == NULL || stasis_quiesce_wake(job->quiesce, error)) &&
            stasis_copy_may_go_on(&job->copy, error) &&
            (job->disks == NULL || stasis_disk_copy_run(job->disks, &job->copy, n_threads, error));
 }
@@ -506,9 +548,38 @@ static GBytes *describe_machine(const Job *job, GError **error)
     return stasis_machine_to_json(&machine);
 }
 
-static StasisImageInfo *commit(Job *job, GError **error)
+/* Of a device that is suspended the machine's half is of no use: its driver makes it anew, which
+ * is what happens to a device of which there is no such half. NULL with @error. */
+static GBytes *leave_out_suspended(const Job *job, GBytes *stream, GError **error)
+{
+    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, error);
+    const GPtrArray *devices = job->series->suspended;
+    guint n = vmstate != NULL ? stasis_vmstate_get_n_sections(vmstate) : 0, n_wanted = 0;
+    g_autofree gboolean *wanted = g_new(gboolean, n + 1);
+    if (vmstate == NULL)
+        return NULL;
+    for (guint i = 0; i < n; i++) {
+        const char *name = stasis_vmstate_get_section(vmstate, i)->name;
+        wanted[i] = TRUE;
+        for (guint j = 0; j < devices->len; j++)
+            if (g_str_has_prefix(name, ((StasisPciDevice *)devices->pdata[j])->section_prefix))
+                wanted[i] = FALSE;
+        n_wanted += wanted[i] ? 1 : 0;
+    }
+    return n_wanted == n ? g_bytes_ref(stream) : stasis_vmstate_pick(vmstate, wanted, error);
+}
+
+static GBytes *get_vmstate(const Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
+    if (vmstate == NULL || job->series->suspended->len == 0)
+        return g_steal_pointer(&vmstate);
+    return leave_out_suspended(job, vmstate, error);
+}
+
+static StasisImageInfo *commit(Job *job, GError **error)
+{
+    g_autoptr(GBytes) vmstate = get_vmstate(job, error);
     const StasisMachine *described = job->series->machine;
     g_autoptr(GBytes) machine = describe_machine(job, error);
     if (machine == NULL)
@@ -530,7 +601,8 @@ static StasisImageInfo *commit(Job *job, GError **error)
         .ram_bytes = job->series->ram->total_bytes,
         .n_vcpus = described->n_vcpus,
         .paused = stasis_instant_was_paused(job->instant),
-        .quiesced = job->quiesce != NULL,
+        .quiesced = job->options->quiesce,
+        .suspended = job->quiesce != NULL ? stasis_quiesce_get_suspended(job->quiesce) : NULL,
     };
     fill_cost(job, &info.cost);
     stasis_image_writer_set_info(job->writer, &info);

@@ -9,21 +9,42 @@
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
 #include "vmm/agent-channel.h"
+#include "vmm/pci.h"
 
 #define ANSWER_US 5000000u
 /* Writing back what is dirty, freezing, the approach, and the stop, of which the guest sees
  * nothing. */
 #define FROZEN_MS 30000u
+/* A driver that is unbound or bound under emulation may take its time. */
+#define SUSPEND_WAIT_US 60000000u
+#define MAX_DEVICE_BYTES 160u
 
 struct _StasisQuiesce {
     char *name, *path;
     StasisAgent *agent;
     guint64 frozen_since_us; /* 0: not frozen */
     guint64 frozen_us;       /* the last time */
+    gboolean suspended;      /* devices are */
+    char **devices;          /* that are or were, or NULL */
 };
 
+/* What the agent must be able to do, by the bits of StasisQuiesceWhat. */
+typedef struct {
+    const char *operation, *what;
+} Kind;
+
+static const Kind kinds[] = {
+    { "fs-freeze", "freeze its file systems (--quiesce)" },
+    { "device-suspend", "suspend its devices (--guest-suspend)" },
+};
+
+static const Kind *first_kind(StasisQuiesceWhat what)
+{
+    return &kinds[(what & STASIS_QUIESCE_FILES) != 0 ? 0 : 1];
+}
+
 /* Who is asked to freeze must run. */
-static gboolean check_running(StasisSession *session, GError **error)
+static gboolean check_running(StasisSession *session, const Kind *kind, GError **error)
 {
     g_autofree char *state = stasis_qmp_run_state(session->qmp, error);
     if (state == NULL)
@@ -31,9 +52,8 @@ static gboolean check_running(StasisSession *session, GError **error)
     if (strcmp(state, "running") == 0)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "VM %s is %s, and a guest that does not run can't freeze its file systems "
-                "(--quiesce); see stasis resume",
-                session->record->name, state);
+                "VM %s is %s, and a guest that does not run can't %s; see stasis resume",
+                session->record->name, state, kind->what);
     return FALSE;
 }
 
@@ -46,18 +66,23 @@ static gboolean converse(StasisQuiesce *quiesce, GCancellable *cancellable, GErr
     return quiesce->agent != NULL && stasis_agent_greet(quiesce->agent, &wait, error);
 }
 
-static gboolean can_freeze(const StasisQuiesce *quiesce, GError **error)
+static gboolean can(const StasisQuiesce *quiesce, StasisQuiesceWhat what, GError **error)
 {
-    if (g_strv_contains(stasis_agent_get_operations(quiesce->agent), "fs-freeze"))
-        return TRUE;
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "VM %s: agent: version %s can't freeze file systems; install the agent of this "
-                "version in the guest",
-                quiesce->name, stasis_agent_get_version(quiesce->agent));
-    return FALSE;
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if ((what & 1u << i) == 0 ||
+            g_strv_contains(stasis_agent_get_operations(quiesce->agent), kinds[i].operation))
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "VM %s: agent: version %s in the guest can't %s; install the agent of this "
+                    "version",
+                    quiesce->name, stasis_agent_get_version(quiesce->agent), kinds[i].what);
+        return FALSE;
+    }
+    return TRUE;
 }
 
-static StasisQuiesce *open_agent(StasisSession *session, GCancellable *cancellable, GError **error)
+static StasisQuiesce *open_agent(StasisSession *session, StasisQuiesceWhat what,
+                                 GCancellable *cancellable, GError **error)
 {
     const char *name = session->record->name;
     g_autoptr(StasisAgentChannel) channel =
@@ -69,21 +94,22 @@ static StasisQuiesce *open_agent(StasisSession *session, GCancellable *cancellab
     g_autoptr(StasisQuiesce) quiesce = g_new0(StasisQuiesce, 1);
     quiesce->name = g_strdup(name);
     quiesce->path = g_strdup(channel->path);
-    if (!converse(quiesce, cancellable, error) || !can_freeze(quiesce, error))
+    if (!converse(quiesce, cancellable, error) || !can(quiesce, what, error))
         return NULL;
     StasisAgentWait wait = { stasis_now_us() + ANSWER_US, cancellable };
     stasis_awaken_now(quiesce->agent, name, &wait, NULL);
     return g_steal_pointer(&quiesce);
 }
 
-StasisQuiesce *stasis_quiesce_open(StasisSession *session, GCancellable *cancellable,
-                                   GError **error)
+StasisQuiesce *stasis_quiesce_open(StasisSession *session, StasisQuiesceWhat what,
+                                   GCancellable *cancellable, GError **error)
 {
-    if (!check_running(session, error))
+    const Kind *kind = first_kind(what);
+    if (!check_running(session, kind, error))
         return NULL;
-    StasisQuiesce *quiesce = open_agent(session, cancellable, error);
+    StasisQuiesce *quiesce = open_agent(session, what, cancellable, error);
     if (quiesce == NULL)
-        g_prefix_error(error, "nobody to freeze the guest's file systems (--quiesce): ");
+        g_prefix_error(error, "nobody in the guest to %s: ", kind->what);
     return quiesce;
 }
 
@@ -131,13 +157,96 @@ guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce)
     return quiesce->frozen_us;
 }
 
+/* ---- devices ---- */
+
+/* What the agent says of @device, if it is three words. */
+static char *describe(const StasisPciDevice *device, const StasisField *field)
+{
+    g_autofree char *text = stasis_field_is_text(field, MAX_DEVICE_BYTES)
+                                ? g_strndup((const char *)field->value, field->length)
+                                : g_strdup("");
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+    for (const char *p = text; *p != '\0'; p++)
+        if (!g_ascii_isprint(*p))
+            return NULL;
+    return g_strv_length(words) == 3 ? g_strconcat(device->name, " ", text, NULL) : NULL;
+}
+
+static char **read_suspended(const GPtrArray *devices, GBytes *answer)
+{
+    gsize length;
+    const guint8 *bytes = g_bytes_get_data(answer, &length);
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    StasisField field;
+    guint n = 0;
+    for (guint32 at = 0; stasis_field_next(bytes, (guint32)length, &at, &field);) {
+        if (field.tag != STASIS_AGENT_TAG_DEVICE)
+            continue;
+        g_autofree char *text = n < devices->len ? describe(devices->pdata[n++], &field) : NULL;
+        if (text == NULL)
+            return NULL;
+        g_strv_builder_add(builder, text);
+    }
+    return n == devices->len ? g_strv_builder_end(builder) : NULL;
+}
+
+gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices, guint hold_ms,
+                                GCancellable *cancellable, GError **error)
+{
+    guint8 room[2048];
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    StasisAgentWait wait = { stasis_now_us() + SUSPEND_WAIT_US, cancellable };
+    if (quiesce->suspended)
+        return TRUE;
+    for (guint i = 0; i < devices->len; i++)
+        stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH,
+                              ((const StasisPciDevice *)devices->pdata[i])->way);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, hold_ms);
+    g_autoptr(GBytes) answer =
+        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_SUSPEND, &fields, &wait, error);
+    if (answer == NULL) {
+        converse(quiesce, NULL, NULL); /* it may be at it still */
+        return FALSE;
+    }
+    g_strfreev(quiesce->devices);
+    quiesce->devices = read_suspended(devices, answer);
+    quiesce->suspended = TRUE;
+    if (quiesce->devices != NULL)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "VM %s: agent: device-suspend: the answer does not tell of each device once",
+                quiesce->name);
+    return FALSE;
+}
+
+/* Not to be called off. */
+gboolean stasis_quiesce_wake(StasisQuiesce *quiesce, GError **error)
+{
+    if (!quiesce->suspended)
+        return TRUE;
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + SUSPEND_WAIT_US };
+    g_autoptr(GBytes) answer =
+        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_RESUME, NULL, &wait, error);
+    quiesce->suspended = FALSE;
+    if (answer == NULL)
+        converse(quiesce, NULL, NULL);
+    return answer != NULL;
+}
+
+char **stasis_quiesce_get_suspended(const StasisQuiesce *quiesce)
+{
+    return quiesce->devices;
+}
+
 void stasis_quiesce_close(StasisQuiesce *quiesce)
 {
     if (quiesce == NULL)
         return;
+    stasis_quiesce_wake(quiesce, NULL);
     stasis_quiesce_thaw(quiesce, NULL);
     g_clear_pointer(&quiesce->agent, stasis_agent_free);
     g_free(quiesce->name);
     g_free(quiesce->path);
+    g_strfreev(quiesce->devices);
     g_free(quiesce);
 }

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Freezing the guest's file systems around the instant, so that the disks of an image hold what
- * they would if the guest had unmounted them: no journal is to be replayed. The agent in the guest
- * does it.
+ * Bringing the guest to rest around the instant, by the agent in it:
  *
- *      freeze ──> approach ──> stop … resume ──> thaw
+ * - its file systems are frozen, so that the disks of an image hold what they would if the guest
+ *   had unmounted them: no journal is to be replayed;
+ * - devices are suspended by their drivers, so that all there is of them is in the guest's memory.
  *
- * However we end in between, the guest thaws: what the agent has frozen thaws when the conversation
- * ends, so also when we are killed, and at the latest after some seconds of the guest's time. That
- * goes for a VM that goes on from the image, too: there nobody is at the other end.
+ *      freeze ──> suspend ──> approach ──> stop … resume ──> wake ──> thaw
+ *
+ * Where a device writes memory without a trace, it is suspended before the first page is read, and
+ * wakes when the last one has been.
+ *
+ * However we end in between, the guest comes back: what the agent has frozen thaws, and what it has
+ * suspended resumes, when the conversation ends, so also when we are killed, and at the latest
+ * after a while of the guest's time. That goes for a VM that goes on from the image, too: there
+ * nobody is at the other end.
  */
 #pragma once
 
@@ -18,10 +24,16 @@ G_BEGIN_DECLS
 
 typedef struct _StasisQuiesce StasisQuiesce;
 
+typedef enum {
+    STASIS_QUIESCE_FILES = 1 << 0,
+    STASIS_QUIESCE_DEVICES = 1 << 1,
+} StasisQuiesceWhat;
+
 /* Begin a conversation with the agent of a VM that must be running; an earlier one ends by that,
- * with what it had frozen. The error says what to do where there is no agent. */
-StasisQuiesce *stasis_quiesce_open(StasisSession *session, GCancellable *cancellable,
-                                   GError **error);
+ * with what it had frozen. The error says what to do where there is no agent, or not one
+ * that can do @what. */
+StasisQuiesce *stasis_quiesce_open(StasisSession *session, StasisQuiesceWhat what,
+                                   GCancellable *cancellable, GError **error);
 /* All mounted file systems that can be, at least one. */
 gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError **error);
 /* With the VM running; nothing to do where nothing is frozen. FALSE: the guest does not say that
@@ -29,7 +41,18 @@ gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable
 gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error);
 /* Between the two, as seen from here. */
 guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce);
-/* Thaws. */
+
+/* Suspend @devices (of StasisPciDevice), all or none, for @hold_ms at most. */
+gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices, guint hold_ms,
+                                GCancellable *cancellable, GError **error);
+/* With the VM running; nothing to do where none is suspended. FALSE: the guest does not say that
+ * they were suspended all the time, or one did not come back. */
+gboolean stasis_quiesce_wake(StasisQuiesce *quiesce, GError **error);
+/* What was done to each: "NAME ADDRESS DRIVER METHOD", NULL-terminated; owned by @quiesce. NULL
+ * where nothing was. */
+char **stasis_quiesce_get_suspended(const StasisQuiesce *quiesce);
+
+/* Wakes and thaws. */
 void stasis_quiesce_close(StasisQuiesce *quiesce);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisQuiesce, stasis_quiesce_close)

@@ -322,11 +322,12 @@ static gboolean resume(Run *run, GError **error)
     return TRUE;
 }
 
-/* Its guest is frozen as it was at the instant, and would thaw by itself; a new conversation with
- * it does that at once. */
+/* Its guest is frozen as it was at the instant, or has devices suspended, and would come back by
+ * itself; a new conversation with it does that at once. */
 static void thaw(StasisRollback *rollback)
 {
-    g_autoptr(StasisQuiesce) quiesce = stasis_quiesce_open(rollback->session, NULL, NULL);
+    g_autoptr(StasisQuiesce) quiesce =
+        stasis_quiesce_open(rollback->session, STASIS_QUIESCE_FILES, NULL, NULL);
 }
 
 /* The VM is the image. */
@@ -347,7 +348,7 @@ static gboolean finish(Run *run, GError **error)
         return FALSE;
     run->info->resumed = go;
     run->info->stop_us = stasis_now_us() - run->stop_us;
-    if (go && image->quiesced)
+    if (go && (image->quiesced || image->suspended != NULL))
         thaw(rollback);
     return stasis_fault(STASIS_FAULT_ROLLBACK_RESUMED, error);
 }

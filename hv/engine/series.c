@@ -16,6 +16,7 @@
 #include "engine/rollback-mark.h"
 #include "engine/sweep.h"
 #include "store/image.h"
+#include "vmm/pci.h"
 #include "vmm/vcpus.h"
 
 static void forget_memory(StasisSeries *series)
@@ -38,7 +39,7 @@ gboolean stasis_series_refresh(StasisSeries *series, GError **error)
     if (g_strcmp0(layout, series->layout) == 0)
         return TRUE;
     forget_memory(series);
-    if (!stasis_vm_check_supported(qmp, record->pid, error))
+    if (!stasis_vm_check_suspended(qmp, record->pid, series->suspended, &series->untracked, error))
         return FALSE;
     series->ram = stasis_ram_discover(qmp, record->pid, error);
     if (series->ram == NULL)
@@ -52,6 +53,18 @@ gboolean stasis_series_refresh(StasisSeries *series, GError **error)
     return TRUE;
 }
 
+static gboolean find_suspended(StasisSeries *series, GError **error)
+{
+    StasisQmp *qmp = series->session->qmp;
+    const char *const *names = series->options.guest_suspend;
+    series->suspended = stasis_pci_find(qmp, names, error);
+    if (series->suspended != NULL)
+        return stasis_vm_check_suspended(qmp, series->session->record->pid, series->suspended,
+                                         &series->untracked, error);
+    g_prefix_error(error, "VM %s (--guest-suspend): ", series->session->record->name);
+    return FALSE;
+}
+
 static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *cancellable,
                         GError **error)
 {
@@ -61,8 +74,7 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         return FALSE;
     StasisQmp *qmp = series->session->qmp;
     StasisRecord *record = series->session->record;
-    if (!stasis_rollback_check_whole(record->name, error) ||
-        !stasis_vm_check_supported(qmp, record->pid, error) ||
+    if (!stasis_rollback_check_whole(record->name, error) || !find_suspended(series, error) ||
         !stasis_session_sweep(series->session, record->track_image, error) ||
         !stasis_pager_wait(record, options->progress, options->progress_data, cancellable, error) ||
         !stasis_series_refresh(series, error) ||
@@ -85,6 +97,7 @@ StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
     series->options = *options;
     series->options.tracker = g_strdup(options->tracker);
     series->options.note = g_strdup(options->note);
+    series->options.guest_suspend = (const char *const *)g_strdupv((char **)options->guest_suspend);
     series->mode = stasis_mode_ops(options->mode);
     series->store = stasis_store_ref(store);
     if (!open_vm(series, stasis_vm_get_name(vm), cancellable, error))
@@ -108,6 +121,8 @@ void stasis_series_free(StasisSeries *series)
     stasis_store_unref(series->store);
     g_free((char *)series->options.tracker);
     g_free((char *)series->options.note);
+    g_strfreev((char **)series->options.guest_suspend);
+    g_clear_pointer(&series->suspended, g_ptr_array_unref);
     g_free(series);
 }
 

@@ -23,7 +23,9 @@ struct _StasisSeries {
     StasisLifeline *lifeline;
     StasisInstant *instant;
     StasisCapturePool pool;
-    gboolean drain; /* DMA goes past the tracker: see dma.h */
+    gboolean drain;       /* DMA goes past the tracker: see dma.h */
+    GPtrArray *suspended; /* of StasisPciDevice: devices that the guest suspends */
+    gboolean untracked;   /* one of them writes memory without a trace */
 
     /* As the VM's memory was laid out when we looked last; NULL: look again. */
     char *layout;

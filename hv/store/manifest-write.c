@@ -20,6 +20,7 @@ void stasis_image_info_free(StasisImageInfo *info)
     g_free(info->machine);
     g_free(info->accel);
     g_free(info->qemu_version);
+    g_strfreev(info->suspended);
     g_free(info);
 }
 
@@ -28,6 +29,7 @@ StasisImageInfo *stasis_image_info_copy(const StasisImageInfo *info)
     StasisImageInfo *copy = g_memdup2(info, sizeof(*info));
     copy->id = g_strdup(info->id);
     copy->parent = g_strdup(info->parent);
+    copy->suspended = g_strdupv(info->suspended);
     copy->digest = g_strdup(info->digest);
     copy->vm = g_strdup(info->vm);
     copy->note = g_strdup(info->note);
@@ -103,6 +105,16 @@ static void set_parent(JsonObject *root, const StasisManifest *manifest)
     stasis_json_set_uint(root, "depth", manifest->depth);
 }
 
+static void set_suspended(JsonObject *root, const StasisImageInfo *info)
+{
+    if (info->suspended == NULL)
+        return;
+    JsonArray *array = json_array_new();
+    for (char **text = info->suspended; *text != NULL; text++)
+        json_array_add_string_element(array, *text);
+    json_object_set_array_member(root, "suspended", array);
+}
+
 static void set_about(JsonObject *root, const StasisImageInfo *info)
 {
     stasis_json_set_string(root, "vm", info->vm);
@@ -119,6 +131,7 @@ static void set_about(JsonObject *root, const StasisImageInfo *info)
     json_object_set_boolean_member(root, "paused", info->paused);
     if (info->quiesced)
         json_object_set_boolean_member(root, "quiesced", TRUE);
+    set_suspended(root, info);
 }
 
 static void set_cost(JsonObject *root, const StasisCost *cost)

@@ -14,6 +14,8 @@
 #include "store/internal.h"
 #include "store/manifest-text.h"
 
+#define MAX_SUSPENDED 64u
+
 static void clear_block(gpointer data)
 {
     g_free((char *)((StasisImageBlock *)data)->name);
@@ -385,6 +387,27 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
     return TRUE;
 }
 
+/* Optional; a text for each device. */
+static gboolean parse_suspended(JsonObject *root, StasisImageInfo *info, GError **error)
+{
+    JsonArray *array;
+    const char *text;
+    if (!json_object_has_member(root, "suspended"))
+        return TRUE;
+    if (!stasis_json_array(root, "suspended", &array, error))
+        return FALSE;
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    for (guint i = 0; i < json_array_get_length(array); i++) {
+        if (!stasis_json_string_at(array, i, &text, error))
+            return FALSE;
+        if (i == MAX_SUSPENDED || has_control(text))
+            return stasis_corrupt(error, "suspended is too long or malformed");
+        g_strv_builder_add(builder, text);
+    }
+    info->suspended = g_strv_builder_end(builder);
+    return TRUE;
+}
+
 static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **error)
 {
     guint64 created_us, n_vcpus;
@@ -397,7 +420,7 @@ static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **er
         !stasis_json_uint(root, "created_us", &created_us, error) ||
         !stasis_json_uint(root, "n_vcpus", &n_vcpus, error) ||
         !stasis_json_bool(root, "paused", &info->paused, error) ||
-        !parse_cost(root, &info->cost, error))
+        !parse_suspended(root, info, error) || !parse_cost(root, &info->cost, error))
         return FALSE;
     if (!stasis_id_is_valid(info->id) || n_vcpus > G_MAXUINT32)
         return stasis_corrupt(error, "id or n_vcpus is malformed");

@@ -80,6 +80,10 @@ void stasis_gpa_range_free(StasisGpaRange *range);
 /* NULL-safe check that this machine's memory can be followed: STASIS_ERROR_UNSUPPORTED names a
  * VFIO or vhost-user device or memory encryption that prevents it. Touches nothing. */
 gboolean stasis_vm_check_supported(StasisQmp *qmp, pid_t pid, GError **error);
+/* The same, but for devices that are @suspended (of StasisPciDevice, or NULL) while memory is read.
+ * *ret_untracked (if wanted): one of them is such that its writes leave no trace in any tracker. */
+gboolean stasis_vm_check_suspended(StasisQmp *qmp, pid_t pid, const GPtrArray *suspended,
+                                   gboolean *ret_untracked, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisRam, stasis_ram_free)
 

@@ -78,11 +78,11 @@ typedef enum {
     /*
      * The VM goes on from an image. KIND, TOKEN (≤ 64 bytes of text), [REALTIME], [ENTROPY],
      * [NEW_IDENTITY], [HOSTNAME] → OFFSET, STEPPED, N_ENTROPY, MACHINE_ID, N_HOOKS, N_FAILED,
-     * [MESSAGE: what did not work]. File systems are thawed, the clock is set, entropy is added and
-     * the kernel's generator reseeded from it, with NEW_IDENTITY ≠ 0 /etc/machine-id is made anew
-     * and with HOSTNAME the name is set; then all programs in /etc/stasis/agent.d run, 10 s each
-     * and 60 s together. It is done once for each TOKEN: a repetition answers KIND, TOKEN and
-     * INSTANTS.
+     * [N_RESUMED: devices], [MESSAGE: what did not work]. Devices are resumed, file systems thawed,
+     * the clock is set, entropy is added and the kernel's generator reseeded from it, with
+     * NEW_IDENTITY ≠ 0 /etc/machine-id is made anew and with HOSTNAME the name is set; then all
+     * programs in /etc/stasis/agent.d run, 10 s each and 60 s together. It is done once for each
+     * TOKEN: a repetition answers KIND, TOKEN and INSTANTS.
      */
     STASIS_AGENT_OP_INSTANT,
     /* REALTIME, the host's → OFFSET, STEPPED. Off by 100 ms or more the clock is stepped, else
@@ -196,6 +196,18 @@ typedef enum {
     /* TOKEN → nothing: it was killed if it still ran, and is forgotten. Status STATE when there is
      * none. */
     STASIS_AGENT_OP_JOB_END,
+    /*
+     * PATH… (16 at most), [TIMEOUT ≤ 60 s] → SUSPENDED_FOR, and a DEVICE for each. PATH is the way
+     * to a PCI device: slot and function of each bridge, and its own, as "1c.0/00.0". All are
+     * suspended by their drivers (runtime power management), or, where that can't be, their drivers
+     * are unbound from them; all or none. Status FAILED where a driver does neither, or where it
+     * would have to be unbound from a disk that is in use. After TIMEOUT, when the conversation
+     * ends, when the agent does, and at an INSTANT, they are given back.
+     */
+    STASIS_AGENT_OP_DEVICE_SUSPEND,
+    /* → N_RESUMED. Status FAILED, with MESSAGE, when one did not come back, or was used, and so
+     * awake, meanwhile; STATE when none was suspended by us any more. */
+    STASIS_AGENT_OP_DEVICE_RESUME,
 } StasisAgentOp;
 
 typedef enum {
@@ -334,6 +346,10 @@ typedef enum {
     STASIS_AGENT_TAG_RUNS,       /* bytes: StasisAgentRun, any number */
     STASIS_AGENT_TAG_DIRECTORY,  /* text: absolute path, in the guest */
     STASIS_AGENT_TAG_DIRECT,     /* number: 1 */
+    STASIS_AGENT_TAG_DEVICE,     /* text: "ADDRESS DRIVER METHOD", METHOD one of "runtime-pm",
+                                    "unbind", "unused" (DRIVER is "-" then); ≤ 160 bytes */
+    STASIS_AGENT_TAG_SUSPENDED_FOR, /* ns since the first device was */
+    STASIS_AGENT_TAG_N_RESUMED,     /* number: devices */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

@@ -42,6 +42,15 @@ typedef struct {
     StasisProgressFunc progress;
     gpointer progress_data;
     gboolean quiesce; /* the guest's file systems are frozen at the instant, or the call fails */
+    /*
+     * PCI devices (QEMU's ids, or QOM paths; NULL-terminated, 16 at most) that their drivers in the
+     * guest suspend for the instant, by the agent, or the call fails. What the machine knows of
+     * them is left out of the image: all there is of them is in the guest's memory, and the guest
+     * gives it back when it goes on, here or from the image. NULL: none. One that writes memory
+     * without a trace (passed through, vhost-user), which is refused otherwise, is suspended for as
+     * long as memory is read, and makes the image a full one.
+     */
+    const char *const *guest_suspend;
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \

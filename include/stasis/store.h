@@ -59,6 +59,10 @@ typedef struct {
     guint64 disk_data_pages, disk_zero_pages; /* as data_pages and zero_pages are for RAM */
     gboolean quiesced;    /* the guest's file systems were frozen at the instant */
     gboolean disks_refer; /* it refers to the files that its disks lie in; see stasis/disk.h */
+    /* Devices that the guest had suspended at the instant, whose state is in its memory alone:
+     * "NAME ADDRESS DRIVER METHOD", the guest's address and driver, and METHOD one of "runtime-pm",
+     * "unbind", "unused". NULL-terminated; NULL: none. */
+    char **suspended;
 } StasisImageInfo;
 
 /* One section of the saved device state. */

@@ -20,7 +20,7 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
 # (test_quiesce), taking processes (test_proc_points), putting back a device (test_device_points),
 # bundles (test_bundle_points) or transactions (test_try).
 NAMES = [n for n in NAMES
-         if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "proc-",
+         if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "suspended", "proc-",
                               "device-", "bundle-", "transaction-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
