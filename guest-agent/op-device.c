@@ -13,7 +13,7 @@
 #include "keeper.h"
 #include "suspend.h"
 
-#define LIMIT_MS 60000
+#define LIMIT_MS 600000
 
 typedef struct {
     unsigned n;
@@ -102,6 +102,12 @@ static bool read_wanted(const Request *request, Wanted *wanted)
         if (!path_is_valid(path))
             return false;
     }
+    char driver[sizeof wanted->devices[0].driver] = "";
+    request_text(request, STASIS_AGENT_TAG_DRIVER, driver, sizeof driver);
+    if (strchr(driver, '/') != NULL || driver[0] == '.')
+        return false;
+    for (unsigned i = 0; i < wanted->n; i++)
+        strcpy(wanted->devices[i].driver, driver);
     return wanted->n > 0;
 }
 

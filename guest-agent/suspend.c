@@ -29,7 +29,7 @@
 
 #define ROOT "/sys/devices/pci0000:00"
 #define DRIVERS "/sys/bus/pci/drivers"
-#define MAX_NODES 256u
+#define MAX_NODES 64u
 #define MAX_LEVELS 8u
 #define PM_MS 1000 /* a driver that can, and is not used, needs a few ms */
 #define BIND_MS 10000
@@ -39,14 +39,15 @@
 
 /* A device at or below the one that is meant, and its settings. */
 typedef struct {
-    char dir[512];
+    char dir[256];
     char delay[16]; /* "" : has none */
     bool changed;   /* it was "on" */
 } Node;
 
 struct Suspended {
-    char dir[512], address[16], driver[64];
+    char dir[256], address[16], driver[64];
     bool unbound;
+    bool keep_header; /* its configuration is to be as it was */
     unsigned n_nodes;
     Node nodes[MAX_NODES];
     char active[32]; /* ms that it was active when it had been suspended */
@@ -98,8 +99,8 @@ static bool enter(char *dir, size_t size, const char *slot)
 
 static bool find(Suspended *device, const char *path)
 {
-    char copy[sizeof(SuspendWanted)], *rest = copy, *slot;
-    snprintf(copy, sizeof copy, "%s", path);
+    char copy[64], *rest = copy, *slot;
+    snprintf(copy, sizeof copy, "%.63s", path);
     snprintf(device->dir, sizeof device->dir, "%s", ROOT);
     while ((slot = strsep(&rest, "/")) != NULL)
         if (!enter(device->dir, sizeof device->dir, slot))
@@ -137,7 +138,7 @@ static bool walk(Suspended *device, const char *dir, unsigned level,
     DIR *entries = level < MAX_LEVELS ? opendir(dir) : NULL;
     bool ok = true;
     while (entries != NULL && ok && (e = readdir(entries)) != NULL) {
-        char below[512];
+        char below[256];
         bool is_dir = e->d_type == DT_DIR && e->d_name[0] != '.' && strcmp(e->d_name, "power") != 0;
         if (is_dir && snprintf(below, sizeof below, "%s/%s", dir, e->d_name) < (int)sizeof below)
             ok = walk(device, below, level + 1, each);
@@ -317,15 +318,25 @@ Suspended *suspend_device(const SuspendWanted *wanted, int64_t end_ms, char *tex
         snprintf(text, size, "the guest has no PCI device at %s", wanted->path);
         return NULL;
     }
-    if (!read_driver(device)) {
+    bool bound = read_driver(device);
+    device->keep_header = wanted->driver[0] == '\0';
+    if (!bound && !device->keep_header) {
+        device->unbound = true;
+        snprintf(device->driver, sizeof device->driver, "%s", wanted->driver);
+        n++;
+        return device;
+    }
+    if (!bound) {
         /* Nobody uses it: then nobody needs what it knows, but for its addresses. */
         keep_header(device);
         n++;
         return device;
     }
-    if (!suspend_by_pm(device, end_ms) &&
+    if ((wanted->driver[0] != '\0' || !suspend_by_pm(device, end_ms)) &&
         !suspend_by_unbinding(device, end_ms, text, size, ret_errno))
         return NULL;
+    if (!device->keep_header)
+        snprintf(device->driver, sizeof device->driver, "%s", wanted->driver);
     n++;
     return device;
 }
@@ -359,7 +370,8 @@ bool suspend_resume(Suspended *device, char *text, unsigned size)
 {
     char active[32];
     if (device->unbound || device->driver[0] == '\0') {
-        put_header(device);
+        if (device->keep_header)
+            put_header(device);
         return device->driver[0] == '\0' || bind_again(device, text, size);
     }
     read_in(device->dir, "power/runtime_active_time", active, sizeof active);

@@ -12,6 +12,7 @@
  * its own: "1c.0/00.0". */
 typedef struct {
     char path[64];
+    char driver[64]; /* "", or: unbind it, and bind it to that one, its configuration untouched */
 } SuspendWanted;
 
 typedef struct Suspended Suspended;

@@ -19,6 +19,8 @@ static const char *outcome_name(StasisTryOutcome outcome)
 static char *describe_undone(const StasisUndone *undone)
 {
     g_autofree char *total = cli_format_us(undone->total_us);
+    if (undone->device_only)
+        return g_strdup_printf("that device alone, in %s", total);
     if (undone->rollback == NULL)
         return g_strdup_printf("QEMU had ended; it was started again from the image in %s", total);
     g_autofree char *stop = cli_format_us(undone->rollback->stop_us);
@@ -33,6 +35,8 @@ static JsonObject *undone_to_json(const StasisUndone *undone)
     JsonObject *object = json_object_new();
     json_object_set_boolean_member(object, "restarted", undone->restarted);
     cli_json_set_uint(object, "total_us", undone->total_us);
+    json_object_set_boolean_member(object, "device_only", undone->device_only);
+    cli_json_set_string(object, "device_failed", undone->device_failed);
     if (undone->rollback != NULL) {
         cli_json_set_uint(object, "rewritten_pages", undone->rollback->rewritten_pages);
         cli_json_set_uint(object, "rewritten_disk_pages", undone->rollback->rewritten_disk_pages);
@@ -76,6 +80,9 @@ static void report(CliCall *call, const StasisTryResult *result)
             ? g_strdup_printf("the command ended with status %d", result->status)
             : g_strdup(outcome_name(result->outcome));
     cli_note(call, "%s: %s; rolled back: %s", call->args[0], why, undone);
+    if (result->undone->device_failed != NULL)
+        cli_note(call, "%s: all of it, since the device alone could not be: %s", call->args[0],
+                 result->undone->device_failed);
 }
 
 static int exit_code_of(const StasisTryResult *result)
@@ -141,6 +148,7 @@ static gboolean try_command(CliCall *call, GError **error)
     options.timeout_us = cli_number(call, "timeout", 0);
     options.transaction.on = on[0] != NULL ? (const char *const *)on : NULL;
     options.transaction.keep = cli_flag(call, "keep");
+    options.transaction.device = cli_text(call, "device");
     options.transaction.disks =
         disk != NULL ? (StasisDisks)stasis_disks_from_string(disk) : STASIS_DISKS_COPY;
     g_autoptr(StasisTryResult) result = stasis_try(vm, store, &options, call->cancellable, error);
@@ -163,6 +171,10 @@ static const CliOption options[] = {
     { "disk", 0, CLI_CHOICE, "copy|none",
       "disks are put back as well, or stay as they are (default: copy)" },
     { "guest", 0, CLI_FLAG, NULL, "run the command in the guest, as agent-exec does" },
+    { "device", 0, CLI_TEXT, "DEVICE",
+      "on failure only that PCI device (QEMU's id, or its QOM path) goes back, and its driver in "
+      "the "
+      "guest begins anew; the whole VM where that can't be (see DEVICES in the manual)" },
     { "keep", 0, CLI_FLAG, NULL,
       "leave the image in memory when it is over: the next one's is incremental to it" },
     { "recover", 0, CLI_FLAG, NULL, "roll back what a try that was killed has left" },

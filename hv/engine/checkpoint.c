@@ -292,7 +292,7 @@ static gboolean suspend_devices(Job *job, GCancellable *cancellable, GError **er
     if (series->suspended->len == 0)
         return TRUE;
     return open_quiesce(job, cancellable, error) &&
-           stasis_quiesce_suspend(job->quiesce, series->suspended,
+           stasis_quiesce_suspend(job->quiesce, series->suspended, NULL,
                                   series->untracked ? SUSPEND_LONG_MS : SUSPEND_MS, cancellable,
                                   error) &&
            stasis_fault(STASIS_FAULT_SUSPENDED, error);

@@ -190,8 +190,9 @@ static char **read_suspended(const GPtrArray *devices, GBytes *answer)
     return n == devices->len ? g_strv_builder_end(builder) : NULL;
 }
 
-gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices, guint hold_ms,
-                                GCancellable *cancellable, GError **error)
+gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices,
+                                const char *driver, guint hold_ms, GCancellable *cancellable,
+                                GError **error)
 {
     guint8 room[2048];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
@@ -201,6 +202,7 @@ gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices
     for (guint i = 0; i < devices->len; i++)
         stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH,
                               ((const StasisPciDevice *)devices->pdata[i])->way);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_DRIVER, driver);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, hold_ms);
     g_autoptr(GBytes) answer =
         stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_SUSPEND, &fields, &wait, error);

@@ -42,9 +42,12 @@ gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error);
 /* Between the two, as seen from here. */
 guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce);
 
-/* Suspend @devices (of StasisPciDevice), all or none, for @hold_ms at most. */
-gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices, guint hold_ms,
-                                GCancellable *cancellable, GError **error);
+/* Suspend @devices (of StasisPciDevice), all or none, for @hold_ms at most. @driver or NULL: the
+ * one of which they are unbound in any case, and to which they are bound when they wake, whatever
+ * they had; the machine's half of them is the caller's. */
+gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices,
+                                const char *driver, guint hold_ms, GCancellable *cancellable,
+                                GError **error);
 /* With the VM running; nothing to do where none is suspended. FALSE: the guest does not say that
  * they were suspended all the time, or one did not come back. */
 gboolean stasis_quiesce_wake(StasisQuiesce *quiesce, GError **error);

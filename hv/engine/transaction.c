@@ -24,6 +24,7 @@
 #include "engine/series.h"
 #include "engine/stray.h"
 #include "engine/sweep.h"
+#include "engine/transaction-device.h"
 #include "engine/transaction-file.h"
 #include "engine/undo.h"
 #include "engine/watch.h"
@@ -41,6 +42,7 @@ struct _StasisTransaction {
     StasisLifeline *lifeline;
     StasisSession *session; /* while the monitor is needed: it does not hold the VM */
     StasisWatch *watch;
+    StasisTransactionDevice *device; /* that goes back alone if that can be, or NULL */
 };
 
 /* ---- back ---- */
@@ -140,6 +142,7 @@ void stasis_transaction_free(StasisTransaction *tx)
         g_autoptr(StasisUndone) undone = stasis_transaction_rollback(tx, NULL);
     }
     finish(tx);
+    g_clear_pointer(&tx->device, stasis_transaction_device_free);
     g_clear_pointer(&tx->image, stasis_image_info_free);
     g_free(tx->name);
     g_free(tx->uri);
@@ -167,9 +170,12 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
                            const StasisTransactionOptions *options, StasisTransactionFile *file,
                            GCancellable *cancellable, GError **error)
 {
+    const char *const suspended[] = { options->device, NULL };
     StasisCheckpointOptions checkpoint = STASIS_CHECKPOINT_OPTIONS_INIT;
     checkpoint.disks = options->disks;
     checkpoint.note = NOTE;
+    if (tx->device != NULL && !stasis_transaction_device_has_state(tx->device))
+        checkpoint.guest_suspend = suspended;
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, tx->store, &checkpoint, cancellable, error);
     tx->image = series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
@@ -181,6 +187,14 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     tx->uri = g_strdup(series->session->record->uri);
     file->uri = tx->uri;
     return TRUE;
+}
+
+static gboolean take_device(StasisTransaction *tx, StasisVm *vm, const char *device,
+                            GCancellable *cancellable, GError **error)
+{
+    if (device != NULL)
+        tx->device = stasis_transaction_device_take(vm, tx->store, device, cancellable, error);
+    return device == NULL || tx->device != NULL;
 }
 
 static gboolean arm(StasisTransaction *tx, GError **error)
@@ -237,7 +251,8 @@ StasisTransaction *stasis_transaction_begin(StasisVm *vm, StasisStore *store,
     tx->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(tx->memory, error);
     StasisTransactionFile file = { .in_memory = tx->in_memory };
-    if (tx->store == NULL || !take_image(tx, vm, options, &file, cancellable, error) ||
+    if (tx->store == NULL || !take_device(tx, vm, options->device, cancellable, error) ||
+        !take_image(tx, vm, options, &file, cancellable, error) ||
         !stasis_fault(STASIS_FAULT_TRANSACTION_IMAGE, error) || !arm(tx, error))
         return NULL;
     file.image = tx->image->id;
@@ -300,14 +315,45 @@ gboolean stasis_transaction_commit(StasisTransaction *tx, GError **error)
     return TRUE;
 }
 
+/* The device alone. NULL, with @error, when the VM has to go back. */
+static StasisUndone *put_device_back(StasisTransaction *tx, GError **error)
+{
+    guint64 begun_us = stasis_now_us();
+    const char *dir = tx->memory->dir;
+    if (!check_alive(tx, error) || !stasis_transaction_device_put_back(tx->device, error) ||
+        !stasis_transaction_file_remove(dir, error))
+        return NULL;
+    StasisUndone *undone = g_new0(StasisUndone, 1);
+    undone->device_only = TRUE;
+    undone->total_us = stasis_now_us() - begun_us;
+    return undone;
+}
+
+static StasisUndone *put_vm_back(StasisTransaction *tx, GError **error)
+{
+    g_autoptr(StasisTransactionFile) file = stasis_transaction_file_get(tx->memory->dir, error);
+    if (file == NULL || !stasis_fault(STASIS_FAULT_TRANSACTION_UNDO, error))
+        return NULL;
+    return go_back(tx->name, tx->memory->dir, file, NULL, error);
+}
+
+static StasisUndone *undo(StasisTransaction *tx, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    StasisUndone *undone = tx->device != NULL ? put_device_back(tx, &local) : NULL;
+    if (undone != NULL)
+        return undone;
+    undone = put_vm_back(tx, error);
+    if (undone != NULL && local != NULL)
+        undone->device_failed = g_strdup(local->message);
+    return undone;
+}
+
 StasisUndone *stasis_transaction_rollback(StasisTransaction *tx, GError **error)
 {
     close_all(tx);
     tx->open = FALSE; /* what fails now is recovered, not tried again by _free() */
-    g_autoptr(StasisTransactionFile) file = stasis_transaction_file_get(tx->memory->dir, error);
-    if (file == NULL || !stasis_fault(STASIS_FAULT_TRANSACTION_UNDO, error))
-        return NULL;
-    g_autoptr(StasisUndone) undone = go_back(tx->name, tx->memory->dir, file, NULL, error);
+    g_autoptr(StasisUndone) undone = undo(tx, error);
     if (undone == NULL) {
         g_prefix_error(error, "VM %s: rolling back failed, `stasis try --recover %s` tries again: ",
                        tx->name, tx->name);

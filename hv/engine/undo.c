@@ -15,6 +15,7 @@ void stasis_undone_free(StasisUndone *undone)
     if (undone == NULL)
         return;
     g_clear_pointer(&undone->rollback, stasis_rollback_info_free);
+    g_free(undone->device_failed);
     g_free(undone);
 }
 

@@ -64,7 +64,10 @@ static gboolean refuse(const char *what, const char *name, const char *why, GErr
 {
     g_autofree char *shown = g_strescape(name, NULL);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                "%s %.200s: %s; remove it from the machine to take checkpoints", what, shown, why);
+                "%s %.200s: %s; remove it from the machine to take checkpoints%s", what, shown, why,
+                why == why_encrypted ? ""
+                                     : ", or have the guest suspend it (checkpoint-create "
+                                       "--guest-suspend)");
     return FALSE;
 }
 

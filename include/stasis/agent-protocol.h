@@ -197,12 +197,14 @@ typedef enum {
      * none. */
     STASIS_AGENT_OP_JOB_END,
     /*
-     * PATH… (16 at most), [TIMEOUT ≤ 60 s] → SUSPENDED_FOR, and a DEVICE for each. PATH is the way
-     * to a PCI device: slot and function of each bridge, and its own, as "1c.0/00.0". All are
-     * suspended by their drivers (runtime power management), or, where that can't be, their drivers
-     * are unbound from them; all or none. Status FAILED where a driver does neither, or where it
-     * would have to be unbound from a disk that is in use. After TIMEOUT, when the conversation
-     * ends, when the agent does, and at an INSTANT, they are given back.
+     * PATH… (16 at most), [DRIVER], [TIMEOUT ≤ 600 s] → SUSPENDED_FOR, and a DEVICE for each. PATH
+     * is the way to a PCI device: slot and function of each bridge, and its own, as "1c.0/00.0".
+     * All are suspended by their drivers (runtime power management), or, where that can't be, their
+     * drivers are unbound from them; all or none. Status FAILED where a driver does neither, or
+     * where it would have to be unbound from a disk that is in use. After TIMEOUT, when the
+     * conversation ends, when the agent does, and at an INSTANT, they are given back. With DRIVER
+     * (≤ 63 bytes) all are unbound, whatever else could be done, and given to that driver, whatever
+     * they had; their configuration is the host's business then.
      */
     STASIS_AGENT_OP_DEVICE_SUSPEND,
     /* → N_RESUMED. Status FAILED, with MESSAGE, when one did not come back, or was used, and so
@@ -349,6 +351,7 @@ typedef enum {
     STASIS_AGENT_TAG_DEVICE,     /* text: "ADDRESS DRIVER METHOD", METHOD one of "runtime-pm",
                                     "unbind", "unused" (DRIVER is "-" then); ≤ 160 bytes */
     STASIS_AGENT_TAG_SUSPENDED_FOR, /* ns since the first device was */
+    STASIS_AGENT_TAG_DRIVER,        /* text: of a device, as sysfs calls it */
     STASIS_AGENT_TAG_N_RESUMED,     /* number: devices */
 } StasisAgentTag;
 

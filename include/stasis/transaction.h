@@ -23,6 +23,11 @@ typedef struct {
     gboolean keep; /* the store in memory stays when it is over, and the next transaction's image is
                       incremental to this one's. In another store the image of the last one stays
                       in any case. */
+    /* A PCI device (QEMU's id, or its QOM path) that alone goes back, where that can be, or NULL.
+     * Its driver in the guest, which needs the agent, lets go of it and of all the memory that it
+     * had; the device is as it was, at rest, before; the driver begins anew. All else stays. Where
+     * it can't be (the guest is down, the driver hangs or is another one), the VM goes back. */
+    const char *device;
 } StasisTransactionOptions;
 #define STASIS_TRANSACTION_OPTIONS_INIT                 \
     {                                                   \
@@ -34,6 +39,8 @@ typedef struct {
     StasisRollbackInfo *rollback; /* NULL: QEMU had ended */
     gboolean restarted;           /* it had, and a new one was started from the image */
     guint64 total_us;             /* until the VM ran again */
+    gboolean device_only;         /* that of the options went back, and nothing else */
+    char *device_failed;          /* why it did not, alone; or NULL */
 } StasisUndone;
 
 typedef struct _StasisTransaction StasisTransaction;

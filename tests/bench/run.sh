@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|disks|libvirt|proc|guard …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|disks|libvirt|proc|guard|recovery …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -25,7 +25,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines disks libvirt proc guard
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines disks libvirt proc guard recovery
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"

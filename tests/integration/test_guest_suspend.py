@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from agentguest import wait_agent  # noqa: E402
-from edu import LINE, Edu, line_disk, line_of  # noqa: E402
+from edu import DRIVER, LINE, Edu, line_disk, line_of  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
                         run_vm, shared, stasis, stasis_json, stasis_start)
@@ -149,6 +149,35 @@ def refused(t):
     t.check("run --agent" in fails(bare, "edu0"), "no agent")
     t.equal(image_ids(store), before, "images")
     t.check(vm.guest.answer(vm) == "7! = 5040", "the device")
+
+
+@case
+def tried(t):
+    """try --device: after a failure the device is as before, its driver has begun anew, and all else
+    that happened in the guest stays; where the driver is another one by then the whole VM goes back"""
+    vm, _ = common()
+    guest = vm.guest
+    done = stasis_json("try", vm.name, "--guest", "--device", "edu0", "--", "busybox", "sh", "-c",
+                       f"busybox rmmod {DRIVER}; echo x > /run/goes; exit 3", expect=3)
+    t.equal(done["undone"]["device_only"], False, done)
+    t.check("driver" in done["undone"]["device_failed"], done)
+    t.equal((guest.run(vm, "busybox ls /run/goes", None), guest.answer(vm)), ("", "7! = 5040"),
+            "the VM")
+    place = "/sys/bus/pci/drivers/virtio-pci/*/virtio*/block/vda/../../../config"
+    # The byte of the interrupt line: nothing but a place to write to where there is MSI-X.
+    script = f"printf '\\125' | busybox dd of=$(echo {place}) bs=1 seek=60 conv=notrunc 2>/dev/null"
+
+    def byte():
+        return guest.run(vm, f"busybox od -An -tu1 -j60 -N1 $(echo {place})")
+    before = byte()
+    guest.run(vm, script)
+    t.equal((byte() != before, byte()), (True, "85"), "that byte can be written to")
+    guest.run(vm, script.replace("125", f"{int(before):o}"))
+    done = stasis_json("try", vm.name, "--guest", "--device", "disk0", "--", "busybox", "sh", "-c",
+                       f"{script}; echo x > /run/stays; exit 3", expect=3)
+    t.equal((done["outcome"], done["undone"]["device_only"]), ("failed", True), done)
+    t.equal((guest.run(vm, "busybox cat /run/stays"), byte(), line_of(vm)), ("x", before, LINE),
+            "the guest, its disk")
 
 
 main()

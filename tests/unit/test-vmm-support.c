@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "vmm/pci.h"
+
 static void assert_refused(TestQemu *qemu, pid_t pid, const char *name, const char *why)
 {
     g_autoptr(GError) error = NULL;
@@ -89,6 +91,30 @@ static void test_vhost_user_net(void)
     g_rmdir(dir);
 }
 
+/* The same device, when it is suspended: by the way to it, as the guest and QEMU's sections have
+ * it. */
+static void test_named(TestQemu *qemu)
+{
+    const char *const names[] = { "disk7", NULL }, *const unknown[] = { "disk8", NULL },
+                      *const no_pci[] = { "/machine", NULL };
+    g_autoptr(GError) error = NULL;
+    gboolean untracked = FALSE;
+    g_autoptr(GPtrArray) devices = stasis_pci_find(qemu->qmp, names, &error);
+    g_assert_no_error(error);
+    const StasisPciDevice *device = devices->pdata[0];
+    g_assert_cmpuint(devices->len, ==, 1);
+    g_assert_cmpstr(device->way, ==, "1e.0/03.0");
+    g_assert_cmpstr(device->section_prefix, ==, "0000:00:1e.0:03.0/");
+    g_assert_true(stasis_vm_check_suspended(qemu->qmp, 0, devices, &untracked, &error));
+    g_assert_no_error(error);
+    g_assert_true(untracked);
+    g_assert_null(stasis_pci_find(qemu->qmp, unknown, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    g_assert_null(stasis_pci_find(qemu->qmp, no_pci, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
+}
+
 /* A real vhost-user disk, served by qemu-storage-daemon. */
 static void test_vhost_user_blk(void)
 {
@@ -113,10 +139,13 @@ static void test_vhost_user_blk(void)
     for (int i = 0; i < 1000 && !g_file_test(socket, G_FILE_TEST_EXISTS); i++)
         g_usleep(10000);
     g_autofree char *options = g_strdup_printf("-S " SHARED "-chardev socket,id=c,path=%s "
-                                               "-device vhost-user-blk-pci,id=disk7,chardev=c",
+                                               "-device pci-bridge,id=b,chassis_nr=1,addr=1e.0 "
+                                               "-device vhost-user-blk-pci,id=disk7,chardev=c,"
+                                               "bus=b,addr=3.0",
                                                socket);
     TestQemu *qemu = test_qemu_start(options);
     assert_refused(qemu, 0, "/machine/peripheral/disk7 (vhost-user-blk-pci)", "another process");
+    test_named(qemu);
     test_qemu_free(qemu);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);

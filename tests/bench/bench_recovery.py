@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From the failure of a driver to service, three ways: the transaction is rolled back, the driver is
+started again, the VM is rebooted.
+
+A Linux guest's service asks a device (QEMU's edu, driver: images/module) something all the time, and
+says so on its console. Then the driver is replaced by one whose probe fails: it hangs, for as long as
+that driver waits for its device, or it oopses. A hang is seen after LIMIT_MS, an oops when insmod has
+ended. Times are the host's, of lines on the console.
+"""
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from benchlib import RUNS, STASIS, environment, ms, run_vm, save, stasis, summary, table, with_case  # noqa: E402
+from agentguest import wait_agent  # noqa: E402
+from edu import DRIVER, Edu  # noqa: E402
+
+HANG_MS = 3000   # how long the driver waits
+LIMIT_MS = 500   # how long it may
+GIVE_UP_S = 8    # a way that does not bring service back
+PLACE = "0000:00:08.0"
+SERVICE = (f"echo > /run/served; while :; do if read x < /sys/bus/pci/devices/{PLACE}/answer; then echo SERVED; fi; "
+           "busybox usleep 5000; done")
+GOOD = f"busybox insmod /lib/{DRIVER}.ko"
+BAD = {"hang": f"busybox rmmod {DRIVER}; {GOOD} fail=hang hang_ms={HANG_MS}",
+       "oops": f"busybox rmmod {DRIVER}; {GOOD} fail=oops"}
+
+
+class Service:
+    """When its lines came."""
+
+    def __init__(self, t, vm):
+        self.vm, self.times, self.ended = vm, [], threading.Event()
+        self.thread = threading.Thread(target=self._follow)
+        self.thread.start()
+        t.defer(self.thread.join)
+        t.defer(self.ended.set)
+
+    def _follow(self):
+        with open(self.vm.info()["console_path"], "rb", buffering=0) as f:
+            f.seek(0, os.SEEK_END)
+            while not self.ended.is_set():
+                lines = (f.read(1 << 16) or b"").count(b"SERVED")
+                if lines:
+                    self.times += [time.time()] * lines
+                else:
+                    time.sleep(0.001)
+
+    def start(self):
+        self.vm.guest.run(self.vm, GOOD)
+        self.vm.guest.run(self.vm, f"busybox setsid busybox sh -c {shlex.quote(SERVICE)} "
+                                   "> /dev/ttyS0 2> /dev/null < /dev/null & "
+                                   "until [ -e /run/served ]; do busybox usleep 2000; done")
+        if self.wait_after(time.time()) is None:
+            raise RuntimeError(self.vm.guest.console(self.vm)[-500:])
+
+    def wait_after(self, when, seconds=120.0):
+        """When the first one came after that; None: none in time."""
+        deadline = time.time() + seconds
+        while time.time() < deadline:
+            if self.times and self.times[-1] > when:
+                return next(at for at in self.times if at > when)
+            time.sleep(0.001)
+        return None
+
+
+def agent_exec(vm, script):
+    return [STASIS, "agent-exec", vm.name, "--timeout", "60000", "--", "busybox", "sh", "-c", script]
+
+
+def break_driver(vm, kind):
+    """The driver is replaced. Returns when that is seen to have failed."""
+    # pylint: disable-next=consider-using-with
+    process = subprocess.Popen(agent_exec(vm, BAD[kind]), env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if kind == "hang":
+        time.sleep(LIMIT_MS / 1000)
+    else:
+        process.wait()
+    return process, time.time()
+
+
+def rolled_back(t, vm, service, kind):
+    noted = t.path("noted")
+    words = shlex.join(agent_exec(vm, BAD[kind]))
+    note = f"date +%s.%N > {noted}"
+    command = f"{note}; exec {words}" if kind == "hang" else f"{words}; s=$?; {note}; exit $s"
+    limit = ["--timeout", str(LIMIT_MS)] if kind == "hang" else []
+    began = time.time()
+    done = subprocess.run([STASIS, "try", vm.name, *limit, "--", "sh", "-c", command],
+                          env=environment(), capture_output=True, text=True, check=False)
+    if "rolled back" not in done.stderr:
+        raise RuntimeError(f"try: {done}")
+    with open(noted, encoding="ascii") as f:
+        seen = float(f.read()) + (LIMIT_MS / 1000 if kind == "hang" else 0)
+    return began, seen, service.wait_after(seen)
+
+
+def restarted(_t, vm, service, kind):
+    began = time.time()
+    process, seen = break_driver(vm, kind)
+    process.wait()  # nobody can end an insmod that is in the kernel
+    stasis("agent-exec", vm.name, "--timeout", 30000, "--", "busybox", "sh", "-c",
+           f"busybox rmmod {DRIVER}; {GOOD}", expect=None)
+    return began, seen, service.wait_after(seen, GIVE_UP_S)
+
+
+def rebooted(_t, vm, service, kind):
+    began = time.time()
+    process, seen = break_driver(vm, kind)
+    process.kill()
+    process.wait()
+    with vm.qmp() as qmp:
+        qmp.cmd("system_reset")
+    time.sleep(0.5)  # an agent that still answers is the one before
+    wait_agent(vm.t, vm)
+    service.start()
+    return began, seen, service.wait_after(seen)
+
+
+WAYS = (("rolled back", rolled_back), ("driver restarted", restarted), ("VM rebooted", rebooted))
+
+
+def measure(vm, service, kind, way):
+    """[(from failure, from detection)] in ms; None: service does not come back."""
+    found = []
+    for _ in range(RUNS):
+        time.sleep(0.3)
+        began, seen, back = way(vm.t, vm, service, kind)
+        if back is None:
+            rebooted(vm.t, vm, service, kind)
+            return None
+        failed = next((at for at in reversed(service.times) if at <= seen), began)
+        found.append(((back - failed) * 1000, (back - seen) * 1000))
+    return found
+
+
+def all_ways(t):
+    vm = run_vm(t, Edu(t, mem="160M", memory="1M"), "-device", f"edu,addr={PLACE[8:10]}",
+                options=("--agent",))
+    wait_agent(t, vm)
+    service = Service(t, vm)
+    service.start()
+    found = {}
+    for kind in BAD:
+        for name, way in WAYS:
+            found[kind, name] = measure(vm, service, kind, way)
+            print(f"  {kind}, {name}: {found[kind, name]}", file=sys.stderr)
+    return found
+
+
+def main():
+    out, rows = [], []
+    by_way = with_case(all_ways)
+    for (kind, name), found in by_way.items():
+        whole = summary([a for a, _ in found]) if found else None
+        after = summary([b for _, b in found]) if found else None
+        out.append({"failure": kind, "way": name, "failure_to_service_ms": whole,
+                    "detection_to_service_ms": after})
+        ours, shorter = by_way[kind, WAYS[0][0]], ""
+        if found and ours and name != WAYS[0][0]:
+            ratio = statistics.median(a for a, _ in ours) / whole["median"]
+            out[-1]["rolling_back_is_shorter_by"] = 1 - ratio
+            shorter = f"{1 - ratio:.0%}"
+        rows.append([kind, name, ms(whole) if found else "never", ms(after) if found else "never",
+                     shorter])
+    table(f"From a driver's failure to service, TCG, 160 MiB; ms, median (most) of {RUNS}; a hang of "
+          f"{HANG_MS} ms is seen after {LIMIT_MS} ms",
+          ["its probe", "then", "failure to service", "detection to service",
+           "rolling back is shorter by"], rows)
+    save("recovery", out)
+
+
+if __name__ == "__main__":
+    main()
