@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""From the failure of a driver to service, three ways: the transaction is rolled back, the driver is
+"""From the failure of a driver to service, three ways: the VM is rolled back, the driver is
 started again, the VM is rebooted.
 
 A Linux guest's service asks a device (QEMU's edu, driver: images/module) something all the time, and
@@ -17,7 +17,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from benchlib import RUNS, STASIS, environment, ms, run_vm, save, stasis, summary, table, with_case  # noqa: E402
+from benchlib import (RUNS, STASIS, environment, ms, new_store, run_vm, save, stasis,  # noqa: E402
+                      summary, table, with_case)
 from agentguest import wait_agent  # noqa: E402
 from edu import DRIVER, Edu  # noqa: E402
 
@@ -86,19 +87,15 @@ def break_driver(vm, kind):
     return process, time.time()
 
 
-def rolled_back(t, vm, service, kind):
-    noted = t.path("noted")
-    words = shlex.join(agent_exec(vm, BAD[kind]))
-    note = f"date +%s.%N > {noted}"
-    command = f"{note}; exec {words}" if kind == "hang" else f"{words}; s=$?; {note}; exit $s"
-    limit = ["--timeout", str(LIMIT_MS)] if kind == "hang" else []
+def rolled_back(_t, vm, service, kind):
+    """To an image in which the device is suspended: QEMU saves nothing of it."""
+    image = vm.checkpoint_id("--guest-suspend", "edu0", *vm.store)
+    service.wait_after(time.time())
     began = time.time()
-    done = subprocess.run([STASIS, "try", vm.name, *limit, "--", "sh", "-c", command],
-                          env=environment(), capture_output=True, text=True, check=False)
-    if "rolled back" not in done.stderr:
-        raise RuntimeError(f"try: {done}")
-    with open(noted, encoding="ascii") as f:
-        seen = float(f.read()) + (LIMIT_MS / 1000 if kind == "hang" else 0)
+    process, seen = break_driver(vm, kind)
+    process.kill()
+    stasis("rollback", vm.name, image, "--force", *vm.store)
+    process.wait()
     return began, seen, service.wait_after(seen)
 
 
@@ -142,8 +139,9 @@ def measure(vm, service, kind, way):
 
 
 def all_ways(t):
-    vm = run_vm(t, Edu(t, mem="160M", memory="1M"), "-device", f"edu,addr={PLACE[8:10]}",
+    vm = run_vm(t, Edu(t, mem="160M", memory="1M"), "-device", f"edu,id=edu0,addr={PLACE[8:10]}",
                 options=("--agent",))
+    vm.store = new_store(t)
     wait_agent(t, vm)
     service = Service(t, vm)
     service.start()
