@@ -28,7 +28,7 @@ GIVE_UP_S = 8    # a way that does not bring service back
 PLACE = "0000:00:08.0"
 SERVICE = (f"echo > /run/served; while :; do if read x < /sys/bus/pci/devices/{PLACE}/answer; then echo SERVED; fi; "
            "busybox usleep 5000; done")
-GOOD = f"busybox insmod /lib/{DRIVER}.ko"
+GOOD = f"busybox insmod /lib/{DRIVER}.ko no_pm=1"  # is unbound: used all the time, it would be awake
 BAD = {"hang": f"busybox rmmod {DRIVER}; {GOOD} fail=hang hang_ms={HANG_MS}",
        "oops": f"busybox rmmod {DRIVER}; {GOOD} fail=oops"}
 
