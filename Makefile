@@ -227,6 +227,8 @@ $(B)/tests/lib/criu-cases: $(CASES_SRC:%.c=$(B)/guest/%.o)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -pthread
 
+# Where no other program of the guest is: gdb knows it by its addresses.
+$(B)/tests/lib/racy: LDFLAGS += -Wl,-Ttext-segment=0x30000000
 $(GUEST_SRC:%.c=$(B)/%): $(B)/%: %.c
 	@mkdir -p $(@D)
 	$(say) GUEST $<

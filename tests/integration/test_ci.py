@@ -115,7 +115,7 @@ def debugger(t):
     process = stasis_start(t, "replay", bundle, "--gdb", sock)
     t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
     done = subprocess.run(["gdb", "-nx", "-batch", "-ex", f"target remote {sock}", "-ex",
-                           "info symbol $pc", "-ex", "print state", "-ex", "detach", ciguest.RACY],
+                           "info symbol $pc", "-ex", "print racy_state", "-ex", "detach", ciguest.RACY],
                           capture_output=True, text=True, timeout=PATIENCE, check=False)
     # At the instant it may be in the kernel, which gdb has no symbols of here.
     if re.search(r"^(spin_here|main|crash_here)", done.stdout, re.M):

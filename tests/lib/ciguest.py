@@ -77,20 +77,33 @@ def recorded_failure(bundle, tries=10):
     raise RuntimeError(f"racy did not fail in {tries} runs: {done!r}")
 
 
-def _decided_at(image_id, bundle_store, path):
+MAGIC, PAGE = b"RACY-STATE-PAGE.", 4096
+
+
+def _states(core):
+    """(step, decided) of each page in the core that is racy's, which begins with its words."""
+    at = core.find(MAGIC)
+    while at >= 0:
+        if at % PAGE == 0:
+            yield (int.from_bytes(core[at + 16:at + 24], "little"),
+                   int.from_bytes(core[at + 24:at + 32], "little"))
+        at = core.find(MAGIC, at + 1)
+
+
+def racy_state(image_id, bundle_store, path):
+    """(step, step of its decision or 0) as the image's memory has it; (0, 0): it does not run yet. A
+    page that the kernel has moved is there twice, the old one with an older step."""
     stasis("export", image_id, "--store", bundle_store, "--format", "elf-core", path)
     with open(path, "rb") as f:
-        data = f.read()
+        state = max(_states(f.read()), default=(0, 0))
     os.unlink(path)
-    at = data.find(b"RACY-STATE-PAGE.")
-    return int.from_bytes(data[at + 24:at + 32], "little") if at >= 0 else 0
+    return state
 
 
-def decisions(bundle):
-    """For each image of a bundle of lib/racy.c, oldest first: the step at which it was decided, as the
-    image's memory has it; 0: it was open."""
+def states(bundle):
+    """racy_state() of each image of a bundle of lib/racy.c, oldest first."""
     with tempfile.TemporaryDirectory(dir=directory()) as unpacked:
         subprocess.run(["tar", "-xf", bundle, "-C", unpacked, "store"], check=True)
         unpacked_store = os.path.join(unpacked, "store")
-        return [_decided_at(one["id"], unpacked_store, os.path.join(unpacked, "core"))
+        return [racy_state(one["id"], unpacked_store, os.path.join(unpacked, "core"))
                 for one in stasis_json("checkpoint-list", "--store", unpacked_store)]

@@ -18,14 +18,15 @@
 static struct {
     char magic[16];
     volatile uint64_t step, decided;
-} __attribute__((aligned(4096))) state;
+} __attribute__((aligned(4096))) racy_state;
 
-/* So that the words are nowhere else in memory. */
+/* So that the words are nowhere else in memory: not in the program's file, which the page cache has. */
 static void write_magic(void)
 {
-    static const char turned[] = "\161\142\140\172\016\160\167\142\167\146\016\163\142\144\146\015";
+    static const volatile char turned[] =
+        "\161\142\140\172\016\160\167\142\167\146\016\163\142\144\146\015";
     for (unsigned i = 0; i < 16; i++)
-        state.magic[i] = (char)(turned[i] ^ 0x23);
+        racy_state.magic[i] = (char)(turned[i] ^ 0x23);
 }
 
 __attribute__((noinline)) static void crash_here(void)
@@ -56,13 +57,13 @@ int main(int argc, char **argv)
     unsigned later = (unsigned)atoi(argv[3]), steps = (unsigned)atoi(argv[4]);
     write_magic();
     setvbuf(stdout, NULL, _IOLBF, 0);
-    for (state.step = 1; state.step <= steps; state.step++) {
+    for (racy_state.step = 1; racy_state.step <= steps; racy_state.step++) {
         spin_here(step_ms);
-        if (state.decided == 0 && getrandom(&byte, 1, 0) == 1 && byte < odds) {
-            state.decided = state.step;
-            printf("DECIDED %u\n", (unsigned)state.step);
+        if (racy_state.decided == 0 && getrandom(&byte, 1, 0) == 1 && byte < odds) {
+            racy_state.decided = racy_state.step;
+            printf("DECIDED %u\n", (unsigned)racy_state.step);
         }
-        if (state.decided != 0 && state.step >= state.decided + later)
+        if (racy_state.decided != 0 && racy_state.step >= racy_state.decided + later)
             crash_here();
     }
     puts("DONE");

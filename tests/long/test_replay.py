@@ -9,20 +9,23 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ciguest  # noqa: E402
 from stasistest import case, main, number_from_env  # noqa: E402
 
+RUNS = number_from_env("STASIS_TEST_RUNS", 50)
 REPLAYS = number_from_env("STASIS_TEST_REPLAYS", 20)
 CASES = number_from_env("STASIS_TEST_BISECTS", 10)
 
 
 @case
 def rate(t):
-    """fifty runs from the oldest image: some fail, some pass, none is lost"""
+    """many runs from the oldest image: some fail, some pass, none is lost"""
     bundle = t.path("fail.bundle")
     ciguest.racy_failure(bundle, odds=4, keep=50)
-    said = ciguest.replay(bundle, "--times", 50, "--jobs", 2, "--from", 1, "--perturb", "seed")
+    said = ciguest.replay(bundle, "--times", RUNS, "--jobs", 2, "--from", 1, "--perturb", "seed")
     counts = ciguest.counts(said["images"][0])
     t.note(f"{counts}")
-    t.equal(sum(counts.values()), 50, "runs")
-    t.check(set(counts) == {"signal 11", "exit 0"}, f"{counts}")
+    t.equal(sum(counts.values()), RUNS, "runs")
+    t.check(set(counts) <= {"signal 11", "exit 0"}, f"{counts}")
+    # At 20 runs one of each is there but once in a thousand times.
+    t.check(RUNS < 20 or len(counts) == 2, f"{counts}")
 
 
 @case
@@ -32,12 +35,13 @@ def bisects(t):
     for n in range(CASES):
         bundle = t.path(f"{n}.bundle")
         ciguest.racy_failure(bundle, odds=3, keep=8)
-        decided = ciguest.decisions(bundle)
+        states = ciguest.states(bundle)
+        t.equal(states, sorted(states), "an image is never older than the one before")
         said = ciguest.replay(bundle, "--bisect", "--times", 5, "--jobs", 2)
-        true = next((i for i, step in enumerate(decided) if step > 0), None)
+        true = next((i for i, (_, decided) in enumerate(states) if decided > 0), None)
         right += said["inevitable"] == true
-        t.note(f"case {n}: decided at {decided}, first {true}, said {said['inevitable']}, failed "
-               f"{[one['n_failed'] for one in said['images']]}")
+        t.note(f"case {n}: (step, decided) {states}, first {true}, said {said['inevitable']}, "
+               f"failed {[one['n_failed'] for one in said['images']]}")
         os.unlink(bundle)
     t.check(right * 10 >= CASES * 9, f"{right} of {CASES} right")
 
