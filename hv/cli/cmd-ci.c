@@ -6,6 +6,7 @@
 
 #include "ci.h"
 #include "output.h"
+#include "watch.h"
 
 /* What the test wrote, for the report. */
 typedef struct {
@@ -54,27 +55,7 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     cli_take_object(call, object);
 }
 
-/* "--on panic,exit,log=REGEX": an expression may have commas, so what begins with log= is all of
- * the value. */
-static gboolean read_on(CliCall *call, GPtrArray *logs, GError **error)
-{
-    g_autofree const char **values = cli_texts(call, "on");
-    for (guint i = 0; values != NULL && values[i] != NULL; i++) {
-        if (g_str_has_prefix(values[i], "log=") && values[i][4] != '\0') {
-            g_ptr_array_add(logs, (gpointer)(values[i] + 4));
-            continue;
-        }
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "--on %s: log=REGEX is meant; the test's end, a panic, a guest that shuts down "
-                    "and the time limit always count",
-                    values[i]);
-        return FALSE;
-    }
-    g_ptr_array_add(logs, NULL);
-    return TRUE;
-}
-
-static void read_options(CliCall *call, StasisCiOptions *options, const GPtrArray *logs)
+static void read_options(CliCall *call, StasisCiOptions *options, char **on)
 {
     options->from = cli_text(call, "from");
     options->kernel = cli_text(call, "kernel");
@@ -92,7 +73,7 @@ static void read_options(CliCall *call, StasisCiOptions *options, const GPtrArra
     options->dir = cli_text(call, "chdir");
     options->timeout_us = cli_number(call, "timeout", 0);
     options->max_output_bytes = cli_number(call, "max-output", 0);
-    options->on_log = (const char *const *)logs->pdata;
+    options->on = (const char *const *)on;
     options->bundle = cli_text(call, "bundle");
     options->deterministic = cli_flag(call, "deterministic");
     options->every_us = cli_number(call, "every", options->bundle != NULL ? 500000 : 0);
@@ -127,10 +108,10 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
 static gboolean run(CliCall *call, GError **error)
 {
     StasisCiOptions options = STASIS_CI_OPTIONS_INIT;
-    g_autoptr(GPtrArray) logs = g_ptr_array_new();
-    if (!read_on(call, logs, error))
+    g_auto(GStrv) on = cli_watch_words(call, error);
+    if (on == NULL)
         return FALSE;
-    read_options(call, &options, logs);
+    read_options(call, &options, on);
     Heard heard = { .show = !call->json, .output = g_string_new(NULL) };
     options.output = hear;
     options.output_data = &heard;
@@ -185,8 +166,10 @@ static const CliOption options[] = {
     { "timeout", 0, CLI_SPAN, "TIME", "the test fails after that (default: 10min)" },
     { "max-output", 0, CLI_SIZE, "SIZE",
       "drop what it writes beyond that (default 1M, at most 16M)" },
-    { "on", 0, CLI_TEXT, "log=REGEX",
-      "a line on the console that matches is a failure; may be repeated", .many = TRUE },
+    { "on", 0, CLI_TEXT, "WORDS",
+      "what else is a failure: hang[=SEC], watchdog, reset, log=REGEX; with commas, log last. A "
+      "panic and a VM that ends always are",
+      .many = TRUE },
     { "every", 0, CLI_MS, "MS", "an image each so often (default: 500 with --bundle, else none)" },
     { "keep", 0, CLI_COUNT, "N", "the last so many of them (default: 10)" },
     { "bundle", 0, CLI_FILE, "FILE", "on failure, leave them and the console in this new file" },
@@ -211,7 +194,7 @@ const CliCommand cli_cmd_ci_run = {
         "Boot a machine (or go on from an image), have the agent in it run COMMAND as root and "
         "without a shell, pass on what it writes, and end the machine. The exit status is the "
         "test's; 128 and its number more for a signal, 124 when it took too long, 125 when the "
-        "guest panicked or shut down, a line on its console was one of --on, or the agent was "
+        "guest panicked or shut down, --on saw something, or the agent was "
         "lost.\n\n"
         "The guest needs stasis-agent: --install-agent puts it into the overlay that is used "
         "instead of the disk; a kernel with an initrd has to bring it along.\n\n"

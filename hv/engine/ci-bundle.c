@@ -5,13 +5,9 @@
 #include <string.h>
 
 gboolean stasis_ci_bundle_write(const char *path, const char *vm, const StasisCiTest *test,
-                                StasisCiRing *ring, const char *console, GCancellable *cancellable,
-                                GError **error)
+                                StasisRing *ring, const char *console, GBytes *events,
+                                GCancellable *cancellable, GError **error)
 {
-    const GPtrArray *ids = stasis_ci_ring_get_ids(ring);
-    g_autofree const char **list = g_new0(const char *, ids->len + 1);
-    for (guint i = 0; i < ids->len; i++)
-        list[i] = g_ptr_array_index(ids, i);
     char *text = stasis_ci_test_to_text(test);
     g_autoptr(GBytes) file = g_bytes_new_take(text, strlen(text));
     g_autoptr(GBytes) said = console != NULL ? g_bytes_new_static(console, strlen(console)) : NULL;
@@ -23,8 +19,8 @@ gboolean stasis_ci_bundle_write(const char *path, const char *vm, const StasisCi
     options.domain = vm;
     options.command = (const char *const *)test->argv;
     options.console = said;
+    options.events = events;
     options.files = &extra;
     options.n_files = 1;
-    return stasis_bundle_create(stasis_ci_ring_get_store(ring), list, path, &options, cancellable,
-                                error);
+    return stasis_ring_bundle(ring, path, &options, cancellable, error);
 }

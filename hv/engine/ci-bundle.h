@@ -5,7 +5,7 @@
 
 #include <stasis/ci.h>
 
-#include "engine/ci-ring.h"
+#include "engine/ring.h"
 
 G_BEGIN_DECLS
 
@@ -17,7 +17,7 @@ typedef struct {
     char **argv;
     char *dir; /* or NULL */
     guint64 timeout_us, max_output_bytes;
-    char **on_log;         /* or NULL */
+    char **on;             /* words of stasis/watch.h; or NULL */
     StasisOutcome outcome; /* how it came out */
     char *memory, *append; /* of a machine that was recorded (engine/recorded.h), or NULL */
 } StasisCiTest;
@@ -29,8 +29,8 @@ StasisCiTest *stasis_ci_test_from_text(const char *text, gsize len, GError **err
 
 /* Make the bundle @path of the ring's images; the file must not be there. */
 gboolean stasis_ci_bundle_write(const char *path, const char *vm, const StasisCiTest *test,
-                                StasisCiRing *ring, const char *console, GCancellable *cancellable,
-                                GError **error);
+                                StasisRing *ring, const char *console, GBytes *events,
+                                GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisCiTest, stasis_ci_test_free)
 

@@ -27,6 +27,9 @@ static gboolean check(const StasisCiOptions *options, GError **error)
         what = "a machine that is recorded can't have further arguments";
     else if (options->warm)
         what = "what is recorded begins with the machine's start, not with an image";
+    for (guint i = 0; options->on != NULL && options->on[i] != NULL; i++)
+        if (!g_str_has_prefix(options->on[i], "log="))
+            what = "of a machine that is recorded only the console is watched: --on log=REGEX";
     if (what == NULL)
         return TRUE;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
@@ -106,7 +109,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
                           .dir = (char *)options->dir,
                           .timeout_us = timeout_us,
                           .max_output_bytes = options->max_output_bytes,
-                          .on_log = (char **)options->on_log,
+                          .on = (char **)options->on,
                           .memory = (char *)(options->memory != NULL ? options->memory
                                                                      : DEFAULT_MEMORY) };
     if (!check(options, error))

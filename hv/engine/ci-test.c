@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A test as text: "test.json" of a bundle. */
 #include <stasis/error.h>
+#include <stasis/watch.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "engine/ci-bundle.h"
 #include "engine/outcome.h"
 
-#define FORMAT 1
+#define FORMAT 2
 #define MAX_TIMEOUT_US (G_GUINT64_CONSTANT(24) * 3600 * 1000000)
 #define MAX_WORDS 256u
 
@@ -16,7 +17,7 @@ void stasis_ci_test_free(StasisCiTest *test)
     if (test == NULL)
         return;
     g_strfreev(test->argv);
-    g_strfreev(test->on_log);
+    g_strfreev(test->on);
     g_free(test->dir);
     g_free(test->memory);
     g_free(test->append);
@@ -36,7 +37,7 @@ char *stasis_ci_test_to_text(const StasisCiTest *test)
     g_autoptr(JsonObject) object = json_object_new();
     stasis_json_set_uint(object, "format", FORMAT);
     put_words(object, "argv", test->argv);
-    put_words(object, "on_log", test->on_log);
+    put_words(object, "on", test->on);
     if (test->dir != NULL)
         stasis_json_set_string(object, "dir", test->dir);
     if (test->append != NULL) {
@@ -78,8 +79,13 @@ static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
         return FALSE;
     }
     test->argv = take_words(object, "argv", error);
-    test->on_log = test->argv != NULL ? take_words(object, "on_log", error) : NULL;
-    if (test->on_log == NULL || !stasis_json_uint(object, "outcome", &kind, error))
+    test->on = test->argv != NULL ? take_words(object, "on", error) : NULL;
+    g_autoptr(GError) why = NULL;
+    if (test->on != NULL && !stasis_watch_check((const char *const *)test->on, &why)) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, why->message);
+        return FALSE;
+    }
+    if (test->on == NULL || !stasis_json_uint(object, "outcome", &kind, error))
         return FALSE;
     test->dir = g_strdup(stasis_json_string_or(object, "dir", NULL));
     test->append = g_strdup(stasis_json_string_or(object, "append", NULL));
@@ -90,7 +96,7 @@ static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
     test->outcome.number = (int)(stasis_json_uint_or(object, "number", 0) & 0xff);
     g_strlcpy(test->outcome.detail, stasis_json_string_or(object, "detail", ""),
               sizeof test->outcome.detail);
-    if (kind <= STASIS_OUTCOME_LOST && test->argv[0] != NULL) {
+    if (kind < STASIS_N_OUTCOMES && test->argv[0] != NULL) {
         stasis_outcome_name(&test->outcome);
         return TRUE;
     }

@@ -17,10 +17,10 @@
 #include "engine/ci-bundle.h"
 #include "engine/ci-machine.h"
 #include "engine/ci-record.h"
-#include "engine/console-watch.h"
-#include "engine/ci-ring.h"
 #include "engine/session.h"
 #include "engine/trial.h"
+#include "engine/watch-console.h"
+#include "engine/watch.h"
 #include "vmm/agent-channel.h"
 
 #define DEFAULT_BOOT_US ((guint64)300 * 1000000)
@@ -30,6 +30,7 @@
 #define LOOK_MS 50
 #define MAX_CONSOLE_BYTES (1 << 20)
 #define WARM_NOTE "booted for ci-run: "
+#define RING_NOTE "ci-run"
 
 typedef struct {
     const StasisCiOptions *options;
@@ -37,15 +38,16 @@ typedef struct {
     GCancellable *cancellable;
     char *dir; /* scratch */
     StasisVm *vm;
-    StasisCiRing *ring;     /* or NULL; holds the VM … */
+    StasisRing *ring;       /* or NULL; holds the VM … */
     StasisSession *session; /* … else this does, once the test runs */
-    char *channel, *console_path;
+    char *channel;
+    GBytes *events; /* what QEMU told while the test ran */
     StasisCiResult *result;
 } Ci;
 
 static void ci_clear(Ci *ci)
 {
-    g_clear_pointer(&ci->ring, stasis_ci_ring_free);
+    g_clear_pointer(&ci->ring, stasis_ring_free);
     g_clear_pointer(&ci->session, stasis_session_free);
     if (ci->vm != NULL)
         stasis_vm_kill_with_disks(ci->vm, NULL);
@@ -54,7 +56,7 @@ static void ci_clear(Ci *ci)
         stasis_remove_tree(ci->dir);
     g_free(ci->dir);
     g_free(ci->channel);
-    g_free(ci->console_path);
+    g_clear_pointer(&ci->events, g_bytes_unref);
     g_clear_pointer(&ci->result, stasis_ci_result_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Ci, ci_clear)
@@ -128,7 +130,7 @@ static gboolean keep_warm(Ci *ci, const char *key, GError **error)
     return info != NULL;
 }
 
-static gboolean find_files(Ci *ci, GError **error)
+static gboolean find_agent(Ci *ci, GError **error)
 {
     g_autoptr(StasisSession) session =
         stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
@@ -138,20 +140,25 @@ static gboolean find_files(Ci *ci, GError **error)
     if (channel == NULL)
         return FALSE;
     ci->channel = g_strdup(channel->path);
-    ci->console_path = g_strdup(session->record->console_path);
     return TRUE;
 }
 
-/* Until the agent answers: a kernel that gives up, or a QEMU that ends, is not waited for. */
+/* Until the agent answers: a kernel that gives up, or a QEMU that ends, is not waited for. The
+ * monitor is whose asks for the agent. */
 static gboolean wait_ready(Ci *ci, GError **error)
 {
+    static const char *const on[] = { "panic", NULL };
     guint64 start_us = stasis_now_us(), took_us;
     guint64 limit_us =
         ci->options->boot_timeout_us != 0 ? ci->options->boot_timeout_us : DEFAULT_BOOT_US;
-    g_autoptr(StasisConsoleWatch) console = stasis_console_watch_new(ci->console_path, NULL, error);
+    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(ci->vm), error);
+    g_autoptr(StasisWatch) watch =
+        record != NULL ? stasis_watch_new(record, NULL, on, /* whole_console= */ TRUE, error)
+                       : NULL;
+    if (watch == NULL)
+        return FALSE;
     for (;;) {
         g_autoptr(GError) why = NULL;
-        g_autofree char *line = NULL;
         if (stasis_vm_agent_ping(ci->vm, PING_MS, &took_us, ci->cancellable, &why))
             break;
         if (g_error_matches(why, STASIS_ERROR, STASIS_ERROR_CANCELLED) ||
@@ -159,9 +166,10 @@ static gboolean wait_ready(Ci *ci, GError **error)
             g_propagate_error(error, g_steal_pointer(&why));
             return FALSE;
         }
-        if (stasis_console_watch_look(console, &line) == STASIS_CONSOLE_PANIC) {
+        g_autoptr(StasisFailure) failure = stasis_watch_look(watch);
+        if (failure != NULL) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "the guest does not boot: %s",
-                        line);
+                        failure->detail);
             return FALSE;
         }
         if (stasis_now_us() - start_us >= limit_us) {
@@ -190,36 +198,45 @@ static gboolean start_machine(Ci *ci, GError **error)
     }
     if (!(id != NULL ? restore(ci, id, name, error) : boot(ci, name, error)))
         return FALSE;
-    if (!find_files(ci, error) || !wait_ready(ci, error))
+    if (!find_agent(ci, error) || !wait_ready(ci, error))
         return FALSE;
     return key == NULL || id != NULL || keep_warm(ci, key, error);
 }
 
 /* ---- the test ---- */
 
-static gboolean hold(Ci *ci, GError **error)
+/* The first image is from before the test's start. */
+static gboolean start_ring(Ci *ci, GError **error)
 {
     const StasisCiOptions *options = ci->options;
-    guint keep = options->keep != 0 ? options->keep : DEFAULT_KEEP;
-    if (options->every_us != 0) {
-        ci->ring = stasis_ci_ring_new(ci->vm, ci->dir, keep, ci->cancellable, error);
-        return ci->ring != NULL && stasis_ci_ring_take(ci->ring, ci->cancellable, error);
-    }
+    g_autofree char *path = g_build_filename(ci->dir, "store", NULL);
+    g_autoptr(StasisStore) store = stasis_store_open(path, STASIS_STORE_CREATE, error);
+    if (store == NULL)
+        return FALSE;
+    ci->ring = stasis_ring_new(store, stasis_vm_get_name(ci->vm), RING_NOTE,
+                               options->keep != 0 ? options->keep : DEFAULT_KEEP);
+    return stasis_ring_start(ci->ring, ci->vm, STASIS_DISKS_COPY, ci->cancellable, error) &&
+           stasis_ring_take(ci->ring, ci->cancellable, error) != NULL;
+}
+
+static gboolean hold(Ci *ci, GError **error)
+{
+    if (ci->options->every_us != 0)
+        return start_ring(ci, error);
     ci->session = stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
     return ci->session != NULL;
 }
 
-static StasisQmp *monitor(const Ci *ci)
+static StasisSession *session(const Ci *ci)
 {
-    return ci->ring != NULL ? stasis_ci_ring_get_qmp(ci->ring) : ci->session->qmp;
+    return ci->ring != NULL ? stasis_ring_get_session(ci->ring) : ci->session;
 }
 
-/* One image is from before the test's start, the others from then on. One that can't be taken
- * because the VM has just come to its end is none. */
+/* An image that can't be taken because the VM has just come to its end is none. */
 static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
 {
     guint64 next_us = stasis_now_us() + ci->options->every_us;
-    while (!stasis_trial_look(trial, monitor(ci), &ci->result->outcome)) {
+    while (!stasis_trial_look(trial, &ci->result->outcome)) {
         if (g_cancellable_is_cancelled(ci->cancellable))
             return stasis_set_cancelled(error);
         guint64 now_us = stasis_now_us();
@@ -228,8 +245,8 @@ static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
             continue;
         }
         g_autoptr(GError) why = NULL;
-        if (!stasis_ci_ring_take(ci->ring, ci->cancellable, &why)) {
-            if (stasis_trial_look(trial, monitor(ci), &ci->result->outcome))
+        if (stasis_ring_take(ci->ring, ci->cancellable, &why) == NULL) {
+            if (stasis_trial_look(trial, &ci->result->outcome))
                 break;
             g_propagate_prefixed_error(error, g_steal_pointer(&why), "image of the ring: ");
             return FALSE;
@@ -241,12 +258,10 @@ static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
 
 static void read_console(Ci *ci)
 {
-    g_autofree char *text = NULL;
-    gsize len = 0;
-    if (ci->console_path == NULL || !g_file_get_contents(ci->console_path, &text, &len, NULL))
-        return;
-    gsize from = len > MAX_CONSOLE_BYTES ? len - MAX_CONSOLE_BYTES : 0;
-    ci->result->console = g_utf8_make_valid(text + from, (gssize)(len - from));
+    g_autoptr(GBytes) said = stasis_watch_read_console(session(ci)->record, MAX_CONSOLE_BYTES);
+    gsize len;
+    const char *text = g_bytes_get_data(said, &len);
+    ci->result->console = g_utf8_make_valid(text != NULL ? text : "", (gssize)len);
 }
 
 static guint64 test_timeout_us(const StasisCiOptions *options)
@@ -257,24 +272,27 @@ static guint64 test_timeout_us(const StasisCiOptions *options)
 static gboolean run_test(Ci *ci, GError **error)
 {
     const StasisCiOptions *o = ci->options;
-    StasisTrialOptions options = { .vm = stasis_vm_get_name(ci->vm),
-                                   .channel = ci->channel,
-                                   .console_path = ci->console_path,
+    StasisTrialOptions options = { .channel = ci->channel,
                                    .job = { .name = STASIS_CI_JOB,
                                             .argv = o->argv,
                                             .dir = o->dir,
                                             .max_bytes = o->max_output_bytes },
                                    .timeout_us = test_timeout_us(o),
-                                   .on_log = o->on_log,
+                                   .on = o->on,
                                    .output = o->output,
                                    .output_data = o->output_data };
     if (!hold(ci, error))
         return FALSE;
+    options.session = session(ci);
     g_autoptr(StasisTrial) trial = stasis_trial_new(&options, error);
     if (trial == NULL || !watch(ci, trial, error))
         return FALSE;
-    ci->result->n_images = ci->ring != NULL ? stasis_ci_ring_get_ids(ci->ring)->len : 0;
-    return TRUE;
+    ci->events = stasis_event_log_get(stasis_trial_get_log(trial));
+    if (ci->ring == NULL)
+        return TRUE;
+    gboolean trimmed = stasis_ring_trim(ci->ring, error);
+    ci->result->n_images = stasis_ring_get_n_images(ci->ring);
+    return trimmed;
 }
 
 /* That it can't be kept does not change how the test came out. */
@@ -288,11 +306,11 @@ static void keep_failure(Ci *ci)
                           .dir = (char *)options->dir,
                           .timeout_us = test_timeout_us(options),
                           .max_output_bytes = options->max_output_bytes,
-                          .on_log = (char **)options->on_log,
+                          .on = (char **)options->on,
                           .outcome = ci->result->outcome };
     ci->result->bundled =
         stasis_ci_bundle_write(options->bundle, stasis_vm_get_name(ci->vm), &test, ci->ring,
-                               ci->result->console, ci->cancellable, &error);
+                               ci->result->console, ci->events, ci->cancellable, &error);
     if (!ci->result->bundled)
         ci->result->bundle_error = g_strdup(error->message);
 }
@@ -310,11 +328,12 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
         what = "a store is needed for images to begin from";
     else if (options->bundle != NULL && options->every_us == 0 && !options->deterministic)
         what = "a bundle needs a ring of images";
+    for (guint i = 0; options->on != NULL && options->on[i] != NULL; i++)
+        if (g_str_has_prefix(options->on[i], "agent-lost"))
+            what = "that the agent is lost always counts, and needs no watching for";
     /* An expression that is none is found before a machine is started for it. */
-    g_autoptr(StasisConsoleWatch) watch =
-        what == NULL ? stasis_console_watch_new(NULL, options->on_log, error) : NULL;
     if (what == NULL)
-        return watch != NULL;
+        return options->on == NULL || stasis_watch_check(options->on, error);
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;
 }

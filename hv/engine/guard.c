@@ -20,7 +20,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "engine/memory-store.h"
-#include "engine/series.h"
+#include "engine/ring.h"
 #include "engine/undo.h"
 #include "engine/watch-console.h"
 #include "engine/watch.h"
@@ -44,13 +44,12 @@ typedef struct {
     char *uri; /* of its libvirtd, or NULL */
     const StasisGuardOptions *options;
     guint64 every_us;
-    guint keep, max_tries;
+    guint max_tries;
     StasisMemory *memory;
     StasisStore *store;
     gboolean in_memory; /* it is the VM's own there */
-    StasisSeries *series;
+    StasisRing *ring;
     StasisWatch *watch;
-    GPtrArray *ring; /* of StasisImageInfo, oldest first */
     guint n_tries;
     guint64 back_us; /* when the VM was last taken back; 0: never */
     GPtrArray *bundles;
@@ -83,32 +82,31 @@ static gboolean is_cancelled(const Guard *guard)
 static void stop_watching(Guard *guard)
 {
     g_clear_pointer(&guard->watch, stasis_watch_free);
-    g_clear_pointer(&guard->series, stasis_series_free);
+    if (guard->ring != NULL)
+        stasis_ring_stop(guard->ring);
 }
 
 static gboolean start_watching(Guard *guard, GError **error)
 {
     static const char *const fallback[] = { "panic", "watchdog", "exit", NULL };
-    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
-    options.disks = guard->options->disks;
-    options.note = NOTE;
-    guard->series = stasis_series_new(guard->vm, guard->store, &options, guard->cancellable, error);
-    if (guard->series == NULL)
+    if (!stasis_ring_start(guard->ring, guard->vm, guard->options->disks, guard->cancellable,
+                           error))
         return FALSE;
-    StasisSession *session = guard->series->session;
+    StasisSession *session = stasis_ring_get_session(guard->ring);
     g_free(guard->uri);
     guard->uri = g_strdup(session->record->uri);
     stasis_watch_keep_ended(session->qmp, session->record, TRUE);
-    guard->watch =
-        stasis_watch_new(session->record, session->qmp,
-                         guard->options->on != NULL ? guard->options->on : fallback, error);
+    guard->watch = stasis_watch_new(session->record, session->qmp,
+                                    guard->options->on != NULL ? guard->options->on : fallback,
+                                    /* whole_console= */ FALSE, error);
     return guard->watch != NULL;
 }
 
 static void guard_clear(Guard *guard)
 {
-    if (guard->series != NULL)
-        stasis_watch_keep_ended(guard->series->session->qmp, guard->series->session->record, FALSE);
+    StasisSession *session = guard->ring != NULL ? stasis_ring_get_session(guard->ring) : NULL;
+    if (session != NULL)
+        stasis_watch_keep_ended(session->qmp, session->record, FALSE);
     stop_watching(guard);
     if (guard->store != NULL)
         stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
@@ -116,7 +114,7 @@ static void guard_clear(Guard *guard)
         stasis_memory_close(guard->memory, guard->in_memory);
     g_clear_pointer(&guard->store, stasis_store_unref);
     g_clear_pointer(&guard->uri, g_free);
-    g_clear_pointer(&guard->ring, g_ptr_array_unref);
+    g_clear_pointer(&guard->ring, stasis_ring_free);
     g_clear_pointer(&guard->bundles, g_ptr_array_unref);
     g_clear_pointer(&guard->result, stasis_guard_result_free);
 }
@@ -124,56 +122,15 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Guard, guard_clear)
 
 /* ---- the ring ---- */
 
-/* Several at once: folding one costs nearly what folding a few does. */
-static gboolean trim(Guard *guard, GError **error)
-{
-    if (guard->ring->len <= guard->keep + guard->keep / 2)
-        return TRUE;
-    if (!stasis_memory_prune(guard->store, guard->name, NOTE, guard->keep, error))
-        return FALSE;
-    g_ptr_array_remove_range(guard->ring, 0, guard->ring->len - guard->keep);
-    return TRUE;
-}
-
 static gboolean take_image(Guard *guard, GError **error)
 {
-    StasisImageInfo *image = stasis_series_take(guard->series, guard->cancellable, error);
+    const StasisImageInfo *image = stasis_ring_take(guard->ring, guard->cancellable, error);
     if (image == NULL)
         return FALSE;
-    g_ptr_array_add(guard->ring, image);
     guard->result->n_images++;
     StasisGuardEvent event = { .what = "image", .image = image };
     tell(guard, &event);
-    return trim(guard, error);
-}
-
-/* The newest from before the failure began; with each failure on end one older. */
-static const StasisImageInfo *choose(const Guard *guard, const StasisFailure *failure)
-{
-    guint before = guard->ring->len;
-    while (before > 1 &&
-           ((StasisImageInfo *)guard->ring->pdata[before - 1])->created_us >= failure->since_us)
-        before--;
-    if (before == 0)
-        return NULL;
-    guint older = MIN(guard->n_tries - 1, before - 1);
-    return guard->ring->pdata[before - 1 - older];
-}
-
-/* What comes after @image never was. */
-static void forget_after(Guard *guard, const StasisImageInfo *image)
-{
-    g_autoptr(GPtrArray) ids = g_ptr_array_new();
-    guint n = 0;
-    while (guard->ring->pdata[n] != image)
-        n++;
-    for (guint i = n + 1; i < guard->ring->len; i++)
-        g_ptr_array_add(ids, ((StasisImageInfo *)guard->ring->pdata[i])->id);
-    g_ptr_array_add(ids, NULL);
-    if (ids->len > 1)
-        stasis_store_delete_images(guard->store, (const char *const *)ids->pdata, NULL, NULL, NULL,
-                                   NULL);
-    g_ptr_array_set_size(guard->ring, (gint)n + 1);
+    return TRUE;
 }
 
 /* ---- a failure ---- */
@@ -190,12 +147,8 @@ static char *bundle_path(const Guard *guard, const StasisFailure *failure)
 static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const char *path,
                              GError **error)
 {
-    g_autoptr(GPtrArray) ids = g_ptr_array_new();
-    for (guint i = 0; i < guard->ring->len; i++)
-        g_ptr_array_add(ids, ((StasisImageInfo *)guard->ring->pdata[i])->id);
-    g_ptr_array_add(ids, NULL);
-    g_autoptr(GBytes) console =
-        stasis_watch_read_console(guard->series->session->record, CONSOLE_BYTES);
+    StasisRecord *record = stasis_ring_get_session(guard->ring)->record;
+    g_autoptr(GBytes) console = stasis_watch_read_console(record, CONSOLE_BYTES);
     g_autoptr(GBytes) events = stasis_event_log_get(stasis_watch_get_log(guard->watch));
     StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
     options.kind = failure->kind;
@@ -205,8 +158,7 @@ static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const c
     options.command = guard->options->command;
     options.console = console;
     options.events = events;
-    return stasis_bundle_create(guard->store, (const char *const *)ids->pdata, path, &options, NULL,
-                                error);
+    return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
 /* The VM as it is now belongs to it, if there is still one. */
@@ -214,7 +166,7 @@ static gboolean capture(Guard *guard, const StasisFailure *failure, guint64 seen
 {
     if (!guard->options->capture)
         return TRUE;
-    if (stasis_record_is_alive(guard->series->session->record)) {
+    if (stasis_record_is_alive(stasis_ring_get_session(guard->ring)->record)) {
         g_autoptr(GError) local = NULL;
         if (!take_image(guard, &local))
             stasis_event_log_note(stasis_watch_get_log(guard->watch), "no last image",
@@ -244,7 +196,8 @@ static void pause_before(const Guard *guard)
 
 static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us, GError **error)
 {
-    const StasisImageInfo *image = choose(guard, failure);
+    const StasisImageInfo *image =
+        stasis_ring_find_before(guard->ring, failure->since_us, guard->n_tries - 1);
     gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
     if (image == NULL) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -269,11 +222,11 @@ static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen
     else
         guard->result->n_rollbacks++;
     tell(guard, &event);
-    forget_after(guard, image);
+    stasis_ring_forget_after(guard->ring, image);
     return start_watching(guard, error);
 }
 
-/* *ret_on: it is guarded further. */
+/* With each failure on end one image older. *ret_on: it is guarded further. */
 static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, GError **error)
 {
     guint64 seen_us = stasis_now_us();
@@ -349,17 +302,15 @@ static gboolean begin(Guard *guard, StasisStore *store, GError **error)
     guard->in_memory = store == NULL;
     guard->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
-    if (guard->store == NULL || !stasis_memory_prune(guard->store, guard->name, NOTE, 1, error) ||
-        !start_watching(guard, error))
+    if (guard->store == NULL || !stasis_memory_prune(guard->store, guard->name, NOTE, 1, error))
+        return FALSE;
+    guint keep = guard->options->keep != 0 ? guard->options->keep : DEFAULT_KEEP;
+    guard->ring = stasis_ring_new(guard->store, guard->name, NOTE, keep);
+    if (!start_watching(guard, error))
         return FALSE;
     StasisGuardEvent event = { .what = "armed" };
     tell(guard, &event);
     return TRUE;
-}
-
-static void image_free(gpointer image)
-{
-    stasis_image_info_free(image);
 }
 
 StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
@@ -371,9 +322,7 @@ StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
         .name = stasis_vm_get_name(vm),
         .options = options,
         .every_us = options->every_us != 0 ? options->every_us : DEFAULT_EVERY_US,
-        .keep = options->keep != 0 ? options->keep : DEFAULT_KEEP,
         .max_tries = options->max_tries != 0 ? options->max_tries : DEFAULT_TRIES,
-        .ring = g_ptr_array_new_with_free_func(image_free),
         .bundles = g_ptr_array_new_with_free_func(g_free),
         .result = g_new0(StasisGuardResult, 1),
         .cancellable = cancellable,

@@ -5,11 +5,21 @@
 #include <string.h>
 
 static const char *const words[] = {
-    [STASIS_OUTCOME_EXIT] = "exit",       [STASIS_OUTCOME_SIGNAL] = "signal",
-    [STASIS_OUTCOME_TIMEOUT] = "timeout", [STASIS_OUTCOME_PANIC] = "panic",
-    [STASIS_OUTCOME_LOG] = "log",         [STASIS_OUTCOME_VM_END] = "vm ended",
-    [STASIS_OUTCOME_LOST] = "lost",
+    [STASIS_OUTCOME_EXIT] = "exit",         [STASIS_OUTCOME_SIGNAL] = "signal",
+    [STASIS_OUTCOME_TIMEOUT] = "timeout",   [STASIS_OUTCOME_PANIC] = "panic",
+    [STASIS_OUTCOME_LOG] = "log",           [STASIS_OUTCOME_VM_END] = "vm ended",
+    [STASIS_OUTCOME_LOST] = "lost",         [STASIS_OUTCOME_HANG] = "hang",
+    [STASIS_OUTCOME_WATCHDOG] = "watchdog", [STASIS_OUTCOME_RESET] = "reset",
 };
+G_STATIC_ASSERT(G_N_ELEMENTS(words) == STASIS_N_OUTCOMES);
+
+StasisOutcomeKind stasis_outcome_kind(const char *failure)
+{
+    for (guint i = STASIS_OUTCOME_PANIC; i < STASIS_N_OUTCOMES; i++)
+        if (strcmp(words[i], failure) == 0)
+            return (StasisOutcomeKind)i;
+    return STASIS_OUTCOME_VM_END;
+}
 
 void stasis_outcome_name(StasisOutcome *outcome)
 {

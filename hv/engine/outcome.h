@@ -5,6 +5,10 @@
 
 G_BEGIN_DECLS
 
+#define STASIS_N_OUTCOMES (STASIS_OUTCOME_RESET + 1)
+
+/* How a test came out that was ended by such a StasisFailure. */
+StasisOutcomeKind stasis_outcome_kind(const char *failure);
 /* Fill in its name from its kind and number. */
 void stasis_outcome_name(StasisOutcome *outcome);
 

@@ -12,9 +12,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "engine/console-watch.h"
 #include "engine/outcome.h"
 #include "engine/session.h"
+#include "engine/watch.h"
 
 #define MAX_APPEND 2000u /* x86's COMMAND_LINE_SIZE is 2048, with the zero byte */
 #define MAX_EXEC_MS 600000u
@@ -78,7 +78,7 @@ typedef struct {
     const StasisRecorded *recorded;
     StasisVm *vm;
     StasisSession *session;
-    StasisConsoleWatch *console;
+    StasisWatch *watch;
     int answer_fd;
     StasisAgentDecoder decoder;
     guint64 start_us, end_us, state_looked_us;
@@ -87,11 +87,11 @@ typedef struct {
 
 static void run_clear(Run *run)
 {
+    g_clear_pointer(&run->watch, stasis_watch_free);
     g_clear_pointer(&run->session, stasis_session_free);
     if (run->vm != NULL)
         stasis_vm_kill(run->vm, NULL); /* SIGTERM: QEMU completes its log */
     g_clear_pointer(&run->vm, stasis_vm_unref);
-    g_clear_pointer(&run->console, stasis_console_watch_free);
     stasis_close_fdp(&run->answer_fd);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Run, run_clear)
@@ -156,11 +156,8 @@ static gboolean look_at_answer(Run *run)
 
 static gboolean look_at_console(Run *run)
 {
-    g_autofree char *line = NULL;
-    StasisConsole found = stasis_console_watch_look(run->console, &line);
-    return found != STASIS_CONSOLE_NOTHING &&
-           conclude(run, found == STASIS_CONSOLE_PANIC ? STASIS_OUTCOME_PANIC : STASIS_OUTCOME_LOG,
-                    0, line);
+    g_autoptr(StasisFailure) failure = stasis_watch_look(run->watch);
+    return failure != NULL && conclude(run, stasis_outcome_kind(failure->kind), 0, failure->detail);
 }
 
 /* A replay ends where its record did. */
@@ -220,6 +217,19 @@ static GPtrArray *machine_argv(const StasisRecorded *r)
     return argv;
 }
 
+/* Its log and its end are the monitor's to tell, see look_at_machine(). */
+static StasisWatch *watch_console(const Run *run, GError **error)
+{
+    g_autoptr(GPtrArray) on = g_ptr_array_new();
+    char **words = run->recorded->test->on;
+    for (guint i = 0; words != NULL && words[i] != NULL; i++)
+        g_ptr_array_add(on, words[i]);
+    g_ptr_array_add(on, (gpointer) "panic");
+    g_ptr_array_add(on, NULL);
+    return stasis_watch_new(run->session->record, NULL, (const char *const *)on->pdata,
+                            /* whole_console= */ TRUE, error);
+}
+
 static gboolean start(Run *run, GCancellable *cancellable, GError **error)
 {
     const StasisRecorded *r = run->recorded;
@@ -234,12 +244,11 @@ static gboolean start(Run *run, GCancellable *cancellable, GError **error)
     if (run->session == NULL)
         return FALSE;
     g_autofree char *answer = g_build_filename(r->dir, STASIS_RECORDED_ANSWER, NULL);
-    g_autofree char *console = g_build_filename(r->dir, STASIS_RECORDED_CONSOLE, NULL);
     run->answer_fd = open(answer, O_RDONLY | O_CLOEXEC);
     if (run->answer_fd < 0)
         return stasis_set_errno(error, errno, "%s", answer);
-    run->console = stasis_console_watch_new(console, (const char *const *)r->test->on_log, error);
-    return run->console != NULL;
+    run->watch = watch_console(run, error);
+    return run->watch != NULL;
 }
 
 static gboolean open_stub(Run *run, GError **error)

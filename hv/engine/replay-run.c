@@ -191,15 +191,14 @@ StasisQmp *stasis_replay_vm_get_qmp(StasisReplayVm *vm)
 gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError **error)
 {
     const StasisCiTest *test = vm->source->test;
-    StasisTrialOptions options = { .vm = stasis_vm_get_name(vm->vm),
+    StasisTrialOptions options = { .session = vm->session,
                                    .channel = vm->channel,
-                                   .console_path = vm->session->record->console_path,
                                    .job = { .name = STASIS_CI_JOB,
                                             .argv = (const char *const *)test->argv,
                                             .dir = test->dir,
                                             .max_bytes = test->max_output_bytes },
                                    .timeout_us = timeout_us,
-                                   .on_log = (const char *const *)test->on_log };
+                                   .on = (const char *const *)test->on };
     vm->trial = stasis_trial_new(&options, error);
     return vm->trial != NULL;
 }
@@ -223,7 +222,7 @@ gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error)
 
 gboolean stasis_replay_vm_look(StasisReplayVm *vm, StasisOutcome *ret)
 {
-    if (stasis_trial_look(vm->trial, vm->session->qmp, ret))
+    if (stasis_trial_look(vm->trial, ret))
         return TRUE;
     if (vm->jitter && stasis_now_us() >= vm->change_us) {
         /* If that fails the next look tells why. */

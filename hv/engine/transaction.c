@@ -225,7 +225,8 @@ static gboolean watch(StasisTransaction *tx, const StasisTransactionOptions *opt
             return FALSE;
         stasis_clear_fd(&tx->session->lock_fd);
     }
-    tx->watch = stasis_watch_new(record, tx->session != NULL ? tx->session->qmp : NULL, on, error);
+    tx->watch = stasis_watch_new(record, tx->session != NULL ? tx->session->qmp : NULL, on,
+                                 /* whole_console= */ FALSE, error);
     return tx->watch != NULL;
 }
 

@@ -7,19 +7,21 @@
 #include "base/clock.h"
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
-#include "engine/console-watch.h"
 #include "engine/outcome.h"
+#include "engine/watch.h"
 
 #define FOR_EVER_US (G_GUINT64_CONSTANT(24) * 3600 * 1000000)
 /* The agent's own time limit is the longer one: the outcome is the same wherever it is seen. */
 #define GUEST_SLACK_MS 5000
 #define STATE_LOOK_US 100000
+/* The agent may go before it shows why: a guest shuts down from the top. */
+#define LOST_US 2000000
 
 struct _StasisTrial {
     StasisTrialOptions options;
     guint64 start_us, end_us;
-    guint64 state_looked_us;
-    StasisConsoleWatch *console;
+    guint64 state_looked_us, lost_us;
+    StasisWatch *watch;
     GCancellable *cancellable;
     GThread *thread;
     /* Below the lock: what the thread has to say. */
@@ -34,11 +36,12 @@ static gboolean follow(StasisTrial *trial, GError **error)
 {
     const StasisTrialOptions *o = &trial->options;
     StasisAgentWait wait = { trial->end_us, trial->cancellable };
+    const char *vm = o->session->record->name;
     gboolean old;
     guint64 offset = 0;
-    g_autoptr(StasisAgent) agent = stasis_agent_connect(o->vm, o->channel, &wait, error);
+    g_autoptr(StasisAgent) agent = stasis_agent_connect(vm, o->channel, &wait, error);
     /* A guest that is to be told that it goes on from an image hears of it first of all. */
-    if (agent == NULL || !stasis_awaken_now(agent, o->vm, &wait, error) ||
+    if (agent == NULL || !stasis_awaken_now(agent, vm, &wait, error) ||
         !stasis_agent_job_start(agent, &o->job, &old, &wait, error))
         return FALSE;
     g_mutex_lock(&trial->lock);
@@ -62,11 +65,25 @@ static gpointer run_thread(gpointer data)
     return NULL;
 }
 
+/* What is asked for first: a line of the kernel's last words may be one of those. */
+static StasisWatch *watch_for(const StasisTrialOptions *options, GError **error)
+{
+    static const char *const always[] = { "panic", "exit", NULL };
+    const StasisSession *session = options->session;
+    g_autoptr(GPtrArray) on = g_ptr_array_new();
+    for (guint i = 0; options->on != NULL && options->on[i] != NULL; i++)
+        g_ptr_array_add(on, (gpointer)options->on[i]);
+    for (guint i = 0; always[i] != NULL; i++)
+        g_ptr_array_add(on, (gpointer)always[i]);
+    g_ptr_array_add(on, NULL);
+    return stasis_watch_new(session->record, session->qmp, (const char *const *)on->pdata,
+                            /* whole_console= */ TRUE, error);
+}
+
 StasisTrial *stasis_trial_new(const StasisTrialOptions *options, GError **error)
 {
-    g_autoptr(StasisConsoleWatch) console =
-        stasis_console_watch_new(options->console_path, options->on_log, error);
-    if (console == NULL)
+    g_autoptr(StasisWatch) watch = watch_for(options, error);
+    if (watch == NULL)
         return NULL;
     StasisTrial *trial = g_new0(StasisTrial, 1);
     trial->options = *options;
@@ -75,7 +92,7 @@ StasisTrial *stasis_trial_new(const StasisTrialOptions *options, GError **error)
         trial->start_us + (options->timeout_us != 0 ? options->timeout_us : FOR_EVER_US);
     if (options->timeout_us != 0)
         trial->options.job.timeout_ms = options->timeout_us / 1000 + GUEST_SLACK_MS;
-    trial->console = g_steal_pointer(&console);
+    trial->watch = g_steal_pointer(&watch);
     trial->cancellable = g_cancellable_new();
     g_mutex_init(&trial->lock);
     g_cond_init(&trial->changed);
@@ -90,7 +107,7 @@ void stasis_trial_free(StasisTrial *trial)
     g_cancellable_cancel(trial->cancellable);
     g_thread_join(trial->thread);
     g_object_unref(trial->cancellable);
-    stasis_console_watch_free(trial->console);
+    stasis_watch_free(trial->watch);
     g_clear_error(&trial->error);
     g_mutex_clear(&trial->lock);
     g_cond_clear(&trial->changed);
@@ -125,33 +142,25 @@ static gboolean conclude(StasisTrial *trial, StasisOutcome *ret, StasisOutcomeKi
     return TRUE;
 }
 
-static gboolean look_at_console(StasisTrial *trial, StasisOutcome *ret)
+static gboolean look_at_watch(StasisTrial *trial, StasisOutcome *ret)
 {
-    g_autofree char *line = NULL;
-    switch (stasis_console_watch_look(trial->console, &line)) {
-    case STASIS_CONSOLE_PANIC:
-        return conclude(trial, ret, STASIS_OUTCOME_PANIC, 0, line);
-    case STASIS_CONSOLE_MATCH:
-        return conclude(trial, ret, STASIS_OUTCOME_LOG, 0, line);
-    default:
-        return FALSE;
-    }
+    g_autoptr(StasisFailure) failure = stasis_watch_look(trial->watch);
+    return failure != NULL &&
+           conclude(trial, ret, stasis_outcome_kind(failure->kind), 0, failure->detail);
 }
 
-static gboolean look_at_machine(StasisTrial *trial, StasisQmp *qmp, StasisOutcome *ret)
+/* What no watcher tells: a QEMU that could not go on, or does not answer. */
+static gboolean look_at_machine(StasisTrial *trial, StasisOutcome *ret)
 {
     guint64 now = stasis_now_us();
     if (now - trial->state_looked_us < STATE_LOOK_US)
         return FALSE;
     trial->state_looked_us = now;
     g_autoptr(GError) error = NULL;
-    g_autofree char *state = stasis_qmp_run_state(qmp, &error);
+    g_autofree char *state = stasis_qmp_run_state(trial->options.session->qmp, &error);
     if (state == NULL)
         return conclude(trial, ret, STASIS_OUTCOME_VM_END, 0, error->message);
-    if (strcmp(state, "guest-panicked") == 0)
-        return conclude(trial, ret, STASIS_OUTCOME_PANIC, 0, "QEMU: guest-panicked");
-    if (strcmp(state, "shutdown") == 0 || strcmp(state, "internal-error") == 0 ||
-        strcmp(state, "io-error") == 0)
+    if (strcmp(state, "internal-error") == 0 || strcmp(state, "io-error") == 0)
         return conclude(trial, ret, STASIS_OUTCOME_VM_END, 0, state);
     return FALSE;
 }
@@ -175,24 +184,24 @@ static gboolean look_at_job(StasisTrial *trial, StasisOutcome *ret)
     return conclude(trial, ret, STASIS_OUTCOME_EXIT, trial->end.exit_status, NULL);
 }
 
-gboolean stasis_trial_look(StasisTrial *trial, StasisQmp *qmp, StasisOutcome *ret)
+gboolean stasis_trial_look(StasisTrial *trial, StasisOutcome *ret)
 {
     StasisOutcome job;
+    guint64 now = stasis_now_us();
     /* First, so that what the console says of a test's end is there when that is known. */
     gboolean ended = look_at_job(trial, &job);
-    if (look_at_console(trial, ret))
+    if (look_at_watch(trial, ret) || look_at_machine(trial, ret))
         return TRUE;
-    if (ended && job.kind == STASIS_OUTCOME_LOST) {
-        trial->state_looked_us = 0;
-        if (look_at_machine(trial, qmp, ret))
-            return TRUE;
-    }
-    if (ended) {
+    if (ended && job.kind == STASIS_OUTCOME_LOST && trial->lost_us == 0)
+        trial->lost_us = now;
+    if (ended && (trial->lost_us == 0 || now - trial->lost_us >= LOST_US)) {
         *ret = job;
         return TRUE;
     }
-    if (look_at_machine(trial, qmp, ret))
-        return TRUE;
-    return stasis_now_us() >= trial->end_us &&
-           conclude(trial, ret, STASIS_OUTCOME_TIMEOUT, 0, NULL);
+    return now >= trial->end_us && conclude(trial, ret, STASIS_OUTCOME_TIMEOUT, 0, NULL);
+}
+
+StasisEventLog *stasis_trial_get_log(StasisTrial *trial)
+{
+    return stasis_watch_get_log(trial->watch);
 }

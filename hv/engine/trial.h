@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One run of a test in a VM, until it is known how it came out: the test is a job of the guest's
- * agent, and beside it the machine and its console are looked at. A VM that goes on from an image
+ * agent, and beside it the VM is watched (engine/watch.h). A VM that goes on from an image
  * in which the test runs already is followed from there.
  *
  * A thread of its own speaks to the agent, so that whoever has the VM may take checkpoints of it
- * meanwhile. Used by one thread at a time; holds nothing of the VM but the agent's channel.
+ * meanwhile, over the same monitor. Used by one thread at a time.
  */
 #pragma once
 
@@ -13,20 +13,19 @@
 #include <stasis/ci.h>
 
 #include "engine/agent-job.h"
-#include "vmm/qmp.h"
+#include "engine/session.h"
+#include "vmm/event-log.h"
 
 G_BEGIN_DECLS
 
 typedef struct _StasisTrial StasisTrial;
 
 typedef struct {
-    const char *vm;           /* its name */
-    const char *channel;      /* of its agent: path of the socket */
-    const char *console_path; /* or NULL */
+    StasisSession *session; /* of the VM, the caller's */
+    const char *channel;    /* of its agent: path of the socket */
     StasisJob job;
     guint64 timeout_us;         /* from now on; 0: none */
-    const char *const *on_log;  /* a line on the console that one of these expressions matches is a
-                                   failure; or NULL */
+    const char *const *on;      /* what is a failure, beside panic and exit; or NULL */
     StasisJobOutputFunc output; /* from the trial's thread; or NULL */
     gpointer output_data;
 } StasisTrialOptions;
@@ -39,10 +38,12 @@ void stasis_trial_free(StasisTrial *trial);
 /* The test is known to run (it was started, or runs since before the image). */
 gboolean stasis_trial_has_begun(StasisTrial *trial);
 
-/* Look once, without waiting: TRUE when it is over, and how in *ret. @qmp is the VM's monitor. */
-gboolean stasis_trial_look(StasisTrial *trial, StasisQmp *qmp, StasisOutcome *ret);
+/* Look once, without waiting: TRUE when it is over, and how in *ret. */
+gboolean stasis_trial_look(StasisTrial *trial, StasisOutcome *ret);
 /* Wait a little, at most @ms, or until there may be something to see. */
 void stasis_trial_wait(StasisTrial *trial, guint ms);
+/* What the VM's QEMU told meanwhile; the trial's. */
+StasisEventLog *stasis_trial_get_log(StasisTrial *trial);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisTrial, stasis_trial_free)
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A line of the console that matches. What the guest writes goes to a file for every VM that
- * `stasis run` started, and where the user has given a chardev a file or a logfile=; a pty or a
- * socket alone belongs to whoever has it open, and reading it would take the lines from him.
+ * A line of the console that matches, or is the kernel's last one. What the guest writes goes to a
+ * file for every VM that `stasis run` started, and where the user has given a chardev a file or a
+ * logfile=; a pty or a socket alone belongs to whoever has it open, and reading it would take the
+ * lines from him.
  */
 #include <fcntl.h>
 #include <stasis/error.h>
@@ -16,11 +17,14 @@
 
 #define MAX_LINE 4096u
 #define PIECE 65536u
+/* What Linux says when it gives up, whether QEMU hears of it or not (kernel/panic.c). */
+#define LAST_WORDS "Kernel panic - not syncing"
 #define MAX_PIECES 64u /* in one look: a guest that writes without end must not keep us */
 
 typedef struct {
     int fd;
     off_t at;
+    gint64 looked_us; /* Unix time */
     GString *line;
     GRegex *regex;
 } Console;
@@ -90,28 +94,41 @@ static void close_console(gpointer data)
     g_free(console);
 }
 
+/* NULL without @error: it goes to none. */
+static Console *open_file(StasisWatched *vm, const char *path, GRegex *regex)
+{
+    stasis_autofd int fd =
+        path != NULL ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return NULL;
+    Console *console = g_new0(Console, 1);
+    console->fd = stasis_steal_fd(&fd);
+    console->at = vm->whole_console ? 0 : st.st_size;
+    console->looked_us = g_get_real_time();
+    console->line = g_string_new(NULL);
+    console->regex = g_regex_ref(regex);
+    return console;
+}
+
 static gpointer open_console(StasisWatched *vm, const char *text, double seconds, GError **error)
 {
     g_autofree char *path = stasis_watch_find_console(vm->record);
     g_autoptr(GRegex) regex = g_regex_new(text, G_REGEX_OPTIMIZE, 0, error);
-    if (regex == NULL)
-        return NULL;
-    stasis_autofd int fd =
-        path != NULL ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+    Console *console = regex != NULL ? open_file(vm, path, regex) : NULL;
+    if (regex != NULL && console == NULL)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "its console goes to no file that can be read (%s); give the serial port's "
                     "chardev a logfile=FILE, or start the VM with stasis run",
                     path != NULL ? path : "none in QEMU's command line");
-        return NULL;
-    }
-    Console *console = g_new0(Console, 1);
-    console->fd = stasis_steal_fd(&fd);
-    console->at = st.st_size;
-    console->line = g_string_new(NULL);
-    console->regex = g_steal_pointer(&regex);
     return console;
+}
+
+static gpointer open_last_words(StasisWatched *vm, const char *text, double seconds, GError **error)
+{
+    g_autofree char *path = stasis_watch_find_console(vm->record);
+    g_autoptr(GRegex) regex = g_regex_new(LAST_WORDS, 0, 0, error);
+    return regex != NULL ? open_file(vm, path, regex) : NULL;
 }
 
 /* The line that is whole by now, or as long as lines may be. */
@@ -129,11 +146,14 @@ static gboolean matches(Console *console, char **ret_detail)
     return TRUE;
 }
 
+/* What is seen now was written since we looked last. */
 static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_detail)
 {
     Console *console = data;
     char piece[PIECE];
     struct stat st;
+    vm->since_us = console->looked_us;
+    console->looked_us = g_get_real_time();
     if (fstat(console->fd, &st) == 0 && st.st_size < console->at)
         console->at = 0; /* cut, or rotated in place */
     for (guint n = 0; n < MAX_PIECES; n++) {
@@ -167,6 +187,14 @@ const StasisWatcherOps stasis_watch_console = {
     .value_needed = TRUE,
     .value_is_text = TRUE,
     .open = open_console,
+    .look = look_at_console,
+    .rearm = rearm_console,
+    .close = close_console,
+};
+
+const StasisWatcherOps stasis_watch_last_words = {
+    .name = "panic",
+    .open = open_last_words,
     .look = look_at_console,
     .rearm = rearm_console,
     .close = close_console,

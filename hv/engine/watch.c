@@ -10,10 +10,11 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
-/* All there are; their words are in <stasis/watch.h>. */
+/* All there are; their words are in <stasis/watch.h>. Those of one name watch for the same in
+ * different places: what has the better time first. */
 static const StasisWatcherOps *const watchers[] = {
-    &stasis_watch_panic, &stasis_watch_watchdog, &stasis_watch_reset,   &stasis_watch_exit,
-    &stasis_watch_hang,  &stasis_watch_agent,    &stasis_watch_console,
+    &stasis_watch_panic, &stasis_watch_last_words, &stasis_watch_watchdog, &stasis_watch_reset,
+    &stasis_watch_exit,  &stasis_watch_hang,       &stasis_watch_agent,    &stasis_watch_console,
 };
 
 #define LOOK_MS 20
@@ -140,30 +141,47 @@ static void copy_record(StasisWatch *watch, const StasisRecord *record)
     watch->vm.record = &watch->record;
 }
 
+/* Begin with all watchers that @word means. */
+static gboolean add_watchers(StasisWatch *watch, const char *word, GError **error)
+{
+    const char *text;
+    double seconds;
+    const char *name = find(word, &text, &seconds, error)->name;
+    for (guint i = 0; i < G_N_ELEMENTS(watchers); i++) {
+        Watcher watcher = { .ops = watchers[i] };
+        g_autoptr(GError) why = NULL;
+        if (strcmp(watcher.ops->name, name) != 0 ||
+            (watcher.ops->needs_monitor && watch->vm.qmp == NULL))
+            continue;
+        watcher.state = watcher.ops->open(&watch->vm, text, seconds, &why);
+        if (why != NULL) {
+            g_propagate_prefixed_error(error, g_steal_pointer(&why),
+                                       "VM %s: %s: ", watch->record.name, name);
+            return FALSE;
+        }
+        if (watcher.state != NULL)
+            g_array_append_val(watch->watchers, watcher);
+    }
+    return TRUE;
+}
+
 StasisWatch *stasis_watch_new(const StasisRecord *record, StasisQmp *qmp, const char *const *on,
-                              GError **error)
+                              gboolean whole_console, GError **error)
 {
     g_autoptr(StasisWatch) watch = g_new0(StasisWatch, 1);
     watch->watchers = g_array_new(FALSE, FALSE, sizeof(Watcher));
     copy_record(watch, record);
     watch->vm.qmp = qmp;
+    watch->vm.whole_console = whole_console;
     watch->vm.log = stasis_event_log_new();
     watch->vm.pidfd = pidfd_open(record->pid, 0);
     if (qmp != NULL)
         stasis_qmp_set_event_log(qmp, watch->vm.log);
     if (!stasis_watch_check(on, error))
         return NULL;
-    for (const char *const *word = on; *word != NULL; word++) {
-        const char *text;
-        double seconds;
-        Watcher watcher = { .ops = find(*word, &text, &seconds, error) };
-        watcher.state = watcher.ops->open(&watch->vm, text, seconds, error);
-        if (watcher.state == NULL) {
-            g_prefix_error(error, "VM %s: %s: ", record->name, watcher.ops->name);
+    for (const char *const *word = on; *word != NULL; word++)
+        if (!add_watchers(watch, *word, error))
             return NULL;
-        }
-        g_array_append_val(watch->watchers, watcher);
-    }
     return g_steal_pointer(&watch);
 }
 
@@ -199,7 +217,7 @@ void stasis_watch_rearm(StasisWatch *watch)
     }
 }
 
-static StasisFailure *look(StasisWatch *watch)
+StasisFailure *stasis_watch_look(StasisWatch *watch)
 {
     for (guint i = 0; i < watch->watchers->len; i++) {
         Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
@@ -226,7 +244,7 @@ StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wa
         stasis_qmp_get_legacy(watch->vm.qmp, &monitor);
     StasisFailure *failure;
     for (;;) {
-        failure = look(watch);
+        failure = stasis_watch_look(watch);
         guint64 now = stasis_now_us();
         if (failure != NULL || now >= deadline_us ||
             (cancellable != NULL && g_cancellable_is_cancelled(cancellable)))

@@ -21,7 +21,8 @@ typedef struct {
     StasisQmp *qmp; /* NULL when no watcher needs it */
     StasisEventLog *log;
     int pidfd;
-    gint64 since_us; /* set by look() to tell when what it saw began; else that is now */
+    gboolean whole_console; /* what stands there by now counts, too */
+    gint64 since_us;        /* set by look() to tell when what it saw began; else that is now */
 } StasisWatched;
 
 typedef struct {
@@ -30,7 +31,8 @@ typedef struct {
     gboolean value_needed;  /* else it may be left out */
     gboolean value_is_text; /* else seconds, 0.1 to 3600 */
     gboolean needs_monitor;
-    /* Begin; @seconds is 0 when no value was given. NULL with @error. */
+    /* Begin; @seconds is 0 when no value was given. NULL with @error, or without: this VM has
+     * nothing to look at. */
     gpointer (*open)(StasisWatched *vm, const char *text, double seconds, GError **error);
     /* TRUE: seen, with *ret_detail (or NULL). Called often; looks as often as it needs to. */
     gboolean (*look)(gpointer watcher, StasisWatched *vm, char **ret_detail);
@@ -40,19 +42,23 @@ typedef struct {
 } StasisWatcherOps;
 
 extern const StasisWatcherOps stasis_watch_panic, stasis_watch_watchdog, stasis_watch_reset,
-    stasis_watch_exit, stasis_watch_hang, stasis_watch_agent, stasis_watch_console;
+    stasis_watch_exit, stasis_watch_hang, stasis_watch_agent, stasis_watch_console,
+    stasis_watch_last_words;
 
 /* Does any of the words @on need the monitor? */
 gboolean stasis_watch_needs_monitor(const char *const *on);
 
-/* Watch @record's VM for @on. @qmp (or NULL, where none needs it) is the caller's, who goes on to
- * use it; it must be there as long as the watch. */
+/* Watch @record's VM for @on. @qmp (or NULL: what it would tell is not seen) is the caller's, who
+ * goes on to use it; it must be there as long as the watch. With @whole_console what stands on the
+ * console by now counts, too. */
 StasisWatch *stasis_watch_new(const StasisRecord *record, StasisQmp *qmp, const char *const *on,
-                              GError **error);
+                              gboolean whole_console, GError **error);
 void stasis_watch_free(StasisWatch *watch);
 StasisEventLog *stasis_watch_get_log(StasisWatch *watch);
 void stasis_watch_rearm(StasisWatch *watch);
 
+/* Look once, without waiting; NULL: there is nothing. */
+StasisFailure *stasis_watch_look(StasisWatch *watch);
 /* Until something is seen; NULL at @deadline_us (stasis_now_us()), when @wake_fd (or -1) can be
  * read, or when it is cancelled. Looks once at least. */
 StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wake_fd,

@@ -8,13 +8,16 @@
 G_BEGIN_DECLS
 
 typedef enum {
-    STASIS_OUTCOME_EXIT,    /* the test ended; number is its exit status, 0: passed */
-    STASIS_OUTCOME_SIGNAL,  /* a signal ended it; number is the signal */
-    STASIS_OUTCOME_TIMEOUT, /* it took too long */
-    STASIS_OUTCOME_PANIC,   /* the guest's kernel gave up */
-    STASIS_OUTCOME_LOG,     /* a line on the console that was to be looked for */
-    STASIS_OUTCOME_VM_END,  /* the guest shut down, or its QEMU ended */
-    STASIS_OUTCOME_LOST,    /* the agent is not there any more, or lost sight of the test */
+    STASIS_OUTCOME_EXIT,     /* the test ended; number is its exit status, 0: passed */
+    STASIS_OUTCOME_SIGNAL,   /* a signal ended it; number is the signal */
+    STASIS_OUTCOME_TIMEOUT,  /* it took too long */
+    STASIS_OUTCOME_PANIC,    /* the guest's kernel gave up */
+    STASIS_OUTCOME_LOG,      /* a line on the console that was to be looked for */
+    STASIS_OUTCOME_VM_END,   /* the guest shut down, or its QEMU ended */
+    STASIS_OUTCOME_LOST,     /* the agent is not there any more, or lost sight of the test */
+    STASIS_OUTCOME_HANG,     /* a virtual CPU made no progress; */
+    STASIS_OUTCOME_WATCHDOG, /* … a watchdog was not fed; */
+    STASIS_OUTCOME_RESET,    /* … the guest was reset: where one watched for that */
 } StasisOutcomeKind;
 
 typedef struct {
@@ -52,11 +55,12 @@ typedef struct {
     gboolean warm;
     /* The test. */
     const char *const *argv;
-    const char *dir;           /* in the guest, or NULL */
-    guint64 timeout_us;        /* 0: 10 min */
-    guint64 max_output_bytes;  /* 0: 1 MiB */
-    const char *const *on_log; /* expressions; a line on the console that matches is a failure */
-    StasisOutputFunc output;   /* what it writes, as it comes, from another thread; or NULL */
+    const char *dir;          /* in the guest, or NULL */
+    guint64 timeout_us;       /* 0: 10 min */
+    guint64 max_output_bytes; /* 0: 1 MiB */
+    const char *const *on;    /* words of stasis/watch.h, but agent-lost: what is a failure, beside
+                                 panic and exit; or NULL */
+    StasisOutputFunc output;  /* what it writes, as it comes, from another thread; or NULL */
     gpointer output_data;
     /* The ring: an image each @every_us, the last @keep of them; 0: no ring. */
     guint64 every_us;

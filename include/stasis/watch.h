@@ -2,13 +2,16 @@
 /*
  * What a VM can be watched for. Named by words:
  *
- *     panic        the guest says so (pvpanic, or what else QEMU tells as GUEST_PANICKED)
- *     hang[=SEC]   a virtual CPU makes no progress: with interrupts off it runs through the same
- * few states of its registers, or all stand halted with interrupts off, for SEC seconds (default
- * 2); or QEMU's monitor does not answer watchdog     a watchdog device was not fed reset        the
- * guest was reset, other than by us exit         the guest has shut down, or QEMU has ended
+ *     panic              the guest says so: by pvpanic, or what else QEMU tells as GUEST_PANICKED;
+ *                        or on its console (where that goes to a file) by Linux's last words
+ *     hang[=SEC]         a virtual CPU makes no progress: with interrupts off it runs through the
+ *                        same few states of its registers, or all stand halted with interrupts
+ *                        off, for SEC seconds (default 2); or QEMU's monitor does not answer
+ *     watchdog           a watchdog device was not fed
+ *     reset              the guest was reset, other than by us
+ *     exit               the guest has shut down, or QEMU has ended
  *     agent-lost[=SEC]   the agent in the guest does not answer for SEC seconds (default 5)
- *     log=REGEX    a line of the console (of the serial port's file) matches; Perl's syntax
+ *     log=REGEX          a line of the console (of the serial port's file) matches; Perl's syntax
  */
 #pragma once
 

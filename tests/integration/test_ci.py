@@ -21,7 +21,7 @@ kept = {}
 
 @case
 def outcomes(t):
-    """exit status, signal, time-out, panic, console line and a guest that ends are told apart"""
+    """exit status, signal, time-out, panic, console line, a guest that ends or hangs are told apart"""
     report = t.path("report.xml")
     done = ciguest.ci_run("--junit", report, expect=3,
                           test=[*SH, "echo said; echo 'also <this>' >&2; exit 3"])
@@ -38,7 +38,8 @@ def outcomes(t):
             ([*SH, "echo c > /proc/sysrq-trigger; sleep 1000"], [], 125, "panic"),
             ([*SH, "echo '<3>BOOM 7' > /dev/kmsg; echo BOOM 7 > /dev/console; sleep 1000"],
              ["--on", "log=BOOM [0-9]"], 125, "log"),
-            (["/bin/busybox", "poweroff", "-f"], [], 125, "vm ended")):
+            (["/bin/busybox", "poweroff", "-f"], [], 125, "vm ended"),
+            (["/bin/busybox", "halt", "-f"], ["--on", "watchdog,hang=1"], 125, "hang")):
         done = ciguest.ci_run("--json", *options, test=test, expect=code)
         t.equal(done.json["outcome"]["name"], name, f"{test}: {done!r}")
         t.check(done.json["warm"], "it did not boot again")
@@ -49,7 +50,7 @@ def outcomes(t):
 @case
 def usage(t):
     """what makes no sense is refused before a machine is started"""
-    for args in (["--on", "panik"], ["--on", "log=("], ["--from", "latest", "--image", "x"], []):
+    for args in (["--on", "panik"], ["--on", "log=("], ["--on", "agent-lost"], ["--from", "latest", "--image", "x"], []):
         machine = [] if not args or "--from" in args else ciguest.machine()
         done = stasis("ci-run", "--store", ciguest.store(), *machine, *args, "--", "true",
                       expect=None)
@@ -58,6 +59,15 @@ def usage(t):
     with open(t.path("no.bundle"), "wb") as f:
         f.write(b"no bundle" * 1000)
     stasis("replay", t.path("no.bundle"), expect=13)
+
+
+@case
+def no_boot(t):
+    """a guest that gives up before its agent is there is not waited for: its console tells"""
+    done = stasis("ci-run", "--kernel", image("kernel"), "--initrd", ciguest.initrd(), "--append",
+                  "console=ttyS0 rdinit=/nonesuch", "--", "true", expect=1)
+    t.check("the guest does not boot" in done.err and "Kernel panic" in done.err, f"{done!r}")
+    t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
 
 
 @case
