@@ -10,6 +10,7 @@
 #include <stasis/error.h>
 #include <stasis/version.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -20,6 +21,7 @@
 #include "base/sha256.h"
 #include "engine/bundle-internal.h"
 #include "store/image.h"
+#include "vmm/boot-files.h"
 
 #define MAX_TRIES 5 /* images that were folded or deleted under our hands */
 #define MAX_THREADS 4
@@ -98,14 +100,13 @@ static void add_bytes(Work *work, const char *name, GBytes *bytes)
     source->bytes = bytes != NULL ? g_bytes_ref(bytes) : g_bytes_new(NULL, 0);
 }
 
-static gboolean add_file(Work *work, const char *id, int dir_fd, const char *file, GError **error)
+static gboolean add_file(Work *work, const char *name, int dir_fd, const char *file, GError **error)
 {
     struct stat st;
     if (fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return stasis_set_errno(error, errno, "image %s: %s", id, file);
+        return stasis_set_errno(error, errno, "%s", name);
     if (!S_ISREG(st.st_mode))
-        return stasis_bundle_corrupt(error, "image %s: %s is not a regular file", id, file);
-    g_autofree char *name = g_strconcat(STASIS_BUNDLE_IMAGES, id, "/", file, NULL);
+        return stasis_bundle_corrupt(error, "%s is not a regular file", name);
     char *key = g_strdup_printf("%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
     const char *first = st.st_nlink > 1 ? g_hash_table_lookup(work->inodes, key) : NULL;
     Source *source = add_source(work, name, (guint64)st.st_size, first);
@@ -144,10 +145,36 @@ static gboolean add_image(Work *work, const char *id, GError **error)
             g_ptr_array_add(names, g_strdup(entry->d_name));
     closedir(dir);
     g_ptr_array_sort(names, by_name);
-    for (guint i = 0; i < names->len; i++)
-        if (!add_file(work, id, dir_fd, names->pdata[i], error))
+    for (guint i = 0; i < names->len; i++) {
+        g_autofree char *name =
+            g_strconcat(STASIS_BUNDLE_IMAGES, id, "/", (const char *)names->pdata[i], NULL);
+        if (!add_file(work, name, dir_fd, names->pdata[i], error))
             return FALSE;
+    }
     return TRUE;
+}
+
+/* The kernel and so on, which the machine has by their paths: on another host they are not there,
+ * or others. Here one may be gone by now, too, and then is not in the bundle. */
+static void add_boot_files(Work *work)
+{
+    if (work->info->machine == NULL)
+        return;
+    g_autoptr(GBytes) json = g_bytes_new_static(work->info->machine, strlen(work->info->machine));
+    g_autoptr(StasisMachine) machine = stasis_machine_from_json(json, NULL);
+    for (guint i = 0; machine != NULL && stasis_boot_files[i] != NULL; i++) {
+        g_autofree char *named = stasis_boot_file_path(machine, stasis_boot_files[i]);
+        g_autofree char *path = named != NULL ? realpath(named, NULL) : NULL;
+        if (path == NULL)
+            continue;
+        g_autofree char *dir = g_path_get_dirname(path), *base = g_path_get_basename(path);
+        g_autofree char *name = g_strconcat(STASIS_BUNDLE_BOOT, stasis_boot_files[i], NULL);
+        int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir_fd < 0)
+            continue;
+        g_array_append_val(work->dir_fds, dir_fd);
+        add_file(work, name, dir_fd, base, NULL);
+    }
 }
 
 /* @ids and all that they need, oldest first. */
@@ -219,6 +246,7 @@ static gboolean add_extra(Work *work, GError **error)
         const StasisBundleFile *file = &work->options->files[i];
         if (!stasis_tar_name_is_valid(file->name) ||
             g_str_has_prefix(file->name, STASIS_BUNDLE_STORE) ||
+            g_str_has_prefix(file->name, STASIS_BUNDLE_BOOT) ||
             strcmp(file->name, STASIS_BUNDLE_HEAD) == 0) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                         "a bundle can't have a file \"%s\"", file->name);
@@ -241,6 +269,7 @@ static gboolean collect(Work *work, const char *const *ids, GError **error)
     add_bytes(work, STASIS_BUNDLE_EVENTS, work->options->events);
     if (!add_extra(work, error))
         return FALSE;
+    add_boot_files(work);
     g_autofree char *uuid = g_uuid_string_random();
     g_autofree char *mark = g_strdup_printf("{\n  \"format\": 1,\n  \"uuid\": \"%s\"\n}\n", uuid);
     g_autoptr(GBytes) store_file = g_bytes_new(mark, strlen(mark));

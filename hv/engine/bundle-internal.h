@@ -15,6 +15,7 @@ G_BEGIN_DECLS
 #define STASIS_BUNDLE_HEAD "bundle.json"
 #define STASIS_BUNDLE_CONSOLE "console.log"
 #define STASIS_BUNDLE_EVENTS "events.jsonl"
+#define STASIS_BUNDLE_BOOT "boot/"
 #define STASIS_BUNDLE_STORE "store/"
 #define STASIS_BUNDLE_IMAGES "store/images/"
 #define STASIS_BUNDLE_STORE_FILE "store/stasis-store.json"
@@ -35,6 +36,13 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info);
 StasisBundleInfo *stasis_bundle_info_parse(const char *text, gsize len, GError **error);
 /* Of "store/images/ID/FILE": *ret_id (27 bytes) and the file's name; FALSE for other names. */
 gboolean stasis_bundle_split_name(const char *name, char ret_id[27], const char **ret_file);
+
+/* The file @name of the bundle into a new file @path. STASIS_ERROR_NOT_FOUND (bundle.c). */
+gboolean stasis_bundle_extract_file(StasisBundle *bundle, const char *name, const char *path,
+                                    GError **error);
+/* The kernel and so on that are in it, into the new directory @dir; *ret_any: there are some. */
+gboolean stasis_bundle_extract_boot_files(StasisBundle *bundle, const char *dir, gboolean *ret_any,
+                                          GError **error);
 
 /* Always FALSE, with STASIS_ERROR_CORRUPT. */
 gboolean stasis_bundle_corrupt(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -15,6 +15,7 @@
 #include "base/sha256.h"
 #include "engine/bundle-internal.h"
 #include "store/image.h"
+#include "vmm/boot-files.h"
 
 struct _StasisBundle {
     int fd;
@@ -199,31 +200,75 @@ gboolean stasis_bundle_verify(StasisBundle *bundle, StasisProgressFunc progress,
     return TRUE;
 }
 
-GBytes *stasis_bundle_read(StasisBundle *bundle, const char *name, GError **error)
+/* The member that is a file @name, or -1 with STASIS_ERROR_NOT_FOUND. */
+static gint find(StasisBundle *bundle, const char *name, GError **error)
 {
     for (guint i = 0; i < bundle->info->members->len; i++) {
         const StasisBundleMember *member = bundle->info->members->pdata[i];
-        if (strcmp(member->name, name) != 0 || member->link != NULL)
-            continue;
-        Task task = { .func = NULL };
-        if (member->size_bytes > STASIS_BUNDLE_MAX_READ) {
-            stasis_bundle_corrupt(error, "%s is larger than %u bytes", name,
-                                  STASIS_BUNDLE_MAX_READ);
-            return NULL;
-        }
-        if (!pass(bundle, i, -1, &task, error))
-            return NULL;
-        g_autofree guint8 *data = g_malloc(member->size_bytes + 1);
-        int r = stasis_pread_all(bundle->fd, data, member->size_bytes,
-                                 (off_t)g_array_index(bundle->offsets, guint64, i));
-        if (r < 0) {
-            stasis_set_errno(error, -r, "%s", name);
-            return NULL;
-        }
-        return g_bytes_new_take(g_steal_pointer(&data), member->size_bytes);
+        if (strcmp(member->name, name) == 0 && member->link == NULL)
+            return (gint)i;
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "the bundle has no %s", name);
-    return NULL;
+    return -1;
+}
+
+GBytes *stasis_bundle_read(StasisBundle *bundle, const char *name, GError **error)
+{
+    Task task = { .func = NULL };
+    gint i = find(bundle, name, error);
+    if (i < 0)
+        return NULL;
+    const StasisBundleMember *member = bundle->info->members->pdata[i];
+    if (member->size_bytes > STASIS_BUNDLE_MAX_READ) {
+        stasis_bundle_corrupt(error, "%s is larger than %u bytes", name, STASIS_BUNDLE_MAX_READ);
+        return NULL;
+    }
+    if (!pass(bundle, (guint)i, -1, &task, error))
+        return NULL;
+    g_autofree guint8 *data = g_malloc(member->size_bytes + 1);
+    int r = stasis_pread_all(bundle->fd, data, member->size_bytes,
+                             (off_t)g_array_index(bundle->offsets, guint64, i));
+    if (r < 0) {
+        stasis_set_errno(error, -r, "%s", name);
+        return NULL;
+    }
+    return g_bytes_new_take(g_steal_pointer(&data), member->size_bytes);
+}
+
+/* ---- into files ---- */
+
+static gboolean extract(StasisBundle *bundle, guint i, const char *path, GError **error)
+{
+    Task task = { .func = NULL };
+    stasis_autofd int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return stasis_set_errno(error, errno, "make %s", path);
+    return pass(bundle, i, fd, &task, error);
+}
+
+gboolean stasis_bundle_extract_file(StasisBundle *bundle, const char *name, const char *path,
+                                    GError **error)
+{
+    gint i = find(bundle, name, error);
+    return i >= 0 && extract(bundle, (guint)i, path, error);
+}
+
+gboolean stasis_bundle_extract_boot_files(StasisBundle *bundle, const char *dir, gboolean *ret_any,
+                                          GError **error)
+{
+    gboolean any = FALSE;
+    if (mkdir(dir, 0700) < 0)
+        return stasis_set_errno(error, errno, "make %s", dir);
+    for (guint n = 0; stasis_boot_files[n] != NULL; n++) {
+        g_autofree char *name = g_strconcat(STASIS_BUNDLE_BOOT, stasis_boot_files[n], NULL);
+        g_autofree char *path = g_build_filename(dir, stasis_boot_files[n], NULL);
+        gint i = find(bundle, name, NULL);
+        if (i >= 0 && !extract(bundle, (guint)i, path, error))
+            return FALSE;
+        any = any || i >= 0;
+    }
+    *ret_any = any;
+    return TRUE;
 }
 
 /* ---- into a store ---- */

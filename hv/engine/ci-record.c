@@ -4,6 +4,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "engine/bundle-internal.h"
 #include "engine/outcome.h"
 #include "engine/recorded.h"
 
@@ -142,10 +143,7 @@ static gboolean extract(StasisBundle *bundle, const char *name, const char *dir,
 {
     g_autofree char *member = g_strconcat(STASIS_CI_RECORDED, name, NULL);
     g_autofree char *path = g_build_filename(dir, name, NULL);
-    g_autoptr(GBytes) bytes = stasis_bundle_read(bundle, member, error);
-    gsize len;
-    const char *data = bytes != NULL ? g_bytes_get_data(bytes, &len) : NULL;
-    return data != NULL && g_file_set_contents(path, data, (gssize)len, error);
+    return stasis_bundle_extract_file(bundle, member, path, error);
 }
 
 static gboolean has_member(StasisBundle *bundle, const char *name)

@@ -12,6 +12,7 @@
 #include "engine/domain-restore.h"
 #include "engine/revive.h"
 #include "engine/vm-disks.h"
+#include "vmm/boot-files.h"
 
 #define MAX_CLONES 10000u
 /* RAM that QEMU is to read from a stream, once for each clone. */
@@ -285,6 +286,8 @@ static gboolean open_source(Cloning *cloning, StasisStore *store, const char *id
     /* First of all: it is forked, and so before there are threads. */
     cloning->nursery = stasis_nursery_new(error);
     cloning->source = cloning->nursery != NULL ? stasis_source_open(store, id, error) : NULL;
+    if (cloning->source != NULL && cloning->options->boot_dir != NULL)
+        stasis_boot_files_use(cloning->source->machine, cloning->options->boot_dir);
     return cloning->source != NULL && stasis_source_check_bare(cloning->source, error) &&
            check_machine(cloning, error);
 }

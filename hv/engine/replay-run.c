@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/tree.h"
+#include "engine/bundle-internal.h"
 #include "engine/ci-record.h"
 #include "vmm/agent-channel.h"
 
@@ -35,6 +36,7 @@ void stasis_replay_source_free(StasisReplaySource *source)
     if (source->dir != NULL)
         stasis_remove_tree(source->dir);
     g_free(source->dir);
+    g_free(source->boot_dir);
     g_free(source);
 }
 
@@ -71,6 +73,12 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
                    ? g_steal_pointer(&source)
                    : NULL;
     }
+    g_autofree char *boot_dir = g_build_filename(source->dir, "boot", NULL);
+    gboolean has_boot_files;
+    if (!stasis_bundle_extract_boot_files(bundle, boot_dir, &has_boot_files, error))
+        return NULL;
+    if (has_boot_files)
+        source->boot_dir = g_steal_pointer(&boot_dir);
     g_autofree char *store = g_build_filename(source->dir, "store", NULL);
     source->store = stasis_bundle_extract(bundle, store, cancellable, error);
     source->images = source->store != NULL ? stasis_store_list(source->store, error) : NULL;
@@ -144,6 +152,7 @@ static gboolean make_clone(StasisReplayVm *vm, guint index, gboolean seed,
     options.paused = TRUE;
     options.keep_identity = TRUE;
     options.unaware = !seed;
+    options.boot_dir = vm->source->boot_dir;
     g_autoptr(StasisClones) clones =
         stasis_clone(vm->source->store, image->id, &options, cancellable, error);
     if (clones == NULL)

@@ -14,6 +14,7 @@ G_BEGIN_DECLS
 /* A bundle, unpacked. */
 typedef struct {
     char *dir;
+    char *boot_dir; /* of the kernel and so on, or NULL: as the machine names them */
     StasisCiTest *test;
     StasisStore *store;
     GPtrArray *images; /* of StasisImageInfo, oldest first; none of a machine that was recorded */

@@ -24,6 +24,9 @@ typedef struct {
     /* The guest is not told that it goes on from an image: what it does next is what it would have
      * done. For one that is thrown away afterwards. */
     gboolean unaware;
+    /* NULL, or the absolute path of a directory whose files "kernel", "initrd" and "dtb" are taken,
+     * as far as they are there, for those that the machine names. Not of libvirt domains. */
+    const char *boot_dir;
 } StasisCloneOptions;
 #define STASIS_CLONE_OPTIONS_INIT                 \
     {                                             \

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: replay reports a rate over many runs, and --bisect finds the right interval in at least 9 of
-10 failures, which the images' own memory tells."""
+10 failures, which the images' own memory tells; a bundle is all that it needs."""
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import ciguest  # noqa: E402
-from stasistest import case, main, number_from_env  # noqa: E402
+from guests import image  # noqa: E402
+from stasistest import case, main, number_from_env, stasis, stasis_json  # noqa: E402
 
 RUNS = number_from_env("STASIS_TEST_RUNS", 50)
 REPLAYS = number_from_env("STASIS_TEST_REPLAYS", 20)
@@ -53,6 +55,27 @@ def deterministic(t):
     ciguest.recorded_failure(bundle)
     said = ciguest.replay(bundle, "--times", REPLAYS)
     t.equal(ciguest.counts(said["images"][0]), {"signal 11": REPLAYS}, "outcomes")
+
+
+@case
+def elsewhere(t):
+    """a bundle is replayed, and taken into a store, where there is nothing of what it was made with"""
+    kernel, initrd, bundle = t.path("kernel"), t.path("initrd"), t.path("fail.bundle")
+    shutil.copy(image("kernel"), kernel)
+    shutil.copy(ciguest.initrd(), initrd)
+    stasis("ci-run", "--kernel", kernel, "--initrd", initrd, "--append", ciguest.APPEND, "--bundle",
+           bundle, "--", "/bin/busybox", "false", expect=1, timeout=900)
+    os.unlink(kernel)
+    os.unlink(initrd)
+    there = {"STASIS_RUNTIME_DIR": t.path("run")}
+    said = stasis_json("replay", bundle, "--times", 2, "--from", 1, env=there)
+    t.equal(ciguest.counts(said["images"][0]), {"exit 1": 2}, "outcomes")
+    store = ["--store", t.path("store")]
+    ids = stasis("bundle-import", bundle, *store, env=there).out.split()
+    t.equal([one["id"] for one in stasis_json("checkpoint-list", *store, env=there)], ids, "images")
+    stasis("store-check", "--read-data", *store, env=there)
+    done = stasis("restore", ids[0], *store, env=there, expect=1)
+    t.check(kernel in done.err, f"what is to be put there is named: {done!r}")
 
 
 if __name__ == "__main__":
