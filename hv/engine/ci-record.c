@@ -212,6 +212,8 @@ gboolean stasis_ci_record_replay(const StasisCiTest *test, StasisBundle *bundle,
                                 .ready_data = user_data };
     if (!stasis_recorded_run(&recorded, ret_outcome, cancellable, error))
         return FALSE;
-    compare(bundle, dir, test, ret_outcome);
+    /* Who has gone back in it had the guest write things twice. */
+    if (gdb == NULL)
+        compare(bundle, dir, test, ret_outcome);
     return TRUE;
 }

@@ -160,9 +160,20 @@ static gboolean look_at_console(Run *run)
     return failure != NULL && conclude(run, stasis_outcome_kind(failure->kind), 0, failure->detail);
 }
 
+/* Under a debugger the monitor may be silent for minutes, while QEMU goes back by replaying from
+ * the beginning: only its end is one. */
+static gboolean look_at_debugged(Run *run)
+{
+    return !stasis_record_is_alive(run->session->record) &&
+           (look_at_answer(run) || look_at_console(run) ||
+            conclude(run, STASIS_OUTCOME_VM_END, 0, "QEMU has ended"));
+}
+
 /* A replay ends where its record did. */
 static gboolean look_at_machine(Run *run)
 {
+    if (run->recorded->gdb != NULL)
+        return look_at_debugged(run);
     guint64 now = stasis_now_us();
     if (now - run->state_looked_us < STATE_LOOK_US)
         return FALSE;

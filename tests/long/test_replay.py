@@ -3,13 +3,16 @@
 """Promise: replay reports a rate over many runs, and --bisect finds the right interval in at least 9 of
 10 failures, which the images' own memory tells; a bundle is all that it needs."""
 import os
+import re
 import shutil
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import ciguest  # noqa: E402
 from guests import image  # noqa: E402
-from stasistest import case, main, number_from_env, stasis, stasis_json  # noqa: E402
+from stasistest import case, main, number_from_env, stasis, stasis_json, stasis_start  # noqa: E402
+from tap import PATIENCE  # noqa: E402
 
 RUNS = number_from_env("STASIS_TEST_RUNS", 50)
 REPLAYS = number_from_env("STASIS_TEST_REPLAYS", 20)
@@ -55,6 +58,26 @@ def deterministic(t):
     ciguest.recorded_failure(bundle)
     said = ciguest.replay(bundle, "--times", REPLAYS)
     t.equal(ciguest.counts(said["images"][0]), {"signal 11": REPLAYS}, "outcomes")
+
+
+@case
+def backwards(t):
+    """in a recorded failure gdb goes back from the crash to the step that decided it"""
+    bundle, sock = t.path("fail.bundle"), t.path("gdb")
+    ciguest.recorded_failure(bundle)
+    process = stasis_start(t, "replay", bundle, "--gdb", sock)
+    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
+    words = ["target remote " + sock, "break crash_here", "continue", "info symbol $pc", "reverse-stepi",
+             "info symbol $pc", "delete", "watch racy_state.decided", "reverse-continue",
+             "print racy_state.step == racy_state.decided", "info symbol $pc", "kill"]
+    done = subprocess.run(["gdb", "-nx", "-batch", "-iex", "set remotetimeout 600",
+                           *(word for one in words for word in ("-ex", one)), ciguest.RACY],
+                          capture_output=True, text=True, timeout=1500, check=False)
+    t.note(done.stdout)
+    places = re.findall(r"^(\w+).* in section .text", done.stdout, re.M)
+    t.equal(places, ["crash_here", "main", "main"], "where it stood")
+    t.check("$1 = 1" in done.stdout, f"{done}")
+    process.communicate(timeout=PATIENCE)
 
 
 @case
