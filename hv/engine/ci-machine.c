@@ -79,6 +79,7 @@ static char *make_overlay(const StasisCiOptions *options, const char *dir,
     if (!options->add_agent)
         return g_steal_pointer(&path);
     StasisAgentInstallOptions install = STASIS_AGENT_INSTALL_OPTIONS_INIT;
+    install.format = "qcow2"; /* we made it: what it lies on is not the guest's word */
     g_autoptr(StasisAgentInstall) done =
         stasis_agent_install_disk(path, &install, cancellable, error);
     return done != NULL ? g_steal_pointer(&path) : NULL;
