@@ -84,8 +84,20 @@ static gboolean mount_one(guestfs_h *g, const FilesOptions *options, const char 
                                       : guestfs_mount_ro(g, device, dir)) == 0;
 }
 
+/* Nothing of a system's own lies below those, and nothing is put there (install.c). */
+static gboolean is_for_data(const char *dir)
+{
+    static const char *const data[] = { "/srv", "/home", "/mnt", "/media", "/boot", "/tmp" };
+    for (guint i = 0; i < G_N_ELEMENTS(data); i++) {
+        gsize n = strlen(data[i]);
+        if (strncmp(dir, data[i], n) == 0 && (dir[n] == '/' || dir[n] == '\0'))
+            return TRUE;
+    }
+    return FALSE;
+}
+
 /* As the operating system at @root mounts them. One that can't be is left out, but where something
- * is to be written: that would lie below it. */
+ * is to be written that could lie below it. */
 static FilesStatus mount_system(guestfs_h *g, const FilesOptions *options, const char *root)
 {
     auto_strings points = guestfs_inspect_get_mountpoints(g, root);
@@ -99,7 +111,7 @@ static FilesStatus mount_system(guestfs_h *g, const FilesOptions *options, const
     for (guint i = 0; i < dirs->len; i++) {
         const char *dir = g_ptr_array_index(dirs, i);
         if (!mount_one(g, options, g_hash_table_lookup(devices, dir), dir) &&
-            (i == 0 || options->writable != NULL))
+            (i == 0 || (options->writable != NULL && !is_for_data(dir))))
             return files_fail(g, FILES_FAILED,
                               i == 0 ? "the root file system can't be mounted" : dir);
     }
