@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ciguest  # noqa: E402
 from guests import image  # noqa: E402
 from stasistest import case, main, number_from_env, stasis, stasis_json, stasis_start  # noqa: E402
+from systemdisk import need_libguestfs, sha256  # noqa: E402
 from tap import PATIENCE  # noqa: E402
 
 RUNS = number_from_env("STASIS_TEST_RUNS", 50)
@@ -67,9 +68,9 @@ def backwards(t):
     ciguest.recorded_failure(bundle)
     process = stasis_start(t, "replay", bundle, "--gdb", sock)
     t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
-    words = ["target remote " + sock, "break crash_here", "continue", "info symbol $pc", "reverse-stepi",
-             "info symbol $pc", "delete", "watch racy_state.decided", "reverse-continue",
-             "print racy_state.step == racy_state.decided", "info symbol $pc", "kill"]
+    words = ["target remote " + sock, "break crash_here", "continue", "info symbol $pc", "delete",
+             "watch racy_state.decided", "reverse-continue", "info symbol $pc",
+             "print racy_state.step == racy_state.decided", "reverse-stepi", "info symbol $pc", "kill"]
     done = subprocess.run(["gdb", "-nx", "-batch", "-iex", "set remotetimeout 600",
                            *(word for one in words for word in ("-ex", one)), ciguest.RACY],
                           capture_output=True, text=True, timeout=1500, check=False)
@@ -99,6 +100,26 @@ def elsewhere(t):
     stasis("store-check", "--read-data", *store, env=there)
     done = stasis("restore", ids[0], *store, env=there, expect=1)
     t.check(kernel in done.err, f"what is to be put there is named: {done!r}")
+
+
+@case
+def on_disk(t):
+    """a test on a disk without an agent, which is put into what is used in the disk's place; a replay needs
+    neither"""
+    need_libguestfs(t)
+    disk, bundle = t.path("system.raw"), t.path("fail.bundle")
+    subprocess.run(["cp", "--sparse=always", image("debian"), disk], check=True)
+    before = sha256(disk)
+    script = "echo there > /root/mark; sync; sleep 3; cat /root/mark; exit 3"
+    said = stasis("ci-run", "--json", "--kernel", image("kernel"), "--initrd", image("initrd"),
+                  "--append", "console=ttyS0 quiet stasis.root=/dev/vda", "--image", disk,
+                  "--install-agent", "--every", 1000, "--keep", 3, "--bundle", bundle, "--",
+                  "/bin/sh", "-c", script, expect=3, timeout=1200).json
+    t.equal((said["outcome"]["name"], said["output"]), ("exit 3", "there\n"), "the test")
+    t.equal(sha256(disk), before, "the disk")
+    os.unlink(disk)
+    runs = ciguest.replay(bundle, "--times", 1, "--from", 1)
+    t.equal(ciguest.counts(runs["images"][0]), {"exit 3": 1}, "outcomes")
 
 
 if __name__ == "__main__":
