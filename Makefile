@@ -63,7 +63,9 @@ HOSTILE_SRC := tests/lib/hostile-agent.c tests/lib/hostile-lies.c
 # Too, and by themselves.
 GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/racy.c
 CASES_SRC := $(sort $(wildcard tests/lib/criu-cases/*.c))
-TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC),$(sort $(wildcard tests/lib/*.c)))
+# Too, with the library for programs of a guest.
+COOP_SRC := tests/lib/coop.c
+TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC) $(COOP_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
@@ -86,6 +88,9 @@ SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 CRIU_IMAGE_OBJ := $(B)/guest-agent/criu-image.o $(B)/guest-agent/criu-timers.o
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
 SESSION_OBJ := $(B)/guest/guest-agent/session/main.o
+# Linked into programs of the guest: static and shared, for the C library alone.
+COOP_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard guest-agent/lib/*.c)))
+COOP_LIBS := $(B)/libstasis-guest.a $(B)/libstasis-guest.so.$(SOVER)
 MQUEUE_OBJ := $(B)/guest/guest-agent/mqueue/main.o $(B)/guest/guest-agent/mqueue-make.o $(B)/guest/hv/agent/mqueue.o
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
@@ -97,6 +102,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
 
 all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
+all: $(COOP_LIBS)
 
 # Apart, since what there is to build is known only once packages are installed.
 .PHONY: files
@@ -190,6 +196,22 @@ $(B)/guest/%.o: %.c
 $(B)/stasis-agent: $(AGENT_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -lnettle -lxxhash
+
+$(COOP_OBJ): ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Iguest-agent -fPIC -fvisibility=hidden $(WARN) \
+                          -MMD -MP $(CFLAGS)
+$(B)/libstasis-guest.a: $(COOP_OBJ)
+	@rm -f $@
+	$(say) AR $@
+	$(Q)ar rcs $@ $^
+$(B)/libstasis-guest.so.$(SOVER): $(COOP_OBJ)
+	$(say) LINK $@
+	$(Q)$(CC) -shared -Wl,-soname,libstasis-guest.so.$(SOVER) -Wl,-z,defs $(LDFLAGS) $^ -o $@ -pthread
+	@ln -sf libstasis-guest.so.$(SOVER) $(B)/libstasis-guest.so
+
+$(B)/tests/lib/coop: tests/lib/coop.c $(B)/libstasis-guest.a
+	@mkdir -p $(@D)
+	$(say) GUEST $<
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Iinclude $(WARN) $(CFLAGS) -static $(LDFLAGS) $^ -o $@ -pthread
 
 $(B)/stasis-session: $(SESSION_OBJ)
 	$(say) LINK $@
@@ -311,6 +333,7 @@ check-long:
 	@images/build.sh debian
 	@STASIS_TEST_FULL=1 tests/run.sh $(B) $(or $(TESTS),long $(FULL_TESTS))
 
+test-binaries: $(B)/tests/lib/coop $(COOP_LIBS)
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
@@ -345,6 +368,10 @@ install: all
 	ln -sf libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis.so
 	install -m 644 $(B)/libstasis.a $(DESTDIR)$(libdir)/
 	install -m 644 include/stasis/*.h $(DESTDIR)$(includedir)/stasis/
+	install -m 644 include/stasis-guest.h $(DESTDIR)$(includedir)/
+	install -m 755 $(B)/libstasis-guest.so.$(SOVER) $(DESTDIR)$(libdir)/
+	ln -sf libstasis-guest.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis-guest.so
+	install -m 644 $(B)/libstasis-guest.a $(DESTDIR)$(libdir)/
 	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-session.1 \
 	    $(DESTDIR)$(mandir)/man1/
 	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/

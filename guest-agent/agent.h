@@ -136,8 +136,9 @@ void worker_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_roo
 /* ---- loop.c ---- */
 
 typedef struct {
-    const char *port; /* path, or NULL: found by its name */
-    int fd;           /* instead of a port, or -1 */
+    const char *port;     /* path, or NULL: found by its name */
+    int fd;               /* instead of a port, or -1 */
+    const char *programs; /* path of the socket for programs of the guest, or NULL: there is none */
     bool realtime;
 } LoopOptions;
 int loop_run(const LoopOptions *options);
@@ -164,6 +165,9 @@ void op_exec(const Request *request, Answer *answer);
 void op_job_start(const Request *request, Answer *answer);
 void op_job_wait(const Request *request, Answer *answer);
 void op_job_end(const Request *request, Answer *answer);
+void op_wish_wait(const Request *request, Answer *answer);
+void op_wish_begin(const Request *request, Answer *answer);
+void op_wish_end(const Request *request, Answer *answer);
 void op_file_read(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
 void op_processes(const Request *request, Answer *answer);

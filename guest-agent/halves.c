@@ -8,7 +8,8 @@
  *
  * So they are in a file beside CRIU's (agent/halves.h). In the
  * place of one into the log there is a new one, or /dev/null where there is no such log; in that of
- * another one a socket whose other end has hung up, as it is for whoever loses his peer.
+ * another one a socket whose other end has hung up, as it is for whoever loses his peer. A
+ * program that asks the agent (lib/) finds in it that it goes on from an image.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "lib/wire.h"
 #include "scan/scan.h"
 
 #define LOOK_MS 30000
@@ -41,7 +43,10 @@ static bool write_file(const char *path, StasisHalf *found, size_t n)
 {
     FILE *file = n > 0 ? fopen(path, "wex") : NULL;
     for (size_t i = 0; file != NULL && i < n; i++)
-        fprintf(file, found[i].log ? "%llu log %s\n" : "%llu cut\n",
+        fprintf(file,
+                found[i].log     ? "%llu log %s\n"
+                : found[i].agent ? "%llu agent\n"
+                                 : "%llu cut\n",
                 (unsigned long long)found[i].ino, plain(found[i].comm));
     return n == 0 || (file != NULL && fclose(file) == 0);
 }
@@ -108,6 +113,18 @@ static int hung_up(void)
     return ends[0];
 }
 
+/* What it was asked is answered once and for all. */
+static int of_agent(void)
+{
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESUMED, 0 };
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -1;
+    send(ends[1], &message, sizeof message, MSG_NOSIGNAL);
+    close(ends[1]);
+    return ends[0];
+}
+
 bool halves_make(const char *path, Halves *ret, Answer *answer)
 {
     char line[STASIS_HALVES_LINE_BYTES];
@@ -118,7 +135,9 @@ bool halves_make(const char *path, Halves *ret, Answer *answer)
     while (good && file != NULL && fgets(line, sizeof line, file) != NULL) {
         int fd = -1;
         if (ret->n < MAX_HALVES && stasis_half_parse(line, &half))
-            fd = half.log ? connect_log(half.name) : hung_up();
+            fd = half.log     ? connect_log(half.name)
+                 : half.agent ? of_agent()
+                              : hung_up();
         good = fd >= 0;
         if (good)
             snprintf(ret->options[ret->n], sizeof ret->options[0], "fd[%d]:socket:[%llu]", fd,

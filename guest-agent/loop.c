@@ -18,7 +18,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "agent.h"
+#include "coop.h"
 
 #define LOOK_MS 1000 /* for a port, or for a host */
 #define QUEUE_BYTES (4 * STASIS_AGENT_MAX_WIRE)
@@ -100,6 +100,7 @@ static void end_conversation(void)
 {
     worker_forget_all();
     device_resume_now();
+    coop_forget_requests();
     fs_thaw_now();
 }
 
@@ -234,7 +235,7 @@ static void take_signals(void)
 
 static void wait_for_something(void)
 {
-    struct pollfd fds[2 + STASIS_AGENT_MAX_REQUESTS] = {
+    struct pollfd fds[2 + STASIS_AGENT_MAX_REQUESTS + COOP_MAX_FDS] = {
         { .fd = loop.signal_fd, .events = POLLIN },
         { .fd = loop.fd },
     };
@@ -247,7 +248,8 @@ static void wait_for_something(void)
     unsigned n = 2;
     if (room || !loop.connected)
         n += worker_poll_fds(fds + 2);
-    poll(fds, n, worker_wait_ms(LOOK_MS));
+    n += coop_poll_fds(fds + n);
+    poll(fds, n, coop_wait_ms(worker_wait_ms(LOOK_MS)));
     /* A host that did not read and has gone: what waits for it goes too, so that the port can be
      * read up to its end. */
     if ((fds[1].revents & (POLLHUP | POLLERR)) != 0 && !has_room()) {
@@ -283,6 +285,7 @@ int loop_run(const LoopOptions *options)
     if (options->realtime && sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) < 0)
         say("no real-time priority: %s", strerror(errno));
     worker_init();
+    coop_init(options->programs);
     if (loop.fd < 0)
         loop.end = port_first_words(loop.in, sizeof loop.in);
     while (!loop.ending) {
@@ -293,6 +296,7 @@ int loop_run(const LoopOptions *options)
             read_port();
         }
         worker_work(send_answer, has_room);
+        coop_work(send_answer, has_room);
         flush_queue();
         if (!loop.ending)
             wait_for_something();

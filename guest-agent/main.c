@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "agent.h"
+#include "lib/wire.h"
 
 static const char help[] =
     "Usage: stasis-agent [OPTION]...\n"
@@ -14,6 +15,8 @@ static const char help[] =
     "\n"
     "  --port PATH     the port's device node (default: found by its name)\n"
     "  --fd N          talk over this open descriptor, a stream socket, until its end\n"
+    "  --socket PATH   where programs of the guest find it (default: " STASIS_GUEST_SOCKET ",\n"
+    "                  with --fd none)\n"
     "  --no-realtime   don't take a real-time priority\n"
     "  --help          print this and exit\n"
     "  --version       print the version and exit\n"
@@ -27,11 +30,16 @@ static const char help[] =
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "port", required_argument, NULL, 'p' },  { "fd", required_argument, NULL, 'f' },
-        { "no-realtime", no_argument, NULL, 'n' }, { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'v' },     { NULL },
+        { "port", required_argument, NULL, 'p' },
+        { "fd", required_argument, NULL, 'f' },
+        { "socket", required_argument, NULL, 's' },
+        { "no-realtime", no_argument, NULL, 'n' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },
+        { NULL },
     };
     LoopOptions chosen = { .fd = -1, .realtime = true };
+    const char *programs = NULL;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 'p':
@@ -44,6 +52,9 @@ int main(int argc, char **argv)
                 return 2;
             }
             fcntl(chosen.fd, F_SETFD, FD_CLOEXEC);
+            break;
+        case 's':
+            programs = optarg;
             break;
         case 'n':
             chosen.realtime = false;
@@ -62,5 +73,6 @@ int main(int argc, char **argv)
         say("%s: no arguments are taken; see --help", argv[optind]);
         return 2;
     }
+    chosen.programs = programs != NULL || chosen.fd >= 0 ? programs : STASIS_GUEST_SOCKET;
     return loop_run(&chosen);
 }

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent.h"
+#include "coop.h"
 
 #define HOOK_DIR "/etc/stasis/agent.d"
 #define HOOK_MS 10000
@@ -211,6 +211,9 @@ bool op_instant_before(const Request *request, Answer *answer)
     }
     instant.devices = device_resume_tell();
     fs_thaw_now();
+    /* A fork is there for CRIU: what it finds must be as it was. */
+    if (strcmp(kind, "forked") != 0)
+        coop_resumed();
     instant.number++;
     strcpy(instant.kind, kind);
     strcpy(instant.token, token);

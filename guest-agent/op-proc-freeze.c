@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent.h"
+#include "coop.h"
 
 #define GROUP "stasis-fork"
 #define LIMIT_MS 10000
@@ -87,6 +87,7 @@ bool op_proc_freeze_before(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make control group %.200s", group);
         return false;
     }
+    coop_stop();
     set.group = group;
     set.n = 0;
     set.error_number = 0;

@@ -34,6 +34,9 @@ const AgentOp agent_ops[] = {
       op_device_suspend },
     { STASIS_AGENT_OP_DEVICE_RESUME, "device-resume", OP_WORKER, 70000, op_device_resume_before,
       op_device_resume },
+    { STASIS_AGENT_OP_WISH_WAIT, "wish-wait", .run = op_wish_wait },
+    { STASIS_AGENT_OP_WISH_BEGIN, "wish-begin", .run = op_wish_begin },
+    { STASIS_AGENT_OP_WISH_END, "wish-end", .run = op_wish_end },
     { 0 },
 };
 

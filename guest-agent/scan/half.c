@@ -39,8 +39,10 @@ bool stasis_scan_halves(const StasisScanLimits *limits, StasisHalf *ret, size_t 
         if (!good)
             break;
         StasisHalf *half = &ret[(*ret_n)++];
+        const StasisSocket *peer = stasis_socket_find(&scan, s->peer);
         *half = (StasisHalf){ .ino = s->ino,
-                              .log = stasis_socket_is_log(stasis_socket_find(&scan, s->peer)) };
+                              .log = stasis_socket_is_log(peer),
+                              .agent = stasis_socket_is_agent(peer) };
         snprintf(half->comm, sizeof half->comm, "%s", scan.processes.items[fd->process].comm);
     }
     good = good && scan.failure == STASIS_SCAN_OK;

@@ -168,6 +168,7 @@ bool stasis_pty_of_process(StasisScan *scan, int32_t process, const StasisPtyMas
 
 /* unix.c: bound by who takes log lines; @s may be NULL. */
 bool stasis_socket_is_log(const StasisSocket *s);
+bool stasis_socket_is_agent(const StasisSocket *s);
 
 /* ---- ipc.c: SysV IPC; object key: ID and IPC namespace ---- */
 

@@ -43,7 +43,8 @@ typedef struct {
     int32_t a, b; /* indexes into processes */
     StasisEdgeClass class;
     bool both;
-    bool cut_by_default; /* cuttable, and cut without being named: into the system's log */
+    bool cut_by_default; /* cuttable, and cut without being named: into the system's log, to
+                            the agent */
     bool silent;         /* cuttable, counted, and nothing was said: talked 0 */
     bool counted;        /* … whether or not; else talked means nothing */
     uint64_t talked;     /* what a and b have sent to the object; 1 at least unless silent */
@@ -200,6 +201,7 @@ void stasis_scan_collect(StasisScan *scan, const StasisScanLimits *limits);
 typedef struct {
     uint64_t ino;
     bool log;      /* the other end is the system's log */
+    bool agent;    /* … or the agent (lib/wire.h) */
     char comm[16]; /* of the process */
 } StasisHalf;
 /* Those of the processes @limits->only, at most @max of them. False when they can't be told. */

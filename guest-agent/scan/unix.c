@@ -12,9 +12,12 @@
  * and the first process, and be refused. Lines go one way there, the service reads nothing from it,
  * and what was in flight at the instant gets through where it was sent.
  *
+ * So is what asks the agent itself (lib/wire.h): it answers anew where the process goes on.
+ *
  * Descriptors in flight take part in every relation (collect-flight.c). If we could not see all of
  * them, what they share is unknown: opaque.
  */
+#include "lib/wire.h"
 #include "scan/internal.h"
 
 #include <stdlib.h>
@@ -43,6 +46,11 @@ bool stasis_socket_is_log(const StasisSocket *s)
         if (strcmp(end, ends[i]) == 0)
             return next == '/' || next == '.';
     return false;
+}
+
+bool stasis_socket_is_agent(const StasisSocket *s)
+{
+    return s != NULL && s->name != NULL && strcmp(s->name, STASIS_GUEST_SOCKET) == 0;
 }
 
 /* Its other end is nobody's. */
@@ -86,15 +94,16 @@ static void check_flight(const StasisScanner *self, StasisScan *scan)
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
-    StasisUsers by_ino = { 0 }, plain = { 0 }, of_log = { 0 };
+    StasisUsers by_ino = { 0 }, plain = { 0 }, of_log = { 0 }, of_agent = { 0 };
     stasis_socket_users(scan, &by_ino);
     for (size_t i = 0; i < scan->sockets.n; i++) {
         const StasisSocket *s = &scan->sockets.items[i];
         if (s->family != AF_UNIX)
             continue;
-        bool log =
-            stasis_socket_is_log(s) || stasis_socket_is_log(stasis_socket_find(scan, s->peer));
-        StasisUsers *users = log ? &of_log : &plain;
+        const StasisSocket *peer = stasis_socket_find(scan, s->peer);
+        bool log = stasis_socket_is_log(s) || stasis_socket_is_log(peer);
+        bool agent = stasis_socket_is_agent(s) || stasis_socket_is_agent(peer);
+        StasisUsers *users = log ? &of_log : agent ? &of_agent : &plain;
         if (s->state == LISTENING) {
             stasis_socket_add_users(scan, &by_ino, s->ino, users, s->ino);
             if (s->n_pending > 0)
@@ -107,7 +116,7 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
             const StasisFd *here = stasis_socket_add_users(scan, &by_ino, s->ino, users, key);
             const StasisFd *there = stasis_socket_add_users(scan, &by_ino, s->peer, users, key);
             if (here != NULL && there == NULL)
-                add_outside(self, scan, here, s->peer, log);
+                add_outside(self, scan, here, s->peer, log || agent);
         }
     }
     stasis_users_link(self, scan, &plain, name, STASIS_EDGE_CUTTABLE,
@@ -115,6 +124,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     size_t first = scan->edges.n;
     stasis_users_link(self, scan, &of_log, name, STASIS_EDGE_CUTTABLE,
                       "lines for the system's log, which go one way");
+    stasis_users_link(self, scan, &of_agent, name, STASIS_EDGE_CUTTABLE,
+                      "asking stasis-agent, which answers where the process goes on");
     for (size_t i = first; i < scan->edges.n; i++)
         scan->edges.items[i].cut_by_default = true;
     check_flight(self, scan);

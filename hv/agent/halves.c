@@ -16,7 +16,8 @@ bool stasis_half_parse(const char *line, StasisHalfLine *ret)
                     ? sscanf(line, "%llu %7s %15s", &ino, how, ret->name)
                     : 0;
     ret->log = words == 3 && strcmp(how, "log") == 0;
-    if (!ret->log && (words != 2 || strcmp(how, "cut") != 0))
+    ret->agent = words == 2 && strcmp(how, "agent") == 0;
+    if (!ret->log && !ret->agent && (words != 2 || strcmp(how, "cut") != 0))
         return false;
     ret->ino = ino;
     return true;

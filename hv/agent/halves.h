@@ -4,6 +4,7 @@
  * can't be told of them otherwise. A line for each:
  *
  *     INODE log NAME    a way into systemd's log, of the process NAME
+ *     INODE agent       a program's way to the agent (guest-agent/lib)
  *     INODE cut         any other, cut by name
  *
  * INODE is that of the socket in the image: CRIU takes a descriptor in its place, by the option
@@ -21,7 +22,7 @@
 
 typedef struct {
     uint64_t ino;
-    bool log;
+    bool log, agent;
     char name[16]; /* of a way into the log */
 } StasisHalfLine;
 

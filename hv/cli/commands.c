@@ -36,6 +36,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_agent_info,
     &cli_cmd_agent_ping,
     &cli_cmd_agent_exec,
+    &cli_cmd_agent_serve,
     &cli_cmd_agent_install,
     &cli_cmd_proc_list,
     &cli_cmd_proc_graph,

@@ -210,6 +210,27 @@ typedef enum {
     /* → N_RESUMED. Status FAILED, with MESSAGE, when one did not come back, or was used, and so
      * awake, meanwhile; STATE when none was suspended by us any more. */
     STASIS_AGENT_OP_DEVICE_RESUME,
+    /*
+     * TOKEN (≤ 64 bytes of text: who serves this guest), N_ENDED: how many WISH_ENDs it has had
+     * answered, [TIMEOUT ≤ 60 s] → [TICKET, KIND "vm" or "process", PID, N_CALLERS], N_SUBSCRIBED.
+     * A program of the guest wishes for a checkpoint (include/stasis-guest.h) and waits until
+     * WISH_END; or none did so in time. Of another TOKEN than the last: wishes that were taken are
+     * offered again. N_ENDED larger than what the agent has seen of the same TOKEN: the VM was
+     * taken back to an image, and whoever waited then is told so.
+     */
+    STASIS_AGENT_OP_WISH_WAIT,
+    /*
+     * [PID…]: of these processes, or of the VM, [CYCLE ≠ 0], [TIMEOUT ≤ 30 s, left out: 1 s] →
+     * N_SUBSCRIBED, N_FAILED, CYCLE. A checkpoint is about to be taken: critical sections are
+     * waited for (each has a limit of at most 10 s), N_SUBSCRIBED programs were told, N_FAILED of
+     * which did not get ready in 1 s; then with CYCLE each control loop's end of a cycle is waited
+     * for, for TIMEOUT, and CYCLE is the number of those that came to it. Status STATE when one has
+     * begun already. It lasts until WISH_END, also beyond the conversation; for 15 minutes at
+     * most.
+     */
+    STASIS_AGENT_OP_WISH_BEGIN,
+    /* [TICKET], [ERRNO: it could not be taken] → N_CALLERS that were told. */
+    STASIS_AGENT_OP_WISH_END,
 } StasisAgentOp;
 
 typedef enum {
@@ -353,6 +374,11 @@ typedef enum {
     STASIS_AGENT_TAG_SUSPENDED_FOR, /* ns since the first device was */
     STASIS_AGENT_TAG_DRIVER,        /* text: of a device, as sysfs calls it */
     STASIS_AGENT_TAG_N_RESUMED,     /* number: devices */
+    STASIS_AGENT_TAG_TICKET,     /* number: of a wish; never 0 */
+    STASIS_AGENT_TAG_N_ENDED,    /* number */
+    STASIS_AGENT_TAG_N_CALLERS,  /* number */
+    STASIS_AGENT_TAG_N_SUBSCRIBED, /* number: of programs */
+    STASIS_AGENT_TAG_CYCLE,        /* number */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

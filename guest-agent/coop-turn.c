@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A checkpoint's turn, as the guest sees it:
+ *
+ *     a program wishes for one ── the host waits for wishes, and takes it ─┐
+ *     the host wants one itself (it is time) ─────────────────────────────┴─ it says BEGIN:
+ *
+ *     HOLDING  critical sections come to their end; new ones wait
+ *     TELLING  programs that want to know are told "before", and say that they are ready
+ *     CYCLING  each control loop comes to the end of a cycle, if the host wants that
+ *     BEGUN    the host has its answer, hangs up, and takes the checkpoint
+ *
+ * and END, in another conversation: the wish's caller gets its result, and who was told before is
+ * told after. Each step has a limit, and so has BEGUN, since the host may die.
+ *
+ * Who goes on from an image finds itself somewhere in this, without the host that was part of it,
+ * and is told so by coop_resumed(): by the host's "instant", or when the host has ended more
+ * checkpoints than we know of (then the VM was taken back in place). All callers that wait have
+ * then been in an image while they waited.
+ */
+#include "coop.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "stasis-guest.h"
+
+#define SERVED_LIMIT_MS 10000 /* for a wish, without anybody who serves */
+#define TAKEN_LIMIT_MS 900000 /* for the host to take it */
+#define READY_LIMIT_MS 1000   /* for programs to get ready */
+#define BEGUN_LIMIT_MS 900000 /* for the host to say END */
+#define HOLD_WAIT_MS 1000     /* for a critical section that comes when one has begun */
+#define MAX_HOLD_MS 10000
+
+typedef enum { IDLE, HOLDING, TELLING, CYCLING, BEGUN } Step;
+
+static struct {
+    char server[65]; /* who serves */
+    uint64_t n_ended;
+    int64_t served_ms; /* when it was last heard of */
+    uint64_t last_ticket;
+
+    bool waiting; /* it waits for a wish */
+    uint64_t wait_id;
+    int64_t wait_end_ms;
+
+    Step step;
+    uint64_t begin_id;
+    bool at_cycle_end;
+    int64_t step_end_ms;
+    unsigned timeout_ms, n_told, n_late, n_cycles, n_cycles_late;
+    pid_t pids[STASIS_AGENT_MAX_LIST];
+    unsigned n_pids;
+} turn;
+
+static Answer answer;
+
+#define EACH(c)                                                                  \
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++) \
+        if (c->fd >= 0)
+
+/* ---- wishes ---- */
+
+static void finish_wish(CoopClient *c, int64_t result)
+{
+    coop_tell(c, STASIS_GUEST_RESULT, result);
+    if (c->fd >= 0)
+        coop_close(c);
+}
+
+void coop_wish(CoopClient *c, int64_t scope)
+{
+    if (c->wish != COOP_NO_WISH)
+        return;
+    if (scope != STASIS_FREEZE_PROCESS && scope != STASIS_FREEZE_VM) {
+        finish_wish(c, -EINVAL);
+        return;
+    }
+    if (scope == STASIS_FREEZE_VM && c->uid != 0) {
+        finish_wish(c, -EPERM);
+        return;
+    }
+    c->scope = (uint32_t)scope;
+    c->wish = COOP_WISHED;
+    c->ticket = ++turn.last_ticket;
+    c->since_ms = now_ms();
+}
+
+static void limit_wishes(int64_t now)
+{
+    EACH(c)
+    {
+        int64_t heard = c->since_ms > turn.served_ms ? c->since_ms : turn.served_ms;
+        if (c->wish == COOP_TAKEN && now - c->since_ms >= TAKEN_LIMIT_MS)
+            finish_wish(c, -ETIMEDOUT);
+        else if (c->wish == COOP_WISHED && !turn.waiting && turn.step == IDLE &&
+                 now - heard >= SERVED_LIMIT_MS)
+            finish_wish(c, -EHOSTDOWN);
+    }
+}
+
+static CoopClient *oldest_wish(void)
+{
+    CoopClient *oldest = NULL;
+    EACH(c)
+    if (c->wish == COOP_WISHED && (oldest == NULL || c->ticket < oldest->ticket))
+        oldest = c;
+    return oldest;
+}
+
+/* All that one checkpoint serves get the same ticket. */
+static unsigned take_wish(CoopClient *one)
+{
+    unsigned n = 0;
+    EACH(c)
+    {
+        bool same = c == one || (c->wish == COOP_WISHED && one->scope == STASIS_FREEZE_VM &&
+                                 c->scope == STASIS_FREEZE_VM);
+        if (!same)
+            continue;
+        c->wish = COOP_TAKEN;
+        c->ticket = one->ticket;
+        c->since_ms = now_ms();
+        n++;
+    }
+    return n;
+}
+
+/* ---- answers to the host ---- */
+
+static StasisFieldWriter *new_answer(uint64_t id, bool (*send)(const Answer *, uint16_t, uint8_t))
+{
+    answer.id = id;
+    answer.send = send;
+    answer.ended = false;
+    answer.fields = (StasisFieldWriter){ answer.payload, 0, STASIS_AGENT_MAX_PAYLOAD, false };
+    return &answer.fields;
+}
+
+static unsigned count_subscribers(void)
+{
+    unsigned n = 0;
+    EACH(c)
+    n += c->subscribed;
+    return n;
+}
+
+static void answer_wait(int64_t now, bool (*send)(const Answer *, uint16_t, uint8_t))
+{
+    CoopClient *c = turn.step == IDLE ? oldest_wish() : NULL;
+    if (c == NULL && now < turn.wait_end_ms)
+        return;
+    StasisFieldWriter *fields = new_answer(turn.wait_id, send);
+    if (c != NULL) {
+        stasis_field_put_number(fields, STASIS_AGENT_TAG_TICKET, c->ticket);
+        stasis_field_put_text(fields, STASIS_AGENT_TAG_KIND,
+                              c->scope == STASIS_FREEZE_VM ? "vm" : "process");
+        stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)c->pid);
+        stasis_field_put_number(fields, STASIS_AGENT_TAG_N_CALLERS, take_wish(c));
+    }
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_SUBSCRIBED, count_subscribers());
+    answer_end(&answer);
+    turn.waiting = false;
+    turn.served_ms = now;
+}
+
+bool coop_wait_wish(uint64_t id, unsigned timeout_ms)
+{
+    if (turn.waiting)
+        return false;
+    turn.waiting = true;
+    turn.wait_id = id;
+    turn.wait_end_ms = now_ms() + timeout_ms;
+    return true;
+}
+
+/* ---- begin ---- */
+
+static bool is_concerned(const CoopClient *c)
+{
+    for (unsigned i = 0; i < turn.n_pids; i++)
+        if (turn.pids[i] == c->pid)
+            return true;
+    return turn.n_pids == 0;
+}
+
+void coop_hold(CoopClient *c, int64_t ms)
+{
+    c->hold_ms = ms > 0 && ms < MAX_HOLD_MS ? (unsigned)ms : MAX_HOLD_MS;
+    bool now = turn.step == IDLE;
+    c->holds = now;
+    c->wants_to_hold = !now;
+    c->hold_end_ms = now_ms() + (now ? c->hold_ms : HOLD_WAIT_MS);
+    if (now)
+        coop_tell(c, STASIS_GUEST_RESULT, 0);
+}
+
+static void grant_holds(int64_t now, bool all)
+{
+    EACH(c)
+    {
+        if (!c->wants_to_hold || !(all || now >= c->hold_end_ms))
+            continue;
+        c->wants_to_hold = false;
+        c->holds = true;
+        c->hold_end_ms = now + c->hold_ms;
+        coop_tell(c, STASIS_GUEST_RESULT, 0);
+    }
+}
+
+bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
+                unsigned timeout_ms)
+{
+    if (turn.step != IDLE)
+        return false;
+    turn.step = HOLDING;
+    turn.begin_id = id;
+    turn.at_cycle_end = at_cycle_end;
+    turn.timeout_ms = timeout_ms;
+    turn.n_told = turn.n_late = turn.n_cycles = turn.n_cycles_late = 0;
+    memcpy(turn.pids, pids, n_pids * sizeof *pids);
+    turn.n_pids = n_pids;
+    return true;
+}
+
+static bool is_held(int64_t now)
+{
+    EACH(c)
+    if (c->holds && now < c->hold_end_ms && is_concerned(c))
+        return true;
+    return false;
+}
+
+static void tell_before(int64_t now)
+{
+    EACH(c)
+    {
+        if (!c->subscribed || !is_concerned(c))
+            continue;
+        c->told = true;
+        c->ready = false;
+        turn.n_told++;
+        coop_tell(c, STASIS_GUEST_BEFORE, 0);
+    }
+    turn.step = TELLING;
+    turn.step_end_ms = now + READY_LIMIT_MS;
+}
+
+static unsigned count_unready(void)
+{
+    unsigned n = 0;
+    EACH(c)
+    n += c->told && !c->ready;
+    return n;
+}
+
+static void want_cycles(int64_t now)
+{
+    EACH(c)
+    {
+        if (!c->cycles || !turn.at_cycle_end || !is_concerned(c))
+            continue;
+        c->cycle_wanted = true;
+        turn.n_cycles++;
+        coop_tell(c, STASIS_GUEST_WANT_CYCLE, 0);
+    }
+    turn.step = CYCLING;
+    turn.step_end_ms = now + turn.timeout_ms;
+}
+
+static unsigned count_unfinished_cycles(void)
+{
+    unsigned n = 0;
+    EACH(c)
+    n += c->cycle_wanted;
+    return n;
+}
+
+static void answer_begin(int64_t now, bool (*send)(const Answer *, uint16_t, uint8_t))
+{
+    StasisFieldWriter *fields = new_answer(turn.begin_id, send);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_SUBSCRIBED, turn.n_told);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_FAILED, turn.n_late);
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_CYCLE, turn.n_cycles - turn.n_cycles_late);
+    answer_end(&answer);
+    turn.step = BEGUN;
+    turn.step_end_ms = now + BEGUN_LIMIT_MS;
+}
+
+/* ---- end ---- */
+
+static void end_turn(StasisGuestWhat what, int64_t value)
+{
+    turn.step = IDLE;
+    EACH(c)
+    {
+        bool told = c->told;
+        c->told = c->cycle_wanted = false;
+        if (told || (what == STASIS_GUEST_RESUMED && c->subscribed))
+            coop_tell(c, what, value);
+    }
+    grant_holds(now_ms(), true);
+}
+
+unsigned coop_end(uint64_t ticket, int error_number)
+{
+    unsigned n = 0;
+    turn.n_ended++;
+    turn.served_ms = now_ms();
+    EACH(c)
+    {
+        if (c->wish != COOP_TAKEN || c->ticket != ticket)
+            continue;
+        n++;
+        finish_wish(c, -error_number);
+    }
+    end_turn(STASIS_GUEST_AFTER, -error_number);
+    return n;
+}
+
+void coop_resumed(void)
+{
+    turn.waiting = false;
+    EACH(c)
+    {
+        if (c->wish == COOP_NO_WISH)
+            continue;
+        coop_tell(c, STASIS_GUEST_RESUMED, 0);
+        if (c->fd >= 0)
+            coop_close(c);
+    }
+    end_turn(STASIS_GUEST_RESUMED, 0);
+}
+
+void coop_served_by(const char *server, uint64_t n_ended)
+{
+    turn.served_ms = now_ms();
+    if (strcmp(server, turn.server) == 0) {
+        if (n_ended > turn.n_ended)
+            coop_resumed();
+    } else {
+        /* The one before has died over these. */
+        snprintf(turn.server, sizeof turn.server, "%s", server);
+        EACH(c)
+        if (c->wish == COOP_TAKEN)
+            c->wish = COOP_WISHED;
+    }
+    if (turn.step == BEGUN)
+        end_turn(STASIS_GUEST_AFTER, -ECANCELED);
+    turn.n_ended = n_ended;
+}
+
+void coop_forget_requests(void)
+{
+    turn.waiting = false;
+    if (turn.step != IDLE && turn.step != BEGUN)
+        end_turn(STASIS_GUEST_AFTER, -ECANCELED);
+}
+
+/* ---- time ---- */
+
+static bool is_step_done(int64_t now)
+{
+    switch (turn.step) {
+    case HOLDING:
+        return !is_held(now);
+    case TELLING:
+        return count_unready() == 0 || now >= turn.step_end_ms;
+    case CYCLING:
+        return count_unfinished_cycles() == 0 || now >= turn.step_end_ms;
+    default:
+        return turn.step == BEGUN && now >= turn.step_end_ms;
+    }
+}
+
+static void step_on(int64_t now, bool (*send)(const Answer *, uint16_t, uint8_t))
+{
+    switch (turn.step) {
+    case HOLDING:
+        tell_before(now);
+        break;
+    case TELLING:
+        turn.n_late = count_unready();
+        want_cycles(now);
+        break;
+    case CYCLING:
+        turn.n_cycles_late = count_unfinished_cycles();
+        answer_begin(now, send);
+        break;
+    default:
+        end_turn(STASIS_GUEST_AFTER, -ETIMEDOUT);
+    }
+}
+
+void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void))
+{
+    int64_t now = now_ms();
+    limit_wishes(now);
+    grant_holds(now, false);
+    while (is_step_done(now) && has_room())
+        step_on(now, send);
+    if (turn.waiting && has_room())
+        answer_wait(now, send);
+}
+
+static int sooner(int64_t at_ms, int64_t now, int otherwise)
+{
+    int64_t left = at_ms > now ? at_ms - now : 0;
+    return left < otherwise ? (int)left : otherwise;
+}
+
+/* Limits of seconds are looked at once a second anyway. */
+int coop_wait_ms(int otherwise)
+{
+    int64_t now = now_ms();
+    if (turn.waiting)
+        otherwise = sooner(turn.wait_end_ms, now, otherwise);
+    if (turn.step == TELLING || turn.step == CYCLING)
+        otherwise = sooner(turn.step_end_ms, now, otherwise);
+    EACH(c)
+    if (c->wants_to_hold || (c->holds && turn.step == HOLDING && now < c->hold_end_ms))
+        otherwise = sooner(c->hold_end_ms, now, otherwise);
+    return otherwise;
+}

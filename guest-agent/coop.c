@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Connections of programs. Any user's may come, so all is bounded: places in all, places of one
+ * user, packets in a second; who oversteps is let go, and the agent, which runs before all others,
+ * has done with it.
+ */
+#include "coop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define MAX_OF_USER 16u /* other than root */
+#define MAX_PER_SECOND 10000u
+#define BACKLOG 16
+#define AT_ONCE 16u /* packets of one program, connections: then others have their turn */
+
+CoopClient coop_clients[COOP_MAX_CLIENTS];
+static int listener = -1;
+static bool stopped;
+
+static void make_dir_of(const char *path)
+{
+    char dir[108];
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    if (slash == NULL || slash == dir)
+        return;
+    *slash = '\0';
+    mkdir(dir, 0755);
+}
+
+void coop_init(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    for (unsigned i = 0; i < COOP_MAX_CLIENTS; i++)
+        coop_clients[i].fd = -1;
+    if (path == NULL)
+        return;
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    make_dir_of(path);
+    unlink(path); /* of an agent that has ended */
+    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof address) == 0 &&
+        chmod(path, 0666) == 0 && listen(listener, BACKLOG) == 0)
+        return;
+    say("listen at %s: %s", path, strerror(errno));
+    if (listener >= 0)
+        close(listener);
+    listener = -1;
+}
+
+unsigned coop_poll_fds(struct pollfd *fds)
+{
+    unsigned n = 0;
+    if (stopped)
+        return 0;
+    if (listener >= 0)
+        fds[n++] = (struct pollfd){ .fd = listener, .events = POLLIN };
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
+        if (c->fd >= 0)
+            fds[n++] = (struct pollfd){ .fd = c->fd, .events = POLLIN };
+    return n;
+}
+
+void coop_close(CoopClient *client)
+{
+    close(client->fd);
+    *client = (CoopClient){ .fd = -1 };
+}
+
+void coop_tell(CoopClient *client, StasisGuestWhat what, int64_t value)
+{
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value };
+    if (send(client->fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        coop_close(client);
+}
+
+/* ---- coming ---- */
+
+static void turn_away(int fd)
+{
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESULT, -EAGAIN };
+    send(fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    close(fd);
+}
+
+static CoopClient *find_place(uid_t uid)
+{
+    CoopClient *place = NULL;
+    unsigned n = 0;
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++) {
+        n += c->fd >= 0 && c->uid == uid;
+        if (c->fd < 0 && place == NULL)
+            place = c;
+    }
+    return uid == 0 || n < MAX_OF_USER ? place : NULL;
+}
+
+static bool take_connection(void)
+{
+    struct ucred peer = { 0 };
+    socklen_t size = sizeof peer;
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return false;
+    CoopClient *c = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0
+                        ? find_place(peer.uid)
+                        : NULL;
+    if (c == NULL)
+        turn_away(fd);
+    else
+        *c = (CoopClient){ .fd = fd, .pid = peer.pid, .uid = peer.uid };
+    return true;
+}
+
+/* ---- saying ---- */
+
+static void take_message(CoopClient *c, const StasisGuestMessage *message)
+{
+    switch (message->what) {
+    case STASIS_GUEST_FREEZE:
+        coop_wish(c, message->value);
+        break;
+    case STASIS_GUEST_SUBSCRIBE:
+        c->subscribed = true;
+        break;
+    case STASIS_GUEST_READY:
+        c->ready = true;
+        break;
+    case STASIS_GUEST_CRITICAL_BEGIN:
+        coop_hold(c, message->value);
+        break;
+    case STASIS_GUEST_CRITICAL_END:
+        c->holds = c->wants_to_hold = false;
+        break;
+    case STASIS_GUEST_CYCLES:
+        c->cycles = true;
+        break;
+    case STASIS_GUEST_CYCLE_END:
+        c->cycle_wanted = false;
+        break;
+    default:
+        break; /* of a newer library */
+    }
+}
+
+static bool says_too_much(CoopClient *c)
+{
+    int64_t now = now_ms();
+    if (now - c->second_ms >= 1000) {
+        c->second_ms = now;
+        c->n_said = 0;
+    }
+    return ++c->n_said > MAX_PER_SECOND;
+}
+
+/* False: it has nothing more to say now, or is gone. */
+static bool take_packet(CoopClient *c)
+{
+    StasisGuestMessage message;
+    ssize_t n = recv(c->fd, &message, sizeof message, MSG_DONTWAIT | MSG_TRUNC);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (n != sizeof message || message.magic != STASIS_GUEST_MAGIC || says_too_much(c)) {
+        coop_close(c);
+        return false;
+    }
+    take_message(c, &message);
+    return c->fd >= 0;
+}
+
+static void take_all(void)
+{
+    for (unsigned i = 0; listener >= 0 && i < AT_ONCE && take_connection(); i++)
+        ;
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
+        for (unsigned i = 0; c->fd >= 0 && i < AT_ONCE && take_packet(c); i++)
+            ;
+}
+
+void coop_stop(void)
+{
+    stopped = true;
+}
+
+void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void))
+{
+    if (stopped)
+        return;
+    take_all();
+    coop_turn(send, has_room);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Programs of the guest that have a say in checkpoints (lib/, include/stasis-guest.h), and the host
+ * that serves them. coop.c has their connections and what they say; coop-turn.c what becomes of a
+ * checkpoint, from a wish to its end; op-wish.c what the host asks. All of it in the loop, nothing
+ * in a worker, since it is one state.
+ */
+#pragma once
+
+#include "agent.h"
+#include "lib/wire.h"
+
+#define COOP_MAX_CLIENTS 64u
+#define COOP_MAX_FDS (COOP_MAX_CLIENTS + 1u)
+
+typedef enum {
+    COOP_NO_WISH,
+    COOP_WISHED, /* the host has not heard of it */
+    COOP_TAKEN,  /* it has */
+} CoopWish;
+
+/* One connection of a program: of one stasis_freeze(), or a standing one. */
+typedef struct {
+    int fd; /* or -1: this place is free */
+    pid_t pid;
+    uid_t uid;
+    CoopWish wish;
+    uint32_t scope; /* of the wish: STASIS_FREEZE_… */
+    uint64_t ticket;
+    int64_t since_ms; /* wished, or taken */
+    bool subscribed, told, ready;
+    bool cycles, cycle_wanted;
+    bool holds, wants_to_hold; /* a critical section: known to it, or not yet */
+    int64_t hold_end_ms;       /* … until when */
+    unsigned hold_ms;          /* … as asked for */
+    int64_t second_ms;         /* what it said in this second */
+    unsigned n_said;
+} CoopClient;
+
+extern CoopClient coop_clients[COOP_MAX_CLIENTS];
+
+/* ---- coop.c ---- */
+
+/* Listen at @path; without it programs find no agent. */
+void coop_init(const char *path);
+struct pollfd;
+/* For the loop's poll(2): fills @fds (COOP_MAX_FDS of them), returns the number. */
+unsigned coop_poll_fds(struct pollfd *fds);
+/* Take what programs have said, and do what they and time bring about; answers to the host's
+ * requests are sent when they are due. */
+void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void));
+/* This is a fork in which processes are frozen for CRIU: nothing is said to anybody any more. */
+void coop_stop(void);
+/* Say that; a program that does not read is let go. */
+void coop_tell(CoopClient *client, StasisGuestWhat what, int64_t value);
+void coop_close(CoopClient *client);
+
+/* ---- coop-turn.c ---- */
+
+void coop_wish(CoopClient *client, int64_t scope);
+void coop_hold(CoopClient *client, int64_t ms);
+/* Milliseconds until something is due, or @otherwise if that is sooner. */
+int coop_wait_ms(int otherwise);
+void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void));
+/* Nobody waits for answers any more. */
+void coop_forget_requests(void);
+/* This VM goes on from an image. */
+void coop_resumed(void);
+
+/* For op-wish.c: the host @server is there and has ended @n_ended checkpoints. */
+void coop_served_by(const char *server, uint64_t n_ended);
+/* False: there is one such request already. */
+bool coop_wait_wish(uint64_t id, unsigned timeout_ms);
+/* … of @pids alone, unless n_pids is 0. */
+bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
+                unsigned timeout_ms);
+/* Of the wish @ticket, or 0. How many callers were told. */
+unsigned coop_end(uint64_t ticket, int error_number);

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libstasis-guest: for programs in a guest that want to have a say in their checkpoints. Nobody
+ * needs it: a program that knows nothing of it is checkpointed all the same.
+ *
+ * It speaks to stasis-agent over a UNIX socket, and needs the C library alone. Where there is no
+ * agent, each function says so and the program runs as it would without. All functions may be
+ * called from any thread. They return 0 or a positive number, or a negative errno(3).
+ *
+ *     for (;;) {
+ *         work();
+ *         if (stasis_freeze(STASIS_FREEZE_PROCESS) == 1)
+ *             reopen_what_is_of_another_machine();
+ *     }
+ */
+#ifndef STASIS_GUEST_H
+#define STASIS_GUEST_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define STASIS_GUEST_API __attribute__((visibility("default")))
+#else
+#define STASIS_GUEST_API
+#endif
+
+#define STASIS_FREEZE_PROCESS 0u /* the caller, and all processes that belong to it (its closure) \
+                                  */
+#define STASIS_FREEZE_VM 1u      /* the whole VM; root alone may ask for that */
+
+/*
+ * Ask the host for a checkpoint, and wait for it (`stasis agent-serve` has to run there).
+ *
+ *  0  it is taken, and durable
+ *  1  this is the process that goes on from it, or from any other checkpoint that was taken while
+ *     it waited here; it may be in another VM, or later, or both. Any number of times.
+ *
+ * -ENOENT, -ECONNREFUSED  there is no agent
+ * -EHOSTDOWN              nobody serves the guest at the host (after 10 s)
+ * -EPERM                  of the VM, and not root
+ * -EAGAIN                 too many ask already
+ * -EREMOTEIO              the host could not take it, and knows why
+ * -ETIMEDOUT, -ECANCELED, -ECONNRESET  it, or the agent, did not come to an end
+ *
+ * Signals do not end the wait. While it waits, one more descriptor is open.
+ */
+STASIS_GUEST_API int stasis_freeze(unsigned scope);
+
+/*
+ * Be told of checkpoints that `stasis agent-serve` takes (of the VM, or of the process): @before
+ * it, which waits until that has returned, for a second at most; @after it, in the process that
+ * runs on, whether it was taken or not; @resumed instead of @after in a process that goes on from
+ * an image, of whoever's making. Each may be NULL. Called from a thread of the library, one at a
+ * time, in which all signals are blocked. Calling it again replaces them.
+ *
+ * Without an agent it is 0 as well: when there is one, they are called.
+ */
+STASIS_GUEST_API int stasis_on_checkpoint(void (*before)(void), void (*after)(void),
+                                          void (*resumed)(void));
+
+/* The same by a signal, queued to the process by sigqueue(3) with one of these as its value. Nobody
+ * waits for what the program does about it. 0: no signal any more. */
+#define STASIS_BEFORE 1
+#define STASIS_AFTER 2
+#define STASIS_RESUMED 3
+STASIS_GUEST_API int stasis_signal_on_checkpoint(int signal_number);
+
+/*
+ * The end of a control cycle: the moment at which a periodic checkpoint may fall (`agent-serve
+ * --every 5m --cycle-end`). Doesn't wait; costs a look at a variable when none is due. 1 when it
+ * has just told that one may be taken now, else 0. After the first call the host waits for these
+ * moments, a second at most for each checkpoint.
+ */
+STASIS_GUEST_API int stasis_cycle_end(void);
+
+/*
+ * Hold off checkpoints that `agent-serve` takes until stasis_critical_end(), for @limit_ms at most
+ * (10,000 at most; 0: 1,000). Waits for one that is under way, for a second at most. Sections
+ * of several threads, and nested ones, are one, by the limit of the first. Without an agent there
+ * is nothing to hold off: -ENOENT, and no harm.
+ */
+STASIS_GUEST_API int stasis_critical_begin(unsigned limit_ms);
+STASIS_GUEST_API int stasis_critical_end(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: stasis_freeze() returns 0 once the checkpoint is there, and 1 at the same line in whoever goes
+on from it: in clones of the VM, after a rollback, and in processes that CRIU restores elsewhere. Programs
+are told before and after, or hold a checkpoint off for a bounded time, and one that asks too much is let go."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from coopguest import Server, clones_of, coop_vm, log_of, start_coop, wait_log  # noqa: E402
+from proctree import sh  # noqa: E402
+from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+
+TIMES = 5
+PID = 21000
+_common = {}
+
+
+def common():
+    if not _common:
+        t = shared()
+        _common.update(vm=coop_vm(t), store=new_store(t))
+    return _common["vm"], _common["store"]
+
+
+@case
+def of_the_vm(t):
+    """of the VM: two callers at once get one image, and 0; in each of 5 clones both get 1, at the same
+    line with the same count, and after a rollback too"""
+    vm, store = common()
+    start_coop(vm, "/tmp/a", "freeze", "vm")
+    start_coop(vm, "/tmp/b", "freeze", "vm")
+    wait_log(t, vm, "/tmp/a", "line 7 count 1")
+    wait_log(t, vm, "/tmp/b", "line 7 count 1")
+    server = Server(t, vm, "--count", 1, *store)
+    rc, ids, err = server.wait()
+    t.equal((rc, len(ids)), (0, 1), err)
+    want = ["line 7 count 1", "returned 0 line 8 count 1"]
+    for log in ("/tmp/a", "/tmp/b"):
+        t.equal(wait_log(t, vm, log, want[1]), want, log)
+    again = ["line 7 count 1", "returned 1 line 8 count 1"]
+    for other in clones_of(t, vm, ids[0], TIMES, store):
+        for log in ("/tmp/a", "/tmp/b"):
+            t.equal(wait_log(t, other, log, again[1]), again, f"{other.name} {log}")
+        stasis("kill", other.name)
+    stasis("rollback", vm.name, ids[0], *store)
+    # Nobody tells the guest of that but who serves it next.
+    server = Server(t, vm, *store)
+    for log in ("/tmp/a", "/tmp/b"):
+        t.equal(wait_log(t, vm, log, again[1]), again, f"rolled back {log}")
+    t.equal(server.end()[0], 0, "Ctrl-C")
+
+
+@case
+def of_a_process(t):
+    """of a process and what belongs to it: 0 there, and 1 in each of 5 restored ones, in another VM"""
+    vm, store = common()
+    start_coop(vm, "/tmp/p", "freeze", "process", pid=PID)
+    wait_log(t, vm, "/tmp/p", "line 7 count 1")
+    rc, ids, err = Server(t, vm, "--count", 1, *store).wait()
+    t.equal((rc, len(ids)), (0, 1), err)
+    t.equal(wait_log(t, vm, "/tmp/p", "returned 0 line 8 count 1"),
+            ["line 7 count 1", "returned 0 line 8 count 1"], "there")
+    info = stasis_json("checkpoint-info", ids[0], *store)
+    t.equal([p["pid"] for p in info["processes"]], [PID], "processes")
+    other = coop_vm(t)
+    for i in range(TIMES):
+        sh(other, "rm -f /tmp/p")
+        stasis("proc-restore", ids[0], "--domain", other.name, *store)
+        t.equal(wait_log(t, other, "/tmp/p", "returned 1 line 8 count 1"),
+                ["returned 1 line 8 count 1"], f"time {i}")
+        t.wait(lambda: sh(other, f"[ -e /proc/{PID} ] && echo there; true") == "", 60, "it ends")
+    stasis("kill", other.name)
+
+
+@case
+def told(t):
+    """callbacks and the signal come in their order: before, then after; resumed in the clone, and in the
+    process that is restored; a loop's checkpoint falls at the end of its cycle"""
+    vm, store = common()
+    pid = start_coop(vm, "/tmp/told", "told", 40, pid=PID + 10)
+    start_coop(vm, "/tmp/cycle", "cycle", 20)
+    wait_log(t, vm, "/tmp/told", "listening")
+    start_coop(vm, "/tmp/c", "freeze", "vm")
+    server = Server(t, vm, "--every", "2s", "--cycle-end", "--count", 2, *store)
+    rc, ids, err = server.wait()
+    t.equal((rc, len(ids)), (0, 2), err)
+    wait_log(t, vm, "/tmp/cycle", "cycle end")
+    seen = wait_log(t, vm, "/tmp/told", "signal 2")
+    t.equal([line for line in seen if not line.startswith("signal")][1:5],
+            ["before", "after"] * 2, f"callbacks {seen}")
+    t.wait(lambda: [line for line in log_of(vm, "/tmp/told") if line.startswith("signal")] ==
+           ["signal 1", "signal 2"] * 2, 60, "signals")
+    clone = clones_of(t, vm, ids[1], 1, store)[0]
+    seen = wait_log(t, clone, "/tmp/told", "resumed", "signal 3")
+    t.equal([line for line in seen if not line.startswith("signal")],
+            ["listening", "before", "after", "before", "resumed"], "in a clone")
+    stasis("kill", clone.name)
+    image = stasis_json("proc-checkpoint", vm.name, "--pid", pid, *store)
+    n = len(log_of(vm, "/tmp/told"))
+    stasis("proc-restore", image["id"], "--replace", *store)
+    t.wait(lambda: {"resumed", "signal 3"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "restored")
+    # It is connected again: the next one is told, too.
+    n = len(log_of(vm, "/tmp/told"))
+    Server(t, vm, "--every", "1s", "--count", 1, *store).wait()
+    t.wait(lambda: {"before", "after"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "after that")
+    sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+
+
+@case
+def held_off(t):
+    """a critical section is over before its checkpoint, or its limit is"""
+    vm, store = common()
+    for ms, limit, whole in ((1500, 10000, True), (60000, 500, False)):
+        log = f"/tmp/critical{limit}"
+        start_coop(vm, log, "critical", ms, limit)
+        wait_log(t, vm, log, "holding 0")
+        start_coop(vm, "/tmp/w", "freeze", "vm")
+        rc, ids, err = Server(t, vm, "--count", 1, *store).wait()
+        t.equal((rc, len(ids)), (0, 1), err)
+        clone = clones_of(t, vm, ids[0], 1, store)[0]
+        t.equal("held" in log_of(clone, log) or sh(clone, "pidof coop; true") == "", whole,
+                f"{ms} ms of at most {limit}")
+        stasis("kill", clone.name)
+    sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+
+
+@case
+def bounded(t):
+    """without anybody who serves, or for the VM without being root, there is an error; a caller that is
+    killed, and one that floods, harm nobody"""
+    vm, store = common()
+    start_coop(vm, "/tmp/nobody", "freeze", "vm")
+    t.equal(wait_log(t, vm, "/tmp/nobody", "returned -112 line 8 count 1")[0], "line 7 count 1",
+            "EHOSTDOWN")
+    # A user without rights, by the group of the file alone.
+    sh(vm, "echo 'nobody:x:99:99::/:/bin/sh' > /etc/passwd; mkdir -m 777 -p /tmp/n; "
+           "setsid su -s /bin/coop nobody -- /tmp/n/log freeze vm < /dev/null > /dev/null 2>&1 & true")
+    wait_log(t, vm, "/tmp/n/log", "returned -1 line 8 count 1", what="EPERM")
+    victim = start_coop(vm, "/tmp/victim", "freeze", "vm")
+    wait_log(t, vm, "/tmp/victim", "line 7 count 1")
+    sh(vm, f"kill -9 {victim}")
+    flood = [start_coop(vm, "/tmp/flood", "flood") for _ in range(2)]
+    start_coop(vm, "/tmp/beside", "freeze", "vm")
+    server = Server(t, vm, *store)
+    wait_log(t, vm, "/tmp/beside", "returned 0 line 8 count 1", what="beside a flood")
+    sh(vm, f"kill -9 {' '.join(map(str, flood))}")
+    rc, ids, err = server.end()
+    t.equal((rc, len(ids)), (0, 1), err)
+    # One serves, and no other.
+    first = Server(t, vm, *store)
+    t.wait(lambda: stasis("agent-serve", vm.name, "--count", 1, *store, expect=None).rc == 1, 60,
+           "busy")
+    first.end()
+
+
+main()
