@@ -15,14 +15,30 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MAX_OF_USER 16u /* other than root */
-#define MAX_PER_SECOND 10000u
+#define MAX_OF_USER 16u      /* other than root */
+#define MAX_PER_SECOND 4000u /* packets of one program */
+#define MAX_COMING 100u      /* connections a second; others wait in the backlog */
 #define BACKLOG 16
 #define AT_ONCE 16u /* packets of one program, connections: then others have their turn */
 
 CoopClient coop_clients[COOP_MAX_CLIENTS];
 static int listener = -1;
 static bool stopped;
+static Rate coming; /* connections, of all programs */
+
+static bool is_spent(const Rate *rate, unsigned limit)
+{
+    return rate->n >= limit && now_ms() - rate->second_ms < 1000;
+}
+
+/* False: that was one too many in this second. */
+static bool spend(Rate *rate, unsigned limit)
+{
+    int64_t now = now_ms();
+    if (now - rate->second_ms >= 1000)
+        *rate = (Rate){ now, 0 };
+    return ++rate->n <= limit;
+}
 
 static void make_dir_of(const char *path)
 {
@@ -60,7 +76,7 @@ unsigned coop_poll_fds(struct pollfd *fds)
     unsigned n = 0;
     if (stopped)
         return 0;
-    if (listener >= 0)
+    if (listener >= 0 && !is_spent(&coming, MAX_COMING))
         fds[n++] = (struct pollfd){ .fd = listener, .events = POLLIN };
     for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
         if (c->fd >= 0)
@@ -150,16 +166,6 @@ static void take_message(CoopClient *c, const StasisGuestMessage *message)
     }
 }
 
-static bool says_too_much(CoopClient *c)
-{
-    int64_t now = now_ms();
-    if (now - c->second_ms >= 1000) {
-        c->second_ms = now;
-        c->n_said = 0;
-    }
-    return ++c->n_said > MAX_PER_SECOND;
-}
-
 /* False: it has nothing more to say now, or is gone. */
 static bool take_packet(CoopClient *c)
 {
@@ -167,7 +173,8 @@ static bool take_packet(CoopClient *c)
     ssize_t n = recv(c->fd, &message, sizeof message, MSG_DONTWAIT | MSG_TRUNC);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
-    if (n != sizeof message || message.magic != STASIS_GUEST_MAGIC || says_too_much(c)) {
+    if (n != sizeof message || message.magic != STASIS_GUEST_MAGIC ||
+        !spend(&c->said, MAX_PER_SECOND)) {
         coop_close(c);
         return false;
     }
@@ -177,8 +184,9 @@ static bool take_packet(CoopClient *c)
 
 static void take_all(void)
 {
-    for (unsigned i = 0; listener >= 0 && i < AT_ONCE && take_connection(); i++)
-        ;
+    for (unsigned i = 0;
+         listener >= 0 && i < AT_ONCE && !is_spent(&coming, MAX_COMING) && take_connection(); i++)
+        spend(&coming, MAX_COMING);
     for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
         for (unsigned i = 0; c->fd >= 0 && i < AT_ONCE && take_packet(c); i++)
             ;

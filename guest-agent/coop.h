@@ -19,6 +19,12 @@ typedef enum {
     COOP_TAKEN,  /* it has */
 } CoopWish;
 
+/* What was done in the second that began then. */
+typedef struct {
+    int64_t second_ms;
+    unsigned n;
+} Rate;
+
 /* One connection of a program: of one stasis_freeze(), or a standing one. */
 typedef struct {
     int fd; /* or -1: this place is free */
@@ -33,8 +39,7 @@ typedef struct {
     bool holds, wants_to_hold; /* a critical section: known to it, or not yet */
     int64_t hold_end_ms;       /* … until when */
     unsigned hold_ms;          /* … as asked for */
-    int64_t second_ms;         /* what it said in this second */
-    unsigned n_said;
+    Rate said;                 /* packets */
 } CoopClient;
 
 extern CoopClient coop_clients[COOP_MAX_CLIENTS];

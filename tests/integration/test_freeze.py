@@ -43,7 +43,7 @@ def of_the_vm(t):
         for log in ("/tmp/a", "/tmp/b"):
             t.equal(wait_log(t, other, log, again[1]), again, f"{other.name} {log}")
         stasis("kill", other.name)
-    stasis("rollback", vm.name, ids[0], *store)
+    stasis("rollback", vm.name, ids[0], "--force", *store)
     # Nobody tells the guest of that but who serves it next.
     server = Server(t, vm, *store)
     for log in ("/tmp/a", "/tmp/b"):
@@ -55,21 +55,21 @@ def of_the_vm(t):
 def of_a_process(t):
     """of a process and what belongs to it: 0 there, and 1 in each of 5 restored ones, in another VM"""
     vm, store = common()
-    start_coop(vm, "/tmp/p", "freeze", "process", pid=PID)
+    pid = start_coop(vm, "/tmp/p", "freeze", "process", pid=PID)
     wait_log(t, vm, "/tmp/p", "line 7 count 1")
     rc, ids, err = Server(t, vm, "--count", 1, *store).wait()
     t.equal((rc, len(ids)), (0, 1), err)
     t.equal(wait_log(t, vm, "/tmp/p", "returned 0 line 8 count 1"),
             ["line 7 count 1", "returned 0 line 8 count 1"], "there")
     info = stasis_json("checkpoint-info", ids[0], *store)
-    t.equal([p["pid"] for p in info["processes"]], [PID], "processes")
+    t.equal([p["pid"] for p in info["processes"]], [pid], "processes")
     other = coop_vm(t)
     for i in range(TIMES):
         sh(other, "rm -f /tmp/p")
         stasis("proc-restore", ids[0], "--domain", other.name, *store)
         t.equal(wait_log(t, other, "/tmp/p", "returned 1 line 8 count 1"),
                 ["returned 1 line 8 count 1"], f"time {i}")
-        t.wait(lambda: sh(other, f"[ -e /proc/{PID} ] && echo there; true") == "", 60, "it ends")
+        t.wait(lambda: sh(other, f"[ -e /proc/{pid} ] && echo there; true") == "", 60, "it ends")
     stasis("kill", other.name)
 
 

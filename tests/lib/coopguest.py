@@ -17,10 +17,11 @@ def coop_vm(t, *qemu_args, files=None, **kwargs):
 def start_coop(vm, log, *words, pid=None):
     """Starts `coop LOG WORDS` in a session of its own, with nothing of anybody's open, and a PID that
     nobody has elsewhere; the PID."""
-    if pid is not None:
-        sh(vm, f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid")
-    out = sh(vm, f"setsid coop {log} {' '.join(map(str, words))} < /dev/null > /dev/null 2>&1 & "
-                 f"echo $!")
+    out = sh(vm, (f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid; " if pid is not None else "") +
+             f"setsid coop {log} {' '.join(map(str, words))} < /dev/null > /dev/null 2>&1 & "
+             # Until then it would end with this script.
+             "while [ $(cat /proc/$!/comm) = setsid ] || [ $(cat /proc/$!/comm) = busybox ]; do "
+             "usleep 10000; done; echo $!")
     return int(out)
 
 
