@@ -61,7 +61,8 @@ UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.
 HOSTILE_SRC := tests/lib/hostile-agent.c tests/lib/hostile-lies.c
 # Too, and by themselves.
-GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/racy.c
+GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/racy.c \
+             tests/lib/pty-drive.c
 CASES_SRC := $(sort $(wildcard tests/lib/criu-cases/*.c))
 # Too, with the library for programs of a guest.
 COOP_SRC := tests/lib/coop.c
@@ -87,7 +88,7 @@ WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
 CRIU_IMAGE_OBJ := $(B)/guest-agent/criu-image.o $(B)/guest-agent/criu-timers.o
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
-SESSION_OBJ := $(B)/guest/guest-agent/session/main.o
+SESSION_OBJ := $(patsubst %.c,$(B)/guest/%.o,$(sort $(wildcard guest-agent/session/*.c)) guest-agent/lib/talk.c)
 # Linked into programs of the guest: static and shared, for the C library alone.
 COOP_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard guest-agent/lib/*.c)))
 COOP_LIBS := $(B)/libstasis-guest.a $(B)/libstasis-guest.so.$(SOVER)

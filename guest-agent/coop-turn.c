@@ -69,19 +69,19 @@ static void finish_wish(CoopClient *c, int64_t result)
         coop_close(c);
 }
 
-void coop_wish(CoopClient *c, int64_t scope)
+void coop_wish(CoopClient *c, CoopScope scope)
 {
     if (c->wish != COOP_NO_WISH)
         return;
-    if (scope != STASIS_FREEZE_PROCESS && scope != STASIS_FREEZE_VM) {
+    if (scope >= COOP_N_SCOPES) {
         finish_wish(c, -EINVAL);
         return;
     }
-    if (scope == STASIS_FREEZE_VM && c->uid != 0) {
+    if (scope != COOP_PROCESS && c->uid != 0) {
         finish_wish(c, -EPERM);
         return;
     }
-    c->scope = (uint32_t)scope;
+    c->scope = scope;
     c->wish = COOP_WISHED;
     c->ticket = ++turn.last_ticket;
     c->since_ms = now_ms();
@@ -115,8 +115,8 @@ static unsigned take_wish(CoopClient *one)
     unsigned n = 0;
     EACH(c)
     {
-        bool same = c == one || (c->wish == COOP_WISHED && one->scope == STASIS_FREEZE_VM &&
-                                 c->scope == STASIS_FREEZE_VM);
+        bool same =
+            c == one || (c->wish == COOP_WISHED && one->scope == COOP_VM && c->scope == COOP_VM);
         if (!same)
             continue;
         c->wish = COOP_TAKEN;
@@ -154,8 +154,9 @@ static void answer_wait(int64_t now, bool (*send)(const Answer *, uint16_t, uint
     StasisFieldWriter *fields = new_answer(turn.wait_id, send);
     if (c != NULL) {
         stasis_field_put_number(fields, STASIS_AGENT_TAG_TICKET, c->ticket);
-        stasis_field_put_text(fields, STASIS_AGENT_TAG_KIND,
-                              c->scope == STASIS_FREEZE_VM ? "vm" : "process");
+        static const char *const kinds[COOP_N_SCOPES] = { "process", "vm", "restore" };
+        stasis_field_put_text(fields, STASIS_AGENT_TAG_KIND, kinds[c->scope]);
+        stasis_field_put_text(fields, STASIS_AGENT_TAG_PATH, c->image);
         stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)c->pid);
         stasis_field_put_number(fields, STASIS_AGENT_TAG_N_CALLERS, take_wish(c));
     }
@@ -303,7 +304,7 @@ static void end_turn(StasisGuestWhat what, int64_t value)
     grant_holds(now_ms(), true);
 }
 
-unsigned coop_end(uint64_t ticket, int error_number)
+unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
 {
     unsigned n = 0;
     turn.n_ended++;
@@ -313,9 +314,12 @@ unsigned coop_end(uint64_t ticket, int error_number)
         if (c->wish != COOP_TAKEN || c->ticket != ticket)
             continue;
         n++;
-        finish_wish(c, -error_number);
+        snprintf(c->image, sizeof c->image, "%s", image);
+        finish_wish(c, result);
     }
-    end_turn(STASIS_GUEST_AFTER, -error_number);
+    /* Of a restore nobody was told before. */
+    if (turn.step == BEGUN)
+        end_turn(STASIS_GUEST_AFTER, result < 0 ? result : 0);
     return n;
 }
 

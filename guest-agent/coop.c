@@ -92,7 +92,8 @@ void coop_close(CoopClient *client)
 
 void coop_tell(CoopClient *client, StasisGuestWhat what, int64_t value)
 {
-    StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value };
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value, "" };
+    memcpy(message.text, client->image, sizeof message.text);
     if (send(client->fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
         coop_close(client);
 }
@@ -101,7 +102,7 @@ void coop_tell(CoopClient *client, StasisGuestWhat what, int64_t value)
 
 static void turn_away(int fd)
 {
-    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESULT, -EAGAIN };
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESULT, -EAGAIN, "" };
     send(fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT);
     close(fd);
 }
@@ -141,7 +142,19 @@ static void take_message(CoopClient *c, const StasisGuestMessage *message)
 {
     switch (message->what) {
     case STASIS_GUEST_FREEZE:
-        coop_wish(c, message->value);
+        coop_wish(c, message->value == STASIS_FREEZE_VM        ? COOP_VM
+                     : message->value == STASIS_FREEZE_PROCESS ? COOP_PROCESS
+                                                               : COOP_N_SCOPES);
+        break;
+    case STASIS_GUEST_FREEZE_OTHER:
+        if (c->uid == 0 && message->value > 1 && message->value <= INT32_MAX)
+            c->pid = (pid_t)message->value;
+        coop_wish(c, c->uid == 0 ? COOP_PROCESS : COOP_VM); /* the latter is root's */
+        break;
+    case STASIS_GUEST_RESTORE:
+        memcpy(c->image, message->text, sizeof c->image);
+        c->image[sizeof c->image - 1] = '\0';
+        coop_wish(c, COOP_RESTORE);
         break;
     case STASIS_GUEST_SUBSCRIBE:
         c->subscribed = true;

@@ -9,6 +9,7 @@
 
 #include "agent.h"
 #include "lib/wire.h"
+#include "stasis-guest.h"
 
 #define COOP_MAX_CLIENTS 64u
 #define COOP_MAX_FDS (COOP_MAX_CLIENTS + 1u)
@@ -25,13 +26,21 @@ typedef struct {
     unsigned n;
 } Rate;
 
+typedef enum {
+    COOP_PROCESS = STASIS_FREEZE_PROCESS,
+    COOP_VM = STASIS_FREEZE_VM,
+    COOP_RESTORE, /* no checkpoint, but going on from one */
+    COOP_N_SCOPES,
+} CoopScope;
+
 /* One connection of a program: of one stasis_freeze(), or a standing one. */
 typedef struct {
     int fd; /* or -1: this place is free */
     pid_t pid;
     uid_t uid;
     CoopWish wish;
-    uint32_t scope; /* of the wish: STASIS_FREEZE_… */
+    CoopScope scope; /* of the wish */
+    char image[48];  /* that it is about, or "" */
     uint64_t ticket;
     int64_t since_ms; /* wished, or taken */
     bool subscribed, told, ready;
@@ -62,7 +71,7 @@ void coop_close(CoopClient *client);
 
 /* ---- coop-turn.c ---- */
 
-void coop_wish(CoopClient *client, int64_t scope);
+void coop_wish(CoopClient *client, CoopScope scope);
 void coop_hold(CoopClient *client, int64_t ms);
 /* Milliseconds until something is due, or @otherwise if that is sooner. */
 int coop_wait_ms(int otherwise);
@@ -79,5 +88,5 @@ bool coop_wait_wish(uint64_t id, unsigned timeout_ms);
 /* … of @pids alone, unless n_pids is 0. */
 bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
                 unsigned timeout_ms);
-/* Of the wish @ticket, or 0. How many callers were told. */
-unsigned coop_end(uint64_t ticket, int error_number);
+/* Of the wish @ticket, or 0: its @result (or -errno) and @image. How many callers were told. */
+unsigned coop_end(uint64_t ticket, int64_t result, const char *image);

@@ -116,7 +116,7 @@ static int hung_up(void)
 /* What it was asked is answered once and for all. */
 static int of_agent(void)
 {
-    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESUMED, 0 };
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, STASIS_GUEST_RESUMED, 0, "" };
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return -1;

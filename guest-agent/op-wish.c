@@ -43,9 +43,15 @@ void op_wish_begin(const Request *request, Answer *answer)
 
 void op_wish_end(const Request *request, Answer *answer)
 {
+    char image[48];
     uint64_t error_number = request_number(request, STASIS_AGENT_TAG_ERRNO, 0);
-    unsigned n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0),
-                          error_number < 4096 ? (int)error_number : EREMOTEIO);
+    uint64_t pid = request_number(request, STASIS_AGENT_TAG_PID, 0);
+    if (!request_text(request, STASIS_AGENT_TAG_PATH, image, sizeof image))
+        image[0] = '\0';
+    int64_t result = error_number == 0     ? (int64_t)(pid & INT32_MAX)
+                     : error_number < 4096 ? -(int64_t)error_number
+                                           : -EREMOTEIO;
+    unsigned n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0), result, image);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_CALLERS, n);
     answer_end(answer);
 }

@@ -31,8 +31,16 @@ int guest_connect(void)
 
 int guest_send(int fd, StasisGuestWhat what, int64_t value)
 {
-    StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value };
+    return guest_send_text(fd, what, value, "");
+}
+
+int guest_send_text(int fd, StasisGuestWhat what, int64_t value, const char *text)
+{
+    StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value, "" };
     ssize_t n;
+    if (strlen(text) >= sizeof message.text)
+        return -ENAMETOOLONG;
+    strcpy(message.text, text);
     while ((n = send(fd, &message, sizeof message, MSG_NOSIGNAL)) < 0 && errno == EINTR)
         ;
     return n < 0 ? -errno : 0;

@@ -28,8 +28,11 @@ typedef enum {
     STASIS_GUEST_CRITICAL_END,
     STASIS_GUEST_CYCLES,    /* there will be ends of cycles */
     STASIS_GUEST_CYCLE_END, /* there is one, after WANT_CYCLE */
+    /* Of root alone, as FREEZE: */
+    STASIS_GUEST_FREEZE_OTHER, /* value: the process whose closure it is */
+    STASIS_GUEST_RESTORE,      /* text: an image of processes, to be restored here */
     /* From the agent. */
-    STASIS_GUEST_RESULT = 64, /* of FREEZE, CRITICAL_BEGIN: 0 or -errno */
+    STASIS_GUEST_RESULT = 64, /* 0 or -errno; of RESTORE: the first process; text: the image */
     STASIS_GUEST_RESUMED,     /* the process goes on from an image; of FREEZE: its result */
     STASIS_GUEST_BEFORE,      /* a checkpoint is about to be taken */
     STASIS_GUEST_AFTER,       /* value: 0, it was taken, or -errno */
@@ -40,4 +43,5 @@ typedef struct {
     uint32_t magic;
     uint32_t what; /* StasisGuestWhat; what is not known is passed over */
     int64_t value;
+    char text[48]; /* ends with a zero byte */
 } StasisGuestMessage;

@@ -8,6 +8,10 @@
  *       └─ the first process  of the namespace and of a terminal session: collects whoever ends
  *            └─ CMD
  *
+ * On a terminal the command gets one of its own, whose master the first process keeps and whoever
+ * sits in front borrows (terminal.c): two keys have the session saved (attend.c). By the name of
+ * stasis-resume it is a saved one that is gone on with.
+ *
  * There is no mount namespace: CRIU would have to dump and make again every mount in it, which it
  * does for containers and can't for a system's own. So /proc is that of all processes: "self" in it
  * is right, and IDs in it are those of the system.
@@ -25,6 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "session/attend.h"
+
 #ifndef AGENT_VERSION
 #define AGENT_VERSION "unknown"
 #endif
@@ -40,6 +46,9 @@ static const char help[] =
     "  -b, --background  don't wait for it: print its process ID, and exit; its standard input\n"
     "                    and output are /dev/null\n"
     "  -o, --output FILE append its standard output and error to FILE\n"
+    "  -k, --save-key KEY  on a terminal: saves the session, which goes on (default ^E)\n"
+    "  -e, --end-key KEY   … and ends it (default ^]); \"none\": there is no such key\n"
+    "  -T, --no-terminal   CMD is on the present terminal itself, and there are no keys\n"
     "      --help        print this and exit\n"
     "      --version     print the version and exit\n"
     "\n"
@@ -48,6 +57,11 @@ static const char help[] =
     "is CMD's, 128 and the signal's number when a signal ended it, and 125 when there is no "
     "session.\n"
     "Needs root.\n";
+
+#define DEFAULT_KEYS                           \
+    {                                          \
+        .save = 'E' & 31, .save_end = ']' & 31 \
+    }
 
 /* What is passed on from outside to the command. */
 static const int passed[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
@@ -100,14 +114,19 @@ static int exit_code_of(int error_number)
 }
 
 /* @ready: closed once the command runs, or told why it can't. */
-static int be_first(char **argv, int ready)
+static int be_first(char **argv, int ready, bool terminal)
 {
     setsid();
     handle_signals();
+    int slave = terminal ? terminal_make() : -1;
+    if (terminal && slave < 0)
+        return complain("no terminal of its own");
     pid_t pid = fork();
     if (pid < 0)
         return complain("fork");
     if (pid == 0) {
+        if (terminal && !terminal_enter(slave))
+            _exit(complain("enter its terminal"));
         close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
         execvp(argv[0], argv);
         uint8_t reason = (uint8_t)errno;
@@ -118,7 +137,8 @@ static int be_first(char **argv, int ready)
     int null_fd = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3 && null_fd >= 0; fd++)
         dup2(null_fd, fd);
-    close_range(3, ~0u, 0);
+    close_range(3, TERMINAL_FD - 1, 0);
+    close_range(terminal ? TERMINAL_FD + 1 : TERMINAL_FD, ~0u, 0);
     return wait_for(pid, true);
 }
 
@@ -138,7 +158,13 @@ static bool redirect(bool background, const char *output)
     return true;
 }
 
-static int run(char **argv, bool background, const char *output)
+typedef struct {
+    bool background, terminal;
+    const char *output;
+    TerminalKeys keys;
+} Options;
+
+static int run(char **argv, const Options *options)
 {
     int ready[2];
     uint8_t reason;
@@ -150,9 +176,9 @@ static int run(char **argv, bool background, const char *output)
         return complain("fork");
     if (pid == 0) {
         close(ready[0]);
-        if (!redirect(background, output))
-            exit(complain(output != NULL ? output : "/dev/null"));
-        exit(be_first(argv, ready[1]));
+        if (!redirect(options->background, options->output))
+            exit(complain(options->output != NULL ? options->output : "/dev/null"));
+        exit(be_first(argv, ready[1], options->terminal));
     }
     below = pid;
     close(ready[1]);
@@ -164,7 +190,11 @@ static int run(char **argv, bool background, const char *output)
         fprintf(stderr, "stasis-session: %s: %s\n", argv[0], strerror(reason));
         return exit_code_of(reason);
     }
-    if (!background)
+    if (options->terminal && attend(pid, &options->keys)) {
+        waitpid(pid, NULL, 0);
+        return 0;
+    }
+    if (!options->background)
         return wait_for(pid, false);
     int status;
     if (waitpid(pid, &status, WNOHANG) == pid) /* it has said why, or has done all already */
@@ -173,24 +203,93 @@ static int run(char **argv, bool background, const char *output)
     return 0;
 }
 
+static const char resume_help[] =
+    "Usage: stasis-resume ID\n"
+    "       stasis-resume --attach PID\n"
+    "Have the host restore a saved session in this VM, and go on with it on the present terminal; "
+    "or\n"
+    "sit down in front of a session that runs already, by the ID of its first process.\n"
+    "\n"
+    "  -k, --save-key KEY, -e, --end-key KEY   as of stasis-session\n"
+    "\n"
+    "Needs root, and \"stasis agent-serve\" at the host.\n";
+
+/* -2: it is no key, which was said. */
+static int read_key(const char *text)
+{
+    int key = terminal_parse_key(text);
+    if (key == -2)
+        fprintf(stderr, "stasis-session: %s: no key; one character, ^A to ^_, or none\n", text);
+    return key;
+}
+
+static int resume(int argc, char **argv)
+{
+    static const struct option options[] = {
+        { "attach", required_argument, NULL, 'a' },
+        { "save-key", required_argument, NULL, 'k' },
+        { "end-key", required_argument, NULL, 'e' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL },
+    };
+    TerminalKeys keys = DEFAULT_KEYS;
+    pid_t pid = 0;
+    for (int c; (c = getopt_long(argc, argv, "a:k:e:", options, NULL)) != -1;) {
+        int *key = c == 'k' ? &keys.save : &keys.save_end;
+        if (c == 'h') {
+            fputs(resume_help, stdout);
+            return 0;
+        }
+        if (c == 'a')
+            pid = atoi(optarg);
+        else if ((c != 'k' && c != 'e') || (*key = read_key(optarg)) == -2)
+            return EXIT_OURS;
+    }
+    if ((pid > 1) != (optind == argc) || optind < argc - 1) {
+        fputs("stasis-resume: one image, or --attach PID, is needed; see --help\n", stderr);
+        return EXIT_OURS;
+    }
+    if (!terminal_is_present()) {
+        fputs("stasis-resume: standard input and output are no terminal\n", stderr);
+        return EXIT_OURS;
+    }
+    if (pid == 0)
+        pid = attend_resume(argv[optind]);
+    if (pid > 0)
+        attend(pid, &keys);
+    return pid > 0 ? 0 : EXIT_OURS;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "background", no_argument, NULL, 'b' },
-        { "output", required_argument, NULL, 'o' },
-        { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'v' },
-        { NULL },
+        { "background", no_argument, NULL, 'b' },     { "output", required_argument, NULL, 'o' },
+        { "save-key", required_argument, NULL, 'k' }, { "end-key", required_argument, NULL, 'e' },
+        { "no-terminal", no_argument, NULL, 'T' },    { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },        { NULL },
     };
-    bool background = false;
-    const char *output = NULL;
-    for (int c; (c = getopt_long(argc, argv, "+bo:", options, NULL)) != -1;) {
+    Options chosen = { .terminal = terminal_is_present(), .keys = DEFAULT_KEYS };
+    const char *name = strrchr(argv[0], '/');
+    if (strcmp(name != NULL ? name + 1 : argv[0], "stasis-resume") == 0)
+        return resume(argc, argv);
+    for (int c; (c = getopt_long(argc, argv, "+bo:k:e:T", options, NULL)) != -1;) {
         switch (c) {
         case 'b':
-            background = true;
+            chosen.background = true;
             break;
         case 'o':
-            output = optarg;
+            chosen.output = optarg;
+            break;
+        case 'k':
+            if ((chosen.keys.save = read_key(optarg)) == -2)
+                return EXIT_OURS;
+            break;
+        case 'e':
+            if ((chosen.keys.save_end = read_key(optarg)) == -2)
+                return EXIT_OURS;
+            break;
+        case 'T':
+            chosen.terminal = false;
             break;
         case 'h':
             fputs(help, stdout);
@@ -206,5 +305,6 @@ int main(int argc, char **argv)
         fputs("stasis-session: no command is given; see --help\n", stderr);
         return EXIT_OURS;
     }
-    return run(argv + optind, background, output);
+    chosen.terminal &= !chosen.background && chosen.output == NULL;
+    return run(argv + optind, &chosen);
 }

@@ -9,7 +9,7 @@
 
 static const char *kind_of(const StasisServed *served)
 {
-    static const char *const words[] = { "vm", "process", "period" };
+    static const char *const words[] = { "vm", "process", "period", "restore" };
     return words[served->kind];
 }
 
@@ -41,7 +41,7 @@ static void show_text(CliCall *call, const StasisServed *served)
         puts(served->id);
     fflush(stdout);
     if (served->error != NULL)
-        cli_note(call, "%s: pid %u asked for a checkpoint: %s", call->args[0], served->pid,
+        cli_note(call, "%s: %s of pid %u: %s", call->args[0], kind_of(served), served->pid,
                  served->error->message);
     if (served->n_late > 0)
         cli_note(call, "%s: %u of %u programs were not ready within a second", call->args[0],

@@ -48,6 +48,7 @@ typedef struct {
     StasisServedKind kind;
     guint64 ticket;
     guint pid, n_callers, n_subscribed;
+    char image[48]; /* that is to be restored: the guest's word */
 } Wish;
 
 static void server_clear(Server *s)
@@ -119,7 +120,12 @@ static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
     g_autofree char *kind = stasis_agent_text(answer, STASIS_AGENT_TAG_KIND, 16);
     guint64 pid = stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);
     ret->ticket = stasis_agent_number(answer, STASIS_AGENT_TAG_TICKET, 0);
-    ret->kind = g_strcmp0(kind, "vm") == 0 ? STASIS_SERVED_VM : STASIS_SERVED_PROCESS;
+    ret->kind = g_strcmp0(kind, "vm") == 0        ? STASIS_SERVED_VM
+                : g_strcmp0(kind, "restore") == 0 ? STASIS_SERVED_RESTORE
+                                                  : STASIS_SERVED_PROCESS;
+    g_autofree char *image =
+        stasis_agent_text(answer, STASIS_AGENT_TAG_PATH, sizeof ret->image - 1);
+    g_strlcpy(ret->image, image != NULL ? image : "", sizeof ret->image);
     ret->pid = pid <= G_MAXINT32 ? (guint)pid : 0;
     ret->n_callers =
         (guint)MIN(stasis_agent_number(answer, STASIS_AGENT_TAG_N_CALLERS, 0), G_MAXUINT32);
@@ -170,14 +176,16 @@ static gboolean begin(Server *s, const Wish *wish, const StasisBoundaryOptions *
     return TRUE;
 }
 
-static gboolean end(Server *s, const Wish *wish, gboolean taken, GError **error)
+static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GError **error)
 {
-    guint8 room[64];
+    guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
     /* Also when the user has pressed Ctrl-C: the guest is not left waiting. */
     StasisAgentWait wait = stasis_agent_wait_until(TALK_MS, NULL);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TICKET, wish->ticket);
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, taken ? 0 : EREMOTEIO);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, id != NULL ? 0 : EREMOTEIO);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, id != NULL ? id : "");
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, pid);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(s->vm), &wait, error);
     g_autoptr(GBytes) answer =
         agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WISH_END, &fields, &wait, error)
@@ -216,6 +224,29 @@ static char *take_process(Server *s, const StasisBoundaryOptions *boundary, Stas
     return g_strdup(info->id);
 }
 
+/* Only what came out of this VM: the guest must not see what is another one's. */
+static char *restore(Server *s, const Wish *wish, StasisServed *served, GError **error)
+{
+    StasisProcessRestoreOptions options = STASIS_PROCESS_RESTORE_OPTIONS_INIT;
+    g_autofree char *id = stasis_store_resolve_process(s->store, wish->image, error);
+    g_autoptr(StasisProcessImageInfo) info =
+        id != NULL ? stasis_store_get_process(s->store, id, error) : NULL;
+    if (info == NULL)
+        return NULL;
+    if (g_strcmp0(info->vm, stasis_vm_get_name(s->vm)) != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_REFUSED,
+                    "refused: a guest may have images of its own VM alone\n"
+                    "witness: %s is one of %s\n"
+                    "to do: stasis proc-restore %s --domain %s, and stasis-resume --attach there",
+                    id, info->vm, id, stasis_vm_get_name(s->vm));
+        return NULL;
+    }
+    return stasis_process_restore(s->store, id, s->vm, &options, &served->pid, s->cancellable,
+                                  error)
+               ? g_steal_pointer(&id)
+               : NULL;
+}
+
 /* FALSE: the agent does not answer. A checkpoint that fails is told to whom it concerns. */
 static gboolean serve(Server *s, const Wish *wish, GError **error)
 {
@@ -226,10 +257,12 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
     guint64 from_us = stasis_now_us();
     boundary.pids = &wish->pid;
     boundary.n_pids = 1;
-    if (begin(s, wish, &boundary, &served, &failure))
+    if (wish->kind == STASIS_SERVED_RESTORE)
+        id = restore(s, wish, &served, &failure);
+    else if (begin(s, wish, &boundary, &served, &failure))
         id = wish->kind == STASIS_SERVED_PROCESS ? take_process(s, &boundary, &served, &failure)
                                                  : take_vm(s, &served, &failure);
-    gboolean told = end(s, wish, id != NULL, error);
+    gboolean told = end(s, wish, id, wish->kind == STASIS_SERVED_RESTORE ? served.pid : 0, error);
     served.id = id;
     served.error = failure;
     served.total_us = stasis_now_us() - from_us;

@@ -212,11 +212,12 @@ typedef enum {
     STASIS_AGENT_OP_DEVICE_RESUME,
     /*
      * TOKEN (≤ 64 bytes of text: who serves this guest), N_ENDED: how many WISH_ENDs it has had
-     * answered, [TIMEOUT ≤ 60 s] → [TICKET, KIND "vm" or "process", PID, N_CALLERS], N_SUBSCRIBED.
-     * A program of the guest wishes for a checkpoint (include/stasis-guest.h) and waits until
-     * WISH_END; or none did so in time. Of another TOKEN than the last: wishes that were taken are
-     * offered again. N_ENDED larger than what the agent has seen of the same TOKEN: the VM was
-     * taken back to an image, and whoever waited then is told so.
+     * answered, [TIMEOUT ≤ 60 s] → [TICKET, KIND "vm", "process" or "restore", PID, PATH,
+     * N_CALLERS], N_SUBSCRIBED. A program of the guest wishes for a checkpoint
+     * (include/stasis-guest.h), or wants to go on from the image PATH (an ID, or the beginning of
+     * one), and waits until WISH_END; or none did so in time. Of another TOKEN than the last:
+     * wishes that were taken are offered again. N_ENDED larger than what the agent has seen of the
+     * same TOKEN: the VM was taken back to an image, and whoever waited then is told so.
      */
     STASIS_AGENT_OP_WISH_WAIT,
     /*
@@ -229,7 +230,8 @@ typedef enum {
      * most.
      */
     STASIS_AGENT_OP_WISH_BEGIN,
-    /* [TICKET], [ERRNO: it could not be taken] → N_CALLERS that were told. */
+    /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
+     * process] → N_CALLERS that were told. */
     STASIS_AGENT_OP_WISH_END,
 } StasisAgentOp;
 

@@ -16,12 +16,13 @@ typedef enum {
     STASIS_SERVED_VM,      /* a program wished for one of the VM */
     STASIS_SERVED_PROCESS, /* … of itself, with all that belongs to it */
     STASIS_SERVED_PERIOD,  /* it was time */
+    STASIS_SERVED_RESTORE, /* stasis-resume: an image of processes was to be restored there */
 } StasisServedKind;
 
 /* One checkpoint that was taken, or could not be. Valid during the call. */
 typedef struct {
     StasisServedKind kind;
-    guint pid;           /* of the program; 0: it was time */
+    guint pid;           /* of the program, or the first restored one; 0: it was time */
     const char *id;      /* the image, of the VM or of processes; NULL: there is none */
     const GError *error; /* … and that is why */
     guint64 pause_us;

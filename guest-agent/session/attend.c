@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session/attend.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/internal.h"
+
+/* Its result (negative: -errno), and what image it is about. */
+static int64_t ask(StasisGuestWhat what, int64_t value, const char *text, char image[])
+{
+    StasisGuestMessage message;
+    int fd = guest_connect();
+    if (fd < 0)
+        return fd;
+    int64_t r = guest_send_text(fd, what, value, text);
+    while (r == 0) {
+        int n = guest_receive(fd, &message);
+        if (n <= 0) {
+            r = n < 0 ? n : -ECONNRESET;
+        } else if (message.what == STASIS_GUEST_RESUMED) {
+            r = 1; /* the VM goes on from an image, and so do we */
+        } else if (message.what == STASIS_GUEST_RESULT) {
+            r = message.value;
+            memcpy(image, message.text, sizeof message.text);
+            image[sizeof message.text - 1] = '\0';
+            break;
+        }
+    }
+    close(fd);
+    return r;
+}
+
+static const char *why(int64_t r)
+{
+    switch (r) {
+    case -ENOENT:
+    case -ECONNREFUSED:
+        return "there is no stasis-agent in this guest";
+    case -EHOSTDOWN:
+        return "nobody serves this guest; run \"stasis agent-serve\" at the host";
+    case -EREMOTEIO:
+        return "the host could not, and says why there";
+    default:
+        return strerror((int)-r);
+    }
+}
+
+bool attend(pid_t first, const TerminalKeys *keys)
+{
+    for (;;) {
+        char image[sizeof((StasisGuestMessage *)0)->text] = "";
+        TerminalEvent event = terminal_attend(first, keys);
+        if (event == TERMINAL_ENDED)
+            return false;
+        int64_t r = ask(STASIS_GUEST_FREEZE_OTHER, first, "", image);
+        if (r < 0) {
+            fprintf(stderr, "\r\nstasis-session: not saved: %s\r\n", why(r));
+            continue;
+        }
+        if (image[0] != '\0')
+            fprintf(stderr, "\r\nstasis-session: saved as %s\r\n", image);
+        if (event == TERMINAL_SAVE_END && r == 0) {
+            kill(first, SIGKILL); /* and all of its PID namespace */
+            return true;
+        }
+    }
+}
+
+pid_t attend_resume(const char *id)
+{
+    char image[sizeof((StasisGuestMessage *)0)->text];
+    int64_t r = ask(STASIS_GUEST_RESTORE, 0, id, image);
+    if (r > 1)
+        return (pid_t)r;
+    fprintf(stderr, "stasis-resume: %s: %s\n", id, r < 0 ? why(r) : "it has no processes");
+    return -1;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The master of a session's terminal is held by the session's first process, which is in every
+ * image of it, so both ends of the terminal are. Whoever sits in front of it borrows the master
+ * (pidfd_getfd(2)) and gives it back before an image is taken: then nothing leads out of the
+ * session. While nobody has it, what the command writes waits in the terminal.
+ *
+ * CRIU makes a terminal with the number again that it had, by opening others until it comes up, 32
+ * at most. So the number is a small one, but not one of the first, which others have.
+ */
+#include "session/terminal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define FIRST_NUMBER 6
+#define N_NUMBERS 20
+
+/* ---- in the session ---- */
+
+/* A master with a number of @least or more. */
+static int open_master(int least)
+{
+    int passed[FIRST_NUMBER + N_NUMBERS], n = 0, fd, number = -1;
+    while ((fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) >= 0 &&
+           ioctl(fd, TIOCGPTN, &number) == 0 && number < least && n < FIRST_NUMBER + N_NUMBERS)
+        passed[n++] = fd;
+    int saved = errno;
+    while (n > 0)
+        close(passed[--n]);
+    errno = saved;
+    return fd;
+}
+
+int terminal_make(void)
+{
+    struct winsize size;
+    struct termios settings;
+    char path[64];
+    int unlocked = 0, number;
+    int master = open_master(FIRST_NUMBER + (int)(getppid() % N_NUMBERS));
+    if (master < 0 || ioctl(master, TIOCSPTLCK, &unlocked) < 0 ||
+        ioctl(master, TIOCGPTN, &number) < 0)
+        return -1;
+    snprintf(path, sizeof path, "/dev/pts/%d", number);
+    int slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0)
+        return -1;
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+        ioctl(slave, TIOCSWINSZ, &size);
+    if (tcgetattr(STDIN_FILENO, &settings) == 0)
+        tcsetattr(slave, TCSANOW, &settings);
+    if (dup3(master, TERMINAL_FD, O_CLOEXEC) < 0)
+        return -1;
+    close(master);
+    return slave;
+}
+
+bool terminal_enter(int slave)
+{
+    if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+        return false;
+    for (int fd = 0; fd < 3; fd++)
+        dup2(slave, fd);
+    return true;
+}
+
+/* ---- in front of it ---- */
+
+static volatile sig_atomic_t resized;
+
+static void note_size(int number)
+{
+    (void)number;
+    resized = 1;
+}
+
+bool terminal_is_present(void)
+{
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
+int terminal_parse_key(const char *text)
+{
+    if (strcmp(text, "none") == 0)
+        return -1;
+    if (text[0] == '^' && text[1] >= '?' && text[1] <= 'z' && text[2] == '\0')
+        return text[1] == '?' ? 127 : text[1] & 31;
+    return text[0] != '\0' && text[1] == '\0' ? (unsigned char)text[0] : -2;
+}
+
+static bool write_all(int fd, const uint8_t *bytes, size_t n)
+{
+    while (n > 0) {
+        ssize_t part = write(fd, bytes, n);
+        if (part < 0 && errno == EINTR)
+            continue;
+        if (part <= 0)
+            return false;
+        bytes += part;
+        n -= (size_t)part;
+    }
+    return true;
+}
+
+static void pass_size(int master)
+{
+    struct winsize size;
+    resized = 0;
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+        ioctl(master, TIOCSWINSZ, &size);
+}
+
+/* The first of @n keys that is ours; @n: none is. */
+static size_t find_key(const uint8_t *bytes, size_t n, const TerminalKeys *keys)
+{
+    size_t i = 0;
+    while (i < n && bytes[i] != keys->save && bytes[i] != keys->save_end)
+        i++;
+    return i;
+}
+
+/* What is typed. A key of ours is the last that is read: what was typed behind it is dropped. */
+static bool take_input(int master, const TerminalKeys *keys, TerminalEvent *ret)
+{
+    uint8_t bytes[1024];
+    ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    size_t at = find_key(bytes, (size_t)n, keys);
+    if (n == 0 || !write_all(master, bytes, at))
+        return false;
+    if (at == (size_t)n)
+        return true;
+    *ret = bytes[at] == keys->save ? TERMINAL_SAVE : TERMINAL_SAVE_END;
+    return false;
+}
+
+/* What is shown; the last of it, when the session ends, too. */
+static bool take_output(int master)
+{
+    uint8_t bytes[4096];
+    ssize_t n = read(master, bytes, sizeof bytes);
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    return n > 0 && write_all(STDOUT_FILENO, bytes, (size_t)n);
+}
+
+static TerminalEvent relay(int master, int pidfd, const TerminalKeys *keys)
+{
+    TerminalEvent event = TERMINAL_ENDED;
+    for (;;) {
+        struct pollfd fds[3] = { { .fd = STDIN_FILENO, .events = POLLIN },
+                                 { .fd = master, .events = POLLIN },
+                                 { .fd = pidfd, .events = POLLIN } };
+        if (resized)
+            pass_size(master);
+        if (poll(fds, 3, -1) < 0 && errno != EINTR)
+            return event;
+        if ((fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !take_output(master))
+            return event;
+        if (fds[1].revents == 0 && (fds[2].revents & POLLIN) != 0)
+            return event;
+        if (fds[0].revents != 0 && !take_input(master, keys, &event))
+            return event;
+    }
+}
+
+TerminalEvent terminal_attend(pid_t first, const TerminalKeys *keys)
+{
+    struct termios before, raw;
+    struct sigaction old, action = { .sa_handler = note_size };
+    int pidfd = (int)syscall(SYS_pidfd_open, first, 0);
+    int master = pidfd >= 0 ? (int)syscall(SYS_pidfd_getfd, pidfd, TERMINAL_FD, 0) : -1;
+    TerminalEvent event = TERMINAL_ENDED;
+    if (master >= 0 && tcgetattr(STDIN_FILENO, &before) == 0) {
+        raw = before;
+        cfmakeraw(&raw);
+        sigaction(SIGWINCH, &action, &old);
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+        /* Another size and the right one: whoever draws on it draws anew. */
+        ioctl(master, TIOCSWINSZ, &(struct winsize){ .ws_row = 1, .ws_col = 1 });
+        pass_size(master);
+        event = relay(master, pidfd, keys);
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
+        sigaction(SIGWINCH, &old, NULL);
+    }
+    if (master >= 0)
+        close(master);
+    if (pidfd >= 0)
+        close(pidfd);
+    return event;
+}

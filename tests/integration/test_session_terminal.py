@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: a program on a terminal is saved by one key and goes on, saved and ended by another, and taken up
+again at that very point, on another terminal, with what had been typed and not been read."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from coopguest import Server, coop_vm  # noqa: E402
+from proctree import SESSION, sh  # noqa: E402
+from stasistest import BUILD, case, main, new_store, shared  # noqa: E402
+
+SAVE, END = r"\005", r"\035"
+_common = {}
+
+
+def common():
+    if not _common:
+        t = shared()
+        vm = coop_vm(t, files={"bin/pty-drive": os.path.join(BUILD, "tests", "lib", "pty-drive"),
+                               "bin/stasis-resume": SESSION})
+        store = new_store(t)
+        _common.update(vm=vm, store=store, server=Server(t, vm, *store))
+    return _common["vm"]
+
+
+class Person:
+    """At a terminal of the guest's, on which `command` runs."""
+
+    def __init__(self, t, vm, name, command):
+        self.t, self.vm = t, vm
+        self.keys, self.screen = f"/tmp/{name}.keys", f"/tmp/{name}.screen"
+        sh(vm, f"setsid pty-drive {self.keys} {self.screen} {command} < /dev/null > /dev/null 2>&1 & "
+               f"while [ ! -e {self.screen} ]; do usleep 10000; done")
+
+    def types(self, text):
+        sh(self.vm, f"printf '{text}' > {self.keys}")
+
+    def shown(self):
+        return sh(self.vm, f"cat {self.screen}")
+
+    def sees(self, text, what=None):
+        self.t.wait(lambda: text in self.shown(), 120, what or f"{text!r} on {self.screen}")
+        return self.shown()
+
+    def saved(self):
+        """The image that is told."""
+        text = self.sees("saved as ")
+        self.t.wait(lambda: "\n" in self.shown().split("saved as ")[-1], 30, "the whole line")
+        text = self.shown()
+        return text.split("saved as ")[-1].split()[0]
+
+
+@case
+def editor(t):
+    """vi: a key saves it in the middle of a word and it goes on; another one ends it; each image is taken
+    up again in the middle of that word"""
+    vm = common()
+    one = Person(t, vm, "vi", "stasis-session busybox vi /tmp/text")
+    one.sees("~")
+    one.types("ihel")
+    one.sees("hel")
+    one.types(SAVE)
+    first = one.saved()
+    one.types("p me")
+    one.sees("help me")
+    one.types(END)
+    one.sees("EXIT 0")
+    second = one.saved()
+    t.check(first != second, f"two images: {first} {second}")
+    t.equal(sh(vm, "pidof stasis-session vi; [ -e /tmp/text ] && echo written; true"), "", "it ended")
+    for image, end, text in ((first, "lo", "hello\n"), (second, " again", "help me again\n")):
+        again = Person(t, vm, f"vi-{image}", f"stasis-resume {image}")
+        again.sees(text[:3])
+        again.types(end + r"\033:wq\r")
+        again.sees("EXIT 0", f"{text!r}")
+        t.equal(sh(vm, "cat /tmp/text; rm /tmp/text"), text, "what was written")
+
+
+@case
+def prompt(t):
+    """a shell's prompt with half a command typed"""
+    vm = common()
+    one = Person(t, vm, "sh", "stasis-session busybox sh -i")
+    one.types(r"secret=42\r")
+    one.types("echo the-$secret-i")
+    one.sees("-i")
+    one.types(END)
+    one.sees("EXIT 0")
+    again = Person(t, vm, "sh2", f"stasis-resume {one.saved()}")
+    again.types(r"s\r")
+    again.sees("the-42-is", "its line, its variable")
+    again.types(r"exit\r")
+    again.sees("EXIT 0")
+
+
+@case
+def refused(t):
+    """an image that is not there, and one of another VM, are not taken up; without a server it goes on"""
+    vm = common()
+    one = Person(t, vm, "no", "stasis-resume 01unknown")
+    one.sees("EXIT 125")
+    rc, _, err = _common["server"].end()
+    t.check(rc == 0 and "01unknown" in err, err)
+    two = Person(t, vm, "alone", "stasis-session busybox sh -i")
+    two.types(SAVE)
+    two.sees("not saved: nobody serves this guest")
+    two.types(r"echo on-$((1+1))\r")
+    two.sees("on-2", "it goes on")
+    two.types(r"exit\r")
+    two.sees("EXIT 0")
+
+
+main()
