@@ -375,6 +375,9 @@ install: all
 	install -m 644 $(B)/libstasis-guest.a $(DESTDIR)$(libdir)/
 	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-session.1 \
 	    $(DESTDIR)$(mandir)/man1/
+	install -d $(DESTDIR)$(mandir)/man3
+	install -m 644 docs/man/stasis_freeze.3 $(DESTDIR)$(mandir)/man3/
+	ln -sf stasis-session $(DESTDIR)$(libexecdir)/guest/stasis-resume
 	install -m 644 completions/stasis $(DESTDIR)$(bashcompdir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc

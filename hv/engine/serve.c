@@ -285,8 +285,10 @@ static void sleep_until(Server *s, guint64 at_us)
 static gboolean may_come_back(Server *s, guint64 heard_us, GError *failure)
 {
     g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(s->vm), NULL);
-    return record != NULL && stasis_record_is_alive(record) &&
-           stasis_now_us() - heard_us < SILENCE_US &&
+    /* Who has the agent's channel may have it for long. */
+    gboolean silent = stasis_now_us() - heard_us >= SILENCE_US &&
+                      !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_BUSY);
+    return record != NULL && stasis_record_is_alive(record) && !silent &&
            !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
 }
 
