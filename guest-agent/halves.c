@@ -135,9 +135,7 @@ bool halves_make(const char *path, Halves *ret, Answer *answer)
     while (good && file != NULL && fgets(line, sizeof line, file) != NULL) {
         int fd = -1;
         if (ret->n < MAX_HALVES && stasis_half_parse(line, &half))
-            fd = half.log     ? connect_log(half.name)
-                 : half.agent ? of_agent()
-                              : hung_up();
+            fd = half.log ? connect_log(half.name) : half.agent ? of_agent() : hung_up();
         good = fd >= 0;
         if (good)
             snprintf(ret->options[ret->n], sizeof ret->options[0], "fd[%d]:socket:[%llu]", fd,

@@ -105,8 +105,12 @@ static void *run(void *unused)
         int r = standing.fd >= 0 ? 0 : open_locked();
         int fd = standing.fd;
         pthread_mutex_unlock(&standing.mutex);
-        while (r == 0 && guest_receive(fd, &message) > 0)
+        bool resumed = false;
+        while (r == 0 && !resumed && guest_receive(fd, &message) > 0) {
             take(fd, &message);
+            /* Another agent, perhaps: it is to hear of us. */
+            resumed = message.what == STASIS_GUEST_RESUMED;
+        }
         pthread_mutex_lock(&standing.mutex);
         if (standing.fd >= 0)
             close(standing.fd);
@@ -114,7 +118,8 @@ static void *run(void *unused)
         atomic_store(&standing.cycle_wanted, false);
         pthread_cond_broadcast(&standing.changed);
         pthread_mutex_unlock(&standing.mutex);
-        nanosleep(&(struct timespec){ .tv_nsec = AGAIN_MS * 1000000L }, NULL);
+        if (!resumed)
+            nanosleep(&(struct timespec){ .tv_nsec = AGAIN_MS * 1000000L }, NULL);
     }
     return NULL;
 }

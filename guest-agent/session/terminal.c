@@ -49,8 +49,12 @@ int terminal_make(void)
     char path[64];
     int unlocked = 0, number;
     int master = open_master(FIRST_NUMBER + (int)(getppid() % N_NUMBERS));
-    if (master < 0 || ioctl(master, TIOCSPTLCK, &unlocked) < 0 ||
-        ioctl(master, TIOCGPTN, &number) < 0)
+    /* Before anything else may get that number. */
+    if (master < 0 || (master != TERMINAL_FD && dup3(master, TERMINAL_FD, O_CLOEXEC) < 0))
+        return -1;
+    if (master != TERMINAL_FD)
+        close(master);
+    if (ioctl(TERMINAL_FD, TIOCSPTLCK, &unlocked) < 0 || ioctl(TERMINAL_FD, TIOCGPTN, &number) < 0)
         return -1;
     snprintf(path, sizeof path, "/dev/pts/%d", number);
     int slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -60,9 +64,6 @@ int terminal_make(void)
         ioctl(slave, TIOCSWINSZ, &size);
     if (tcgetattr(STDIN_FILENO, &settings) == 0)
         tcsetattr(slave, TCSANOW, &settings);
-    if (dup3(master, TERMINAL_FD, O_CLOEXEC) < 0)
-        return -1;
-    close(master);
     return slave;
 }
 
