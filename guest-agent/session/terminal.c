@@ -189,8 +189,9 @@ TerminalEvent terminal_attend(pid_t first, const TerminalKeys *keys)
         cfmakeraw(&raw);
         sigaction(SIGWINCH, &action, &old);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-        /* Another size and the right one: whoever draws on it draws anew. */
-        ioctl(master, TIOCSWINSZ, &(struct winsize){ .ws_row = 1, .ws_col = 1 });
+        /* Another size and the right one: whoever draws on it draws anew. Not a tiny one, which
+         * busybox vi does not get over. */
+        ioctl(master, TIOCSWINSZ, &(struct winsize){ .ws_row = 20, .ws_col = 40 });
         pass_size(master);
         event = relay(master, pidfd, keys);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
