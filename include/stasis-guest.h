@@ -26,9 +26,10 @@ extern "C" {
 #define STASIS_GUEST_API
 #endif
 
-#define STASIS_FREEZE_PROCESS 0u /* the caller, and all processes that belong to it (its closure) \
-                                  */
-#define STASIS_FREEZE_VM 1u      /* the whole VM; root alone may ask for that */
+#define STASIS_FREEZE_PROCESS                                                                \
+    0u                      /* the caller, and all processes that belong to it (its closure) \
+                             */
+#define STASIS_FREEZE_VM 1u /* the whole VM; root alone may ask for that */
 
 /*
  * Ask the host for a checkpoint, and wait for it (`stasis agent-serve` has to run there).

@@ -51,8 +51,8 @@ for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
 
 # Those that take minutes, the longest first, so that both slots end at about the same time.
-long_first="test_points test_residual test_restore test_shim_ring test_files test_libvirt_faults
-            test_proc test_consistency test_guests test_agent test_ci test_libvirt test_shim
+long_first="test_freeze test_guest_suspend test_points test_residual test_restore test_shim_ring test_files test_libvirt_faults
+            test_proc test_session_terminal test_consistency test_guests test_agent test_ci test_libvirt test_shim
             test_agent_libvirt test_checkpoint test_disks test_libvirt_disks test_proc_scope
             test_proc_points test_disk_guest test_agent_install test_clone
             test_interchange_libvirt test_rollback test_proc_disks test_boundary test_disk_points

@@ -161,16 +161,17 @@ gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 
 extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_list, cli_cmd_info,
     cli_cmd_prepare, cli_cmd_pause, cli_cmd_resume, cli_cmd_kill, cli_cmd_console,
-    cli_cmd_disk_list, cli_cmd_disk_prune, cli_cmd_disk_commit, cli_cmd_checkpoint_create, cli_cmd_checkpoint_list,
-    cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify, cli_cmd_checkpoint_delete,
-    cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune, cli_cmd_store_fold,
-    cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_device_list, cli_cmd_device_diff,
-    cli_cmd_device_checkpoint, cli_cmd_device_restore, cli_cmd_export, cli_cmd_import,
-    cli_cmd_file_ls, cli_cmd_file_cat, cli_cmd_file_copy_out, cli_cmd_mount, cli_cmd_umount,
-    cli_cmd_doctor, cli_cmd_help, cli_cmd_agent_info, cli_cmd_agent_ping, cli_cmd_agent_exec,
-    cli_cmd_agent_install, cli_cmd_proc_list, cli_cmd_proc_graph, cli_cmd_proc_checkpoint,
-    cli_cmd_proc_restore, cli_cmd_proc_export, cli_cmd_try, cli_cmd_bundle_info,
-    cli_cmd_bundle_export, cli_cmd_bundle_import, cli_cmd_guard, cli_cmd_ci_run, cli_cmd_replay;
+    cli_cmd_disk_list, cli_cmd_disk_prune, cli_cmd_disk_commit, cli_cmd_checkpoint_create,
+    cli_cmd_checkpoint_list, cli_cmd_checkpoint_info, cli_cmd_checkpoint_verify,
+    cli_cmd_checkpoint_delete, cli_cmd_store_check, cli_cmd_store_stats, cli_cmd_store_prune,
+    cli_cmd_store_fold, cli_cmd_restore, cli_cmd_rollback, cli_cmd_clone, cli_cmd_device_list,
+    cli_cmd_device_diff, cli_cmd_device_checkpoint, cli_cmd_device_restore, cli_cmd_export,
+    cli_cmd_import, cli_cmd_file_ls, cli_cmd_file_cat, cli_cmd_file_copy_out, cli_cmd_mount,
+    cli_cmd_umount, cli_cmd_doctor, cli_cmd_help, cli_cmd_agent_info, cli_cmd_agent_ping,
+    cli_cmd_agent_exec, cli_cmd_agent_install, cli_cmd_proc_list, cli_cmd_proc_graph,
+    cli_cmd_proc_checkpoint, cli_cmd_proc_restore, cli_cmd_proc_export, cli_cmd_try,
+    cli_cmd_bundle_info, cli_cmd_bundle_export, cli_cmd_bundle_import, cli_cmd_guard,
+    cli_cmd_ci_run, cli_cmd_replay;
 extern const CliCommand cli_cmd_agent_serve;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;

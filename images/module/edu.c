@@ -45,83 +45,82 @@ static unsigned int hang_ms = 3000;
 module_param(hang_ms, uint, 0644);
 
 struct edu {
-	void __iomem *regs;
-	struct mutex lock;
-	dma_addr_t address;
-	char *buffer; /* BYTES, as the device sees them at address */
-	char kept[BYTES]; /* while it is suspended */
+    void __iomem *regs;
+    struct mutex lock;
+    dma_addr_t address;
+    char *buffer;     /* BYTES, as the device sees them at address */
+    char kept[BYTES]; /* while it is suspended */
 };
 
 /* To the device, or from it: BYTES. */
 static int copy(struct edu *edu, bool to_ram)
 {
-	u64 command;
+    u64 command;
 
-	if (readl(edu->regs + REG_ID) != ID)
-		return -EIO;
-	writeq(to_ram ? OWN_MEMORY : edu->address, edu->regs + REG_DMA_FROM);
-	writeq(to_ram ? edu->address : OWN_MEMORY, edu->regs + REG_DMA_TO);
-	writeq(BYTES, edu->regs + REG_DMA_BYTES);
-	writeq(DMA_GO | (to_ram ? DMA_TO_RAM : 0), edu->regs + REG_DMA_COMMAND);
-	return readq_poll_timeout(edu->regs + REG_DMA_COMMAND, command,
-				  !(command & DMA_GO), 1000, LIMIT_US);
+    if (readl(edu->regs + REG_ID) != ID)
+        return -EIO;
+    writeq(to_ram ? OWN_MEMORY : edu->address, edu->regs + REG_DMA_FROM);
+    writeq(to_ram ? edu->address : OWN_MEMORY, edu->regs + REG_DMA_TO);
+    writeq(BYTES, edu->regs + REG_DMA_BYTES);
+    writeq(DMA_GO | (to_ram ? DMA_TO_RAM : 0), edu->regs + REG_DMA_COMMAND);
+    return readq_poll_timeout(edu->regs + REG_DMA_COMMAND, command, !(command & DMA_GO), 1000,
+                              LIMIT_US);
 }
 
 static ssize_t memory_show(struct device *dev, struct device_attribute *attr, char *text)
 {
-	struct edu *edu = dev_get_drvdata(dev);
-	int r = pm_runtime_resume_and_get(dev);
+    struct edu *edu = dev_get_drvdata(dev);
+    int r = pm_runtime_resume_and_get(dev);
 
-	if (r < 0)
-		return r;
-	mutex_lock(&edu->lock);
-	memset(edu->buffer, 0, BYTES);
-	r = copy(edu, true);
-	if (r == 0)
-		r = sysfs_emit(text, "%.*s", (int)BYTES - 1, edu->buffer);
-	mutex_unlock(&edu->lock);
-	pm_runtime_put(dev);
-	return r;
+    if (r < 0)
+        return r;
+    mutex_lock(&edu->lock);
+    memset(edu->buffer, 0, BYTES);
+    r = copy(edu, true);
+    if (r == 0)
+        r = sysfs_emit(text, "%.*s", (int)BYTES - 1, edu->buffer);
+    mutex_unlock(&edu->lock);
+    pm_runtime_put(dev);
+    return r;
 }
 
 static ssize_t memory_store(struct device *dev, struct device_attribute *attr, const char *text,
-			    size_t n)
+                            size_t n)
 {
-	struct edu *edu = dev_get_drvdata(dev);
-	int r = pm_runtime_resume_and_get(dev);
+    struct edu *edu = dev_get_drvdata(dev);
+    int r = pm_runtime_resume_and_get(dev);
 
-	if (r < 0)
-		return r;
-	mutex_lock(&edu->lock);
-	memset(edu->buffer, 0, BYTES);
-	memcpy(edu->buffer, text, min_t(size_t, n, BYTES - 1));
-	r = copy(edu, false);
-	mutex_unlock(&edu->lock);
-	pm_runtime_put(dev);
-	return r < 0 ? r : n;
+    if (r < 0)
+        return r;
+    mutex_lock(&edu->lock);
+    memset(edu->buffer, 0, BYTES);
+    memcpy(edu->buffer, text, min_t(size_t, n, BYTES - 1));
+    r = copy(edu, false);
+    mutex_unlock(&edu->lock);
+    pm_runtime_put(dev);
+    return r < 0 ? r : n;
 }
 static DEVICE_ATTR_RW(memory);
 
 static ssize_t answer_show(struct device *dev, struct device_attribute *attr, char *text)
 {
-	struct edu *edu = dev_get_drvdata(dev);
-	u32 status;
-	int r = pm_runtime_resume_and_get(dev);
+    struct edu *edu = dev_get_drvdata(dev);
+    u32 status;
+    int r = pm_runtime_resume_and_get(dev);
 
-	if (r < 0)
-		return r;
-	mutex_lock(&edu->lock);
-	r = readl(edu->regs + REG_ID) == ID ? 0 : -EIO;
-	if (r == 0) {
-		writel(7, edu->regs + REG_FACTORIAL);
-		r = readl_poll_timeout(edu->regs + REG_STATUS, status, !(status & 1), 100,
-				       LIMIT_US);
-	}
-	if (r == 0)
-		r = sysfs_emit(text, "7! = %u\n", readl(edu->regs + REG_FACTORIAL));
-	mutex_unlock(&edu->lock);
-	pm_runtime_put(dev);
-	return r;
+    if (r < 0)
+        return r;
+    mutex_lock(&edu->lock);
+    r = readl(edu->regs + REG_ID) == ID ? 0 : -EIO;
+    if (r == 0) {
+        writel(7, edu->regs + REG_FACTORIAL);
+        r = readl_poll_timeout(edu->regs + REG_STATUS, status, !(status & 1), 100, LIMIT_US);
+    }
+    if (r == 0)
+        r = sysfs_emit(text, "7! = %u\n", readl(edu->regs + REG_FACTORIAL));
+    mutex_unlock(&edu->lock);
+    pm_runtime_put(dev);
+    return r;
 }
 static DEVICE_ATTR_RO(answer);
 
@@ -130,64 +129,64 @@ ATTRIBUTE_GROUPS(edu);
 
 static int edu_suspend(struct device *dev)
 {
-	struct edu *edu = dev_get_drvdata(dev);
-	int r;
+    struct edu *edu = dev_get_drvdata(dev);
+    int r;
 
-	if (refuse)
-		return -EBUSY;
-	r = copy(edu, true);
-	if (r == 0)
-		memcpy(edu->kept, edu->buffer, BYTES);
-	return r;
+    if (refuse)
+        return -EBUSY;
+    r = copy(edu, true);
+    if (r == 0)
+        memcpy(edu->kept, edu->buffer, BYTES);
+    return r;
 }
 
 static int edu_resume(struct device *dev)
 {
-	struct edu *edu = dev_get_drvdata(dev);
+    struct edu *edu = dev_get_drvdata(dev);
 
-	pci_set_master(to_pci_dev(dev));
-	memcpy(edu->buffer, edu->kept, BYTES);
-	return copy(edu, false);
+    pci_set_master(to_pci_dev(dev));
+    memcpy(edu->buffer, edu->kept, BYTES);
+    return copy(edu, false);
 }
 
 static int edu_probe(struct pci_dev *pci, const struct pci_device_id *id)
 {
-	struct edu *edu = devm_kzalloc(&pci->dev, sizeof(*edu), GFP_KERNEL);
-	int r;
+    struct edu *edu = devm_kzalloc(&pci->dev, sizeof(*edu), GFP_KERNEL);
+    int r;
 
-	if (!edu)
-		return -ENOMEM;
-	r = pcim_enable_device(pci);
-	if (r == 0)
-		r = pcim_iomap_regions(pci, 1, "stasis-edu");
-	if (r == 0)
-		r = dma_set_mask_and_coherent(&pci->dev, DMA_BIT_MASK(28));
-	if (r < 0)
-		return r;
-	pci_set_master(pci);
-	mutex_init(&edu->lock);
-	edu->regs = pcim_iomap_table(pci)[0];
-	edu->buffer = dmam_alloc_coherent(&pci->dev, BYTES, &edu->address, GFP_KERNEL);
-	if (!edu->buffer)
-		return -ENOMEM;
-	if (readl(edu->regs + REG_ID) != ID)
-		return -ENODEV;
-	if (strcmp(fail, "oops") == 0)
-		*(volatile int *)8 = 1;
-	if (strcmp(fail, "hang") == 0) {
-		msleep(hang_ms); /* for an answer that does not come */
-		return -ETIMEDOUT;
-	}
-	pci_set_drvdata(pci, edu);
-	if (!no_pm)
-		pm_runtime_put_noidle(&pci->dev);
-	return 0;
+    if (!edu)
+        return -ENOMEM;
+    r = pcim_enable_device(pci);
+    if (r == 0)
+        r = pcim_iomap_regions(pci, 1, "stasis-edu");
+    if (r == 0)
+        r = dma_set_mask_and_coherent(&pci->dev, DMA_BIT_MASK(28));
+    if (r < 0)
+        return r;
+    pci_set_master(pci);
+    mutex_init(&edu->lock);
+    edu->regs = pcim_iomap_table(pci)[0];
+    edu->buffer = dmam_alloc_coherent(&pci->dev, BYTES, &edu->address, GFP_KERNEL);
+    if (!edu->buffer)
+        return -ENOMEM;
+    if (readl(edu->regs + REG_ID) != ID)
+        return -ENODEV;
+    if (strcmp(fail, "oops") == 0)
+        *(volatile int *)8 = 1;
+    if (strcmp(fail, "hang") == 0) {
+        msleep(hang_ms); /* for an answer that does not come */
+        return -ETIMEDOUT;
+    }
+    pci_set_drvdata(pci, edu);
+    if (!no_pm)
+        pm_runtime_put_noidle(&pci->dev);
+    return 0;
 }
 
 static void edu_remove(struct pci_dev *pci)
 {
-	if (!no_pm)
-		pm_runtime_get_noresume(&pci->dev);
+    if (!no_pm)
+        pm_runtime_get_noresume(&pci->dev);
 }
 
 static const struct pci_device_id edu_ids[] = { { PCI_DEVICE(0x1234, 0x11e8) }, {} };
@@ -196,12 +195,12 @@ MODULE_DEVICE_TABLE(pci, edu_ids);
 static DEFINE_RUNTIME_DEV_PM_OPS(edu_pm, edu_suspend, edu_resume, NULL);
 
 static struct pci_driver edu_driver = {
-	.name = "stasis-edu",
-	.id_table = edu_ids,
-	.probe = edu_probe,
-	.remove = edu_remove,
-	.dev_groups = edu_groups,
-	.driver.pm = pm_ptr(&edu_pm),
+    .name = "stasis-edu",
+    .id_table = edu_ids,
+    .probe = edu_probe,
+    .remove = edu_remove,
+    .dev_groups = edu_groups,
+    .driver.pm = pm_ptr(&edu_pm),
 };
 module_pci_driver(edu_driver);
 MODULE_LICENSE("GPL");

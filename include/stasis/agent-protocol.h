@@ -376,11 +376,11 @@ typedef enum {
     STASIS_AGENT_TAG_SUSPENDED_FOR, /* ns since the first device was */
     STASIS_AGENT_TAG_DRIVER,        /* text: of a device, as sysfs calls it */
     STASIS_AGENT_TAG_N_RESUMED,     /* number: devices */
-    STASIS_AGENT_TAG_TICKET,     /* number: of a wish; never 0 */
-    STASIS_AGENT_TAG_N_ENDED,    /* number */
-    STASIS_AGENT_TAG_N_CALLERS,  /* number */
-    STASIS_AGENT_TAG_N_SUBSCRIBED, /* number: of programs */
-    STASIS_AGENT_TAG_CYCLE,        /* number */
+    STASIS_AGENT_TAG_TICKET,        /* number: of a wish; never 0 */
+    STASIS_AGENT_TAG_N_ENDED,       /* number */
+    STASIS_AGENT_TAG_N_CALLERS,     /* number */
+    STASIS_AGENT_TAG_N_SUBSCRIBED,  /* number: of programs */
+    STASIS_AGENT_TAG_CYCLE,         /* number */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

@@ -20,7 +20,8 @@ static struct {
     volatile uint64_t step, decided;
 } __attribute__((aligned(4096))) racy_state;
 
-/* So that the words are nowhere else in memory: not in the program's file, which the page cache has. */
+/* So that the words are nowhere else in memory: not in the program's file, which the page cache
+ * has. */
 static void write_magic(void)
 {
     static const volatile char turned[] =
