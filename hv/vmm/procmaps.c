@@ -65,22 +65,39 @@ static gboolean parse_line(char *line, StasisMapping *map)
     return TRUE;
 }
 
+/* The kernel looks for each line anew, from the end of the last one on: a mapping that has grown
+ * upwards meanwhile comes a second time, as it is by then. What is said last holds. FALSE: @map
+ * ends before what was there already, which it never does. */
+static gboolean append(GPtrArray *maps, StasisMapping *map)
+{
+    StasisMapping *last = maps->len > 0 ? g_ptr_array_index(maps, maps->len - 1) : NULL;
+    gboolean forward = last == NULL || map->end > last->end;
+    while (forward && last != NULL && last->start >= map->start) {
+        g_ptr_array_set_size(maps, (gint)maps->len - 1);
+        last = maps->len > 0 ? g_ptr_array_index(maps, maps->len - 1) : NULL;
+    }
+    if (forward && last != NULL)
+        last->end = MIN(last->end, map->start);
+    g_ptr_array_add(maps, map);
+    return forward;
+}
+
 GPtrArray *stasis_procmaps_parse(const char *text, GError **error)
 {
     g_autoptr(GPtrArray) maps = g_ptr_array_new_with_free_func(mapping_free);
-    guint64 last_end = 0;
+    guint n_lines = 0;
     for (const char *at = text; *at != '\0';) {
         size_t len = strcspn(at, "\n");
         g_autofree char *line = g_strndup(at, len);
         StasisMapping *map = g_new0(StasisMapping, 1);
-        g_ptr_array_add(maps, map);
-        if (!parse_line(line, map) || map->start < last_end) {
+        gboolean good = parse_line(line, map);
+        n_lines++;
+        if (!append(maps, map) || !good) {
             g_autofree char *shown = g_strescape(line, NULL);
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                        "/proc/PID/maps: can't read line %u: \"%.120s\"", maps->len, shown);
+                        "/proc/PID/maps: can't read line %u: \"%.120s\"", n_lines, shown);
             return NULL;
         }
-        last_end = map->end;
         at += len + (at[len] == '\n');
     }
     return g_steal_pointer(&maps);

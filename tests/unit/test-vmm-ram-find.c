@@ -218,6 +218,61 @@ static void test_maps_text(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
 }
 
+/* The kernel reads it line by line, and a mapping may grow, shrink or split in between. */
+static void test_maps_changing(void)
+{
+    static const char *const texts[] = {
+        "1000-3000 rw-p 0 00:00 0 \n1000-6000 rw-p 0 00:00 0 \n", /* it has grown */
+        "1000-3000 ---p 0 00:00 0 \n3000-4000 rw-p 0 00:00 0 \n2000-6000 rw-p 0 00:00 0 \n",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) maps = stasis_procmaps_parse(texts[i], &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(maps->len, ==, 1 + i);
+        const StasisMapping *last = g_ptr_array_index(maps, i);
+        g_assert_cmphex(last->start, ==, 0x1000 + i * 0x1000);
+        g_assert_cmphex(last->end, ==, 0x6000);
+        const StasisMapping *first = g_ptr_array_index(maps, 0);
+        g_assert_cmphex(first->end, ==, i == 0 ? 0x6000 : 0x2000);
+    }
+    g_autoptr(GError) error = NULL;
+    g_assert_null(
+        stasis_procmaps_parse("3000-4000 rw-p 0 00:00 0 \n1000-2000 rw-p 0 00:00 0 \n", &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+}
+
+/* Splits and joins mappings of this process until it is told to end. */
+static gpointer change_maps(gpointer data)
+{
+    gint *stop = data;
+    const size_t page = 4096, size = 64 * page;
+    char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    g_assert_true(at != MAP_FAILED);
+    for (size_t i = 0; !g_atomic_int_get(stop); i++)
+        g_assert_cmpint(mprotect(at + size / 2, page * (1 + i % 31),
+                                 i % 2 == 0 ? PROT_NONE : PROT_READ | PROT_WRITE),
+                        ==, 0);
+    munmap(at, size);
+    return NULL;
+}
+
+static void test_maps_under_load(void)
+{
+    gint stop = 0;
+    GThread *thread = g_thread_new("changer", change_maps, &stop);
+    for (guint i = 0; i < 3000; i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) maps = stasis_procmaps_read(getpid(), &error);
+        g_assert_no_error(error);
+        for (guint n = 1; n < maps->len; n++)
+            g_assert_cmphex(((StasisMapping *)maps->pdata[n - 1])->end, <=,
+                            ((StasisMapping *)maps->pdata[n])->start);
+    }
+    g_atomic_int_set(&stop, 1);
+    g_thread_join(thread);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -227,5 +282,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/ram/list-text", test_list_text);
     g_test_add_func("/vmm/ram/bad-list-text", test_bad_list_text);
     g_test_add_func("/vmm/ram/maps-text", test_maps_text);
+    g_test_add_func("/vmm/ram/maps-changing", test_maps_changing);
+    g_test_add_func("/vmm/ram/maps-under-load", test_maps_under_load);
     return g_test_run();
 }
