@@ -95,10 +95,11 @@ def open_fds(pid):
 
 
 def is_alive(pid):
-    """Running, and no zombie."""
+    """Running, and no zombie; one that has threads yet still holds what the process had."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+            fields = f.read().rsplit(")", 1)[1].split()  # from the third of proc(5) on
+            return fields[0] not in "ZX" or int(fields[17]) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
 
