@@ -29,8 +29,8 @@ def tried_in_the_guest(t):
     stasis("try", vm.name, "--guest", "--on", "panic,exit", "--",
            *in_guest("echo x > /made"))
     stasis("agent-exec", vm.name, "--", *in_guest("test -e /made"))
-    guard = stasis_start(t, "guard", vm.name, "--json", "--progress", "json", "--every", "500",
-                         "--on", "agent-lost=3", "--do", "rollback")
+    guard = stasis_start(t, "guard", vm.name, "--json", "--progress", "json", "--every", "1000",
+                         "--keep", "40", "--on", "agent-lost=12", "--do", "rollback")
     told = []
 
     def has_told(what):
@@ -41,8 +41,10 @@ def tried_in_the_guest(t):
         return told[-1] == what
     for _ in range(3):
         t.wait(lambda: has_told("image"), 120, "an image")
-    # The agent and its workers, but not what runs this.
-    stasis("agent-exec", vm.name, "--timeout", 100, "--",
+    # The agent and its workers, but not what runs this. That ends with its conversation, which is not to
+    # be over before it has come to that, and not to have the channel for as long as the guard waits:
+    # it is given up 5 s after the time-out.
+    stasis("agent-exec", vm.name, "--timeout", 3000, "--",
            *in_guest("for p in $(busybox pidof stasis-agent); do busybox kill -STOP $p; done"),
            expect=None)
     t.wait(lambda: has_told("rolled-back"), 180, "it goes on from before")
