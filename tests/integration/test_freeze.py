@@ -149,8 +149,9 @@ def bounded(t):
     t.equal((rc, len(ids)), (0, 1), err)
     # One serves, and no other.
     first = Server(t, vm, *store)
-    t.wait(lambda: stasis("agent-serve", vm.name, "--count", 1, *store, expect=None).rc == 1, 60,
-           "busy")
+    start_coop(vm, "/tmp/served", "freeze", "vm")
+    wait_log(t, vm, "/tmp/served", "returned 0 line 8 count 1", what="the first serves")
+    stasis("agent-serve", vm.name, "--count", 1, *store, expect=1)
     first.end()
 
 
