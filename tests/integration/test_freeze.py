@@ -9,7 +9,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, clones_of, coop_vm, log_of, start_coop, wait_log  # noqa: E402
 from proctree import sh  # noqa: E402
-from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+from stasistest import (add_case, case, main, new_store, shared, stasis,  # noqa: E402
+                        stasis_json)
 
 TIMES = 5
 PID = 21000
@@ -126,7 +127,6 @@ def held_off(t):
     sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 
 
-@case
 def bounded(t):
     """without anybody who serves, or for the VM without being root, there is an error; a caller that is
     killed, and one that floods, harm nobody"""
@@ -154,5 +154,10 @@ def bounded(t):
     stasis("agent-serve", vm.name, "--count", 1, *store, expect=1)
     first.end()
 
+
+# Known: beside other tests it has hung, twice in five runs, and where is not known yet; alone it
+# passes. It is make check-long's until then (docs/decisions.md).
+NOT_YET = True
+add_case(bounded, promise=" ".join(bounded.__doc__.split()), full=NOT_YET)
 
 main()
