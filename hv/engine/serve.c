@@ -101,6 +101,14 @@ static StasisAgentWait talk_for(const Server *s, guint ms)
     return stasis_agent_wait_until(ms, s->cancellable);
 }
 
+/* One request in a conversation of its own. */
+static GBytes *converse(Server *s, StasisAgentOp op, StasisFieldWriter *fields,
+                        const StasisAgentWait *wait, GError **error)
+{
+    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(s->vm), wait, error);
+    return agent != NULL ? stasis_agent_call(agent, op, fields, wait, error) : NULL;
+}
+
 /* FALSE with @error: the agent does not answer. ret->ticket 0: nothing is wished. */
 static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
 {
@@ -111,10 +119,7 @@ static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, s->token);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_N_ENDED, s->n_ended);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, ms);
-    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(s->vm), &wait, error);
-    g_autoptr(GBytes) answer =
-        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WISH_WAIT, &fields, &wait, error)
-                      : NULL;
+    g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_WAIT, &fields, &wait, error);
     if (answer == NULL)
         return FALSE;
     g_autofree char *kind = stasis_agent_text(answer, STASIS_AGENT_TAG_KIND, 16);
@@ -164,10 +169,7 @@ static gboolean begin(Server *s, const Wish *wish, const StasisBoundaryOptions *
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, MIN(cycle_us / 1000, 30000));
     if (!put_members(s, wish, boundary, &fields, error))
         return FALSE;
-    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(s->vm), &wait, error);
-    g_autoptr(GBytes) answer =
-        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WISH_BEGIN, &fields, &wait, error)
-                      : NULL;
+    g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_BEGIN, &fields, &wait, error);
     if (answer == NULL)
         return FALSE;
     served->n_told = (guint)stasis_agent_number(answer, STASIS_AGENT_TAG_N_SUBSCRIBED, 0);
@@ -186,10 +188,7 @@ static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GErr
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, id != NULL ? 0 : EREMOTEIO);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, id != NULL ? id : "");
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, pid);
-    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(s->vm), &wait, error);
-    g_autoptr(GBytes) answer =
-        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WISH_END, &fields, &wait, error)
-                      : NULL;
+    g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_END, &fields, &wait, error);
     if (answer == NULL)
         return FALSE;
     s->n_ended++;
