@@ -24,6 +24,14 @@ const StasisModeOps *stasis_mode_ops(StasisMode mode)
     return modes[mode];
 }
 
+int stasis_mode_from_string(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(modes); i++)
+        if (strcmp(modes[i]->name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
 gboolean stasis_copy_may_go_on(StasisCopy *copy, GError **error)
 {
     if (copy->cancellable != NULL && g_cancellable_is_cancelled(copy->cancellable))

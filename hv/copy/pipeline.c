@@ -187,17 +187,6 @@ static gpointer worker(gpointer data)
     return NULL;
 }
 
-static const StasisCodecOps *codec_ops(StasisCodec codec)
-{
-    static const StasisStoredAs stored_as[] = {
-        [STASIS_CODEC_LZ4] = STASIS_STORED_LZ4,
-        [STASIS_CODEC_ZSTD] = STASIS_STORED_ZSTD,
-        [STASIS_CODEC_NONE] = STASIS_STORED_RAW,
-    };
-    const StasisCodecOps *ops = stasis_codec_ops(stored_as[codec]);
-    return ops->compress != NULL ? ops : NULL;
-}
-
 void stasis_pipeline_set_give_way(StasisPipeline *pipeline, void (*step)(gpointer data),
                                   gpointer data)
 {
@@ -211,7 +200,7 @@ StasisPipeline *stasis_pipeline_new(const StasisRam *ram, StasisImageWriter *wri
     StasisPipeline *pipeline = g_new0(StasisPipeline, 1);
     pipeline->ram = ram;
     pipeline->writer = writer;
-    pipeline->codec = codec_ops(codec);
+    pipeline->codec = stasis_codec_compressing(codec);
     g_mutex_init(&pipeline->mutex);
     g_cond_init(&pipeline->not_empty);
     g_cond_init(&pipeline->not_full);

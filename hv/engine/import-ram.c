@@ -27,18 +27,6 @@ struct _StasisImportRam {
     guint8 packed[STASIS_EXTENT_BYTES];
 };
 
-static const StasisCodecOps *codec_ops(StasisCodec codec)
-{
-    switch (codec) {
-    case STASIS_CODEC_LZ4:
-        return stasis_codec_ops(STASIS_STORED_LZ4);
-    case STASIS_CODEC_ZSTD:
-        return stasis_codec_ops(STASIS_STORED_ZSTD);
-    default:
-        return NULL;
-    }
-}
-
 static void block_clear(gpointer data)
 {
     g_free(((Block *)data)->name);
@@ -48,7 +36,7 @@ StasisImportRam *stasis_import_ram_new(StasisImageWriter *writer, StasisCodec co
 {
     StasisImportRam *ram = g_new0(StasisImportRam, 1);
     ram->writer = writer;
-    ram->codec = codec_ops(codec);
+    ram->codec = stasis_codec_compressing(codec);
     ram->blocks = g_array_new(FALSE, FALSE, sizeof(Block));
     g_array_set_clear_func(ram->blocks, block_clear);
     return ram;

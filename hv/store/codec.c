@@ -93,3 +93,28 @@ const StasisCodecOps *stasis_codec_ops(StasisStoredAs id)
             return &codecs[i];
     return NULL;
 }
+
+/* ---- what a user may choose ---- */
+
+static const struct {
+    const char *name;
+    StasisStoredAs stored_as;
+} wishes[] = {
+    [STASIS_CODEC_LZ4] = { "lz4", STASIS_STORED_LZ4 },
+    [STASIS_CODEC_ZSTD] = { "zstd", STASIS_STORED_ZSTD },
+    [STASIS_CODEC_NONE] = { "none", STASIS_STORED_RAW },
+};
+
+int stasis_codec_from_string(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(wishes); i++)
+        if (strcmp(wishes[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+const StasisCodecOps *stasis_codec_compressing(StasisCodec codec)
+{
+    const StasisCodecOps *ops = stasis_codec_ops(wishes[codec].stored_as);
+    return ops->compress != NULL ? ops : NULL;
+}

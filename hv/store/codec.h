@@ -2,7 +2,7 @@
 /* How the pages of an extent are stored: one ops table a codec, in one visible array (codec.c). */
 #pragma once
 
-#include <glib.h>
+#include <stasis/checkpoint.h>
 
 G_BEGIN_DECLS
 
@@ -26,5 +26,7 @@ typedef struct {
 
 /* NULL when @id is none of the above. ZERO and RAW have a decompress but no compress. */
 const StasisCodecOps *stasis_codec_ops(StasisStoredAs id);
+/* What compresses as a user wishes; NULL: nothing does. */
+const StasisCodecOps *stasis_codec_compressing(StasisCodec codec);
 
 G_END_DECLS
