@@ -14,27 +14,23 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "device/vmstate.h"
-#include "disk/describe.h"
 #include "disk/flush.h"
 #include "engine/disk-copy.h"
 #include "engine/disk-freeze.h"
+#include "engine/disk-part.h"
 #include "engine/dma.h"
+#include "engine/guest-rest.h"
 #include "engine/instant.h"
-#include "engine/quiesce.h"
 #include "engine/series.h"
 #include "store/image.h"
 #include "track/uffd-ram.h"
 #include "track/uffd.h"
-#include "vmm/pci.h"
 #include "vmm/vcpus.h"
 
 #define DEFAULT_BUFFER_SHARE 4
 #define REPORT_INTERVAL_US 50000
 #define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
-/* How long devices stay suspended at most: around the stop; or over all of the copying. */
-#define SUSPEND_MS 30000u
-#define SUSPEND_LONG_MS 600000u
 
 typedef struct {
     StasisSeries *series;
@@ -50,11 +46,9 @@ typedef struct {
     StasisTracker *tracker;
     StasisImageWriter *writer;
     StasisPipeline *pipeline;
-    StasisDiskCopy *disks;        /* or NULL: they stay out of the image */
-    StasisDiskFreezing *freezing; /* or NULL: the image does not refer to them */
-    GPtrArray *all_disks;         /* of StasisDisk, or NULL: not known */
-    StasisQuiesce *quiesce;       /* or NULL: the guest is as it is, nobody has asked it yet */
-    StasisInstant *instant;       /* the series' */
+    StasisDiskPart *disks;
+    StasisGuestRest rest;
+    StasisInstant *instant; /* the series' */
     StasisAffinity affinity;
     StasisCopy copy;
     gboolean done;
@@ -85,22 +79,17 @@ static void put_tracker_down(Job *job)
 
 static void job_clear(Job *job)
 {
-    g_clear_pointer(&job->quiesce, stasis_quiesce_close);
+    stasis_guest_rest_clear(&job->rest);
     if (!job->done || job->series->aside)
         undo_tracking(job);
     else
         stasis_copy_end(&job->copy, FALSE);
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
     if (job->disks != NULL) {
-        g_clear_pointer(&job->disks, stasis_disk_copy_free);
-        stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
-    }
-    if (job->freezing != NULL) {
-        g_clear_pointer(&job->freezing, stasis_disk_freezing_free);
+        g_clear_pointer(&job->disks, stasis_disk_part_free);
         stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
     }
     stasis_instant_end(job->instant);
-    g_clear_pointer(&job->all_disks, g_ptr_array_unref);
     put_tracker_down(job);
     stasis_copy_clear(&job->copy);
     g_clear_pointer(&job->writer, stasis_image_writer_free);
@@ -218,7 +207,7 @@ static gboolean add_blocks(Job *job, GError **error)
         if (stasis_image_writer_add_block(job->writer, block->name, block->size_bytes, error) < 0)
             return FALSE;
     }
-    return job->disks == NULL || stasis_disk_copy_add(job->disks, job->writer, error);
+    return stasis_disk_part_declare(job->disks, job->writer, error);
 }
 
 /* An incremental image where that works out, else a full one: after a hotplug, say, when the parent
@@ -261,122 +250,47 @@ static gboolean get_domain_xml(Job *job, GError **error)
     return domain == NULL || job->domain_xml != NULL;
 }
 
-static StasisQuiesceWhat what_to_quiesce(const Job *job)
-{
-    return (job->options->quiesce ? STASIS_QUIESCE_FILES : 0) |
-           (job->series->suspended->len > 0 ? STASIS_QUIESCE_DEVICES : 0);
-}
-
-/* Said before anything is done. The guest is not spoken to all the time while memory is copied. */
-static gboolean check_quiesce(const Job *job, GCancellable *cancellable, GError **error)
-{
-    StasisQuiesceWhat what = what_to_quiesce(job);
-    if (what == 0)
-        return TRUE;
-    g_autoptr(StasisQuiesce) quiesce =
-        stasis_quiesce_open(job->series->session, what, cancellable, error);
-    return quiesce != NULL;
-}
-
-static gboolean open_quiesce(Job *job, GCancellable *cancellable, GError **error)
-{
-    StasisQuiesceWhat what = what_to_quiesce(job);
-    if (job->quiesce == NULL && what != 0)
-        job->quiesce = stasis_quiesce_open(job->series->session, what, cancellable, error);
-    return job->quiesce != NULL || what == 0;
-}
-
-static gboolean suspend_devices(Job *job, GCancellable *cancellable, GError **error)
-{
-    const StasisSeries *series = job->series;
-    if (series->suspended->len == 0)
-        return TRUE;
-    return open_quiesce(job, cancellable, error) &&
-           stasis_quiesce_suspend(job->quiesce, series->suspended, NULL,
-                                  series->untracked ? SUSPEND_LONG_MS : SUSPEND_MS, cancellable,
-                                  error) &&
-           stasis_fault(STASIS_FAULT_SUSPENDED, error);
-}
-
 static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
 {
-    if (!check_quiesce(job, cancellable, error))
-        return FALSE;
-    if (job->series->untracked && !suspend_devices(job, cancellable, error))
+    if (!stasis_guest_rest_prepare(&job->rest, cancellable, error))
         return FALSE;
     job->counting = job->series->aside && is_counting(job);
     job->parent = !job->series->aside ? find_parent(job) : NULL;
     job->tracked_since = g_strdup(job->record->track_image);
     job->tracked_store = g_strdup(job->record->track_store);
-    if (job->options->disks == STASIS_DISKS_COPY) {
-        job->disks = stasis_disk_copy_new(job->series->session, job->series->store,
-                                          job->series->hold_disks, error);
-        if (job->disks == NULL)
-            return FALSE;
-    }
-    if (job->options->disks == STASIS_DISKS_OVERLAY) {
-        job->freezing = stasis_disk_freezing_new(job->series->session, job->series->store,
-                                                 job->series->machine->cwd, error);
-        if (job->freezing == NULL)
-            return FALSE;
-    }
+    StasisDiskPartWanted wanted = { .session = job->series->session,
+                                    .store = job->series->store,
+                                    .cwd = job->series->machine->cwd,
+                                    .hold = job->series->hold_disks };
+    job->disks = stasis_disk_part_open(job->options->disks, &wanted, error);
+    if (job->disks == NULL)
+        return FALSE;
     return get_domain_xml(job, error) && open_writer(job, error) &&
            set_tracked_since(job, NULL, error) && open_tracker(job, error);
 }
 
 /* ---- copying ---- */
 
-/* As late as can be: what the guest writes for it is still copied before the stop. */
-static gboolean quiesce(Job *job, GError **error)
-{
-    if (!open_quiesce(job, job->copy.cancellable, error))
-        return FALSE;
-    if (job->options->quiesce &&
-        (!stasis_quiesce_freeze(job->quiesce, job->copy.cancellable, error) ||
-         !stasis_fault(STASIS_FAULT_QUIESCED, error)))
-        return FALSE;
-    return suspend_devices(job, job->copy.cancellable, error);
-}
-
-/* What was suspended for the instant wakes; what writes without a trace only when no page is to be
- * read any more. */
-static gboolean let_go(Job *job, GError **error)
-{
-    if (job->quiesce == NULL)
-        return TRUE;
-    gboolean awake = job->series->untracked || stasis_quiesce_wake(job->quiesce, error);
-    return stasis_quiesce_thaw(job->quiesce, awake ? error : NULL) && awake;
-}
-
-static StasisDiskTaking *get_taking(const Job *job)
-{
-    if (job->freezing != NULL)
-        return stasis_disk_freezing_get_taking(job->freezing);
-    return job->disks != NULL ? stasis_disk_copy_get_taking(job->disks) : NULL;
-}
-
 static gboolean get_disks_ready(Job *job, GError **error)
 {
-    const char *image = stasis_image_writer_get_id(job->writer);
-    if (job->disks != NULL || job->freezing != NULL)
+    if (stasis_disk_part_is_untidy(job->disks))
         stasis_lifeline_set_untidy(job->series->lifeline, TRUE);
-    if (job->freezing != NULL)
-        return stasis_disk_freezing_get_ready(job->freezing, image, error);
-    return job->disks == NULL || stasis_disk_copy_get_ready(job->disks, image, job->parent, error);
+    return stasis_disk_part_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
+                                      job->parent, error);
 }
 
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
-    StasisDiskTaking *disks = get_taking(job);
-    gboolean quiet = quiesce(job, error);
+    StasisDiskTaking *disks = stasis_disk_part_get_taking(job->disks);
+    gboolean quiet = stasis_guest_rest_begin(&job->rest, job->copy.cancellable, error);
     if (quiet)
         stasis_instant_flush(job->instant);
     gboolean near =
         quiet && (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
-    return let_go(job, ok ? error : NULL) && ok;
+    return stasis_guest_rest_end(&job->rest, ok ? error : NULL) && ok;
 }
 
 /* A guest may write more in the last moment than there is memory for; then once more, with more. */
@@ -403,23 +317,6 @@ static gboolean settle_dma(gpointer data, GError **error)
 {
     Job *job = data;
     return stasis_dma_drain(job->series->session->qmp, error);
-}
-
-/* For those that are left out of the image the stop takes its time, too. */
-static void find_disks(Job *job)
-{
-    StasisQmp *qmp = job->series->session->qmp;
-    if (job->disks != NULL) {
-        job->all_disks = stasis_disk_copy_get_all(job->disks);
-        return;
-    }
-    if (job->freezing != NULL) {
-        job->all_disks = stasis_disk_freezing_get_all(job->freezing);
-        return;
-    }
-    job->all_disks = stasis_disks_list(qmp, NULL);
-    if (job->all_disks != NULL)
-        stasis_disks_find_iothreads(qmp, job->all_disks);
 }
 
 static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
@@ -451,22 +348,17 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
     stasis_copy_begin(&job->copy);
     if (!job->mode->before(&job->copy, error))
         return FALSE;
-    find_disks(job);
-    gboolean has_disks = (job->disks != NULL && stasis_disk_copy_has_any(job->disks)) ||
-                         (job->freezing != NULL && stasis_disk_freezing_has_any(job->freezing));
-    /* libvirt, which puts overlays in place, has only that way to QEMU. */
-    gboolean qmp_needed =
-        has_disks && (job->disks != NULL ? stasis_disk_copy_needs_monitor(job->disks)
-                                         : job->series->session->domain != NULL);
-    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, job->all_disks, has_disks,
-                              qmp_needed, error) ||
+    gboolean has_disks = stasis_disk_part_has_any(job->disks);
+    gboolean qmp_needed = has_disks && stasis_disk_part_needs_monitor(job->disks);
+    if (!stasis_instant_begin(job->instant, series->lifeline, &job->copy, job->disks->disks,
+                              has_disks, qmp_needed, error) ||
         !stasis_disk_flush(job->record->pid, cancellable, error) ||
         !stasis_copy_may_go_on(&job->copy, error) || !stasis_fault(STASIS_FAULT_BEFORE_STOP, error))
         return FALSE;
     return take_instant(job, error) && job->mode->after(&job->copy, error) &&
-           (job->quiesce == NULL || stasis_quiesce_wake(job->quiesce, error)) &&
+           stasis_guest_rest_finish(&job->rest, error) &&
            stasis_copy_may_go_on(&job->copy, error) &&
-           (job->disks == NULL || stasis_disk_copy_run(job->disks, &job->copy, n_threads, error));
+           stasis_disk_part_run(job->disks, &job->copy, n_threads, error);
 }
 
 /* ---- committing ---- */
@@ -476,9 +368,9 @@ static void fill_cost(Job *job, StasisCost *cost)
     StasisFaultStats faults = job->copy.faults;
     if (job->tracker != NULL && job->tracker->ops->get_fault_stats != NULL)
         job->tracker->ops->get_fault_stats(job->tracker, &faults);
-    guint64 pause_us = stasis_instant_get_pause_us(job->instant);
+    guint64 disk_bytes = stasis_disk_part_get_bytes(job->disks);
     *cost = (StasisCost){
-        .pause_us = pause_us,
+        .pause_us = stasis_instant_get_pause_us(job->instant),
         .device_us = stasis_instant_get_device_us(job->instant),
         .ram_us = stasis_instant_get_ram_us(job->instant),
         .residual_pages = job->copy.residual_pages,
@@ -488,39 +380,11 @@ static void fill_cost(Job *job, StasisCost *cost)
         .total_us = stasis_now_us() - job->series->begun_us,
         .copied_bytes = stasis_pipeline_get_bytes(job->pipeline),
         .rounds = job->copy.rounds,
-        .frozen_us = job->quiesce != NULL ? stasis_quiesce_get_frozen_us(job->quiesce) : 0,
+        .frozen_us = stasis_guest_rest_get_frozen_us(&job->rest),
+        .disk_us = stasis_instant_get_disk_us(job->instant),
+        .disk_copied_bytes = disk_bytes,
     };
-    if (job->disks == NULL && job->freezing == NULL)
-        return;
-    cost->disk_us = stasis_instant_get_disk_us(job->instant);
-    if (job->disks == NULL)
-        return;
-    cost->disk_copied_bytes = stasis_disk_copy_get_bytes(job->disks);
-    cost->copied_bytes -= MIN(cost->disk_copied_bytes, cost->copied_bytes);
-}
-
-static gboolean refer_to_disks(Job *job, GError **error)
-{
-    if (!stasis_disk_freezing_has_any(job->freezing))
-        return TRUE;
-    g_autoptr(GBytes) notes = stasis_disk_freezing_end(job->freezing, error);
-    if (notes == NULL)
-        return FALSE;
-    stasis_image_writer_set_refers(job->writer);
-    return stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
-}
-
-static gboolean describe_disks(Job *job, GError **error)
-{
-    if (job->freezing != NULL)
-        return refer_to_disks(job, error);
-    if (job->disks == NULL || !stasis_disk_copy_has_any(job->disks) ||
-        stasis_disk_copy_is_held(job->disks))
-        return TRUE;
-    g_autoptr(GBytes) notes =
-        stasis_disk_copy_describe(job->disks, job->series->machine->cwd, error);
-    return notes != NULL &&
-           stasis_image_writer_add_part(job->writer, STASIS_DISKS_PART, notes, error);
+    cost->copied_bytes -= MIN(disk_bytes, cost->copied_bytes);
 }
 
 static gboolean add_domain_xml(Job *job, GError **error)
@@ -537,8 +401,8 @@ static GBytes *describe_machine(const Job *job, GError **error)
     StasisMachine machine = *job->series->machine;
     g_autoptr(GError) local = NULL;
     g_auto(GStrv) line = NULL;
-    if (job->all_disks != NULL && job->series->session->domain == NULL)
-        line = stasis_disks_on_line((const char *const *)machine.argv, job->all_disks, &local);
+    if (job->disks->disks != NULL && job->series->session->domain == NULL)
+        line = stasis_disks_on_line((const char *const *)machine.argv, job->disks->disks, &local);
     if (local != NULL) {
         g_propagate_error(error, g_steal_pointer(&local));
         return NULL;
@@ -548,33 +412,10 @@ static GBytes *describe_machine(const Job *job, GError **error)
     return stasis_machine_to_json(&machine);
 }
 
-/* Of a device that is suspended the machine's half is of no use: its driver makes it anew, which
- * is what happens to a device of which there is no such half. NULL with @error. */
-static GBytes *leave_out_suspended(const Job *job, GBytes *stream, GError **error)
-{
-    g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, error);
-    const GPtrArray *devices = job->series->suspended;
-    guint n = vmstate != NULL ? stasis_vmstate_get_n_sections(vmstate) : 0, n_wanted = 0;
-    g_autofree gboolean *wanted = g_new(gboolean, n + 1);
-    if (vmstate == NULL)
-        return NULL;
-    for (guint i = 0; i < n; i++) {
-        const char *name = stasis_vmstate_get_section(vmstate, i)->name;
-        wanted[i] = TRUE;
-        for (guint j = 0; j < devices->len; j++)
-            if (g_str_has_prefix(name, ((StasisPciDevice *)devices->pdata[j])->section_prefix))
-                wanted[i] = FALSE;
-        n_wanted += wanted[i] ? 1 : 0;
-    }
-    return n_wanted == n ? g_bytes_ref(stream) : stasis_vmstate_pick(vmstate, wanted, error);
-}
-
 static GBytes *get_vmstate(const Job *job, GError **error)
 {
     g_autoptr(GBytes) vmstate = stasis_instant_get_vmstate(job->instant, error);
-    if (vmstate == NULL || job->series->suspended->len == 0)
-        return g_steal_pointer(&vmstate);
-    return leave_out_suspended(job, vmstate, error);
+    return vmstate != NULL ? stasis_guest_rest_strip(&job->rest, vmstate, error) : NULL;
 }
 
 static StasisImageInfo *commit(Job *job, GError **error)
@@ -588,7 +429,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
     g_autoptr(StasisVmstate) parsed = vmstate != NULL ? stasis_vmstate_parse(vmstate, error) : NULL;
     if (parsed == NULL || !stasis_image_writer_add_part(job->writer, "vmstate", vmstate, error) ||
         !stasis_image_writer_add_part(job->writer, "machine.json", machine, error) ||
-        !add_domain_xml(job, error) || !describe_disks(job, error))
+        !add_domain_xml(job, error) || !stasis_disk_part_describe(job->disks, job->writer, error))
         return NULL;
     StasisImageInfo info = {
         .vm = job->record->name,
@@ -602,7 +443,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
         .n_vcpus = described->n_vcpus,
         .paused = stasis_instant_was_paused(job->instant),
         .quiesced = job->options->quiesce,
-        .suspended = job->quiesce != NULL ? stasis_quiesce_get_suspended(job->quiesce) : NULL,
+        .suspended = stasis_guest_rest_get_suspended(&job->rest),
     };
     fill_cost(job, &info.cost);
     stasis_image_writer_set_info(job->writer, &info);
@@ -616,52 +457,25 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
                         .options = &series->options,
                         .mode = series->mode,
                         .record = series->session->record,
-                        .instant = series->instant };
+                        .instant = series->instant,
+                        .rest = { .series = series } };
     keep_off_vcpus(&job);
     if (!prepare(&job, cancellable, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);
-    if (info != NULL && job.freezing != NULL)
-        stasis_disk_freezing_settle(job.freezing);
+    if (info != NULL)
+        stasis_disk_part_keep(job.disks);
     if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
         return NULL;
     job.done = TRUE;
-    if (job.disks != NULL && stasis_disk_copy_is_held(job.disks))
-        series->held_disks = g_steal_pointer(&job.disks);
-    if (series->aside)
+    if (series->aside) {
+        if (stasis_disk_copy_get_held(job.disks) != NULL)
+            series->held_disks = g_steal_pointer(&job.disks);
         return g_steal_pointer(&info);
-    if (job.disks != NULL)
-        stasis_disk_copy_settle(job.disks);
+    }
+    stasis_disk_part_settle(job.disks);
     /* The image is there, whatever becomes of this: without it the next one is a full one. */
     if (job.tracker != NULL && !job.tracker->ops->synchronous)
         set_tracked_since(&job, info->id, NULL);
     return g_steal_pointer(&info);
-}
-
-/* ---- names ---- */
-
-int stasis_mode_from_string(const char *name)
-{
-    for (int i = STASIS_MODE_LIVE; i <= STASIS_MODE_STOP; i++)
-        if (strcmp(stasis_mode_ops((StasisMode)i)->name, name) == 0)
-            return i;
-    return -1;
-}
-
-int stasis_disks_from_string(const char *name)
-{
-    static const char *const names[] = { "copy", "none", "overlay" };
-    for (int i = 0; i < (int)G_N_ELEMENTS(names); i++)
-        if (strcmp(names[i], name) == 0)
-            return i;
-    return -1;
-}
-
-int stasis_codec_from_string(const char *name)
-{
-    static const char *const names[] = { "lz4", "zstd", "none" };
-    for (int i = 0; i < (int)G_N_ELEMENTS(names); i++)
-        if (strcmp(names[i], name) == 0)
-            return i;
-    return -1;
 }

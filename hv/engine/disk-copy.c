@@ -9,15 +9,20 @@
 /* Pushed at once. */
 #define RUN_PAGES 256u
 
-struct _StasisDiskCopy {
+typedef struct {
+    StasisDiskPart part;
     StasisSession *session;
-    GPtrArray *disks; /* of StasisDisk */
-    char *scratch_dir, *socket_dir;
+    char *cwd, *scratch_dir, *socket_dir;
     gboolean held;
     int first_block; /* of the image (any, when held); -1: no disk is copied */
     StasisDiskSnapshot *snapshot;
     guint64 copied_bytes;
-};
+} DiskCopy;
+
+static DiskCopy *of(const StasisDiskPart *part)
+{
+    return (DiskCopy *)part;
+}
 
 /* One disk as the pipeline sees it. */
 typedef struct {
@@ -25,49 +30,59 @@ typedef struct {
     guint number;
 } Source;
 
-StasisDiskCopy *stasis_disk_copy_new(StasisSession *session, StasisStore *store, gboolean hold,
-                                     GError **error)
+static gboolean needs_monitor(const StasisDiskPart *part)
 {
-    g_autoptr(StasisDiskCopy) disks = g_new0(StasisDiskCopy, 1);
-    disks->session = session;
-    disks->first_block = -1;
-    disks->scratch_dir = g_build_filename(stasis_store_get_path(store), "tmp", NULL);
-    disks->socket_dir = stasis_vm_dir(session->record->name, error);
-    disks->disks = disks->socket_dir != NULL ? stasis_disks_list(session->qmp, error) : NULL;
-    if (disks->disks == NULL || !stasis_disks_check(session->qmp, disks->disks, error))
-        return NULL;
-    /* Who reads them then may end at any moment. */
-    disks->held = hold && !stasis_disk_copy_needs_monitor(disks);
-    return g_steal_pointer(&disks);
+    for (guint i = 0; i < part->disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(part->disks, i);
+        if (disk->writable && disk->has_iothread)
+            return TRUE;
+    }
+    return FALSE;
 }
 
-void stasis_disk_copy_free(StasisDiskCopy *disks)
+static void copy_free(StasisDiskPart *part)
 {
-    if (disks == NULL)
-        return;
+    DiskCopy *disks = of(part);
     g_clear_pointer(&disks->snapshot, stasis_disk_snapshot_free);
-    g_clear_pointer(&disks->disks, g_ptr_array_unref);
+    g_clear_pointer(&part->disks, g_ptr_array_unref);
+    g_free(disks->cwd);
     g_free(disks->scratch_dir);
     g_free(disks->socket_dir);
     g_free(disks);
 }
 
-void stasis_disk_copy_leave(StasisDiskCopy *disks)
+static StasisDiskPart *copy_open(const StasisDiskPartWanted *wanted, GError **error)
 {
-    g_clear_pointer(&disks->snapshot, stasis_disk_snapshot_leave);
-    stasis_disk_copy_free(disks);
-}
-
-GPtrArray *stasis_disk_copy_get_all(const StasisDiskCopy *disks)
-{
-    return g_ptr_array_ref(disks->disks);
-}
-
-gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, GError **error)
-{
+    DiskCopy *disks = g_new0(DiskCopy, 1);
+    g_autoptr(StasisDiskPart) part = &disks->part;
+    part->ops = &stasis_disk_copy_ops;
+    disks->session = wanted->session;
     disks->first_block = -1;
-    for (guint i = 0; i < disks->disks->len; i++) {
-        const StasisDisk *disk = stasis_disk_at(disks->disks, i);
+    disks->cwd = g_strdup(wanted->cwd);
+    disks->scratch_dir = g_build_filename(stasis_store_get_path(wanted->store), "tmp", NULL);
+    disks->socket_dir = stasis_vm_dir(wanted->session->record->name, error);
+    if (disks->socket_dir == NULL)
+        return NULL;
+    part->disks = stasis_disks_list(wanted->session->qmp, error);
+    if (part->disks == NULL || !stasis_disks_check(wanted->session->qmp, part->disks, error))
+        return NULL;
+    /* Who reads them then may end at any moment. */
+    disks->held = wanted->hold && !needs_monitor(part);
+    return g_steal_pointer(&part);
+}
+
+void stasis_disk_copy_leave(StasisDiskPart *part)
+{
+    g_clear_pointer(&of(part)->snapshot, stasis_disk_snapshot_leave);
+    copy_free(part);
+}
+
+static gboolean declare(StasisDiskPart *part, StasisImageWriter *writer, GError **error)
+{
+    DiskCopy *disks = of(part);
+    disks->first_block = -1;
+    for (guint i = 0; i < part->disks->len; i++) {
+        const StasisDisk *disk = stasis_disk_at(part->disks, i);
         if (!disk->writable)
             continue;
         int block = disks->held
@@ -81,16 +96,17 @@ gboolean stasis_disk_copy_add(StasisDiskCopy *disks, StasisImageWriter *writer, 
     return TRUE;
 }
 
-gboolean stasis_disk_copy_get_ready(StasisDiskCopy *disks, const char *image, const char *since,
-                                    GError **error)
+static gboolean get_ready(StasisDiskPart *part, const char *image, const char *since,
+                          GError **error)
 {
+    DiskCopy *disks = of(part);
     /* Of a stop that failed before. */
     g_clear_pointer(&disks->snapshot, stasis_disk_snapshot_free);
     if (disks->first_block < 0)
         return TRUE;
     StasisDiskSnapshotWanted wanted = { .qmp = disks->session->qmp,
                                         .pid = disks->session->record->pid,
-                                        .disks = disks->disks,
+                                        .disks = part->disks,
                                         .since = since,
                                         .image = image,
                                         .scratch_dir = disks->scratch_dir,
@@ -99,34 +115,20 @@ gboolean stasis_disk_copy_get_ready(StasisDiskCopy *disks, const char *image, co
     return disks->snapshot != NULL;
 }
 
-gboolean stasis_disk_copy_has_any(const StasisDiskCopy *disks)
+static gboolean has_any(const StasisDiskPart *part)
 {
-    return disks->first_block >= 0;
+    return of(part)->first_block >= 0;
 }
 
-gboolean stasis_disk_copy_needs_monitor(const StasisDiskCopy *disks)
+StasisDiskSnapshot *stasis_disk_copy_get_held(StasisDiskPart *part)
 {
-    for (guint i = 0; i < disks->disks->len; i++) {
-        const StasisDisk *disk = stasis_disk_at(disks->disks, i);
-        if (disk->writable && disk->has_iothread)
-            return TRUE;
-    }
-    return FALSE;
+    return part->ops == &stasis_disk_copy_ops && of(part)->held ? of(part)->snapshot : NULL;
 }
 
-gboolean stasis_disk_copy_is_held(const StasisDiskCopy *disks)
+static StasisDiskTaking *get_taking(StasisDiskPart *part)
 {
-    return disks->held && disks->snapshot != NULL;
-}
-
-StasisDiskSnapshot *stasis_disk_copy_get_snapshot(StasisDiskCopy *disks)
-{
-    return disks->snapshot;
-}
-
-StasisDiskTaking *stasis_disk_copy_get_taking(StasisDiskCopy *disks)
-{
-    return disks->snapshot != NULL ? stasis_disk_snapshot_get_taking(disks->snapshot) : NULL;
+    StasisDiskSnapshot *snapshot = of(part)->snapshot;
+    return snapshot != NULL ? stasis_disk_snapshot_get_taking(snapshot) : NULL;
 }
 
 /* ---- copying ---- */
@@ -139,7 +141,7 @@ static gboolean read_source(gpointer data, guint64 offset, void *buf, gsize len,
 
 /* Every page of @map, in runs, to @push. */
 typedef struct {
-    StasisDiskCopy *disks;
+    DiskCopy *disks;
     StasisCopy *copy;
     guint block;
     const StasisPageSource *source; /* NULL: pages that are zero */
@@ -188,7 +190,7 @@ static void maps_clear(gpointer data)
     stasis_bitmap_free(maps->zero);
 }
 
-static gboolean map_disk(StasisDiskCopy *disks, guint number, Maps *maps, GError **error)
+static gboolean map_disk(DiskCopy *disks, guint number, Maps *maps, GError **error)
 {
     const StasisDisk *disk = stasis_disk_snapshot_get(disks->snapshot, number);
     guint64 n_pages = (disk->size_bytes - 1) / STASIS_PAGE_BYTES + 1;
@@ -204,7 +206,7 @@ static gboolean map_disk(StasisDiskCopy *disks, guint number, Maps *maps, GError
     return TRUE;
 }
 
-static gboolean copy_disk(StasisDiskCopy *disks, StasisCopy *copy, guint number, const Maps *maps,
+static gboolean copy_disk(DiskCopy *disks, StasisCopy *copy, guint number, const Maps *maps,
                           guint64 *done_bytes, guint64 total_bytes, GError **error)
 {
     Source source = { disks->snapshot, number };
@@ -218,9 +220,9 @@ static gboolean copy_disk(StasisDiskCopy *disks, StasisCopy *copy, guint number,
     return stasis_pipeline_drain(copy->pipeline, ok ? error : NULL) && ok;
 }
 
-gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_threads,
-                              GError **error)
+static gboolean run(StasisDiskPart *part, StasisCopy *copy, guint n_threads, GError **error)
 {
+    DiskCopy *disks = of(part);
     if (disks->snapshot == NULL)
         return TRUE;
     g_autoptr(GArray) all = g_array_new(FALSE, TRUE, sizeof(Maps));
@@ -245,18 +247,37 @@ gboolean stasis_disk_copy_run(StasisDiskCopy *disks, StasisCopy *copy, guint n_t
     return stasis_fault(STASIS_FAULT_DISK_CLOSED, error);
 }
 
-void stasis_disk_copy_settle(StasisDiskCopy *disks)
+static void settle(StasisDiskPart *part)
 {
-    if (disks->snapshot != NULL)
-        stasis_disk_snapshot_settle(disks->snapshot, TRUE);
+    if (of(part)->snapshot != NULL)
+        stasis_disk_snapshot_settle(of(part)->snapshot, TRUE);
 }
 
-guint64 stasis_disk_copy_get_bytes(const StasisDiskCopy *disks)
+static guint64 get_bytes(const StasisDiskPart *part)
 {
-    return disks->copied_bytes;
+    return of(part)->copied_bytes;
 }
 
-GBytes *stasis_disk_copy_describe(const StasisDiskCopy *disks, const char *cwd, GError **error)
+static gboolean describe(StasisDiskPart *part, StasisImageWriter *writer, GError **error)
 {
-    return stasis_disks_describe(disks->disks, FALSE, cwd, error);
+    const DiskCopy *disks = of(part);
+    if (disks->first_block < 0 || disks->held)
+        return TRUE;
+    g_autoptr(GBytes) notes = stasis_disks_describe(part->disks, FALSE, disks->cwd, error);
+    return notes != NULL && stasis_image_writer_add_part(writer, STASIS_DISKS_PART, notes, error);
 }
+
+const StasisDiskPartOps stasis_disk_copy_ops = {
+    .name = "copy",
+    .open = copy_open,
+    .free = copy_free,
+    .declare = declare,
+    .get_ready = get_ready,
+    .has_any = has_any,
+    .needs_monitor = needs_monitor,
+    .get_taking = get_taking,
+    .run = run,
+    .describe = describe,
+    .settle = settle,
+    .get_bytes = get_bytes,
+};

@@ -10,14 +10,19 @@
 #include "engine/domain-freeze.h"
 #include "vmm/machine.h"
 
-struct _StasisDiskFreezing {
+typedef struct {
+    StasisDiskPart part;
     StasisSession *session;
     StasisStore *store;
     char *cwd;
-    GPtrArray *disks;                  /* of StasisDisk */
     StasisDiskFreeze *freeze;          /* or NULL */
     StasisDomainFreeze *domain_freeze; /* instead, for a libvirt domain */
-};
+} Freezing;
+
+static Freezing *of(const StasisDiskPart *part)
+{
+    return (Freezing *)part;
+}
 
 gboolean stasis_disk_freezing_note(StasisRecord *record, char **files, const char *image,
                                    const char *store, GError **error)
@@ -42,22 +47,7 @@ static gboolean check_lasting(const StasisRecord *record, GError **error)
     return FALSE;
 }
 
-StasisDiskFreezing *stasis_disk_freezing_new(StasisSession *session, StasisStore *store,
-                                             const char *cwd, GError **error)
-{
-    g_autoptr(StasisDiskFreezing) freezing = g_new0(StasisDiskFreezing, 1);
-    freezing->session = session;
-    freezing->store = store;
-    freezing->cwd = g_strdup(cwd);
-    if (!check_lasting(session->record, error))
-        return NULL;
-    freezing->disks = stasis_disks_list(session->qmp, error);
-    if (freezing->disks == NULL || !stasis_disks_check(session->qmp, freezing->disks, error))
-        return NULL;
-    return g_steal_pointer(&freezing);
-}
-
-static void take_back(StasisDiskFreezing *freezing)
+static void take_back(Freezing *freezing)
 {
     if (freezing->freeze == NULL && freezing->domain_freeze == NULL)
         return;
@@ -67,71 +57,98 @@ static void take_back(StasisDiskFreezing *freezing)
     stasis_disk_freezing_sweep(freezing->session, NULL);
 }
 
-void stasis_disk_freezing_free(StasisDiskFreezing *freezing)
+static void freezing_free(StasisDiskPart *part)
 {
-    if (freezing == NULL)
-        return;
-    take_back(freezing);
-    g_clear_pointer(&freezing->disks, g_ptr_array_unref);
-    g_free(freezing->cwd);
-    g_free(freezing);
+    take_back(of(part));
+    g_clear_pointer(&part->disks, g_ptr_array_unref);
+    g_free(of(part)->cwd);
+    g_free(part);
 }
 
-GPtrArray *stasis_disk_freezing_get_all(const StasisDiskFreezing *freezing)
+static StasisDiskPart *freezing_open(const StasisDiskPartWanted *wanted, GError **error)
 {
-    return g_ptr_array_ref(freezing->disks);
+    Freezing *freezing = g_new0(Freezing, 1);
+    g_autoptr(StasisDiskPart) part = &freezing->part;
+    part->ops = &stasis_disk_freezing_ops;
+    freezing->session = wanted->session;
+    freezing->store = wanted->store;
+    freezing->cwd = g_strdup(wanted->cwd);
+    if (!check_lasting(wanted->session->record, error))
+        return NULL;
+    part->disks = stasis_disks_list(wanted->session->qmp, error);
+    if (part->disks == NULL || !stasis_disks_check(wanted->session->qmp, part->disks, error))
+        return NULL;
+    return g_steal_pointer(&part);
 }
 
-gboolean stasis_disk_freezing_has_any(const StasisDiskFreezing *freezing)
+/* Has the VM a disk that it writes to? */
+static gboolean has_any(const StasisDiskPart *part)
 {
-    for (guint i = 0; i < freezing->disks->len; i++)
-        if (stasis_disk_at(freezing->disks, i)->writable)
+    for (guint i = 0; i < part->disks->len; i++)
+        if (stasis_disk_at(part->disks, i)->writable)
             return TRUE;
     return FALSE;
 }
 
-gboolean stasis_disk_freezing_get_ready(StasisDiskFreezing *freezing, const char *image,
-                                        GError **error)
+/* libvirt, which puts overlays in place, has only that way to QEMU. */
+static gboolean needs_monitor(const StasisDiskPart *part)
 {
+    return of(part)->session->domain != NULL;
+}
+
+static gboolean get_ready(StasisDiskPart *part, const char *image, G_GNUC_UNUSED const char *since,
+                          GError **error)
+{
+    Freezing *freezing = of(part);
     StasisSession *session = freezing->session;
     /* Of a stop that failed before. */
     take_back(freezing);
-    if (!stasis_disk_freezing_has_any(freezing))
+    if (!has_any(part))
         return TRUE;
-    g_auto(GStrv) paths = stasis_disk_overlay_paths(freezing->disks, freezing->cwd, image, error);
+    g_auto(GStrv) paths = stasis_disk_overlay_paths(part->disks, freezing->cwd, image, error);
     if (paths == NULL || !stasis_disk_freezing_note(session->record, paths, image,
                                                     stasis_store_get_path(freezing->store), error))
         return FALSE;
     if (session->domain != NULL)
-        freezing->domain_freeze = stasis_domain_freeze_new(session, freezing->disks, paths, error);
+        freezing->domain_freeze = stasis_domain_freeze_new(session, part->disks, paths, error);
     else
-        freezing->freeze = stasis_disk_freeze_new(session->qmp, freezing->disks, paths,
-                                                  freezing->cwd, image, error);
+        freezing->freeze =
+            stasis_disk_freeze_new(session->qmp, part->disks, paths, freezing->cwd, image, error);
     if (freezing->freeze != NULL || freezing->domain_freeze != NULL)
         return TRUE;
     stasis_disk_freezing_sweep(session, NULL);
     return FALSE;
 }
 
-StasisDiskTaking *stasis_disk_freezing_get_taking(StasisDiskFreezing *freezing)
+static StasisDiskTaking *get_taking(StasisDiskPart *part)
 {
+    const Freezing *freezing = of(part);
     if (freezing->domain_freeze != NULL)
         return stasis_domain_freeze_get_taking(freezing->domain_freeze);
     return freezing->freeze != NULL ? stasis_disk_freeze_get_taking(freezing->freeze) : NULL;
 }
 
-GBytes *stasis_disk_freezing_end(StasisDiskFreezing *freezing, GError **error)
+/* They are closed for writing, and described. */
+static gboolean describe(StasisDiskPart *part, StasisImageWriter *writer, GError **error)
 {
+    const Freezing *freezing = of(part);
+    if (!has_any(part))
+        return TRUE;
     /* libvirt has had QEMU do that. */
     if (freezing->domain_freeze != NULL && !stasis_fault(STASIS_FAULT_OVERLAY_FROZEN, error))
-        return NULL;
+        return FALSE;
     if (freezing->freeze != NULL && !stasis_disk_freeze_settle(freezing->freeze, error))
-        return NULL;
-    return stasis_disks_describe(freezing->disks, TRUE, freezing->cwd, error);
+        return FALSE;
+    g_autoptr(GBytes) notes = stasis_disks_describe(part->disks, TRUE, freezing->cwd, error);
+    if (notes == NULL)
+        return FALSE;
+    stasis_image_writer_set_refers(writer);
+    return stasis_image_writer_add_part(writer, STASIS_DISKS_PART, notes, error);
 }
 
-void stasis_disk_freezing_settle(StasisDiskFreezing *freezing)
+static void keep(StasisDiskPart *part)
 {
+    Freezing *freezing = of(part);
     if (freezing->freeze == NULL && freezing->domain_freeze == NULL)
         return;
     if (freezing->freeze != NULL)
@@ -142,6 +159,18 @@ void stasis_disk_freezing_settle(StasisDiskFreezing *freezing)
     if (stasis_fault(STASIS_FAULT_OVERLAY_LISTED, NULL))
         stasis_disk_freezing_note(freezing->session->record, NULL, NULL, NULL, NULL);
 }
+
+const StasisDiskPartOps stasis_disk_freezing_ops = {
+    .name = "overlay",
+    .open = freezing_open,
+    .free = freezing_free,
+    .get_ready = get_ready,
+    .has_any = has_any,
+    .needs_monitor = needs_monitor,
+    .get_taking = get_taking,
+    .describe = describe,
+    .keep = keep,
+};
 
 /* ---- what was left ---- */
 

@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
+#include "engine/disk-copy.h"
 #include "engine/fork-disks.h"
 #include "engine/fork-domain.h"
 #include "engine/fork-sweep.h"
@@ -93,7 +94,7 @@ static gboolean make_dir(StasisFork *fork, const char *scratch, GError **error)
 static gboolean lend_disks(StasisFork *fork, StasisSeries *series, GError **error)
 {
     fork->disks =
-        stasis_fork_disks_new(stasis_disk_copy_get_snapshot(series->held_disks), fork->dir, error);
+        stasis_fork_disks_new(stasis_disk_copy_get_held(series->held_disks), fork->dir, error);
     if (fork->disks == NULL)
         return FALSE;
     g_auto(GStrv) sweeper = stasis_vm_sweep_argv(series->session->record->name);

@@ -287,10 +287,12 @@ static gboolean take_disks(StasisInstant *instant, GError **error)
 {
     guint64 t0 = stasis_now_us();
     guint64 deadline_us = instant->copy->max_pause_us != 0 ? instant->copy->stop_deadline_us : 0;
-    gboolean ok =
-        instant->disks == NULL ||
-        (instant->disks_given ? stasis_fault(STASIS_FAULT_DISK_TAKEN, error)
-                              : instant->disks->ops->take(instant->disks, deadline_us, error));
+    instant->disk_us = 0;
+    if (instant->disks == NULL)
+        return TRUE;
+    gboolean ok = instant->disks_given
+                      ? stasis_fault(STASIS_FAULT_DISK_TAKEN, error)
+                      : instant->disks->ops->take(instant->disks, deadline_us, error);
     instant->disk_us = instant->disks_given ? instant->stopper->ops->get_disk_us(instant->stopper)
                                             : stasis_now_us() - t0;
     return ok;

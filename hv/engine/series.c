@@ -110,7 +110,7 @@ void stasis_series_free(StasisSeries *series)
     if (series == NULL)
         return;
     if (series->held_disks != NULL) {
-        g_clear_pointer(&series->held_disks, stasis_disk_copy_free);
+        g_clear_pointer(&series->held_disks, stasis_disk_part_free);
         stasis_lifeline_set_untidy(series->lifeline, FALSE);
     }
     forget_memory(series);

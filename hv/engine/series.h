@@ -5,7 +5,7 @@
 #include <stasis/checkpoint.h>
 
 #include "copy/copy.h"
-#include "engine/disk-copy.h"
+#include "engine/disk-part.h"
 #include "engine/instant.h"
 #include "engine/session.h"
 #include "vmm/machine.h"
@@ -34,9 +34,9 @@ struct _StasisSeries {
     GArray *vcpu_threads;   /* of pid_t */
     StasisTracker *tracker; /* left on since the checkpoint before, or NULL */
 
-    /* The next image has no disks; they are to be read where they are, as of its instant. */
+    /* With aside: the image has no disks; they are to be read where they are, as of its instant. */
     gboolean hold_disks;
-    StasisDiskCopy *held_disks; /* so held, or NULL: there are none, or they had to be copied */
+    StasisDiskPart *held_disks; /* so held, or NULL: there are none, or they had to be copied */
 };
 
 /* Look at the VM's memory again if it has changed. */
