@@ -21,6 +21,7 @@
 #include "copy/capture.h"
 #include "copy/pipeline.h"
 #include "copy/protected.h"
+#include "copy/sparing.h"
 #include "track/residual.h"
 #include "track/tracker.h"
 
@@ -37,6 +38,7 @@ typedef struct {
     guint64 max_pause_us; /* 0: no limit */
     guint64 max_buffer_bytes;
     StasisCapturePool *pool; /* or NULL */
+    StasisSparing *sparing;  /* of the series, or NULL: the stop is to be as short as can be */
     StasisProgressFunc progress;
     gpointer progress_data;
     GCancellable *cancellable;
@@ -53,6 +55,7 @@ typedef struct {
     StasisProtected *protect;
     StasisResidual *residual; /* protect is over its pages; asynchronous tracker only */
     StasisDirty *hot;         /* pages to be protected in the approach, or NULL */
+    guint64 spared_pages;     /* taken in the stop, and not armed again before: see sparing.h */
 
     /* Results. */
     guint rounds;

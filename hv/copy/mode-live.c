@@ -12,6 +12,9 @@
  *                          when the VM runs again: in the stop only what was written in the last
  *                          few milliseconds is protected again
  *   synchronous tracker    protect what remains again in the stop, let the VM go on, copy-on-write
+ *
+ * A series that is to spare the guest (sparing.h) has images without rounds: all that is dirty is
+ * copied in the stop, from its first moment on, and stays dirty.
  */
 #include "copy/copy.h"
 
@@ -204,6 +207,14 @@ static gboolean settle(StasisCopy *copy, GError **error)
     return check_forecast(copy, stasis_dirty_count(expected), error);
 }
 
+/* @n_dirty: so little that it all may go into memory at once. */
+static void choose_sparing(StasisCopy *copy, guint64 n_dirty)
+{
+    if (copy->sparing != NULL && stasis_sparing_choose(copy->sparing, n_dirty) &&
+        (copy->max_pause_us == 0 || forecast_us(copy, n_dirty) <= copy->max_pause_us))
+        copy->spared_pages = n_dirty;
+}
+
 static gboolean live_before(StasisCopy *copy, GError **error)
 {
     if (copy->incremental) {
@@ -211,8 +222,10 @@ static gboolean live_before(StasisCopy *copy, GError **error)
         gboolean little;
         if (!is_little(copy, dirty, &little, error))
             return FALSE;
-        if (little)
+        if (little) {
+            choose_sparing(copy, stasis_dirty_count(dirty));
             return get_capture(copy, dirty, error);
+        }
         if (!harvest(copy, copy->pending, error))
             return FALSE;
     } else {
@@ -262,7 +275,7 @@ static gboolean take_rounds(StasisCopy *copy, StasisDirty *written, guint64 *ret
 /* If the guest does not fall behind, what it writes is protected after all, or more than was. */
 static gboolean live_approach(StasisCopy *copy, GError **error)
 {
-    if (copy->tracker->ops->synchronous)
+    if (copy->tracker->ops->synchronous || copy->spared_pages > 0)
         return TRUE;
     g_autoptr(StasisDirty) written = stasis_dirty_new(copy->ram);
     guint64 residual;
@@ -285,6 +298,7 @@ static gboolean live_again(StasisCopy *copy, GError **error)
 {
     stasis_capture_give_back(copy->capture, copy->pending);
     g_clear_pointer(&copy->capture, stasis_capture_free);
+    copy->spared_pages = 0;
     if (copy->protect != NULL) {
         stasis_dirty_or(copy->pending, stasis_residual_get_pages(copy->residual));
         /* What a write had saved already would come into the image behind newer data. */
@@ -310,6 +324,8 @@ static int live_during(StasisCopy *copy)
         return tracker->protect(copy->tracker, copy->harvested);
     }
     int r = copy->protect != NULL ? stasis_copy_renew_protection(copy) : 0;
+    if (copy->spared_pages > 0)
+        stasis_capture_start(copy->capture);
     if (r == 0)
         r = tracker->harvest_stopped(copy->tracker, copy->pending);
     if (copy->protect != NULL)
@@ -318,7 +334,7 @@ static int live_during(StasisCopy *copy)
     if (r == 0)
         r = stasis_capture_take_stopped(copy->capture, copy->pending, copy->stop_deadline_us,
                                         &n_taken);
-    copy->residual_pages = copy->protected_pages + n_taken;
+    copy->residual_pages = copy->protected_pages + copy->spared_pages + n_taken;
     if (r < 0)
         copy->residual_pages += stasis_dirty_count(copy->pending);
     return r;

@@ -340,6 +340,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         .progress = options->progress != NULL ? report : NULL,
         .progress_data = job,
         .pool = &series->pool,
+        .sparing = series->spares ? &series->sparing : NULL,
         .cancellable = cancellable,
         .settle_dma = series->drain ? settle_dma : NULL,
         .settle_dma_data = job,

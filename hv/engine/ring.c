@@ -50,7 +50,10 @@ gboolean stasis_ring_start(StasisRing *ring, StasisVm *vm, StasisDisks disks,
     options.disks = disks;
     options.note = ring->note;
     ring->series = stasis_series_new(vm, ring->store, &options, cancellable, error);
-    return ring->series != NULL;
+    if (ring->series == NULL)
+        return FALSE;
+    ring->series->spares = TRUE;
+    return TRUE;
 }
 
 void stasis_ring_stop(StasisRing *ring)

@@ -23,6 +23,8 @@ struct _StasisSeries {
     StasisLifeline *lifeline;
     StasisInstant *instant;
     StasisCapturePool pool;
+    gboolean spares; /* the guest's speed counts for more than the shortest stop */
+    StasisSparing sparing;
     gboolean drain;       /* DMA goes past the tracker: see dma.h */
     GPtrArray *suspended; /* of StasisPciDevice: devices that the guest suspends */
     gboolean untracked;   /* one of them writes memory without a trace */

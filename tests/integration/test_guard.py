@@ -11,7 +11,7 @@ import tarfile
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from guests import Bare  # noqa: E402
+from guests import Bare, check_memory_image  # noqa: E402
 from stasistest import (accelerators, add_case, case, end_pid, main, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
@@ -111,6 +111,30 @@ add_case(captures, Bare.PANIC, "panic", "panic",
          promise="a panic: ring, console and events are one file, which another store takes in")
 add_case(captures, Bare.HANG, "hang=1", "hang", promise="the same of a hang")
 add_case(captures, Bare.LINE, "panic,log=DRIVER FAILED", "log", promise="the same of a line")
+
+
+@case
+def is_spared(t):
+    """what a guest writes all the time is taken in the stop, without being armed again; each image is of
+    one instant all the same"""
+    vm = run_vm(t, Bare(mem="24M", set="8M"), "-device", "pvpanic", accel=FAST)
+    os.mkdir(t.path("out"))
+    guard = Guard(t, vm, "--every", 20, "--keep", 20, "-o", t.path("out"))
+    guard.wait("image", 8)
+    vm.guest.fail(vm, Bare.PANIC)
+    [path] = guard.end(EVENT)["bundles"]
+    vm.kill()
+    store = new_store(t)
+    before, n_spared = 0, 0
+    for image in stasis("bundle-import", path, *store).out.split():
+        cost = stasis_json("checkpoint-info", image, *store)["cost"]
+        n_spared += cost["rounds"] == 0 and cost["residual_pages"] >= 2048
+        stasis("export", image, "--format", "raw-memory", t.path("raw"), *store)
+        state = check_memory_image(t, t.path("raw"))
+        t.check(state.stores >= before, "later images are later")
+        before = state.stores
+        os.unlink(t.path("raw"))
+    t.check(n_spared >= 4, f"{n_spared} images in which the whole set was taken in the stop")
 
 
 @case
