@@ -4,8 +4,8 @@
  *     begin: series of checkpoints (holds the VM), watch over its monitor
  *     until it is time for an image   watch
  *     image, into the ring; what is too old is folded into its heir
- *     a failure: capture (one more image, and the ring becomes a bundle);
- *                end the series and the watch; take the VM back; begin again
+ *     a failure: for a capture one more image; end the series and the watch; take the VM back;
+ *                the ring becomes a bundle; begin again
  *
  * Killed, it leaves the VM running and the ring in memory, which the next guard or transaction of
  * the VM takes over, and which goes with the VM.
@@ -21,6 +21,7 @@
 #include "base/fault.h"
 #include "engine/memory-store.h"
 #include "engine/ring.h"
+#include "engine/rollback-internal.h"
 #include "engine/undo.h"
 #include "engine/watch-console.h"
 #include "engine/watch.h"
@@ -56,6 +57,18 @@ typedef struct {
     StasisGuardResult *result;
     GCancellable *cancellable;
 } Guard;
+
+/* What a bundle has beside the ring; NULL: nothing. */
+typedef struct {
+    GBytes *console, *events;
+} Evidence;
+
+static void evidence_clear(Evidence *evidence)
+{
+    g_clear_pointer(&evidence->console, g_bytes_unref);
+    g_clear_pointer(&evidence->events, g_bytes_unref);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Evidence, evidence_clear)
 
 void stasis_guard_result_free(StasisGuardResult *result)
 {
@@ -144,36 +157,44 @@ static char *bundle_path(const Guard *guard, const StasisFailure *failure)
     return g_build_filename(guard->options->dir != NULL ? guard->options->dir : ".", name, NULL);
 }
 
-static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const char *path,
-                             GError **error)
+/* What there is of a failure but the ring. The VM as it is now belongs to that, if there is still
+ * one. */
+static void gather(Guard *guard, Evidence *evidence)
 {
     StasisRecord *record = stasis_ring_get_session(guard->ring)->record;
-    g_autoptr(GBytes) console = stasis_watch_read_console(record, CONSOLE_BYTES);
-    g_autoptr(GBytes) events = stasis_event_log_get(stasis_watch_get_log(guard->watch));
+    StasisEventLog *log = stasis_watch_get_log(guard->watch);
+    if (!guard->options->capture)
+        return;
+    if (stasis_record_is_alive(record)) {
+        g_autoptr(GError) local = NULL;
+        if (!take_image(guard, &local))
+            stasis_event_log_note(log, "no last image", local->message);
+    }
+    evidence->console = stasis_watch_read_console(record, CONSOLE_BYTES);
+    evidence->events = stasis_event_log_get(log);
+}
+
+static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
+                             const char *path, GError **error)
+{
     StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
     options.kind = failure->kind;
     options.detail = failure->detail;
     options.at_us = failure->since_us;
     options.domain = guard->name;
     options.command = guard->options->command;
-    options.console = console;
-    options.events = events;
+    options.console = evidence->console;
+    options.events = evidence->events;
     return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
-/* The VM as it is now belongs to it, if there is still one. */
-static gboolean capture(Guard *guard, const StasisFailure *failure, guint64 seen_us, GError **error)
+static gboolean capture(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
+                        guint64 seen_us, GError **error)
 {
     if (!guard->options->capture)
         return TRUE;
-    if (stasis_record_is_alive(stasis_ring_get_session(guard->ring)->record)) {
-        g_autoptr(GError) local = NULL;
-        if (!take_image(guard, &local))
-            stasis_event_log_note(stasis_watch_get_log(guard->watch), "no last image",
-                                  local->message);
-    }
     g_autofree char *path = bundle_path(guard, failure);
-    if (!write_bundle(guard, failure, path, error))
+    if (!write_bundle(guard, failure, evidence, path, error))
         return FALSE;
     StasisGuardEvent event = {
         .what = "captured", .failure = failure, .path = path, .took_us = stasis_now_us() - seen_us
@@ -194,7 +215,19 @@ static void pause_before(const Guard *guard)
         g_usleep(10000);
 }
 
-static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us, GError **error)
+/* By what the ring knows of the VM; it does not hold it any more then. NULL when that can't be:
+ * whoever gets ready again says why, or finds that QEMU has ended. */
+static StasisRollback *get_ready(Guard *guard, const char *image)
+{
+    StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
+    options.force = TRUE;
+    return stasis_rollback_prepare_held(stasis_ring_release(guard->ring), guard->store, image,
+                                        &options, NULL, NULL);
+}
+
+/* To the image from before, which is returned: the ring still has what came after it. */
+static const StasisImageInfo *go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us,
+                                      GError **error)
 {
     const StasisImageInfo *image =
         stasis_ring_find_before(guard->ring, failure->since_us, guard->n_tries - 1);
@@ -202,14 +235,16 @@ static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen
     if (image == NULL) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "VM %s failed (%s) before there was an image", guard->name, failure->kind);
-        return FALSE;
+        return NULL;
     }
-    stop_watching(guard);
+    g_clear_pointer(&guard->watch, stasis_watch_free);
     pause_before(guard);
+    StasisRollback *ready = restart ? NULL : get_ready(guard, image->id);
+    stop_watching(guard);
     g_autoptr(StasisUndone) undone =
-        stasis_undo(guard->name, guard->uri, guard->store, image->id, restart, NULL, error);
+        stasis_undo(guard->name, guard->uri, ready, guard->store, image->id, restart, NULL, error);
     if (undone == NULL)
-        return FALSE;
+        return NULL;
     guard->back_us = stasis_now_us();
     StasisGuardEvent event = { .what = undone->restarted ? "restarted" : "rolled-back",
                                .failure = failure,
@@ -222,11 +257,22 @@ static gboolean go_back(Guard *guard, const StasisFailure *failure, guint64 seen
     else
         guard->result->n_rollbacks++;
     tell(guard, &event);
-    stasis_ring_forget_after(guard->ring, image);
-    return start_watching(guard, error);
+    return image;
 }
 
-/* With each failure on end one image older. *ret_on: it is guarded further. */
+/* Is it to be taken back? */
+static gboolean may_go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us)
+{
+    if (guard->options->then == STASIS_GUARD_END)
+        return FALSE;
+    gboolean was_well = guard->back_us == 0 || seen_us - guard->back_us > WELL_US;
+    guard->n_tries = was_well ? 1 : guard->n_tries + 1;
+    guard->result->gave_up = guard->n_tries > guard->max_tries;
+    return !guard->result->gave_up;
+}
+
+/* With each failure on end one image older. Service comes first: the bundle is written when the VM
+ * runs again. *ret_on: it is guarded further. */
 static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, GError **error)
 {
     guint64 seen_us = stasis_now_us();
@@ -235,21 +281,25 @@ static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, G
     guard->result->last = failure;
     guard->result->n_failures++;
     tell(guard, &event);
-    *ret_on = FALSE;
-    if (!capture(guard, failure, seen_us, error))
+    g_auto(Evidence) evidence = { NULL };
+    g_autoptr(GError) local = NULL;
+    gather(guard, &evidence);
+    *ret_on = may_go_back(guard, failure, seen_us);
+    const StasisImageInfo *image = *ret_on ? go_back(guard, failure, seen_us, &local) : NULL;
+    if (!capture(guard, failure, &evidence, seen_us, local == NULL ? error : NULL) && local == NULL)
         return FALSE;
-    if (guard->options->then == STASIS_GUARD_END)
-        return TRUE;
-    gboolean was_well = guard->back_us == 0 || seen_us - guard->back_us > WELL_US;
-    guard->n_tries = was_well ? 1 : guard->n_tries + 1;
-    if (guard->n_tries > guard->max_tries) {
-        guard->result->gave_up = TRUE;
+    if (local != NULL) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (guard->result->gave_up) {
         event.what = "gave-up";
         tell(guard, &event);
-        return TRUE;
     }
-    *ret_on = TRUE;
-    return go_back(guard, failure, seen_us, error);
+    if (image == NULL)
+        return TRUE;
+    stasis_ring_forget_after(guard->ring, image);
+    return start_watching(guard, error);
 }
 
 /* ---- together ---- */

@@ -61,6 +61,11 @@ void stasis_ring_stop(StasisRing *ring)
     g_clear_pointer(&ring->series, stasis_series_free);
 }
 
+StasisSeries *stasis_ring_release(StasisRing *ring)
+{
+    return g_steal_pointer(&ring->series);
+}
+
 StasisSession *stasis_ring_get_session(StasisRing *ring)
 {
     return ring->series != NULL ? ring->series->session : NULL;

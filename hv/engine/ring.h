@@ -23,6 +23,8 @@ void stasis_ring_free(StasisRing *ring);
 gboolean stasis_ring_start(StasisRing *ring, StasisVm *vm, StasisDisks disks,
                            GCancellable *cancellable, GError **error);
 void stasis_ring_stop(StasisRing *ring);
+/* As it is held, for the caller; NULL: it was not. */
+StasisSeries *stasis_ring_release(StasisRing *ring);
 /* How it is held; NULL: it is not. */
 StasisSession *stasis_ring_get_session(StasisRing *ring);
 

@@ -9,6 +9,7 @@
 #include "engine/device-load.h"
 #include "engine/disk-rewrite.h"
 #include "engine/rewrite.h"
+#include "engine/series.h"
 #include "engine/session.h"
 #include "track/tracker.h"
 #include "vmm/lifeline.h"
@@ -21,6 +22,7 @@ struct _StasisRollback {
     StasisStore *store;
     StasisSession *session;
     StasisRam *ram;
+    StasisMachine *machine; /* as whoever held the VM knows it, or NULL */
     StasisImageReader *reader;
     StasisVmstate *vmstate; /* the image's */
     char *id;
@@ -51,6 +53,12 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
                                               gboolean leave_disks,
                                               const StasisRollbackOptions *options,
                                               GCancellable *cancellable, GError **error);
+
+/* The same for a VM that @series holds, which is taken: whatever it knows is not asked again, so
+ * that the VM runs sooner. */
+StasisRollback *stasis_rollback_prepare_held(StasisSeries *series, StasisStore *store,
+                                             const char *id, const StasisRollbackOptions *options,
+                                             GCancellable *cancellable, GError **error);
 
 /* The same for a VM that stands, stopped, where image @id was taken of it, and that is to get the
  * devices of @stream (the image's, but for the state of some). Takes @session. @held: it was

@@ -23,9 +23,11 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/io.h"
+#include "engine/agent-vm.h"
 #include "engine/quiesce.h"
 #include "engine/rollback-internal.h"
 #include "engine/rollback-mark.h"
+#include "vmm/agent-channel.h"
 
 #define STOP_LINE "{\"execute\":\"stop\"}\n"
 #define CONT_LINE "{\"execute\":\"cont\"}\n"
@@ -322,10 +324,28 @@ static gboolean resume(Run *run, GError **error)
     return TRUE;
 }
 
-/* Its guest is frozen as it was at the instant, or has devices suspended, and would come back by
- * itself; a new conversation with it does that at once. */
-static void thaw(StasisRollback *rollback)
+/* A guest that is frozen as it was at the instant, or has devices suspended, would come back by
+ * itself; a new conversation with it does that at once. It is begun while the VM stands still: the
+ * guest finds it as the first thing. NULL: not that way. */
+static StasisAgent *hail(const StasisRollback *rollback)
 {
+    const StasisRecord *record = rollback->session->record;
+    StasisAgentWait wait = stasis_agent_wait_until(0, NULL);
+    g_autofree char *path =
+        rollback->fresh || record->uri != NULL ? NULL : stasis_agent_channel_guess(record->pid);
+    g_autoptr(StasisAgent) agent =
+        path != NULL ? stasis_agent_connect(record->name, path, &wait, NULL) : NULL;
+    guint64 id;
+    return agent != NULL && stasis_agent_begin(agent, STASIS_AGENT_OP_PING, NULL, &id, &wait, NULL)
+               ? g_steal_pointer(&agent)
+               : NULL;
+}
+
+static void thaw(StasisRollback *rollback, StasisAgent *hailed)
+{
+    StasisAgentWait wait = stasis_agent_wait_until(0, NULL);
+    if (hailed != NULL && stasis_agent_greet(hailed, &wait, NULL))
+        return;
     g_autoptr(StasisQuiesce) quiesce =
         stasis_quiesce_open(rollback->session, STASIS_QUIESCE_FILES, NULL, NULL);
 }
@@ -344,12 +364,14 @@ static gboolean finish(Run *run, GError **error)
     }
     run->changed = rollback->marked = FALSE;
     run->stopped = FALSE;
+    gboolean asleep = go && (image->quiesced || image->suspended != NULL);
+    g_autoptr(StasisAgent) hailed = asleep ? hail(rollback) : NULL;
     if (go && !resume(run, error))
         return FALSE;
     run->info->resumed = go;
     run->info->stop_us = stasis_now_us() - run->stop_us;
-    if (go && (image->quiesced || image->suspended != NULL))
-        thaw(rollback);
+    if (asleep)
+        thaw(rollback, hailed);
     return stasis_fault(STASIS_FAULT_ROLLBACK_RESUMED, error);
 }
 

@@ -40,6 +40,7 @@ void stasis_rollback_free(StasisRollback *rollback)
     g_clear_pointer(&rollback->disks, stasis_disk_rewrite_free);
     g_clear_pointer(&rollback->rewrite, stasis_rewrite_free);
     g_clear_pointer(&rollback->ram, stasis_ram_free);
+    g_clear_pointer(&rollback->machine, stasis_machine_free);
     g_clear_pointer(&rollback->vmstate, stasis_vmstate_free);
     g_clear_pointer(&rollback->reader, stasis_image_reader_free);
     g_clear_pointer(&rollback->session, stasis_session_free);
@@ -111,11 +112,11 @@ static gboolean open_image(StasisRollback *rollback, GError **error)
             ? stasis_image_reader_get_part(rollback->reader, "machine.json", error)
             : NULL;
     g_autoptr(StasisMachine) image = json != NULL ? stasis_machine_from_json(json, error) : NULL;
-    g_autoptr(StasisMachine) now =
-        image != NULL ? stasis_machine_from_running(record->name, rollback->session->qmp,
-                                                    record->pid, NULL, error)
-                      : NULL;
-    if (now == NULL)
+    if (image != NULL && rollback->machine == NULL)
+        rollback->machine = stasis_machine_from_running(record->name, rollback->session->qmp,
+                                                        record->pid, NULL, error);
+    const StasisMachine *now = rollback->machine;
+    if (image == NULL || now == NULL)
         return FALSE;
     if (strcmp(image->machine, now->machine) != 0 || strcmp(image->accel, now->accel) != 0) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
@@ -289,7 +290,8 @@ static gboolean open_memory(StasisRollback *rollback, GCancellable *cancellable,
 {
     const StasisRecord *record = rollback->session->record;
     guint64 cache_bytes = rollback->options.max_cache_bytes;
-    rollback->ram = stasis_ram_discover(rollback->session->qmp, record->pid, error);
+    if (rollback->ram == NULL)
+        rollback->ram = stasis_ram_discover(rollback->session->qmp, record->pid, error);
     if (rollback->ram == NULL)
         return FALSE;
     rollback->rewrite =
@@ -346,6 +348,24 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
     rollback->fresh = TRUE;
     rollback->leave_disks = leave_disks;
     return open_all(rollback, vm, id, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
+}
+
+/* Nobody else can have begun anything with the VM since the series has it. */
+StasisRollback *stasis_rollback_prepare_held(StasisSeries *series, StasisStore *store,
+                                             const char *id, const StasisRollbackOptions *options,
+                                             GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisSeries) held = series;
+    g_autoptr(StasisRollback) rollback = new_rollback(store, options);
+    rollback->id = g_strdup(id);
+    if (!stasis_series_refresh(held, error))
+        return NULL;
+    stasis_series_release(held, &rollback->session, &rollback->ram, &rollback->machine);
+    return open_image(rollback, error) && open_disks(rollback, error) &&
+                   stasis_device_load_sweep(rollback->session->qmp, error) &&
+                   open_memory(rollback, cancellable, error) && open_switches(rollback, error)
+               ? g_steal_pointer(&rollback)
+               : NULL;
 }
 
 StasisRollback *stasis_rollback_prepare_spliced(StasisSession *session, StasisStore *store,

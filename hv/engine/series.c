@@ -105,6 +105,18 @@ StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
     return g_steal_pointer(&series);
 }
 
+void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
+                           StasisMachine **ret_machine)
+{
+    if (series->tracker != NULL)
+        series->tracker->ops->close(g_steal_pointer(&series->tracker), TRUE);
+    g_clear_pointer(&series->instant, stasis_instant_free);
+    g_clear_pointer(&series->lifeline, stasis_lifeline_free);
+    *ret_ram = g_steal_pointer(&series->ram);
+    *ret_machine = g_steal_pointer(&series->machine);
+    *ret_session = g_steal_pointer(&series->session);
+}
+
 void stasis_series_free(StasisSeries *series)
 {
     if (series == NULL)

@@ -43,6 +43,10 @@ struct _StasisSeries {
 
 /* Look at the VM's memory again if it has changed. */
 gboolean stasis_series_refresh(StasisSeries *series, GError **error);
+/* No more images: what it holds and knows of the VM is the caller's. *@ret_ram and *@ret_machine
+ * are as of the last refresh. Tracking stays on. @series is to be freed all the same. */
+void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
+                           StasisMachine **ret_machine);
 /* As stasis_checkpoint_create(), mode live, but tracking counts on from the image that it counts
  * from now, as if this one were not: what was taken from the tracker is given back. The image is a
  * full one. If we are killed in the middle, the VM's next image is a full one as well. */

@@ -112,17 +112,25 @@ static void watch_it(StasisTransaction *tx, const Command *command, const Stasis
         result->outcome = STASIS_TRY_TIMEOUT;
     else
         result->outcome = STASIS_TRY_COMMITTED;
+    if (result->outcome != STASIS_TRY_COMMITTED)
+        result->failed_at_us = g_get_real_time();
+}
+
+static void fail(StasisTryResult *result, StasisTryOutcome outcome)
+{
+    result->outcome = outcome;
+    result->failed_at_us = g_get_real_time();
 }
 
 static gboolean conclude(StasisTransaction *tx, StasisTryResult *result, GError **error)
 {
     g_autoptr(GError) ill = NULL;
     if (result->outcome == STASIS_TRY_COMMITTED && result->status != 0)
-        result->outcome = STASIS_TRY_FAILED;
+        fail(result, STASIS_TRY_FAILED);
     if (result->outcome == STASIS_TRY_COMMITTED) {
         if (stasis_transaction_commit(tx, &ill))
             return TRUE;
-        result->outcome = STASIS_TRY_EVENT;
+        fail(result, STASIS_TRY_EVENT);
         result->failure = stasis_failure_new("state", ill->message);
     }
     result->undone = stasis_transaction_rollback(tx, error);

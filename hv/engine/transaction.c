@@ -21,6 +21,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "engine/memory-store.h"
+#include "engine/rollback-internal.h"
 #include "engine/series.h"
 #include "engine/stray.h"
 #include "engine/sweep.h"
@@ -41,6 +42,7 @@ struct _StasisTransaction {
     StasisImageInfo *image;
     StasisLifeline *lifeline;
     StasisSession *session; /* while the monitor is needed: it does not hold the VM */
+    StasisRollback *ready;  /* or NULL: it is to be held no longer than it must */
     StasisWatch *watch;
     StasisTransactionDevice *device; /* that goes back alone if that can be, or NULL */
 };
@@ -62,10 +64,11 @@ static void let_end(const char *name)
         stasis_watch_keep_ended(session->qmp, session->record, FALSE);
 }
 
-/* To the image in @file, whose directory is held. */
+/* To the image in @file, whose directory is held. @ready (taken; or NULL) is to that one. */
 static StasisUndone *go_back(const char *name, const char *dir, const StasisTransactionFile *file,
-                             GCancellable *cancellable, GError **error)
+                             StasisRollback *ready, GCancellable *cancellable, GError **error)
 {
+    g_autoptr(StasisRollback) rollback = ready;
     if (!is_the_same(name, file)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "VM %s is another one than the transaction was begun on; it is left alone",
@@ -78,8 +81,8 @@ static StasisUndone *go_back(const char *name, const char *dir, const StasisTran
         return NULL;
     /* What is left of the command would go on with what it was at. */
     stasis_end_marked(STASIS_TRY_IMAGE_VARIABLE, file->image);
-    g_autoptr(StasisUndone) undone =
-        stasis_undo(name, file->uri, store, file->image, FALSE, cancellable, error);
+    g_autoptr(StasisUndone) undone = stasis_undo(name, file->uri, g_steal_pointer(&rollback), store,
+                                                 file->image, FALSE, cancellable, error);
     if (undone == NULL)
         return NULL;
     if (!stasis_fault(STASIS_FAULT_TRANSACTION_BACK, error) ||
@@ -103,7 +106,7 @@ StasisUndone *stasis_transaction_recover(const char *name, GCancellable *cancell
                         "VM %s: no transaction is to be rolled back", name);
         return NULL;
     }
-    StasisUndone *undone = go_back(name, memory->dir, file, cancellable, error);
+    StasisUndone *undone = go_back(name, memory->dir, file, NULL, cancellable, error);
     if (undone != NULL)
         let_end(name);
     return undone;
@@ -115,6 +118,7 @@ static void close_all(StasisTransaction *tx)
 {
     g_clear_pointer(&tx->watch, stasis_watch_free);
     g_clear_pointer(&tx->session, stasis_session_free);
+    g_clear_pointer(&tx->ready, stasis_rollback_free);
 }
 
 /* What is only wanted while it is under way. */
@@ -158,7 +162,8 @@ static gboolean recover_first(StasisTransaction *tx, GCancellable *cancellable, 
             g_propagate_error(error, g_steal_pointer(&local));
         return local == NULL;
     }
-    g_autoptr(StasisUndone) undone = go_back(tx->name, tx->memory->dir, file, cancellable, &local);
+    g_autoptr(StasisUndone) undone =
+        go_back(tx->name, tx->memory->dir, file, NULL, cancellable, &local);
     if (undone != NULL || g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
         return TRUE;
     g_propagate_prefixed_error(error, g_steal_pointer(&local),
@@ -166,16 +171,26 @@ static gboolean recover_first(StasisTransaction *tx, GCancellable *cancellable, 
     return FALSE;
 }
 
+/* Takes @series. NULL when that can't be: whoever gets ready later says why. */
+static StasisRollback *get_ready(StasisSeries *series, StasisStore *store, const char *image)
+{
+    StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
+    options.force = TRUE;
+    return stasis_rollback_prepare_held(series, store, image, &options, NULL, NULL);
+}
+
 static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
                            const StasisTransactionOptions *options, StasisTransactionFile *file,
                            GCancellable *cancellable, GError **error)
 {
-    const char *const suspended[] = { options->device, NULL };
+    const char *const device[] = { options->device, NULL };
     StasisCheckpointOptions checkpoint = STASIS_CHECKPOINT_OPTIONS_INIT;
     checkpoint.disks = options->disks;
     checkpoint.note = NOTE;
     if (tx->device != NULL && !stasis_transaction_device_has_state(tx->device))
-        checkpoint.guest_suspend = suspended;
+        checkpoint.guest_suspend = device;
+    else if (options->guest_suspend != NULL)
+        checkpoint.guest_suspend = options->guest_suspend;
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, tx->store, &checkpoint, cancellable, error);
     tx->image = series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
@@ -186,6 +201,9 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     file->start_time = series->session->record->start_time;
     tx->uri = g_strdup(series->session->record->uri);
     file->uri = tx->uri;
+    /* libvirt's domains tell where their agent is only to who holds them. */
+    if (options->hold && tx->device == NULL && tx->uri == NULL)
+        tx->ready = get_ready(g_steal_pointer(&series), tx->store, tx->image->id);
     return TRUE;
 }
 
@@ -210,7 +228,8 @@ static gboolean arm(StasisTransaction *tx, GError **error)
     return TRUE;
 }
 
-/* The VM is not held from here on: what is tried may itself be a command of ours. */
+/* The VM is not held from here on, unless that was asked for: what is tried may itself be a command
+ * of ours. */
 static gboolean watch(StasisTransaction *tx, const StasisTransactionOptions *options,
                       GError **error)
 {
@@ -219,13 +238,14 @@ static gboolean watch(StasisTransaction *tx, const StasisTransactionOptions *opt
     g_autoptr(StasisRecord) record = stasis_record_load(tx->name, error);
     if (record == NULL)
         return FALSE;
-    if (stasis_watch_needs_monitor(on)) {
+    if (tx->ready == NULL && stasis_watch_needs_monitor(on)) {
         tx->session = stasis_session_open(tx->name, STASIS_LOCK_WAIT_MS, error);
         if (tx->session == NULL)
             return FALSE;
         stasis_clear_fd(&tx->session->lock_fd);
     }
-    tx->watch = stasis_watch_new(record, tx->session != NULL ? tx->session->qmp : NULL, on,
+    const StasisSession *session = tx->ready != NULL ? tx->ready->session : tx->session;
+    tx->watch = stasis_watch_new(record, session != NULL ? session->qmp : NULL, on,
                                  /* whole_console= */ FALSE, error);
     return tx->watch != NULL;
 }
@@ -335,7 +355,7 @@ static StasisUndone *put_vm_back(StasisTransaction *tx, GError **error)
     g_autoptr(StasisTransactionFile) file = stasis_transaction_file_get(tx->memory->dir, error);
     if (file == NULL || !stasis_fault(STASIS_FAULT_TRANSACTION_UNDO, error))
         return NULL;
-    return go_back(tx->name, tx->memory->dir, file, NULL, error);
+    return go_back(tx->name, tx->memory->dir, file, g_steal_pointer(&tx->ready), NULL, error);
 }
 
 static StasisUndone *undo(StasisTransaction *tx, GError **error)
@@ -352,7 +372,8 @@ static StasisUndone *undo(StasisTransaction *tx, GError **error)
 
 StasisUndone *stasis_transaction_rollback(StasisTransaction *tx, GError **error)
 {
-    close_all(tx);
+    g_clear_pointer(&tx->watch, stasis_watch_free);
+    g_clear_pointer(&tx->session, stasis_session_free);
     tx->open = FALSE; /* what fails now is recovered, not tried again by _free() */
     g_autoptr(StasisUndone) undone = undo(tx, error);
     if (undone == NULL) {

@@ -51,14 +51,16 @@ static gboolean start_anew(const char *name, const char *uri, StasisStore *store
     return vm != NULL;
 }
 
-static StasisRollbackInfo *put_back(const char *name, StasisStore *store, const char *image,
-                                    GCancellable *cancellable, GError **error)
+/* Takes @ready. */
+static StasisRollbackInfo *put_back(const char *name, StasisRollback *ready, StasisStore *store,
+                                    const char *image, GCancellable *cancellable, GError **error)
 {
     StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
     options.force = TRUE;
     g_autoptr(StasisVm) vm = stasis_vm_new(name);
     g_autoptr(StasisRollback) rollback =
-        stasis_rollback_prepare(vm, store, image, &options, cancellable, error);
+        ready != NULL ? ready
+                      : stasis_rollback_prepare(vm, store, image, &options, cancellable, error);
     return rollback != NULL ? stasis_rollback_run(rollback, cancellable, error) : NULL;
 }
 
@@ -73,19 +75,23 @@ static gboolean is_ending(const char *name)
     return FALSE;
 }
 
-StasisUndone *stasis_undo(const char *name, const char *uri, StasisStore *store, const char *image,
-                          gboolean restart, GCancellable *cancellable, GError **error)
+StasisUndone *stasis_undo(const char *name, const char *uri, StasisRollback *ready,
+                          StasisStore *store, const char *image, gboolean restart,
+                          GCancellable *cancellable, GError **error)
 {
     guint64 begun_us = stasis_now_us();
+    g_autoptr(StasisRollback) rollback = ready;
     g_autoptr(StasisUndone) undone = g_new0(StasisUndone, 1);
     g_autoptr(GError) local = NULL;
     if (!restart && is_alive(name)) {
-        undone->rollback = put_back(name, store, image, cancellable, &local);
+        undone->rollback =
+            put_back(name, g_steal_pointer(&rollback), store, image, cancellable, &local);
         if (undone->rollback == NULL && !is_ending(name)) {
             g_propagate_error(error, g_steal_pointer(&local));
             return NULL;
         }
     }
+    g_clear_pointer(&rollback, stasis_rollback_free);
     undone->restarted = undone->rollback == NULL;
     if (undone->restarted && !start_anew(name, uri, store, image, cancellable, error))
         return NULL;

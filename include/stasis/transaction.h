@@ -28,6 +28,13 @@ typedef struct {
      * had; the device is as it was, at rest, before; the driver begins anew. All else stays. Where
      * it can't be (the guest is down, the driver hangs or is another one), the VM goes back. */
     const char *device;
+    /* PCI devices that the guest suspends for the image, as for a checkpoint's, or NULL. Not with
+     * @device. */
+    const char *const *guest_suspend;
+    /* Hold the VM until the end: nobody else can do anything to it (STASIS_ERROR_BUSY), and all is
+     * ready for going back, which takes a fraction of the time then. Libvirt's domains are not
+     * held. */
+    gboolean hold;
 } StasisTransactionOptions;
 #define STASIS_TRANSACTION_OPTIONS_INIT                 \
     {                                                   \
@@ -49,7 +56,7 @@ typedef struct _StasisTransaction StasisTransaction;
  * Begin: a checkpoint of @vm into @store, or (NULL) into a store in memory that is this VM's own
  * (below $STASIS_RUNTIME_DIR, else in /dev/shm). STASIS_ERROR_BUSY when another transaction or a
  * guard of @vm is under way; one whose maker died is rolled back first. The VM is held for the
- * checkpoint only; where @options->on needs QEMU's monitor (all but exit and log), that is in use
+ * checkpoint only, unless @options->hold; where @options->on needs QEMU's monitor (all but exit and log), that is in use
  * until the end.
  */
 STASIS_API StasisTransaction *stasis_transaction_begin(StasisVm *vm, StasisStore *store,
@@ -115,6 +122,7 @@ typedef struct {
     StasisImageInfo *image; /* what it was taken back to, or would have been */
     StasisUndone *undone;   /* NULL of STASIS_TRY_COMMITTED */
     guint64 command_us;
+    gint64 failed_at_us; /* Unix time at which it was seen to have failed; 0: it did not */
 } StasisTryResult;
 
 /* Run options->argv on this host, with our own standard input, output and error, as a transaction
