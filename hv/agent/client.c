@@ -6,6 +6,7 @@
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "agent/frame.h"
 #include "base/clock.h"
@@ -16,6 +17,8 @@
  * queues, and much less than a flood. */
 #define MAX_NOISE_BYTES (4u << 20)
 #define MAX_OPERATIONS 64
+#define MARK_US 100000u
+#define ASK_MS 1000
 #define MAX_WORD 64
 
 struct _StasisAgent {
@@ -23,6 +26,10 @@ struct _StasisAgent {
     char *who;
     gboolean greeted, broken;
     guint64 hello_id, last_id;
+    int mark_fd;
+    guint64 marked_us;
+    gboolean asks;
+    guint64 asked_id; /* the last question that was between request and answer; 0: none */
     char *version;
     char **operations;
     guint protocol;
@@ -55,6 +62,7 @@ StasisAgent *stasis_agent_new(int fd, const char *who)
 {
     StasisAgent *agent = g_new0(StasisAgent, 1);
     agent->fd = fd;
+    agent->mark_fd = -1;
     agent->who = g_strdup(who);
     agent->last_id = random_id();
     return agent;
@@ -65,13 +73,48 @@ void stasis_agent_free(StasisAgent *agent)
     if (agent == NULL)
         return;
     stasis_close_fdp(&agent->fd);
+    stasis_close_fdp(&agent->mark_fd);
     g_free(agent->who);
     g_free(agent->version);
     g_strfreev(agent->operations);
     g_free(agent);
 }
 
+void stasis_agent_set_mark(StasisAgent *agent, int fd)
+{
+    stasis_close_fdp(&agent->mark_fd);
+    agent->mark_fd = fd;
+}
+
+void stasis_agent_keep_asking(StasisAgent *agent)
+{
+    agent->asks = TRUE;
+}
+
 /* ---- bytes ---- */
+
+static void mark(StasisAgent *agent)
+{
+    guint64 now = stasis_now_us();
+    if (agent->mark_fd < 0 || now - agent->marked_us < MARK_US)
+        return;
+    agent->marked_us = now;
+    futimens(agent->mark_fd, NULL);
+}
+
+/* Not if it would have to wait: an agent that does not read is not there. */
+static void ask(StasisAgent *agent)
+{
+    StasisAgentFrame frame = { .type = STASIS_AGENT_REQUEST,
+                               .code = STASIS_AGENT_OP_PING,
+                               .id = agent->last_id++ };
+    gsize n = stasis_agent_frame_write(&frame, agent->wire);
+    ssize_t sent = send(agent->fd, agent->wire, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0)
+        agent->asked_id = frame.id;
+    if (sent > 0 && (gsize)sent < n)
+        agent->broken = TRUE; /* what comes next would be taken for the rest */
+}
 
 /* Wait for @events. FALSE with @error at the deadline, too. */
 static gboolean wait_for(StasisAgent *agent, short events, const StasisAgentWait *wait,
@@ -87,8 +130,9 @@ static gboolean wait_for(StasisAgent *agent, short events, const StasisAgentWait
             return fail(agent, STASIS_ERROR_FAILED, error, "%s", late);
         if (c != NULL)
             fds[1] = (struct pollfd){ g_cancellable_get_fd(c), POLLIN, 0 };
+        gboolean asks = agent->asks && agent->greeted && events == POLLIN;
         guint64 left_ms = MIN((wait->deadline_us - now + 999) / 1000, (guint64)G_MAXINT);
-        int n = poll(fds, 2, (int)left_ms);
+        int n = poll(fds, 2, (int)MIN(left_ms, asks ? ASK_MS : G_MAXINT));
         int saved = errno;
         if (fds[1].fd >= 0)
             g_cancellable_release_fd(c);
@@ -96,6 +140,8 @@ static gboolean wait_for(StasisAgent *agent, short events, const StasisAgentWait
             return fail(agent, STASIS_ERROR_FAILED, error, "poll: %s", g_strerror(saved));
         if (n > 0 && fds[0].revents != 0)
             return TRUE;
+        if (n == 0 && asks)
+            ask(agent);
     }
 }
 
@@ -141,6 +187,7 @@ static gboolean receive(StasisAgent *agent, const StasisAgentWait *wait, const c
             agent->at = 0;
             agent->end = (gsize)n;
             agent->noise_bytes += (guint64)n;
+            mark(agent);
             return TRUE;
         }
         if (n == 0)
@@ -168,6 +215,16 @@ static gboolean next_frame(StasisAgent *agent, guint8 type, guint64 id, const St
             guint64 n = ret->length + STASIS_AGENT_HEADER_BYTES;
             agent->noise_bytes -= MIN(n, agent->noise_bytes);
             return TRUE;
+        }
+        if (whole && agent->asked_id != 0 && ret->id == agent->asked_id &&
+            ret->type == STASIS_AGENT_ANSWER) {
+            guint64 n = ret->length + STASIS_AGENT_HEADER_BYTES;
+            agent->noise_bytes -= MIN(n, agent->noise_bytes);
+            if (ret->code == STASIS_AGENT_NO_HELLO)
+                return fail(
+                    agent, STASIS_ERROR_FAILED, error,
+                    "it knows nothing of this conversation any more: its VM was taken back, "
+                    "or it was started again");
         }
         if (agent->noise_bytes > MAX_NOISE_BYTES)
             return fail(agent, STASIS_ERROR_CORRUPT, error,

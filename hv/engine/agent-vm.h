@@ -12,6 +12,10 @@ G_BEGIN_DECLS
 /* From now on; @timeout_ms 0: 5000. */
 StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancellable);
 
+/* When somebody on this host, by whatever conversation, has last heard from the agent of VM @name;
+ * Unix time, 0: never. */
+gint64 stasis_agent_heard_at_us(const char *name);
+
 /* Connect to the channel at @path. Says nothing yet. */
 StasisAgent *stasis_agent_connect(const char *name, const char *path, const StasisAgentWait *wait,
                                   GError **error);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What can be asked of the agent in a guest: include/stasis/agent.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stasis/agent.h>
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -33,14 +35,50 @@ StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancella
                               cancellable };
 }
 
+/* Its time of change says when the agent was last heard. */
+static char *mark_path(const char *name)
+{
+    g_autofree char *dir = stasis_vm_dir(name, NULL);
+    return dir != NULL ? g_build_filename(dir, "agent-heard", NULL) : NULL;
+}
+
+gint64 stasis_agent_heard_at_us(const char *name)
+{
+    g_autofree char *path = mark_path(name);
+    struct stat st;
+    if (path == NULL || lstat(path, &st) < 0)
+        return 0;
+    return (gint64)st.st_mtim.tv_sec * G_USEC_PER_SEC + st.st_mtim.tv_nsec / 1000;
+}
+
+/* -1: who can't, as for a fork that has no such directory, does without. A new file's time would
+ * say that the agent was heard. */
+static int open_mark(const char *name)
+{
+    g_autofree char *path = mark_path(name);
+    static const struct timespec never[2] = { { 0 }, { 0 } };
+    if (path == NULL)
+        return -1;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0)
+        return fd;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0)
+        futimens(fd, never);
+    return fd;
+}
+
 StasisAgent *stasis_agent_connect(const char *name, const char *path, const StasisAgentWait *wait,
                                   GError **error)
 {
     g_autofree char *who = g_strdup_printf("VM %s", name);
     int r = 0;
     int fd = stasis_qmp_socket_connect(path, wait->deadline_us, wait->cancellable, &r);
-    if (fd >= 0)
-        return stasis_agent_new(fd, who);
+    if (fd >= 0) {
+        StasisAgent *agent = stasis_agent_new(fd, who);
+        stasis_agent_set_mark(agent, open_mark(name));
+        return agent;
+    }
     if (r == -ECANCELED)
         stasis_set_cancelled(error);
     else if (r == -EAGAIN)
@@ -261,6 +299,7 @@ StasisAgentExec *stasis_vm_agent_exec(StasisVm *vm, const char *const *argv,
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(vm), &wait, error);
     if (agent == NULL)
         return NULL;
+    stasis_agent_keep_asking(agent);
     wait = stasis_agent_wait_until(timeout_ms + DEFAULT_TIMEOUT_MS, cancellable);
     g_autoptr(GBytes) answer = NULL;
     if (stasis_agent_begin(agent, STASIS_AGENT_OP_EXEC, &fields, &id, &wait, error))

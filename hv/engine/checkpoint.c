@@ -49,6 +49,7 @@ typedef struct {
     StasisDiskPart *disks;
     StasisGuestRest rest;
     StasisInstant *instant; /* the series' */
+    gboolean standing;      /* the VM does not run, as far as we know: all CPUs are ours */
     StasisAffinity affinity;
     StasisCopy copy;
     gboolean done;
@@ -115,22 +116,25 @@ static guint64 default_buffer_bytes(void)
 
 /* The CPUs that the guest leaves. A thread too many, however nice, takes a CPU from a virtual one
  * for a whole tick now and then. */
-static guint default_threads(const StasisMachine *machine)
+static guint default_threads(const Job *job)
 {
-    int spare = (int)g_get_num_processors() - (int)machine->n_vcpus;
+    guint n_running = job->standing ? 0 : job->series->machine->n_vcpus;
+    int spare = (int)g_get_num_processors() - (int)n_running;
     return (guint)CLAMP(spare, 1, MAX_DEFAULT_THREADS);
 }
 
 /* Where the VM runs while we copy. In mode stop it stands still, and all CPUs are ours. */
 static void keep_off_vcpus(Job *job)
 {
-    if (job->mode->needs_tracker)
+    if (job->mode->needs_tracker && !job->standing)
         stasis_affinity_begin(&job->affinity, job->record->pid, job->series->vcpu_threads);
 }
 
 static void follow_vcpus(gpointer data)
 {
     const Job *job = data;
+    if (job->standing)
+        return;
     stasis_affinity_follow(&job->affinity, job->record->pid, job->series->vcpu_threads);
 }
 
@@ -323,8 +327,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
 {
     const StasisCheckpointOptions *options = job->options;
     StasisSeries *series = job->series;
-    guint n_threads =
-        options->n_threads != 0 ? options->n_threads : default_threads(series->machine);
+    guint n_threads = options->n_threads != 0 ? options->n_threads : default_threads(job);
     job->pipeline = stasis_pipeline_new(series->ram, job->writer, options->codec, n_threads);
     stasis_pipeline_set_give_way(job->pipeline, follow_vcpus, job);
     job->copy = (StasisCopy){
@@ -460,6 +463,8 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
                         .record = series->session->record,
                         .instant = series->instant,
                         .rest = { .series = series } };
+    g_autofree char *state = stasis_qmp_run_state(series->session->qmp, NULL);
+    job.standing = state != NULL && strcmp(state, "running") != 0;
     keep_off_vcpus(&job);
     if (!prepare(&job, cancellable, error) || !copy_ram(&job, cancellable, error))
         return NULL;

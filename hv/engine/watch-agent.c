@@ -2,6 +2,8 @@
 /*
  * An agent that does not answer. Asked by a thread of its own, once a second, over a connection for
  * each question: its channel serves one client at a time, and others want to speak to it, too.
+ * While another one has it (a command in the guest may take minutes) the question waits; then what
+ * that one hears counts.
  */
 #include <stasis/error.h>
 
@@ -87,11 +89,23 @@ static gpointer open_agent(StasisWatched *vm, const char *text, double seconds, 
     return NULL;
 }
 
+/* What others heard of it. A clock that was set back says nothing. */
+static void ask_others(Agent *agent)
+{
+    gint64 ago_us = g_get_real_time() - stasis_agent_heard_at_us(agent->name);
+    guint64 now = stasis_now_us();
+    if (ago_us >= 0 && (guint64)ago_us < now - agent->heard_us)
+        agent->heard_us = now - (guint64)ago_us;
+}
+
 static gboolean look_for_silence(gpointer data, StasisWatched *vm, char **ret_detail)
 {
     Agent *agent = data;
+    guint64 limit_us = agent->limit_ms * G_GUINT64_CONSTANT(1000);
     g_mutex_lock(&agent->mutex);
-    gboolean lost = stasis_now_us() - agent->heard_us > agent->limit_ms * G_GUINT64_CONSTANT(1000);
+    if (stasis_now_us() - agent->heard_us > limit_us)
+        ask_others(agent);
+    gboolean lost = stasis_now_us() - agent->heard_us > limit_us;
     vm->since_us = g_get_real_time() - (gint64)(stasis_now_us() - agent->heard_us);
     if (lost)
         *ret_detail = g_strdup(agent->why != NULL ? agent->why : "no answer");

@@ -72,18 +72,37 @@ def cost(t):
     return {"plain_per_s": a, "guarded_per_s": b, "cost": 1 - b / a, "pause_us": summary(pauses)}
 
 
+def plain_write(directory, size):
+    """Milliseconds for as many bytes on the same disk, by nothing but write(2) and fdatasync(2)."""
+    piece = os.urandom(8 << 20)
+    path = os.path.join(directory, "floor")
+    with open(path, "wb", buffering=0) as f:
+        began = time.monotonic()
+        for at in range(0, size, len(piece)):
+            f.write(piece[:size - at])
+        os.fdatasync(f.fileno())
+        took = time.monotonic() - began
+    os.unlink(path)
+    return took * 1e3
+
+
 def bundle(t):
-    """From a panic to the bundle on the disk. All of the set changes from one image to the next."""
+    """From a panic to the bundle on the disk. All of the set has changed since the last image."""
     machine = Machine(t, RAM, more=("-device", "pvpanic"), prepared=True, set=CHANGED, fill="text")
     out = t.path("bundles")
     os.mkdir(out)
-    guard = Guard(t, machine.vm, "--every", str(EVERY_MS), "--keep", "2", "--on", "panic", "-o", out)
-    guard.wait("image", 4)
+    guard = Guard(t, machine.vm, "--every", "15000", "--keep", "2", "--on", "panic", "-o", out)
+    guard.wait("image", 2)
+    state = machine.guest.state(machine.vm)
+    while machine.guest.state(machine.vm).stores < state.stores + state.pages:
+        time.sleep(0.001)
     began = time.monotonic()
     machine.guest.fail(machine.vm, machine.guest.PANIC)
+    image, _ = guard.wait("image", 3)
     at, event = guard.wait("captured")
+    size = os.path.getsize(event["bundle"])
     return {"total_ms": (at - began) * 1e3, "from_detection_ms": event["took_us"] / 1e3,
-            "bytes": os.path.getsize(event["bundle"])}
+            "image_ms": (image - began) * 1e3, "bytes": size, "floor_ms": plain_write(out, size)}
 
 
 def works(machine, deadline=60):
@@ -142,10 +161,11 @@ def show_cost():
 
 
 def show_bundle():
-    made = [with_case(bundle) for _ in range(min(RUNS, 3))]
+    made = [with_case(bundle) for _ in range(min(RUNS, 2))]
     table(f"From a panic to a durable bundle, {RAM}, {CHANGED} changed since the last image",
-          ["ms", "from seeing it, ms", "MiB"],
-          [[f"{m['total_ms']:.0f}", f"{m['from_detection_ms']:.0f}", f"{m['bytes'] >> 20}"]
+          ["ms", "from seeing it", "the last image", "MiB", "written plainly", "of that"],
+          [[f"{m['total_ms']:.0f}", f"{m['from_detection_ms']:.0f}", f"{m['image_ms']:.0f}",
+            f"{m['bytes'] >> 20}", f"{m['floor_ms']:.0f}", f"{m['total_ms'] / m['floor_ms']:.1f} ×"]
            for m in made])
     return made
 

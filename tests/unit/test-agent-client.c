@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -250,6 +251,65 @@ static void test_stale(void)
     end(peer);
 }
 
+/* An agent that is at something: it answers a question meanwhile, and after that the request. */
+static guint64 long_request;
+static void answer_when_asked(Peer *peer, const StasisAgentFrame *frame)
+{
+    if (frame->type == STASIS_AGENT_HELLO)
+        greet(peer, frame);
+    else if (frame->code == STASIS_AGENT_OP_PING) {
+        reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_OK, STASIS_AGENT_END, frame->id, 0);
+        reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_OK, STASIS_AGENT_END, long_request, 0);
+    } else
+        long_request = frame->id;
+}
+
+/* One that was started again in the meantime. */
+static void forget(Peer *peer, const StasisAgentFrame *frame)
+{
+    if (frame->type == STASIS_AGENT_HELLO)
+        greet(peer, frame);
+    else if (frame->code == STASIS_AGENT_OP_PING)
+        reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_NO_HELLO, STASIS_AGENT_END, frame->id, 0);
+}
+
+static guint64 changed_at(const char *path)
+{
+    struct stat st;
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    return (guint64)st.st_mtim.tv_sec;
+}
+
+/* While a request takes its time the agent is asked whether it is there: others see from a file
+ * that it is, and one that has forgotten the request is not waited for. */
+static void test_asking(void)
+{
+    g_autoptr(GError) error = NULL;
+    static const struct timespec never[2] = { { 0 }, { 0 } };
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
+    for (int forgets = 0; forgets < 2; forgets++) {
+        Peer *peer = g_new0(Peer, 1);
+        g_autoptr(StasisAgent) agent = agent_with(peer, forgets ? forget : answer_when_asked);
+        g_autofree char *name = NULL;
+        int fd = g_file_open_tmp("agent-heard-XXXXXX", &name, &error);
+        g_assert_no_error(error);
+        g_assert_true(stasis_agent_greet(agent, &wait, &error));
+        futimens(fd, never);
+        stasis_agent_set_mark(agent, fd);
+        stasis_agent_keep_asking(agent);
+        g_autoptr(GBytes) answer =
+            stasis_agent_call(agent, STASIS_AGENT_OP_EXEC, NULL, &wait, &error);
+        g_assert_cmpuint(changed_at(name), >, 0);
+        g_assert_true((answer == NULL) == forgets);
+        if (forgets)
+            g_assert_nonnull(strstr(error->message, "taken back"));
+        g_clear_error(&error);
+        unlink(name);
+        end(peer);
+    }
+    g_assert_cmpuint(stasis_now_us(), <, wait.deadline_us);
+}
+
 static gpointer cancel_soon(gpointer cancellable)
 {
     g_usleep(100000);
@@ -340,6 +400,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/agent/client/hostile", test_hostile);
     g_test_add_func("/agent/client/stale", test_stale);
+    g_test_add_func("/agent/client/asking", test_asking);
     g_test_add_func("/agent/client/cancel", test_cancel);
     g_test_add_func("/agent/client/real", test_real);
     return g_test_run();
