@@ -30,6 +30,7 @@
 #include "engine/undo.h"
 #include "engine/watch.h"
 #include "store/image.h"
+#include "vmm/agent-channel.h"
 
 #define NOTE "transaction"
 #define WAIT_MS 10000
@@ -171,6 +172,13 @@ static gboolean recover_first(StasisTransaction *tx, GCancellable *cancellable, 
     return FALSE;
 }
 
+/* Where its agent is must be known to others without asking QEMU or libvirt. */
+static gboolean can_be_held(const StasisRecord *record)
+{
+    g_autofree char *path = record->uri == NULL ? stasis_agent_channel_guess(record->pid) : NULL;
+    return path != NULL;
+}
+
 /* Takes @series. NULL when that can't be: whoever gets ready later says why. */
 static StasisRollback *get_ready(StasisSeries *series, StasisStore *store, const char *image)
 {
@@ -201,8 +209,7 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     file->start_time = series->session->record->start_time;
     tx->uri = g_strdup(series->session->record->uri);
     file->uri = tx->uri;
-    /* libvirt's domains tell where their agent is only to who holds them. */
-    if (options->hold && tx->device == NULL && tx->uri == NULL)
+    if (options->hold && tx->device == NULL && can_be_held(series->session->record))
         tx->ready = get_ready(g_steal_pointer(&series), tx->store, tx->image->id);
     return TRUE;
 }

@@ -323,8 +323,8 @@ gboolean stasis_record_remove(const char *name, GError **error)
 
 gboolean stasis_record_forget(const char *name, GError **error)
 {
-    static const char *const ours[] = { RECORD_FILE, LOCK_FILE,       "pager.lock",
-                                        "pager.log", "rollback.json", "awaken" };
+    static const char *const ours[] = { RECORD_FILE,     LOCK_FILE, "pager.lock", "pager.log",
+                                        "rollback.json", "awaken",  "agent-heard" };
     g_autofree char *path = stasis_vm_dir(name, error);
     if (path == NULL)
         return FALSE;

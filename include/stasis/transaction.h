@@ -32,8 +32,8 @@ typedef struct {
      * @device. */
     const char *const *guest_suspend;
     /* Hold the VM until the end: nobody else can do anything to it (STASIS_ERROR_BUSY), and all is
-     * ready for going back, which takes a fraction of the time then. Libvirt's domains are not
-     * held. */
+     * ready for going back, which takes a fraction of the time then. Not if others could not find
+     * its agent then (libvirt's domains): that VM is not held. */
     gboolean hold;
 } StasisTransactionOptions;
 #define STASIS_TRANSACTION_OPTIONS_INIT                 \
