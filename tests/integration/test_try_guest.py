@@ -42,8 +42,7 @@ def tried_in_the_guest(t):
     for _ in range(3):
         t.wait(lambda: has_told("image"), 120, "an image")
     # The agent and its workers, but not what runs this. That ends with its conversation, which is not to
-    # be over before it has come to that, and not to have the channel for as long as the guard waits:
-    # it is given up 5 s after the time-out.
+    # be over before it has come to that.
     stasis("agent-exec", vm.name, "--timeout", 3000, "--",
            *in_guest("for p in $(busybox pidof stasis-agent); do busybox kill -STOP $p; done"),
            expect=None)
