@@ -49,7 +49,9 @@ def a_busy_channel(t):
     guard.send_signal(signal.SIGINT)
     t.equal(guard.wait(120), 0, "the guard's end")
     reader.join(60)
-    t.equal(told.count("failure"), 1, f"failures in {told}")
+    # An answer that the host hears late may come after an image of the moment behind it: then it goes back
+    # once more.
+    t.check(1 <= told.count("failure") <= 2, f"failures in {told}")
 
 
 main()
