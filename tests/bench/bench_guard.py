@@ -16,7 +16,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (ACCEL, HAVE_ENGINE, RUNS, STASIS, Machine, environment,  # noqa: E402
-                      number_from_env, save, stasis, summary, table, with_case)
+                      number_from_env, save, stasis, stay_in_memory, summary, table,
+                      with_case)
 
 SECONDS = number_from_env("STASIS_BENCH_SECONDS", 6)
 RAM, CHANGED = os.environ.get("STASIS_BENCH_GUARD", "2G 1G").split()
@@ -186,6 +187,7 @@ def main():
     if not HAVE_ENGINE:
         print("\nguard: no stasis here to measure")
         return
+    stay_in_memory()
     stasis("doctor", expect=None)
     save("guard", {part: SHOW[part]() for part in PARTS})
 

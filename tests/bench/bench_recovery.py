@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (RUNS, STASIS, environment, ms, run_vm, save, stasis,  # noqa: E402
-                      summary, table, with_case)
+                      stay_in_memory, summary, table, with_case)
 from agentguest import wait_agent  # noqa: E402
 from edu import DRIVER, Edu  # noqa: E402
 
@@ -155,6 +155,7 @@ def all_ways(t):
 
 
 def main():
+    stay_in_memory()
     out, rows = [], []
     by_way = with_case(all_ways)
     for (kind, name), found in by_way.items():

@@ -4,11 +4,14 @@
 A VM that is measured has two monitors: one for whoever takes the snapshot, one for an observer
 that takes the times of QEMU's own STOP and RESUME events and sends nothing meanwhile.
 """
+import atexit
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -129,6 +132,14 @@ def save(name, data):
             json.dump(data, f, indent=2)
 
 
+def stay_in_memory():
+    """What lies below the runtime directory, marks and guards' rings, is on no disk, as it would be
+    with the usual one."""
+    directory = tempfile.mkdtemp(prefix="sb.", dir="/dev/shm")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.environ["STASIS_RUNTIME_DIR"] = directory
+
+
 def with_case(function, *args, **kwargs):
     """Call function(t, …) with a case of its own, tidied up after."""
     t = Case(0)
@@ -142,4 +153,4 @@ def with_case(function, *args, **kwargs):
 __all__ = ["ACCEL", "BUILD", "HAVE_ENGINE", "MIB", "Machine", "Qmp", "QmpError", "RUNS", "SET",
            "SIZES", "STASIS", "Vm", "environment", "fresh_name", "guests", "half", "ms",
            "new_store", "number_from_env", "restored_vm", "run_vm", "save", "size_bytes", "stasis",
-           "stasis_json", "summary", "table", "with_case"]
+           "stasis_json", "stay_in_memory", "summary", "table", "with_case"]
