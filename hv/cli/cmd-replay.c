@@ -203,7 +203,8 @@ static const CliOption options[] = {
     { "times", 0, CLI_COUNT, "N", "run it so often (default: 1; with --bisect 5 from each image)" },
     { "jobs", 0, CLI_COUNT, "N", "so many VMs at once (default: 1)" },
     { "from", 0, CLI_TEXT, "IMAGE",
-      "an image of the bundle: its number, 1 the oldest, or its ID (default: the newest)" },
+      "an image of the bundle: its number, 1 the oldest, or its ID (default: the newest); of what "
+      "was recorded, with --gdb" },
     { "perturb", 0, CLI_TEXT, "seed|timing",
       "seed: random numbers of its own for each run; timing: stop the VM now and then for a random "
       "while; may be repeated",
@@ -235,9 +236,10 @@ const CliCommand cli_cmd_replay = {
         "numbers and its clock are as they were, and runs differ only by what the timing of the "
         "host makes of them. --bisect perturbs both unless told what.\n\n"
         "A bundle of ci-run --deterministic holds an execution: it comes back instruction by "
-        "instruction, one run after the other, and each is compared with what was recorded; with "
-        "--gdb from the machine's start on, and gdb may go backwards (reverse-step, "
-        "reverse-continue).\n\n"
+        "instruction, one run after the other, and each is compared with what was recorded. With "
+        "--gdb it is run once before, and images are kept every few seconds on the way: gdb begins "
+        "at the newest, or --from another, and may go backwards (reverse-step, "
+        "reverse-continue), which goes by the nearest image before.\n\n"
         "The exit status says whether it could be run, not how it came out.",
     .arguments = arguments,
     .options = options,

@@ -104,7 +104,8 @@ static gboolean write_bundle(const StasisCiOptions *options, const StasisCiTest 
 }
 
 gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint64 timeout_us,
-                          StasisCiResult *result, GCancellable *cancellable, GError **error)
+                          StasisNursery *nursery, StasisCiResult *result, GCancellable *cancellable,
+                          GError **error)
 {
     StasisCiTest test = { .argv = (char **)options->argv,
                           .dir = (char *)options->dir,
@@ -119,6 +120,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
         options->append != NULL ? options->append : DEFAULT_APPEND, &test, error);
     test.append = append;
     StasisRecorded recorded = { .dir = dir,
+                                .nursery = nursery,
                                 .test = &test,
                                 .qemu = options->qemu,
                                 .kernel = options->kernel,
@@ -196,24 +198,42 @@ static void compare(StasisBundle *bundle, const char *dir, const StasisCiTest *t
     stasis_outcome_name(outcome);
 }
 
-gboolean stasis_ci_record_replay(const StasisCiTest *test, StasisBundle *bundle, const char *dir,
-                                 const char *gdb, void (*ready)(StasisVm *vm, gpointer user_data),
-                                 gpointer user_data, StasisOutcome *ret_outcome,
-                                 GCancellable *cancellable, GError **error)
+/* @initrd: where that is, if it has one. Valid as long as @kernel and @initrd. */
+static StasisRecorded describe(const StasisReplaySource *source, const char *kernel,
+                               const char *initrd)
 {
-    g_autofree char *kernel = g_build_filename(dir, KERNEL, NULL);
-    g_autofree char *initrd = g_build_filename(dir, INITRD, NULL);
-    StasisRecorded recorded = { .dir = dir,
-                                .test = test,
-                                .kernel = kernel,
-                                .initrd = g_file_test(initrd, G_FILE_TEST_EXISTS) ? initrd : NULL,
-                                .gdb = gdb,
-                                .ready = ready,
-                                .ready_data = user_data };
+    return (StasisRecorded){ .dir = source->dir,
+                             .nursery = source->nursery,
+                             .test = source->test,
+                             .kernel = kernel,
+                             .initrd = g_file_test(initrd, G_FILE_TEST_EXISTS) ? initrd : NULL };
+}
+
+gboolean stasis_ci_record_replay(const StasisReplaySource *source, GPtrArray *images,
+                                 StasisOutcome *ret_outcome, GCancellable *cancellable,
+                                 GError **error)
+{
+    g_autofree char *kernel = g_build_filename(source->dir, KERNEL, NULL);
+    g_autofree char *initrd = g_build_filename(source->dir, INITRD, NULL);
+    StasisRecorded recorded = describe(source, kernel, initrd);
+    recorded.images = images;
     if (!stasis_recorded_run(&recorded, ret_outcome, cancellable, error))
         return FALSE;
-    /* Who has gone back in it had the guest write things twice. */
-    if (gdb == NULL)
-        compare(bundle, dir, test, ret_outcome);
+    compare(source->bundle, source->dir, source->test, ret_outcome);
     return TRUE;
+}
+
+/* Not compared: who goes back in it has the guest write things twice. */
+gboolean stasis_ci_record_debug(const StasisReplaySource *source, const StasisCiRecordDebug *debug,
+                                StasisOutcome *ret_outcome, GCancellable *cancellable,
+                                GError **error)
+{
+    g_autofree char *kernel = g_build_filename(source->dir, KERNEL, NULL);
+    g_autofree char *initrd = g_build_filename(source->dir, INITRD, NULL);
+    StasisRecorded recorded = describe(source, kernel, initrd);
+    recorded.from = debug->from;
+    recorded.gdb = debug->gdb;
+    recorded.ready = debug->ready;
+    recorded.ready_data = debug->user_data;
+    return stasis_recorded_run(&recorded, ret_outcome, cancellable, error);
 }

@@ -6,6 +6,7 @@
 #include <stasis/ci.h>
 
 #include "engine/ci-bundle.h"
+#include "engine/replay-run.h"
 
 G_BEGIN_DECLS
 
@@ -13,14 +14,27 @@ G_BEGIN_DECLS
 
 /* Run the test in a machine that is recorded, in directory @dir. */
 gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint64 timeout_us,
-                          StasisCiResult *result, GCancellable *cancellable, GError **error);
+                          StasisNursery *nursery, StasisCiResult *result, GCancellable *cancellable,
+                          GError **error);
 
 /* Put what @bundle has recorded into the directory @dir. */
 gboolean stasis_ci_record_extract(StasisBundle *bundle, const char *dir, GError **error);
-/* Replay it once there. Comes out as "lost" when it did not go as it was recorded. */
-gboolean stasis_ci_record_replay(const StasisCiTest *test, StasisBundle *bundle, const char *dir,
-                                 const char *gdb, void (*ready)(StasisVm *vm, gpointer user_data),
-                                 gpointer user_data, StasisOutcome *ret_outcome,
-                                 GCancellable *cancellable, GError **error);
+/* Replay once, from @source's directory, to where such files are extracted. Comes out as "lost"
+ * when it did not go as it was recorded. @images (or NULL): as in StasisRecorded. */
+gboolean stasis_ci_record_replay(const StasisReplaySource *source, GPtrArray *images,
+                                 StasisOutcome *ret_outcome, GCancellable *cancellable,
+                                 GError **error);
+
+typedef struct {
+    const char *from; /* as in StasisRecorded, both */
+    const char *gdb;
+    void (*ready)(StasisVm *vm, gpointer user_data);
+    gpointer user_data;
+} StasisCiRecordDebug;
+
+/* Once more, under a debugger. */
+gboolean stasis_ci_record_debug(const StasisReplaySource *source, const StasisCiRecordDebug *debug,
+                                StasisOutcome *ret_outcome, GCancellable *cancellable,
+                                GError **error);
 
 G_END_DECLS

@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "base/tree.h"
+#include "engine/bound.h"
 #include "engine/ci-bundle.h"
 #include "engine/ci-machine.h"
 #include "engine/ci-record.h"
@@ -36,7 +36,8 @@ typedef struct {
     const StasisCiOptions *options;
     StasisStore *store; /* of the images that machines begin from; or NULL */
     GCancellable *cancellable;
-    char *dir; /* scratch */
+    StasisNursery *nursery; /* ends the machine and removes the directory, whatever becomes of us */
+    char *dir;              /* scratch */
     StasisVm *vm;
     StasisRing *ring;       /* or NULL; holds the VM … */
     StasisSession *session; /* … else this does, once the test runs */
@@ -50,10 +51,9 @@ static void ci_clear(Ci *ci)
     g_clear_pointer(&ci->ring, stasis_ring_free);
     g_clear_pointer(&ci->session, stasis_session_free);
     if (ci->vm != NULL)
-        stasis_vm_kill_with_disks(ci->vm, NULL);
+        stasis_vm_end_bound(ci->vm, ci->nursery);
     g_clear_pointer(&ci->vm, stasis_vm_unref);
-    if (ci->dir != NULL)
-        stasis_remove_tree(ci->dir);
+    g_clear_pointer(&ci->nursery, stasis_nursery_free);
     g_free(ci->dir);
     g_free(ci->channel);
     g_clear_pointer(&ci->events, g_bytes_unref);
@@ -76,7 +76,7 @@ static gboolean make_dir(Ci *ci, GError **error)
     g_autofree char *parent = g_canonicalize_filename(scratch, NULL);
     ci->dir = g_build_filename(parent, "stasis-ci-XXXXXX", NULL);
     if (g_mkdtemp(ci->dir) != NULL)
-        return TRUE;
+        return stasis_nursery_add_dir(ci->nursery, ci->dir, error);
     int saved = errno;
     g_autofree char *dir = g_steal_pointer(&ci->dir);
     return stasis_set_errno(error, saved, "make %s", dir);
@@ -89,7 +89,7 @@ static gboolean restore(Ci *ci, const char *id, const char *name, GError **error
     StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
     options.name = name;
     options.disk_dir = ci->dir;
-    ci->vm = stasis_restore(ci->store, id, &options, ci->cancellable, error);
+    ci->vm = stasis_restore_bound(ci->store, id, &options, ci->nursery, ci->cancellable, error);
     return ci->vm != NULL;
 }
 
@@ -102,7 +102,8 @@ static gboolean boot(Ci *ci, const char *name, GError **error)
     g_auto(GStrv) argv = stasis_ci_machine_argv(ci->options, ci->dir, ci->cancellable, error);
     if (argv == NULL)
         return FALSE;
-    ci->vm = stasis_vm_run(name, &run, (const char *const *)argv, ci->cancellable, error);
+    ci->vm = stasis_vm_run_bound(name, &run, (const char *const *)argv, ci->nursery,
+                                 ci->cancellable, error);
     return ci->vm != NULL;
 }
 
@@ -345,13 +346,16 @@ StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options
     if (!check(store, options, error))
         return NULL;
     ci.result = g_new0(StasisCiResult, 1);
+    /* It is forked: before there are threads. */
+    ci.nursery = stasis_nursery_new(error);
+    if (ci.nursery == NULL || !make_dir(&ci, error))
+        return NULL;
     if (options->deterministic) {
-        gboolean ok =
-            make_dir(&ci, error) && stasis_ci_record(options, ci.dir, test_timeout_us(options),
-                                                     ci.result, cancellable, error);
+        gboolean ok = stasis_ci_record(options, ci.dir, test_timeout_us(options), ci.nursery,
+                                       ci.result, cancellable, error);
         return ok ? g_steal_pointer(&ci.result) : NULL;
     }
-    if (!make_dir(&ci, error) || !start_machine(&ci, error) || !run_test(&ci, error))
+    if (!start_machine(&ci, error) || !run_test(&ci, error))
         return NULL;
     read_console(&ci);
     keep_failure(&ci);

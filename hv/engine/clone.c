@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "engine/bound.h"
 #include "engine/domain-restore.h"
 #include "engine/revive.h"
 #include "engine/vm-disks.h"
@@ -25,13 +26,15 @@ typedef struct {
     StasisTemplate *templates; /* or NULL */
     GBytes *stream;            /* with it: all other RAM, and the devices */
     StasisNursery *nursery;
-    GArray *ram; /* of StasisCloneRam, one for each block of the image */
+    gboolean bound; /* the nursery is the caller's, and never lets go of them */
+    GArray *ram;    /* of StasisCloneRam, one for each block of the image */
     GCancellable *cancellable;
 } Cloning;
 
 static void cloning_clear(Cloning *cloning)
 {
-    g_clear_pointer(&cloning->nursery, stasis_nursery_free);
+    if (!cloning->bound)
+        g_clear_pointer(&cloning->nursery, stasis_nursery_free);
     g_clear_pointer(&cloning->mapped, g_array_unref);
     g_clear_pointer(&cloning->stream, g_bytes_unref);
     g_clear_pointer(&cloning->ram, g_array_unref);
@@ -245,7 +248,8 @@ static void start_one(gpointer data, gpointer user_data)
                               .clone = &launch,
                               .templates = cloning->templates,
                               .stream = cloning->stream,
-                              .nursery = cloning->nursery };
+                              .nursery = cloning->nursery,
+                              .bound = cloning->bound };
     g_autoptr(StasisStarted) started =
         stasis_revive(cloning->source, &revival, cloning->cancellable, &clone->error);
     if (started == NULL)
@@ -284,7 +288,8 @@ static gboolean open_source(Cloning *cloning, StasisStore *store, const char *id
         return cloning->source != NULL;
     }
     /* First of all: it is forked, and so before there are threads. */
-    cloning->nursery = stasis_nursery_new(error);
+    if (!cloning->bound)
+        cloning->nursery = stasis_nursery_new(error);
     cloning->source = cloning->nursery != NULL ? stasis_source_open(store, id, error) : NULL;
     if (cloning->source != NULL && cloning->options->boot_dir != NULL)
         stasis_boot_files_use(cloning->source->machine, cloning->options->boot_dir);
@@ -292,10 +297,13 @@ static gboolean open_source(Cloning *cloning, StasisStore *store, const char *id
            check_machine(cloning, error);
 }
 
-StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisCloneOptions *options,
-                           GCancellable *cancellable, GError **error)
+StasisClones *stasis_clone_bound(StasisStore *store, const char *id,
+                                 const StasisCloneOptions *options, StasisNursery *nursery,
+                                 GCancellable *cancellable, GError **error)
 {
-    g_auto(Cloning) cloning = { .options = options, .cancellable = cancellable };
+    g_auto(Cloning) cloning = {
+        .options = options, .nursery = nursery, .bound = nursery != NULL, .cancellable = cancellable
+    };
     if (!open_source(&cloning, store, id, error))
         return NULL;
     g_autoptr(StasisClones) list = make_list(&cloning, error);
@@ -303,4 +311,10 @@ StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisClone
         !start_all(&cloning, list, error))
         return NULL;
     return g_steal_pointer(&list);
+}
+
+StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisCloneOptions *options,
+                           GCancellable *cancellable, GError **error)
+{
+    return stasis_clone_bound(store, id, options, /* nursery= */ NULL, cancellable, error);
 }

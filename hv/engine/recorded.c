@@ -12,7 +12,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "engine/bound.h"
 #include "engine/outcome.h"
+#include "engine/recorded-images.h"
 #include "engine/session.h"
 #include "engine/watch.h"
 
@@ -22,7 +24,6 @@
 #define LOOK_US 20000
 #define STATE_LOOK_US 200000
 #define DEFAULT_QEMU "qemu-system-x86_64"
-#define SNAPSHOT "beginning"
 
 /* ---- what the agent is told ---- */
 
@@ -80,6 +81,7 @@ typedef struct {
     StasisSession *session;
     StasisWatch *watch;
     int answer_fd;
+    StasisRecordedImages *images; /* or NULL: none are kept */
     StasisAgentDecoder decoder;
     guint64 start_us, end_us, state_looked_us;
     StasisOutcome *outcome;
@@ -87,10 +89,11 @@ typedef struct {
 
 static void run_clear(Run *run)
 {
+    g_clear_pointer(&run->images, stasis_recorded_images_free);
     g_clear_pointer(&run->watch, stasis_watch_free);
     g_clear_pointer(&run->session, stasis_session_free);
     if (run->vm != NULL)
-        stasis_vm_kill(run->vm, NULL); /* SIGTERM: QEMU completes its log */
+        stasis_vm_end_bound(run->vm, run->recorded->nursery); /* SIGTERM: QEMU completes its log */
     g_clear_pointer(&run->vm, stasis_vm_unref);
     stasis_close_fdp(&run->answer_fd);
 }
@@ -220,8 +223,12 @@ static GPtrArray *machine_argv(const StasisRecorded *r)
     add(argv, "-drive",
         g_strdup_printf("file=%s/" STASIS_RECORDED_DISK ",format=qcow2,if=none,id=rr", r->dir));
     add(argv, "-icount",
-        g_strdup_printf("shift=5,rr=%s,rrfile=%s/" STASIS_RECORDED_LOG ",rrsnapshot=" SNAPSHOT,
-                        r->record ? "record" : "replay", r->dir));
+        g_strdup_printf("shift=5,rr=%s,rrfile=%s/" STASIS_RECORDED_LOG ",rrsnapshot=%s",
+                        r->record ? "record" : "replay", r->dir,
+                        r->from != NULL ? r->from : STASIS_RECORDED_BEGINNING));
+    /* Its vmstate waits for the vCPU, which waits for who loads it: a QEMU that goes back to an
+     * image in which this is active hangs (7.2; kvmvapic.c). Only Windows XP wants it. */
+    add(argv, "-global", g_strdup("apic.vapic=off"));
     add(argv, "-serial", g_strdup_printf("file:%s/" STASIS_RECORDED_CONSOLE, r->dir));
     add(argv, "-serial", g_strdup_printf("file:%s/" STASIS_RECORDED_ANSWER, r->dir));
     g_ptr_array_add(argv, NULL);
@@ -250,7 +257,8 @@ static gboolean start(Run *run, GCancellable *cancellable, GError **error)
     options.no_shim = TRUE;
     options.paused = r->gdb != NULL;
     g_autoptr(GPtrArray) argv = machine_argv(r);
-    run->vm = stasis_vm_run(name, &options, (const char *const *)argv->pdata, cancellable, error);
+    run->vm = stasis_vm_run_bound(name, &options, (const char *const *)argv->pdata, r->nursery,
+                                  cancellable, error);
     run->session = run->vm != NULL ? stasis_session_open(name, STASIS_LOCK_WAIT_MS, error) : NULL;
     if (run->session == NULL)
         return FALSE;
@@ -259,6 +267,8 @@ static gboolean start(Run *run, GCancellable *cancellable, GError **error)
     if (run->answer_fd < 0)
         return stasis_set_errno(error, errno, "%s", answer);
     run->watch = watch_console(run, error);
+    if (r->images != NULL)
+        run->images = stasis_recorded_images_new(run->session->qmp, r->images);
     return run->watch != NULL;
 }
 
@@ -303,6 +313,8 @@ gboolean stasis_recorded_run(const StasisRecorded *recorded, StasisOutcome *ret_
     while (!look(&run)) {
         if (g_cancellable_is_cancelled(cancellable))
             return stasis_set_cancelled(error);
+        if (run.images != NULL)
+            stasis_recorded_images_look(run.images);
         g_usleep(LOOK_US);
     }
     return TRUE;

@@ -10,6 +10,7 @@
 #include <stasis/ci.h>
 
 #include "engine/ci-bundle.h"
+#include "engine/nursery.h"
 
 G_BEGIN_DECLS
 
@@ -18,15 +19,21 @@ G_BEGIN_DECLS
 #define STASIS_RECORDED_DISK "rr.qcow2" /* has the snapshot of its beginning */
 #define STASIS_RECORDED_CONSOLE "console.log"
 #define STASIS_RECORDED_ANSWER "answer"
+/* The snapshot of its beginning. */
+#define STASIS_RECORDED_BEGINNING "beginning"
 
 typedef struct {
-    const char *dir;          /* absolute */
+    const char *dir; /* absolute */
+    StasisNursery *nursery;
     const StasisCiTest *test; /* with memory and append */
     const char *qemu;         /* or NULL */
     const char *kernel, *initrd;
     gboolean record; /* else replay what @dir has */
-    const char *gdb; /* with a replay, the monitor's command for the gdbstub: it stands still at its
-                        beginning; or NULL */
+    /* With a replay, each or NULL: */
+    GPtrArray *images; /* char *: keep images on the way (recorded-images.h), and these are their
+                          names */
+    const char *from;  /* the image to begin from; NULL: its beginning */
+    const char *gdb;   /* the monitor's command for the gdbstub: it stands still there */
     void (*ready)(StasisVm *vm, gpointer user_data); /* then, once it does */
     gpointer ready_data;
     StasisOutputFunc output; /* or NULL */

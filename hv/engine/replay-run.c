@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "base/tree.h"
+#include "engine/bound.h"
 #include "engine/bundle-internal.h"
 #include "engine/ci-record.h"
 #include "vmm/agent-channel.h"
@@ -33,8 +33,7 @@ void stasis_replay_source_free(StasisReplaySource *source)
     g_clear_pointer(&source->test, stasis_ci_test_free);
     g_clear_pointer(&source->bundle, stasis_bundle_free);
     g_clear_pointer(&source->store, stasis_store_unref);
-    if (source->dir != NULL)
-        stasis_remove_tree(source->dir);
+    g_clear_pointer(&source->nursery, stasis_nursery_free);
     g_free(source->dir);
     g_free(source->boot_dir);
     g_free(source);
@@ -47,7 +46,7 @@ static gboolean make_dir(StasisReplaySource *source, const char *scratch, GError
     if (g_mkdtemp(dir) == NULL)
         return stasis_set_errno(error, errno, "make %s", dir);
     source->dir = g_steal_pointer(&dir);
-    return TRUE;
+    return stasis_nursery_add_dir(source->nursery, source->dir, error);
 }
 
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
@@ -64,7 +63,8 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
     gsize len;
     const char *data = g_bytes_get_data(text, &len);
     source->test = stasis_ci_test_from_text(data, len, error);
-    if (source->test == NULL || !make_dir(source, scratch, error))
+    source->nursery = source->test != NULL ? stasis_nursery_new(error) : NULL;
+    if (source->nursery == NULL || !make_dir(source, scratch, error))
         return NULL;
     if (source->test->append != NULL) {
         source->images = g_ptr_array_new();
@@ -136,7 +136,7 @@ void stasis_replay_vm_free(StasisReplayVm *vm)
     g_clear_pointer(&vm->trial, stasis_trial_free);
     g_clear_pointer(&vm->session, stasis_session_free);
     if (vm->vm != NULL)
-        stasis_vm_kill_with_disks(vm->vm, NULL);
+        stasis_vm_end_bound(vm->vm, vm->source->nursery);
     g_clear_pointer(&vm->vm, stasis_vm_unref);
     g_free(vm->channel);
     g_free(vm);
@@ -153,8 +153,8 @@ static gboolean make_clone(StasisReplayVm *vm, guint index, gboolean seed,
     options.keep_identity = TRUE;
     options.unaware = !seed;
     options.boot_dir = vm->source->boot_dir;
-    g_autoptr(StasisClones) clones =
-        stasis_clone(vm->source->store, image->id, &options, cancellable, error);
+    g_autoptr(StasisClones) clones = stasis_clone_bound(vm->source->store, image->id, &options,
+                                                        vm->source->nursery, cancellable, error);
     if (clones == NULL)
         return FALSE;
     StasisClone *first = g_ptr_array_index(clones->clones, 0);

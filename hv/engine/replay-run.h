@@ -6,6 +6,7 @@
 #include <stasis/replay.h>
 
 #include "engine/ci-bundle.h"
+#include "engine/nursery.h"
 #include "engine/session.h"
 #include "engine/trial.h"
 
@@ -13,6 +14,7 @@ G_BEGIN_DECLS
 
 /* A bundle, unpacked. */
 typedef struct {
+    StasisNursery *nursery; /* whatever becomes of us ends its VMs, and removes the directory */
     char *dir;
     char *boot_dir; /* of the kernel and so on, or NULL: as the machine names them */
     StasisCiTest *test;
@@ -21,6 +23,7 @@ typedef struct {
     StasisBundle *bundle; /* of that; else NULL */
 } StasisReplaySource;
 
+/* Forks a process: to be called before there are threads. */
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
                                               GCancellable *cancellable, GError **error);
 void stasis_replay_source_free(StasisReplaySource *source);

@@ -3,12 +3,14 @@
 #include <stasis/error.h>
 #include <stasis/restore.h>
 
+#include "engine/bound.h"
 #include "engine/domain-restore.h"
 #include "engine/revive.h"
 #include "engine/session.h"
 
-StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *options,
-                         GCancellable *cancellable, GError **error)
+StasisVm *stasis_restore_bound(StasisStore *store, const char *id,
+                               const StasisRestoreOptions *options, StasisNursery *nursery,
+                               GCancellable *cancellable, GError **error)
 {
     if (options->in_place && options->no_disks) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
@@ -31,8 +33,16 @@ StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestore
                               .in_place = options->in_place,
                               .disk_dir = options->disk_dir,
                               .with_memory = !options->no_prefetch,
+                              .nursery = nursery,
+                              .bound = nursery != NULL,
                               .progress = options->progress,
                               .progress_data = options->progress_data };
     g_autoptr(StasisStarted) started = stasis_revive(source, &revival, cancellable, error);
     return started != NULL ? stasis_vm_new(started->record->name) : NULL;
+}
+
+StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *options,
+                         GCancellable *cancellable, GError **error)
+{
+    return stasis_restore_bound(store, id, options, /* nursery= */ NULL, cancellable, error);
 }

@@ -157,7 +157,8 @@ static gboolean start_machine(Restore *restore, GCancellable *cancellable, GErro
                           .clone = restore->revival->clone,
                           .disks = disks != NULL ? (StasisLaunchDisk *)(void *)disks->data : NULL,
                           .n_disks = disks != NULL ? disks->len : 0,
-                          .nursery = restore->revival->nursery };
+                          .nursery = restore->revival->nursery,
+                          .bound = restore->revival->bound };
     restore->started = stasis_vm_start(&start, cancellable, error);
     if (restore->started == NULL)
         return FALSE;

@@ -53,7 +53,8 @@ typedef struct {
     GBytes *stream;
     const char *kind; /* what the agent in the guest is told that the VM is: "restored" …; NULL: it
                          is not told anything */
-    StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete */
+    StasisNursery *nursery; /* or NULL: ends the VM if we die before it is complete … */
+    gboolean bound;         /* … or after that, too */
     gboolean throw_away;    /* it never is: it ends with us, or with what is returned */
     StasisProgressFunc progress;
     gpointer progress_data;

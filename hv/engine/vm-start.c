@@ -75,6 +75,7 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
     started->record = g_new0(StasisRecord, 1);
     started->record->name = g_strdup(start->name);
     started->nursery = start->nursery;
+    started->bound = start->bound;
     StasisLaunchOptions options = { .runtime_dir = dir,
                                     .accel = start->accel,
                                     .incoming = start->incoming,
@@ -108,7 +109,7 @@ StasisStarted *stasis_vm_start(const StasisStart *start, GCancellable *cancellab
 gboolean stasis_started_keep(StasisStarted *started, GError **error)
 {
     started->kept = stasis_record_save(started->record, error);
-    if (started->kept && started->nursery != NULL)
+    if (started->kept && started->nursery != NULL && !started->bound)
         stasis_nursery_release(started->nursery, started->record->pid);
     return started->kept;
 }

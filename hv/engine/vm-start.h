@@ -26,7 +26,8 @@ typedef struct {
     const StasisLaunchClone *clone; /* or NULL */
     const StasisLaunchDisk *disks;  /* that get other files */
     guint n_disks;
-    StasisNursery *nursery; /* or NULL: ends it if we die before stasis_started_keep() */
+    StasisNursery *nursery; /* or NULL: ends it if we die before stasis_started_keep() … */
+    gboolean bound;         /* … or after that, too */
 } StasisStart;
 
 /* A QEMU that is started, paused, and not kept yet: freeing it ends the process and removes all
@@ -35,7 +36,7 @@ typedef struct {
     StasisRecord *record;
     StasisQmp *qmp;
     int lock_fd;
-    gboolean kept;
+    gboolean kept, bound;
     StasisNursery *nursery;
     /* A clone's new identity, as in StasisLaunch. */
     char *uuid;

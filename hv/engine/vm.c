@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "disk/disk.h"
 #include "engine/awaken.h"
+#include "engine/bound.h"
 #include "engine/device-load.h"
 #include "engine/pager.h"
 #include "engine/rollback-mark.h"
@@ -60,8 +61,9 @@ StasisVm *stasis_vm_open(const char *name, GError **error)
     return record != NULL ? stasis_vm_new(name) : NULL;
 }
 
-StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const char *const *argv,
-                        GCancellable *cancellable, GError **error)
+StasisVm *stasis_vm_run_bound(const char *name, const StasisRunOptions *options,
+                              const char *const *argv, StasisNursery *nursery,
+                              GCancellable *cancellable, GError **error)
 {
     g_autofree char *cwd = options->cwd != NULL ? g_strdup(options->cwd) : g_get_current_dir();
     StasisStart start = { .name = name,
@@ -69,7 +71,9 @@ StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const
                           .cwd = cwd,
                           .accel = options->accel != NULL ? options->accel : "auto",
                           .no_shim = options->no_shim,
-                          .agent = options->agent };
+                          .agent = options->agent,
+                          .nursery = nursery,
+                          .bound = nursery != NULL };
     g_autoptr(StasisStarted) started = stasis_vm_start(&start, cancellable, error);
     if (started == NULL)
         return NULL;
@@ -79,6 +83,12 @@ StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const
             return NULL;
     }
     return stasis_started_keep(started, error) ? stasis_vm_new(name) : NULL;
+}
+
+StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const char *const *argv,
+                        GCancellable *cancellable, GError **error)
+{
+    return stasis_vm_run_bound(name, options, argv, /* nursery= */ NULL, cancellable, error);
 }
 
 /* One QEMU has one name: two records would each believe that tracking counts from its own image. */
@@ -232,4 +242,12 @@ gboolean stasis_vm_kill(StasisVm *vm, GError **error)
 gboolean stasis_vm_kill_with_disks(StasisVm *vm, GError **error)
 {
     return kill_vm(vm, TRUE, error);
+}
+
+/* What can't be ended now the nursery tries once more. */
+void stasis_vm_end_bound(StasisVm *vm, StasisNursery *nursery)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(vm->name, NULL);
+    if (record != NULL && kill_vm(vm, TRUE, NULL))
+        stasis_nursery_release(nursery, record->pid);
 }

@@ -17,7 +17,8 @@ typedef struct {
     guint times;         /* 0: 1; of bisect: from each image; 0: 5 */
     guint jobs;          /* VMs at once; 0: 1 */
     const char *from;    /* an image of the ring: its ID, a unique prefix, or its number from 1, the
-                            oldest; NULL: the newest */
+                            oldest; NULL: the newest. Of what was recorded under a debugger alone,
+                            by number */
     guint perturb;       /* of 1 << StasisPerturb */
     guint64 timeout_us;  /* of each run; 0: what the test had */
     const char *scratch; /* directory for what is in the bundle; NULL: /var/tmp */
@@ -66,7 +67,8 @@ STASIS_API StasisReplay *stasis_replay_bisect(const char *path, const StasisRepl
  * One VM that stands still at the image's instant, with QEMU's gdbstub at @gdb: a TCP port of the
  * loopback interface, or the path of a UNIX socket. @ready is called then; when the debugger lets
  * it go on, the test does. Until the test is over, the VM has ended or @cancellable fires; then the
- * VM is gone. A timeout only if options->timeout_us says so.
+ * VM is gone. A timeout only if options->timeout_us says so. What was recorded is run once before,
+ * so that there are images to begin from and to go back to (options->ran is called after that).
  */
 STASIS_API StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *options,
                                              const char *gdb,

@@ -12,7 +12,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ciguest  # noqa: E402
 import yaml  # noqa: E402
 from guests import image  # noqa: E402
-from stasistest import ROOT, STASIS, case, environment, main, stasis, stasis_start  # noqa: E402
+from procmem import is_alive  # noqa: E402
+from stasistest import (ROOT, STASIS, case, environment, main, stasis, stasis_json,  # noqa: E402
+                        stasis_start)
 from tap import PATIENCE  # noqa: E402
 
 SH = ["/bin/busybox", "sh", "-c"]
@@ -134,6 +136,29 @@ def debugger(t):
         t.check("No symbol matches" in done.stdout, f"{done}")
     out, _ = process.communicate(timeout=PATIENCE)
     t.check(out in (b"signal 11\n", b"exit 0\n"), f"how it came out: {out}")
+
+
+def check_killed(t, process, scratch):
+    """SIGKILL for `process`: its machine goes with it, and what both had in `scratch`."""
+    pids = [vm["pid"] for vm in stasis_json("list")]
+    t.check(pids and os.listdir(scratch), f"{pids}, {os.listdir(scratch)}")
+    process.kill()
+    t.wait(lambda: not any(map(is_alive, pids)), PATIENCE, f"{pids} end")
+    t.wait(lambda: not os.listdir(scratch) and not stasis_json("list"), PATIENCE, "nothing stays")
+
+
+@case
+def killed(t):
+    """kill -9 of replay and of ci-run takes their machines down, also one that a debugger holds"""
+    scratch, sock = t.path("scratch"), t.path("gdb")
+    os.mkdir(scratch)
+    process = stasis_start(t, "replay", failure(t), "--scratch", scratch, "--gdb", sock)
+    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
+    check_killed(t, process, scratch)
+    process = stasis_start(t, "ci-run", "--store", ciguest.store(), *ciguest.machine(), "--warm",
+                           "--scratch", scratch, "--", *SH, "echo runs; sleep 1000")
+    t.equal(process.stdout.readline(), b"runs\n", "the test runs")
+    check_killed(t, process, scratch)
 
 
 # ---- recipes ----

@@ -17,7 +17,9 @@ def again(t):
     ciguest.recorded_failure(bundle)
     said = ciguest.replay(bundle)
     t.equal(ciguest.counts(said["images"][0]), {"signal 11": 1}, f"{said}")
-    t.equal(stasis("replay", bundle, "--bisect", expect=2).out, "", "bisect")
+    for options in (["--bisect"], ["--from", "1"], ["--perturb", "seed"]):
+        done = stasis("replay", bundle, *options, expect=2)
+        t.check("was recorded" in done.err, f"{done!r}")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
 
 

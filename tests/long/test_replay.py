@@ -63,22 +63,26 @@ def deterministic(t):
 
 @case
 def backwards(t):
-    """in a recorded failure gdb goes back from the crash to the step that decided it"""
+    """in a recorded failure gdb goes back from the crash to the step that decided it, and on to before it
+    ran, from image to image"""
     bundle, sock = t.path("fail.bundle"), t.path("gdb")
     ciguest.recorded_failure(bundle)
     process = stasis_start(t, "replay", bundle, "--gdb", sock)
-    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
+    t.wait(lambda: os.path.exists(sock), 4 * PATIENCE, "the stub's socket")
     words = ["target remote " + sock, "break crash_here", "continue", "info symbol $pc", "delete",
              "watch racy_state.decided", "reverse-continue", "info symbol $pc",
-             "print racy_state.step == racy_state.decided", "reverse-stepi", "info symbol $pc", "kill"]
+             "print racy_state.step == racy_state.decided", "reverse-stepi", "info symbol $pc", "delete",
+             "watch *(long*)racy_state.magic", "reverse-continue", "info symbol $pc",
+             "print racy_state.step", "kill"]
     done = subprocess.run(["gdb", "-nx", "-batch", "-iex", "set remotetimeout 600",
                            *(word for one in words for word in ("-ex", one)), ciguest.RACY],
                           capture_output=True, text=True, timeout=1500, check=False)
     t.note(done.stdout)
     places = re.findall(r"^(\w+).* in section .text", done.stdout, re.M)
-    t.equal(places, ["crash_here", "main", "main"], "where it stood")
-    t.check("$1 = 1" in done.stdout, f"{done}")
+    t.equal(places, ["crash_here", "main", "main", "main"], "where it stood")
+    t.check("$1 = 1" in done.stdout and "$2 = 0" in done.stdout, f"{done}")
     process.communicate(timeout=PATIENCE)
+    t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
 
 
 @case
