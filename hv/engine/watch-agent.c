@@ -69,7 +69,8 @@ static void close_agent(gpointer data)
     g_free(agent);
 }
 
-static gpointer open_agent(StasisWatched *vm, const char *text, double seconds, GError **error)
+static gpointer open_agent(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                           double seconds, GError **error)
 {
     g_autoptr(StasisAgentChannel) channel =
         stasis_agent_channel_find(vm->qmp, vm->record->pid, error);

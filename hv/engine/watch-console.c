@@ -111,7 +111,8 @@ static Console *open_file(StasisWatched *vm, const char *path, GRegex *regex)
     return console;
 }
 
-static gpointer open_console(StasisWatched *vm, const char *text, double seconds, GError **error)
+static gpointer open_console(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                             double seconds, GError **error)
 {
     g_autofree char *path = stasis_watch_find_console(vm->record);
     g_autoptr(GRegex) regex = g_regex_new(text, G_REGEX_OPTIMIZE, 0, error);
@@ -124,7 +125,8 @@ static gpointer open_console(StasisWatched *vm, const char *text, double seconds
     return console;
 }
 
-static gpointer open_last_words(StasisWatched *vm, const char *text, double seconds, GError **error)
+static gpointer open_last_words(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                                double seconds, GError **error)
 {
     g_autofree char *path = stasis_watch_find_console(vm->record);
     g_autoptr(GRegex) regex = g_regex_new(LAST_WORDS, 0, 0, error);

@@ -9,22 +9,21 @@
 #include "vmm/cmdline.h"
 
 typedef struct {
-    const char *event; /* QEMU's name of it */
-    const char *state; /* run state that a VM has after it, or NULL */
+    const StasisWatcherOps *ops;
     guint64 seen_us;
     gboolean was_before; /* it is in that state already */
 } Event;
 
-static gpointer open_event(StasisWatched *vm, const char *name, const char *state)
+static gpointer open_event(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                           double seconds, GError **error)
 {
     Event *event = g_new0(Event, 1);
-    event->event = name;
-    event->state = state;
+    event->ops = ops;
     if (vm->qmp == NULL)
         return event;
-    event->seen_us = stasis_qmp_wait_event(vm->qmp, name, 0, 0);
-    g_autofree char *now = state != NULL ? stasis_qmp_run_state(vm->qmp, NULL) : NULL;
-    event->was_before = g_strcmp0(now, state) == 0 && state != NULL;
+    event->seen_us = stasis_qmp_wait_event(vm->qmp, ops->event, 0, 0);
+    g_autofree char *now = ops->state != NULL ? stasis_qmp_run_state(vm->qmp, NULL) : NULL;
+    event->was_before = now != NULL && strcmp(now, ops->state) == 0;
     return event;
 }
 
@@ -33,19 +32,19 @@ static gboolean look_for_event(gpointer data, StasisWatched *vm, char **ret_deta
     Event *event = data;
     if (event->was_before) {
         event->was_before = FALSE;
-        *ret_detail = g_strdup_printf("QEMU's state is \"%s\"", event->state);
+        *ret_detail = g_strdup_printf("QEMU's state is \"%s\"", event->ops->state);
         return TRUE;
     }
     if (vm->qmp == NULL)
         return FALSE;
-    guint64 at_us = stasis_qmp_wait_event(vm->qmp, event->event, event->seen_us, 0);
+    guint64 at_us = stasis_qmp_wait_event(vm->qmp, event->ops->event, event->seen_us, 0);
     if (at_us <= event->seen_us)
         return FALSE;
     event->seen_us = at_us;
     vm->since_us = (gint64)at_us;
-    g_autofree char *data_text = stasis_event_log_last(vm->log, event->event);
-    *ret_detail = data_text != NULL ? g_strconcat(event->event, " ", data_text, NULL)
-                                    : g_strdup(event->event);
+    g_autofree char *data_text = stasis_event_log_last(vm->log, event->ops->event);
+    *ret_detail = data_text != NULL ? g_strconcat(event->ops->event, " ", data_text, NULL)
+                                    : g_strdup(event->ops->event);
     return TRUE;
 }
 
@@ -54,59 +53,44 @@ static void rearm_event(gpointer data, StasisWatched *vm)
     Event *event = data;
     event->was_before = FALSE;
     if (vm->qmp != NULL)
-        event->seen_us = stasis_qmp_wait_event(vm->qmp, event->event, 0, 0);
+        event->seen_us = stasis_qmp_wait_event(vm->qmp, event->ops->event, 0, 0);
 }
 
 /* ---- panic, watchdog, reset ---- */
 
-static gpointer open_panic(StasisWatched *vm, const char *text, double seconds, GError **error)
-{
-    return open_event(vm, "GUEST_PANICKED", "guest-panicked");
-}
-
 const StasisWatcherOps stasis_watch_panic = {
     .name = "panic",
     .needs_monitor = TRUE,
-    .open = open_panic,
+    .event = "GUEST_PANICKED",
+    .state = "guest-panicked",
+    .open = open_event,
     .look = look_for_event,
     .rearm = rearm_event,
     .close = g_free,
 };
-
-static gpointer open_watchdog(StasisWatched *vm, const char *text, double seconds, GError **error)
-{
-    return open_event(vm, "WATCHDOG", "watchdog");
-}
 
 const StasisWatcherOps stasis_watch_watchdog = {
     .name = "watchdog",
     .needs_monitor = TRUE,
-    .open = open_watchdog,
+    .event = "WATCHDOG",
+    .state = "watchdog",
+    .open = open_event,
     .look = look_for_event,
     .rearm = rearm_event,
     .close = g_free,
 };
 
-static gpointer open_reset(StasisWatched *vm, const char *text, double seconds, GError **error)
-{
-    return open_event(vm, "RESET", NULL);
-}
-
 const StasisWatcherOps stasis_watch_reset = {
     .name = "reset",
     .needs_monitor = TRUE,
-    .open = open_reset,
+    .event = "RESET",
+    .open = open_event,
     .look = look_for_event,
     .rearm = rearm_event,
     .close = g_free,
 };
 
 /* ---- exit: needs no monitor, but hears more with one ---- */
-
-static gpointer open_exit(StasisWatched *vm, const char *text, double seconds, GError **error)
-{
-    return open_event(vm, "SHUTDOWN", "shutdown");
-}
 
 static gboolean look_for_exit(gpointer data, StasisWatched *vm, char **ret_detail)
 {
@@ -121,7 +105,9 @@ static gboolean look_for_exit(gpointer data, StasisWatched *vm, char **ret_detai
 
 const StasisWatcherOps stasis_watch_exit = {
     .name = "exit",
-    .open = open_exit,
+    .event = "SHUTDOWN",
+    .state = "shutdown",
+    .open = open_event,
     .look = look_for_exit,
     .rearm = rearm_event,
     .close = g_free,

@@ -49,7 +49,8 @@ static void close_hang(gpointer data)
     g_free(hang);
 }
 
-static gpointer open_hang(StasisWatched *vm, const char *text, double seconds, GError **error)
+static gpointer open_hang(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                          double seconds, GError **error)
 {
     g_autoptr(GArray) threads = stasis_vcpus_threads(vm->qmp, error);
     if (threads == NULL)

@@ -153,7 +153,7 @@ static gboolean add_watchers(StasisWatch *watch, const char *word, GError **erro
         if (strcmp(watcher.ops->name, name) != 0 ||
             (watcher.ops->needs_monitor && watch->vm.qmp == NULL))
             continue;
-        watcher.state = watcher.ops->open(&watch->vm, text, seconds, &why);
+        watcher.state = watcher.ops->open(watcher.ops, &watch->vm, text, seconds, &why);
         if (why != NULL) {
             g_propagate_prefixed_error(error, g_steal_pointer(&why),
                                        "VM %s: %s: ", watch->record.name, name);

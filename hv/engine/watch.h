@@ -25,21 +25,25 @@ typedef struct {
     gint64 since_us;        /* set by look() to tell when what it saw began; else that is now */
 } StasisWatched;
 
-typedef struct {
+typedef struct _StasisWatcherOps StasisWatcherOps;
+struct _StasisWatcherOps {
     const char *name;
     const char *value;      /* how the value is called in messages, or NULL: takes none */
     gboolean value_needed;  /* else it may be left out */
     gboolean value_is_text; /* else seconds, 0.1 to 3600 */
     gboolean needs_monitor;
+    const char *event; /* of QEMU's, that tells it, and the run state … */
+    const char *state; /* … that a VM has afterwards; NULL, both or the latter: none */
     /* Begin; @seconds is 0 when no value was given. NULL with @error, or without: this VM has
      * nothing to look at. */
-    gpointer (*open)(StasisWatched *vm, const char *text, double seconds, GError **error);
+    gpointer (*open)(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
+                     double seconds, GError **error);
     /* TRUE: seen, with *ret_detail (or NULL). Called often; looks as often as it needs to. */
     gboolean (*look)(gpointer watcher, StasisWatched *vm, char **ret_detail);
     /* What was until now does not count: the VM was put back. */
     void (*rearm)(gpointer watcher, StasisWatched *vm);
     void (*close)(gpointer watcher);
-} StasisWatcherOps;
+};
 
 extern const StasisWatcherOps stasis_watch_panic, stasis_watch_watchdog, stasis_watch_reset,
     stasis_watch_exit, stasis_watch_hang, stasis_watch_agent, stasis_watch_console,

@@ -131,7 +131,8 @@ def debugger(t):
                           capture_output=True, text=True, timeout=PATIENCE, check=False)
     # At the instant it may be in the kernel, which gdb has no symbols of here.
     if re.search(r"^(spin_here|main|crash_here)", done.stdout, re.M):
-        t.check('magic = "RACY-STATE-PAGE."' in done.stdout, done.stdout)
+        step, = re.findall(r'magic = "RACY-STATE-PAGE.", step = (\d+)', done.stdout)
+        t.equal(int(step), ciguest.states(bundle, last=1)[0][0], "where it stands in the image")
     else:
         t.check("No symbol matches" in done.stdout, f"{done}")
     out, _ = process.communicate(timeout=PATIENCE)

@@ -2,19 +2,46 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: what ci-run --deterministic has recorded comes back as it was, and a replay that does not is
 not taken for one that did."""
+import hashlib
+import io
+import json
 import os
 import sys
+import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import ciguest  # noqa: E402
 from stasistest import case, main, stasis  # noqa: E402
+from tap import FULL  # noqa: E402
+
+
+def altered(bundle, path, member):
+    """A bundle with another last byte in one of its members, and whole."""
+    with tarfile.open(bundle) as old, tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as new:
+        files = {info.name: (info, old.extractfile(info).read()) for info in old.getmembers()}
+        info, data = files[member]
+        files[member] = info, data[:-1] + bytes([data[-1] ^ 1])
+        info, data = files["bundle.json"]
+        told = json.loads(data)
+        next(m for m in told["members"] if m["name"] == member)["sha256"] = \
+            hashlib.sha256(files[member][1]).hexdigest()
+        files["bundle.json"] = info, json.dumps(told, indent=2).encode()
+        for info, data in files.values():
+            info.size = len(data)
+            new.addfile(info, io.BytesIO(data))
+    return path
 
 
 @case
 def again(t):
-    """a recorded failure is replayed, with its console and what the test wrote; it can't be bisected"""
+    """a recorded failure is replayed, with its console and what the test wrote, and what does not come out
+    as recorded is lost; it can't be bisected"""
     bundle = t.path("fail.bundle")
     ciguest.recorded_failure(bundle)
+    for member in ("console.log", "recorded/answer")[:2 if FULL else 1]:
+        said = ciguest.replay(altered(bundle, t.path("other.bundle"), member))
+        t.equal(ciguest.counts(said["images"][0]), {"lost": 1}, f"{member}: {said}")
+        os.unlink(t.path("other.bundle"))
     said = ciguest.replay(bundle)
     t.equal(ciguest.counts(said["images"][0]), {"signal 11": 1}, f"{said}")
     for options in (["--bisect"], ["--from", "1"], ["--perturb", "seed"]):

@@ -100,10 +100,10 @@ def racy_state(image_id, bundle_store, path):
     return state
 
 
-def states(bundle):
-    """racy_state() of each image of a bundle of lib/racy.c, oldest first."""
+def states(bundle, last=0):
+    """racy_state() of each image of a bundle of lib/racy.c, or of the `last` ones; oldest first."""
     with tempfile.TemporaryDirectory(dir=directory()) as unpacked:
         subprocess.run(["tar", "-xf", bundle, "-C", unpacked, "store"], check=True)
         unpacked_store = os.path.join(unpacked, "store")
         return [racy_state(one["id"], unpacked_store, os.path.join(unpacked, "core"))
-                for one in stasis_json("checkpoint-list", "--store", unpacked_store)]
+                for one in stasis_json("checkpoint-list", "--store", unpacked_store)[-last:]]

@@ -67,6 +67,9 @@ def backwards(t):
     ran, from image to image"""
     bundle, sock = t.path("fail.bundle"), t.path("gdb")
     ciguest.recorded_failure(bundle)
+    done = stasis("replay", bundle, "--gdb", sock, "--from", 99, expect=2, timeout=900)
+    n_images = int(re.search(r"beginning, to (\d+)", done.err)[1])
+    t.check(n_images > 2, f"images on the way: {done!r}")
     process = stasis_start(t, "replay", bundle, "--gdb", sock)
     t.wait(lambda: os.path.exists(sock), 4 * PATIENCE, "the stub's socket")
     words = ["target remote " + sock, "break crash_here", "continue", "info symbol $pc", "delete",
