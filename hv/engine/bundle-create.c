@@ -237,6 +237,7 @@ static void describe_reason(Work *work)
     info->domain = g_strdup(options->domain);
     info->command = g_strdupv((char **)options->command);
     info->stasis_version = g_strdup(STASIS_VERSION);
+    info->qemu_version = g_strdup(options->qemu_version);
     info->kernel = uname(&host) == 0 ? g_strdup(host.release) : NULL;
 }
 

@@ -79,7 +79,8 @@ static GArray *list_files(const StasisCiOptions *options, const StasisCiTest *te
 }
 
 static gboolean write_bundle(const StasisCiOptions *options, const StasisCiTest *test,
-                             const char *dir, GCancellable *cancellable, GError **error)
+                             const char *dir, const char *qemu_version, GCancellable *cancellable,
+                             GError **error)
 {
     static const char *const none[] = { NULL };
     g_autofree char *console = g_build_filename(dir, STASIS_RECORDED_CONSOLE, NULL);
@@ -96,6 +97,7 @@ static gboolean write_bundle(const StasisCiOptions *options, const StasisCiTest 
     bundle.detail = test->outcome.name;
     bundle.at_us = g_get_real_time();
     bundle.domain = "recorded";
+    bundle.qemu_version = qemu_version;
     bundle.command = (const char *const *)test->argv;
     bundle.console = bytes;
     bundle.files = (const StasisBundleFile *)(void *)list->data;
@@ -119,6 +121,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
     g_autofree char *append = stasis_recorded_append(
         options->append != NULL ? options->append : DEFAULT_APPEND, &test, error);
     test.append = append;
+    g_autofree char *qemu_version = NULL;
     StasisRecorded recorded = { .dir = dir,
                                 .nursery = nursery,
                                 .test = &test,
@@ -127,13 +130,14 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
                                 .initrd = options->initrd,
                                 .record = TRUE,
                                 .output = options->output,
-                                .output_data = options->output_data };
+                                .output_data = options->output_data,
+                                .ret_qemu_version = &qemu_version };
     if (append == NULL || !stasis_recorded_run(&recorded, &test.outcome, cancellable, error))
         return FALSE;
     result->outcome = test.outcome;
     g_autoptr(GError) why = NULL;
     if (options->bundle != NULL && !stasis_outcome_is_good(&test.outcome)) {
-        result->bundled = write_bundle(options, &test, dir, cancellable, &why);
+        result->bundled = write_bundle(options, &test, dir, qemu_version, cancellable, &why);
         result->bundle_error = why != NULL ? g_strdup(why->message) : NULL;
     }
     return TRUE;

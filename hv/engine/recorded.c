@@ -262,6 +262,8 @@ static gboolean start(Run *run, GCancellable *cancellable, GError **error)
     run->session = run->vm != NULL ? stasis_session_open(name, STASIS_LOCK_WAIT_MS, error) : NULL;
     if (run->session == NULL)
         return FALSE;
+    if (r->ret_qemu_version != NULL)
+        *r->ret_qemu_version = g_strdup(stasis_qmp_get_version(run->session->qmp));
     g_autofree char *answer = g_build_filename(r->dir, STASIS_RECORDED_ANSWER, NULL);
     run->answer_fd = open(answer, O_RDONLY | O_CLOEXEC);
     if (run->answer_fd < 0)

@@ -38,6 +38,7 @@ typedef struct {
     gpointer ready_data;
     StasisOutputFunc output; /* or NULL */
     gpointer output_data;
+    char **ret_qemu_version; /* or NULL; free with g_free() */
 } StasisRecorded;
 
 /* The kernel's command line for @test: @append, and what the agent is to do. NULL with

@@ -126,8 +126,8 @@ void stasis_trial_wait(StasisTrial *trial, guint ms)
 {
     gint64 until_us = g_get_monotonic_time() + (gint64)ms * 1000;
     g_mutex_lock(&trial->lock);
-    gboolean begun = trial->begun;
-    while (!trial->done && trial->begun == begun &&
+    gboolean begun = trial->begun, done = trial->done;
+    while (trial->done == done && trial->begun == begun &&
            g_cond_wait_until(&trial->changed, &trial->lock, until_us))
         ;
     g_mutex_unlock(&trial->lock);

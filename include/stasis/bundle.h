@@ -30,6 +30,7 @@ typedef struct {
     guint n_files;
     StasisProgressFunc progress;
     gpointer progress_data;
+    const char *qemu_version; /* of what is in it; NULL: as its images say */
 } StasisBundleOptions;
 #define STASIS_BUNDLE_OPTIONS_INIT                 \
     {                                              \

@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import ciguest  # noqa: E402
-from stasistest import case, main, stasis  # noqa: E402
+from stasistest import case, main, stasis, stasis_json  # noqa: E402
 from tap import FULL  # noqa: E402
 
 
@@ -38,6 +39,8 @@ def again(t):
     as recorded is lost; it can't be bisected"""
     bundle = t.path("fail.bundle")
     ciguest.recorded_failure(bundle)
+    told = stasis_json("bundle-info", bundle)
+    t.check(re.fullmatch(r"\d+\.\d+\.\d+", told["qemu_version"]), f"{told}")
     for member in ("console.log", "recorded/answer")[:2 if FULL else 1]:
         said = ciguest.replay(altered(bundle, t.path("other.bundle"), member))
         t.equal(ciguest.counts(said["images"][0]), {"lost": 1}, f"{member}: {said}")
