@@ -95,5 +95,7 @@ def many(t, still, count, seed, kill_share=0.5):
                     f"{now} after {last}")
             seen["killed" if now == last else "killed-committed"] += 1
         last = now
+        if (n + 1) % 100 == 0:
+            t.note(f"{n + 1} of {count}: {seen}")
     t.check(os.path.exists(f"/proc/{still.vm.pid}"), "QEMU is still the same")
     return seen
