@@ -93,13 +93,26 @@ static gboolean finish(StasisAgent *agent, const char *name, guint64 id,
     return TRUE;
 }
 
+gboolean stasis_awaken_send(StasisAgent *agent, const char *name, guint64 *ret_id,
+                            const StasisAgentWait *wait, GError **error)
+{
+    Mark mark;
+    *ret_id = 0;
+    return !read_mark(name, &mark) || begin(agent, &mark, ret_id, wait, error);
+}
+
+gboolean stasis_awaken_settle(StasisAgent *agent, const char *name, guint64 id,
+                              const StasisAgentWait *wait, GError **error)
+{
+    return id == 0 || finish(agent, name, id, wait, error);
+}
+
 gboolean stasis_awaken_now(StasisAgent *agent, const char *name, const StasisAgentWait *wait,
                            GError **error)
 {
-    Mark mark;
-    guint64 id = 0;
-    return !read_mark(name, &mark) ||
-           (begin(agent, &mark, &id, wait, error) && finish(agent, name, id, wait, error));
+    guint64 id;
+    return stasis_awaken_send(agent, name, &id, wait, error) &&
+           stasis_awaken_settle(agent, name, id, wait, error);
 }
 
 void stasis_awakening_free(StasisAwakening *awakening)

@@ -38,6 +38,12 @@ void stasis_awakening_free(StasisAwakening *awakening);
  * is to be told stays noted. TRUE when there is nothing to tell. */
 gboolean stasis_awaken_now(StasisAgent *agent, const char *name, const StasisAgentWait *wait,
                            GError **error);
+/* The same in two steps, for a VM that does not run yet: what the first one sends is there when it
+ * does. *ret_id is 0 when there is nothing to tell. */
+gboolean stasis_awaken_send(StasisAgent *agent, const char *name, guint64 *ret_id,
+                            const StasisAgentWait *wait, GError **error);
+gboolean stasis_awaken_settle(StasisAgent *agent, const char *name, guint64 id,
+                              const StasisAgentWait *wait, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisAwakening, stasis_awakening_free)
 

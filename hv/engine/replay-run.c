@@ -225,6 +225,7 @@ static guint64 soon(guint64 most_us)
 
 gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error)
 {
+    stasis_trial_wait_told(vm->trial);
     vm->change_us = soon(RUN_US);
     return tell(vm, "cont", error);
 }

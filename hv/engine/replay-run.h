@@ -42,6 +42,7 @@ StasisVm *stasis_replay_vm_get(StasisReplayVm *vm);
 StasisQmp *stasis_replay_vm_get_qmp(StasisReplayVm *vm);
 /* Follow the test from here on; the VM is still paused. */
 gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError **error);
+/* Let it run, once what makes it differ has been sent to it. It is followed. */
 gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error);
 /* As stasis_trial_look(); disturbs the VM if it is to be. */
 gboolean stasis_replay_vm_look(StasisReplayVm *vm, StasisOutcome *ret);

@@ -16,6 +16,8 @@
 #define STATE_LOOK_US 100000
 /* The agent may go before it shows why: a guest shuts down from the top. */
 #define LOST_US 2000000
+/* QEMU takes what is sent at once, whether the VM runs or not: a hang limit. */
+#define TOLD_US 10000000
 
 struct _StasisTrial {
     StasisTrialOptions options;
@@ -27,10 +29,18 @@ struct _StasisTrial {
     /* Below the lock: what the thread has to say. */
     GMutex lock;
     GCond changed;
-    gboolean begun, done;
+    gboolean told, begun, done;
     StasisJobEnd end;
     GError *error; /* why there is no end */
 };
+
+static void set(StasisTrial *trial, gboolean *flag)
+{
+    g_mutex_lock(&trial->lock);
+    *flag = TRUE;
+    g_cond_signal(&trial->changed);
+    g_mutex_unlock(&trial->lock);
+}
 
 static gboolean follow(StasisTrial *trial, GError **error)
 {
@@ -38,16 +48,16 @@ static gboolean follow(StasisTrial *trial, GError **error)
     StasisAgentWait wait = { trial->end_us, trial->cancellable };
     const char *vm = o->session->record->name;
     gboolean old;
-    guint64 offset = 0;
+    guint64 offset = 0, awakening = 0;
     g_autoptr(StasisAgent) agent = stasis_agent_connect(vm, o->channel, &wait, error);
     /* A guest that is to be told that it goes on from an image hears of it first of all. */
-    if (agent == NULL || !stasis_awaken_now(agent, vm, &wait, error) ||
+    if (agent == NULL || !stasis_awaken_send(agent, vm, &awakening, &wait, error))
+        return FALSE;
+    set(trial, &trial->told);
+    if (!stasis_awaken_settle(agent, vm, awakening, &wait, error) ||
         !stasis_agent_job_start(agent, &o->job, &old, &wait, error))
         return FALSE;
-    g_mutex_lock(&trial->lock);
-    trial->begun = TRUE;
-    g_cond_signal(&trial->changed);
-    g_mutex_unlock(&trial->lock);
+    set(trial, &trial->begun);
     return stasis_agent_job_follow(agent, &o->job, &offset, o->output, o->output_data, &trial->end,
                                    &wait, error);
 }
@@ -112,6 +122,16 @@ void stasis_trial_free(StasisTrial *trial)
     g_mutex_clear(&trial->lock);
     g_cond_clear(&trial->changed);
     g_free(trial);
+}
+
+void stasis_trial_wait_told(StasisTrial *trial)
+{
+    gint64 until_us = g_get_monotonic_time() + TOLD_US;
+    g_mutex_lock(&trial->lock);
+    while (!trial->told && !trial->done &&
+           g_cond_wait_until(&trial->changed, &trial->lock, until_us))
+        ;
+    g_mutex_unlock(&trial->lock);
 }
 
 gboolean stasis_trial_has_begun(StasisTrial *trial)

@@ -35,6 +35,9 @@ StasisTrial *stasis_trial_new(const StasisTrialOptions *options, GError **error)
 /* Ends the thread; what has not come yet of the test's output doesn't come any more. */
 void stasis_trial_free(StasisTrial *trial);
 
+/* Wait until the guest's agent has been sent what it must know first of all, as far as it is there:
+ * a VM that runs before may have used random numbers that it was not to have. */
+void stasis_trial_wait_told(StasisTrial *trial);
 /* The test is known to run (it was started, or runs since before the image). */
 gboolean stasis_trial_has_begun(StasisTrial *trial);
 
