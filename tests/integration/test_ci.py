@@ -121,24 +121,38 @@ def bisect(t):
     t.equal(ElementTree.parse(plot).getroot().tag, "{http://www.w3.org/2000/svg}svg", "the plot")
 
 
+def debug(t, bundle, *words):
+    """What gdb says to `words` at the image's instant, and how the test came out after that."""
+    sock = t.path("gdb")
+    process = stasis_start(t, "replay", bundle, "--gdb", sock)
+    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
+    words = [f"target remote {sock}", *words, "detach"]
+    done = subprocess.run(["gdb", "-nx", "-batch", *(w for one in words for w in ("-ex", one)),
+                           ciguest.RACY],
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
+    t.note(done.stdout)
+    out, _ = process.communicate(timeout=PATIENCE)
+    os.unlink(sock)
+    return done.stdout, out
+
+
 @case
 def debugger(t):
     """gdb finds the test at the image's instant, with its symbols, and lets it go on"""
-    bundle, sock = failure(t), t.path("gdb")
-    process = stasis_start(t, "replay", bundle, "--gdb", sock)
-    t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
-    done = subprocess.run(["gdb", "-nx", "-batch", "-ex", f"target remote {sock}", "-ex",
-                           "info symbol $pc", "-ex", "print racy_state", "-ex", "detach", ciguest.RACY],
-                          capture_output=True, text=True, timeout=PATIENCE, check=False)
-    t.note(done.stdout)
-    # At the instant it may be in the kernel, which gdb has no symbols of here.
-    if re.search(r"^(spin_here|main|crash_here)", done.stdout, re.M):
-        step, = re.findall(r'magic = "RACY-STATE-PAGE.", step = (\d+)', done.stdout)
-        t.equal(int(step), ciguest.states(bundle, last=1)[0][0], "where it stands in the image")
-    else:
-        t.check("No symbol matches" in done.stdout, f"{done}")
-    out, _ = process.communicate(timeout=PATIENCE)
+    registers = "info registers rip rsp rax rbx rcx rdx rsi rdi eflags"
+    said, out = debug(t, failure(t), registers, "info symbol $pc", "print racy_state")
     t.check(out in (b"signal 11\n", b"exit 0\n"), f"how it came out: {out}")
+    # At the instant it may be in the kernel, which gdb has no symbols of here.
+    if re.search(r"^(spin_here|main|crash_here)", said, re.M):
+        step, = re.findall(r'magic = "RACY-STATE-PAGE.", step = (\d+)', said)
+        t.equal(int(step), ciguest.states(failure(t), last=1)[0][0], "where it stands in the image")
+    else:
+        t.check("No symbol matches" in said, said)
+    # Had it run, it would be elsewhere the next time.
+    lines = re.findall(r"^(?:r\w\w|eflags) .*$", said, re.M)
+    again, _ = debug(t, failure(t), registers)
+    t.equal(len(lines), 9, "registers")
+    t.equal(re.findall(r"^(?:r\w\w|eflags) .*$", again, re.M), lines, "registers at the instant")
 
 
 def check_killed(t, process, scratch):

@@ -2,10 +2,12 @@
 """A VM that stands still between transactions, so that its state can be compared to the last byte: RAM
 through QEMU's memory, its disk through its file, its CPU by its registers."""
 import hashlib
+import itertools
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 from disks import Disk, content
@@ -14,8 +16,14 @@ from stasistest import STASIS, environment, run_vm, stasis
 
 MIB = 1 << 20
 NO_TRANSACTION = 12
-# What a transaction does: the guest runs for a moment, and stops again.
-WORK = 'set -e; "$1" resume "$2"; sleep "$3"; "$1" pause "$2"; exit "$4"'
+# What a transaction does: its disk is written to, the guest runs for a moment, and stops again.
+WORK = '''set -e; stasis=$1 vm=$2 seconds=$3 status=$4; shift 4
+"$@"; "$stasis" resume "$vm"; sleep "$seconds"; "$stasis" pause "$vm"; exit "$status"'''
+WRITE = '''import sys
+sys.path.insert(0, sys.argv[1])
+from qmp import Qmp
+with Qmp(sys.argv[2]) as qmp:
+    qmp.hmp(sys.argv[3])'''
 
 
 class Still:
@@ -29,6 +37,7 @@ class Still:
                          "-rtc", "clock=vm", *disk, accel=accel)
         stasis("pause", self.vm.name)
         self.ram = Memory(self.vm, 0x100000, (mem - 1) * MIB)
+        self.patterns = itertools.cycle(range(1, 256))
 
     def digest(self):
         """Of RAM above 1 MiB, of all registers, and of the disk."""
@@ -48,8 +57,16 @@ class Still:
         with self.vm.qmp() as qmp:
             qmp.hmp(f'qemu-io {self.disk.target} "write -P {pattern} 0 4096"')
 
+    def writer(self):
+        """A command that writes to the disk what was not there."""
+        pattern = next(self.patterns)
+        words = f'qemu-io {self.disk.target} "write -P {pattern} {pattern * 8192} 4096"'
+        return [sys.executable, "-B", "-S", "-E", "-c", WRITE, os.path.dirname(__file__),
+                self.vm.qmp_path, words]
+
     def command(self, status, seconds=0.02):
-        return ["sh", "-c", WORK, "sh", STASIS, self.vm.name, str(seconds), str(status)]
+        return ["sh", "-c", WORK, "sh", STASIS, self.vm.name, str(seconds), str(status),
+                *(self.writer() if self.disk else ["true"])]
 
     def start(self, status, seconds=0.02, options=()):
         words = [STASIS, "try", self.vm.name, "--keep", *options, "--",
