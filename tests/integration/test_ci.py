@@ -13,8 +13,8 @@ import ciguest  # noqa: E402
 import yaml  # noqa: E402
 from guests import image  # noqa: E402
 from procmem import is_alive  # noqa: E402
-from stasistest import (ROOT, STASIS, case, environment, main, stasis, stasis_json,  # noqa: E402
-                        stasis_start)
+from stasistest import (ROOT, STASIS, case, environment, fresh_name, main, stasis,  # noqa: E402
+                        stasis_json, stasis_start)
 from tap import PATIENCE  # noqa: E402
 
 SH = ["/bin/busybox", "sh", "-c"]
@@ -123,7 +123,7 @@ def bisect(t):
 
 def debug(t, bundle, *words):
     """What gdb says to `words` at the image's instant, and how the test came out after that."""
-    sock = t.path("gdb")
+    sock = t.path(fresh_name("gdb"))
     process = stasis_start(t, "replay", bundle, "--gdb", sock)
     t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
     words = [f"target remote {sock}", *words, "detach"]
@@ -132,7 +132,6 @@ def debug(t, bundle, *words):
                           capture_output=True, text=True, timeout=PATIENCE, check=False)
     t.note(done.stdout)
     out, _ = process.communicate(timeout=PATIENCE)
-    os.unlink(sock)
     return done.stdout, out
 
 
