@@ -274,6 +274,12 @@ UNIT_CRIU := $(filter $(B)/tests/unit/test-criu-%,$(UNIT_BIN))
 $(UNIT_CRIU:%=%.o) $(CRIU_IMAGE_OBJ): ALL_CFLAGS += -Iguest-agent
 $(UNIT_CRIU): $(CRIU_IMAGE_OBJ)
 
+# The state of programs that have a say, without the agent's loop; with a clock of the test's.
+COOP_AGENT_OBJ := $(patsubst %,$(B)/guest-agent/%.o,coop coop-turn op-wish answer)
+UNIT_COOP := $(B)/tests/unit/test-agent-coop
+$(UNIT_COOP).o $(COOP_AGENT_OBJ): ALL_CFLAGS += -Iguest-agent
+$(UNIT_COOP): $(COOP_AGENT_OBJ)
+
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
@@ -296,9 +302,11 @@ $(B)/fuzz/libstasis.a: $(FUZZ_OBJ)
 # Those of the agent's parts have nothing of the library's.
 FUZZ_SCAN := $(filter $(B)/tests/fuzz/fuzz-scan-%,$(FUZZ_BIN))
 FUZZ_CRIU := $(filter $(B)/tests/fuzz/fuzz-criu-%,$(FUZZ_BIN))
-$(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o $(FUZZ_CRIU:$(B)/%=$(B)/fuzz/%.o): FUZZ_CFLAGS += -Iguest-agent
+FUZZ_COOP := $(B)/tests/fuzz/fuzz-agent-coop
+$(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o $(FUZZ_COOP:$(B)/%=$(B)/fuzz/%.o) $(FUZZ_CRIU:$(B)/%=$(B)/fuzz/%.o): FUZZ_CFLAGS += -Iguest-agent
 $(FUZZ_SCAN): $(BOUNDARY_SRC:%.c=$(B)/fuzz/%.o)
 $(FUZZ_CRIU): $(CRIU_IMAGE_OBJ:$(B)/%=$(B)/fuzz/%)
+$(FUZZ_COOP): $(COOP_AGENT_OBJ:$(B)/%=$(B)/fuzz/%)
 
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
 	@mkdir -p $(@D)

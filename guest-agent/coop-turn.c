@@ -161,6 +161,7 @@ static void answer_wait(int64_t now, bool (*send)(const Answer *, uint16_t, uint
         stasis_field_put_number(fields, STASIS_AGENT_TAG_N_CALLERS, take_wish(c));
     }
     stasis_field_put_number(fields, STASIS_AGENT_TAG_N_SUBSCRIBED, count_subscribers());
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_ENDED, turn.n_ended);
     answer_end(&answer);
     turn.waiting = false;
     turn.served_ms = now;
@@ -339,20 +340,20 @@ void coop_resumed(void)
 
 void coop_served_by(const char *server, uint64_t n_ended)
 {
+    bool same = strcmp(server, turn.server) == 0;
     turn.served_ms = now_ms();
-    if (strcmp(server, turn.server) == 0) {
-        if (n_ended > turn.n_ended)
-            coop_resumed();
-    } else {
-        /* The one before has died over these. */
-        snprintf(turn.server, sizeof turn.server, "%s", server);
-        EACH(c)
-        if (c->wish == COOP_TAKEN)
-            c->wish = COOP_WISHED;
-    }
+    snprintf(turn.server, sizeof turn.server, "%s", server);
+    if (same && n_ended > turn.n_ended)
+        coop_resumed();
+    /* The host may have died between END and counting it: it learns our number by the answer. */
+    if (!same || n_ended > turn.n_ended)
+        turn.n_ended = n_ended;
+    /* Who asks for wishes is about none: it has never heard of these, or has died over them. */
+    EACH(c)
+    if (c->wish == COOP_TAKEN)
+        c->wish = COOP_WISHED;
     if (turn.step == BEGUN)
         end_turn(STASIS_GUEST_AFTER, -ECANCELED);
-    turn.n_ended = n_ended;
 }
 
 void coop_forget_requests(void)
@@ -397,14 +398,15 @@ static void step_on(int64_t now, bool (*send)(const Answer *, uint16_t, uint8_t)
     }
 }
 
-void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void))
+void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)(void))
 {
     int64_t now = now_ms();
     limit_wishes(now);
     grant_holds(now, false);
-    while (is_step_done(now) && has_room())
+    while (is_step_done(now) && (turn.step != CYCLING || can_send()))
         step_on(now, send);
-    if (turn.waiting && has_room())
+    /* Not to a host that has gone: what it has not heard of is not taken. */
+    if (turn.waiting && can_send())
         answer_wait(now, send);
 }
 
@@ -415,12 +417,12 @@ static int sooner(int64_t at_ms, int64_t now, int otherwise)
 }
 
 /* Limits of seconds are looked at once a second anyway. */
-int coop_wait_ms(int otherwise)
+int coop_wait_ms(int otherwise, bool can_send)
 {
     int64_t now = now_ms();
-    if (turn.waiting)
+    if (turn.waiting && can_send)
         otherwise = sooner(turn.wait_end_ms, now, otherwise);
-    if (turn.step == TELLING || turn.step == CYCLING)
+    if (turn.step == TELLING || (turn.step == CYCLING && can_send))
         otherwise = sooner(turn.step_end_ms, now, otherwise);
     EACH(c)
     if (c->wants_to_hold || (c->holds && turn.step == HOLDING && now < c->hold_end_ms))

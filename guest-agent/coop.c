@@ -210,10 +210,10 @@ void coop_stop(void)
     stopped = true;
 }
 
-void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void))
+void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)(void))
 {
     if (stopped)
         return;
     take_all();
-    coop_turn(send, has_room);
+    coop_turn(send, can_send);
 }

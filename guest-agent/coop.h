@@ -61,8 +61,8 @@ struct pollfd;
 /* For the loop's poll(2): fills @fds (COOP_MAX_FDS of them), returns the number. */
 unsigned coop_poll_fds(struct pollfd *fds);
 /* Take what programs have said, and do what they and time bring about; answers to the host's
- * requests are sent when they are due. */
-void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void));
+ * requests are sent when they are due, and the host is there and reads. */
+void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)(void));
 /* This is a fork in which processes are frozen for CRIU: nothing is said to anybody any more. */
 void coop_stop(void);
 /* Say that; a program that does not read is let go. */
@@ -73,9 +73,10 @@ void coop_close(CoopClient *client);
 
 void coop_wish(CoopClient *client, CoopScope scope);
 void coop_hold(CoopClient *client, int64_t ms);
-/* Milliseconds until something is due, or @otherwise if that is sooner. */
-int coop_wait_ms(int otherwise);
-void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void));
+/* Milliseconds until something is due, or @otherwise if that is sooner. What has to be sent is not
+ * due while nothing can be. */
+int coop_wait_ms(int otherwise, bool can_send);
+void coop_turn(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)(void));
 /* Nobody waits for answers any more. */
 void coop_forget_requests(void);
 /* This VM goes on from an image. */

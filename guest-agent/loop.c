@@ -66,6 +66,12 @@ static bool has_room(void)
     return QUEUE_BYTES - loop.queued >= STASIS_AGENT_MAX_WIRE;
 }
 
+/* To a host that is there. */
+static bool can_send(void)
+{
+    return loop.connected && has_room();
+}
+
 static bool send_frame(const Answer *answer, uint8_t type, uint16_t code, uint8_t flags)
 {
     StasisAgentFrame frame = {
@@ -249,7 +255,7 @@ static void wait_for_something(void)
     if (room || !loop.connected)
         n += worker_poll_fds(fds + 2);
     n += coop_poll_fds(fds + n);
-    poll(fds, n, coop_wait_ms(worker_wait_ms(LOOK_MS)));
+    poll(fds, n, coop_wait_ms(worker_wait_ms(LOOK_MS), can_send()));
     /* A host that did not read and has gone: what waits for it goes too, so that the port can be
      * read up to its end. */
     if ((fds[1].revents & (POLLHUP | POLLERR)) != 0 && !has_room()) {
@@ -296,7 +302,7 @@ int loop_run(const LoopOptions *options)
             read_port();
         }
         worker_work(send_answer, has_room);
-        coop_work(send_answer, has_room);
+        coop_work(send_answer, can_send);
         flush_queue();
         if (!loop.ending)
             wait_for_something();

@@ -109,6 +109,16 @@ static GBytes *converse(Server *s, StasisAgentOp op, StasisFieldWriter *fields,
     return agent != NULL ? stasis_agent_call(agent, op, fields, wait, error) : NULL;
 }
 
+/* An end that it was told of when we could not count it any more. */
+static gboolean learn_count(Server *s, GBytes *answer, GError **error)
+{
+    guint64 n = stasis_agent_number(answer, STASIS_AGENT_TAG_N_ENDED, 0);
+    if (n <= s->n_ended)
+        return TRUE;
+    s->n_ended = n;
+    return save(s, error);
+}
+
 /* FALSE with @error: the agent does not answer. ret->ticket 0: nothing is wished. */
 static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
 {
@@ -121,6 +131,8 @@ static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, ms);
     g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_WAIT, &fields, &wait, error);
     if (answer == NULL)
+        return FALSE;
+    if (!learn_count(s, answer, error))
         return FALSE;
     g_autofree char *kind = stasis_agent_text(answer, STASIS_AGENT_TAG_KIND, 16);
     guint64 pid = stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);

@@ -213,11 +213,13 @@ typedef enum {
     /*
      * TOKEN (≤ 64 bytes of text: who serves this guest), N_ENDED: how many WISH_ENDs it has had
      * answered, [TIMEOUT ≤ 60 s] → [TICKET, KIND "vm", "process" or "restore", PID, PATH,
-     * N_CALLERS], N_SUBSCRIBED. A program of the guest wishes for a checkpoint
+     * N_CALLERS], N_SUBSCRIBED, N_ENDED. A program of the guest wishes for a checkpoint
      * (include/stasis-guest.h), or wants to go on from the image PATH (an ID, or the beginning of
-     * one), and waits until WISH_END; or none did so in time. Of another TOKEN than the last:
-     * wishes that were taken are offered again. N_ENDED larger than what the agent has seen of the
-     * same TOKEN: the VM was taken back to an image, and whoever waited then is told so.
+     * one), and waits until WISH_END; or none did so in time. Who asks is about no wish: those that
+     * were taken (the answer was lost, or who got it has died) are offered again. N_ENDED larger
+     * than what the agent has seen of the same TOKEN: the VM was taken back to an image, and
+     * whoever waited then is told so. In the answer: what the agent has seen, which is more if the
+     * host died before it counted.
      */
     STASIS_AGENT_OP_WISH_WAIT,
     /*

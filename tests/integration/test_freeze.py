@@ -9,10 +9,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, clones_of, coop_vm, log_of, start_coop, wait_log  # noqa: E402
 from proctree import sh  # noqa: E402
-from stasistest import (add_case, case, main, new_store, shared, stasis,  # noqa: E402
-                        stasis_json)
+from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 
-TIMES = 5
+TIMES = 2  # a hundred of each: long/test_freeze_many
 PID = 21000
 _common = {}
 
@@ -26,7 +25,7 @@ def common():
 
 @case
 def of_the_vm(t):
-    """of the VM: two callers at once get one image, and 0; in each of 5 clones both get 1, at the same
+    """of the VM: two callers at once get one image, and 0; in each clone both get 1, at the same
     line with the same count, and after a rollback too"""
     vm, store = common()
     start_coop(vm, "/tmp/a", "freeze", "vm")
@@ -55,7 +54,7 @@ def of_the_vm(t):
 
 @case
 def of_a_process(t):
-    """of a process and what belongs to it: 0 there, and 1 in each of 5 restored ones, in another VM"""
+    """of a process and what belongs to it: 0 there, and 1 in each restored one, in another VM"""
     vm, store = common()
     pid = start_coop(vm, "/tmp/p", "freeze", "process", pid=PID)
     wait_log(t, vm, "/tmp/p", "line 7 count 1")
@@ -127,16 +126,14 @@ def held_off(t):
     sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 
 
+@case
 def bounded(t):
-    """without anybody who serves, or for the VM without being root, there is an error; a caller that is
-    killed, and one that floods, harm nobody"""
+    """for the VM without being root there is an error; a caller that is killed, and one that floods, harm
+    nobody; one serves at a time"""
     vm, store = common()
-    start_coop(vm, "/tmp/nobody", "freeze", "vm")
-    # A user without rights, by the group of the file alone.
-    sh(vm, "echo 'nobody:x:99:99::/:/bin/sh' > /etc/passwd; mkdir -m 777 -p /tmp/n; "
-           "setsid su -s /bin/coop nobody -- /tmp/n/log freeze vm < /dev/null > /dev/null 2>&1 & true")
+    sh(vm, "echo 'nobody:x:99:99::/:/bin/sh' > /etc/passwd; mkdir -m 777 -p /tmp/n")
+    start_coop(vm, "/tmp/n/log", "freeze", "vm", user="nobody")
     wait_log(t, vm, "/tmp/n/log", "returned -1 line 8 count 1", what="EPERM")
-    wait_log(t, vm, "/tmp/nobody", "returned -112 line 8 count 1", what="EHOSTDOWN")
     victim = start_coop(vm, "/tmp/victim", "freeze", "vm")
     wait_log(t, vm, "/tmp/victim", "line 7 count 1")
     sh(vm, f"kill -9 {victim}")
@@ -147,17 +144,11 @@ def bounded(t):
     sh(vm, f"kill -9 {flood}")
     rc, ids, err = server.end()
     t.equal((rc, len(ids)), (0, 1), err)
-    # One serves, and no other.
     first = Server(t, vm, *store)
     start_coop(vm, "/tmp/served", "freeze", "vm")
     wait_log(t, vm, "/tmp/served", "returned 0 line 8 count 1", what="the first serves")
     stasis("agent-serve", vm.name, "--count", 1, *store, expect=1)
     first.end()
 
-
-# Known: beside other tests it has hung, twice in five runs, and where is not known yet; alone it
-# passes. It is make check-long's until then (docs/decisions.md).
-NOT_YET = True
-add_case(bounded, promise=" ".join(bounded.__doc__.split()), full=NOT_YET)
 
 main()

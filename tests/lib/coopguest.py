@@ -14,11 +14,13 @@ def coop_vm(t, *qemu_args, files=None, **kwargs):
     return tree_vm(t, *qemu_args, files={"bin/coop": COOP, **(files or {})}, **kwargs)
 
 
-def start_coop(vm, log, *words, pid=None):
+def start_coop(vm, log, *words, pid=None, user=None):
     """Starts `coop LOG WORDS` in a session of its own, with nothing of anybody's open, and a PID that
     nobody has elsewhere; the PID."""
+    command = f"{log} {' '.join(map(str, words))}"
     out = sh(vm, (f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid; " if pid is not None else "") +
-             f"setsid coop {log} {' '.join(map(str, words))} < /dev/null > /dev/null 2>&1 & "
+             "setsid " + (f"coop {command}" if user is None else f"su -s /bin/coop {user} -- {command}") +
+             " < /dev/null > /dev/null 2>&1 & "
              # Until then it would end with this script.
              "while [ $(cat /proc/$!/comm) = setsid ] || [ $(cat /proc/$!/comm) = busybox ]; do "
              "usleep 10000; done; echo $!")
