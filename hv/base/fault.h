@@ -91,6 +91,10 @@ G_BEGIN_DECLS
     X(PROC_RECEIVED, "proc-received")           /* all of it is, aside */                       \
     X(PROC_WRITTEN, "proc-written")             /* all synced, not renamed */                   \
     X(PROC_RENAMED, "proc-renamed")             /* listed, the directory not synced */          \
+    X(SERVE_TAKEN, "serve-taken")               /* agent-serve: the guest's wish is known */    \
+    X(SERVE_READY, "serve-ready")               /* the guest is ready, no image yet */          \
+    X(SERVE_IMAGED, "serve-imaged")             /* the image is there, the guest not told */    \
+    X(SERVE_TOLD, "serve-told")                 /* the guest is told, that is not counted */    \
     X(BUNDLE_WRITTEN, "bundle-written")         /* all of it is there, without its name */      \
     X(BUNDLE_TAKEN, "bundle-taken")             /* import: all files are aside, none listed */  \
     X(BUNDLE_LISTING, "bundle-listing")         /* import: one image is listed */               \

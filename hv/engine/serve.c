@@ -19,6 +19,7 @@
 #include <sys/file.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/agent-vm.h"
@@ -201,7 +202,7 @@ static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GErr
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, id != NULL ? id : "");
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, pid);
     g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_END, &fields, &wait, error);
-    if (answer == NULL)
+    if (answer == NULL || !stasis_fault(STASIS_FAULT_SERVE_TOLD, error))
         return FALSE;
     s->n_ended++;
     return save(s, error);
@@ -268,11 +269,15 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
     guint64 from_us = stasis_now_us();
     boundary.pids = &wish->pid;
     boundary.n_pids = 1;
-    if (wish->kind == STASIS_SERVED_RESTORE)
+    if (!stasis_fault(STASIS_FAULT_SERVE_TAKEN, &failure))
+        id = NULL;
+    else if (wish->kind == STASIS_SERVED_RESTORE)
         id = restore(s, wish, &served, &failure);
-    else if (begin(s, wish, &boundary, &served, &failure))
+    else if (begin(s, wish, &boundary, &served, &failure) &&
+             stasis_fault(STASIS_FAULT_SERVE_READY, &failure))
         id = wish->kind == STASIS_SERVED_PROCESS ? take_process(s, &boundary, &served, &failure)
                                                  : take_vm(s, &served, &failure);
+    stasis_fault(STASIS_FAULT_SERVE_IMAGED, NULL);
     gboolean told = end(s, wish, id, wish->kind == STASIS_SERVED_RESTORE ? served.pid : 0, error);
     served.id = id;
     served.error = failure;

@@ -10,7 +10,7 @@ from coopguest import Server, coop_vm  # noqa: E402
 from proctree import SESSION, sh  # noqa: E402
 from stasistest import BUILD, case, main, new_store, shared  # noqa: E402
 
-SAVE = r"\005"
+SAVE, END = r"\005", r"\035"
 _common = {}
 
 
@@ -48,16 +48,16 @@ class Person:
         return self.shown()
 
     def saved(self):
-        """The image that is told."""
-        text = self.sees("saved as ")
+        """The image that was told last."""
+        self.sees("saved as ")
         self.t.wait(lambda: "\n" in self.shown().split("saved as ")[-1], 30, "the whole line")
-        text = self.shown()
-        return text.split("saved as ")[-1].split()[0]
+        return self.shown().split("saved as ")[-1].split()[0]
 
 
 @case
-def saved(t):
-    """vi: a key saves it in the middle of a word"""
+def editor(t):
+    """vi: a key saves it in the middle of a word, another one ends it, too; on another terminal the word
+    is finished, any number of times"""
     vm = common()
     one = Person(t, vm, "vi", "stasis-session busybox vi /tmp/text")
     one.sees("~")
@@ -65,6 +65,34 @@ def saved(t):
     one.sees("hel")
     one.types(SAVE)
     t.check(len(one.saved()) == 26, "an image's ID")
+    one.types("lo")
+    one.types(END)
+    one.sees("EXIT 0")
+    image = one.saved()
+    for i in range(2):
+        two = Person(t, vm, f"vi{i}", f"stasis-resume {image}")
+        two.sees("hello", "what was typed is there")
+        two.types(f" again {i}" + r"\033:wq\r")
+        two.sees("EXIT 0")
+        t.equal(sh(vm, "cat /tmp/text; rm /tmp/text"), f"hello again {i}\n", "the file")
+
+
+@case
+def prompt(t):
+    """a shell with a line that is not finished: it is finished on another terminal, and run"""
+    vm = common()
+    one = Person(t, vm, "sh", "stasis-session busybox sh -i")
+    one.types(r"A=4; echo one-$((A+1))\r")
+    one.sees("one-5")
+    one.types("echo two-$((A+")
+    one.sees("two-$((A+")
+    one.types(END)
+    one.sees("EXIT 0")
+    two = Person(t, vm, "sh2", f"stasis-resume {one.saved()}")
+    two.types(r"2))\r")
+    two.sees("two-6")
+    two.types(r"exit 0\r")
+    two.sees("EXIT 0")
 
 
 @case

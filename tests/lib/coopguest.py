@@ -51,10 +51,10 @@ def clones_of(t, vm, image_id, count, store):
 class Server:
     """`stasis agent-serve` in the background, ended by Ctrl-C with the test."""
 
-    def __init__(self, t, vm, *words):
+    def __init__(self, t, vm, *words, env=None):
         self.process = subprocess.Popen([STASIS, "agent-serve", vm.name, *map(str, words)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, env=environment())
+                                        stderr=subprocess.PIPE, text=True, env=environment(**(env or {})))
         t.defer(self.end)
 
     def end(self, how=signal.SIGINT):
