@@ -97,7 +97,8 @@ const CliCommand cli_cmd_agent_install = {
     .name = "agent-install",
     .summary = "put the agent into a system that is shut off",
     .description =
-        "Write stasis-agent, its systemd unit and stasis-session into the system on a disk, and "
+        "Write stasis-agent, its systemd unit, stasis-session and stasis-resume into the system on "
+        "a disk, and "
         "enable the unit, so that the agent runs from the next boot on; print each path in the "
         "guest and whether "
         "it was written or there already. A libvirt domain's definition also gets the channel to "

@@ -101,6 +101,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, const char **dev
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
     options.n_threads = (guint)cli_number(call, "threads", 0);
+    options.cycle_wait_us = cli_number(call, "cycle-wait", 0);
     options.tracker = cli_text(call, "tracker");
     options.note = cli_text(call, "note");
     options.progress = cli_progress_show;
@@ -170,11 +171,26 @@ static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *optio
                  call->args[0]);
 }
 
+/* "0x400250" or a decimal number; 0: none is given. */
+static gboolean read_cycle_word(CliCall *call, guint64 *ret, GError **error)
+{
+    const char *text = cli_text(call, "cycle-word");
+    char *end = NULL;
+    *ret = text != NULL ? g_ascii_strtoull(text, &end, 0) : 0;
+    if (text == NULL || (end != text && *end == '\0' && *ret != 0 && *ret != G_MAXUINT64))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "--cycle-word %s: no address; a number, as in 0x400250", text);
+    return FALSE;
+}
+
 static gboolean create(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
     g_autofree const char **devices = cli_texts(call, "guest-suspend");
     StasisCheckpointOptions options = create_options_of(call, devices, &progress);
+    if (!read_cycle_word(call, &options.cycle_word, error))
+        return FALSE;
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store =
@@ -361,6 +377,12 @@ static const CliOption create_options[] = {
     { "full", 0, CLI_FLAG, NULL, "don't make it incremental, even where that is possible" },
     { "max-pause", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, rather than pause it for longer" },
+    { "cycle-word", 0, CLI_TEXT, "ADDRESS",
+      "stop the VM when the guest changes the word of 8 bytes at that guest-physical address, as "
+      "it "
+      "does at the end of each control cycle" },
+    { "cycle-wait", 0, CLI_MS, "MS",
+      "fail with exit status 5, the VM running, if it does not in that time (default 1000)" },
     { "compress", 0, CLI_CHOICE, "lz4|zstd|none", "how pages are compressed (default: lz4)" },
     { "max-buffer", 0, CLI_SIZE, "SIZE",
       "memory for pages that wait for the disk (default: a quarter of what is free)" },
@@ -383,6 +405,7 @@ static const CliExample create_examples[] = {
     { "checkpoint-create vm1 --quiesce", "With disks as clean as if they had been unmounted" },
     { "checkpoint-create vm1 --guest-suspend gpu0",
       "With a device that was passed through, whose driver the guest suspends meanwhile" },
+    { "checkpoint-create plc --cycle-word 0x400250", "Between two cycles of a control loop" },
     { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
     { NULL },
 };

@@ -31,6 +31,7 @@
 #define REPORT_INTERVAL_US 50000
 #define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
+#define CYCLE_WAIT_US 1000000u
 
 typedef struct {
     StasisSeries *series;
@@ -283,6 +284,15 @@ static gboolean get_disks_ready(Job *job, GError **error)
                                       job->parent, error);
 }
 
+/* The last thing before the stop: the guest has slack from now on. */
+static gboolean wait_cycle_end(Job *job, GError **error)
+{
+    guint64 us = job->options->cycle_wait_us;
+    return job->series->cycle_word == NULL ||
+           stasis_cycle_word_wait(job->series->cycle_word, us != 0 ? us : CYCLE_WAIT_US,
+                                  job->copy.cancellable, error);
+}
+
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
@@ -290,8 +300,9 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
     gboolean quiet = stasis_guest_rest_begin(&job->rest, job->copy.cancellable, error);
     if (quiet)
         stasis_instant_flush(job->instant);
-    gboolean near =
-        quiet && (job->mode->approach == NULL || job->mode->approach(&job->copy, error));
+    gboolean near = quiet &&
+                    (job->mode->approach == NULL || job->mode->approach(&job->copy, error)) &&
+                    wait_cycle_end(job, error);
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
     return stasis_guest_rest_end(&job->rest, ok ? error : NULL) && ok;

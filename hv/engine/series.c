@@ -85,7 +85,9 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error))
         return FALSE;
     series->instant = stasis_instant_new(qmp, error);
-    return series->instant != NULL;
+    if (series->instant != NULL && options->cycle_word != 0)
+        series->cycle_word = stasis_cycle_word_new(qmp, record->pid, options->cycle_word, error);
+    return series->instant != NULL && (options->cycle_word == 0 || series->cycle_word != NULL);
 }
 
 StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
@@ -128,6 +130,7 @@ void stasis_series_free(StasisSeries *series)
     forget_memory(series);
     stasis_capture_pool_clear(&series->pool);
     g_clear_pointer(&series->instant, stasis_instant_free);
+    g_clear_pointer(&series->cycle_word, stasis_cycle_word_free);
     g_clear_pointer(&series->lifeline, stasis_lifeline_free);
     g_clear_pointer(&series->session, stasis_session_free);
     stasis_store_unref(series->store);

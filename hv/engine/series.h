@@ -5,6 +5,7 @@
 #include <stasis/checkpoint.h>
 
 #include "copy/copy.h"
+#include "engine/cycle-word.h"
 #include "engine/disk-part.h"
 #include "engine/instant.h"
 #include "engine/session.h"
@@ -25,9 +26,10 @@ struct _StasisSeries {
     StasisCapturePool pool;
     gboolean spares; /* the guest's speed counts for more than the shortest stop */
     StasisSparing sparing;
-    gboolean drain;       /* DMA goes past the tracker: see dma.h */
-    GPtrArray *suspended; /* of StasisPciDevice: devices that the guest suspends */
-    gboolean untracked;   /* one of them writes memory without a trace */
+    gboolean drain;              /* DMA goes past the tracker: see dma.h */
+    GPtrArray *suspended;        /* of StasisPciDevice: devices that the guest suspends */
+    StasisCycleWord *cycle_word; /* that tells when the guest may be stopped, or NULL */
+    gboolean untracked;          /* one of them writes memory without a trace */
 
     /* As the VM's memory was laid out when we looked last; NULL: look again. */
     char *layout;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest agent into a system that is shut off: the program, its systemd unit, and the link that
- * enables it. Each is made aside and renamed, what is there already as it is to be is left alone,
- * and where something else is in its place, or the system is not one that we know, nothing is done.
+ * The guest agent into a system that is shut off: the program, its systemd unit, the link that
+ * enables it, and stasis-session. Each is made aside and renamed, what is there already as it is to
+ * be is left alone, and where something else is in its place, or the system is not one that we
+ * know, nothing is done.
  */
 #include <json-glib/json-glib.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 
 #define PROGRAM "/usr/local/sbin/stasis-agent"
 #define SESSION "/usr/local/bin/stasis-session"
+#define RESUME "/usr/local/bin/stasis-resume" /* the same program by another name */
 #define UNIT_DIR "/etc/systemd/system"
 #define UNIT UNIT_DIR "/stasis-agent.service"
 #define LINK UNIT_DIR "/multi-user.target.wants/stasis-agent.service"
@@ -166,16 +168,16 @@ static FilesStatus put_file(Install *install, const Place *place, const char *so
     return FILES_OK;
 }
 
-/* As `systemctl enable` does. */
-static FilesStatus enable(Install *install)
+static FilesStatus put_link(Install *install, const char *path, const char *target,
+                            const char *like)
 {
     guestfs_h *g = install->g;
-    g_autofree char *dir = g_path_get_dirname(LINK);
-    gboolean is_there = mode_of(g, LINK) != 0;
-    if (!is_there && (guestfs_mkdir_p(g, dir) < 0 || guestfs_ln_s(g, UNIT, LINK) < 0 ||
-                      !label(g, LINK, UNIT_DIR)))
-        return fail(install, LINK);
-    did(install, LINK, !is_there);
+    g_autofree char *dir = g_path_get_dirname(path);
+    gboolean is_there = mode_of(g, path) != 0;
+    if (!is_there &&
+        (guestfs_mkdir_p(g, dir) < 0 || guestfs_ln_s(g, target, path) < 0 || !label(g, path, like)))
+        return fail(install, path);
+    did(install, path, !is_there);
     return FILES_OK;
 }
 
@@ -209,6 +211,8 @@ FilesStatus files_install(guestfs_h *g, const FilesOptions *options, char **argu
     if (status == FILES_OK)
         status = check_place(&install, SESSION, S_IFREG);
     if (status == FILES_OK)
+        status = check_place(&install, RESUME, S_IFLNK);
+    if (status == FILES_OK)
         status = check_place(&install, LINK, S_IFLNK);
     g_autofree char *name = system_name(g);
     if (status == FILES_OK)
@@ -218,6 +222,8 @@ FilesStatus files_install(guestfs_h *g, const FilesOptions *options, char **argu
     if (status == FILES_OK)
         status = put_file(&install, &session, arguments[2]);
     if (status == FILES_OK)
-        status = enable(&install);
+        status = put_link(&install, RESUME, "stasis-session", "/usr/sbin");
+    if (status == FILES_OK) /* as `systemctl enable` does */
+        status = put_link(&install, LINK, UNIT, UNIT_DIR);
     return status == FILES_OK ? finish(&install, name) : status;
 }

@@ -22,6 +22,7 @@ typedef struct {
     uint64_t fill;        /* fill=text|random|zero */
     uint64_t period_us;   /* period=0 */
     uint64_t work;        /* work=64: visits in each period */
+    uint64_t deadline_us; /* deadline=0: for them */
     uint64_t report_ms;   /* report=1000, 0 = no lines of itself */
     uint64_t poll_us;     /* poll=1000: look at COM1's input, 0 = never */
     uint64_t tsc_khz;     /* tsc_khz=0: measure it */

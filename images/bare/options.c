@@ -73,10 +73,15 @@ static bool parse_word(const char *key, size_t key_n, const char *value, size_t 
         const char *name;
         uint64_t *value;
     } numbers[] = {
-        { "set", &options.set_bytes },    { "base", &options.base },
-        { "rate", &options.rate },        { "touch", &options.touch_bytes },
-        { "period", &options.period_us }, { "work", &options.work },
-        { "report", &options.report_ms }, { "poll", &options.poll_us },
+        { "set", &options.set_bytes },
+        { "base", &options.base },
+        { "rate", &options.rate },
+        { "touch", &options.touch_bytes },
+        { "period", &options.period_us },
+        { "work", &options.work },
+        { "deadline", &options.deadline_us },
+        { "report", &options.report_ms },
+        { "poll", &options.poll_us },
         { "tsc_khz", &options.tsc_khz },
     };
     uint64_t check;

@@ -89,10 +89,12 @@ typedef struct {
     uint64_t touched_range[GUEST_RANGES][2]; /* 0x1c8  gpa of start and end */
 
     uint64_t fail; /* 0x248  the host stores one of GUEST_FAIL_PANIC …: it happens within 1 ms */
+
+    uint64_t cycles; /* 0x250  with period=: ends of cycles; what follows is slack until the next */
 } GuestState;
 
 _Static_assert(offsetof(GuestState, histogram) == 0x100, "layout is an interface");
-_Static_assert(sizeof(GuestState) == 0x1d0 + 16 * GUEST_RANGES, "layout is an interface");
+_Static_assert(sizeof(GuestState) == 0x1d8 + 16 * GUEST_RANGES, "layout is an interface");
 
 /* The order of `random`: a bijection of the numbers of @bits bits, multiplication and xor-shift
  * by turns. Number 0 is not left in place. */

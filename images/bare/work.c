@@ -17,6 +17,7 @@
 
 static uint64_t next_event, next_poll, next_report;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
+static uint64_t begun_due;                               /* when the quantum under way was due */
 
 static void status(void)
 {
@@ -31,6 +32,7 @@ static void reset(void)
 {
     clock_reset();
     due = clock_last + quantum_ticks;
+    begun_due = clock_last;
     state->reset = 0;
     print("RESET\n");
 }
@@ -121,6 +123,16 @@ static void allow_for_lateness(uint64_t late)
     }
 }
 
+/* The work of one period is done, and there is slack until the next. */
+static void end_cycle(uint64_t now)
+{
+    uint64_t limit = options.deadline_us * clock_per_us;
+
+    if (limit != 0 && now > begun_due && now - begun_due > limit)
+        state->missed++;
+    state->cycles++;
+}
+
 /* After @n visits: wait until the next quantum may begin. */
 static void __attribute__((noinline)) pace(uint64_t n)
 {
@@ -130,6 +142,7 @@ static void __attribute__((noinline)) pace(uint64_t n)
     if (in_quantum < quantum)
         return;
     in_quantum -= quantum;
+    end_cycle(now);
     if (due > now && due - now > 2 * quantum_ticks) /* the TSC went back */
         due = now;
     while (now < due) {
@@ -137,6 +150,7 @@ static void __attribute__((noinline)) pace(uint64_t n)
         now = step();
     }
     allow_for_lateness(now - due);
+    begun_due = due;
     due += quantum_ticks;
 }
 
@@ -152,7 +166,8 @@ static void pace_init(void)
     if (quantum_ticks == 0)
         quantum = 0;
     state->batch = quantum != 0 && quantum < BATCH ? quantum : BATCH;
-    due = rdtsc() + quantum_ticks;
+    begun_due = rdtsc();
+    due = begun_due + quantum_ticks;
 }
 
 static void __attribute__((noinline))

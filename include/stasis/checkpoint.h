@@ -51,6 +51,14 @@ typedef struct {
      * long as memory is read, and makes the image a full one.
      */
     const char *const *guest_suspend;
+    /*
+     * Guest-physical address of an aligned word of 8 bytes in RAM that the guest changes at the end
+     * of each control cycle: the VM is stopped when it does, and so for a time in which the guest
+     * has nothing to do. Without a change for cycle_wait_us (0: a second) the call fails with
+     * STASIS_ERROR_BUDGET. 0: there is none.
+     */
+    guint64 cycle_word;
+    guint64 cycle_wait_us;
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \

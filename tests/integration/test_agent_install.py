@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
 from stasistest import accelerators, case, main, run_vm, side_by_side, stasis  # noqa: E402
-from systemdisk import (LINK, PROGRAM, SESSION, SYSTEM, UNIT, UNIT_FILE, UNIT_LABEL,  # noqa: E402
+from systemdisk import (LINK, PROGRAM, RESUME, SESSION, SYSTEM, UNIT, UNIT_FILE, UNIT_LABEL,  # noqa: E402
                         check_installed, debugfs, need_libguestfs, run, system_disk)
 
 
@@ -34,7 +34,8 @@ def what_is_missing(t):
     t.equal((said["disk"], said["system"], said["changed"], said["notes"]),
             (disk, SYSTEM, True, []), said)
     t.equal(said["steps"], [{"path": PROGRAM, "changed": True}, {"path": UNIT, "changed": False},
-                            {"path": SESSION, "changed": True}, {"path": LINK, "changed": False}],
+                            {"path": SESSION, "changed": True}, {"path": RESUME, "changed": True},
+                            {"path": LINK, "changed": False}],
             "what was done")
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, raw)
     check_installed(t, raw)

@@ -8,6 +8,8 @@
  * time coop LOG told [SIGNAL]           "before", "after", "resumed"; of SIGNAL, too: "signal 1" …
  *     coop LOG critical MS LIMIT       "holding", MS later "held", in one critical section of LIMIT
  *     coop LOG cycle MS                cycles of that length: "cycle end" when one was wanted
+ *     coop LOG periodic MS WORK LIMIT  each MS: computes for WORK ms, which is to be done LIMIT ms
+ * after the period began, and tells of the end of the cycle; to LOG, in place, "cycles N missed M"
  *     coop LOG flood                   asks all the time, without waiting for answers
  */
 #include <errno.h>
@@ -116,6 +118,45 @@ static void cycle(int ms)
     }
 }
 
+static int64_t ns_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void write_count(int fd, unsigned long cycles, unsigned long missed)
+{
+    char line[64];
+    int n = snprintf(line, sizeof line, "cycles %10lu missed %10lu\n", cycles, missed);
+    if (pwrite(fd, line, (size_t)n, 0) != n)
+        _exit(2);
+}
+
+/* Periods that went by whole are missed, too. */
+static void periodic(int period_ms, int work_ms, int limit_ms)
+{
+    const int64_t period = period_ms * 1000000LL;
+    int fd = open(path, O_WRONLY | O_CREAT, 0666);
+    int64_t due = ns_now();
+    for (unsigned long cycles = 0, missed = 0;; due += period) {
+        int64_t now = ns_now();
+        if (now < due) {
+            struct timespec t = { due / 1000000000, due % 1000000000 };
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+        } else {
+            missed += (unsigned long)((now - due) / period);
+            due += (now - due) / period * period;
+        }
+        for (int64_t end = ns_now() + work_ms * 1000000LL; ns_now() < end;)
+            ;
+        missed += ns_now() - due > limit_ms * 1000000LL;
+        cycles++;
+        stasis_cycle_end();
+        write_count(fd, cycles, missed);
+    }
+}
+
 static void flood(void)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "/run/stasis/agent.sock" };
@@ -141,6 +182,8 @@ int main(int argc, char **argv)
         return critical(atoi(argv[3]), (unsigned)atoi(argv[4]));
     if (strcmp(what, "cycle") == 0 && argc > 3)
         cycle(atoi(argv[3]));
+    if (strcmp(what, "periodic") == 0 && argc > 5)
+        periodic(atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     if (strcmp(what, "flood") == 0)
         flood();
     return 2;

@@ -79,7 +79,7 @@ class State:
               "period_us").split()
     HISTOGRAM = 24
     SIZE = 0x100 + 8 * HISTOGRAM
-    FAIL = 0x248
+    FAIL, CYCLES = 0x248, 0x250
     RUNNING, FAILED = 2, 3
 
     def __init__(self, data):
@@ -136,6 +136,10 @@ class Bare:
         state = self.state(vm)
         vm.t.equal((state.torn, state.cold_bad), (0, 0), f"{what}: torn and changed pages")
         return state
+
+    def cycles(self, vm):
+        """Ends of cycles (period=) so far."""
+        return struct.unpack("<Q", self.memory(vm).read(State.CYCLES, 8))[0]
 
     PANIC, HANG, LINE = 1, 2, 3
 

@@ -10,6 +10,7 @@ from stasistest import BUILD, ROOT
 
 PROGRAM = "/usr/local/sbin/stasis-agent"
 SESSION = "/usr/local/bin/stasis-session"
+RESUME = "/usr/local/bin/stasis-resume"
 UNIT = "/etc/systemd/system/stasis-agent.service"
 LINK = "/etc/systemd/system/multi-user.target.wants/stasis-agent.service"
 UNIT_FILE = os.path.join(ROOT, "guest-agent", "stasis-agent.service")
@@ -71,8 +72,9 @@ def check_installed(t, path):
         said = debugfs(path, f"stat {there}")
         t.check(re.search(rf"Mode:\s+{mode}\b", said) and
                 re.search(r"User:\s+0\s+Group:\s+0\b", said), said)
-    said = debugfs(path, f"stat {LINK}")
-    t.check("Type: symlink" in said and f'"{UNIT}"' in said, said)
+    for link, to in ((LINK, UNIT), (RESUME, "stasis-session")):
+        said = debugfs(path, f"stat {link}")
+        t.check("Type: symlink" in said and f'"{to}"' in said, said)
     for there, label in ((PROGRAM, BIN_LABEL), (SESSION, BIN_LABEL), (UNIT, UNIT_LABEL)):
         said = debugfs(path, f"ea_get {there} security.selinux")
         t.check(label in said, f"label of {there}: {said}")
