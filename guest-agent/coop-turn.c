@@ -10,8 +10,9 @@
  *     CYCLING  each control loop comes to the end of a cycle, if the host wants that
  *     BEGUN    the host has its answer, hangs up, and takes the checkpoint
  *
- * and END, in another conversation: the wish's caller gets its result, and who was told before is
- * told after. Each step has a limit, and so has BEGUN, since the host may die.
+ * and END, in another conversation (or in this one, and then it is over when that is): the wish's
+ * caller gets its result, and who was told before is told after. Each step has a limit, and so has
+ * BEGUN, since the host may die.
  *
  * Who goes on from an image finds itself somewhere in this, without the host that was part of it,
  * and is told so by coop_resumed(): by the host's "instant", or when the host has ended more
@@ -47,7 +48,7 @@ static struct {
 
     Step step;
     uint64_t begin_id;
-    bool at_cycle_end;
+    bool at_cycle_end, held;
     int64_t step_end_ms;
     unsigned timeout_ms, n_told, n_late, n_cycles, n_cycles_late;
     pid_t pids[STASIS_AGENT_MAX_LIST];
@@ -212,13 +213,14 @@ static void grant_holds(int64_t now, bool all)
 }
 
 bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
-                unsigned timeout_ms)
+                unsigned timeout_ms, bool held)
 {
     if (turn.step != IDLE)
         return false;
     turn.step = HOLDING;
     turn.begin_id = id;
     turn.at_cycle_end = at_cycle_end;
+    turn.held = held;
     turn.timeout_ms = timeout_ms;
     turn.n_told = turn.n_late = turn.n_cycles = turn.n_cycles_late = 0;
     memcpy(turn.pids, pids, n_pids * sizeof *pids);
@@ -324,6 +326,12 @@ unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
     return n;
 }
 
+void coop_end_held(int64_t result)
+{
+    if (turn.step == BEGUN && turn.held)
+        end_turn(STASIS_GUEST_AFTER, result);
+}
+
 void coop_resumed(void)
 {
     turn.waiting = false;
@@ -359,7 +367,7 @@ void coop_served_by(const char *server, uint64_t n_ended)
 void coop_forget_requests(void)
 {
     turn.waiting = false;
-    if (turn.step != IDLE && turn.step != BEGUN)
+    if (turn.step != IDLE && (turn.step != BEGUN || turn.held))
         end_turn(STASIS_GUEST_AFTER, -ECANCELED);
 }
 

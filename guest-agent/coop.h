@@ -86,8 +86,10 @@ void coop_resumed(void);
 void coop_served_by(const char *server, uint64_t n_ended);
 /* False: there is one such request already. */
 bool coop_wait_wish(uint64_t id, unsigned timeout_ms);
-/* … of @pids alone, unless n_pids is 0. */
+/* … of @pids alone, unless n_pids is 0. @held: it ends with the conversation, if not before. */
 bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
-                unsigned timeout_ms);
+                unsigned timeout_ms, bool held);
 /* Of the wish @ticket, or 0: its @result (or -errno) and @image. How many callers were told. */
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image);
+/* Of one that is held. */
+void coop_end_held(int64_t result);

@@ -37,7 +37,8 @@ void op_wish_begin(const Request *request, Answer *answer)
             pids[n++] = (pid_t)stasis_field_to_number(&field);
     uint64_t ms = request_number(request, STASIS_AGENT_TAG_TIMEOUT, CYCLE_MS);
     if (!coop_begin(request->id, pids, n, request_number(request, STASIS_AGENT_TAG_CYCLE, 0) != 0,
-                    ms < HOLD_LIMIT_MS ? (unsigned)ms : HOLD_LIMIT_MS))
+                    ms < HOLD_LIMIT_MS ? (unsigned)ms : HOLD_LIMIT_MS,
+                    request_number(request, STASIS_AGENT_TAG_HELD, 0) != 0))
         answer_error(answer, STASIS_AGENT_STATE, 0, "wish-begin: one has begun already");
 }
 
@@ -51,7 +52,11 @@ void op_wish_end(const Request *request, Answer *answer)
     int64_t result = error_number == 0     ? (int64_t)(pid & INT32_MAX)
                      : error_number < 4096 ? -(int64_t)error_number
                                            : -EREMOTEIO;
-    unsigned n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0), result, image);
+    unsigned n = 0;
+    if (request_number(request, STASIS_AGENT_TAG_HELD, 0) != 0)
+        coop_end_held(result < 0 ? result : 0);
+    else
+        n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0), result, image);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_CALLERS, n);
     answer_end(answer);
 }

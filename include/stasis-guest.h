@@ -50,11 +50,12 @@ extern "C" {
 STASIS_GUEST_API int stasis_freeze(unsigned scope);
 
 /*
- * Be told of checkpoints that `stasis agent-serve` takes (of the VM, or of the process): @before
- * it, which waits until that has returned, for a second at most; @after it, in the process that
- * runs on, whether it was taken or not; @resumed instead of @after in a process that goes on from
- * an image, of whoever's making. Each may be NULL. Called from a thread of the library, one at a
- * time, in which all signals are blocked. Calling it again replaces them.
+ * Be told of checkpoints that `stasis agent-serve` takes (of the VM, or of the process), and of
+ * those by `checkpoint-create --quiesce` and `proc-checkpoint`: @before it, which waits until that
+ * has returned, for a second at most; @after it, in the process that runs on, whether it was taken
+ * or not; @resumed instead of @after in a process that goes on from an image, of whoever's making.
+ * Each may be NULL. Called from a thread of the library, one at a time, in which all signals are
+ * blocked. Calling it again replaces them.
  *
  * Without an agent it is 0 as well: when there is one, they are called.
  */

@@ -91,6 +91,11 @@ void stasis_agent_keep_asking(StasisAgent *agent)
     agent->asks = TRUE;
 }
 
+gboolean stasis_agent_is_usable(const StasisAgent *agent)
+{
+    return !agent->broken;
+}
+
 /* ---- bytes ---- */
 
 static void mark(StasisAgent *agent)

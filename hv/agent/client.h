@@ -22,6 +22,9 @@ typedef struct _StasisAgent StasisAgent;
  */
 StasisAgent *stasis_agent_new(int fd, const char *who);
 void stasis_agent_free(StasisAgent *agent);
+/* More can be said in this conversation: nothing has gone wrong in it but what the agent refused.
+ */
+gboolean stasis_agent_is_usable(const StasisAgent *agent);
 
 /* Whenever something comes from the agent, @fd (taken; or -1), a file, gets the present time as that
  * of its last change: others who can't have the channel meanwhile learn from it that the agent is

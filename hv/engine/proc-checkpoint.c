@@ -4,14 +4,16 @@
  * fork of the VM is made, in which the processes are frozen before they run a step further and CRIU
  * takes its time. A direct one leaves out the fork.
  */
+#include "engine/proc-checkpoint.h"
+
 #include <stasis/error.h>
-#include <stasis/process-image.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "engine/agent-vm.h"
 #include "engine/fork.h"
+#include "engine/guest-ready.h"
 #include "engine/proc-boundary.h"
 #include "engine/proc-receive.h"
 #include "engine/proc-talk.h"
@@ -33,6 +35,8 @@ typedef struct {
     GArray *roots;                 /* guint: of each tree */
     char *talk;                    /* token of the guest's counters, or NULL */
     gboolean counting;             /* … by which the set was found */
+    gboolean is_ready;             /* programs of the guest are told by others */
+    StasisAgent *ready;            /* they were told in this conversation; or NULL */
     StasisFork *fork;
     StasisProcImageWriter *writer;
     StasisProcessImageInfo *info;
@@ -42,6 +46,7 @@ typedef struct {
 
 static void job_clear(Job *job)
 {
+    g_clear_pointer(&job->ready, stasis_agent_free);
     g_clear_pointer(&job->fork, stasis_fork_free);
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
     g_clear_pointer(&job->roots, g_array_unref);
@@ -170,6 +175,33 @@ StasisGuestBoundary *stasis_process_checkpoint_plan(StasisVm *vm,
                                                                    : NULL;
 }
 
+/* Those of the set that want to know of it. */
+static gboolean tell_before(Job *job, StasisAgent *agent, GError **error)
+{
+    StasisAgentWait wait = wait_for(job, STASIS_READY_MS);
+    g_autofree guint *pids = g_new(guint, job->boundary->n_members);
+    for (guint i = 0; i < job->boundary->n_members; i++)
+        pids[i] = job->boundary->processes[i].pid;
+    return job->is_ready ||
+           stasis_guest_ready_begin(agent, pids, job->boundary->n_members, &wait, error);
+}
+
+static void tell_after(Job *job)
+{
+    if (job->ready != NULL)
+        stasis_guest_ready_end(job->ready, TRUE);
+    g_clear_pointer(&job->ready, stasis_agent_free);
+}
+
+static gboolean get_ready(Job *job, GError **error)
+{
+    if (job->is_ready)
+        return TRUE;
+    StasisAgentWait wait = wait_for(job, timeout_of(job, MAX_CHECK_MS));
+    job->ready = stasis_agent_open_vm(stasis_vm_get_name(job->vm), &wait, error);
+    return job->ready != NULL && tell_before(job, job->ready, error);
+}
+
 /* ---- in the fork ---- */
 
 static gboolean make_fork(Job *job, GError **error)
@@ -181,6 +213,7 @@ static gboolean make_fork(Job *job, GError **error)
     job->fork = stasis_fork_new(job->vm, &options, job->cancellable, error);
     if (job->fork == NULL)
         return FALSE;
+    tell_after(job); /* in the VM the instant is over */
     const StasisImageInfo *image = stasis_fork_get_image(job->fork);
     job->info->vm = g_strdup(image->vm);
     job->info->created_us = image->created_us;
@@ -345,9 +378,12 @@ static gboolean dump_direct(Job *job, GError **error)
     if (agent == NULL || !stasis_agent_check_operation(agent, name, "proc-dump-direct", error))
         return FALSE;
     job->info->vm = g_strdup(name);
+    if (!tell_before(job, agent, error))
+        return FALSE;
     job->info->created_us = g_get_real_time();
     g_autoptr(GBytes) last =
         dump(job, agent, STASIS_AGENT_OP_PROC_DUMP_DIRECT, vm->ram_bytes, NULL, error);
+    stasis_guest_ready_end(agent, last != NULL);
     if (last == NULL || !check_set(job, error))
         return FALSE;
     job->info->cost.pause_us = stasis_agent_number(last, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;
@@ -387,12 +423,13 @@ static gboolean share_pages(Job *job, StasisStore *store, GError **error)
     return TRUE;
 }
 
-StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
-                                                  const StasisProcessCheckpointOptions *options,
-                                                  GCancellable *cancellable, GError **error)
+static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
+                                    const StasisProcessCheckpointOptions *options,
+                                    gboolean is_ready, GCancellable *cancellable, GError **error)
 {
     g_auto(Job) job = { .vm = vm,
                         .options = options,
+                        .is_ready = is_ready,
                         .cancellable = cancellable,
                         .info = g_new0(StasisProcessImageInfo, 1),
                         .began_us = stasis_now_us() };
@@ -401,10 +438,10 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
         return NULL;
     job.writer = stasis_proc_image_writer_new(store, error);
     job.info->direct = options->direct;
-    gboolean dumped =
-        job.writer != NULL && share_pages(&job, store, error) &&
-        (options->direct ? dump_direct(&job, error)
-                         : make_fork(&job, error) && freeze(&job, error) && dump_fork(&job, error));
+    gboolean dumped = job.writer != NULL && share_pages(&job, store, error) &&
+                      (options->direct ? dump_direct(&job, error)
+                                       : get_ready(&job, error) && make_fork(&job, error) &&
+                                             freeze(&job, error) && dump_fork(&job, error));
     if (!dumped)
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
@@ -412,4 +449,19 @@ StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *sto
     if (info != NULL && job.talk != NULL)
         stasis_talk_keep(stasis_vm_get_name(vm), job.talk, job.boundary, cancellable);
     return info;
+}
+
+StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
+                                                  const StasisProcessCheckpointOptions *options,
+                                                  GCancellable *cancellable, GError **error)
+{
+    return take(vm, store, options, FALSE, cancellable, error);
+}
+
+StasisProcessImageInfo *
+stasis_process_checkpoint_of_ready(StasisVm *vm, StasisStore *store,
+                                   const StasisProcessCheckpointOptions *options,
+                                   GCancellable *cancellable, GError **error)
+{
+    return take(vm, store, options, TRUE, cancellable, error);
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "engine/agent-vm.h"
 #include "engine/awaken.h"
+#include "engine/guest-ready.h"
 #include "vmm/agent-channel.h"
 #include "vmm/pci.h"
 
@@ -117,6 +118,11 @@ gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable
 {
     guint8 room[32];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    StasisAgentWait ready = { stasis_now_us() + STASIS_READY_MS * 1000u, cancellable };
+    if (!stasis_guest_ready_begin(quiesce->agent, NULL, 0, &ready, error)) {
+        converse(quiesce, NULL, NULL);
+        return FALSE;
+    }
     StasisAgentWait wait = { stasis_now_us() + FROZEN_MS * 1000u + ANSWER_US, cancellable };
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, FROZEN_MS);
     g_autoptr(GBytes) answer =
@@ -149,6 +155,8 @@ gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error)
     quiesce->frozen_since_us = 0;
     if (answer == NULL)
         converse(quiesce, NULL, NULL);
+    else
+        stasis_guest_ready_end(quiesce->agent, TRUE);
     return answer != NULL;
 }
 

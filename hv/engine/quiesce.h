@@ -34,10 +34,11 @@ typedef enum {
  * that can do @what. */
 StasisQuiesce *stasis_quiesce_open(StasisSession *session, StasisQuiesceWhat what,
                                    GCancellable *cancellable, GError **error);
-/* All mounted file systems that can be, at least one. */
+/* All mounted file systems that can be, at least one; programs that want to know are told before
+ * (guest-ready.h). */
 gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError **error);
-/* With the VM running; nothing to do where nothing is frozen. FALSE: the guest does not say that
- * they were frozen all the time. They thaw, or will, in any case. */
+/* With the VM running, and programs are told after; nothing to do where nothing is frozen. FALSE:
+ * the guest does not say that they were frozen all the time. They thaw, or will, in any case. */
 gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error);
 /* Between the two, as seen from here. */
 guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce);

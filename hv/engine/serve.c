@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
-#include <stasis/process-image.h>
 #include <stasis/serve.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/agent-vm.h"
+#include "engine/proc-checkpoint.h"
 #include "vmm/registry.h"
 
 #define STATE_FILE "served"
@@ -229,7 +229,7 @@ static char *take_process(Server *s, const StasisBoundaryOptions *boundary, Stas
     options.boundary = boundary;
     options.note = s->options->note;
     g_autoptr(StasisProcessImageInfo) info =
-        stasis_process_checkpoint(s->vm, s->store, &options, s->cancellable, error);
+        stasis_process_checkpoint_of_ready(s->vm, s->store, &options, s->cancellable, error);
     if (info == NULL)
         return NULL;
     served->pause_us = info->cost.pause_us;

@@ -229,11 +229,11 @@ typedef enum {
      * which did not get ready in 1 s; then with CYCLE each control loop's end of a cycle is waited
      * for, for TIMEOUT, and CYCLE is the number of those that came to it. Status STATE when one has
      * begun already. It lasts until WISH_END, also beyond the conversation; for 15 minutes at
-     * most.
+     * most. With HELD it ends with the conversation, too, and so does what its programs were told.
      */
     STASIS_AGENT_OP_WISH_BEGIN,
     /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
-     * process] → N_CALLERS that were told. */
+     * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told. */
     STASIS_AGENT_OP_WISH_END,
 } StasisAgentOp;
 
@@ -383,6 +383,7 @@ typedef enum {
     STASIS_AGENT_TAG_N_CALLERS,     /* number */
     STASIS_AGENT_TAG_N_SUBSCRIBED,  /* number: of programs */
     STASIS_AGENT_TAG_CYCLE,         /* number */
+    STASIS_AGENT_TAG_HELD,          /* number: 1 */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

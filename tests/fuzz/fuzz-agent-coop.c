@@ -92,6 +92,7 @@ static void begin(uint8_t what)
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, 700 + i);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_CYCLE, what & 4);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, what * 100u);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_HELD, what & 8);
     host_asks(op_wish_begin, &fields);
 }
 
@@ -102,6 +103,7 @@ static void end(uint64_t ticket, uint8_t what)
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TICKET, ticket);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, what % 3 == 0 ? what * 40u : 0);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, "01image");
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_HELD, what & 64);
     host_asks(op_wish_end, &fields);
 }
 

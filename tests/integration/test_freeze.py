@@ -97,7 +97,13 @@ def told(t):
     t.equal([line for line in seen if not line.startswith("signal")],
             ["listening", "before", "after", "before", "resumed"], "in a clone")
     stasis("kill", clone.name)
+    # One that nobody serves is told, too: to those whom it is about.
+    n = len(log_of(vm, "/tmp/told"))
     image = stasis_json("proc-checkpoint", vm.name, "--pid", pid, *store)
+    t.wait(lambda: len([line for line in log_of(vm, "/tmp/told")[n:] if line[:6] != "signal"]) >= 2,
+           60, "after proc-checkpoint")
+    t.equal([line for line in log_of(vm, "/tmp/told")[n:] if line[:6] != "signal"],
+            ["before", "after"], "of proc-checkpoint")
     n = len(log_of(vm, "/tmp/told"))
     stasis("proc-restore", image["id"], "--replace", *store)
     t.wait(lambda: {"resumed", "signal 3"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "restored")

@@ -423,6 +423,36 @@ static void test_cycles(void)
     close(two);
 }
 
+/* One in a single conversation is over when that is, and is no end that the host counts. */
+static void test_held(void)
+{
+    guint8 room[64];
+    StasisFieldWriter fields = { room, 0, sizeof room, false };
+    begin_case();
+    int told = program_new(701, 1000);
+    program_says(told, STASIS_GUEST_SUBSCRIBE, 0, "");
+    work();
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_HELD, 1);
+    for (guint i = 0; i < 2; i++) {
+        uint64_t id = host_asks(op_wish_begin, &fields);
+        work();
+        check_hears(told, STASIS_GUEST_BEFORE, 0);
+        program_says(told, STASIS_GUEST_READY, 0, "");
+        work();
+        check_answered(id);
+        check_silent(told);
+        if (i == 0)
+            coop_forget_requests();
+        else
+            host_asks(op_wish_end, &fields);
+        check_hears(told, STASIS_GUEST_AFTER, i == 0 ? -ECANCELED : 0);
+    }
+    host_waits(token, 0, 0);
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_ENDED), ==, 0);
+    close(told);
+    work();
+}
+
 /* ---- too much ---- */
 
 static int connect_to(const char *path)
@@ -549,6 +579,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent-coop/hangs-up-before-it-begins", test_hangs_up_before_it_begins);
     g_test_add_func("/agent-coop/held-off", test_held_off);
     g_test_add_func("/agent-coop/cycles", test_cycles);
+    g_test_add_func("/agent-coop/held", test_held);
     g_test_add_data_func("/agent-coop/places", path, test_places);
     g_test_add_data_func("/agent-coop/connections-in-a-second", path, test_connections_in_a_second);
     g_test_add_func("/agent-coop/junk", test_junk);
