@@ -277,6 +277,12 @@ def paced(t):
                f"{before.missed}")
         return abs(done - periods) < 3
     t.wait(accounted_for, 60, "each period is done or missed")
+    vm.kill()
+
+    vm = start_bare(t, accelerators()[0], mem="64M", set="256K", period=20000, work=20000, deadline=1)
+    t.wait(lambda: vm.guest.cycles(vm) >= 5, 60, "cycles end")
+    ended = vm.guest.cycles(vm)
+    t.check(vm.guest.state(vm).missed >= ended, f"{ended} cycles of more than a microsecond")
 
 
 @case
