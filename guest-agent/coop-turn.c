@@ -31,6 +31,7 @@
 #define TAKEN_LIMIT_MS 900000 /* for the host to take it */
 #define READY_LIMIT_MS 1000   /* for programs to get ready */
 #define BEGUN_LIMIT_MS 900000 /* for the host to say END */
+#define ORPHAN_MS 1000        /* for one whose conversation has ended */
 #define HOLD_WAIT_MS 1000     /* for a critical section that comes when one has begun */
 #define MAX_HOLD_MS 10000
 
@@ -48,7 +49,8 @@ static struct {
 
     Step step;
     uint64_t begin_id;
-    bool at_cycle_end, held;
+    bool at_cycle_end;
+    bool held, orphan; /* over with its conversation; which has ended */
     int64_t step_end_ms;
     unsigned timeout_ms, n_told, n_late, n_cycles, n_cycles_late;
     pid_t pids[STASIS_AGENT_MAX_LIST];
@@ -212,15 +214,31 @@ static void grant_holds(int64_t now, bool all)
     }
 }
 
+static void end_turn(StasisGuestWhat what, int64_t value)
+{
+    turn.step = IDLE;
+    EACH(c)
+    {
+        bool told = c->told;
+        c->told = c->cycle_wanted = false;
+        if (told || (what == STASIS_GUEST_RESUMED && c->subscribed))
+            coop_tell(c, what, value);
+    }
+    grant_holds(now_ms(), true);
+}
+
 bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
                 unsigned timeout_ms, bool held)
 {
+    if (turn.step == BEGUN && turn.orphan)
+        end_turn(STASIS_GUEST_AFTER, -ECANCELED);
     if (turn.step != IDLE)
         return false;
     turn.step = HOLDING;
     turn.begin_id = id;
     turn.at_cycle_end = at_cycle_end;
     turn.held = held;
+    turn.orphan = false;
     turn.timeout_ms = timeout_ms;
     turn.n_told = turn.n_late = turn.n_cycles = turn.n_cycles_late = 0;
     memcpy(turn.pids, pids, n_pids * sizeof *pids);
@@ -294,19 +312,6 @@ static void answer_begin(int64_t now, bool (*send)(const Answer *, uint16_t, uin
 
 /* ---- end ---- */
 
-static void end_turn(StasisGuestWhat what, int64_t value)
-{
-    turn.step = IDLE;
-    EACH(c)
-    {
-        bool told = c->told;
-        c->told = c->cycle_wanted = false;
-        if (told || (what == STASIS_GUEST_RESUMED && c->subscribed))
-            coop_tell(c, what, value);
-    }
-    grant_holds(now_ms(), true);
-}
-
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
 {
     unsigned n = 0;
@@ -367,8 +372,14 @@ void coop_served_by(const char *server, uint64_t n_ended)
 void coop_forget_requests(void)
 {
     turn.waiting = false;
-    if (turn.step != IDLE && (turn.step != BEGUN || turn.held))
+    if (turn.step != IDLE && turn.step != BEGUN)
         end_turn(STASIS_GUEST_AFTER, -ECANCELED);
+    /* Not at once: this may be a fork of the VM, whose next request is to freeze processes, and
+     * nothing is to be said to those. */
+    if (turn.step == BEGUN && turn.held && !turn.orphan) {
+        turn.orphan = true;
+        turn.step_end_ms = now_ms() + ORPHAN_MS;
+    }
 }
 
 /* ---- time ---- */
@@ -402,7 +413,7 @@ static void step_on(int64_t now, bool (*send)(const Answer *, uint16_t, uint8_t)
         answer_begin(now, send);
         break;
     default:
-        end_turn(STASIS_GUEST_AFTER, -ETIMEDOUT);
+        end_turn(STASIS_GUEST_AFTER, turn.orphan ? -ECANCELED : -ETIMEDOUT);
     }
 }
 

@@ -433,18 +433,28 @@ static void test_held(void)
     program_says(told, STASIS_GUEST_SUBSCRIBE, 0, "");
     work();
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_HELD, 1);
-    for (guint i = 0; i < 2; i++) {
+    for (guint i = 0; i < 3; i++) {
         uint64_t id = host_asks(op_wish_begin, &fields);
         work();
+        if (i == 2) /* one that was left half a second ago */
+            check_hears(told, STASIS_GUEST_AFTER, -ECANCELED);
         check_hears(told, STASIS_GUEST_BEFORE, 0);
         program_says(told, STASIS_GUEST_READY, 0, "");
         work();
         check_answered(id);
         check_silent(told);
-        if (i == 0)
-            coop_forget_requests();
-        else
+        if (i == 2)
             host_asks(op_wish_end, &fields);
+        else
+            coop_forget_requests();
+        if (i == 1) {
+            later(500);
+            continue;
+        }
+        later(999);
+        if (i == 0)
+            check_silent(told);
+        later(1);
         check_hears(told, STASIS_GUEST_AFTER, i == 0 ? -ECANCELED : 0);
     }
     host_waits(token, 0, 0);
