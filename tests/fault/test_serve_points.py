@@ -7,8 +7,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from coopguest import Server, coop_vm, start_coop, wait_log  # noqa: E402
-from proctree import sh  # noqa: E402
+from coopguest import Server, coop_vm, sh_beside, start_coop, wait_log  # noqa: E402
 from stasistest import (add_case, image_ids, main, new_store, shared, stasis)  # noqa: E402
 
 _common = {}
@@ -24,7 +23,7 @@ def common():
 def asks(t, point):
     vm, _ = common()
     log = f"/tmp/{point}"
-    sh(vm, f"rm -f {log}")
+    sh_beside(vm, f"rm -f {log}")
     start_coop(vm, log, "freeze", "vm")
     wait_log(t, vm, log, "line 7 count 1")
     return log

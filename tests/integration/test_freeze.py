@@ -7,8 +7,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from coopguest import Server, clones_of, coop_vm, log_of, start_coop, wait_log  # noqa: E402
-from proctree import sh  # noqa: E402
+from coopguest import (Server, clones_of, coop_vm, log_of, sh_beside, start_coop,  # noqa: E402
+                       wait_log)
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 
 TIMES = 2  # a hundred of each: long/test_freeze_many
@@ -66,11 +66,11 @@ def of_a_process(t):
     t.equal([p["pid"] for p in info["processes"]], [pid], "processes")
     other = clones_of(t, vm, _common["image"], 1, store)[0]
     for i in range(TIMES):
-        sh(other, "rm -f /tmp/p")
+        sh_beside(other, "rm -f /tmp/p")
         stasis("proc-restore", ids[0], "--domain", other.name, *store)
         t.equal(wait_log(t, other, "/tmp/p", "returned 1 line 8 count 1"),
                 ["returned 1 line 8 count 1"], f"time {i}")
-        t.wait(lambda: sh(other, f"[ -e /proc/{pid} ] && echo there; true") == "", 60, "it ends")
+        t.wait(lambda: sh_beside(other, f"[ -e /proc/{pid} ] && echo there; true") == "", 60, "it ends")
     stasis("kill", other.name)
 
 
@@ -111,7 +111,7 @@ def told(t):
     n = len(log_of(vm, "/tmp/told"))
     Server(t, vm, "--every", "1s", "--count", 1, *store).wait()
     t.wait(lambda: {"before", "after"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "after that")
-    sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+    sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 
 
 @case
@@ -126,10 +126,10 @@ def held_off(t):
         rc, ids, err = Server(t, vm, "--count", 1, *store).wait()
         t.equal((rc, len(ids)), (0, 1), err)
         clone = clones_of(t, vm, ids[0], 1, store)[0]
-        t.equal("held" in log_of(clone, log) or sh(clone, "pidof coop; true") == "", whole,
+        t.equal("held" in log_of(clone, log) or sh_beside(clone, "pidof coop; true") == "", whole,
                 f"{ms} ms of at most {limit}")
         stasis("kill", clone.name)
-    sh(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+    sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 
 
 @case
@@ -137,17 +137,17 @@ def bounded(t):
     """for the VM without being root there is an error; a caller that is killed, and one that floods, harm
     nobody; one serves at a time"""
     vm, store = common()
-    sh(vm, "echo 'nobody:x:99:99::/:/bin/sh' > /etc/passwd; mkdir -m 777 -p /tmp/n")
+    sh_beside(vm, "echo 'nobody:x:99:99::/:/bin/sh' > /etc/passwd; mkdir -m 777 -p /tmp/n")
     start_coop(vm, "/tmp/n/log", "freeze", "vm", user="nobody")
     wait_log(t, vm, "/tmp/n/log", "returned -1 line 8 count 1", what="EPERM")
     victim = start_coop(vm, "/tmp/victim", "freeze", "vm")
     wait_log(t, vm, "/tmp/victim", "line 7 count 1")
-    sh(vm, f"kill -9 {victim}")
+    sh_beside(vm, f"kill -9 {victim}")
     flood = start_coop(vm, "/tmp/flood", "flood")
     start_coop(vm, "/tmp/beside", "freeze", "vm")
     server = Server(t, vm, *store)
     wait_log(t, vm, "/tmp/beside", "returned 0 line 8 count 1", what="beside a flood")
-    sh(vm, f"kill -9 {flood}")
+    sh_beside(vm, f"kill -9 {flood}")
     rc, ids, err = server.end()
     t.equal((rc, len(ids)), (0, 1), err)
     first = Server(t, vm, *store)

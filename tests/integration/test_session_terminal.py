@@ -6,8 +6,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from coopguest import Server, coop_vm  # noqa: E402
-from proctree import SESSION, sh  # noqa: E402
+from coopguest import Server, coop_vm, sh_beside  # noqa: E402
+from proctree import SESSION  # noqa: E402
 from stasistest import BUILD, case, main, new_store, shared  # noqa: E402
 
 SAVE, END = r"\005", r"\035"
@@ -30,14 +30,14 @@ class Person:
     def __init__(self, t, vm, name, command):
         self.t, self.vm = t, vm
         self.keys, self.screen = f"/tmp/{name}.keys", f"/tmp/{name}.screen"
-        sh(vm, f"setsid pty-drive {self.keys} {self.screen} {command} < /dev/null > /dev/null 2>&1 & "
+        sh_beside(vm, f"setsid pty-drive {self.keys} {self.screen} {command} < /dev/null > /dev/null 2>&1 & "
                f"while [ ! -e {self.screen} ]; do usleep 10000; done")
 
     def types(self, text):
-        sh(self.vm, f"printf '{text}' > {self.keys}")
+        sh_beside(self.vm, f"printf '{text}' > {self.keys}")
 
     def shown(self):
-        return sh(self.vm, f"cat {self.screen}")
+        return sh_beside(self.vm, f"cat {self.screen}")
 
     def sees(self, text, what=None):
         try:
@@ -74,7 +74,7 @@ def editor(t):
         two.sees("hello", "what was typed is there")
         two.types(f" again {i}" + r"\033:wq\r")
         two.sees("EXIT 0")
-        t.equal(sh(vm, "cat /tmp/text; rm /tmp/text"), f"hello again {i}\n", "the file")
+        t.equal(sh_beside(vm, "cat /tmp/text; rm /tmp/text"), f"hello again {i}\n", "the file")
 
 
 @case

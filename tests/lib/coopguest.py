@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 
+import time
+
 from proctree import sh, tree_vm
 from stasistest import BUILD, STASIS, Vm, environment, fresh_name, stasis, stasis_json
+from tap import PATIENCE, Failure
 
 COOP = os.path.join(BUILD, "tests", "lib", "coop")
 
@@ -14,21 +17,38 @@ def coop_vm(t, *qemu_args, files=None, **kwargs):
     return tree_vm(t, *qemu_args, files={"bin/coop": COOP, **(files or {})}, **kwargs)
 
 
+# What is said where somebody else has the agent's channel: the request has not come to the guest.
+NOT_YET = ("agent: no answer; is", "other clients wait for its channel")
+
+
+def sh_beside(vm, script):
+    """As sh(), beside agent-serve: that has the channel for as long as it looks for who belongs
+    together, and for whether CRIU is good, which on a busy machine is longer than others wait for it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return sh(vm, script)
+        except Failure as failure:
+            if time.monotonic() > deadline or not any(words in str(failure) for words in NOT_YET):
+                raise
+
+
 def start_coop(vm, log, *words, pid=None, user=None):
     """Starts `coop LOG WORDS` in a session of its own, with nothing of anybody's open, and a PID that
     nobody has elsewhere; the PID."""
     command = f"{log} {' '.join(map(str, words))}"
-    out = sh(vm, (f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid; " if pid is not None else "") +
-             "setsid " + (f"coop {command}" if user is None else f"su -s /bin/coop {user} -- {command}") +
-             " < /dev/null > /dev/null 2>&1 & "
-             # Until then it would end with this script.
-             "while [ $(cat /proc/$!/comm) = setsid ] || [ $(cat /proc/$!/comm) = busybox ]; do "
-             "usleep 10000; done; echo $!")
+    out = sh_beside(
+        vm, (f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid; " if pid is not None else "") +
+        "setsid " + (f"coop {command}" if user is None else f"su -s /bin/coop {user} -- {command}") +
+        " < /dev/null > /dev/null 2>&1 & "
+        # Until then it would end with this script.
+        "while [ $(cat /proc/$!/comm) = setsid ] || [ $(cat /proc/$!/comm) = busybox ]; do "
+        "usleep 10000; done; echo $!")
     return int(out)
 
 
 def log_of(vm, log):
-    return sh(vm, f"cat {log} 2>/dev/null; true").splitlines()
+    return sh_beside(vm, f"cat {log} 2>/dev/null; true").splitlines()
 
 
 def wait_log(t, vm, log, *lines, what=None):

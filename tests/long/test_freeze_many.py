@@ -7,8 +7,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from coopguest import Server, coop_vm, log_of, start_coop, wait_log  # noqa: E402
-from proctree import sh  # noqa: E402
+from coopguest import (Server, coop_vm, log_of, sh_beside, start_coop,  # noqa: E402
+                       wait_log)
 from stasistest import (case, main, new_store, number_from_env, restored_vm, shared,  # noqa: E402
                         stasis)
 
@@ -54,11 +54,11 @@ def of_a_process(t):
     image = frozen(t, "process", "/tmp/p", pid=PID)
     other = coop_vm(t, mem="128M")
     for i in range(TIMES):
-        sh(other, "rm -f /tmp/p")
+        sh_beside(other, "rm -f /tmp/p")
         stasis("proc-restore", image, "--domain", other.name, *store)
         t.equal(wait_log(t, other, "/tmp/p", "returned 1 line 8 count 3"),
                 ["returned 1 line 8 count 3"], f"time {i}")
-        t.wait(lambda: sh(other, f"[ -e /proc/{PID} ] && echo there; true") == "", 60, "it ends")
+        t.wait(lambda: sh_beside(other, f"[ -e /proc/{PID} ] && echo there; true") == "", 60, "it ends")
     t.check(log_of(vm, "/tmp/p")[-1] == "returned 0 line 8 count 3", "nothing came back")
 
 
