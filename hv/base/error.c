@@ -19,6 +19,7 @@ static const struct {
     [STASIS_ERROR_CANCELLED] = { "cancelled", 130 },
     [STASIS_ERROR_UNSAVED] = { "unsaved", 6 },
     [STASIS_ERROR_REFUSED] = { "refused", 4 },
+    [STASIS_ERROR_KEY] = { "key", 14 },
 };
 
 GQuark stasis_error_quark(void)

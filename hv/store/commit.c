@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
+#include "store/seal-manifest.h"
 
 static gboolean check_ready(StasisImageWriter *writer, GError **error)
 {
@@ -99,13 +100,17 @@ static StasisManifest *write_manifest(StasisImageWriter *writer, GError **error)
 {
     if (writer->manifest->info->created_us <= 0)
         writer->manifest->info->created_us = g_get_real_time();
-    g_autofree char *text = stasis_manifest_write(writer->manifest, error);
+    StasisSeals seals;
+    if (!stasis_seals_get(writer->store, writer->manifest->seal_key, &seals, error))
+        return NULL;
+    g_autofree char *text = stasis_manifest_write(writer->manifest, &seals, error);
     if (text == NULL)
         return NULL;
     size_t len = strlen(text);
     g_autoptr(StasisManifest) listed = stasis_manifest_parse(text, len, error);
-    stasis_autofd int fd =
-        listed == NULL ? -1 : stasis_store_create_file(writer->dir_fd, "manifest.json", error);
+    if (listed == NULL || !stasis_manifest_check_seal(writer->store, listed, text, len, error))
+        return NULL;
+    stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, "manifest.json", error);
     if (fd < 0)
         return NULL;
     int e = stasis_pwrite_all(fd, text, len, 0);

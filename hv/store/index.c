@@ -58,7 +58,8 @@ static gboolean check_header(const guint8 *bytes, size_t len, const StasisManife
     memcpy(ret, bytes, sizeof(*ret));
     swap_header(ret);
     if (memcmp(ret->magic, INDEX_MAGIC, sizeof(ret->magic)) != 0 ||
-        ret->version != manifest->format || ret->record_bytes != sizeof(StasisIndexRecord) ||
+        ret->version != stasis_manifest_file_format(manifest) ||
+        ret->record_bytes != sizeof(StasisIndexRecord) ||
         ret->block_bytes != sizeof(StasisIndexBlock))
         return stasis_corrupt(error, "index: unknown magic, version or record size");
     size_t rest = len - sizeof(*ret);
@@ -82,8 +83,11 @@ static gboolean stored_is_valid(const StasisIndexRecord *r, const StasisManifest
         r->n_pages > (guint64)(r->extent_pages - r->skip_pages))
         return FALSE;
     guint32 plain_len = r->extent_pages * STASIS_PAGE_BYTES;
-    if (r->stored_len == 0 || r->stored_len > plain_len ||
-        (r->stored_as == STASIS_STORED_RAW && r->stored_len != plain_len))
+    guint32 extra = stasis_manifest_seal_bytes(manifest);
+    if (r->stored_len <= extra || r->stored_len - extra > plain_len ||
+        (r->stored_as == STASIS_STORED_RAW && r->stored_len - extra != plain_len))
+        return FALSE;
+    if (extra > 0 && r->skip_pages > r->first_page)
         return FALSE;
     if (r->file >= manifest->n_data)
         return FALSE;
@@ -104,7 +108,7 @@ static gboolean check_block(StasisIndex *index, guint block, const StasisManifes
         guint64 number = table->first_record + i;
         StasisIndexRecord *r = &index->records[number];
         swap_record(r);
-        if (manifest->format == STASIS_FORMAT_VERSION)
+        if (stasis_manifest_file_format(manifest) == STASIS_FORMAT_VERSION)
             r->file = 0; /* a reserved byte there, which readers ignore */
         if (r->block != block || r->n_pages == 0 || r->first_page < next ||
             r->first_page >= n_pages || r->n_pages > n_pages - r->first_page ||
@@ -202,7 +206,7 @@ const StasisIndexRecord *stasis_index_find(const StasisIndex *index, guint block
 static GByteArray *make_head(const GArray *records, const StasisManifest *manifest)
 {
     IndexHeader header = { .magic = INDEX_MAGIC,
-                           .version = manifest->format,
+                           .version = stasis_manifest_file_format(manifest),
                            .record_bytes = sizeof(StasisIndexRecord),
                            .n_records = records->len,
                            .n_blocks = manifest->blocks->len,

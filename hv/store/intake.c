@@ -127,6 +127,8 @@ static gboolean check_guest(StasisImageIntake *intake, const Guest *guest,
     if (manifest == NULL)
         return FALSE;
     const StasisImageInfo *info = manifest->info;
+    if (!stasis_manifest_check_seal(intake->store, manifest, text, len, error))
+        return FALSE;
     if (strcmp(info->id, guest->id) != 0)
         return stasis_corrupt(error, "its manifest is that of image %s", info->id);
     if (info->parent != NULL && find(intake, info->parent) == NULL) {

@@ -9,17 +9,20 @@
 #include <stasis/error.h>
 #include <sys/types.h>
 
+#include "store/config.h"
 #include "store/image.h"
+#include "store/seal.h"
 
 G_BEGIN_DECLS
 
 /* Limits of the format. A reader refuses what is beyond them before it allocates anything. */
-#define STASIS_FORMAT_VERSION 1u   /* of the store, and of an image as it is first written */
+#define STASIS_FORMAT_VERSION 1u   /* of an image as it is first written */
 #define STASIS_FORMAT_REWRITTEN 2u /* of an image that was rebased, or is very deep */
 #define STASIS_FORMAT_DISKS 3u     /* of an image with disks, rebased or not */
 #define STASIS_FORMAT_REFERS 4u    /* of one that refers to files that its disks lie in */
 #define STASIS_FORMAT_DEVICES 5u   /* of one without memory: devices only */
 #define STASIS_FORMAT_NEWEST STASIS_FORMAT_DEVICES
+#define STASIS_FORMAT_SEALED 6u /* of an encrypted one, whichever of these it is besides */
 #define STASIS_ID_CHARS 26u
 #define STASIS_MAX_DEPTH 4095u /* ancestors of one image */
 #define STASIS_MAX_HEIGHT (((guint64)1 << 53) - 1)
@@ -79,6 +82,8 @@ struct _StasisStore {
     char *path;
     int dir_fd;
     int images_fd;
+    StasisStoreConfig config;
+    StasisKeys *keys; /* those that were named when it was opened; may be NULL */
 };
 
 /* How long a writer waits for another one: longer than the commit of a rebased image takes, which
@@ -143,13 +148,14 @@ typedef struct {
 
 typedef struct {
     StasisImageInfo *info;
-    guint format;
-    char *origin;        /* the digest that it had when first written; NULL: still has */
-    char *parent_digest; /* the parent's identity; NULL for a full image */
-    guint64 depth;       /* at least the number of ancestors; falls with each of them */
-    GArray *blocks;      /* of StasisImageBlock, names owned; RAM first, then disks */
-    guint n_ram;         /* of them, RAM */
-    guint64 n_pages;     /* of all blocks */
+    guint format;                 /* as if it were not encrypted */
+    char seal_key[STASIS_KEY_ID]; /* ID of the key that it is encrypted with, or "" */
+    char *origin;                 /* the digest that it had when first written; NULL: still has */
+    char *parent_digest;          /* the parent's identity; NULL for a full image */
+    guint64 depth;                /* at least the number of ancestors; falls with each of them */
+    GArray *blocks;               /* of StasisImageBlock, names owned; RAM first, then disks */
+    guint n_ram;                  /* of them, RAM */
+    guint64 n_pages;              /* of all blocks */
     StasisFileRef index;
     guint n_data;
     StasisDataFile data[STASIS_MAX_DATA_FILES];
@@ -159,12 +165,26 @@ typedef struct {
 StasisManifest *stasis_manifest_new(void);
 void stasis_manifest_free(StasisManifest *manifest);
 StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **error);
-/* Read images/@id/manifest.json. *ret_dir_fd (if wanted) is the image's directory. A missing
- * directory is STASIS_ERROR_NOT_FOUND. */
+/* Is it, as @text has it, sealed as @store demands? Notes what could be checked. */
+gboolean stasis_manifest_check_seal(StasisStore *store, StasisManifest *manifest, const char *text,
+                                    size_t len, GError **error);
+/* Read images/@id/manifest.json, sealed as the store demands. *ret_dir_fd (if wanted) is the
+ * image's directory. A missing directory is STASIS_ERROR_NOT_FOUND. */
 StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *ret_dir_fd,
                                      GError **error);
-/* The file's text. */
-char *stasis_manifest_write(StasisManifest *manifest, GError **error);
+/* The file's text, authenticated with @seals (seal-manifest.h; NULL: not). */
+typedef struct _StasisSeals StasisSeals;
+char *stasis_manifest_write(StasisManifest *manifest, const StasisSeals *seals, GError **error);
+/* STASIS_FORMAT_…, as it stands in the files. */
+static inline guint stasis_manifest_file_format(const StasisManifest *m)
+{
+    return m->seal_key[0] != '\0' ? STASIS_FORMAT_SEALED : m->format;
+}
+/* What sealing adds to each extent and part: 0 of an image that is not encrypted. */
+static inline guint stasis_manifest_seal_bytes(const StasisManifest *m)
+{
+    return m->seal_key[0] != '\0' ? STASIS_SEAL_BYTES : 0;
+}
 /* @disk: no RAM block comes after the first disk. */
 gboolean stasis_manifest_add_block(StasisManifest *manifest, const char *name, guint64 size_bytes,
                                    gboolean disk, GError **error);
@@ -255,13 +275,24 @@ typedef struct {
     StasisIndex index;
     int dir_fd; /* the caller may close it and leave -1 */
     int data_fds[STASIS_MAX_DATA_FILES];
+    StasisKeys *keys;
+    const StasisKey *key; /* NULL: not encrypted, or its key is not there */
 } StasisLayer;
 
 StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error);
+/* May what it holds be used? Not, with STASIS_ERROR_KEY, when a key is missing to open it or to
+ * check who made it. */
+gboolean stasis_layer_admit(StasisStore *store, const StasisLayer *layer, GError **error);
+/* Part @name, as @stored (g_malloc()ed; ownership passes) in its file. */
+GBytes *stasis_layer_open_part(const StasisLayer *layer, const char *name, guint8 *stored,
+                               gsize len, GError **error);
 /* Open the parent of @child and check that it is; NULL without @error when @child is full. */
 StasisLayer *stasis_layer_open_parent(StasisStore *store, const StasisLayer *child, GError **error);
 void stasis_layer_free(StasisLayer *layer);
-/* Read the stored extent of @record, check it, and give all its pages to @dst (extent_pages). */
+/* Read the stored extent of @record and compare its checksum. */
+gboolean stasis_layer_check_extent(const StasisLayer *layer, const StasisIndexRecord *record,
+                                   GError **error);
+/* The same, and give all its pages to @dst (extent_pages). */
 gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *record,
                                   guint8 *dst, GError **error);
 
@@ -432,6 +463,7 @@ struct _StasisImageWriter {
     GArray *records;          /* in order of addition */
     guint64 end;              /* of the data file; atomic */
     gint failed;              /* an extent could not be written: no commit; atomic */
+    StasisSealer *sealer;     /* of an encrypted store, or NULL */
     gboolean committed;
 };
 

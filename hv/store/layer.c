@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
+#include "store/seal-manifest.h"
 
 static gboolean open_index(StasisLayer *layer, GError **error)
 {
@@ -49,6 +50,8 @@ static StasisLayer *try_open(StasisStore *store, const char *id, gboolean *ret_m
     layer->manifest = stasis_manifest_load(store, id, &layer->dir_fd, error);
     if (layer->manifest == NULL)
         return NULL;
+    layer->keys = stasis_keys_ref(store->keys);
+    layer->key = stasis_keys_find(layer->keys, STASIS_KEY_SEAL, layer->manifest->seal_key);
     if (!open_index(layer, error) || !open_data(layer, error)) {
         *ret_moved = !stasis_store_is_current(store, id, layer->dir_fd);
         stasis_store_explain(store, id, "", error);
@@ -97,6 +100,7 @@ void stasis_layer_free(StasisLayer *layer)
         return;
     stasis_index_clear(&layer->index);
     stasis_manifest_free(layer->manifest);
+    stasis_keys_unref(layer->keys);
     stasis_close_fdp(&layer->dir_fd);
     for (guint i = 0; i < STASIS_MAX_DATA_FILES; i++)
         stasis_close_fdp(&layer->data_fds[i]);
@@ -114,14 +118,19 @@ static gboolean damaged(const StasisLayer *layer, const StasisIndexRecord *r, co
         stasis_manifest_block(layer->manifest, r->block)->name, r->first_page, what);
 }
 
-gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *r, guint8 *dst,
-                                  GError **error)
+gboolean stasis_layer_admit(StasisStore *store, const StasisLayer *layer, GError **error)
 {
-    size_t plain_len = r->extent_pages * STASIS_PAGE_BYTES;
-    guint8 stored[STASIS_EXTENT_BYTES];
-    gboolean raw = r->stored_as == STASIS_STORED_RAW;
-    guint8 *bytes = raw ? dst : stored;
-    int e = stasis_pread_all(layer->data_fds[r->file], bytes, r->stored_len, (off_t)r->offset);
+    const StasisImageInfo *info = layer->manifest->info;
+    const StasisSealChecks checks = { info->encryption_checked, info->signature_checked };
+    return stasis_seal_admit(store, info->id, layer->manifest->seal_key, info->signed_by, &checks,
+                             error);
+}
+
+/* The stored bytes of @r at @dst, their checksum compared. */
+static gboolean read_stored(const StasisLayer *layer, const StasisIndexRecord *r, guint8 *dst,
+                            GError **error)
+{
+    int e = stasis_pread_all(layer->data_fds[r->file], dst, r->stored_len, (off_t)r->offset);
     if (e == -ENODATA)
         return damaged(layer, r, "lies behind the end of the file", error);
     if (e < 0)
@@ -129,11 +138,76 @@ gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRec
                                 layer->manifest->info->id, stasis_data_file_name(r->file),
                                 r->offset);
     StasisDigest digest;
-    if (!stasis_digest_of(&digest, bytes, r->stored_len, NULL, 0, error))
+    if (!stasis_digest_of(&digest, dst, r->stored_len, NULL, 0, error))
         return FALSE;
-    if (memcmp(digest.bytes, r->checksum, STASIS_CHECKSUM_BYTES) != 0)
-        return damaged(layer, r, "differs from its checksum", error);
-    if (!raw && !stasis_codec_ops(r->stored_as)->decompress(dst, plain_len, stored, r->stored_len))
+    return memcmp(digest.bytes, r->checksum, STASIS_CHECKSUM_BYTES) == 0 ||
+           damaged(layer, r, "differs from its checksum", error);
+}
+
+gboolean stasis_layer_check_extent(const StasisLayer *layer, const StasisIndexRecord *r,
+                                   GError **error)
+{
+    guint8 stored[STASIS_EXTENT_BYTES + STASIS_SEAL_BYTES];
+    return read_stored(layer, r, stored, error);
+}
+
+static gboolean no_key(const StasisLayer *layer, GError **error)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_KEY,
+                "image %s is encrypted with key %s, which is not there", layer->manifest->info->id,
+                layer->manifest->seal_key);
+    return FALSE;
+}
+
+/* The extent of @r as the codec made it, from the @stored bytes to @dst. */
+static gboolean unseal_extent(const StasisLayer *layer, const StasisIndexRecord *r,
+                              const guint8 *stored, guint8 *dst, GError **error)
+{
+    StasisSealPlace place;
+    if (layer->key == NULL)
+        return no_key(layer, error);
+    stasis_seal_place_extent(&place, r->block, r->first_page - r->skip_pages, r->extent_pages,
+                             r->stored_as);
+    return stasis_unseal(layer->key, &place, stored, r->stored_len, dst) ||
+           damaged(layer, r, "is not what was sealed there", error);
+}
+
+gboolean stasis_layer_read_extent(const StasisLayer *layer, const StasisIndexRecord *r, guint8 *dst,
+                                  GError **error)
+{
+    size_t plain_len = r->extent_pages * STASIS_PAGE_BYTES, len = r->stored_len;
+    guint8 stored[STASIS_EXTENT_BYTES + STASIS_SEAL_BYTES], *bytes = stored;
+    gboolean raw = r->stored_as == STASIS_STORED_RAW, sealed = layer->manifest->seal_key[0] != '\0';
+    if (!read_stored(layer, r, raw && !sealed ? dst : stored, error))
+        return FALSE;
+    if (sealed) {
+        bytes = raw ? dst : stored + STASIS_SEAL_NONCE_BYTES;
+        len -= STASIS_SEAL_BYTES;
+        if (!unseal_extent(layer, r, stored, bytes, error))
+            return FALSE;
+    }
+    if (!raw && !stasis_codec_ops(r->stored_as)->decompress(dst, plain_len, bytes, len))
         return damaged(layer, r, "does not decompress", error);
     return TRUE;
+}
+
+GBytes *stasis_layer_open_part(const StasisLayer *layer, const char *name, guint8 *stored,
+                               gsize len, GError **error)
+{
+    const StasisManifest *manifest = layer->manifest;
+    g_autofree guint8 *own = stored;
+    StasisSealPlace place;
+    if (manifest->seal_key[0] == '\0')
+        return g_bytes_new_take(g_steal_pointer(&own), len);
+    if (layer->key == NULL) {
+        no_key(layer, error);
+        return NULL;
+    }
+    stasis_seal_place_part(&place, manifest->info->id, name);
+    if (!stasis_unseal(layer->key, &place, own, len, own)) {
+        stasis_corrupt(error, "image %s: %s is not what was sealed there; use another image",
+                       manifest->info->id, name);
+        return NULL;
+    }
+    return g_bytes_new_take(g_steal_pointer(&own), len - STASIS_SEAL_BYTES);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "store/internal.h"
+#include "store/seal-manifest.h"
 
 #define STASIS_DIGEST_PREFIX "sha256:"
 #define STASIS_DIGEST_LINE "  \"digest\" : \"" STASIS_DIGEST_PREFIX "%s\"\n}\n"
@@ -14,7 +15,7 @@ char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GErr
  * is too short for one. */
 gboolean stasis_manifest_check_digest(const char *text, size_t len, char **ret_digest,
                                       GError **error);
-/* The text of @root, with the digest as its last member. */
-char *stasis_manifest_close(JsonObject *root, GError **error);
+/* The text of @root, with the lines of @seals (NULL: none) and the digest as its last members. */
+char *stasis_manifest_close(JsonObject *root, const StasisSeals *seals, GError **error);
 /* Bytes of the image's files, with @manifest_len of the manifest and without holes. */
 guint64 stasis_manifest_stored_bytes(const StasisManifest *manifest, size_t manifest_len);

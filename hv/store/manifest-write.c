@@ -20,6 +20,8 @@ void stasis_image_info_free(StasisImageInfo *info)
     g_free(info->machine);
     g_free(info->accel);
     g_free(info->qemu_version);
+    g_free(info->encrypted_with);
+    g_free(info->signed_by);
     g_strfreev(info->suspended);
     g_free(info);
 }
@@ -37,6 +39,8 @@ StasisImageInfo *stasis_image_info_copy(const StasisImageInfo *info)
     copy->machine = g_strdup(info->machine);
     copy->accel = g_strdup(info->accel);
     copy->qemu_version = g_strdup(info->qemu_version);
+    copy->encrypted_with = g_strdup(info->encrypted_with);
+    copy->signed_by = g_strdup(info->signed_by);
     return copy;
 }
 
@@ -51,7 +55,7 @@ char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GErr
     return g_strconcat(STASIS_DIGEST_PREFIX, hex, NULL);
 }
 
-char *stasis_manifest_close(JsonObject *root, GError **error)
+char *stasis_manifest_close(JsonObject *root, const StasisSeals *seals, GError **error)
 {
     g_autofree char *text = stasis_json_to_text(root, TRUE);
     if (!g_str_has_suffix(text, "\n}")) {
@@ -59,7 +63,12 @@ char *stasis_manifest_close(JsonObject *root, GError **error)
                             "manifest.json: json-glib laid it out in an unknown way");
         return NULL;
     }
-    g_autofree char *body = g_strdup_printf("%.*s,\n", (int)strlen(text) - 2, text);
+    g_autofree char *bare = g_strdup_printf("%.*s,\n", (int)strlen(text) - 2, text);
+    g_autofree char *lines =
+        seals != NULL ? stasis_seals_make_lines(seals, bare, error) : g_strdup("");
+    if (lines == NULL)
+        return NULL;
+    g_autofree char *body = g_strconcat(bare, lines, NULL);
     g_autofree char *tail = NULL;
     g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, error);
     if (digest == NULL)
@@ -203,10 +212,10 @@ static void set_files(JsonObject *root, const StasisManifest *manifest)
     json_object_set_object_member(root, "files", files);
 }
 
-char *stasis_manifest_write(StasisManifest *manifest, GError **error)
+char *stasis_manifest_write(StasisManifest *manifest, const StasisSeals *seals, GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    stasis_json_set_uint(root, "format", manifest->format);
+    stasis_seal_set_member(root, manifest->format, STASIS_FORMAT_SEALED, manifest->seal_key);
     stasis_json_set_string(root, "id", manifest->info->id);
     if (manifest->origin != NULL)
         stasis_json_set_string(root, "origin", manifest->origin);
@@ -216,5 +225,5 @@ char *stasis_manifest_write(StasisManifest *manifest, GError **error)
     set_ram(root, manifest);
     set_disks(root, manifest);
     set_files(root, manifest);
-    return stasis_manifest_close(root, error);
+    return stasis_manifest_close(root, seals, error);
 }

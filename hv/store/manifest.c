@@ -241,8 +241,9 @@ static gboolean parse_files(JsonObject *root, StasisManifest *manifest, GError *
         g_ptr_array_add(manifest->parts, part);
         if (!parse_file(files, name, part, error))
             return FALSE;
-        if (part->size > STASIS_MAX_PART_BYTES)
-            return stasis_corrupt(error, "file %s: larger than %u bytes", name,
+        guint extra = stasis_manifest_seal_bytes(manifest);
+        if (part->size < extra || part->size - extra > STASIS_MAX_PART_BYTES)
+            return stasis_corrupt(error, "file %s: larger than %u bytes, or too small", name,
                                   STASIS_MAX_PART_BYTES);
     }
     return TRUE;
@@ -448,6 +449,28 @@ gboolean stasis_manifest_check_digest(const char *text, size_t len, char **ret_d
     return TRUE;
 }
 
+/* What it says of itself; whether that is so is stasis_seal_check()'s to find. */
+static void note_seals(StasisManifest *manifest, const char *text, size_t len)
+{
+    StasisSealLines lines;
+    stasis_seal_find_lines(text, len, &lines);
+    if (manifest->seal_key[0] != '\0')
+        manifest->info->encrypted_with = g_strdup(manifest->seal_key);
+    if (lines.signature_over > 0)
+        manifest->info->signed_by = g_strdup(lines.signature_key);
+}
+
+gboolean stasis_manifest_check_seal(StasisStore *store, StasisManifest *manifest, const char *text,
+                                    size_t len, GError **error)
+{
+    StasisSealChecks checks;
+    if (!stasis_seal_check(store, text, len, manifest->seal_key, &checks, error))
+        return FALSE;
+    manifest->info->encryption_checked = checks.mac;
+    manifest->info->signature_checked = checks.signature;
+    return TRUE;
+}
+
 StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **error)
 {
     g_autoptr(StasisManifest) manifest = stasis_manifest_new();
@@ -460,12 +483,12 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
         stasis_corrupt(error, "%s", local->message);
         return NULL;
     }
-    if (!stasis_json_uint(root, "format", &format, error))
+    if (!stasis_seal_parse_member(root, STASIS_FORMAT_SEALED, &format, manifest->seal_key, error))
         return NULL;
     if (format < STASIS_FORMAT_VERSION || format > STASIS_FORMAT_NEWEST) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "format %" G_GUINT64_FORMAT ", this program knows %u to %u only", format,
-                    STASIS_FORMAT_VERSION, STASIS_FORMAT_NEWEST);
+                    STASIS_FORMAT_VERSION, STASIS_FORMAT_SEALED);
         return NULL;
     }
     manifest->format = (guint)format;
@@ -475,10 +498,11 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
         !parse_disks(root, manifest, error) || !parse_files(root, manifest, error))
         return NULL;
     manifest->info->stored_bytes = stasis_manifest_stored_bytes(manifest, len);
+    note_seals(manifest, text, len);
     return g_steal_pointer(&manifest);
 }
 
-static StasisManifest *load_from(int dir_fd, const char *id, GError **error)
+static StasisManifest *load_from(StasisStore *store, int dir_fd, const char *id, GError **error)
 {
     gsize size;
     g_autofree char *text =
@@ -490,6 +514,8 @@ static StasisManifest *load_from(int dir_fd, const char *id, GError **error)
         stasis_corrupt(error, "it is the manifest of image %s", manifest->info->id);
         return NULL;
     }
+    if (manifest == NULL || !stasis_manifest_check_seal(store, manifest, text, size, error))
+        return NULL;
     return g_steal_pointer(&manifest);
 }
 
@@ -510,7 +536,7 @@ static StasisManifest *try_load(StasisStore *store, const char *id, int *ret_dir
         stasis_set_errno(error, errno, "image %s: open its directory", id);
         return NULL;
     }
-    StasisManifest *manifest = load_from(dir_fd, id, error);
+    StasisManifest *manifest = load_from(store, dir_fd, id, error);
     *ret_moved = manifest == NULL && !stasis_store_is_current(store, id, dir_fd);
     if (manifest == NULL)
         stasis_store_explain(store, id, "manifest.json: ", error);
@@ -542,6 +568,9 @@ gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisM
     if (g_strcmp0(child->parent_digest, identity) != 0)
         return stasis_corrupt(error, "image %s: its parent %s has digest %.23s…, not %.23s…", id,
                               parent_id, identity, child->parent_digest);
+    if (strcmp(child->seal_key, parent->seal_key) != 0)
+        return stasis_corrupt(error, "image %s: its parent %s is not encrypted with the same key",
+                              id, parent_id);
     if (child->depth <= parent->depth || child->blocks->len != parent->blocks->len ||
         child->n_ram != parent->n_ram)
         return stasis_corrupt(

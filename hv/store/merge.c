@@ -35,6 +35,7 @@ StasisMerge *stasis_merge_new(const StasisManifest *newest)
     StasisMerge *merge = g_new0(StasisMerge, 1);
     merge->manifest = stasis_manifest_new();
     merge->manifest->format = MAX(newest->format, STASIS_FORMAT_REWRITTEN);
+    memcpy(merge->manifest->seal_key, newest->seal_key, sizeof(newest->seal_key));
     for (guint i = 0; i < newest->blocks->len; i++) {
         const StasisImageBlock *block = stasis_manifest_block(newest, i);
         stasis_manifest_add_block(merge->manifest, block->name, block->size_bytes, block->disk,

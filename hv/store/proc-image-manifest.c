@@ -122,7 +122,7 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
     set_files(root, files);
-    return stasis_manifest_close(root, error);
+    return stasis_manifest_close(root, NULL, error);
 }
 
 /* ---- reading ---- */

@@ -50,6 +50,8 @@ static StasisImageReader *try_open(StasisStore *store, const char *id, gboolean 
     if (layer == NULL)
         return NULL;
     g_ptr_array_add(reader->layers, layer);
+    if (!stasis_layer_admit(store, layer, error))
+        return NULL;
     if (!open_parts(reader, layer, error)) {
         *ret_moved = !stasis_store_is_current(store, id, layer->dir_fd);
         return NULL;
@@ -67,6 +69,8 @@ static StasisImageReader *try_open(StasisStore *store, const char *id, gboolean 
         stasis_clear_fd(&layer->dir_fd);
         layer = parent;
         g_ptr_array_add(reader->layers, layer);
+        if (!stasis_layer_admit(store, layer, error))
+            return NULL;
     }
     stasis_clear_fd(&layer->dir_fd);
     return g_steal_pointer(&reader);
@@ -160,7 +164,7 @@ GBytes *stasis_image_reader_get_part(StasisImageReader *reader, const char *name
             g_prefix_error(error, "image %s: ", manifest->info->id);
             return NULL;
         }
-        return g_bytes_new_take(data, part->size);
+        return stasis_layer_open_part(newest(reader), name, data, part->size, error);
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "image %s has no part \"%s\"",
                 manifest->info->id, name);

@@ -23,6 +23,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
+#include "store/seal-manifest.h"
 
 #define COPY_BYTES ((size_t)4 << 20)
 /* Background work waits for a checkpoint at work, however long that takes, within reason. */
@@ -146,6 +147,10 @@ static gboolean try_take(Rebase *rebase, gboolean *ret_moved, GError **error)
     g_autoptr(StasisLayer) layer = stasis_layer_open(rebase->store, rebase->id, error);
     if (layer == NULL)
         return FALSE;
+    StasisSeals seals; /* those that the end needs, looked for before anything is done */
+    if (!stasis_layer_admit(rebase->store, layer, error) ||
+        !stasis_seals_get(rebase->store, layer->manifest->seal_key, &seals, error))
+        return FALSE;
     rebase->merge = stasis_merge_new(layer->manifest);
     for (guint n = 0;; n++) {
         const StasisManifest *manifest = layer->manifest;
@@ -160,6 +165,8 @@ static gboolean try_take(Rebase *rebase, gboolean *ret_moved, GError **error)
         }
         if (ok)
             parent = stasis_layer_open_parent(rebase->store, layer, error);
+        if (parent != NULL && !stasis_layer_admit(rebase->store, parent, error))
+            return FALSE;
         if (parent == NULL) {
             *ret_moved = !stasis_store_is_current(rebase->store, manifest->info->id, layer->dir_fd);
             return FALSE;
@@ -317,7 +324,10 @@ static StasisManifest *make_manifest(Rebase *rebase, GError **error)
 static gboolean write_manifest(Rebase *rebase, GError **error)
 {
     g_autoptr(StasisManifest) manifest = make_manifest(rebase, error);
-    g_autofree char *text = manifest != NULL ? stasis_manifest_write(manifest, error) : NULL;
+    StasisSeals seals;
+    if (manifest == NULL || !stasis_seals_get(rebase->store, manifest->seal_key, &seals, error))
+        return FALSE;
+    g_autofree char *text = stasis_manifest_write(manifest, &seals, error);
     size_t len = text != NULL ? strlen(text) : 0;
     /* What can't be read back must not take the place of what can. */
     g_autoptr(StasisManifest) parsed =

@@ -11,13 +11,13 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/fault.h"
 #include "base/io.h"
-#include "base/json.h"
+#include <stasis/seal.h>
 #include "store/internal.h"
 
 #define DEFAULT_PATH "/var/lib/stasis"
 #define STORE_FILE "stasis-store.json"
-#define MAX_STORE_FILE_BYTES 4096u
 
 static gboolean no_store(GError **error, const char *path, const char *why)
 {
@@ -40,13 +40,21 @@ static gboolean is_free(int dir_fd)
     return names != NULL;
 }
 
-static gboolean write_store_file(int dir_fd, GError **error)
+/* Of the keys that store->config has, and a new UUID if it has none. */
+static gboolean write_store_file(StasisStore *store, GError **error)
 {
-    g_autofree char *uuid = g_uuid_string_random();
-    char text[128];
-    int len = snprintf(text, sizeof(text), "{\n  \"format\": %u,\n  \"uuid\": \"%s\"\n}\n",
-                       STASIS_FORMAT_VERSION, uuid);
-    return stasis_write_file_at(dir_fd, STORE_FILE, text, (size_t)len, /* durable= */ TRUE, error);
+    if (store->config.uuid[0] == '\0') {
+        g_autofree char *uuid = g_uuid_string_random();
+        g_strlcpy(store->config.uuid, uuid, sizeof(store->config.uuid));
+    }
+    g_autofree char *text = stasis_store_config_write(&store->config);
+    return stasis_write_file_at(store->dir_fd, STORE_FILE, text, strlen(text), /* durable= */ TRUE,
+                                error);
+}
+
+static gboolean is_store(StasisStore *store)
+{
+    return faccessat(store->dir_fd, STORE_FILE, F_OK, 0) == 0;
 }
 
 static gboolean make_in(StasisStore *store, GError **error)
@@ -60,8 +68,9 @@ static gboolean make_in(StasisStore *store, GError **error)
     int lock_fd = stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
     if (lock_fd < 0)
         return FALSE;
-    gboolean ok = faccessat(store->dir_fd, STORE_FILE, F_OK, 0) == 0 ||
-                  write_store_file(store->dir_fd, error);
+    gboolean ok = is_store(store) ||
+                  (stasis_fault(STASIS_FAULT_INIT_MADE, error) && write_store_file(store, error) &&
+                   stasis_fault(STASIS_FAULT_INIT_WRITTEN, error));
     stasis_store_unlock(&lock_fd);
     return ok;
 }
@@ -74,7 +83,7 @@ static gboolean make(StasisStore *store, GError **error)
     store->dir_fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->dir_fd < 0)
         return no_store(error, store->path, g_strerror(errno));
-    if (faccessat(store->dir_fd, STORE_FILE, F_OK, 0) == 0)
+    if (is_store(store))
         return TRUE;
     if (!is_free(store->dir_fd))
         return no_store(error, store->path,
@@ -93,18 +102,16 @@ static gboolean check(StasisStore *store, GError **error)
         store->dir_fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->dir_fd < 0)
         return no_store(error, store->path, g_strerror(errno));
-    if (faccessat(store->dir_fd, STORE_FILE, F_OK, 0) < 0)
+    if (!is_store(store))
         return no_store(error, store->path, "it has no " STORE_FILE);
     stasis_autofd int fd = stasis_store_open_file(store->dir_fd, STORE_FILE, NULL, NULL);
-    char text[MAX_STORE_FILE_BYTES];
+    char text[STASIS_MAX_STORE_FILE_BYTES];
     ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text), 0);
-    g_autoptr(JsonObject) object = n < 0 ? NULL : stasis_json_parse_object(text, n, NULL);
-    guint64 format = object == NULL ? 0 : stasis_json_uint_or(object, "format", 0);
-    if (format != STASIS_FORMAT_VERSION) {
+    g_autoptr(GError) local = NULL;
+    if (!stasis_store_config_parse(text, n < 0 ? 0 : (gsize)n, &store->config, &local)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NO_STORE,
-                    "store %s: " STORE_FILE " is %s; this program knows format %u only",
-                    store->path, format == 0 ? "unreadable" : "of another format",
-                    STASIS_FORMAT_VERSION);
+                    "store %s: " STORE_FILE " %s; this program knows formats %u and %u only",
+                    store->path, local->message, STASIS_STORE_FORMAT, STASIS_STORE_FORMAT_SEALED);
         return FALSE;
     }
     store->images_fd = stasis_store_open_dir(store->dir_fd, "images");
@@ -113,20 +120,132 @@ static gboolean check(StasisStore *store, GError **error)
     return TRUE;
 }
 
-StasisStore *stasis_store_open(const char *path, StasisStoreFlags flags, GError **error)
+static gboolean names_keys(const StasisStore *store, StasisKeyKind kind, const char *id)
+{
+    return !stasis_keys_has_kind(store->keys, kind) ||
+           stasis_keys_find(store->keys, kind, id) != NULL;
+}
+
+/* Is the store sealed with keys that are named? */
+static gboolean check_keys(StasisStore *store, GError **error)
+{
+    const StasisKeyIds *ids = &store->config.keys;
+    g_autofree char *there = NULL;
+    if (names_keys(store, STASIS_KEY_SEAL, ids->encrypt) &&
+        names_keys(store, STASIS_KEY_VERIFY, ids->sign))
+        return TRUE;
+    there = stasis_keys_describe(store->keys);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_KEY,
+                "store %s is encrypted with %s and signed with %s, and the keys that are named are "
+                "others (%s); name its key file, or make a store for these with store-init",
+                store->path, ids->encrypt[0] != '\0' ? ids->encrypt : "no key",
+                ids->sign[0] != '\0' ? ids->sign : "no key", there);
+    return FALSE;
+}
+
+/* Not open yet, with the keys that are named. */
+static StasisStore *store_new(const char *path, GError **error)
 {
     const char *from_env = g_getenv("STASIS_STORE");
+    g_autoptr(GError) local = NULL;
     if (path == NULL || *path == '\0')
         path = from_env != NULL && *from_env != '\0' ? from_env : DEFAULT_PATH;
     g_autoptr(StasisStore) store = g_new0(StasisStore, 1);
     g_atomic_ref_count_init(&store->ref);
     store->path = g_canonicalize_filename(path, NULL);
     store->dir_fd = store->images_fd = -1;
-    if ((flags & STASIS_STORE_CREATE) && !make(store, error))
+    store->keys = stasis_keys_load(&local);
+    if (local == NULL)
+        return g_steal_pointer(&store);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return NULL;
+}
+
+StasisStore *stasis_store_open(const char *path, StasisStoreFlags flags, GError **error)
+{
+    g_autoptr(StasisStore) store = store_new(path, error);
+    gboolean as_keys_say =
+        (flags & STASIS_STORE_AS_KEYS_SAY) && store != NULL && store->keys != NULL;
+    /* A new one would not be sealed: then rather none. */
+    if (store == NULL || ((flags & STASIS_STORE_CREATE) && !as_keys_say && !make(store, error)))
         return NULL;
-    if (!check(store, error))
+    if (!check(store, error) || (as_keys_say && !check_keys(store, error)))
         return NULL;
     return g_steal_pointer(&store);
+}
+
+/* ---- sealed stores ---- */
+
+/* The IDs of the first keys of the kinds in @what. */
+static gboolean choose_keys(const StasisStore *store, StasisSealFlags what, StasisKeyIds *ret,
+                            GError **error)
+{
+    StasisKeyIds ids = { "", "" };
+    const StasisKey *seal = stasis_keys_first(store->keys, STASIS_KEY_SEAL);
+    const StasisKey *sign = stasis_keys_first(store->keys, STASIS_KEY_SIGN);
+    if (((what & STASIS_SEAL_ENCRYPT) && seal == NULL) ||
+        ((what & STASIS_SEAL_SIGN) && sign == NULL)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_KEY,
+                    "no key that %s is named; --key-file or $STASIS_KEY_FILE names key files, "
+                    "store-key-generate makes one",
+                    seal == NULL && (what & STASIS_SEAL_ENCRYPT) ? "encrypts" : "signs");
+        return FALSE;
+    }
+    if (what & STASIS_SEAL_ENCRYPT)
+        g_strlcpy(ids.encrypt, seal->id, sizeof(ids.encrypt));
+    if (what & STASIS_SEAL_SIGN)
+        g_strlcpy(ids.sign, sign->id, sizeof(ids.sign));
+    *ret = ids;
+    return TRUE;
+}
+
+StasisStore *stasis_store_init(const char *path, StasisSealFlags what, GError **error)
+{
+    g_autoptr(StasisStore) store = store_new(path, error);
+    if (store == NULL || !choose_keys(store, what, &store->config.keys, error))
+        return NULL;
+    g_autofree char *file = g_build_filename(store->path, STORE_FILE, NULL);
+    if (g_file_test(file, G_FILE_TEST_EXISTS)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s is a store already, and its images would not be sealed; make another",
+                    store->path);
+        return NULL;
+    }
+    StasisKeyIds wanted = store->config.keys;
+    if (!make(store, error) || !check(store, error))
+        return NULL;
+    /* Somebody else's, made in the same moment, may be another. */
+    if (strcmp(wanted.encrypt, store->config.keys.encrypt) == 0 &&
+        strcmp(wanted.sign, store->config.keys.sign) == 0)
+        return g_steal_pointer(&store);
+    no_store(error, store->path, "another program made one there meanwhile");
+    return NULL;
+}
+
+gboolean stasis_store_rekey(StasisStore *store, StasisKeyIds *ret, GError **error)
+{
+    StasisKeyIds ids, old = store->config.keys;
+    StasisSealFlags what = (old.encrypt[0] != '\0' ? STASIS_SEAL_ENCRYPT : 0) |
+                           (old.sign[0] != '\0' ? STASIS_SEAL_SIGN : 0);
+    if (!choose_keys(store, what, &ids, error))
+        return FALSE;
+    stasis_autofd int tmp_fd = -1;
+    int lock_fd = stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
+    if (lock_fd < 0)
+        return FALSE;
+    store->config.keys = ids;
+    gboolean ok = write_store_file(store, error);
+    if (!ok)
+        store->config.keys = old;
+    stasis_store_unlock(&lock_fd);
+    if (ok)
+        *ret = ids;
+    return ok;
+}
+
+StasisKeyIds stasis_store_get_keys(StasisStore *store)
+{
+    return store->config.keys;
 }
 
 StasisStore *stasis_store_ref(StasisStore *store)
@@ -141,6 +260,7 @@ void stasis_store_unref(StasisStore *store)
         return;
     stasis_close_fdp(&store->dir_fd);
     stasis_close_fdp(&store->images_fd);
+    stasis_keys_unref(store->keys);
     g_free(store->path);
     g_free(store);
 }

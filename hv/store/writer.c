@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
+#include "store/seal-manifest.h"
 
 /* Start writing to the disk each time this much has come together, so that the sync at the end
  * finds little to do. */
@@ -29,6 +30,13 @@ static gboolean set_parent(StasisImageWriter *writer, const char *parent, GError
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "image %s has %u ancestors, the most there can be; store-fold makes them fewer",
                     parent, STASIS_MAX_DEPTH);
+        return FALSE;
+    }
+    if (strcmp(writer->parent->seal_key, writer->manifest->seal_key) != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_KEY,
+                    "image %s is encrypted with another key than the store's is now; take a full "
+                    "image",
+                    parent);
         return FALSE;
     }
     writer->manifest->depth = writer->parent->depth + 1;
@@ -60,6 +68,19 @@ static gboolean open_aside(StasisImageWriter *writer, GError **error)
     return writer->pages_fd >= 0;
 }
 
+/* All keys that the image needs in the end are looked for at its start. */
+static gboolean set_keys(StasisImageWriter *writer, GError **error)
+{
+    StasisSeals seals;
+    StasisManifest *manifest = writer->manifest;
+    g_strlcpy(manifest->seal_key, writer->store->config.keys.encrypt, STASIS_KEY_ID);
+    if (!stasis_seals_get(writer->store, manifest->seal_key, &seals, error))
+        return FALSE;
+    if (seals.mac != NULL)
+        writer->sealer = stasis_sealer_new(writer->store->keys, seals.mac, error);
+    return seals.mac == NULL || writer->sealer != NULL;
+}
+
 StasisImageWriter *stasis_image_writer_new(StasisStore *store, const char *parent, GError **error)
 {
     g_autoptr(StasisImageWriter) writer = g_new0(StasisImageWriter, 1);
@@ -69,6 +90,8 @@ StasisImageWriter *stasis_image_writer_new(StasisStore *store, const char *paren
     writer->records = g_array_new(FALSE, TRUE, sizeof(StasisIndexRecord));
     g_mutex_init(&writer->mutex);
 
+    if (!set_keys(writer, error))
+        return NULL;
     writer->lock_fd =
         stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &writer->tmp_fd, error);
     if (writer->lock_fd < 0)
@@ -170,6 +193,18 @@ static gboolean check_extent(StasisImageWriter *writer, const StasisIndexRecord 
     return TRUE;
 }
 
+/* Of an encrypted image: seal the @len bytes of @r into @dst. */
+static gboolean seal_extent(StasisImageWriter *writer, StasisIndexRecord *r, const void *plain,
+                            guint8 *dst, GError **error)
+{
+    StasisSealPlace place;
+    stasis_seal_place_extent(&place, r->block, r->first_page, (guint)r->n_pages, r->stored_as);
+    if (!stasis_sealer_seal(writer->sealer, &place, plain, r->stored_len, dst, error))
+        return FALSE;
+    r->stored_len += STASIS_SEAL_BYTES;
+    return TRUE;
+}
+
 /* Hash and write @stored, whose place is r->offset. */
 static gboolean write_extent(StasisImageWriter *writer, StasisIndexRecord *r, const void *stored,
                              GError **error)
@@ -201,6 +236,12 @@ gboolean stasis_image_writer_add_extent(StasisImageWriter *writer, guint block, 
                                  .stored_as = (guint8)stored_as };
     if (!check_extent(writer, &record, stored, error))
         return FALSE;
+    guint8 sealed[STASIS_EXTENT_BYTES + STASIS_SEAL_BYTES];
+    if (writer->sealer != NULL && stored_as != STASIS_STORED_ZERO) {
+        if (!seal_extent(writer, &record, stored, sealed, error))
+            return FALSE;
+        stored = sealed;
+    }
     if (stored_as != STASIS_STORED_ZERO) {
         record.extent_pages = (guint16)n_pages;
         record.offset = __atomic_fetch_add(&writer->end, record.stored_len, __ATOMIC_RELAXED);
@@ -224,6 +265,16 @@ gboolean stasis_image_writer_add_part(StasisImageWriter *writer, const char *nam
         writer->manifest->parts->len >= STASIS_MAX_PARTS ||
         stasis_manifest_find_part(writer->manifest, name) != NULL)
         return usage(error, "a part of a bad name, twice, too large, or too many parts");
+    g_autofree guint8 *sealed = NULL;
+    if (writer->sealer != NULL) {
+        StasisSealPlace place;
+        stasis_seal_place_part(&place, writer->manifest->info->id, name);
+        sealed = g_malloc(len + STASIS_SEAL_BYTES);
+        if (!stasis_sealer_seal(writer->sealer, &place, bytes, len, sealed, error))
+            return FALSE;
+        bytes = sealed;
+        len += STASIS_SEAL_BYTES;
+    }
     StasisDigest digest;
     if (!stasis_digest_of(&digest, bytes, len, NULL, 0, error))
         return FALSE;
@@ -273,6 +324,7 @@ void stasis_image_writer_free(StasisImageWriter *writer)
     stasis_manifest_free(writer->manifest);
     stasis_manifest_free(writer->parent);
     g_array_unref(writer->records);
+    stasis_sealer_free(writer->sealer);
     g_mutex_clear(&writer->mutex);
     stasis_store_unref(writer->store);
     g_free(writer);

@@ -33,6 +33,7 @@
 #include <stasis/replay.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>
+#include <stasis/seal.h>
 #include <stasis/serve.h>
 #include <stasis/store.h>
 #include <stasis/transaction.h>

@@ -16,6 +16,9 @@ typedef struct _StasisStore StasisStore;
 typedef enum {
     STASIS_STORE_EXISTING = 0,    /* STASIS_ERROR_NO_STORE when it is not there */
     STASIS_STORE_CREATE = 1 << 0, /* make it (and its parents) when it is not there */
+    /* Refuse one that is not sealed with keys that STASIS_KEY_FILE names: who names a key expects
+     * that, whatever somebody may have made of the store meanwhile. */
+    STASIS_STORE_AS_KEYS_SAY = 1 << 1,
 } StasisStoreFlags;
 
 /* What a checkpoint cost; recorded in its image. Times in microseconds. */
@@ -63,6 +66,9 @@ typedef struct {
      * "NAME ADDRESS DRIVER METHOD", the guest's address and driver, and METHOD one of "runtime-pm",
      * "unbind", "unused". NULL-terminated; NULL: none. */
     char **suspended;
+    char *encrypted_with;                           /* ID of the key; NULL: it is not encrypted */
+    char *signed_by;                                /* ID of the key; NULL: it is not signed */
+    gboolean encryption_checked, signature_checked; /* with the keys that are there */
 } StasisImageInfo;
 
 /* One section of the saved device state. */

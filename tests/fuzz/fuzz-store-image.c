@@ -119,7 +119,7 @@ static void put_manifest(const void *index, size_t len, size_t n_pages_bytes)
         memcpy(&r, (const char *)index + at, sizeof(r));
         stasis_manifest_count(manifest, r.block, r.stored_as == STASIS_STORED_ZERO, r.n_pages);
     }
-    g_autofree char *text = stasis_manifest_write(manifest, NULL);
+    g_autofree char *text = stasis_manifest_write(manifest, NULL, NULL);
     put("manifest.json", text, strlen(text));
 }
 
@@ -147,7 +147,7 @@ static void fuzz_patched_manifest(const uint8_t *data, size_t size)
         stasis_manifest_parse(base->manifest_text, base->manifest_len, NULL);
     if (rewritten)
         make_rewritten(manifest);
-    g_autofree char *body = stasis_manifest_write(manifest, NULL);
+    g_autofree char *body = stasis_manifest_write(manifest, NULL, NULL);
     gsize body_len = strlen(body) - STASIS_DIGEST_TAIL_BYTES;
     patch(body, body_len, data, size);
     fuzz_manifest((const uint8_t *)body, body_len);

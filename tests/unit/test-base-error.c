@@ -23,6 +23,7 @@ static const struct {
     { STASIS_ERROR_LOCKED, "locked", 11 },          { STASIS_ERROR_NOT_FOUND, "not-found", 12 },
     { STASIS_ERROR_CORRUPT, "corrupt", 13 },        { STASIS_ERROR_CANCELLED, "cancelled", 130 },
     { STASIS_ERROR_UNSAVED, "unsaved", 6 },         { STASIS_ERROR_REFUSED, "refused", 4 },
+    { STASIS_ERROR_KEY, "key", 14 },
 };
 
 static void assert_error_is(GQuark domain, int code, const char *name, int exit_code)
