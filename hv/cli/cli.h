@@ -173,6 +173,7 @@ extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_lis
     cli_cmd_bundle_info, cli_cmd_bundle_export, cli_cmd_bundle_import, cli_cmd_guard,
     cli_cmd_ci_run, cli_cmd_replay;
 extern const CliCommand cli_cmd_agent_serve;
+extern const CliCommand cli_cmd_store_init, cli_cmd_store_key_generate, cli_cmd_store_rekey;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;
 

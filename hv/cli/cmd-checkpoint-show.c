@@ -71,6 +71,10 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     json_object_set_boolean_member(object, "quiesced", info->quiesced);
     json_object_set_boolean_member(object, "disks_refer", info->disks_refer);
     json_object_set_array_member(object, "suspended", suspended_to_json(info));
+    cli_json_set_string(object, "encrypted_with", info->encrypted_with);
+    cli_json_set_string(object, "signed_by", info->signed_by);
+    json_object_set_boolean_member(object, "encryption_checked", info->encryption_checked);
+    json_object_set_boolean_member(object, "signature_checked", info->signature_checked);
     json_object_set_object_member(object, "cost", cost_to_json(&info->cost));
     return object;
 }
@@ -248,6 +252,11 @@ static void add_cost(CliTable *table, const StasisCost *cost)
     add_line(table, "Took:", "%s", total);
 }
 
+static const char *unless(gboolean checked)
+{
+    return checked ? ", checked" : ", not checked: its key is not there";
+}
+
 static void show_image(const StasisImageInfo *info)
 {
     g_autofree char *created = cli_format_time(info->created_us);
@@ -277,6 +286,12 @@ static void show_image(const StasisImageInfo *info)
         g_autofree char *shown = cli_printable(*device);
         add_line(table, "Suspended:", "%s", shown);
     }
+    if (info->encrypted_with != NULL)
+        add_line(table, "Encrypted:", "with key %s%s", info->encrypted_with,
+                 unless(info->encryption_checked));
+    if (info->signed_by != NULL)
+        add_line(table, "Signed:", "with key %s%s", info->signed_by,
+                 unless(info->signature_checked));
     cli_table_add(table, "RAM:", ram);
     add_line(table, "Stored:",
              "%s: %" G_GUINT64_FORMAT " pages with data; %" G_GUINT64_FORMAT " known to be zero",

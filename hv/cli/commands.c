@@ -69,6 +69,9 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_device_diff,
     &cli_cmd_device_checkpoint,
     &cli_cmd_device_restore,
+    &cli_cmd_store_init,
+    &cli_cmd_store_key_generate,
+    &cli_cmd_store_rekey,
     &cli_cmd_store_check,
     &cli_cmd_store_stats,
     &cli_cmd_store_prune,
@@ -87,6 +90,9 @@ const CliCommand *const cli_commands[] = {
 const CliOption cli_global_options[] = {
     { "store", 0, CLI_DIR, "DIR",
       "directory of the images (default: $STASIS_STORE, else /var/lib/stasis)" },
+    { "key-file", 0, CLI_TEXT, "FILE",
+      "keys of a sealed store, several files separated by colons (default: $STASIS_KEY_FILE); a "
+      "store that is not sealed with them is refused" },
     { "connect", 0, CLI_TEXT, "URI",
       "names are those of libvirt domains: qemu:///system, qemu:///session or "
       "qemu+unix:///system?socket=PATH (default: $STASIS_CONNECT; else names are those of stasis, "

@@ -431,5 +431,5 @@ GArray *cli_numbers(const CliCall *call, const char *name)
 
 StasisStore *cli_open_store(CliCall *call, StasisStoreFlags flags, GError **error)
 {
-    return stasis_store_open(cli_text(call, "store"), flags, error);
+    return stasis_store_open(cli_text(call, "store"), flags | STASIS_STORE_AS_KEYS_SAY, error);
 }

@@ -22,6 +22,22 @@ static void show_version(CliCall *call)
     cli_take_object(call, versions);
 }
 
+/* What the library and the programs that it starts know of key files is the environment; a shell's
+ * next line has its own again. */
+static gboolean run_with_keys(CliCall *call, GError **error)
+{
+    const char *files = cli_text(call, "key-file");
+    g_autofree char *before = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    if (files != NULL)
+        g_setenv(STASIS_KEY_FILE_VARIABLE, files, TRUE);
+    gboolean ok = call->command->handler(call, error);
+    if (files != NULL && before != NULL)
+        g_setenv(STASIS_KEY_FILE_VARIABLE, before, TRUE);
+    else if (files != NULL)
+        g_unsetenv(STASIS_KEY_FILE_VARIABLE);
+    return ok;
+}
+
 static gboolean run(CliCall *call, const char *const *argv, GError **error)
 {
     if (!cli_parse(call, argv, error))
@@ -51,7 +67,7 @@ static gboolean run(CliCall *call, const char *const *argv, GError **error)
     }
     if (!(flags & (CLI_IN_SHELL | CLI_OWN_SIGNALS)) && !cli_signals_init(call->cancellable, error))
         return FALSE;
-    return call->command->handler(call, error);
+    return run_with_keys(call, error);
 }
 
 int cli_run(const char *const *argv, CliShell *shell)

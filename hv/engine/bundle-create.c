@@ -216,11 +216,12 @@ static gboolean describe_images(Work *work, const char *const *ids, GError **err
         work->info->qemu_version = g_strdup(image->qemu_version);
         newest = *id;
     }
+    /* A bundle's head is not encrypted: the machine is in the image. */
     g_autoptr(StasisImageReader) reader =
         newest != NULL ? stasis_image_reader_open(work->store, newest, error) : NULL;
     g_autoptr(GBytes) json =
         reader != NULL ? stasis_image_reader_get_part(reader, "machine.json", error) : NULL;
-    if (json != NULL)
+    if (json != NULL && stasis_image_reader_get_info(reader)->encrypted_with == NULL)
         work->info->machine = g_strndup(g_bytes_get_data(json, NULL), g_bytes_get_size(json));
     return newest == NULL || json != NULL;
 }

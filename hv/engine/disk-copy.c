@@ -5,6 +5,7 @@
 
 #include "base/fault.h"
 #include "disk/describe.h"
+#include "store/scratch.h"
 
 /* Pushed at once. */
 #define RUN_PAGES 256u
@@ -59,7 +60,9 @@ static StasisDiskPart *copy_open(const StasisDiskPartWanted *wanted, GError **er
     disks->session = wanted->session;
     disks->first_block = -1;
     disks->cwd = g_strdup(wanted->cwd);
-    disks->scratch_dir = g_build_filename(stasis_store_get_path(wanted->store), "tmp", NULL);
+    disks->scratch_dir = stasis_store_scratch_path(wanted->store, "tmp", error);
+    if (disks->scratch_dir == NULL)
+        return NULL;
     disks->socket_dir = stasis_vm_dir(wanted->session->record->name, error);
     if (disks->socket_dir == NULL)
         return NULL;

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/scratch.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "disk/freeze.h"
@@ -186,8 +187,8 @@ static void look_for_overlays(GPtrArray *files, StasisStore *store)
     }
     if (store == NULL)
         return;
-    g_autofree char *disks = g_build_filename(stasis_store_get_path(store), DISKS_DIR, NULL);
-    g_autoptr(GDir) dir = g_dir_open(disks, 0, NULL);
+    g_autofree char *disks = stasis_store_scratch_path(store, DISKS_DIR, NULL);
+    g_autoptr(GDir) dir = disks == NULL ? NULL : g_dir_open(disks, 0, NULL);
     for (const char *name; dir != NULL && (name = g_dir_read_name(dir)) != NULL;) {
         g_autofree char *path = g_build_filename(disks, name, NULL);
         look_in(files, path);

@@ -16,6 +16,7 @@
 #include "disk/in-use.h"
 #include "disk/overlay.h"
 #include "store/cache.h"
+#include "store/scratch.h"
 
 /* Says whose they are. A directory without it, and that nobody holds, is a leftover. */
 #define MARK_FILE "vm.json"
@@ -314,9 +315,11 @@ static gboolean fill(StasisVmDisks *disks, const StasisVmDisksWanted *wanted,
 StasisVmDisks *stasis_vm_disks_new(const StasisVmDisksWanted *wanted, GCancellable *cancellable,
                                    GError **error)
 {
-    g_autofree char *parent =
-        wanted->dir != NULL ? g_canonicalize_filename(wanted->dir, NULL)
-                            : g_build_filename(stasis_store_get_path(wanted->store), "disks", NULL);
+    g_autofree char *parent = wanted->dir != NULL
+                                  ? g_canonicalize_filename(wanted->dir, NULL)
+                                  : stasis_store_scratch_path(wanted->store, "disks", error);
+    if (parent == NULL)
+        return NULL;
     g_autofree char *name = g_strconcat(wanted->vm_name, ".XXXXXX", NULL);
     g_autofree char *dir = g_build_filename(parent, name, NULL);
     g_autoptr(GPtrArray) none = g_ptr_array_new();

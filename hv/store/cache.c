@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/cache-internal.h"
+#include "store/scratch.h"
 
 #define LOCK_POLL_US 20000
 
@@ -25,11 +26,14 @@ static gboolean cant_write(StasisStore *store, const char *what, GError **error)
 
 int stasis_cache_open(StasisStore *store, gboolean create, GError **error)
 {
-    if (create && mkdirat(store->dir_fd, "cache", 0700) < 0 && errno != EEXIST) {
+    int dir_fd = stasis_store_scratch_fd(store, error);
+    if (dir_fd < 0)
+        return -1;
+    if (create && mkdirat(dir_fd, "cache", 0700) < 0 && errno != EEXIST) {
         cant_write(store, "make it", error);
         return -1;
     }
-    int fd = stasis_store_open_dir(store->dir_fd, "cache");
+    int fd = stasis_store_open_dir(dir_fd, "cache");
     if (fd < 0)
         cant_write(store, "open it", error);
     return fd;
@@ -93,7 +97,7 @@ void stasis_cache_remove(StasisStore *store, const char *id)
 {
     static const char *const kinds[] = { STASIS_CACHE_RAM, STASIS_CACHE_DISK,
                                          STASIS_CACHE_TOUCHED };
-    stasis_autofd int cache_fd = stasis_store_open_dir(store->dir_fd, "cache");
+    stasis_autofd int cache_fd = stasis_cache_open(store, FALSE, NULL);
     for (gsize i = 0; cache_fd >= 0 && i < G_N_ELEMENTS(kinds); i++) {
         g_autofree char *name = stasis_cache_name(id, kinds[i]);
         stasis_store_remove_dir(cache_fd, name);

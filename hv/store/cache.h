@@ -23,6 +23,10 @@ typedef struct {
 typedef struct {
     GPtrArray *blocks; /* of StasisTemplateBlock */
     guint64 made_us;   /* how long it took to make it; 0: it was there */
+    /* Of an encrypted store it lies in memory, which goes back when nobody has it open and no VM
+     * maps it: its directory, share-locked as long as it is in use, and that one's; else -1. */
+    int dir_fd, cache_fd;
+    char *name;
 } StasisTemplate;
 
 /*

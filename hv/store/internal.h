@@ -84,6 +84,7 @@ struct _StasisStore {
     int images_fd;
     StasisStoreConfig config;
     StasisKeys *keys; /* those that were named when it was opened; may be NULL */
+    int scratch_fd;   /* scratch.c: of a directory in memory, or -1 */
 };
 
 /* How long a writer waits for another one: longer than the commit of a rebased image takes, which

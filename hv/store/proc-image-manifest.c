@@ -98,7 +98,7 @@ static void set_files(JsonObject *root, const GPtrArray *files)
 }
 
 char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
-                                       GError **error)
+                                       const StasisSeals *seals, GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
     stasis_json_set_uint(
@@ -122,7 +122,7 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
     set_files(root, files);
-    return stasis_manifest_close(root, NULL, error);
+    return stasis_manifest_close(root, seals, error);
 }
 
 /* ---- reading ---- */

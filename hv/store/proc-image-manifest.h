@@ -14,8 +14,10 @@ G_BEGIN_DECLS
 
 void stasis_proc_image_file_free(StasisProcImageFile *file);
 /* The file's text. */
+typedef struct _StasisSeals StasisSeals;
+/* Signed with @seals (seal-manifest.h; NULL: not). */
 char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
-                                       GError **error);
+                                       const StasisSeals *seals, GError **error);
 /* Every member is checked. *ret_files: of StasisProcImageFile, sorted. */
 StasisProcessImageInfo *stasis_proc_image_manifest_parse(const char *text, gsize len,
                                                          GPtrArray **ret_files, GError **error);

@@ -13,6 +13,7 @@
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "store/proc-image-pages.h"
+#include "store/seal-manifest.h"
 
 #define PIECE_BYTES 32768u
 
@@ -65,7 +66,7 @@ char *stasis_store_resolve_process(StasisStore *store, const char *id_or_prefix,
 
 /* ---- reading ---- */
 
-static StasisProcImageReader *load(int dir_fd, const char *id, GError **error)
+static StasisProcImageReader *load(StasisStore *store, int dir_fd, const char *id, GError **error)
 {
     gsize len;
     g_autofree char *text =
@@ -80,6 +81,12 @@ static StasisProcImageReader *load(int dir_fd, const char *id, GError **error)
         stasis_corrupt(error, "it is the manifest of image %s", reader->info->id);
         return NULL;
     }
+    StasisSealLines lines;
+    StasisSealChecks checks;
+    if (!stasis_seal_check(store, text, len, "", &checks, error))
+        return NULL;
+    stasis_seal_find_lines(text, len, &lines);
+    stasis_seal_admit(store, id, "", lines.signature_key, &checks, &reader->why_not);
     return g_steal_pointer(&reader);
 }
 
@@ -96,7 +103,7 @@ StasisProcImageReader *stasis_proc_image_reader_open(StasisStore *store, const c
                     id, store->path);
         return NULL;
     }
-    g_autoptr(StasisProcImageReader) reader = load(dir_fd, id, error);
+    g_autoptr(StasisProcImageReader) reader = load(store, dir_fd, id, error);
     if (reader == NULL) {
         g_prefix_error(error, "image %s: manifest.json: ", id);
         return NULL;
@@ -112,6 +119,7 @@ void stasis_proc_image_reader_free(StasisProcImageReader *reader)
     stasis_clear_fd(&reader->dir_fd);
     g_clear_pointer(&reader->files, g_ptr_array_unref);
     stasis_process_image_info_free(reader->info);
+    g_clear_error(&reader->why_not);
     g_free(reader);
 }
 
@@ -153,6 +161,10 @@ gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
                                        StasisProcImageTake take, gpointer user_data, GError **error)
 {
     const StasisProcImageFile *file = g_ptr_array_index(reader->files, i);
+    if (reader->why_not != NULL) {
+        g_propagate_error(error, g_error_copy(reader->why_not));
+        return FALSE;
+    }
     g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
     g_autoptr(StasisProcAssembled) assembled = NULL;
     guint64 size = file->size;

@@ -16,6 +16,7 @@
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "store/proc-image-pages.h"
+#include "store/seal-manifest.h"
 
 struct _StasisProcImageWriter {
     StasisStore *store;
@@ -30,6 +31,13 @@ struct _StasisProcImageWriter {
 
 StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error)
 {
+    if (store->config.keys.encrypt[0] != '\0') {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "store %s is encrypted, which images of processes can't be yet; take a "
+                    "checkpoint of the VM, or put them into another store",
+                    store->path);
+        return NULL;
+    }
     g_autoptr(StasisProcImageWriter) writer = g_new0(StasisProcImageWriter, 1);
     writer->store = stasis_store_ref(store);
     writer->fd = -1;
@@ -170,7 +178,10 @@ static StasisProcessImageInfo *write_manifest(StasisProcImageWriter *writer,
     StasisProcessImageInfo named = *info;
     named.id = (char *)id;
     named.parent = writer->parent;
-    g_autofree char *text = stasis_proc_image_manifest_write(&named, writer->files, error);
+    StasisSeals seals;
+    if (!stasis_seals_get(writer->store, "", &seals, error))
+        return NULL;
+    g_autofree char *text = stasis_proc_image_manifest_write(&named, writer->files, &seals, error);
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(StasisProcessImageInfo) listed =
         text != NULL ? stasis_proc_image_manifest_parse(text, strlen(text), &files, error) : NULL;

@@ -67,6 +67,7 @@ typedef struct {
     StasisProcessImageInfo *info;
     GPtrArray *files; /* of StasisProcImageFile, by name (strcmp) */
     int dir_fd;
+    GError *why_not; /* it may not be used, as its signature was not checked; else NULL */
 } StasisProcImageReader;
 
 /* The manifest is checked, each file when it is read. */

@@ -153,7 +153,7 @@ static StasisStore *store_new(const char *path, GError **error)
     g_autoptr(StasisStore) store = g_new0(StasisStore, 1);
     g_atomic_ref_count_init(&store->ref);
     store->path = g_canonicalize_filename(path, NULL);
-    store->dir_fd = store->images_fd = -1;
+    store->dir_fd = store->images_fd = store->scratch_fd = -1;
     store->keys = stasis_keys_load(&local);
     if (local == NULL)
         return g_steal_pointer(&store);
@@ -260,6 +260,7 @@ void stasis_store_unref(StasisStore *store)
         return;
     stasis_close_fdp(&store->dir_fd);
     stasis_close_fdp(&store->images_fd);
+    stasis_close_fdp(&store->scratch_fd);
     stasis_keys_unref(store->keys);
     g_free(store->path);
     g_free(store);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -18,6 +19,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "store/cache-internal.h"
+#include "store/scratch.h"
 
 #define DESCRIPTION "template.json"
 #define MAX_DESCRIPTION_BYTES (1u << 20)
@@ -40,14 +42,29 @@ static StasisTemplate *template_new(void)
 {
     StasisTemplate *template = g_new0(StasisTemplate, 1);
     template->blocks = g_ptr_array_new_with_free_func(block_free);
+    template->dir_fd = template->cache_fd = -1;
     return template;
+}
+
+static gboolean has_name(int cache_fd, const char *name, int dir_fd)
+{
+    struct stat held, named;
+    return fstat(dir_fd, &held) == 0 && fstatat(cache_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 
 void stasis_template_free(StasisTemplate *template)
 {
     if (template == NULL)
         return;
+    /* The last to have it takes its names away; VMs that map it keep it until they end. */
+    if (template->dir_fd >= 0 && flock(template->dir_fd, LOCK_EX | LOCK_NB) == 0 &&
+        has_name(template->cache_fd, template->name, template->dir_fd))
+        stasis_store_remove_dir(template->cache_fd, template->name);
+    stasis_close_fdp(&template->dir_fd);
+    stasis_close_fdp(&template->cache_fd);
     g_ptr_array_unref(template->blocks);
+    g_free(template->name);
     g_free(template);
 }
 
@@ -103,9 +120,27 @@ static gboolean open_block(StasisTemplate *template, StasisStore *store, StasisI
         return stasis_corrupt(error, "%s: %" G_GUINT64_FORMAT " bytes", name, size);
     StasisTemplateBlock *block = g_new0(StasisTemplateBlock, 1);
     block->block = index;
-    block->path = g_build_filename(store->path, "cache", dir, name, NULL);
+    g_autofree char *cache = stasis_store_scratch_path(store, "cache", error);
+    if (cache == NULL) {
+        g_free(block);
+        return FALSE;
+    }
+    block->path = g_build_filename(cache, dir, name, NULL);
     block->fd = stasis_steal_fd(&fd);
     g_ptr_array_add(template->blocks, block);
+    return TRUE;
+}
+
+/* So that nobody takes its names away; FALSE when somebody just did. */
+static gboolean hold(StasisTemplate *template, int cache_fd, const char *name, int dir_fd)
+{
+    stasis_autofd int own = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+    stasis_autofd int cache = fcntl(cache_fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0 || cache < 0 || flock(own, LOCK_SH | LOCK_NB) < 0 || !has_name(cache, name, own))
+        return FALSE;
+    template->dir_fd = stasis_steal_fd(&own);
+    template->cache_fd = stasis_steal_fd(&cache);
+    template->name = g_strdup(name);
     return TRUE;
 }
 
@@ -118,6 +153,8 @@ static StasisTemplate *try_open(StasisStore *store, StasisImageReader *reader, i
     if (dir_fd < 0 || !describes(reader, dir_fd, NULL))
         return NULL;
     g_autoptr(StasisTemplate) template = template_new();
+    if (stasis_store_scratch_is_memory(store) && !hold(template, cache_fd, name, dir_fd))
+        return NULL;
     for (guint i = 0; i < blocks->len; i++)
         if (!open_block(template, store, reader, name, dir_fd, g_array_index(blocks, guint, i),
                         NULL))

@@ -117,7 +117,7 @@ GArray *stasis_touched_load(StasisStore *store, StasisImageReader *reader, GErro
 {
     g_autofree char *name =
         stasis_cache_name(stasis_image_reader_get_info(reader)->id, STASIS_CACHE_TOUCHED);
-    stasis_autofd int cache_fd = stasis_store_open_dir(store->dir_fd, "cache");
+    stasis_autofd int cache_fd = stasis_cache_open(store, FALSE, NULL);
     stasis_autofd int fd = cache_fd >= 0 ? stasis_store_open_file(cache_fd, name, NULL, NULL) : -1;
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0) {

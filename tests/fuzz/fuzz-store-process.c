@@ -24,7 +24,7 @@ static void check(const char *text, gsize len)
         g_assert(stasis_proc_image_file_name_is_valid(file->name));
         g_assert(strchr(file->name, '/') == NULL && file->name[0] != '.');
     }
-    g_autofree char *written = stasis_proc_image_manifest_write(info, files, NULL);
+    g_autofree char *written = stasis_proc_image_manifest_write(info, files, NULL, NULL);
     if (written == NULL)
         return; /* too large, laid out for people */
     g_autoptr(StasisProcessImageInfo) second =

@@ -44,9 +44,9 @@ static void test_open(void)
     g_assert_null(stasis_store_open(full, STASIS_STORE_CREATE, &error));
     assert_fails(&error, STASIS_ERROR_NO_STORE, "other files");
     g_autofree char *file = g_build_filename(path, "stasis-store.json", NULL);
-    g_assert_true(g_file_set_contents(file, "{\"format\": 2}", -1, NULL));
+    g_assert_true(g_file_set_contents(file, "{\"format\": 3}", -1, NULL));
     g_assert_null(stasis_store_open(path, STASIS_STORE_EXISTING, &error));
-    assert_fails(&error, STASIS_ERROR_NO_STORE, "another format");
+    assert_fails(&error, STASIS_ERROR_NO_STORE, "is of format 3");
     g_assert_true(g_file_set_contents(file, "", 0, NULL));
     g_assert_null(stasis_store_open(path, STASIS_STORE_CREATE, &error));
     assert_fails(&error, STASIS_ERROR_NO_STORE, "unreadable");

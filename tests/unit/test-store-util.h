@@ -4,6 +4,7 @@
 
 #include <ftw.h>
 #include <stasis/error.h>
+#include <stasis/seal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,11 +31,42 @@ static inline char *test_make_dir(void)
     return path;
 }
 
+/* A key file of this process, made at the first call, and named from then on. */
+static inline void test_name_keys(void)
+{
+    static char path[64];
+    g_autoptr(GError) error = NULL;
+    StasisKeyIds ids;
+    if (path[0] != '\0')
+        return;
+    snprintf(path, sizeof(path), "/dev/shm/stasis-test-key-%d", (int)getpid());
+    stasis_key_generate(path, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
+    g_assert_no_error(error);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, path, TRUE);
+}
+
+static inline void test_forget_keys(void)
+{
+    const char *path = g_getenv(STASIS_KEY_FILE_VARIABLE);
+    g_autofree char *public_path = path != NULL ? g_strconcat(path, ".pub", NULL) : NULL;
+    if (path == NULL)
+        return;
+    unlink(path);
+    unlink(public_path);
+}
+
+/* With STASIS_TEST_SEALED=1 a sealed one: test-store-sealed runs the store's tests like that. */
 static inline StasisStore *test_make_store(char **ret_path)
 {
     g_autoptr(GError) error = NULL;
     *ret_path = test_make_dir();
-    StasisStore *store = stasis_store_open(*ret_path, STASIS_STORE_CREATE, &error);
+    StasisStore *store;
+    if (g_getenv("STASIS_TEST_SEALED") != NULL) {
+        test_name_keys();
+        store = stasis_store_init(*ret_path, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &error);
+    } else {
+        store = stasis_store_open(*ret_path, STASIS_STORE_CREATE, &error);
+    }
     g_assert_no_error(error);
     return store;
 }

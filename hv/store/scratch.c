@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/scratch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "base/tree.h"
+#include "store/internal.h"
+
+/* Names the store that a directory is of, so that one of a store that is gone can be cleared. */
+#define OWNER_FILE "store"
+#define MAX_PATH_BYTES 4096u
+
+gboolean stasis_store_scratch_is_memory(StasisStore *store)
+{
+    return store->config.keys.encrypt[0] != '\0';
+}
+
+static char *base_path(void)
+{
+    return g_strdup_printf("/dev/shm/stasis-sealed-%u", (guint)geteuid());
+}
+
+/* Ours alone, and in memory: whoever can read there reads what is encrypted in the store. */
+static int open_base(const char *base, GError **error)
+{
+    struct stat st;
+    struct statfs fs;
+    if (mkdir(base, 0700) < 0 && errno != EEXIST) {
+        stasis_set_errno(error, errno, "make %s", base);
+        return -1;
+    }
+    stasis_autofd int fd = stasis_store_open_dir(AT_FDCWD, base);
+    if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0) {
+        stasis_set_errno(error, errno, "open %s", base);
+        return -1;
+    }
+    if (st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO)) == 0 &&
+        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+        return stasis_steal_fd(&fd);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "%s is not ours alone (mode 700) and in memory (tmpfs), as it must be to have what "
+                "an encrypted store's images hold; remove it, or mount a tmpfs on /dev/shm",
+                base);
+    return -1;
+}
+
+/* Directories of stores that are no more. */
+static void sweep(const char *base, int base_fd)
+{
+    g_auto(GStrv) names = stasis_store_list_names(base_fd);
+    for (guint i = 0; names != NULL && names[i] != NULL; i++) {
+        gsize len;
+        stasis_autofd int fd = stasis_store_open_dir(base_fd, names[i]);
+        g_autofree char *owner =
+            fd >= 0 ? stasis_read_file_at(fd, OWNER_FILE, MAX_PATH_BYTES, &len, NULL) : NULL;
+        g_autofree char *dir = g_build_filename(base, names[i], NULL);
+        if (owner != NULL && access(owner, F_OK) < 0 && errno == ENOENT)
+            stasis_remove_tree(dir);
+    }
+}
+
+static int open_memory(StasisStore *store, GError **error)
+{
+    const char *uuid = store->config.uuid;
+    g_autofree char *base = base_path();
+    if (!g_uuid_string_is_valid(uuid)) {
+        stasis_corrupt(error, "store %s: \"%s\" is no UUID", store->path, uuid);
+        return -1;
+    }
+    stasis_autofd int base_fd = open_base(base, error);
+    if (base_fd < 0)
+        return -1;
+    sweep(base, base_fd);
+    if (mkdirat(base_fd, uuid, 0700) < 0 && errno != EEXIST) {
+        stasis_set_errno(error, errno, "make %s/%s", base, uuid);
+        return -1;
+    }
+    stasis_autofd int fd = stasis_store_open_dir(base_fd, uuid);
+    if (fd < 0) {
+        stasis_set_errno(error, errno, "open %s/%s", base, uuid);
+        return -1;
+    }
+    return stasis_write_file_at(fd, OWNER_FILE, store->path, strlen(store->path), FALSE, error)
+               ? stasis_steal_fd(&fd)
+               : -1;
+}
+
+int stasis_store_scratch_fd(StasisStore *store, GError **error)
+{
+    static GMutex mutex;
+    if (!stasis_store_scratch_is_memory(store))
+        return store->dir_fd;
+    g_mutex_lock(&mutex);
+    if (store->scratch_fd < 0)
+        store->scratch_fd = open_memory(store, error);
+    int fd = store->scratch_fd;
+    g_mutex_unlock(&mutex);
+    return fd;
+}
+
+char *stasis_store_scratch_path(StasisStore *store, const char *name, GError **error)
+{
+    if (!stasis_store_scratch_is_memory(store))
+        return g_build_filename(store->path, name, NULL);
+    int fd = stasis_store_scratch_fd(store, error);
+    if (fd < 0)
+        return NULL;
+    if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST) {
+        stasis_set_errno(error, errno, "make a directory for %s in memory", name);
+        return NULL;
+    }
+    g_autofree char *base = base_path();
+    return g_build_filename(base, store->config.uuid, name, NULL);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where what is derived from a store's images lies: their memory as clones map it, disks of VMs
+ * that were made from them, scratch files. That is the store itself; but of an encrypted one, where
+ * nothing may reach a disk in the clear, a directory in memory (/dev/shm), named by its UUID.
+ */
+#pragma once
+
+#include "store/image.h"
+
+G_BEGIN_DECLS
+
+/* The directory itself, made if need be; a descriptor that is the store's. -1 on error. */
+int stasis_store_scratch_fd(StasisStore *store, GError **error);
+/* NAME in it: "cache", "disks", "tmp"; in memory it is made, else only named. Free with g_free().
+ */
+char *stasis_store_scratch_path(StasisStore *store, const char *name, GError **error);
+/* Is it in memory, which has to be given back? */
+gboolean stasis_store_scratch_is_memory(StasisStore *store);
+
+G_END_DECLS

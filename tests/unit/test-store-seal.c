@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: a sealed store holds nothing of its images' content in the clear, opens with its keys
+ * only, and finds whatever somebody without them has changed, swapped or put there. */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/io.h"
+#include "store/config.h"
+#include "store/internal.h"
+#include "store/manifest-text.h"
+#include "store/seal-manifest.h"
+#include "test-store-util.h"
+
+/* ---- the cipher ---- */
+
+static void from_hex(const char *hex, guint8 *ret)
+{
+    g_assert_true(stasis_from_hex(hex, ret, strlen(hex) / 2));
+}
+
+/* A key whose cipher key is @byte, 32 times; not from a file, as vectors have none. */
+static StasisKey plain_key(guint8 *bytes, guint8 byte, guint64 serial)
+{
+    memset(bytes, byte, STASIS_KEY_BYTES);
+    return (StasisKey){ .kind = STASIS_KEY_SEAL, .secret = bytes, .mac = bytes, .serial = serial };
+}
+
+/* c2sp.org/XAES-256-GCM, "Test Vectors"; the second has the top bit of L set. */
+static void test_cipher_vectors(void)
+{
+    static const struct {
+        guint8 key;
+        const char *data, *expected;
+    } vectors[] = {
+        { 1, "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271" },
+        { 3, "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d" },
+    };
+    static const char nonce[] = "ABCDEFGHIJKLMNOPQRSTUVWX", plain[] = "XAES-256-GCM";
+    for (guint i = 0; i < G_N_ELEMENTS(vectors); i++) {
+        guint8 bytes[STASIS_KEY_BYTES], sealed[12 + STASIS_SEAL_BYTES], expected[28], opened[12];
+        g_autoptr(GError) error = NULL;
+        StasisKey key = plain_key(bytes, vectors[i].key, 1000 + i);
+        StasisSealPlace place = { .len = strlen(vectors[i].data) };
+        memcpy(place.bytes, vectors[i].data, place.len);
+        from_hex(vectors[i].expected, expected);
+        stasis_seal_with_nonce(&key, (const guint8 *)nonce, &place, plain, 12, sealed, &error);
+        g_assert_no_error(error);
+        g_assert_cmpmem(sealed, 24, nonce, 24);
+        g_assert_cmpmem(sealed + 24, 28, expected, 28);
+        g_assert_true(stasis_unseal(&key, &place, sealed, sizeof(sealed), opened));
+        g_assert_cmpmem(opened, 12, plain, 12);
+        for (guint bit = 0; bit < 8 * sizeof(sealed); bit++) {
+            sealed[bit / 8] ^= (guint8)(1 << bit % 8);
+            g_assert_false(stasis_unseal(&key, &place, sealed, sizeof(sealed), opened));
+            sealed[bit / 8] ^= (guint8)(1 << bit % 8);
+        }
+        for (guint len = 0; len < sizeof(sealed); len++)
+            g_assert_false(stasis_unseal(&key, &place, sealed, len, opened));
+        place.bytes[place.len++] = 'x';
+        g_assert_false(stasis_unseal(&key, &place, sealed, sizeof(sealed), opened));
+    }
+}
+
+/* RFC 8032, 7.1, TEST 2. */
+static void test_signature_vectors(void)
+{
+    static const char text[] =
+        "stasis-keys 1\n"
+        "sign 8b1ac4c1f0f2c2c1 4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb\n";
+    static const char *const expected =
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00";
+    guint8 seed[STASIS_KEY_BYTES], public_key[STASIS_KEY_BYTES], right[64], made[64];
+    char id[STASIS_KEY_ID], hex[2 * STASIS_KEY_BYTES + 1];
+    g_autoptr(GError) error = NULL;
+    gboolean secret;
+    from_hex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", seed);
+    stasis_key_describe(STASIS_KEY_SIGN, seed, id, public_key, &error);
+    g_assert_no_error(error);
+    stasis_to_hex(public_key, sizeof(public_key), hex);
+    g_assert_cmpstr(hex, ==, "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c");
+    g_autofree char *line = g_strdup_printf(
+        "stasis-keys 1\nsign %s 4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+        id);
+    g_autoptr(StasisKeys) keys = stasis_keys_parse(line, strlen(line), &secret, &error);
+    g_assert_no_error(error);
+    g_assert_true(secret);
+    const StasisKey *key = stasis_keys_find(keys, STASIS_KEY_SIGN, id);
+    from_hex(expected, right);
+    stasis_key_sign(key, "\x72", 1, made, &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(made, 64, right, 64);
+    g_assert_true(stasis_key_verify(key, "\x72", 1, made));
+    g_assert_false(stasis_key_verify(key, "\x73", 1, made));
+    made[63] ^= 0x10;
+    g_assert_false(stasis_key_verify(key, "\x72", 1, made));
+    /* The ID is not that key's: found at once. */
+    g_assert_null(stasis_keys_parse(text, strlen(text), &secret, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+}
+
+/* Beside GLib's own. */
+static void test_mac(void)
+{
+    guint8 bytes[STASIS_KEY_BYTES], made[STASIS_MAC_BYTES];
+    char hex[2 * STASIS_MAC_BYTES + 1];
+    g_autoptr(GError) error = NULL;
+    StasisKey key = plain_key(bytes, 0x0b, 1);
+    stasis_key_mac(&key, "Hi There", 8, made, &error);
+    g_assert_no_error(error);
+    stasis_to_hex(made, sizeof(made), hex);
+    g_autofree char *other = g_compute_hmac_for_data(G_CHECKSUM_SHA256, bytes, sizeof(bytes),
+                                                     (const guint8 *)"Hi There", 8);
+    g_assert_cmpstr(hex, ==, other);
+}
+
+/* ---- key files ---- */
+
+static void test_key_files(void)
+{
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
+        { "", "first line" },
+        { "stasis-keys 2\n", "first line" },
+        { "stasis-keys 1\nseal 00\n", "line 2" },
+        { "stasis-keys 1\nopen 0123456789abcdef "
+          "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb\n",
+          "line 2" },
+        { "stasis-keys 1\n\n# x\nseal 0123456789abcdef "
+          "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb\n",
+          "line 4: the key is not that of its ID" },
+        { "stasis-keys 1\nseal 0123456789ABCDEF "
+          "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb\n",
+          "line 2" },
+    };
+    gboolean secret;
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_null(stasis_keys_parse(bad[i].text, strlen(bad[i].text), &secret, &error));
+        g_assert_nonnull(strstr(error->message, bad[i].says));
+    }
+    g_autofree char *dir = test_make_dir();
+    g_autofree char *path = g_build_filename(dir, "k", NULL);
+    g_autofree char *public_path = g_build_filename(dir, "k.pub", NULL);
+    g_autoptr(GError) error = NULL;
+    StasisKeyIds ids;
+    struct stat st;
+    stasis_key_generate(path, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_mode & 0777, ==, 0600);
+    g_autoptr(StasisKeys) keys = stasis_key_file_read(path, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_SEAL, ids.encrypt));
+    g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_SIGN, ids.sign));
+    g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_VERIFY, ids.sign));
+    /* Never over a key that is there. */
+    g_assert_false(stasis_key_generate(path, STASIS_SEAL_SIGN, &ids, NULL));
+    /* What anyone may read is for checking only. */
+    g_autoptr(StasisKeys) open = stasis_key_file_read(public_path, &error);
+    g_assert_no_error(error);
+    g_assert_null(stasis_keys_first(open, STASIS_KEY_SEAL));
+    g_assert_null(stasis_keys_find(open, STASIS_KEY_SIGN, ids.sign));
+    g_assert_nonnull(stasis_keys_find(open, STASIS_KEY_VERIFY, ids.sign));
+    static const mode_t wrong[] = { 0640, 0604, 0660, 0601 };
+    for (guint i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(GError) local = NULL;
+        g_assert_cmpint(chmod(path, wrong[i]), ==, 0);
+        g_assert_null(stasis_key_file_read(path, &local));
+        g_assert_error(local, STASIS_ERROR, STASIS_ERROR_KEY);
+        g_assert_nonnull(strstr(local->message, "chmod 600"));
+    }
+    test_remove_tree(dir);
+}
+
+/* ---- the store's own file ---- */
+
+static void test_config(void)
+{
+    StasisStoreConfig config = { "u", { "0123456789abcdef", "" } }, again;
+    g_autofree char *text = stasis_store_config_write(&config);
+    g_assert_true(stasis_store_config_parse(text, strlen(text), &again, NULL));
+    g_assert_cmpstr(again.keys.encrypt, ==, config.keys.encrypt);
+    g_assert_cmpstr(again.keys.sign, ==, "");
+    /* A store that is not sealed is as it always was, to the byte. */
+    StasisStoreConfig plain = { "u", { "", "" } };
+    g_autofree char *old = stasis_store_config_write(&plain);
+    g_assert_cmpstr(old, ==, "{\n  \"format\": 1,\n  \"uuid\": \"u\"\n}\n");
+    static const char *const bad[] = {
+        "",
+        "{}",
+        "{\"format\": 3}",
+        "{\"format\": 2}",
+        "{\"format\": 2, \"encrypt\": null, \"sign\": null}",
+        "{\"format\": 2, \"encrypt\": \"0123456789abcde\", \"sign\": null}",
+        "{\"format\": 2, \"encrypt\": \"0123456789ABCDEF\", \"sign\": null}",
+        "{\"format\": 2, \"encrypt\": 5, \"sign\": null}",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++)
+        g_assert_false(stasis_store_config_parse(bad[i], strlen(bad[i]), &again, NULL));
+}
+
+/* ---- stores ---- */
+
+typedef struct {
+    char *path;
+    StasisStore *store;
+    char *base, *tip; /* of seeds 10 and 20 */
+} Fixture;
+
+static void setup(Fixture *f, gconstpointer what)
+{
+    g_autoptr(GError) error = NULL;
+    test_name_keys();
+    f->path = test_make_dir();
+    f->store = stasis_store_init(f->path, (StasisSealFlags)GPOINTER_TO_UINT(what), &error);
+    g_assert_no_error(error);
+    f->base = test_small_image(f->store, NULL, 10, &error);
+    g_assert_no_error(error);
+    f->tip = test_small_image(f->store, f->base, 20, &error);
+    g_assert_no_error(error);
+    test_assert_small(f->store, f->tip, 20);
+    test_assert_small(f->store, f->base, 10);
+}
+
+static void teardown(Fixture *f, gconstpointer unused)
+{
+    stasis_store_unref(f->store);
+    test_remove_tree(f->path);
+    g_free(f->path);
+    g_free(f->base);
+    g_free(f->tip);
+}
+
+static char *file_of(Fixture *f, const char *id, const char *name)
+{
+    return g_build_filename(f->path, "images", id, name, NULL);
+}
+
+static char *read_file(Fixture *f, const char *id, const char *name, gsize *ret_len)
+{
+    g_autofree char *path = file_of(f, id, name);
+    char *text;
+    g_assert_true(g_file_get_contents(path, &text, ret_len, NULL));
+    return text;
+}
+
+static void write_file(Fixture *f, const char *id, const char *name, const char *bytes, gsize len)
+{
+    g_autofree char *path = file_of(f, id, name);
+    g_assert_true(g_file_set_contents(path, bytes, (gssize)len, NULL));
+}
+
+/* With the digest line that fits, as anyone can make it. */
+static void write_manifest(Fixture *f, const char *id, const char *body)
+{
+    g_autofree char *tail = NULL;
+    g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, NULL);
+    g_autofree char *whole = g_strconcat(body, tail, NULL);
+    g_assert_nonnull(digest);
+    write_file(f, id, "manifest.json", whole, strlen(whole));
+}
+
+/* Without the digest line. */
+static char *read_body(Fixture *f, const char *id)
+{
+    gsize len;
+    char *text = read_file(f, id, "manifest.json", &len);
+    text[len - STASIS_DIGEST_TAIL_BYTES] = '\0';
+    return text;
+}
+
+static void assert_refused(Fixture *f, const char *id, int code, const char *says)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree guint8 *data = test_read_small(f->store, id, &error);
+    g_assert_null(data);
+    g_assert_error(error, STASIS_ERROR, code);
+    if (strstr(error->message, says) == NULL)
+        g_error("\"%s\" does not say \"%s\"", error->message, says);
+    g_assert_null(strchr(error->message, '\n'));
+}
+
+static gboolean contains(const char *haystack, gsize len, const void *needle, gsize n)
+{
+    return memmem(haystack, len, needle, n) != NULL;
+}
+
+static void test_hidden(Fixture *f, gconstpointer what)
+{
+    static const char *const files[] = { "manifest.json", "index", "pages", "vmstate",
+                                         "machine.json" };
+    guint8 content[TEST_PAGES * STASIS_PAGE_BYTES];
+    gboolean encrypted = GPOINTER_TO_UINT(what) & STASIS_SEAL_ENCRYPT;
+    gboolean seen = FALSE;
+    test_small_content(10, content);
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
+        gsize len;
+        g_autofree char *bytes = read_file(f, f->base, files[i], &len);
+        seen |= contains(bytes, len, content + 3 * STASIS_PAGE_BYTES, 32) ||
+                contains(bytes, len, "device state", 12) || contains(bytes, len, "none", 4);
+    }
+    g_assert_true(seen == !encrypted); /* the test can see it where it is */
+    g_autoptr(StasisImageInfo) info = stasis_store_get_image(f->store, f->tip, NULL);
+    g_assert_true((info->encrypted_with != NULL) == encrypted);
+    g_assert_true(info->encryption_checked == encrypted);
+    g_assert_true(info->signature_checked == (info->signed_by != NULL));
+}
+
+/* Opened by a process that has other keys, or none. */
+static void test_keys_missing(Fixture *f, gconstpointer what)
+{
+    g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    g_autofree char *other = g_build_filename(f->path, "other.key", NULL);
+    g_autoptr(GError) error = NULL;
+    StasisKeyIds ids;
+    stasis_key_generate(other, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
+    g_assert_no_error(error);
+    for (guint i = 0; i < 2; i++) {
+        g_clear_pointer(&f->store, stasis_store_unref);
+        if (i == 0)
+            g_unsetenv(STASIS_KEY_FILE_VARIABLE);
+        else
+            g_setenv(STASIS_KEY_FILE_VARIABLE, other, TRUE);
+        f->store = stasis_store_open(f->path, STASIS_STORE_EXISTING, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(test_count(f->store), ==, 2);                   /* it can be listed */
+        stasis_store_verify(f->store, f->tip, NULL, NULL, NULL, &error); /* and compared */
+        g_assert_no_error(error);
+        assert_refused(f, f->tip, STASIS_ERROR_KEY, i == 0 ? "there: none" : ids.encrypt);
+        g_assert_null(stasis_image_writer_new(f->store, NULL, &error));
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+        g_clear_error(&error);
+        g_assert_false(stasis_store_delete(f->store, f->base, &error)); /* its child needs it */
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+        g_clear_error(&error);
+        /* Who names keys is told at once when the store is not theirs. */
+        g_autoptr(StasisStore) store =
+            stasis_store_open(f->path, STASIS_STORE_AS_KEYS_SAY, i == 0 ? NULL : &error);
+        g_assert_true((store == NULL) == (i == 1));
+        if (i == 1)
+            g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+        g_clear_error(&error);
+    }
+    g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+}
+
+/* The public key alone checks what is signed; it makes nothing. */
+static void test_public_key(Fixture *f, gconstpointer what)
+{
+    g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    g_autofree char *public_path = g_strconcat(named, ".pub", NULL);
+    g_autoptr(GError) error = NULL;
+    g_clear_pointer(&f->store, stasis_store_unref);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, public_path, TRUE);
+    f->store = stasis_store_open(f->path, STASIS_STORE_AS_KEYS_SAY, &error);
+    g_assert_no_error(error);
+    test_assert_small(f->store, f->tip, 20);
+    g_assert_null(stasis_image_writer_new(f->store, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+}
+
+/* Somebody who can write to the store, and has no key, changes what a manifest says. */
+static void test_manifest_changed(Fixture *f, gconstpointer what)
+{
+    gsize len;
+    gboolean mac = GPOINTER_TO_UINT(what) & STASIS_SEAL_ENCRYPT;
+    g_autofree char *body = read_body(f, f->tip);
+    g_autofree char *original = read_file(f, f->tip, "manifest.json", &len);
+    for (char *at = body, *end = body + strlen(body); at < end; at += 7) {
+        if (*at == '\n' || *at == '"')
+            continue;
+        char old = *at;
+        g_autoptr(GError) error = NULL;
+        *at = *at == '1' ? '2' : '1';
+        write_manifest(f, f->tip, body);
+        *at = old;
+        g_autofree guint8 *data = test_read_small(f->store, f->tip, &error);
+        if (data != NULL)
+            g_error("changed at offset %td, \"%.40s\": not found", at - body, at);
+        g_assert_null(strchr(error->message, '\n'));
+    }
+    char *name = strstr(body, "small");
+    memcpy(name, "SMALL", 5);
+    write_manifest(f, f->tip, body);
+    assert_refused(f, f->tip, STASIS_ERROR_CORRUPT, mac ? "its MAC" : "its signature");
+    /* Without the lines at all. */
+    StasisSealLines lines;
+    stasis_seal_find_lines(original, len, &lines);
+    body[mac ? lines.mac_over : lines.signature_over] = '\0';
+    write_manifest(f, f->tip, body);
+    assert_refused(f, f->tip, STASIS_ERROR_CORRUPT,
+                   lines.signature_over > 0 ? "not signed" : "no MAC");
+    if (mac && lines.signature_over > 0) { /* the MAC alone */
+        g_autofree char *cut = g_strndup(original, lines.signature_over);
+        write_manifest(f, f->tip, cut);
+        assert_refused(f, f->tip, STASIS_ERROR_CORRUPT, "not signed");
+    }
+    write_file(f, f->tip, "manifest.json", original, len);
+    test_assert_small(f->store, f->tip, 20);
+}
+
+/* A whole image of another store, not sealed or by another's key, is put in. */
+static void test_planted(Fixture *f, gconstpointer what)
+{
+    g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    for (guint i = 0; i < 2; i++) {
+        g_autofree char *path = test_make_dir();
+        g_autofree char *key = g_build_filename(path, "key", NULL);
+        g_autofree char *sub = g_build_filename(path, "store", NULL);
+        g_autoptr(GError) error = NULL;
+        StasisKeyIds ids;
+        stasis_key_generate(key, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
+        g_assert_no_error(error);
+        g_setenv(STASIS_KEY_FILE_VARIABLE, key, TRUE);
+        g_autoptr(StasisStore) other =
+            i == 0 ? stasis_store_open(sub, STASIS_STORE_CREATE, &error)
+                   : stasis_store_init(sub, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &error);
+        g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+        g_assert_no_error(error);
+        g_autofree char *id = test_small_image(other, NULL, 30, &error);
+        g_assert_no_error(error);
+        g_autofree char *from = g_build_filename(sub, "images", id, NULL);
+        g_autofree char *to = g_build_filename(f->path, "images", id, NULL);
+        g_assert_cmpint(rename(from, to), ==, 0);
+        if (i == 0)
+            assert_refused(f, id, STASIS_ERROR_CORRUPT, "put there by another");
+        else if (GPOINTER_TO_UINT(what) & STASIS_SEAL_SIGN)
+            assert_refused(f, id, STASIS_ERROR_KEY, ids.encrypt);
+        test_remove_tree(to);
+        test_remove_tree(path);
+    }
+}
+
+/* An older image, right in itself, in the place of a newer. */
+static void test_replayed(Fixture *f, gconstpointer what)
+{
+    g_autofree char *base = g_build_filename(f->path, "images", f->base, NULL);
+    g_autofree char *tip = g_build_filename(f->path, "images", f->tip, NULL);
+    g_autofree char *aside = g_build_filename(f->path, "tmp", "aside", NULL);
+    g_assert_cmpint(rename(tip, aside), ==, 0);
+    g_assert_cmpint(rename(base, tip), ==, 0);
+    assert_refused(f, f->tip, STASIS_ERROR_CORRUPT, "it is the manifest of image");
+    g_assert_cmpint(rename(tip, base), ==, 0);
+    g_assert_cmpint(rename(aside, tip), ==, 0);
+    /* Its files, under the newer one's manifest. */
+    gsize len, old_len;
+    g_autofree char *old = read_file(f, f->base, "pages", &old_len);
+    g_autofree char *own = read_file(f, f->tip, "pages", &len);
+    g_assert_cmpuint(len, ==, old_len);
+    write_file(f, f->tip, "pages", old, len);
+    assert_refused(f, f->tip, STASIS_ERROR_CORRUPT, "checksum");
+    write_file(f, f->tip, "pages", own, len);
+    test_assert_small(f->store, f->tip, 20);
+}
+
+/* Two extents of one image change places, checksums, digests and all, by somebody who even has the
+ * MAC's key: the place in the cipher is a defence of its own. */
+static void test_swapped(Fixture *f, gconstpointer what)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisLayer) layer = stasis_layer_open(f->store, f->base, &error);
+    guint8 plain[STASIS_EXTENT_BYTES];
+    g_assert_no_error(error);
+    StasisIndexRecord a = layer->index.records[0], b = layer->index.records[1];
+    g_assert_true(stasis_layer_read_extent(layer, &a, plain, &error));
+    StasisIndexRecord moved = a;
+    moved.first_page = b.first_page;
+    g_assert_false(stasis_layer_read_extent(layer, &moved, plain, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_assert_nonnull(strstr(error->message, "sealed there"));
+    /* The right one, of another kind or length. */
+    moved = a;
+    moved.extent_pages = 2;
+    g_assert_false(stasis_layer_read_extent(layer, &moved, plain, NULL));
+    moved = a;
+    moved.stored_as = STASIS_STORED_ZSTD;
+    g_assert_false(stasis_layer_read_extent(layer, &moved, plain, NULL));
+    /* A part under another's name. */
+    gsize len;
+    g_autofree char *bytes = read_file(f, f->base, "vmstate", &len);
+    g_autoptr(GBytes) right =
+        stasis_layer_open_part(layer, "vmstate", g_memdup2(bytes, len), len, NULL);
+    g_autoptr(GBytes) wrong =
+        stasis_layer_open_part(layer, "machine.json", g_memdup2(bytes, len), len, NULL);
+    g_assert_nonnull(right);
+    g_assert_null(wrong);
+    g_assert_cmpuint(g_bytes_get_size(right), ==, len - STASIS_SEAL_BYTES);
+}
+
+/* New images are sealed with the new key; both can be read by who has both. */
+static void test_rekey(Fixture *f, gconstpointer what)
+{
+    g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    g_autofree char *key = g_build_filename(f->path, "new.key", NULL);
+    g_autofree char *both = g_strconcat(key, ":", named, NULL);
+    g_autoptr(GError) error = NULL;
+    StasisKeyIds made, ids;
+    stasis_key_generate(key, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &made, &error);
+    g_assert_no_error(error);
+    g_clear_pointer(&f->store, stasis_store_unref);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, both, TRUE);
+    f->store = stasis_store_open(f->path, STASIS_STORE_AS_KEYS_SAY, &error);
+    g_assert_no_error(error);
+    g_assert_true(stasis_store_rekey(f->store, &ids, &error));
+    g_assert_cmpstr(ids.encrypt, ==, made.encrypt);
+    g_assert_cmpstr(ids.sign, ==, made.sign);
+    g_assert_null(stasis_image_writer_new(f->store, f->tip, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+    g_assert_nonnull(strstr(error->message, "full image"));
+    g_clear_error(&error);
+    g_autofree char *new = test_small_image(f->store, NULL, 40, &error);
+    g_assert_no_error(error);
+    g_clear_pointer(&f->store, stasis_store_unref);
+    f->store = stasis_store_open(f->path, STASIS_STORE_EXISTING, &error);
+    test_assert_small(f->store, new, 40);
+    test_assert_small(f->store, f->tip, 20);
+    /* The old chain is still worked on: the child takes over what its parent holds. */
+    g_assert_true(stasis_store_delete(f->store, f->base, &error));
+    g_assert_no_error(error);
+    test_assert_small(f->store, f->tip, 20);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+}
+
+/* After the key is named nobody can have the store made into one that is not sealed. */
+static void test_downgraded(Fixture *f, gconstpointer what)
+{
+    g_autofree char *path = g_build_filename(f->path, "stasis-store.json", NULL);
+    g_autoptr(GError) error = NULL;
+    g_assert_true(g_file_set_contents(path, "{\"format\": 1, \"uuid\": \"x\"}", -1, NULL));
+    g_assert_null(stasis_store_open(f->path, STASIS_STORE_AS_KEYS_SAY, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+}
+
+static void test_init(void)
+{
+    g_autofree char *path = test_make_dir();
+    g_autofree char *sub = g_build_filename(path, "s", NULL);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *named = NULL;
+    test_name_keys();
+    named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
+    g_unsetenv(STASIS_KEY_FILE_VARIABLE);
+    g_assert_null(stasis_store_init(sub, STASIS_SEAL_ENCRYPT, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+    g_assert_false(g_file_test(sub, G_FILE_TEST_EXISTS));
+    g_clear_error(&error);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+    /* A checkpoint makes no store that is not sealed when keys are named. */
+    g_assert_null(stasis_store_open(sub, STASIS_STORE_CREATE | STASIS_STORE_AS_KEYS_SAY, &error));
+    g_assert_false(g_file_test(sub, G_FILE_TEST_EXISTS));
+    g_clear_error(&error);
+    g_autoptr(StasisStore) store = stasis_store_init(sub, STASIS_SEAL_SIGN, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(stasis_store_get_keys(store).encrypt, ==, "");
+    g_assert_null(stasis_store_init(sub, STASIS_SEAL_SIGN, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    test_remove_tree(path);
+}
+
+#define BOTH GUINT_TO_POINTER(STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN)
+#define ENCRYPT GUINT_TO_POINTER(STASIS_SEAL_ENCRYPT)
+#define SIGN GUINT_TO_POINTER(STASIS_SEAL_SIGN)
+#define ADD(name, what, func) g_test_add("/store/seal/" name, Fixture, what, setup, func, teardown)
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/store/seal/cipher-vectors", test_cipher_vectors);
+    g_test_add_func("/store/seal/signature-vectors", test_signature_vectors);
+    g_test_add_func("/store/seal/mac", test_mac);
+    g_test_add_func("/store/seal/key-files", test_key_files);
+    g_test_add_func("/store/seal/config", test_config);
+    g_test_add_func("/store/seal/init", test_init);
+    ADD("hidden/both", BOTH, test_hidden);
+    ADD("hidden/encrypt", ENCRYPT, test_hidden);
+    ADD("hidden/sign", SIGN, test_hidden);
+    ADD("keys-missing", BOTH, test_keys_missing);
+    ADD("public-key", SIGN, test_public_key);
+    ADD("manifest-changed/both", BOTH, test_manifest_changed);
+    ADD("manifest-changed/encrypt", ENCRYPT, test_manifest_changed);
+    ADD("manifest-changed/sign", SIGN, test_manifest_changed);
+    ADD("planted/both", BOTH, test_planted);
+    ADD("planted/encrypt", ENCRYPT, test_planted);
+    ADD("planted/sign", SIGN, test_planted);
+    ADD("replayed", BOTH, test_replayed);
+    ADD("swapped", BOTH, test_swapped);
+    ADD("rekey", BOTH, test_rekey);
+    ADD("downgraded", BOTH, test_downgraded);
+    int status = g_test_run();
+    test_forget_keys();
+    return status;
+}
