@@ -199,10 +199,27 @@ static gboolean choose_keys(const StasisStore *store, StasisSealFlags what, Stas
     return TRUE;
 }
 
+/* A key that is named is a demand (check_keys()): such a store would be refused ever after. */
+static gboolean check_asked_for(const StasisStore *store, StasisSealFlags what, GError **error)
+{
+    gboolean encrypt =
+        !(what & STASIS_SEAL_ENCRYPT) && stasis_keys_first(store->keys, STASIS_KEY_SEAL) != NULL;
+    gboolean sign =
+        !(what & STASIS_SEAL_SIGN) && stasis_keys_has_kind(store->keys, STASIS_KEY_VERIFY);
+    if (!encrypt && !sign)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "the key files have a key that %s, and the store is not to use it; ask for that, "
+                "too, or name a file without (store-key-generate --%s)",
+                encrypt ? "encrypts" : "signs", encrypt ? "sign" : "encrypt");
+    return FALSE;
+}
+
 StasisStore *stasis_store_init(const char *path, StasisSealFlags what, GError **error)
 {
     g_autoptr(StasisStore) store = store_new(path, error);
-    if (store == NULL || !choose_keys(store, what, &store->config.keys, error))
+    if (store == NULL || !choose_keys(store, what, &store->config.keys, error) ||
+        !check_asked_for(store, what, error))
         return NULL;
     g_autofree char *file = g_build_filename(store->path, STORE_FILE, NULL);
     if (g_file_test(file, G_FILE_TEST_EXISTS)) {

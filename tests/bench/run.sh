@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|disks|libvirt|proc|guard|recovery …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|disks|libvirt|proc|guard|recovery seal …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -26,7 +26,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles disks libvirt proc guard recovery
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles disks libvirt proc guard recovery seal
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"

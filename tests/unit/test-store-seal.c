@@ -204,16 +204,30 @@ static void test_config(void)
 
 /* ---- stores ---- */
 
+static char *keys_dir;
+
 typedef struct {
     char *path;
     StasisStore *store;
     char *base, *tip; /* of seeds 10 and 20 */
 } Fixture;
 
+/* A file for each combination of keys, since those that are named are demanded. */
+static void name_keys(guint what)
+{
+    g_autofree char *path = g_strdup_printf("%s/keys-%u", keys_dir, what);
+    g_autoptr(GError) error = NULL;
+    StasisKeyIds ids;
+    if (!g_file_test(path, G_FILE_TEST_EXISTS))
+        stasis_key_generate(path, (StasisSealFlags)what, &ids, &error);
+    g_assert_no_error(error);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, path, TRUE);
+}
+
 static void setup(Fixture *f, gconstpointer what)
 {
     g_autoptr(GError) error = NULL;
-    test_name_keys();
+    name_keys(GPOINTER_TO_UINT(what));
     f->path = test_make_dir();
     f->store = stasis_store_init(f->path, (StasisSealFlags)GPOINTER_TO_UINT(what), &error);
     g_assert_no_error(error);
@@ -541,10 +555,10 @@ static void test_init(void)
     g_autofree char *sub = g_build_filename(path, "s", NULL);
     g_autoptr(GError) error = NULL;
     g_autofree char *named = NULL;
-    test_name_keys();
+    name_keys(STASIS_SEAL_SIGN);
     named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
     g_unsetenv(STASIS_KEY_FILE_VARIABLE);
-    g_assert_null(stasis_store_init(sub, STASIS_SEAL_ENCRYPT, &error));
+    g_assert_null(stasis_store_init(sub, STASIS_SEAL_SIGN, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
     g_assert_false(g_file_test(sub, G_FILE_TEST_EXISTS));
     g_clear_error(&error);
@@ -553,12 +567,36 @@ static void test_init(void)
     g_assert_null(stasis_store_open(sub, STASIS_STORE_CREATE | STASIS_STORE_AS_KEYS_SAY, &error));
     g_assert_false(g_file_test(sub, G_FILE_TEST_EXISTS));
     g_clear_error(&error);
+    /* With keys that it is not to have every command would refuse it afterwards. */
+    g_assert_null(stasis_store_init(sub, 0, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    g_clear_error(&error);
     g_autoptr(StasisStore) store = stasis_store_init(sub, STASIS_SEAL_SIGN, &error);
     g_assert_no_error(error);
     g_assert_cmpstr(stasis_store_get_keys(store).encrypt, ==, "");
     g_assert_null(stasis_store_init(sub, STASIS_SEAL_SIGN, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
     test_remove_tree(path);
+}
+
+/* Tests of the store, once more with sealed ones. */
+static void test_as_others(gconstpointer name)
+{
+    g_autofree char *program = g_test_build_filename(G_TEST_BUILT, name, NULL);
+    g_auto(GStrv) environ = g_environ_setenv(g_get_environ(), "STASIS_TEST_SEALED", keys_dir, TRUE);
+    char *argv[] = { program, NULL };
+    g_autofree char *out = NULL;
+    g_autoptr(GError) error = NULL;
+    int status;
+    g_autofree char *keys = g_build_filename(keys_dir, "keys", NULL);
+    unlink(keys);
+    g_spawn_sync(NULL, argv, environ, 0, NULL, NULL, &out, NULL, &status, &error);
+    g_assert_no_error(error);
+    if (status != 0)
+        g_error("%s with sealed stores: %s", program, out);
+    g_assert_true(g_file_test(keys, G_FILE_TEST_EXISTS)); /* they were */
+    g_autofree char *public_keys = g_strconcat(keys, ".pub", NULL);
+    unlink(public_keys);
 }
 
 #define BOTH GUINT_TO_POINTER(STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN)
@@ -569,6 +607,7 @@ static void test_init(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    keys_dir = test_make_dir();
     g_test_add_func("/store/seal/cipher-vectors", test_cipher_vectors);
     g_test_add_func("/store/seal/signature-vectors", test_signature_vectors);
     g_test_add_func("/store/seal/mac", test_mac);
@@ -590,7 +629,11 @@ int main(int argc, char **argv)
     ADD("swapped", BOTH, test_swapped);
     ADD("rekey", BOTH, test_rekey);
     ADD("downgraded", BOTH, test_downgraded);
+    g_test_add_data_func("/store/seal/as-others/differ", "test-store-differ", test_as_others);
+    g_test_add_data_func("/store/seal/as-others/cache", "test-store-cache", test_as_others);
+    g_test_add_data_func("/store/seal/as-others/crash", "test-store-crash", test_as_others);
     int status = g_test_run();
-    test_forget_keys();
+    test_remove_tree(keys_dir);
+    g_free(keys_dir);
     return status;
 }

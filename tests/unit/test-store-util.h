@@ -31,38 +31,29 @@ static inline char *test_make_dir(void)
     return path;
 }
 
-/* A key file of this process, made at the first call, and named from then on. */
-static inline void test_name_keys(void)
+/* A key file in @dir, made at the first call, and named from then on. */
+static inline void test_name_keys(const char *dir)
 {
-    static char path[64];
+    static char path[4096];
     g_autoptr(GError) error = NULL;
     StasisKeyIds ids;
     if (path[0] != '\0')
         return;
-    snprintf(path, sizeof(path), "/dev/shm/stasis-test-key-%d", (int)getpid());
+    snprintf(path, sizeof(path), "%s/keys", dir);
     stasis_key_generate(path, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
     g_assert_no_error(error);
     g_setenv(STASIS_KEY_FILE_VARIABLE, path, TRUE);
 }
 
-static inline void test_forget_keys(void)
-{
-    const char *path = g_getenv(STASIS_KEY_FILE_VARIABLE);
-    g_autofree char *public_path = path != NULL ? g_strconcat(path, ".pub", NULL) : NULL;
-    if (path == NULL)
-        return;
-    unlink(path);
-    unlink(public_path);
-}
-
-/* With STASIS_TEST_SEALED=1 a sealed one: test-store-sealed runs the store's tests like that. */
+/* With STASIS_TEST_SEALED=DIR a sealed one, whose keys are in that directory: test-store-seal runs
+ * tests of the store like that. */
 static inline StasisStore *test_make_store(char **ret_path)
 {
     g_autoptr(GError) error = NULL;
     *ret_path = test_make_dir();
     StasisStore *store;
     if (g_getenv("STASIS_TEST_SEALED") != NULL) {
-        test_name_keys();
+        test_name_keys(g_getenv("STASIS_TEST_SEALED"));
         store = stasis_store_init(*ret_path, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &error);
     } else {
         store = stasis_store_open(*ret_path, STASIS_STORE_CREATE, &error);
