@@ -20,7 +20,9 @@
 
 gboolean stasis_store_scratch_is_memory(StasisStore *store)
 {
-    return store->config.keys.encrypt[0] != '\0';
+    /* Encrypted images may also be in another store, where only who has a key can open them. */
+    return store->config.keys.encrypt[0] != '\0' ||
+           stasis_keys_has_kind(store->keys, STASIS_KEY_SEAL);
 }
 
 static char *base_path(void)

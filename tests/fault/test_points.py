@@ -21,7 +21,7 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
 # bundles (test_bundle_points), transactions (test_try) or serving a guest (test_serve_points).
 NAMES = [n for n in NAMES
          if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "suspended", "proc-",
-                              "device-", "bundle-", "transaction-", "serve-"))]
+                              "device-", "bundle-", "transaction-", "serve-", "init-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")
