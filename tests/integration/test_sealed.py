@@ -116,8 +116,10 @@ def as_with_another(t):
     said = stasis_json("clone", last, "--name", name, "--count", 2, *store)
     for one in said["clones"]:
         t.defer(stasis, "kill", one["name"], expect=None)
+    for one in said["clones"]:
         back = Vm(t, guest, one["name"])
         back.learn()
+        stasis("resume", back.name)
         back.check_runs()
         t.check(one["shared_bytes"] > 0, "clones do not share their memory")
         guest.check_unharmed(back, one["name"])
@@ -131,6 +133,7 @@ def as_with_another(t):
     t.equal(image_ids(store), [last], "images that are left")
     stasis("checkpoint-verify", last, *store)
     back = restored_vm(t, last, store, guest)
+    stasis("resume", back.name)
     back.check_runs()
     guest.check_unharmed(back, "restored from what was folded and pruned")
 

@@ -39,10 +39,10 @@ static void test_table(void)
         g_assert_cmpint(table[i].code, ==, i);
         assert_error_is(STASIS_ERROR, table[i].code, table[i].name, table[i].exit_code);
     }
-    g_assert_cmpint(STASIS_ERROR_REFUSED + 1, ==, G_N_ELEMENTS(table));
+    g_assert_cmpint(STASIS_ERROR_KEY + 1, ==, G_N_ELEMENTS(table));
     /* Codes of another library version, and domains that pass through. */
     assert_error_is(STASIS_ERROR, -1, "failed", 1);
-    assert_error_is(STASIS_ERROR, STASIS_ERROR_REFUSED + 1, "failed", 1);
+    assert_error_is(STASIS_ERROR, STASIS_ERROR_KEY + 1, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MAXINT, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MININT, "failed", 1);
     assert_error_is(G_IO_ERROR, G_IO_ERROR_CANCELLED, "cancelled", 130);

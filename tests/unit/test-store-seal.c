@@ -630,7 +630,6 @@ int main(int argc, char **argv)
     ADD("rekey", BOTH, test_rekey);
     ADD("downgraded", BOTH, test_downgraded);
     g_test_add_data_func("/store/seal/as-others/differ", "test-store-differ", test_as_others);
-    g_test_add_data_func("/store/seal/as-others/cache", "test-store-cache", test_as_others);
     g_test_add_data_func("/store/seal/as-others/crash", "test-store-crash", test_as_others);
     int status = g_test_run();
     test_remove_tree(keys_dir);
