@@ -74,6 +74,8 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 PAGER_OBJ := $(B)/hv/pager/main.o
 DOMAIN_OBJ := $(B)/hv/domain/main.o
 SWEEP_OBJ := $(B)/hv/sweep/main.o
+DAEMON_SRC := $(sort $(wildcard hv/daemon/*.c))
+DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
 # Looks into disks with libguestfs; left out where that is not installed.
 FILES_SRC := $(sort $(wildcard hv/files/*.c))
 FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
@@ -101,7 +103,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasisd $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 all: $(COOP_LIBS)
 
@@ -178,6 +180,16 @@ $(B)/stasis-domain: $(DOMAIN_OBJ) $(B)/libstasis.a
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
 $(B)/stasis-sweep: $(SWEEP_OBJ) $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
+
+# What it says on the bus, as a string of C.
+$(B)/org.stasis1.h: hv/daemon/org.stasis1.xml
+	@mkdir -p $(@D)
+	$(Q)(echo 'static const char stasisd_introspection[] ='; sed -e 's/["\\]/\\&/g' -e 's/.*/    "&\\n"/' $<; echo '    ;') >$@
+$(B)/hv/daemon/bus.o: $(B)/org.stasis1.h
+$(B)/hv/daemon/bus.o: ALL_CFLAGS += -I$(B)
+$(B)/stasisd: $(DAEMON_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS)
 
@@ -265,6 +277,10 @@ UNIT_CLI := $(filter $(B)/tests/unit/test-cli-%,$(UNIT_BIN))
 $(UNIT_CLI): $(filter-out %/main.o,$(CLI_OBJ))
 $(UNIT_CLI): ALL_LIBS += $(CLI_LIBS)
 
+# The daemon's.
+UNIT_DAEMON := $(filter $(B)/tests/unit/test-daemon-%,$(UNIT_BIN))
+$(UNIT_DAEMON): $(filter-out %/main.o %/bus.o %/objects.o %/methods.o,$(DAEMON_OBJ))
+
 # What the agent is made of, as objects: its own functions are tested, too.
 UNIT_SCAN := $(filter $(B)/tests/unit/test-scan-%,$(UNIT_BIN))
 $(UNIT_SCAN:%=%.o): ALL_CFLAGS += -Iguest-agent
@@ -345,7 +361,7 @@ check-long:
 test-binaries: $(B)/tests/lib/coop $(COOP_LIBS)
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
-test-binaries: $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
+test-binaries: $(B)/stasisd $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
                $(B)/tests/lib/hostile-agent $(B)/tests/lib/criu-cases $(GUEST_SRC:%.c=$(B)/%)
 
 check-unit: $(UNIT_BIN)

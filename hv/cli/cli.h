@@ -27,7 +27,7 @@ typedef enum {
     CLI_COUNT,      /* 1 … 2^31-1 */
     CLI_SIZE,       /* bytes, with K, M, G or T for powers of 1024 */
     CLI_MS,         /* milliseconds with a fraction; the number is microseconds */
-    CLI_SPAN,       /* "7d12h": y, w, d, h, min, s; the number is microseconds */
+    CLI_SPAN,       /* "7d12h": y, w, d, h, min or m, s; the number is microseconds */
     CLI_TOPIC,      /* a command or a group */
     CLI_ARGV,       /* words of a command line, behind "--" */
     CLI_N_TYPES,
@@ -174,6 +174,9 @@ extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_lis
     cli_cmd_ci_run, cli_cmd_replay;
 extern const CliCommand cli_cmd_agent_serve;
 extern const CliCommand cli_cmd_store_init, cli_cmd_store_key_generate, cli_cmd_store_rekey;
+extern const CliCommand cli_cmd_policy_set, cli_cmd_policy_list, cli_cmd_policy_show,
+    cli_cmd_policy_remove, cli_cmd_policy_run, cli_cmd_job_list, cli_cmd_job_info,
+    cli_cmd_job_abort, cli_cmd_event;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;
 

@@ -4,6 +4,7 @@
 
 #include "image.h"
 #include "output.h"
+#include "policy.h"
 #include "progress.h"
 #include "table.h"
 
@@ -18,7 +19,7 @@ static JsonObject *pruned_to_json(const StasisPruneImage *image)
     return object;
 }
 
-static JsonObject *prune_to_json(const StasisPruneResult *result, gboolean dry_run)
+JsonObject *cli_prune_to_json(const StasisPruneResult *result, gboolean dry_run)
 {
     JsonObject *object = json_object_new();
     JsonArray *images = json_array_new();
@@ -32,7 +33,7 @@ static JsonObject *prune_to_json(const StasisPruneResult *result, gboolean dry_r
     return object;
 }
 
-static void show_prune(const StasisPruneResult *result, gboolean dry_run)
+void cli_show_prune(const StasisPruneResult *result, gboolean dry_run)
 {
     g_autoptr(CliTable) table = cli_table_new("llll");
     cli_table_add(table, "ID", "VM", "CREATED", "KEPT AS");
@@ -40,6 +41,8 @@ static void show_prune(const StasisPruneResult *result, gboolean dry_run)
         const StasisPruneImage *image = result->images->pdata[i];
         g_autofree char *created = cli_format_time(image->info->created_us);
         const char *gone = dry_run ? "- would be removed" : "- removed";
+        if (image->over_quota)
+            gone = dry_run ? "- would be removed: quota" : "- removed: quota";
         cli_table_add(table, image->info->id, image->info->vm, created,
                       image->reasons != NULL ? image->reasons : gone);
     }
@@ -61,6 +64,7 @@ static gboolean prune(CliCall *call, GError **error)
     options.keep_monthly = (guint)cli_number(call, "keep-monthly", 0);
     options.keep_yearly = (guint)cli_number(call, "keep-yearly", 0);
     options.keep_within_us = cli_number(call, "keep-within", 0);
+    options.quota_bytes = cli_number(call, "quota", 0);
     options.dry_run = cli_flag(call, "dry-run");
     options.allow_remove_all = cli_flag(call, "allow-remove-all");
     options.progress = cli_progress_show;
@@ -72,9 +76,9 @@ static gboolean prune(CliCall *call, GError **error)
     if (result == NULL)
         return FALSE;
     if (call->json)
-        cli_take_object(call, prune_to_json(result, options.dry_run));
+        cli_take_object(call, cli_prune_to_json(result, options.dry_run));
     else
-        show_prune(result, options.dry_run);
+        cli_show_prune(result, options.dry_run);
     return TRUE;
 }
 
@@ -123,6 +127,8 @@ static const CliOption prune_options[] = {
     { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
     { "keep-within", 0, CLI_SPAN, "DURATION",
       "keep all that are at most so much older than the newest: 36h, 7d12h, 2w, 1y" },
+    { "quota", 0, CLI_SIZE, "SIZE",
+      "what they may take on the disk together: the oldest go, each VM's newest never" },
     { "vm", 0, CLI_VM, "NAME", "only images of this VM; others stay" },
     { "dry-run", 'n', CLI_FLAG, NULL, "only show what would be removed, and what that frees" },
     { "allow-remove-all", 0, CLI_FLAG, NULL, "let all images of a VM go if the policy says so" },
@@ -139,7 +145,9 @@ const CliCommand cli_cmd_store_prune = {
     .name = "store-prune",
     .summary = "delete images by a policy",
     .description =
-        "Delete all images that no --keep option keeps. The policy is applied to each VM's images "
+        "Delete all images that no --keep option keeps, and of the others the oldest that are "
+        "beyond "
+        "--quota. The policy is applied to each VM's images "
         "by themselves; hours, days and so on are of local time, and only those with an image in "
         "them count. Images go from wherever they are in a chain, as with checkpoint-delete.\n\n"
         "A policy that would keep nothing of a VM is refused without --allow-remove-all. Damaged "

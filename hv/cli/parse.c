@@ -103,7 +103,7 @@ static gboolean parse_duration(const char *text, const char *shown, guint64 *ret
     static const struct {
         const char *unit;
         guint64 seconds;
-    } units[] = { { "min", 60 },  { "s", 1 },         { "h", 3600 },
+    } units[] = { { "min", 60 },  { "m", 60 },        { "s", 1 },          { "h", 3600 },
                   { "d", 86400 }, { "w", 7 * 86400 }, { "y", 365 * 86400 } };
     guint64 sum = 0;
     while (*text != '\0') {
@@ -144,7 +144,7 @@ static const struct {
     [CLI_COUNT] = { parse_count, "a number from 1", "none" },
     [CLI_SIZE] = { parse_size, "a size such as 512M or 2G", "none" },
     [CLI_MS] = { parse_ms, "milliseconds such as 5 or 2.5, at most an hour", "none" },
-    [CLI_SPAN] = { parse_duration, "a time such as 36h, 7d12h, 2w or 1y", "none" },
+    [CLI_SPAN] = { parse_duration, "a time such as 5m, 36h, 7d12h, 2w or 1y", "none" },
     [CLI_TOPIC] = { parse_text, "a command or a group", "topic" },
     [CLI_ARGV] = { parse_path, "a command line", "command-line" },
 };

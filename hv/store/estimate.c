@@ -92,6 +92,20 @@ void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisN
     }
 }
 
+guint64 stasis_usage_of_images(StasisStore *store, const char *const *ids)
+{
+    g_autoptr(GHashTable) files = new_table();
+    for (guint i = 0; ids[i] != NULL; i++)
+        count_files(store, ids[i], files);
+    guint64 sum = 0;
+    GHashTableIter iter;
+    gpointer file;
+    g_hash_table_iter_init(&iter, files);
+    while (g_hash_table_iter_next(&iter, &file, NULL))
+        sum += ((const StasisUsedFile *)file)->bytes;
+    return sum;
+}
+
 /* ---- on paper ---- */
 
 typedef struct {

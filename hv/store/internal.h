@@ -444,6 +444,8 @@ void stasis_usage_free(StasisUsage *usage);
 /* What @node's files take, and how much of that is in files that other images have too. */
 void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisNode *node,
                      guint64 *ret_bytes, guint64 *ret_shared_bytes);
+/* What the files of images @ids (NULL-terminated) take on the disk, each file once. */
+guint64 stasis_usage_of_images(StasisStore *store, const char *const *ids);
 /* What deleting the images that are marked as going would free; negative when the files of those
  * that need their data grow by more. */
 gboolean stasis_usage_estimate(const StasisUsage *usage, StasisStore *store,

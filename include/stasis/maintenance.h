@@ -71,6 +71,11 @@ typedef struct {
     gboolean allow_remove_all; /* else a policy that keeps nothing of a VM is refused */
     StasisProgressFunc progress;
     gpointer progress_data;
+    const char *note; /* look only at images with just this note; NULL: at all */
+    /* What the images looked at may take on the disk together; 0: no limit. The oldest go until
+     * they do, but for each VM's newest. Without any @keep_… all stay for which there is room. */
+    guint64 quota_bytes;
+    gboolean keep_newest; /* of each VM, whatever the policy says */
 } StasisPruneOptions;
 #define STASIS_PRUNE_OPTIONS_INIT                 \
     {                                             \
@@ -79,7 +84,9 @@ typedef struct {
 
 typedef struct {
     StasisImageInfo *info;
-    char *reasons; /* "last, daily", or NULL: it goes */
+    char *reasons;       /* "last, daily", or NULL: it goes */
+    gboolean over_quota; /* it goes since there is no room for it */
+    gboolean newest;     /* of its VM's, as far as they were looked at */
 } StasisPruneImage;
 
 typedef struct {

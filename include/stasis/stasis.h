@@ -18,6 +18,7 @@
 #include <stasis/checkpoint.h>
 #include <stasis/ci.h>
 #include <stasis/clone.h>
+#include <stasis/daemon.h>
 #include <stasis/device.h>
 #include <stasis/disk.h>
 #include <stasis/doctor.h>
@@ -27,6 +28,7 @@
 #include <stasis/guard.h>
 #include <stasis/import.h>
 #include <stasis/maintenance.h>
+#include <stasis/policy.h>
 #include <stasis/prepare.h>
 #include <stasis/process.h>
 #include <stasis/process-image.h>

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Policies: set and removed, through stasisd where it runs and in its files where it does not;
+ * carried out once. Showing them is in cmd-policy-show.c. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "output.h"
+#include "policy.h"
+#include "progress.h"
+
+/* ---- set, remove ---- */
+
+static StasisPolicy *policy_of(CliCall *call)
+{
+    StasisPolicy *policy = stasis_policy_new();
+    const char *store = cli_text(call, "store");
+    policy->vm = g_strdup(call->args[0]);
+    policy->connect = g_strdup(cli_connection(call));
+    policy->store = store != NULL ? g_canonicalize_filename(store, NULL) : NULL;
+    policy->every_us = cli_number(call, "every", 0);
+    policy->keep_last = (guint)cli_number(call, "keep-last", 0);
+    policy->keep_hourly = (guint)cli_number(call, "keep-hourly", 0);
+    policy->keep_daily = (guint)cli_number(call, "keep-daily", 0);
+    policy->keep_weekly = (guint)cli_number(call, "keep-weekly", 0);
+    policy->keep_monthly = (guint)cli_number(call, "keep-monthly", 0);
+    policy->keep_yearly = (guint)cli_number(call, "keep-yearly", 0);
+    policy->keep_within_us = cli_number(call, "keep-within", 0);
+    policy->quota_bytes = cli_number(call, "quota", 0);
+    policy->max_pause_us = cli_number(call, "max-pause", 0);
+    policy->quiesce = cli_flag(call, "quiesce");
+    policy->disk = g_strdup(cli_text(call, "disk"));
+    policy->guard = g_strdup(cli_text(call, "guard"));
+    policy->guard_do = g_strdup(cli_text(call, "do"));
+    policy->owner = (guint)getuid();
+    return policy;
+}
+
+static gboolean set_by_daemon(CliCall *call, GDBusConnection *daemon, const char *text,
+                              GError **error)
+{
+    g_autoptr(JsonNode) node = json_from_string(text, error);
+    GVariant *settings = node != NULL ? json_gvariant_deserialize(node, "a{sv}", error) : NULL;
+    if (settings == NULL)
+        return FALSE;
+    g_autoptr(GVariant) reply = cli_daemon_call(daemon, call, "SetPolicy",
+                                                g_variant_new("(@a{sv})", settings), "()", error);
+    return reply != NULL;
+}
+
+static gboolean set(CliCall *call, GError **error)
+{
+    g_autoptr(StasisPolicy) policy = policy_of(call);
+    if (!stasis_policy_check(policy, error))
+        return FALSE;
+    g_autofree char *text = stasis_policy_to_text(policy);
+    g_autoptr(GDBusConnection) daemon = cli_daemon_find();
+    if (!(daemon != NULL ? set_by_daemon(call, daemon, text, error)
+                         : stasis_policy_save(policy, error)))
+        return FALSE;
+    if (daemon == NULL)
+        cli_note(call, "no stasisd runs that would carry it out; policy-run does so once");
+    call->result = json_from_string(text, NULL);
+    return TRUE;
+}
+
+static gboolean remove_policy(CliCall *call, GError **error)
+{
+    g_autoptr(GDBusConnection) daemon = cli_daemon_find();
+    if (daemon == NULL)
+        return stasis_policy_remove(call->args[0], error);
+    g_autoptr(GVariant) reply = cli_daemon_call(daemon, call, "RemovePolicy",
+                                                g_variant_new("(s)", call->args[0]), "()", error);
+    return reply != NULL;
+}
+
+/* ---- run ---- */
+
+static gboolean run(CliCall *call, GError **error)
+{
+    CliProgress progress = cli_progress_new(call);
+    g_autoptr(StasisPolicy) policy = stasis_policy_load(call->args[0], error);
+    g_autoptr(StasisPolicyResult) result =
+        policy != NULL
+            ? stasis_policy_run(policy, cli_progress_show, &progress, call->cancellable, error)
+            : NULL;
+    cli_progress_end(&progress);
+    if (result == NULL)
+        return FALSE;
+    if (result->left != NULL)
+        cli_note(call, "old images are left: %s", result->left);
+    if (!call->json) {
+        puts(result->image->id);
+        return TRUE;
+    }
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "id", result->image->id);
+    cli_json_set_uint(object, "pause_us", result->image->cost.pause_us);
+    cli_json_set_uint(object, "stored_bytes", result->image->stored_bytes);
+    cli_json_set_uint(object, "removed", result->n_removed);
+    json_object_set_int_member(object, "freed_bytes", result->freed_bytes);
+    cli_json_set_string(object, "left", result->left);
+    cli_take_object(call, object);
+    return TRUE;
+}
+
+/* ---- the table ---- */
+
+static const CliArgument arguments[] = {
+    { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
+    { NULL },
+};
+static const CliOption set_options[] = {
+    { "every", 0, CLI_SPAN, "DURATION", "from one image to the next: 30s, 5m, 1h, 1d" },
+    { "keep-last", 0, CLI_COUNT, "N", "keep the newest N images" },
+    { "keep-hourly", 0, CLI_COUNT, "N", "keep the newest image of each of the last N hours" },
+    { "keep-daily", 0, CLI_COUNT, "N", "the same for days" },
+    { "keep-weekly", 0, CLI_COUNT, "N", "the same for weeks (from Monday on)" },
+    { "keep-monthly", 0, CLI_COUNT, "N", "the same for months" },
+    { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
+    { "keep-within", 0, CLI_SPAN, "DURATION",
+      "keep all that are at most so much older than the newest" },
+    { "quota", 0, CLI_SIZE, "SIZE",
+      "what its images may take on the disk; the oldest go, never the newest" },
+    { "max-pause", 0, CLI_MS, "MS", "pause the VM for no longer, or try again" },
+    { "quiesce", 0, CLI_FLAG, NULL,
+      "have the agent in the guest freeze its file systems for that moment" },
+    { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
+    { "guard", 0, CLI_TEXT, "WORDS",
+      "instead of images: guard the VM, see `stasis help guard`, --on" },
+    { "do", 0, CLI_CHOICE, "capture|rollback|restart",
+      "what the guard does (default: capture; bundles are in the state directory)" },
+    { NULL },
+};
+static const CliExample set_examples[] = {
+    { "policy-set web --every 5m --keep-last 12 --keep-hourly 24 --keep-daily 7 --quota 50G",
+      "An hour of five minutes, a day of hours, a week of days, in 50 GiB" },
+    { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
+    { NULL },
+};
+const CliCommand cli_cmd_policy_set = {
+    .group = "service",
+    .name = "policy-set",
+    .summary = "say how often a VM is checkpointed, and which images stay",
+    .description =
+        "Set the policy of VM NAME, in the place of the one it had. stasisd takes an image each "
+        "DURATION, and then removes what no --keep option keeps, and the oldest of what is beyond "
+        "--quota. Only images that policies have made are ever removed (their note is "
+        "\"policy\"), and the newest of them never; without any --keep option and --quota all "
+        "stay.\n\n"
+        "What has failed is tried again after an eighth of the period; what was missed while the "
+        "host was off or asleep is done once. A run is as `stasis policy-run` without a daemon.",
+    .arguments = arguments,
+    .options = set_options,
+    .examples = set_examples,
+    .handler = set,
+};
+
+static const CliExample remove_examples[] = {
+    { "policy-remove web", "Its images stay" },
+    { NULL },
+};
+const CliCommand cli_cmd_policy_remove = {
+    .group = "service",
+    .name = "policy-remove",
+    .summary = "remove the policy of a VM",
+    .description = "Remove the policy of VM NAME. Images that it has made stay; a guard ends.",
+    .arguments = arguments,
+    .examples = remove_examples,
+    .handler = remove_policy,
+};
+
+static const CliExample run_examples[] = {
+    { "policy-run web", "From a timer of your own, instead of stasisd" },
+    { NULL },
+};
+const CliCommand cli_cmd_policy_run = {
+    .group = "service",
+    .name = "policy-run",
+    .summary = "carry out the policy of a VM once, now",
+    .description = "Take an image of VM NAME as its policy says, remove what is no longer to be "
+                   "kept, and print the new image's ID. This is what stasisd does each time; no "
+                   "daemon is needed.",
+    .arguments = arguments,
+    .examples = run_examples,
+    .handler = run,
+};

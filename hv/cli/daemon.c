@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon.h"
+
+#include <string.h>
+
+#define PATH "/org/stasis1"
+#define MANAGER "org.stasis1.Manager"
+#define ERRORS "org.stasis1.Error."
+/* Somebody may be asked for a password. */
+#define TIMEOUT_MS 180000
+
+static GDBusConnection *connect_to(const char *path, GError **error)
+{
+    g_autofree char *escaped = g_dbus_address_escape_value(path);
+    g_autofree char *address = g_strconcat("unix:path=", escaped, NULL);
+    return g_dbus_connection_new_for_address_sync(
+        address, G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT, NULL, NULL, error);
+}
+
+GDBusConnection *cli_daemon_find(void)
+{
+    g_autofree char *path = stasis_daemon_socket();
+    return connect_to(path, NULL);
+}
+
+GDBusConnection *cli_daemon_need(GError **error)
+{
+    g_autoptr(GError) failed = NULL;
+    g_autofree char *path = stasis_daemon_socket();
+    GDBusConnection *daemon = connect_to(path, &failed);
+    if (daemon == NULL)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "no stasisd at %s (%s): start it, with systemctl start stasisd or by itself",
+                    path, failed->message);
+    return daemon;
+}
+
+static const struct {
+    const char *name;
+    StasisErrorCode code;
+} codes[] = {
+    { "Usage", STASIS_ERROR_USAGE },      { "NotFound", STASIS_ERROR_NOT_FOUND },
+    { "Busy", STASIS_ERROR_BUSY },        { "Corrupt", STASIS_ERROR_CORRUPT },
+    { "NoStore", STASIS_ERROR_NO_STORE }, { "Unsupported", STASIS_ERROR_UNSUPPORTED },
+};
+
+static void translate(GError *failed, GError **error)
+{
+    g_autofree char *name = g_dbus_error_get_remote_error(failed);
+    StasisErrorCode code = STASIS_ERROR_FAILED;
+    g_dbus_error_strip_remote_error(failed);
+    for (guint i = 0; i < G_N_ELEMENTS(codes) && name != NULL; i++) {
+        if (g_str_has_prefix(name, ERRORS) && strcmp(name + strlen(ERRORS), codes[i].name) == 0)
+            code = codes[i].code;
+    }
+    g_set_error(error, STASIS_ERROR, code, "stasisd: %s", failed->message);
+}
+
+GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *method,
+                          GVariant *parameters, const char *reply_type, GError **error)
+{
+    g_autoptr(GError) failed = NULL;
+    GVariant *reply = g_dbus_connection_call_sync(
+        daemon, NULL, PATH, MANAGER, method, parameters, G_VARIANT_TYPE(reply_type),
+        G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION, TIMEOUT_MS, call->cancellable, &failed);
+    if (reply == NULL && g_error_matches(failed, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+        g_propagate_error(error, g_steal_pointer(&failed));
+    else if (reply == NULL)
+        translate(failed, error);
+    return reply;
+}
+
+JsonObject *cli_daemon_to_json(GVariant *dictionary)
+{
+    g_autoptr(JsonNode) node = json_gvariant_serialize(dictionary);
+    return json_node_dup_object(node);
+}
+
+JsonArray *cli_daemon_to_array(GVariant *reply)
+{
+    g_autoptr(GVariant) list = g_variant_get_child_value(reply, 0);
+    JsonArray *array = json_array_new();
+    for (gsize i = 0; i < g_variant_n_children(list); i++) {
+        g_autoptr(GVariant) element = g_variant_get_child_value(list, i);
+        json_array_add_object_element(array, cli_daemon_to_json(element));
+    }
+    return array;
+}
+
+const char *cli_member_text(JsonObject *object, const char *name)
+{
+    JsonNode *node = object != NULL ? json_object_get_member(object, name) : NULL;
+    return node != NULL && json_node_get_value_type(node) == G_TYPE_STRING
+               ? json_node_get_string(node)
+               : NULL;
+}
+
+gint64 cli_member_number(JsonObject *object, const char *name)
+{
+    JsonNode *node = object != NULL ? json_object_get_member(object, name) : NULL;
+    return node != NULL && json_node_get_value_type(node) == G_TYPE_INT64 ? json_node_get_int(node)
+                                                                          : 0;
+}

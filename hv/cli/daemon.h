@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* stasisd, as the command speaks to it: org.stasis1.xml over its UNIX socket. */
+#pragma once
+
+#include "cli.h"
+
+G_BEGIN_DECLS
+
+/* A connection, or NULL: none listens there. */
+GDBusConnection *cli_daemon_find(void);
+/* The same where one is needed: the error says what to do. */
+GDBusConnection *cli_daemon_need(GError **error);
+
+/* Call @method of the manager; @parameters may be floating, or NULL. The errors of stasisd are
+ * those of the library again. */
+GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *method,
+                          GVariant *parameters, const char *reply_type, GError **error);
+
+/* a{sv} as JSON. */
+JsonObject *cli_daemon_to_json(GVariant *dictionary);
+/* Element @i of aa{sv} in a reply. */
+JsonArray *cli_daemon_to_array(GVariant *reply);
+
+/* Members, where they may be missing. */
+const char *cli_member_text(JsonObject *object, const char *name);
+gint64 cli_member_number(JsonObject *object, const char *name);
+
+G_END_DECLS

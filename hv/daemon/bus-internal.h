@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the bus share: bus.c has connections and who is on them, objects.c what they
+ * find there, methods.c what that does. */
+#pragma once
+
+#include "daemon/bus.h"
+#include "daemon/peer.h"
+
+G_BEGIN_DECLS
+
+#define STASISD_PATH "/org/stasis1"
+#define STASISD_MANAGER "org.stasis1.Manager"
+#define STASISD_POLICY "org.stasis1.Policy"
+#define STASISD_JOB "org.stasis1.Job"
+
+struct _StasisdBus {
+    StasisdService *service;
+    GDBusNodeInfo *info;
+    GDBusAuthObserver *observer;
+    GSocketService *listener;
+    char *guid;
+    GPtrArray *peers; /* of StasisdPeer, referenced */
+    guint n_joining;  /* connections that have not said who they are */
+    guint name_id;    /* on the system bus */
+};
+
+/* bus.c: who has sent it; NULL when that can't be told. Borrowed. */
+StasisdPeer *stasisd_bus_find_peer(StasisdBus *bus, GDBusConnection *connection,
+                                   const char *sender);
+
+/* objects.c */
+gboolean stasisd_bus_export(StasisdBus *bus, GDBusConnection *connection, GError **error);
+/* "/org/stasis1/job/12"; "/org/stasis1/policy/web_2d1". Free with g_free(). */
+char *stasisd_job_path(guint id);
+char *stasisd_policy_node(const char *vm);
+/* A JSON object as a{sv}, floating. Takes @object over. */
+GVariant *stasisd_to_variant(JsonObject *object);
+
+/* methods.c: @method of the manager. @invocation is taken over. */
+void stasisd_bus_call(StasisdBus *bus, StasisdPeer *peer, const char *method, GVariant *parameters,
+                      GDBusMethodInvocation *invocation);
+
+G_END_DECLS

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The manager's methods, one row each: what polkit is asked before, and what is done then. Whatever
+ * is somebody's own he may see, run, end and remove without that: he was allowed to make it.
+ */
+#include <gio/gunixfdlist.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/bus-internal.h"
+
+#define SYSTEM_LIBVIRT "qemu:///system"
+
+typedef struct {
+    StasisdBus *bus;
+    StasisdPeer *peer;
+    GVariant *in;
+    GDBusMethodInvocation *invocation;
+} Call;
+
+/* The reply, floating; NULL with @error. */
+typedef GVariant *(*Handler)(const Call *call, GError **error);
+
+static gboolean refuse(GError **error, const char *what)
+{
+    g_set_error_literal(error, G_DBUS_ERROR, G_DBUS_ERROR_ACCESS_DENIED, what);
+    return FALSE;
+}
+
+static GVariant *nothing(void)
+{
+    return g_variant_new("()");
+}
+
+/* ---- policies ---- */
+
+static GVariant *list_policies(const Call *call, GError **error)
+{
+    GVariantBuilder all;
+    g_autoptr(GList) vms = stasisd_service_vms(call->bus->service);
+    g_variant_builder_init(&all, G_VARIANT_TYPE("aa{sv}"));
+    for (GList *vm = vms; vm != NULL; vm = vm->next) {
+        if (stasisd_peer_sees(call->peer,
+                              stasisd_service_policy(call->bus->service, vm->data)->owner))
+            g_variant_builder_add_value(
+                &all, stasisd_to_variant(stasisd_service_describe(call->bus->service, vm->data)));
+    }
+    return g_variant_new("(aa{sv})", &all);
+}
+
+/* What he does not see is not there. */
+static const StasisPolicy *find_policy(const Call *call, GError **error)
+{
+    const char *vm;
+    g_variant_get(call->in, "(&s)", &vm);
+    const StasisPolicy *policy = stasisd_service_policy(call->bus->service, vm);
+    if (policy != NULL && stasisd_peer_sees(call->peer, policy->owner))
+        return policy;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                "VM \"%s\" has no policy; see `stasis policy-list`", vm);
+    return NULL;
+}
+
+static GVariant *get_policy(const Call *call, GError **error)
+{
+    const StasisPolicy *policy = find_policy(call, error);
+    return policy != NULL ? g_variant_new("(@a{sv})", stasisd_to_variant(stasisd_service_describe(
+                                                          call->bus->service, policy->vm)))
+                          : NULL;
+}
+
+/* The daemon does with its own rights what a policy says: only a master may say where to. */
+static gboolean check_settings(const Call *call, const StasisPolicy *policy, GError **error)
+{
+    const StasisPolicy *old = stasisd_service_policy(call->bus->service, policy->vm);
+    if (stasisd_peer_is_master(call->peer))
+        return TRUE;
+    if (policy->store != NULL)
+        return refuse(error, "only root may say which store a policy's images go to");
+    if (policy->connect != NULL && strcmp(policy->connect, SYSTEM_LIBVIRT) != 0)
+        return refuse(error, "only root may name a libvirtd other than " SYSTEM_LIBVIRT);
+    if (old != NULL && old->owner != call->peer->uid)
+        return refuse(error, "that VM's policy is another user's");
+    return TRUE;
+}
+
+static GVariant *set_policy(const Call *call, GError **error)
+{
+    g_autoptr(GVariant) settings = g_variant_get_child_value(call->in, 0);
+    gsize len;
+    g_autofree char *text = json_gvariant_serialize_data(settings, &len);
+    g_autoptr(StasisPolicy) policy =
+        stasis_policy_from_text(text != NULL ? text : "", text != NULL ? (gssize)len : 0, error);
+    if (policy == NULL || !check_settings(call, policy, error))
+        return NULL;
+    policy->owner = call->peer->uid;
+    if (!stasis_policy_save(policy, error))
+        return NULL;
+    stasisd_service_reload(call->bus->service);
+    return nothing();
+}
+
+static GVariant *remove_policy(const Call *call, GError **error)
+{
+    const StasisPolicy *policy = find_policy(call, error);
+    if (policy == NULL || !stasis_policy_remove(policy->vm, error))
+        return NULL;
+    stasisd_service_reload(call->bus->service);
+    return nothing();
+}
+
+/* ---- jobs ---- */
+
+static GVariant *job_reply(const StasisdJob *job)
+{
+    g_autofree char *path = job != NULL ? stasisd_job_path(job->id) : NULL;
+    return path != NULL ? g_variant_new("(o)", path) : NULL;
+}
+
+static GVariant *run_policy(const Call *call, GError **error)
+{
+    const StasisPolicy *policy = find_policy(call, error);
+    return policy != NULL ? job_reply(stasisd_service_run(call->bus->service, policy->vm, error))
+                          : NULL;
+}
+
+/* A word of a command line, that must be no option. */
+static gboolean check_word(const char *what, const char *word, GError **error)
+{
+    if (*word != '\0' && *word != '-')
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s: \"%s\" can't be one", what, word);
+    return FALSE;
+}
+
+static GVariant *add(const Call *call, const char *kind, const char *vm, const char *const *argv,
+                     int out_fd)
+{
+    return job_reply(stasisd_jobs_add(stasisd_service_jobs(call->bus->service), kind, vm,
+                                      call->peer->uid, argv, out_fd));
+}
+
+#define AS_JOB "--json", "--progress", "json"
+
+static GVariant *checkpoint(const Call *call, GError **error)
+{
+    const char *vm, *note;
+    g_variant_get(call->in, "(&s&s)", &vm, &note);
+    if (!check_word("VM", vm, error))
+        return NULL;
+    g_autofree char *option = g_strconcat("--note=", note, NULL);
+    const char *const argv[] = { "checkpoint-create", vm, AS_JOB, *note != '\0' ? option : NULL,
+                                 NULL };
+    return add(call, "checkpoint", vm, argv, -1);
+}
+
+static GVariant *restore(const Call *call, GError **error)
+{
+    const char *image, *name;
+    g_variant_get(call->in, "(&s&s)", &image, &name);
+    if (!check_word("image", image, error))
+        return NULL;
+    g_autofree char *option = g_strconcat("--name=", name, NULL);
+    const char *const argv[] = { "restore", image, AS_JOB, *name != '\0' ? option : NULL, NULL };
+    return add(call, "restore", name, argv, -1);
+}
+
+static GVariant *rollback(const Call *call, GError **error)
+{
+    const char *vm, *image;
+    g_variant_get(call->in, "(&s&s)", &vm, &image);
+    if (!check_word("VM", vm, error) || !check_word("image", image, error))
+        return NULL;
+    const char *const argv[] = { "rollback", vm, image, AS_JOB, NULL };
+    return add(call, "rollback", vm, argv, -1);
+}
+
+static GVariant *export(const Call *call, GError **error)
+{
+    const char *image, *format;
+    gint32 handle;
+    g_variant_get(call->in, "(&s&sh)", &image, &format, &handle);
+    if (!check_word("image", image, error))
+        return NULL;
+    if (strcmp(format, "qemu") != 0 && strcmp(format, "virsh-save") != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "format \"%s\" can't be written to a descriptor: qemu or virsh-save can",
+                    format);
+        return NULL;
+    }
+    GUnixFDList *list =
+        g_dbus_message_get_unix_fd_list(g_dbus_method_invocation_get_message(call->invocation));
+    int fd = list != NULL ? g_unix_fd_list_get(list, handle, error) : -1;
+    if (list == NULL)
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, "no descriptor came along");
+    if (fd < 0)
+        return NULL;
+    const char *const argv[] = { "export",     image,  "--format", format,
+                                 "--progress", "json", "-",        NULL };
+    return add(call, "export", "", argv, fd);
+}
+
+static GVariant *list_jobs(const Call *call, GError **error)
+{
+    GVariantBuilder all;
+    const GPtrArray *jobs = stasisd_jobs_all(stasisd_service_jobs(call->bus->service));
+    g_variant_builder_init(&all, G_VARIANT_TYPE("aa{sv}"));
+    for (guint i = 0; i < jobs->len; i++) {
+        const StasisdJob *job = jobs->pdata[i];
+        if (stasisd_peer_sees(call->peer, job->owner))
+            g_variant_builder_add_value(
+                &all, stasisd_to_variant(stasisd_job_to_json(job, /* live= */ TRUE)));
+    }
+    return g_variant_new("(aa{sv})", &all);
+}
+
+static StasisdJob *find_job(const Call *call, GError **error)
+{
+    guint32 id;
+    g_variant_get(call->in, "(u)", &id);
+    StasisdJob *job = stasisd_jobs_find(stasisd_service_jobs(call->bus->service), id);
+    if (job != NULL && stasisd_peer_sees(call->peer, job->owner))
+        return job;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "no job %u; see `stasis job-list`",
+                id);
+    return NULL;
+}
+
+static GVariant *get_job(const Call *call, GError **error)
+{
+    const StasisdJob *job = find_job(call, error);
+    return job != NULL
+               ? g_variant_new("(@a{sv})", stasisd_to_variant(stasisd_job_to_json(job, TRUE)))
+               : NULL;
+}
+
+static GVariant *abort_job(const Call *call, GError **error)
+{
+    StasisdJob *job = find_job(call, error);
+    if (job == NULL)
+        return NULL;
+    stasisd_jobs_abort(stasisd_service_jobs(call->bus->service), job);
+    return nothing();
+}
+
+static GVariant *watch(const Call *call, GError **error)
+{
+    call->peer->watches = TRUE;
+    return nothing();
+}
+
+/* ---- the table ---- */
+
+typedef struct {
+    const char *name;
+    const char *action; /* of polkit; READ alone decides what is seen, and refuses nothing */
+    Handler handler;
+} Method;
+
+#define READ "org.stasis1.read"
+#define CREATE "org.stasis1.create"
+#define RESTORE "org.stasis1.restore"
+#define EXPORT "org.stasis1.export"
+
+static const Method methods[] = {
+    { "ListPolicies", READ, list_policies },
+    { "GetPolicy", READ, get_policy },
+    { "SetPolicy", CREATE, set_policy },
+    { "RemovePolicy", CREATE, remove_policy },
+    { "RunPolicy", CREATE, run_policy },
+    { "Checkpoint", CREATE, checkpoint },
+    { "Restore", RESTORE, restore },
+    { "Rollback", RESTORE, rollback },
+    { "Export", EXPORT, export },
+    { "ListJobs", READ, list_jobs },
+    { "GetJob", READ, get_job },
+    { "AbortJob", CREATE, abort_job },
+    { "Watch", READ, watch },
+};
+
+/* ---- calls ---- */
+
+typedef struct {
+    const Method *method;
+    Call call;
+} Pending;
+
+/* "not-found" is org.stasis1.Error.NotFound. */
+static char *error_name(const GError *error)
+{
+    GString *name = g_string_new("org.stasis1.Error.");
+    gboolean upper = TRUE;
+    for (const char *c = stasis_error_name(error); *c != '\0'; c++) {
+        if (*c != '-')
+            g_string_append_c(name, upper ? g_ascii_toupper(*c) : *c);
+        upper = *c == '-';
+    }
+    return g_string_free(name, FALSE);
+}
+
+static void carry_out(Pending *pending)
+{
+    g_autoptr(GError) error = NULL;
+    GDBusMethodInvocation *invocation = pending->call.invocation;
+    GVariant *reply = pending->method->handler(&pending->call, &error);
+    if (reply != NULL) {
+        g_dbus_method_invocation_return_value(invocation, reply);
+    } else if (error->domain == G_DBUS_ERROR) {
+        g_dbus_method_invocation_return_gerror(invocation, error);
+    } else {
+        g_autofree char *name = error_name(error);
+        g_dbus_method_invocation_return_dbus_error(invocation, name, error->message);
+    }
+}
+
+static void on_authorized(const char *refusal, gpointer data)
+{
+    Pending *pending = data;
+    gboolean read = strcmp(pending->method->action, READ) == 0;
+    if (read && refusal == NULL)
+        pending->call.peer->may_read = TRUE;
+    if (read || refusal == NULL)
+        carry_out(pending);
+    else
+        g_dbus_method_invocation_return_dbus_error(
+            pending->call.invocation, "org.freedesktop.DBus.Error.AccessDenied", refusal);
+    stasisd_peer_unref(pending->call.peer);
+    g_variant_unref(pending->call.in);
+    g_free(pending);
+}
+
+/* Is what it is about his own? */
+static gboolean is_own(const Call *call, const char *method)
+{
+    const char *vm;
+    guint32 id;
+    if (strcmp(method, "RemovePolicy") == 0 || strcmp(method, "RunPolicy") == 0) {
+        g_variant_get(call->in, "(&s)", &vm);
+        const StasisPolicy *policy = stasisd_service_policy(call->bus->service, vm);
+        return policy != NULL && policy->owner == call->peer->uid;
+    }
+    if (strcmp(method, "AbortJob") != 0)
+        return FALSE;
+    g_variant_get(call->in, "(u)", &id);
+    const StasisdJob *job = stasisd_jobs_find(stasisd_service_jobs(call->bus->service), id);
+    return job != NULL && job->owner == call->peer->uid;
+}
+
+void stasisd_bus_call(StasisdBus *bus, StasisdPeer *peer, const char *method, GVariant *parameters,
+                      GDBusMethodInvocation *invocation)
+{
+    const Method *found = NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(methods) && found == NULL; i++)
+        found = strcmp(methods[i].name, method) == 0 ? &methods[i] : NULL;
+    g_assert(found != NULL); /* GDBus lets pass only what the interface has */
+    Pending *pending = g_new0(Pending, 1);
+    pending->method = found;
+    pending->call = (Call){ bus, stasisd_peer_ref(peer), g_variant_ref(parameters), invocation };
+    if (is_own(&pending->call, method) || (strcmp(found->action, READ) == 0 && peer->may_read)) {
+        on_authorized(NULL, pending);
+        return;
+    }
+    gboolean interactive =
+        g_dbus_message_get_flags(g_dbus_method_invocation_get_message(invocation)) &
+        G_DBUS_MESSAGE_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION;
+    stasisd_peer_authorize(peer, found->action, interactive, on_authorized, pending);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Who is asking, and whether he may. */
+#pragma once
+
+#include <gio/gio.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+    gatomicrefcount refs;
+    GDBusConnection *connection;
+    char *sender; /* on a bus: his unique name; NULL: the connection is his alone */
+    guint uid;
+    pid_t pid;         /* of a connection that is his alone */
+    gboolean may_read; /* has been allowed to see what is others' */
+    gboolean watches;
+} StasisdPeer;
+
+StasisdPeer *stasisd_peer_new(GDBusConnection *connection, const char *sender, guint uid,
+                              pid_t pid);
+StasisdPeer *stasisd_peer_ref(StasisdPeer *peer);
+void stasisd_peer_unref(StasisdPeer *peer);
+
+/* The daemon's own user, and root: may everything. */
+gboolean stasisd_peer_is_master(const StasisdPeer *peer);
+/* May he see what user @owner has? */
+gboolean stasisd_peer_sees(const StasisdPeer *peer, guint owner);
+
+/* @refusal: NULL, he may. Else why not; borrowed. */
+typedef void (*StasisdAuthorizedFunc)(const char *refusal, gpointer user_data);
+
+/*
+ * May @peer do @action, "org.stasis1.…"? polkit is asked, and may ask the user if @interactive.
+ * Without polkit only a master may. @func is called once, before or after this returns.
+ */
+void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean interactive,
+                            StasisdAuthorizedFunc func, gpointer user_data);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisdPeer, stasisd_peer_unref)
+
+G_END_DECLS

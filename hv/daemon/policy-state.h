@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What became of a policy so far: a file in the state directory, so that a daemon that comes after
+ * another knows when the policy is due. One that is lost or damaged means "never run": due now. */
+#pragma once
+
+#include <json-glib/json-glib.h>
+
+#include "daemon/schedule.h"
+
+G_BEGIN_DECLS
+
+typedef struct {
+    StasisdMoment last;     /* when the last run that went well was due; boot_id "": never */
+    gint64 last_success_us; /* Unix time of its end */
+    char *last_image;
+    char *last_error; /* of the last run, NULL: it went well */
+    guint64 n_runs, n_failures, n_missed;
+} StasisdPolicyState;
+
+void stasisd_policy_state_clear(StasisdPolicyState *state);
+JsonObject *stasisd_policy_state_to_json(const StasisdPolicyState *state);
+/* Of VM @vm; empty when there is none. */
+void stasisd_policy_state_load(StasisdPolicyState *state, int dir_fd, const char *vm);
+gboolean stasisd_policy_state_save(const StasisdPolicyState *state, int dir_fd, const char *vm,
+                                   GError **error);
+void stasisd_policy_state_remove(int dir_fd, const char *vm);
+
+G_END_DECLS

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A policy carried out once: an image with the policies' note, then what is no longer wanted of the
+ * images with that note goes. The note is in the image, so that whoever is killed in between, no
+ * image is forgotten, and none that somebody else has made is ever taken for one of ours.
+ */
+#include <stasis/checkpoint.h>
+#include <stasis/error.h>
+#include <stasis/policy.h>
+
+static StasisVm *open_vm(const StasisPolicy *policy, GCancellable *cancellable, GError **error)
+{
+    return policy->connect != NULL
+               ? stasis_vm_open_domain(policy->connect, policy->vm, cancellable, error)
+               : stasis_vm_open(policy->vm, error);
+}
+
+static StasisPruneOptions prune_options_of(const StasisPolicy *policy, const char *vm)
+{
+    return (StasisPruneOptions){
+        .struct_size = sizeof(StasisPruneOptions),
+        .vm = vm,
+        .note = STASIS_POLICY_NOTE,
+        .keep_last = policy->keep_last,
+        .keep_hourly = policy->keep_hourly,
+        .keep_daily = policy->keep_daily,
+        .keep_weekly = policy->keep_weekly,
+        .keep_monthly = policy->keep_monthly,
+        .keep_yearly = policy->keep_yearly,
+        .keep_within_us = policy->keep_within_us,
+        .quota_bytes = policy->quota_bytes,
+        .keep_newest = TRUE,
+    };
+}
+
+/* One that says nothing of what to keep keeps all. */
+static gboolean says_what_stays(const StasisPolicy *policy)
+{
+    return policy->keep_last != 0 || policy->keep_hourly != 0 || policy->keep_daily != 0 ||
+           policy->keep_weekly != 0 || policy->keep_monthly != 0 || policy->keep_yearly != 0 ||
+           policy->keep_within_us != 0 || policy->quota_bytes != 0;
+}
+
+StasisPruneResult *stasis_policy_preview(const StasisPolicy *policy, GCancellable *cancellable,
+                                         GError **error)
+{
+    g_autoptr(StasisStore) store = stasis_store_open(policy->store, STASIS_STORE_EXISTING, error);
+    if (store == NULL)
+        return NULL;
+    /* A domain's images may bear another name; one that does not run has its own, most likely. */
+    g_autoptr(StasisVm) vm = open_vm(policy, cancellable, NULL);
+    StasisPruneOptions options =
+        prune_options_of(policy, vm != NULL ? stasis_vm_get_name(vm) : policy->vm);
+    options.dry_run = TRUE;
+    if (!says_what_stays(policy))
+        options.keep_last = G_MAXUINT;
+    return stasis_store_prune(store, &options, cancellable, error);
+}
+
+static gboolean take(const StasisPolicy *policy, StasisVm *vm, StasisStore *store,
+                     StasisPolicyResult *result, const StasisPruneOptions *prune,
+                     GCancellable *cancellable, GError **error)
+{
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    options.note = STASIS_POLICY_NOTE;
+    options.max_pause_us = policy->max_pause_us;
+    options.quiesce = policy->quiesce;
+    options.disks =
+        policy->disk != NULL ? (StasisDisks)stasis_disks_from_string(policy->disk) : options.disks;
+    options.progress = prune->progress;
+    options.progress_data = prune->progress_data;
+    result->image = stasis_checkpoint_create(vm, store, &options, cancellable, error);
+    return result->image != NULL;
+}
+
+/* What keeps old images from going is told, and no failure: the new one is there. */
+static void tidy(const StasisPolicy *policy, StasisStore *store, StasisPolicyResult *result,
+                 const StasisPruneOptions *options, GCancellable *cancellable)
+{
+    g_autoptr(GError) error = NULL;
+    if (says_what_stays(policy)) {
+        g_autoptr(StasisPruneResult) pruned =
+            stasis_store_prune(store, options, cancellable, &error);
+        if (pruned != NULL) {
+            result->n_removed = pruned->n_removed;
+            result->freed_bytes = pruned->freed_bytes;
+        }
+    }
+    guint depth = 0;
+    StasisFoldOptions fold = STASIS_FOLD_OPTIONS_INIT;
+    fold.id = result->image->id;
+    if (error == NULL && stasis_store_get_depth(store, fold.id, &depth, &error) &&
+        depth > STASIS_DEFAULT_MAX_DEPTH) {
+        StasisFoldResult folded;
+        stasis_store_fold(store, &fold, &folded, cancellable, &error);
+    }
+    result->left = error != NULL ? g_strdup(error->message) : NULL;
+}
+
+StasisPolicyResult *stasis_policy_run(const StasisPolicy *policy, StasisProgressFunc progress,
+                                      gpointer user_data, GCancellable *cancellable, GError **error)
+{
+    if (policy->guard != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "the policy of VM \"%s\" is a guard: stasis guard, or stasisd, carries it out",
+                    policy->vm);
+        return NULL;
+    }
+    g_autoptr(StasisVm) vm = open_vm(policy, cancellable, error);
+    g_autoptr(StasisStore) store =
+        vm != NULL ? stasis_store_open(policy->store, STASIS_STORE_CREATE, error) : NULL;
+    if (store == NULL)
+        return NULL;
+    g_autoptr(StasisPolicyResult) result = g_new0(StasisPolicyResult, 1);
+    StasisPruneOptions options = prune_options_of(policy, stasis_vm_get_name(vm));
+    options.progress = progress;
+    options.progress_data = user_data;
+    if (!take(policy, vm, store, result, &options, cancellable, error))
+        return NULL;
+    tidy(policy, store, result, &options, cancellable);
+    return g_steal_pointer(&result);
+}
+
+void stasis_policy_result_free(StasisPolicyResult *result)
+{
+    if (result == NULL)
+        return;
+    stasis_image_info_free(result->image);
+    g_free(result->left);
+    g_free(result);
+}

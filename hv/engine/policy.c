@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a policy says, as a struct and as text: one table has all that it may say. */
+#include <stasis/policy.h>
+
+#include <stasis/error.h>
+#include <stasis/watch.h>
+#include <string.h>
+
+#include "base/json.h"
+
+#define MAX_BYTES 65536
+#define MAX_NAME 64u
+#define MAX_TEXT 1024u
+#define MAX_SPAN_US ((guint64)100 * 365 * G_TIME_SPAN_DAY)
+
+typedef enum { TEXT, COUNT, FLAG, NUMBER } Kind;
+
+typedef struct {
+    const char *name;
+    Kind kind;
+    gsize offset;
+} Field;
+
+#define FIELD(member, kind)                                  \
+    {                                                        \
+#member, kind, G_STRUCT_OFFSET(StasisPolicy, member) \
+    }
+static const Field fields[] = {
+    FIELD(vm, TEXT),
+    FIELD(connect, TEXT),
+    FIELD(store, TEXT),
+    FIELD(every_us, NUMBER),
+    FIELD(keep_last, COUNT),
+    FIELD(keep_hourly, COUNT),
+    FIELD(keep_daily, COUNT),
+    FIELD(keep_weekly, COUNT),
+    FIELD(keep_monthly, COUNT),
+    FIELD(keep_yearly, COUNT),
+    FIELD(keep_within_us, NUMBER),
+    FIELD(quota_bytes, NUMBER),
+    FIELD(max_pause_us, NUMBER),
+    FIELD(quiesce, FLAG),
+    FIELD(disk, TEXT),
+    FIELD(guard, TEXT),
+    FIELD(guard_do, TEXT),
+    FIELD(owner, COUNT),
+};
+
+StasisPolicy *stasis_policy_new(void)
+{
+    StasisPolicy *policy = g_new0(StasisPolicy, 1);
+    policy->struct_size = sizeof(*policy);
+    return policy;
+}
+
+void stasis_policy_free(StasisPolicy *policy)
+{
+    if (policy == NULL)
+        return;
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++) {
+        if (fields[i].kind == TEXT)
+            g_free(G_STRUCT_MEMBER(char *, policy, fields[i].offset));
+    }
+    g_free(policy);
+}
+
+static void put(JsonObject *object, const StasisPolicy *policy, const Field *field)
+{
+    const char *text;
+    guint64 number = 0;
+    switch (field->kind) {
+    case TEXT:
+        text = G_STRUCT_MEMBER(char *, policy, field->offset);
+        if (text != NULL)
+            stasis_json_set_string(object, field->name, text);
+        return;
+    case FLAG:
+        if (G_STRUCT_MEMBER(gboolean, policy, field->offset))
+            json_object_set_boolean_member(object, field->name, TRUE);
+        return;
+    case COUNT:
+        number = G_STRUCT_MEMBER(guint, policy, field->offset);
+        break;
+    case NUMBER:
+        number = G_STRUCT_MEMBER(guint64, policy, field->offset);
+        break;
+    }
+    if (number > 0)
+        stasis_json_set_uint(object, field->name, number);
+}
+
+char *stasis_policy_to_text(const StasisPolicy *policy)
+{
+    g_autoptr(JsonObject) object = json_object_new();
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++)
+        put(object, policy, &fields[i]);
+    return stasis_json_to_text(object, /* pretty= */ TRUE);
+}
+
+static gboolean take(StasisPolicy *policy, JsonObject *object, const Field *field, GError **error)
+{
+    const char *text;
+    guint64 number = 0;
+    switch (field->kind) {
+    case TEXT:
+        if (!stasis_json_string(object, field->name, &text, error))
+            return FALSE;
+        if (*text == '\0' || strlen(text) > MAX_TEXT) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "policy: %s: empty or too long",
+                        field->name);
+            return FALSE;
+        }
+        G_STRUCT_MEMBER(char *, policy, field->offset) = g_strdup(text);
+        return TRUE;
+    case FLAG:
+        return stasis_json_bool(object, field->name,
+                                &G_STRUCT_MEMBER(gboolean, policy, field->offset), error);
+    case NUMBER:
+        return stasis_json_uint(object, field->name,
+                                &G_STRUCT_MEMBER(guint64, policy, field->offset), error);
+    case COUNT:
+        break;
+    }
+    if (!stasis_json_uint(object, field->name, &number, error))
+        return FALSE;
+    if (number > G_MAXUINT32) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "policy: %s: too large",
+                    field->name);
+        return FALSE;
+    }
+    G_STRUCT_MEMBER(guint, policy, field->offset) = (guint)number;
+    return TRUE;
+}
+
+static const Field *find_field(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++) {
+        if (strcmp(fields[i].name, name) == 0)
+            return &fields[i];
+    }
+    return NULL;
+}
+
+StasisPolicy *stasis_policy_from_text(const char *text, gssize len, GError **error)
+{
+    if (len > MAX_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "policy: larger than %d bytes",
+                    MAX_BYTES);
+        return NULL;
+    }
+    g_autoptr(JsonObject) object = stasis_json_parse_object(text, len, error);
+    g_autoptr(StasisPolicy) policy = stasis_policy_new();
+    if (object == NULL)
+        return NULL;
+    g_autoptr(GList) names = json_object_get_members(object);
+    for (GList *name = names; name != NULL; name = name->next) {
+        const Field *field = find_field(name->data);
+        /* One that we don't know may be what keeps images: it is not passed over. */
+        if (field == NULL) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "policy: unknown member \"%s\"",
+                        (const char *)name->data);
+            return NULL;
+        }
+        if (!take(policy, object, field, error))
+            return NULL;
+    }
+    return stasis_policy_check(policy, error) ? g_steal_pointer(&policy) : NULL;
+}
+
+static gboolean refuse(GError **error, const char *what)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "policy: %s", what);
+    return FALSE;
+}
+
+static gboolean check_guard(const StasisPolicy *policy, GError **error)
+{
+    static const char *const ways[] = { "capture", "rollback", "restart", NULL };
+    if (policy->guard == NULL)
+        return policy->guard_do == NULL || refuse(error, "guard_do without a guard");
+    if (policy->every_us > 0)
+        return refuse(error, "a guard takes images by itself: give a period or a guard, not both");
+    if (policy->guard_do != NULL && !g_strv_contains(ways, policy->guard_do))
+        return refuse(error, "guard_do is capture, rollback or restart");
+    g_auto(GStrv) words = stasis_watch_split(policy->guard);
+    return stasis_watch_check((const char *const *)words, error);
+}
+
+gboolean stasis_policy_check(const StasisPolicy *policy, GError **error)
+{
+    if (policy->vm == NULL || strlen(policy->vm) > MAX_NAME || *policy->vm == '-')
+        return refuse(error,
+                      "the name of a VM is needed, of at most 64 bytes, and not with a - first");
+    if (policy->store != NULL &&
+        (!g_path_is_absolute(policy->store) || !g_utf8_validate(policy->store, -1, NULL)))
+        return refuse(error, "the store's path has to be UTF-8 and begin with /");
+    if (policy->disk != NULL && strcmp(policy->disk, "copy") != 0 &&
+        strcmp(policy->disk, "none") != 0)
+        return refuse(error, "disk is copy or none");
+    if (policy->every_us == 0 && policy->guard == NULL)
+        return refuse(error, "how often is not said: give a period (--every), or a guard");
+    if (policy->guard == NULL && policy->every_us < STASIS_POLICY_MIN_EVERY_US)
+        return refuse(error, "a period is a second at least");
+    if (policy->every_us > MAX_SPAN_US)
+        return refuse(error, "a period is a hundred years at most");
+    return check_guard(policy, error);
+}
