@@ -154,7 +154,7 @@ static GDBusInterfaceInfo **introspect(GDBusConnection *connection, const char *
         return NULL;
     GDBusInterfaceInfo **infos = g_new0(GDBusInterfaceInfo *, 2);
     infos[0] = g_dbus_interface_info_ref(
-        find_info(bus, strcmp(path, POLICIES) == 0 ? STASISD_POLICY : STASISD_JOB));
+        find_info(bus, g_str_has_prefix(path, POLICIES) ? STASISD_POLICY : STASISD_JOB));
     return infos;
 }
 
@@ -166,9 +166,45 @@ static const GDBusInterfaceVTable *dispatch(GDBusConnection *connection, const c
     return node != NULL ? &vtable : NULL;
 }
 
+/* ---- for tools ---- */
+
+/* gdbus and busctl speak to a bus, and greet it first. On a connection that is the caller's alone
+ * that is all there is of one: a name for either side. */
+static const char greeting[] = "<node><interface name='org.freedesktop.DBus'>"
+                               "<method name='Hello'><arg type='s' direction='out'/></method>"
+                               "<method name='AddMatch'><arg type='s' direction='in'/></method>"
+                               "<method name='RemoveMatch'><arg type='s' direction='in'/></method>"
+                               "<method name='GetNameOwner'><arg type='s' direction='in'/>"
+                               "<arg type='s' direction='out'/></method>"
+                               "</interface></node>";
+
+static void on_greeting(GDBusConnection *connection, const char *sender, const char *path,
+                        const char *interface, const char *method, GVariant *parameters,
+                        GDBusMethodInvocation *invocation, gpointer data)
+{
+    GVariant *reply = NULL;
+    if (strcmp(method, "Hello") == 0)
+        reply = g_variant_new("(s)", ":1.1");
+    else if (strcmp(method, "GetNameOwner") == 0)
+        reply = g_variant_new("(s)", ":1.0");
+    g_dbus_method_invocation_return_value(invocation, reply);
+}
+
+static gboolean export_greeting(GDBusConnection *connection, GError **error)
+{
+    static const GDBusInterfaceVTable greeting_vtable = { .method_call = on_greeting };
+    g_autoptr(GDBusNodeInfo) info = g_dbus_node_info_new_for_xml(greeting, error);
+    return info != NULL && g_dbus_connection_register_object(connection, "/org/freedesktop/DBus",
+                                                             info->interfaces[0], &greeting_vtable,
+                                                             NULL, NULL, error) != 0;
+}
+
 gboolean stasisd_bus_export(StasisdBus *bus, GDBusConnection *connection, GError **error)
 {
     static const GDBusSubtreeVTable tree = { enumerate, introspect, dispatch };
+    if (g_dbus_connection_get_unique_name(connection) == NULL &&
+        !export_greeting(connection, error))
+        return FALSE;
     return g_dbus_connection_register_object(connection, STASISD_PATH,
                                              find_info(bus, STASISD_MANAGER), &vtable, bus, NULL,
                                              error) != 0 &&

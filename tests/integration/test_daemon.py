@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: stasisd carries policies out, whoever kills it and whenever; what a policy has not made it never
+removes; and nobody sees or does what he may not."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from daemonhost import Daemon  # noqa: E402
+from guests import Bare  # noqa: E402
+from stasistest import accelerators, case, main, run_vm, stasis, stasis_start  # noqa: E402
+from tap import PATIENCE  # noqa: E402
+
+FAST = "kvm" if "kvm" in accelerators() else "tcg"
+NOBODY = 65534
+SOON = ("--every", "1s", "--keep-last", "3")
+
+
+def guest(t, *args):
+    return run_vm(t, Bare(mem="24M", set="4M", rate=200), *args, accel=FAST)
+
+
+def ids(images):
+    return [image["id"] for image in images]
+
+
+@case
+def carried_out(t):
+    """an image each period, and those of the policy alone go; a VM that is not there harms nobody"""
+    vm, daemon = guest(t), Daemon(t).start()
+    mine = daemon.json("checkpoint-create", vm.name, "--note", "mine")["id"]
+    daemon.run("policy-set", vm.name, *SOON)
+    daemon.run("policy-set", "absent", "--every", "1s")
+    daemon.wait_images(6, vm.name)
+    there = ids(daemon.images())
+    t.check(mine in there, "what somebody else has made stays")
+    shown = daemon.json("policy-show", vm.name, "--dry-run")
+    t.check(mine not in ids(shown["preview"]["images"]), shown)
+    [absent] = [p for p in daemon.json("policy-list") if p["policy"]["vm"] == "absent"]
+    t.check("absent" in absent["state"]["last_error"], absent)
+    daemon.run("policy-remove", vm.name)
+    t.wait(lambda: not [j for j in daemon.jobs(vm.name) if j["state"] == "running"], PATIENCE,
+           "no run is under way")
+    left = ids(daemon.images())
+    # One that was under way when it was removed finds no policy, or had it still.
+    t.check(mine in left and 3 <= len(left) <= 5, left)
+    daemon.run("store-check", "--read-data")
+    vm.check_runs()
+    t.equal(daemon.run("policy-show", vm.name, expect=12).rc, 12, "it is gone")
+
+
+@case
+def without(t):
+    """without a daemon: policies are set, shown, carried out once and removed; a damaged one is told of"""
+    vm, daemon = guest(t), Daemon(t)
+    daemon.run("policy-set", vm.name, "--every", "5m", "--keep-last", "12", "--keep-hourly", "24",
+               "--keep-daily", "7", "--quota", "50G")
+    text = daemon.run("policy-list").out
+    t.check("every 5m" in text and "12 last, 24 hourly, 7 daily, at most 50.0 GiB" in text, text)
+    done = [daemon.json("policy-run", vm.name)["id"] for _ in range(2)]
+    t.equal([i["note"] for i in daemon.images()], ["policy"] * 2, "they bear the policies' note")
+    # Within a quota of next to nothing the newest stays.
+    daemon.run("policy-set", vm.name, "--every", "5m", "--quota", "4K")
+    shown = daemon.run("policy-show", vm.name, "-n").out
+    t.check("would be removed: quota" in shown, shown)
+    last = daemon.json("policy-run", vm.name)
+    t.equal((last["removed"], ids(daemon.images())), (2, [last["id"]]), done)
+    daemon.run("checkpoint-verify", last["id"])
+    for bad in ([], ["--every", "1s", "--guard", "panic"], ["--every", "1s", "--do", "capture"]):
+        daemon.run("policy-set", vm.name, *bad, expect=2)
+    file = os.path.join(daemon.state, "policies", f"vm-{vm.name}.json")
+    with open(file, "w", encoding="utf-8") as f:
+        f.write('{"vm": "x", "every_us": 1000000, "keep_best": 3}')
+    t.check(os.path.basename(file) in daemon.run("policy-list").err, "the file is named")
+    t.check("keep_best" in daemon.run("policy-run", vm.name, expect=13).err, "and what is wrong")
+    daemon.run("policy-remove", vm.name)
+    daemon.run("policy-remove", vm.name, expect=12)
+    daemon.run("job-list", expect=12)
+    daemon.start()
+
+
+def held_job(t, daemon, vm, *period):
+    """A run of the policy of @vm that is stopped in the middle; its PID is in the job's file."""
+    daemon.env["STASIS_FAULT"] = "copy-half:hold"
+    daemon.start()
+    del daemon.env["STASIS_FAULT"]
+    daemon.run("policy-set", vm.name, *period)
+
+    def stopped():
+        jobs = daemon.jobs(vm.name, "policy")
+        if not jobs or jobs[0]["state"] != "running":
+            return None
+        with open(os.path.join(daemon.state, "jobs", f"{jobs[0]['id']}.pid"), encoding="utf-8") as f:
+            pid = int((f.read() or "0").split()[0])
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return (jobs[0]["id"], pid) if f.read().rsplit(")", 1)[1].split()[0] in "Tt" else None
+    found = []
+    t.wait(lambda: found.append(stopped()) or found[-1], PATIENCE, "the run is held")
+    return found[-1]
+
+
+@case
+def taken_up(t):
+    """a daemon that was killed in the middle of a run: the run ends well, and the next one takes it up"""
+    vm, daemon = guest(t), Daemon(t)
+    job, pid = held_job(t, daemon, vm, "--every", "1s")
+    daemon.kill()
+    daemon.start()
+    [now] = daemon.jobs(vm.name, "policy")
+    t.equal((now["id"], now["state"]), (job, "running"), "the same run, no other beside it")
+    os.kill(pid, signal.SIGCONT)
+    t.wait(lambda: daemon.json("job-info", job)["state"] == "done", PATIENCE, "it ends well")
+    image = json.loads(daemon.json("job-info", job)["result"])["id"]
+    t.check(image in ids(daemon.images()), "its image is there")
+    daemon.wait_images(3, vm.name)
+    # As systemd ends it: what it has begun goes on.
+    daemon.kill(signal.SIGTERM)
+    t.equal(daemon.process.returncode, 0, "it ends by itself")
+    vm.check_runs()
+
+
+@case
+def lost_and_aborted(t):
+    """a run that is killed is told of and tried again; one that is aborted leaves all as it was"""
+    vm, daemon = guest(t), Daemon(t)
+    job, pid = held_job(t, daemon, vm, "--every", "10s")
+    os.kill(pid, signal.SIGKILL)
+    t.wait(lambda: daemon.json("job-info", job)["state"] == "lost", PATIENCE, "it is lost")
+    t.check("signal 9" in daemon.json("job-info", job)["error"], "why")
+    # The next ones are held, too: by the same environment.
+    found = []
+
+    def next_held():
+        [*_, last] = daemon.jobs(vm.name, "policy")
+        path = os.path.join(daemon.state, "jobs", f"{last['id']}.pid")
+        if last["id"] == job or last["state"] != "running" or not os.path.exists(path):
+            return False
+        with open(path, encoding="utf-8") as f:
+            pid = int((f.read() or "0").split()[0])
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            found.append((last["id"], pid))
+            return f.read().rsplit(")", 1)[1].split()[0] in "Tt"
+    t.wait(next_held, PATIENCE, "it is tried again")
+    job, pid = found[-1]
+    daemon.run("policy-remove", vm.name)
+    daemon.run("job-abort", job)
+    os.kill(pid, signal.SIGCONT)
+    t.wait(lambda: daemon.json("job-info", job)["state"] == "aborted", PATIENCE, "it is aborted")
+    t.equal(daemon.images(), [], "no image")
+    vm.check_runs()
+    daemon.run("job-abort", "999", expect=12)
+
+
+@case
+def guarded(t):
+    """a policy that is a guard masks a panic, is told of, and ends with its policy"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
+                accel=FAST)
+    daemon = Daemon(t).start()
+    events = stasis_start(t, "event", vm.name, "--loop", "--json", env=daemon.env)
+    t.check("waiting" in events.stderr.readline().decode() or True, "")
+    daemon.run("policy-set", vm.name, "--guard", "panic", "--do", "rollback")
+
+    def wait_for(what):
+        while True:
+            line = events.stdout.readline()
+            t.check(line, f"event ended: {events.stderr.read()}")
+            if json.loads(line)["event"] == what:
+                return
+    wait_for("guard-armed")
+    vm.guest.fail(vm, Bare.PANIC)
+    wait_for("guard-rolled-back")
+    before = vm.progress()
+    t.wait(lambda: vm.progress() > before + 1000, PATIENCE, "the guest works")
+    t.equal([j["state"] for j in daemon.jobs(vm.name, "guard")], ["running"], "the guard goes on")
+    daemon.run("policy-remove", vm.name)
+    t.wait(lambda: daemon.jobs(vm.name, "guard")[0]["state"] not in ("waiting", "running"), PATIENCE,
+           "it ends")
+    events.send_signal(signal.SIGINT)
+    events.wait(PATIENCE)
+
+
+def gdbus(daemon, *words, uid=0):
+    """gdbus as user @uid; its output, or what it complains of."""
+    done = subprocess.run(["gdbus", *words[:1], "--address", f"unix:path={daemon.socket}",
+                           "--dest", "org.stasis1", *words[1:]],
+                          capture_output=True, text=True, timeout=PATIENCE, user=uid, group=uid,
+                          cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
+                                        "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
+                          check=False)
+    return done.stdout if done.returncode == 0 else "error: " + done.stderr
+
+
+def call(daemon, method, *args, uid=0):
+    return gdbus(daemon, "call", "--object-path", "/org/stasis1", "--method",
+                 f"org.stasis1.Manager.{method}", *args, uid=uid)
+
+
+def open_daemon(t):
+    """One that anybody may connect to."""
+    daemon = Daemon(t)
+    directory = tempfile.mkdtemp(prefix="stasisd-")
+    t.defer(shutil.rmtree, directory)
+    os.chmod(directory, 0o755)
+    daemon.socket = daemon.env["STASISD_SOCKET"] = os.path.join(directory, "socket")
+    daemon.env["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=/nonexistent"
+    return daemon.start()
+
+
+@case
+def on_the_bus(t):
+    """what is on the bus is described there, and works: policies, jobs, an export to a descriptor"""
+    vm, daemon = guest(t), open_daemon(t)
+    found = gdbus(daemon, "introspect", "--object-path", "/org/stasis1")
+    for method in ("SetPolicy", "ListJobs", "Restore", "Export", "Watch"):
+        t.check(f"{method}(" in found, found)
+    daemon.run("policy-set", vm.name, "--every", "1h")
+    daemon.wait_images(1, vm.name)
+    node = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in vm.name)
+    tree = gdbus(daemon, "introspect", "--recurse", "--object-path", "/org/stasis1")
+    t.check(f"node /org/stasis1/policy/{node}" in tree and "node /org/stasis1/job/1" in tree, tree)
+    t.check(f"'{vm.name}'" in tree, "properties are told")
+    said = gdbus(daemon, "call", "--object-path", f"/org/stasis1/policy/{node}", "--method",
+                 "org.stasis1.Policy.Run")
+    t.check("/org/stasis1/job/" in said, said)
+    daemon.wait_images(2, vm.name)
+    said = call(daemon, "Checkpoint", vm.name, "by bus")
+    t.check("/org/stasis1/job/" in said, said)
+    t.wait(lambda: "by bus" in [i["note"] for i in daemon.images()], PATIENCE, "its image")
+    for words in (("Checkpoint", "-x", ""), ("Restore", "--json", ""), ("Rollback", vm.name, "-")):
+        t.check("Error.Usage" in call(daemon, *words), "no options by way of a name")
+    t.check("Error.NotFound" in call(daemon, "GetJob", "999"), "a job that is not there")
+    t.check("UnknownObject" in gdbus(daemon, "call", "--object-path", "/org/stasis1/job/999",
+                                     "--method", "org.freedesktop.DBus.Properties.Get",
+                                     "org.stasis1.Job", "Vm"), "nor is its object")
+
+
+@case
+def others(t):
+    """who is not root sees nothing of others' and may do nothing, where there is no polkit to allow it"""
+    vm, daemon = guest(t), open_daemon(t)
+    daemon.run("policy-set", vm.name, "--every", "1h")
+    daemon.wait_images(1, vm.name)
+    image = daemon.images()[0]["id"]
+    t.check("@aa{sv} []" in call(daemon, "ListPolicies", uid=NOBODY), "no policy is seen")
+    t.check("@aa{sv} []" in call(daemon, "ListJobs", uid=NOBODY), "no job is seen")
+    t.check(vm.name in call(daemon, "ListPolicies"), "but by root")
+    for words in (("SetPolicy", f"{{'vm': <'{vm.name}'>, 'every_us': <int64 1000000>}}"),
+                  ("RemovePolicy", vm.name), ("RunPolicy", vm.name), ("Checkpoint", vm.name, ""),
+                  ("Restore", image, ""), ("Rollback", vm.name, image), ("AbortJob", "1")):
+        said = call(daemon, *words, uid=NOBODY)
+        t.check("AccessDenied" in said, words, said)
+    for words in (("GetPolicy", vm.name), ("GetJob", "1")):
+        t.check("NotFound" in call(daemon, *words, uid=NOBODY), words)
+    tree = gdbus(daemon, "introspect", "--recurse", "--object-path", "/org/stasis1", uid=NOBODY)
+    t.check(vm.name not in tree and "job/1" not in tree, tree)
+    t.equal(len(daemon.jobs()), 1, "nothing came of it")
+    # Its state is nobody else's, either.
+    t.equal(os.stat(daemon.state).st_mode & 0o077, 0, "state directory")
+    second = subprocess.run([os.path.join(os.environ["STASIS_BUILD"], "stasisd")],
+                            env={**os.environ, **daemon.env}, capture_output=True, text=True,
+                            timeout=PATIENCE, check=False)
+    t.check(second.returncode == 1 and "another stasisd has" in second.stderr, second)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: a policy's file says what the policy says; one that says what can't be carried out, or
+ * what we don't know, is refused; and names of all kinds have files of their own. */
+#include <glib/gstdio.h>
+#include <stasis/error.h>
+#include <stasis/policy.h>
+#include <string.h>
+
+#include "base/tree.h"
+
+static StasisPolicy *parse(const char *text, GError **error)
+{
+    return stasis_policy_from_text(text, -1, error);
+}
+
+static void test_text(void)
+{
+    static const char text[] =
+        "{ \"vm\": \"web\", \"connect\": \"qemu:///system\", \"store\": \"/s\", "
+        "\"every_us\": 300000000, \"keep_last\": 12, \"keep_hourly\": 24, \"keep_daily\": 7, "
+        "\"keep_weekly\": 1, \"keep_monthly\": 2, \"keep_yearly\": 3, \"keep_within_us\": 5000000, "
+        "\"quota_bytes\": 53687091200, \"max_pause_us\": 2500, \"quiesce\": true, "
+        "\"disk\": \"none\", \"owner\": 1000 }";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisPolicy) policy = parse(text, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(policy->vm, ==, "web");
+    g_assert_cmpuint(policy->every_us, ==, 300000000);
+    g_assert_cmpuint(policy->keep_yearly, ==, 3);
+    g_assert_cmpuint(policy->quota_bytes, ==, 53687091200);
+    g_assert_true(policy->quiesce);
+    g_assert_cmpuint(policy->owner, ==, 1000);
+    g_autofree char *once = stasis_policy_to_text(policy);
+    g_autoptr(StasisPolicy) again = parse(once, &error);
+    g_assert_no_error(error);
+    g_autofree char *twice = stasis_policy_to_text(again);
+    g_assert_cmpstr(once, ==, twice);
+    g_assert_nonnull(strstr(once, "\"keep_within_us\""));
+}
+
+static void test_refused(void)
+{
+    static const struct {
+        const char *text;
+        gint code;
+    } rows[] = {
+        { "", STASIS_ERROR_CORRUPT },
+        { "[]", STASIS_ERROR_CORRUPT },
+        { "{}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"\", \"every_us\": 1000000}", STASIS_ERROR_CORRUPT },
+        { "{\"vm\": \"-a\", \"every_us\": 1000000}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 999999}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": -1}", STASIS_ERROR_CORRUPT },
+        { "{\"vm\": \"a\", \"every_us\": 9223372036854775807}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": \"5m\"}", STASIS_ERROR_CORRUPT },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"keep_best\": 1}", STASIS_ERROR_CORRUPT },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"keep_last\": 4294967296}",
+          STASIS_ERROR_CORRUPT },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"store\": \"s\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"disk\": \"overlay\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"guard\": \"nonsense\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"guard\": \"panic\", \"guard_do\": \"x\"}", STASIS_ERROR_USAGE },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        g_test_message("%s", rows[i].text);
+        g_assert_null(parse(rows[i].text, &error));
+        g_assert_error(error, STASIS_ERROR, rows[i].code);
+    }
+}
+
+static void test_files(void)
+{
+    static const char *const names[] = { "web", "..", "a/b", "a b", "a%2Fb", "W\xc3\xa4h" };
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_dir_make_tmp("policy-XXXXXX", &error);
+    g_assert_no_error(error);
+    g_setenv("STASIS_STATE_DIR", dir, TRUE);
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autoptr(StasisPolicy) policy = stasis_policy_new();
+        policy->vm = g_strdup(names[i]);
+        policy->every_us = (guint64)(i + 1) * G_TIME_SPAN_SECOND;
+        stasis_policy_save(policy, &error);
+        g_assert_no_error(error);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autoptr(StasisPolicy) policy = stasis_policy_load(names[i], &error);
+        g_assert_no_error(error);
+        g_assert_cmpstr(policy->vm, ==, names[i]);
+        g_assert_cmpuint(policy->every_us, ==, (guint64)(i + 1) * G_TIME_SPAN_SECOND);
+    }
+    g_autofree char *broken = g_build_filename(dir, "policies", "vm-broken.json", NULL);
+    g_assert_true(g_file_set_contents(broken, "{", -1, NULL));
+    g_auto(GStrv) bad = NULL;
+    g_autoptr(GPtrArray) all = stasis_policy_list(&bad, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(all->len, ==, G_N_ELEMENTS(names));
+    g_assert_cmpstr(bad[0], ==, "vm-broken.json");
+    g_assert_null(bad[1]);
+    g_assert_true(stasis_policy_remove("..", &error));
+    g_assert_false(stasis_policy_remove("..", &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    /* Where others may write no policy is read. */
+    g_clear_error(&error);
+    g_assert_cmpint(g_chmod(dir, 0777), ==, 0);
+    g_assert_null(stasis_policy_load("web", &error));
+    g_assert_nonnull(strstr(error->message, "others may write"));
+    g_assert_cmpint(g_chmod(dir, 0700), ==, 0);
+    stasis_remove_tree(dir);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/engine/policy/text", test_text);
+    g_test_add_func("/engine/policy/refused", test_refused);
+    g_test_add_func("/engine/policy/files", test_files);
+    return g_test_run();
+}
