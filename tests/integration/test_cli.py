@@ -50,6 +50,7 @@ GOOD = {
     "store-stats": [],
     "store-prune": ["--keep-last", "1"],
     "store-fold": [],
+    "policy-set": ["nosuch", "--every", "1s"],
     "doctor": [],
     "help": [],
 }

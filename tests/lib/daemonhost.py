@@ -11,8 +11,8 @@ from tap import PATIENCE
 class Daemon:
     """A stasisd, and the command as it speaks to it."""
 
-    def __init__(self, t, *args, store=None):
-        self.t, self.args = t, args
+    def __init__(self, t, *args, store=None, wrap=()):
+        self.t, self.args, self.wrap = t, args, wrap
         self.state = t.path("state")
         self.store = store or t.path("store")
         os.makedirs(self.state, mode=0o700, exist_ok=True)
@@ -26,7 +26,7 @@ class Daemon:
     def start(self):
         """Started, and answering."""
         with open(self.t.path("stasisd.log"), "ab") as log:
-            self.process = subprocess.Popen([os.path.join(BUILD, "stasisd"), *self.args],
+            self.process = subprocess.Popen([*self.wrap, os.path.join(BUILD, "stasisd"), *self.args],
                                             env=environment(**self.env), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
         self.t.wait(self.answers, PATIENCE, "stasisd answers")
