@@ -18,9 +18,9 @@ declare -A groups=(
     # graphviz: pictures of who belongs together; binutils: readelf; man-db and groff-base: the man page is checked; clang: fuzz targets;
     # qemu-utils: qcow2 files for the ways that the figures are compared with; libvirt-daemon,
     # without libvirt-daemon-system: tests start the daemons by themselves, in namespaces; packers:
-    # what virsh save may use; e2fsprogs … linux-image: disks for libguestfs, and its appliance's kernel.
+    # what virsh save may use; dbus-daemon … systemd: who may do what by stasisd, and its unit; e2fsprogs … linux-image: disks for libguestfs, and its appliance's kernel.
     [test]="python3 python3-yaml binutils graphviz gdb man-db groff-base clang libclang-rt-14-dev qemu-utils
-            libvirt-daemon libvirt-clients
+            libvirt-daemon libvirt-clients dbus-daemon polkitd libglib2.0-bin systemd
             bzip2 gzip lzop xz-utils zstd e2fsprogs fdisk fuse3 linux-image-cloud-amd64"
     # Only for make deb.
     [deb]="debhelper dpkg-dev fakeroot"

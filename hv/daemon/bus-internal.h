@@ -19,9 +19,9 @@ struct _StasisdBus {
     GDBusAuthObserver *observer;
     GSocketService *listener;
     char *guid;
-    GPtrArray *peers; /* of StasisdPeer, referenced */
-    guint n_joining;  /* connections that have not said who they are */
-    guint name_id;    /* on the system bus */
+    GPtrArray *peers;        /* of StasisdPeer, referenced */
+    guint n_joining;         /* connections that have not said who they are */
+    GDBusConnection *system; /* the system bus, held: or NULL */
 };
 
 /* bus.c: who has sent it; NULL when that can't be told. Borrowed. */

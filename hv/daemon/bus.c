@@ -200,6 +200,7 @@ gboolean stasisd_bus_join(StasisdBus *bus, GError **error)
     g_autoptr(GDBusConnection) connection = g_bus_get_sync(G_BUS_TYPE_SYSTEM, NULL, error);
     if (connection == NULL || !stasisd_bus_export(bus, connection, error))
         return FALSE;
+    g_set_object(&bus->system, connection);
     g_dbus_connection_set_exit_on_close(connection, FALSE);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
     g_dbus_connection_signal_subscribe(connection, "org.freedesktop.DBus", "org.freedesktop.DBus",
@@ -266,6 +267,9 @@ void stasisd_bus_free(StasisdBus *bus)
         g_signal_handlers_disconnect_by_data(((StasisdPeer *)bus->peers->pdata[i])->connection,
                                              bus);
     g_ptr_array_unref(bus->peers);
+    if (bus->system != NULL)
+        g_signal_handlers_disconnect_by_data(bus->system, bus);
+    g_clear_object(&bus->system);
     g_object_unref(bus->observer);
     g_dbus_node_info_unref(bus->info);
     g_free(bus->guid);

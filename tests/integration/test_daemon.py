@@ -13,6 +13,7 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
+import polkithost  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import BUILD, ROOT, accelerators, case, main, run_vm, stasis_start  # noqa: E402
 from tap import PATIENCE  # noqa: E402
@@ -192,9 +193,9 @@ def killed_again_and_again(t):
     load(t, FAST, n_vms=3, n_kills=5, every=2, pause=1, periods=False)
 
 
-def gdbus(daemon, *words, uid=0):
+def gdbus(daemon, *words, uid=0, address=None):
     """gdbus as user @uid; its output, or what it complains of."""
-    done = subprocess.run(["gdbus", *words[:1], "--address", f"unix:path={daemon.socket}",
+    done = subprocess.run(["gdbus", *words[:1], "--address", address or f"unix:path={daemon.socket}",
                            "--dest", "org.stasis1", *words[1:]],
                           capture_output=True, text=True, timeout=PATIENCE, user=uid, group=uid,
                           cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
@@ -203,19 +204,19 @@ def gdbus(daemon, *words, uid=0):
     return done.stdout if done.returncode == 0 else "error: " + done.stderr
 
 
-def call(daemon, method, *args, uid=0):
+def call(daemon, method, *args, uid=0, address=None):
     return gdbus(daemon, "call", "--object-path", "/org/stasis1", "--method",
-                 f"org.stasis1.Manager.{method}", *args, uid=uid)
+                 f"org.stasis1.Manager.{method}", *args, uid=uid, address=address)
 
 
-def open_daemon(t):
+def open_daemon(t, *args, bus="unix:path=/nonexistent"):
     """One that anybody may connect to."""
-    daemon = Daemon(t)
     directory = tempfile.mkdtemp(prefix="stasisd-")
     t.defer(shutil.rmtree, directory)
+    daemon = Daemon(t, *args)
     os.chmod(directory, 0o755)
     daemon.socket = daemon.env["STASISD_SOCKET"] = os.path.join(directory, "socket")
-    daemon.env["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=/nonexistent"
+    daemon.env["DBUS_SYSTEM_BUS_ADDRESS"] = bus
     return daemon.start()
 
 
@@ -273,6 +274,42 @@ def others(t):
                             env={**os.environ, **daemon.env}, capture_output=True, text=True,
                             timeout=PATIENCE, check=False)
     t.check(second.returncode == 1 and "another stasisd has" in second.stderr, second)
+
+
+RULES = """
+polkit.addRule(function(action, subject) {
+    if (subject.user == "nobody" &&
+        (action.id == "org.stasis1.create" || action.id == "org.stasis1.read"))
+        return polkit.Result.YES;
+});
+"""
+
+
+@case
+def allowed(t):
+    """polkit allows a user what its rules say, on the socket and on the system bus, and nothing beyond"""
+    if polkithost.missing():
+        t.skip(f"{polkithost.missing()} is not installed")
+    bus = polkithost.start(t, RULES)
+    daemon = open_daemon(t, "--system-bus", bus=bus)
+    daemon.run("policy-set", "theirs", "--every", "1h")
+    for n, address in enumerate((None, bus)):
+        name = f"mine{n}"
+        setting = f"'vm': <'{name}'>, 'every_us': <int64 3600000000>"
+        said = call(daemon, "SetPolicy", f"{{{setting}}}", uid=NOBODY, address=address)
+        t.equal(said.strip(), "()", "allowed")
+        said = call(daemon, "ListPolicies", uid=NOBODY, address=address)
+        t.check("theirs" in said and name in said, said)
+        t.equal(daemon.json("policy-show", name)["policy"]["owner"], NOBODY, "whose it is")
+        for more in ("'store': <'/root'>", "'connect': <'qemu+unix:///system?socket=/tmp/x'>"):
+            said = call(daemon, "SetPolicy", f"{{{setting}, {more}}}", uid=NOBODY, address=address)
+            t.check("AccessDenied" in said and "only root" in said, said)
+        said = call(daemon, "SetPolicy", "{'vm': <'theirs'>, 'every_us': <int64 1000000>}",
+                    uid=NOBODY, address=address)
+        t.check("another user's" in said, said)
+        said = call(daemon, "Restore", "latest", "", uid=NOBODY, address=address)
+        t.check("AccessDenied" in said and "org.stasis1.restore" in said, said)
+        t.equal(call(daemon, "RemovePolicy", name, uid=NOBODY, address=address).strip(), "()", name)
 
 
 @case
