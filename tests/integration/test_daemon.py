@@ -175,6 +175,8 @@ def guarded(t):
             if what in line.split():
                 return
     wait_for("guard-armed")
+    ring = os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store", "images")
+    t.wait(lambda: os.path.isdir(ring) and len(os.listdir(ring)) >= 3, PATIENCE, "it has images")
     vm.guest.fail(vm, Bare.PANIC)
     wait_for("guard-rolled-back")
     before = vm.progress()
@@ -240,8 +242,10 @@ def on_the_bus(t):
     said = call(daemon, "Checkpoint", vm.name, "by bus")
     t.check("/org/stasis1/job/" in said, said)
     t.wait(lambda: "by bus" in [i["note"] for i in daemon.images()], PATIENCE, "its image")
-    for words in (("Checkpoint", "-x", ""), ("Restore", "--json", ""), ("Rollback", vm.name, "-")):
-        t.check("Error.Usage" in call(daemon, *words), "no options by way of a name")
+    for words in (("Checkpoint", "'-x'", ""), ("Restore", "'--json'", ""),
+                  ("Rollback", vm.name, "'-'")):
+        said = call(daemon, *words)
+        t.check("Error.Usage" in said, words, said)
     t.check("Error.NotFound" in call(daemon, "GetJob", "999"), "a job that is not there")
     t.check("UnknownObject" in gdbus(daemon, "call", "--object-path", "/org/stasis1/job/999",
                                      "--method", "org.freedesktop.DBus.Properties.Get",

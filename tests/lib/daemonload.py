@@ -23,7 +23,7 @@ def _check_images(t, daemon, vms):
     listed = {image["id"] for image in daemon.images()}
     for vm in vms:
         made = [image for _, image in _done(daemon, vm)]
-        t.check(len(made) > 1, f"{vm.name}: {daemon.state_of(vm.name)}")
+        t.check(len(made) > 1, f"{vm.name}: {made}")
         lost = [image for image in sorted(made)[-KEPT:] if image not in listed]
         t.check(not lost, f"{vm.name}: lost {lost} of {made}; there are {sorted(listed)}")
     report = daemon.json("store-check", "--read-data")
@@ -59,11 +59,11 @@ def load(t, accel, n_vms, n_kills, every, pause, periods):
         daemon.wait_images(2, vm.name)
     if periods:
         _check_periods(t, daemon, vms, every)
-    _check_images(t, daemon, vms)
     for vm in vms:
         daemon.run("policy-remove", vm.name)
     t.wait(lambda: all(j["state"] not in ("waiting", "running") for j in daemon.jobs()), PATIENCE,
            "no run is under way")
+    _check_images(t, daemon, vms)
     states = [job["state"] for job in daemon.jobs()]
     t.note(f"{n_vms} VMs, {n_kills} kills: "
            + ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))))
