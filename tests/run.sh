@@ -175,7 +175,8 @@ run_program() {
     fi
     # TERM first, so that a Python test can tidy up.
     (cd "$dir/tmp" && exec env STASIS_TEST_MARK="$mark" STASIS_BUILD="$build" \
-        STASIS_RUNTIME_DIR="$dir/run" STASIS_STORE="$dir/store" STASIS_STATE_DIR="$dir/state" TMPDIR="$dir/tmp" \
+        STASIS_RUNTIME_DIR="$dir/run" STASIS_STORE="$dir/store" STASIS_STATE_DIR="$dir/state" \
+        TMPDIR="$dir/tmp" \
         G_DEBUG="${G_DEBUG:-fatal-criticals}" \
         timeout -k 20 "$limit" "${command[@]}") >>"$log" 2>&1 </dev/null &
     # timeout(1) leaves the terminal's process group, so an interrupt has to be handed on.

@@ -24,8 +24,9 @@ gboolean stasisd_moment_now(StasisdMoment *ret)
 
 gint64 stasisd_schedule_next(const StasisdMoment *last, guint64 every_us, const StasisdMoment *now)
 {
+    /* It has waited for longest. */
     if (last->boot_id[0] == '\0')
-        return now->boot_us;
+        return 0;
     if (strcmp(last->boot_id, now->boot_id) == 0)
         return MIN(last->boot_us, now->boot_us) + (gint64)every_us;
     gint64 since = now->wall_us - last->wall_us;
@@ -38,7 +39,7 @@ gint64 stasisd_schedule_next(const StasisdMoment *last, guint64 every_us, const 
 StasisdMoment stasisd_schedule_begin(gint64 due_us, guint64 every_us, const StasisdMoment *now,
                                      guint *ret_missed)
 {
-    gint64 late = MAX(now->boot_us - due_us, 0);
+    gint64 late = due_us > 0 ? MAX(now->boot_us - due_us, 0) : 0;
     gint64 missed = late / (gint64)MAX(every_us, 1);
     gint64 behind = late - missed * (gint64)every_us;
     StasisdMoment begun = *now;

@@ -22,7 +22,7 @@ typedef struct {
 gboolean stasisd_moment_now(StasisdMoment *ret);
 
 /* When, in CLOCK_BOOTTIME of now, the run behind the one that was due at @last is due; @last with
- * an empty boot_id: there was none. */
+ * an empty boot_id: there was none, and it is 0. */
 gint64 stasisd_schedule_next(const StasisdMoment *last, guint64 every_us, const StasisdMoment *now);
 
 /* A run that was due at @due_us begins @now. Returns for when it counts, so that being late does

@@ -28,6 +28,7 @@ typedef struct {
     StasisdMoment pending; /* for when the run under way counts; boot_id "": not known */
     gint64 retry_us;       /* CLOCK_BOOTTIME, 0: none */
     guint n_on_end;        /* failures on end */
+    guint n_told;          /* periods missed since the last run that went well, as told so far */
     char *text;            /* the policy as it is in its file */
 } Entry;
 
@@ -134,10 +135,12 @@ static void begin(StasisdService *service, Entry *entry)
         gint64 due = stasisd_schedule_next(&entry->state.last, policy->every_us, &service->now);
         entry->pending = stasisd_schedule_begin(due, policy->every_us, &service->now, &missed);
     }
-    if (missed > 0) {
-        entry->state.n_missed += missed;
+    /* Each once, however often it is tried. */
+    if (missed > entry->n_told) {
         JsonObject *more = json_object_new();
-        stasis_json_set_uint(more, "periods", missed);
+        stasis_json_set_uint(more, "periods", missed - entry->n_told);
+        entry->state.n_missed += missed - entry->n_told;
+        entry->n_told = missed;
         tell(service, policy->owner, "missed", policy->vm, more);
     }
     add_run(service, entry);
@@ -155,23 +158,38 @@ static void arm(StasisdService *service, gint64 at_us)
         g_warning("timerfd_settime: %s", g_strerror(errno));
 }
 
-/* Begin what is due, and wake up for what is due next. */
+typedef struct {
+    gint64 due_us;
+    Entry *entry;
+} Due;
+
+static gint compare_due(gconstpointer a, gconstpointer b)
+{
+    gint64 x = ((const Due *)a)->due_us, y = ((const Due *)b)->due_us;
+    return x < y ? -1 : x > y;
+}
+
+/* Begin what is due, whatever has waited for longest first, and wake up for what is due next. */
 static void look(StasisdService *service)
 {
-    gint64 next = G_MAXINT64;
+    g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(Due));
     GHashTableIter iter;
     gpointer vm, value;
     stasisd_moment_now(&service->now);
     g_hash_table_iter_init(&iter, service->entries);
     while (g_hash_table_iter_next(&iter, &vm, &value)) {
-        Entry *entry = value;
-        if (find_run(service, vm) != NULL)
-            continue;
-        gint64 due = due_of(service, entry);
-        if (due <= service->now.boot_us)
-            begin(service, entry);
+        Due due = { due_of(service, value), value };
+        if (find_run(service, vm) == NULL)
+            g_array_append_val(all, due);
+    }
+    g_array_sort(all, compare_due);
+    gint64 next = G_MAXINT64;
+    for (guint i = 0; i < all->len && next == G_MAXINT64; i++) {
+        const Due *due = &g_array_index(all, Due, i);
+        if (due->due_us <= service->now.boot_us)
+            begin(service, due->entry);
         else
-            next = MIN(next, due);
+            next = due->due_us;
     }
     arm(service, next);
 }
@@ -224,8 +242,10 @@ static void run_went(StasisdService *service, Entry *entry, const StasisdJob *jo
     stasisd_moment_now(&service->now);
     entry->state.n_runs++;
     g_clear_pointer(&entry->state.last_error, g_free);
-    if (well || absent)
+    if (well || absent) {
         entry->state.last = counted(service, entry, job);
+        entry->n_told = 0;
+    }
     entry->pending.boot_id[0] = '\0';
     if (well) {
         entry->state.last_success_us = job->ended_us;

@@ -11,7 +11,7 @@ from stasistest import add_case, main, need_kvm, number_from_env  # noqa: E402
 
 VMS = number_from_env("STASIS_TEST_DAEMON_VMS", 20)
 KILLS = number_from_env("STASIS_TEST_DAEMON_KILLS", 50)
-EVERY = number_from_env("STASIS_TEST_DAEMON_EVERY", 20)
+EVERY = number_from_env("STASIS_TEST_DAEMON_EVERY", 60)
 
 
 def killed(t):

@@ -21,7 +21,7 @@ static void test_next(void)
         const char *what, *last_boot;
         gint64 last_us, last_wall_us, now_us, now_wall_us, due_us;
     } rows[] = {
-        { "never run", "", 0, 0, 500 * S, WALL, 500 * S },
+        { "never run", "", 0, 0, 500 * S, WALL, 0 },
         { "just run", "A", 500 * S, WALL, 500 * S, WALL, 560 * S },
         { "overdue (asleep)", "A", 500 * S, WALL, 9000 * S, WALL + 8500 * S, 560 * S },
         { "wall clock set forward", "A", 500 * S, WALL, 510 * S, WALL + 99999 * S, 560 * S },
