@@ -105,7 +105,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
-all: $(B)/stasis $(B)/stasisd $(B)/stasisd.service $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
+all: $(B)/stasis $(B)/stasisd $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue $(B)/libstasis.so.$(SOVER) $(B)/libstasis.a $(B)/stasis.1
 	@$(MAKE) --no-print-directory files
 all: $(COOP_LIBS)
 
@@ -239,9 +239,6 @@ $(B)/stasis-mqueue: $(MQUEUE_OBJ)
 # Beside the program, as when installed.
 $(B)/stasis-agent.service: guest-agent/stasis-agent.service
 	$(Q)cp $< $@
-
-$(B)/stasisd.service: hv/daemon/stasisd.service.in
-	$(Q)sed 's|@bindir@|$(bindir)|' $< >$@
 
 $(B)/stasis.1: docs/man/stasis.1.in $(B)/stasis
 	@mkdir -p $(@D)
@@ -394,7 +391,8 @@ install: all
 	install -m 755 $(B)/stasis-boundary $(B)/stasisd $(DESTDIR)$(bindir)/
 	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(datadir)/polkit-1/actions $(DESTDIR)$(mandir)/man8 \
 	    $(DESTDIR)$(datadir)/dbus-1/interfaces $(DESTDIR)$(datadir)/dbus-1/system.d
-	install -m 644 $(B)/stasisd.service hv/daemon/stasisd.socket $(DESTDIR)$(unitdir)/
+	install -m 644 hv/daemon/stasisd.socket $(DESTDIR)$(unitdir)/
+	sed 's|@bindir@|$(bindir)|' hv/daemon/stasisd.service.in >$(DESTDIR)$(unitdir)/stasisd.service
 	install -m 644 hv/daemon/org.stasis1.policy $(DESTDIR)$(datadir)/polkit-1/actions/
 	install -m 644 hv/daemon/org.stasis1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	install -m 644 hv/daemon/org.stasis1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
