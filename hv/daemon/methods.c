@@ -80,6 +80,8 @@ static gboolean check_settings(const Call *call, const StasisPolicy *policy, GEr
         return refuse(error, "only root may say which store a policy's images go to");
     if (policy->connect != NULL && strcmp(policy->connect, SYSTEM_LIBVIRT) != 0)
         return refuse(error, "only root may name a libvirtd other than " SYSTEM_LIBVIRT);
+    if (policy->guard_do != NULL && strcmp(policy->guard_do, "capture") != 0)
+        return refuse(error, "only root may have a guard take a VM back");
     if (old != NULL && old->owner != call->peer->uid)
         return refuse(error, "that VM's policy is another user's");
     return TRUE;

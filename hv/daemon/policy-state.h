@@ -13,7 +13,7 @@ typedef struct {
     StasisdMoment last;     /* when the last run that went well was due; boot_id "": never */
     gint64 last_success_us; /* Unix time of its end */
     char *last_image;
-    char *last_error; /* of the last run, NULL: it went well */
+    char *last_error; /* what the last run did not do, or NULL */
     guint64 n_runs, n_failures, n_missed;
 } StasisdPolicyState;
 

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A policy is due when its period has gone by since the last run that went well was due. What is
+ * kept on disk says so only once a run has gone well: a daemon that dies with a run in its hands
+ * leaves the policy due, unless the run's process is still at work, and then it is taken up.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/timerfd.h>
+
+#include "base/json.h"
+#include "daemon/service-internal.h"
+
+#define MAX_BACKOFF_S 60u
+
+/* ---- events ---- */
+
+static void tell(StasisdService *service, guint owner, const char *what, const char *vm,
+                 JsonObject *more)
+{
+    json_object_set_string_member(more, "event", what);
+    json_object_set_int_member(more, "at_us", g_get_real_time());
+    stasis_json_set_string(more, "vm", vm);
+    if (service->func != NULL)
+        service->func(owner, more, service->func_data);
+    json_object_unref(more);
+}
+
+static void tell_job(StasisdService *service, const StasisdJob *job)
+{
+    JsonObject *more = json_object_new();
+    stasis_json_set_uint(more, "job", job->id);
+    stasis_json_set_string(more, "kind", job->kind);
+    stasis_json_set_string(more, "state", stasisd_job_state_name(job->state));
+    if (job->error != NULL)
+        stasis_json_set_string(more, "error", job->error);
+    tell(service, job->owner, "job", job->vm, more);
+}
+
+/* ---- runs ---- */
+
+StasisdJob *stasisd_runs_find(StasisdService *service, const char *vm)
+{
+    const GPtrArray *jobs = stasisd_jobs_all(service->jobs);
+    for (guint i = jobs->len; i > 0; i--) {
+        StasisdJob *job = jobs->pdata[i - 1];
+        if (!stasisd_job_is_over(job) && strcmp(job->vm, vm) == 0 &&
+            (strcmp(job->kind, "policy") == 0 || strcmp(job->kind, "guard") == 0))
+            return job;
+    }
+    return NULL;
+}
+
+static char **guard_words(StasisdService *service, const StasisPolicy *policy)
+{
+    g_autoptr(GStrvBuilder) words = g_strv_builder_new();
+    g_autofree char *bundles = g_build_filename(service->state_dir, "bundles", NULL);
+    const char *how = policy->guard_do != NULL ? policy->guard_do : "capture";
+    g_strv_builder_add_many(words, "guard", policy->vm, "--on", policy->guard, "--do", how,
+                            "--output", bundles, "--json", "--progress", "json", NULL);
+    if (policy->connect != NULL)
+        g_strv_builder_add_many(words, "--connect", policy->connect, NULL);
+    if (policy->store != NULL)
+        g_strv_builder_add_many(words, "--store", policy->store, NULL);
+    return g_strv_builder_end(words);
+}
+
+StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry)
+{
+    const StasisPolicy *policy = entry->policy;
+    const char *const once[] = { "policy-run", policy->vm, "--json", "--progress", "json", NULL };
+    entry->retry_us = 0;
+    if (policy->guard == NULL)
+        return stasisd_jobs_add(service->jobs, "policy", policy->vm, policy->owner, once, -1);
+    g_auto(GStrv) words = guard_words(service, policy);
+    return stasisd_jobs_add(service->jobs, "guard", policy->vm, policy->owner,
+                            (const char *const *)words, -1);
+}
+
+gint64 stasisd_runs_due(const StasisdService *service, const StasisdEntry *entry)
+{
+    if (entry->retry_us > 0)
+        return entry->retry_us;
+    if (entry->policy->guard != NULL)
+        return service->now.boot_us;
+    return stasisd_schedule_next(&entry->state.last, entry->policy->every_us, &service->now);
+}
+
+static void begin(StasisdService *service, StasisdEntry *entry)
+{
+    guint missed = 0;
+    const StasisPolicy *policy = entry->policy;
+    if (policy->guard == NULL) {
+        gint64 due = stasisd_schedule_next(&entry->state.last, policy->every_us, &service->now);
+        entry->pending = stasisd_schedule_begin(due, policy->every_us, &service->now, &missed);
+    }
+    /* Each once, however often it is tried. */
+    if (missed > entry->n_told) {
+        JsonObject *more = json_object_new();
+        stasis_json_set_uint(more, "periods", missed - entry->n_told);
+        entry->state.n_missed += missed - entry->n_told;
+        entry->n_told = missed;
+        tell(service, policy->owner, "missed", policy->vm, more);
+    }
+    stasisd_runs_add(service, entry);
+}
+
+static void arm(StasisdService *service, gint64 at_us)
+{
+    /* An absolute time of 0 would disarm it. */
+    at_us = MAX(at_us, 1);
+    struct itimerspec spec = { .it_value = { .tv_sec = at_us / G_TIME_SPAN_SECOND,
+                                             .tv_nsec = at_us % G_TIME_SPAN_SECOND * 1000 } };
+    if (at_us == G_MAXINT64)
+        spec = (struct itimerspec){ 0 };
+    if (timerfd_settime(service->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) < 0)
+        g_warning("timerfd_settime: %s", g_strerror(errno));
+}
+
+typedef struct {
+    gint64 due_us;
+    StasisdEntry *entry;
+} Due;
+
+static gint compare_due(gconstpointer a, gconstpointer b)
+{
+    gint64 x = ((const Due *)a)->due_us, y = ((const Due *)b)->due_us;
+    return x < y ? -1 : x > y;
+}
+
+void stasisd_runs_look(StasisdService *service)
+{
+    g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(Due));
+    GHashTableIter iter;
+    gpointer vm, value;
+    stasisd_moment_now(&service->now);
+    g_hash_table_iter_init(&iter, service->entries);
+    while (g_hash_table_iter_next(&iter, &vm, &value)) {
+        Due due = { stasisd_runs_due(service, value), value };
+        if (stasisd_runs_find(service, vm) == NULL)
+            g_array_append_val(all, due);
+    }
+    g_array_sort(all, compare_due);
+    gint64 next = G_MAXINT64;
+    for (guint i = 0; i < all->len && next == G_MAXINT64; i++) {
+        const Due *due = &g_array_index(all, Due, i);
+        if (due->due_us <= service->now.boot_us)
+            begin(service, due->entry);
+        else
+            next = due->due_us;
+    }
+    arm(service, next);
+}
+
+/* ---- how runs went ---- */
+
+static void save_state(StasisdService *service, StasisdEntry *entry)
+{
+    g_autoptr(GError) error = NULL;
+    if (!stasisd_policy_state_save(&entry->state, service->state_fd, entry->policy->vm, &error))
+        g_warning("state of the policy of VM \"%s\": %s", entry->policy->vm, error->message);
+}
+
+/* Of a run that a daemon before us began it is not known for when it counts: for its beginning. */
+static StasisdMoment counted(StasisdService *service, const StasisdEntry *entry,
+                             const StasisdJob *job)
+{
+    if (entry->pending.boot_id[0] != '\0')
+        return entry->pending;
+    StasisdMoment moment = service->now;
+    gint64 ago = CLAMP(service->now.wall_us - job->started_us, 0, service->now.boot_us);
+    moment.boot_us -= ago;
+    moment.wall_us -= ago;
+    return moment;
+}
+
+/* Its image; and why old ones were not removed, which is no failure and is not to be overlooked. */
+static void note_result(StasisdEntry *entry, const StasisdJob *job)
+{
+    g_autoptr(JsonObject) result =
+        job->result != NULL ? stasis_json_parse_object(job->result, -1, NULL) : NULL;
+    const char *id = result != NULL ? stasis_json_string_or(result, "id", NULL) : NULL;
+    const char *left = result != NULL ? stasis_json_string_or(result, "left", NULL) : NULL;
+    if (id != NULL) {
+        g_free(entry->state.last_image);
+        entry->state.last_image = g_strdup(id);
+    }
+    if (left != NULL)
+        entry->state.last_error = g_strconcat("old images are left: ", left, NULL);
+}
+
+static void run_went(StasisdService *service, StasisdEntry *entry, const StasisdJob *job)
+{
+    gboolean guard = entry->policy->guard != NULL, well = job->state == STASISD_DONE;
+    /* Of a VM that does not run nothing is missing; it is looked for again when the next is due. */
+    gboolean absent = g_strcmp0(job->error_name, "not-found") == 0;
+    stasisd_moment_now(&service->now);
+    entry->state.n_runs++;
+    g_clear_pointer(&entry->state.last_error, g_free);
+    if (well || absent) {
+        entry->state.last = counted(service, entry, job);
+        entry->n_told = 0;
+    }
+    entry->pending.boot_id[0] = '\0';
+    if (well) {
+        entry->state.last_success_us = job->ended_us;
+        note_result(entry, job);
+    } else {
+        entry->state.n_failures++;
+        entry->state.last_error = g_strdup(job->error != NULL ? job->error : "aborted");
+    }
+    entry->n_on_end = well ? 0 : entry->n_on_end + 1;
+    if (guard)
+        entry->retry_us =
+            service->now.boot_us +
+            (gint64)MIN(MAX_BACKOFF_S, 1u << MIN(entry->n_on_end, 6u)) * G_TIME_SPAN_SECOND;
+    else if (!well && !absent)
+        entry->retry_us =
+            service->now.boot_us + (gint64)stasisd_schedule_retry_us(entry->policy->every_us);
+    save_state(service, entry);
+}
+
+static void on_job(StasisdJob *job, gpointer data)
+{
+    StasisdService *service = data;
+    StasisdEntry *entry = g_hash_table_lookup(service->entries, job->vm);
+    tell_job(service, job);
+    if (!stasisd_job_is_over(job))
+        return;
+    if (entry != NULL && strcmp(job->kind, entry->policy->guard != NULL ? "guard" : "policy") == 0)
+        run_went(service, entry, job);
+    stasisd_runs_look(service);
+}
+
+/* A guard's events. */
+static void on_told(StasisdJob *job, JsonObject *line, gpointer data)
+{
+    const char *what = stasis_json_string_or(line, "event", "");
+    /* An image every half a second is nobody's news. */
+    if (*what == '\0' || strcmp(what, "image") == 0)
+        return;
+    JsonObject *more = json_object_new();
+    static const char *const texts[] = { "bundle", "id" };
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
+        const char *text = stasis_json_string_or(line, texts[i], NULL);
+        if (text != NULL)
+            stasis_json_set_string(more, texts[i], text);
+    }
+    stasis_json_set_uint(more, "job", job->id);
+    g_autofree char *name = g_strconcat("guard-", what, NULL);
+    tell(data, job->owner, name, job->vm, more);
+}
+
+const StasisdJobsFuncs stasisd_runs_funcs = { on_job, on_told };
