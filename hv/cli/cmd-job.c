@@ -171,7 +171,7 @@ static gboolean listen_to(Listener *listener, GDBusConnection *daemon, GError **
     CliCall *call = listener->call;
     g_autoptr(GSource) source = g_cancellable_source_new(call->cancellable);
     g_source_set_callback(source, G_SOURCE_FUNC(on_cancelled), listener->loop, NULL);
-    guint attached = g_source_attach(source, NULL);
+    g_source_attach(source, NULL);
     gulong closed = g_signal_connect(daemon, "closed", G_CALLBACK(on_closed), listener);
     guint subscribed = g_dbus_connection_signal_subscribe(
         daemon, NULL, "org.stasis1.Manager", "Event", "/org/stasis1", NULL,
@@ -183,7 +183,7 @@ static gboolean listen_to(Listener *listener, GDBusConnection *daemon, GError **
     }
     g_dbus_connection_signal_unsubscribe(daemon, subscribed);
     g_signal_handler_disconnect(daemon, closed);
-    g_source_remove(attached);
+    g_source_destroy(source);
     return reply != NULL;
 }
 
