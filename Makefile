@@ -83,6 +83,14 @@ FILES_SRC := $(sort $(wildcard hv/files/*.c))
 FILES_OBJ := $(FILES_SRC:%.c=$(B)/%.o)
 FILES_PKGS := libguestfs json-glib-1.0
 FILES_BIN = $(eval FILES_BIN := $(if $(shell pkg-config --exists libguestfs && echo y),$(B)/stasis-files))$(FILES_BIN)
+# A page to look at, by libsoup; left out where that is not installed.
+WEB_SRC := $(sort $(wildcard hv/web/*.c))
+WEB_OBJ := $(WEB_SRC:%.c=$(B)/%.o) $(B)/hv/web/resources.o
+# What of it needs no libsoup: tests and fuzz targets have it.
+WEB_PARTS := $(filter-out %/main.o %/web.o %/resources.o,$(WEB_OBJ))
+WEB_PAGE := $(wildcard hv/web/page/*)
+WEB_PKGS := libsoup-3.0
+WEB_BIN = $(eval WEB_BIN := $(if $(shell pkg-config --exists libsoup-3.0 && echo y),$(B)/stasis-web))$(WEB_BIN)
 # What the guest's agent is made of: no GLib, nothing of the library.
 BOUNDARY_SRC := $(sort $(wildcard guest-agent/scan/*.c guest-agent/talk/*.c) \
                        $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
@@ -111,7 +119,7 @@ all: $(COOP_LIBS)
 
 # Apart, since what there is to build is known only once packages are installed.
 .PHONY: files
-files: $(FILES_BIN)
+files: $(FILES_BIN) $(WEB_BIN)
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -176,6 +184,18 @@ $(FILES_OBJ): ALL_CFLAGS += $(shell pkg-config --cflags libguestfs)
 $(B)/stasis-files: $(FILES_OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(SANFLAGS) $(shell pkg-config --libs $(FILES_PKGS))
+
+# The page is in the program.
+$(B)/hv/web/resources.c: hv/web/page/web.gresource.xml $(WEB_PAGE)
+	@mkdir -p $(@D)
+	$(say) PAGE $@
+	$(Q)glib-compile-resources --sourcedir=hv/web/page --generate-source --target=$@ $<
+$(B)/hv/web/resources.o: $(B)/hv/web/resources.c
+	$(Q)$(CC) $(filter-out $(WARN),$(ALL_CFLAGS)) -c $< -o $@
+$(B)/hv/web/web.o: ALL_CFLAGS += $(shell pkg-config --cflags $(WEB_PKGS))
+$(B)/stasis-web: $(WEB_OBJ) $(B)/libstasis.a
+	$(say) LINK $@
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(ALL_LIBS) $(shell pkg-config --libs $(WEB_PKGS))
 
 $(B)/stasis-domain: $(DOMAIN_OBJ) $(B)/libstasis.a
 	$(say) LINK $@
@@ -282,6 +302,9 @@ $(UNIT_CLI): ALL_LIBS += $(CLI_LIBS)
 # The daemon's.
 UNIT_DAEMON := $(filter $(B)/tests/unit/test-daemon-%,$(UNIT_BIN))
 $(UNIT_DAEMON): $(filter-out %/main.o %/bus.o %/objects.o %/methods.o,$(DAEMON_OBJ))
+# The page's, but the server.
+UNIT_WEB := $(filter $(B)/tests/unit/test-web-%,$(UNIT_BIN))
+$(UNIT_WEB): $(WEB_PARTS)
 
 # What the agent is made of, as objects: its own functions are tested, too.
 UNIT_SCAN := $(filter $(B)/tests/unit/test-scan-%,$(UNIT_BIN))
@@ -325,6 +348,9 @@ $(B)/fuzz/guest-agent/%.o $(B)/fuzz/tests/fuzz/fuzz-scan-proc.o $(FUZZ_COOP:$(B)
 $(FUZZ_SCAN): $(BOUNDARY_SRC:%.c=$(B)/fuzz/%.o)
 $(FUZZ_CRIU): $(CRIU_IMAGE_OBJ:$(B)/%=$(B)/fuzz/%)
 $(FUZZ_COOP): $(COOP_AGENT_OBJ:$(B)/%=$(B)/fuzz/%)
+
+FUZZ_WEB := $(filter $(B)/tests/fuzz/fuzz-web-%,$(FUZZ_BIN))
+$(FUZZ_WEB): $(WEB_PARTS:$(B)/%=$(B)/fuzz/%)
 
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
 	@mkdir -p $(@D)
@@ -386,7 +412,7 @@ install: all
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(bashcompdir)
 	$(CC) $(LDFLAGS) $(CLI_OBJ) -o $(DESTDIR)$(bindir)/stasis -L$(B) -lstasis \
 	    $(RPATH) $(ALL_LIBS) $(CLI_LIBS)
-	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(FILES_BIN) $(DESTDIR)$(libexecdir)/
+	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(FILES_BIN) $(WEB_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 644 $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(B)/stasisd $(DESTDIR)$(bindir)/
 	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(datadir)/polkit-1/actions $(DESTDIR)$(mandir)/man8 \

@@ -10,7 +10,8 @@ set -euo pipefail
 # The one list of packages. A group holds what it adds to those before it.
 declare -A groups=(
     [build]="gcc libc6-dev make pkg-config libglib2.0-dev libjson-glib-dev liblz4-dev libzstd-dev
-             libssl-dev libxxhash-dev nettle-dev libnbd-dev libedit-dev libvirt-dev libxml2-dev libguestfs-dev"
+             libssl-dev libxxhash-dev nettle-dev libnbd-dev libedit-dev libvirt-dev libxml2-dev libguestfs-dev
+             libsoup-3.0-dev libglib2.0-dev-bin"
     [run]="qemu-system-x86"
     # The Linux guest is put together from Debian packages, without installing a kernel.
     # criu is for the guest: it and its libraries are copied into it.
@@ -24,8 +25,8 @@ declare -A groups=(
             bzip2 gzip lzop xz-utils zstd e2fsprogs fdisk fuse3 linux-image-cloud-amd64"
     # Only for make deb.
     [deb]="debhelper dpkg-dev fakeroot"
-    # Only for make check-long: sets up a Debian system.
-    [long]="mmdebstrap"
+    # Only for make check-long: sets up a Debian system; a browser for the page.
+    [long]="mmdebstrap chromium"
 )
 all_groups=(build run guests test deb long)
 default_groups=(build run guests test)

@@ -86,6 +86,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_job_info,
     &cli_cmd_job_abort,
     &cli_cmd_event,
+    &cli_cmd_web,
     &cli_cmd_doctor,
     &cli_cmd_help,
     &cli_cmd_shell,

@@ -30,6 +30,11 @@ static JsonArray *edges(const StasisGuestBoundary *b)
     for (guint i = 0; i < b->n_edges; i++) {
         const StasisGuestEdge *edge = &b->edges[i];
         JsonObject *object = json_object_new();
+        json_object_set_int_member(object, "a", edge->a);
+        if (edge->b != 0)
+            json_object_set_int_member(object, "b", edge->b);
+        else
+            json_object_set_null_member(object, "b");
         json_object_set_string_member(object, "relation", edge->relation);
         json_object_set_string_member(object, "class", classes[edge->edge_class]);
         json_object_set_string_member(object, "place", places[edge->place]);

@@ -42,3 +42,4 @@
 #include <stasis/version.h>
 #include <stasis/vm.h>
 #include <stasis/watch.h>
+#include <stasis/web.h>
