@@ -46,7 +46,12 @@ function ago(us) {
   return `${Math.round(s / 86400)} days ago`;
 }
 const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/* Of the page's colours, which change with the scheme alone. */
+let colours = new Map();
+function css(name) {
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return colours.get(name);
+}
 function element(name, text, className) {
   const e = document.createElement(name);
   if (text !== undefined) e.textContent = text;
@@ -196,7 +201,7 @@ function range() {
 /* ---- drawing ---- */
 
 function prepare(canvas, height) {
-  const width = canvas.parentElement.clientWidth || 300, scale = window.devicePixelRatio || 1;
+  const width = widthOf(canvas.parentElement), scale = window.devicePixelRatio || 1;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
@@ -209,12 +214,12 @@ function prepare(canvas, height) {
   g.textBaseline = "middle";
   return { g, width, height };
 }
-/* Plots are as wide as the narrowest of them, so that all have the same axis. */
-const plotWidth = () => $("stops").parentElement.clientWidth - paddingOf($("stops").parentElement);
-function paddingOf(e) {
+function widthOf(e) {
   const style = getComputedStyle(e);
-  return parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  return Math.max(200, e.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
 }
+/* All plots have the axis of the narrowest, which is the one with a scroll bar. */
+const plotWidth = () => widthOf($("tree").parentElement);
 function axis() {
   const from = state.view.from, scale = (plotWidth() - LEFT - RIGHT) / (state.view.to - from);
   return { x: (value) => LEFT + (value - from) * scale, value: (x) => from + (x - LEFT) / scale };
@@ -252,7 +257,36 @@ function drawTimeAxis(g, x, width, top, bottom) {
     free = here + half + 8;
   }
 }
+/* What is drawn stays in a copy, so that pointing at an image draws two rings and no thousands. */
+function keep(canvas) {
+  canvas.kept = canvas.kept || document.createElement("canvas");
+  canvas.kept.width = canvas.width;
+  canvas.kept.height = canvas.height;
+  canvas.kept.getContext("2d").drawImage(canvas, 0, 0);
+}
+function drawMarks() {
+  const { x } = axis();
+  for (const canvas of [$("tree"), $("stops"), $("rates")]) {
+    const g = canvas.getContext("2d");
+    g.save();
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.clearRect(0, 0, canvas.width, canvas.height);
+    g.drawImage(canvas.kept, 0, 0);
+    g.restore();
+    for (const image of [state.hover, state.chosen]) {
+      if (!image || state.off.has(image.vm) || !inView(image)) continue;
+      const y = canvas.yOf(image), here = x(at(image));
+      g.fillStyle = css("--quiet");
+      g.globalAlpha = 0.35;
+      g.fillRect(here, 0, 1, parseFloat(canvas.style.height));
+      g.globalAlpha = 1;
+      if (y !== null) ring(g, image, here, y, canvas === $("tree") ? 11 : 7);
+    }
+  }
+}
 const inView = (image) => at(image) >= state.view.from && at(image) <= state.view.to;
+
+const isCrowded = () => state.shown.length > 1500;
 
 function mark(g, image, x, y, r) {
   g.beginPath();
@@ -289,7 +323,7 @@ function drawTree() {
   const { g, width } = prepare($("tree"), height + 20), { x } = axis();
   drawTimeAxis(g, x, plotWidth(), 0, height);
   const most = Math.max(1, ...state.shown.map((image) => image.stored_bytes));
-  const crowded = state.shown.length > 1500;
+  const crowded = isCrowded();
   for (const [vm, top] of lanes) {
     g.textAlign = "left";
     g.fillStyle = css(vm.colour);
@@ -309,12 +343,12 @@ function drawTree() {
     g.fillStyle = g.strokeStyle = css(vm.colour);
     for (const image of vm.images) {
       if (image.x < LEFT - 20 || image.x > width + 20) continue;
-      mark(g, image, image.x, image.y, (crowded ? 2.2 : 3.2) + 4.5 * Math.sqrt(image.stored_bytes / most));
+      mark(g, image, image.x, image.y, (crowded ? 1.8 : 2.6) + 4 * Math.sqrt(image.stored_bytes / most));
     }
     g.restore();
   }
-  for (const image of [state.hover, state.chosen])
-    if (image && !state.off.has(image.vm) && inView(image)) ring(g, image, image.x, image.y, 11);
+  $("tree").yOf = (image) => (image.y === undefined ? null : image.y);
+  keep($("tree"));
   if (lanes.length < shownVms().length) $("legend").textContent = "more VMs than fit: choose some above";
   else $("legend").textContent = "◉ full  ● incremental  ◆ devices  ■ processes, larger: more stored";
 }
@@ -340,6 +374,7 @@ function drawEdges(g, vm, width) {
 /* A plot with a logarithmic axis: @value of an image (0: none), @text of a value. */
 function drawLog(canvas, low, high, value, text, ticks, line) {
   const height = 170, { g, width } = prepareWide(canvas, height), bottom = height - 20, top = 8, { x } = axis();
+  const crowded = isCrowded();
   const scale = (bottom - top) / Math.log(high / low), y = (v) => bottom - Math.log(Math.max(v, low) / low) * scale;
   drawTimeAxis(g, x, width, top, bottom);
   for (const tick of ticks) {
@@ -368,25 +403,24 @@ function drawLog(canvas, low, high, value, text, ticks, line) {
       }
       g.stroke();
     }
-    g.globalAlpha = state.shown.length > 1500 ? 0.55 : 0.85;
+    g.globalAlpha = crowded ? 0.55 : 0.85;
     for (const image of vm.images) {
       const v = value(image);
       if (!v || !inView(image)) continue;
+      if (crowded) {
+        g.fillRect(x(at(image)) - 1.5, y(v) - 1.5, 3, 3);
+        continue;
+      }
       g.beginPath();
-      g.arc(x(at(image)), y(v), state.shown.length > 1500 ? 2 : 3, 0, 2 * Math.PI);
+      g.arc(x(at(image)), y(v), 3, 0, 2 * Math.PI);
       g.fill();
     }
     g.globalAlpha = 1;
   }
   g.restore();
-  for (const image of [state.hover, state.chosen]) {
-    if (!image || state.off.has(image.vm) || !inView(image)) continue;
-    g.fillStyle = css("--line");
-    g.fillRect(x(at(image)), top, 1, bottom - top);
-    if (value(image)) ring(g, image, x(at(image)), y(value(image)), 7);
-  }
   if (!state.shown.some((image) => value(image) && inView(image))) nothing(g, width, height);
-  return y;
+  canvas.yOf = (image) => (value(image) ? y(value(image)) : null);
+  keep(canvas);
 }
 function prepareWide(canvas, height) {
   const made = prepare(canvas, height);
@@ -452,6 +486,7 @@ function drawFigures() {
     ["Images", String(state.shown.length)], ["VMs", String(shownVms().length)],
     ["Stored", bytes(state.shown.reduce((sum, image) => sum + image.stored_bytes, 0))],
     ["Median stop", stops.length ? span(quantile(stops, 0.5)) : "–"],
+    ["99 % within", stops.length ? span(quantile(stops, 0.99)) : "–"],
     ["Longest stop", stops.length ? span(quantile(stops, 1)) : "–"],
     ["Worst stall", span(Math.max(0, ...state.shown.map((image) => image.worst_stall_us || 0)))],
     ["Newest", last ? ago(last.created_us) : "–"],
@@ -463,20 +498,31 @@ function drawFigures() {
   }));
 }
 
-let drawing = false;
-function draw() {
-  const whole = range();
-  if (state.wholeView || !state.view) state.view = whole;
+function drawPlots() {
   drawTree();
   drawStops();
   drawRates();
+  drawMarks();
+}
+function draw() {
+  const whole = range();
+  if (state.wholeView || !state.view) state.view = whole;
+  drawPlots();
   drawFigures();
   drawRows();
 }
-function redraw() {
-  if (drawing) return;
-  drawing = true;
-  requestAnimationFrame(() => { drawing = false; if (!$("content").hidden) { range(); drawTree(); drawStops(); drawRates(); } });
+/* Soon, and once: all plots, or the marks on them. */
+let soon = null;
+function redraw(marksOnly) {
+  if (soon) { soon.all = soon.all || marksOnly !== true; return; }
+  soon = { all: marksOnly !== true };
+  requestAnimationFrame(() => {
+    const all = soon.all;
+    soon = null;
+    if ($("content").hidden) return;
+    range();
+    if (all) drawPlots(); else drawMarks();
+  });
 }
 
 function drawRows() {
@@ -592,14 +638,14 @@ function pointable(canvas) {
     }
     const image = drag && drag.moved ? null : nearest(canvas, event);
     showTip(event.pointerType === "touch" ? null : image, event);
-    if (image !== state.hover) { state.hover = image; redraw(); }
+    if (image !== state.hover) { state.hover = image; redraw(true); }
   });
   canvas.addEventListener("pointerup", (event) => {
     const image = drag && !drag.moved ? nearest(canvas, event) : null;
     drag = null;
     if (image) choose(image, false);
   });
-  canvas.addEventListener("pointerleave", () => { drag = null; state.hover = null; showTip(null); redraw(); });
+  canvas.addEventListener("pointerleave", () => { drag = null; state.hover = null; showTip(null); redraw(true); });
   canvas.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -641,8 +687,11 @@ async function choose(image, bring) {
     setView(at(image) - half, at(image) + half);
   }
   $("said").textContent = `${image.vm}, ${kindOf(image)}, ${moment(image.created_us)}, stop ${image.pause_us ? span(image.pause_us) : "none"}`;
+  const box = $("tree").parentElement;
+  if (bring && (image.y < box.scrollTop + ROW || image.y > box.scrollTop + box.clientHeight - ROW))
+    box.scrollTop = image.y - box.clientHeight / 2;
   showDetails(image, image);
-  redraw();
+  redraw(true);
   const mine = ++asked;
   $("graph").hidden = image.kind !== "processes";
   if (image.kind === "processes") $("graph-picture").replaceChildren();
@@ -662,6 +711,7 @@ async function choose(image, bring) {
 function showDetails(image, more) {
   const body = $("details-body"), list = element("dl");
   const add = (name, value) => { if (value) list.append(element("dt", name), element("dd", value)); };
+  $("details").classList.remove("none");
   $("details-title").textContent = image.id;
   body.replaceChildren();
   if (image.note) body.append(element("p", image.note, "note"));
@@ -733,10 +783,13 @@ function layOut(graph) {
   for (const node of nodes.values()) { if (node.column < 0) node.column = 1; last = Math.max(last, node.column); }
   for (const edge of graph.edges)
     for (const pid of [edge.a, edge.b])
-      if (pid && edge.class !== "info" && !nodes.has(pid)) nodes.set(pid, { pid, name: "", outside: true, column: last + 1 });
+      if (pid && edge.class !== "info" && !nodes.has(pid))
+        nodes.set(pid, { pid, name: "", outside: true, column: last + 1, by: nodes.get(pid === edge.a ? edge.b : edge.a) });
   const used = [];
   for (const node of nodes.values()) {
-    node.row = used[node.column] = used[node.column] === undefined ? 0 : used[node.column] + 1;
+    /* A neighbour is beside the one that it is a neighbour of, or below. */
+    const free = used[node.column] === undefined ? 0 : used[node.column] + 1;
+    node.row = used[node.column] = node.by ? Math.max(free, node.by.row || 0) : free;
     node.x = 16 + node.column * 250;
     node.y = 16 + node.row * 54;
   }
@@ -766,11 +819,11 @@ function showGraph(graph) {
     const colour = line.edge.place === "cut" ? "--cut" : `--${line.edge.class}`;
     line.g = svg("g", {});
     const path = svg("path", { d: `M${x1} ${y1} C${x1 + bend} ${y1} ${same ? x2 + bend : x2 - bend} ${y2} ${x2} ${y2}`, fill: "none",
-      "stroke-width": line.edge.class === "hard" ? 2 : 1.3 });
+      "stroke-width": line.edge.class === "hard" ? 2.5 : 1.2 });
     path.style.stroke = `var(${colour})`;
     if (line.edge.place === "cut") path.setAttribute("stroke-dasharray", "5 3");
     path.append(svg("title", {}, line.witnesses.join("\n")));
-    line.g.append(path, svg("text", { class: "edge-text", x: same ? x1 + 22 : (x1 + x2) / 2, y: (y1 + y2) / 2 - 4,
+    line.g.append(path, svg("text", { class: "edge-text", x: same ? x1 + 22 : x1 + (x2 - x1) * 0.66, y: same ? (y1 + y2) / 2 + 3 : y1 + (y2 - y1) * 0.8 - 4,
       "text-anchor": same ? "start" : "middle" }, [...line.names].join(", ")));
     picture.append(line.g);
   }
@@ -787,7 +840,7 @@ function showGraph(graph) {
   }
   const cut = graph.n_members > graph.members.length || graph.n_edges > graph.edges.length;
   $("graph-text").textContent = `${count(graph.n_members, "process", "processes")}, ${count(graph.n_edges, "relation", "relations")}` +
-    `${cut ? "; the first of them are shown" : ""}. Black: must come along. Blue: can be cut. Orange, dashed: was cut.`;
+    `${cut ? "; the first of them are shown" : ""}. Thick: must come along. Thin: can be cut. Dashed: was cut.`;
   $("graph-picture").replaceChildren(picture);
   $("graph-list").replaceChildren(...graph.edges.slice(0, 500).map((edge) => element("li", `${edge.class}, ${edge.place}: ${edge.witness}`)));
 }
@@ -803,7 +856,7 @@ $("list").addEventListener("toggle", drawRows);
 $("more").addEventListener("click", () => { state.rows += PAGE_ROWS * 5; drawRows(); });
 addEventListener("hashchange", () => { takeToken(); state.tag = null; refresh(); });
 addEventListener("resize", () => { if (!$("content").hidden) draw(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours = new Map(); redraw(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
 refresh();
