@@ -86,8 +86,8 @@ FILES_BIN = $(eval FILES_BIN := $(if $(shell pkg-config --exists libguestfs && e
 # A page to look at, by libsoup; left out where that is not installed.
 WEB_SRC := $(sort $(wildcard hv/web/*.c))
 WEB_OBJ := $(WEB_SRC:%.c=$(B)/%.o) $(B)/hv/web/resources.o
-# What of it needs no libsoup: tests and fuzz targets have it.
-WEB_PARTS := $(filter-out %/main.o %/web.o %/resources.o,$(WEB_OBJ))
+# What of it needs no store and no libsoup: tests and fuzz targets have it.
+WEB_PARTS := $(foreach part,address graph metrics request,$(B)/hv/web/$(part).o)
 WEB_PAGE := $(wildcard hv/web/page/*)
 WEB_PKGS := libsoup-3.0
 WEB_BIN = $(eval WEB_BIN := $(if $(shell pkg-config --exists libsoup-3.0 && echo y),$(B)/stasis-web))$(WEB_BIN)
@@ -356,7 +356,7 @@ $(FUZZ_WEB): $(WEB_PARTS:$(B)/%=$(B)/fuzz/%)
 $(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a
 	@mkdir -p $(@D)
 	$(say) LINK $@
-	$(Q)clang -fsanitize=fuzzer,address,undefined $^ -o $@ $(PKG_LIBS) -pthread
+	$(Q)clang -fsanitize=fuzzer,address,undefined $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) -pthread
 
 fuzz: $(FUZZ_BIN)
 	@set -e; for f in $(FUZZ_BIN); do mkdir -p $$f.corpus; \

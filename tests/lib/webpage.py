@@ -85,7 +85,7 @@ class Web:
             try:
                 s.sendall(data)
                 s.shutdown(socket.SHUT_WR)
-            except (BrokenPipeError, ConnectionResetError):
+            except OSError:  # it has ended it already
                 pass
             received = b""
             try:
