@@ -25,12 +25,14 @@ static void append_escaped(GString *out, const char *value)
     }
 }
 
-/* With a point, whatever the locale; whole numbers to the last digit as far as a double has them.
- */
+/* With a point, whatever the locale; as short as gives the same number when it is read. */
 static void append_value(GString *out, double value)
 {
     char text[G_ASCII_DTOSTR_BUF_SIZE];
-    g_string_append_printf(out, " %s\n", g_ascii_formatd(text, sizeof(text), "%.15g", value));
+    g_ascii_formatd(text, sizeof(text), "%.15g", value);
+    if (g_ascii_strtod(text, NULL) != value)
+        g_ascii_dtostr(text, sizeof(text), value);
+    g_string_append_printf(out, " %s\n", text);
 }
 
 static void begin_labels(GString *out, guint *n)

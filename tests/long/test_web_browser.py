@@ -170,7 +170,7 @@ def looks(t):
             t.check(contrast(one, two) >= 4.5, f"{name}, dark {dark}: {contrast(one, two):.1f}")
         t.check(browser.js("matchMedia('(prefers-color-scheme: dark)').matches") == dark)
     nameless = browser.js("""[...document.querySelectorAll('button, input, canvas, [tabindex], summary')].filter((e) =>
-        !(e.getAttribute('aria-label') || e.innerText || e.labels && e.labels.length)).map((e) => e.outerHTML)""")
+        !(e.getAttribute('aria-label') || e.textContent || e.labels && e.labels.length)).map((e) => e.outerHTML)""")
     t.equal(nameless, [], "without a name")
     check_quiet(t, web, browser)
 

@@ -290,7 +290,10 @@ const isCrowded = () => state.shown.length > 1500;
 
 function mark(g, image, x, y, r) {
   g.beginPath();
-  if (image.kind === "processes") g.rect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8);
+  if (image.kind === "processes") {
+    const side = Math.max(r * 1.8, 7);
+    g.rect(x - side / 2, y - side / 2, side, side);
+  }
   else if (image.kind === "devices") {
     g.moveTo(x, y - r * 1.2); g.lineTo(x + r * 1.2, y); g.lineTo(x, y + r * 1.2); g.lineTo(x - r * 1.2, y);
     g.closePath();
