@@ -12,6 +12,8 @@ NO_PROGRAM = "/nonexistent/program"
 # A value for each completer: right in its form, and of nothing that is there.
 _VALUES = {"none": "1", "vm": NO_VM, "image": ID, "process-image": ID, "file": "/nonexistent/file",
            "directory": "/nonexistent/directory", "topic": "list"}
+# What a command needs besides so that it ends.
+_ENDING = {"web": ["--listen=/nonexistent/directory/socket"]}
 
 
 def table():
@@ -26,7 +28,7 @@ def option_value(option):
 
 def words_for(command):
     """The fewest words that make a row of the table a command line without an error of usage."""
-    words, behind = [], []
+    words, behind = list(_ENDING.get(command["name"], [])), []
     for option in command["options"]:
         if option["required"]:
             words += [f"--{option['name']}", option_value(option)]
