@@ -18,6 +18,7 @@
 
 #define LOG_NAME "stasis.log"
 #define LOOK_MS 10
+#define NOT_STARTED 127 /* CRIU's exit status then, as a shell's */
 
 /* In a session of its own: what it restores may stay in CRIU's, and must not be ended with the
  * worker. CRIU itself is. */
@@ -27,7 +28,7 @@ be_criu(char *const argv[], const char *first, const int *inherited, int log_fd,
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
-        _exit(127);
+        _exit(NOT_STARTED);
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null_fd, STDIN_FILENO);
     dup2(log_fd, STDOUT_FILENO);
@@ -45,7 +46,7 @@ be_criu(char *const argv[], const char *first, const int *inherited, int log_fd,
     signal(SIGPIPE, SIG_DFL);
     execvp(argv[0], argv);
     dprintf(STDERR_FILENO, "Error (stasis-agent): no criu in this guest: %s\n", strerror(errno));
-    _exit(127);
+    _exit(NOT_STARTED);
 }
 
 static int wait_end(pid_t pid, int64_t end_ms)
@@ -139,10 +140,14 @@ static bool check(const char *dir, char version[64], Answer *answer)
 {
     char *const ask_version[] = { "criu", "--version", NULL };
     char *const ask_kernel[] = { "criu", "check", NULL };
-    if (criu_run(ask_version, NULL, NULL, dir, now_ms() + 10000) != 0 ||
-        !read_version(dir, version)) {
+    int status = criu_run(ask_version, NULL, NULL, dir, now_ms() + 20000);
+    if (status == NOT_STARTED) {
         answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
                      "there is no criu in the guest; install the package criu there");
+        return false;
+    }
+    if (status != 0 || !read_version(dir, version)) {
+        criu_complain("criu --version", dir, answer);
         return false;
     }
     if (criu_run(ask_kernel, NULL, NULL, dir, now_ms() + 50000) == 0)

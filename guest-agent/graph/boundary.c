@@ -105,7 +105,7 @@ static void refuse_failure(StasisBoundary *b)
     };
     static const StasisRefusal late = {
         "the scan took longer than it may", "limit reached while reading /proc",
-        "allow more (--max-time), or ask when the system is less busy"
+        "allow more (--max-time; from the host, --timeout), or ask when the system is less busy"
     };
     b->members.n = 0;
     if (b->scan.failure == STASIS_SCAN_BROKEN) {

@@ -152,10 +152,20 @@ static gboolean check_direct(const Job *job, GError **error)
     return TRUE;
 }
 
+/* What is asked for; whoever can wait for an image can wait for that, in a guest that is busy. */
+static StasisBoundaryOptions asked_for(const Job *job)
+{
+    StasisBoundaryOptions options = *job->options->boundary;
+    if (options.timeout_ms == 0)
+        options.timeout_ms = timeout_of(job, MAX_CHECK_MS);
+    return options;
+}
+
 static gboolean check_boundary(Job *job, GError **error)
 {
-    job->boundary = stasis_vm_find_boundary_to(job->vm, job->options->boundary,
-                                               job->options->direct, job->cancellable, error);
+    StasisBoundaryOptions options = asked_for(job);
+    job->boundary = stasis_vm_find_boundary_to(job->vm, &options, job->options->direct,
+                                               job->cancellable, error);
     if (job->boundary == NULL || !stasis_guest_boundary_check(job->boundary, error))
         return FALSE;
     job->roots = find_roots(job->boundary, error);
@@ -225,7 +235,7 @@ static gboolean make_fork(Job *job, GError **error)
 /* The processes may have become others since they were looked at; now nothing changes any more. */
 static gboolean look_again(Job *job, guint64 n_frozen, GError **error)
 {
-    StasisBoundaryOptions options = *job->options->boundary;
+    StasisBoundaryOptions options = asked_for(job);
     options.pids = (const guint *)(gconstpointer)job->roots->data;
     options.n_pids = job->roots->len;
     options.unit = options.cgroup = NULL;
@@ -388,8 +398,9 @@ static gboolean dump_direct(Job *job, GError **error)
         return FALSE;
     job->info->cost.pause_us = stasis_agent_number(last, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;
     g_clear_pointer(&job->boundary, stasis_guest_boundary_free);
-    job->boundary = stasis_agent_find_boundary(agent, name, job->options->boundary, TRUE,
-                                               job->cancellable, error);
+    StasisBoundaryOptions options = asked_for(job);
+    job->boundary =
+        stasis_agent_find_boundary(agent, name, &options, TRUE, job->cancellable, error);
     return job->boundary != NULL && stasis_guest_boundary_check(job->boundary, error) &&
            check_set(job, error);
 }

@@ -24,13 +24,13 @@ for name in NAMES; do
         echo "$name lacks $pid"
         continue
     fi
-    stasis-boundary --pid $pid > /tmp/said 2>&1
+    stasis-boundary --pid $pid --max-time 60000 > /tmp/said 2>&1
     verdict=$?
     mkdir -p /tmp/image
     criu dump --tree $pid --images-dir /tmp/image --manage-cgroups=ignore --file-locks --link-remap \\
         --ghost-limit 1G --skip-in-flight --ext-unix-sk --leave-running < /dev/null > /tmp/log 2>&1
     echo "$name $verdict $? $(grep -m1 '^refused' /tmp/said) | $(grep -m1 'Error (' /tmp/log)"
-    kill -9 -- -$pid
+    kill -9 -$pid
     rm -rf /tmp/image
 done
 """
@@ -47,7 +47,7 @@ def verdicts(t):
     lines = []
     for at in range(0, len(names), A_TIME):
         script = SCRIPT.replace("NAMES", " ".join(names[at:at + A_TIME]))
-        lines += sh(vm, script, timeout=120000).splitlines()
+        lines += sh(vm, script, timeout=600000).splitlines()
     for line in lines:
         t.note(line)
         name, verdict, rc = line.split()[:3]
