@@ -64,7 +64,7 @@ def in_background(vm, script):
 
 def graph(vm, *args):
     """Exit status, the result, and the envelope's error."""
-    said = stasis("proc-graph", "--json", vm.name, *args, expect=None)
+    said = stasis("proc-graph", "--json", vm.name, "--timeout", 60000, *args, expect=None)
     return said.rc, said.envelope.get("result"), said.envelope.get("error")
 
 

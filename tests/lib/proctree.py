@@ -5,7 +5,7 @@ import re
 import time
 
 from agentguest import WithAgent, wait_agent
-from stasistest import BUILD, run_vm, stasis
+from stasistest import BUILD, Vm, fresh_name, run_vm, stasis
 
 TREE = os.path.join(BUILD, "tests", "lib", "proc-tree")
 CLOCKS = os.path.join(BUILD, "tests", "lib", "proc-clocks")
@@ -32,6 +32,17 @@ def tree_vm(t, *qemu_args, **kwargs):
     vm = run_vm(t, tree_guest(t, **kwargs), *qemu_args, options=("--agent",))
     get_ready(t, vm)
     return vm
+
+
+def another_vm(t, vm, image_id, store):
+    """Another VM, which goes on from an image of `vm` in which nothing had been started yet: that
+    takes less than to boot one."""
+    other = Vm(t, vm.guest, fresh_name("other"))
+    t.defer(stasis, "kill", other.name, expect=None)
+    stasis("clone", image_id, "--name", other.name, *store)
+    other.learn()
+    wait_agent(t, other)
+    return other
 
 
 def sh(vm, script, expect=0, timeout=60000):
@@ -105,9 +116,26 @@ def start_talkers(vm, run, apps, tasks):
     """talkers.c: for each application its tasks' PIDs, the leader first; the pipe and the socket that
     all have and nobody uses. `run` runs a script in the guest."""
     lines = run(vm, f"talkers {apps} {tasks}").splitlines()
-    pids = [[int(pid) for pid in line.split(": ")[1].split()] for line in lines[:-1]]
     log_pipe, log_socket = lines[-1].split()[1:]
-    return pids, log_pipe, log_socket
+    return _apps(lines), log_pipe, log_socket
+
+
+def _apps(lines):
+    return [[int(pid) for pid in line.split(": ")[1].split()] for line in lines
+            if line.startswith("APP ")]
+
+
+def start_drawn_talkers(vm, apps, tasks, seed):
+    """A workload that is drawn: its applications, and for each task's PID all of its application and
+    of those that it has really something to do with, over whichever others."""
+    lines = sh(vm, f"talkers {apps} {tasks} {seed}").splitlines()
+    pids = _apps(lines)
+    sets = [set(app) for app in pids]
+    for word, *rest in map(str.split, lines):
+        if word == "LINK" and rest[2] == "talks":
+            one = sets[int(rest[0])] | sets[int(rest[1])]
+            sets = [one if one & other else other for other in sets]
+    return pids, {pid: one for one in sets for pid in one}
 
 
 def end_tree(vm, root):
