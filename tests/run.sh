@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Runs test programs, two at a time, and counts their points.
+# Runs test programs, some at a time, and counts their points.
 #
 #   tests/run.sh BUILD [NAME…]
 #
@@ -11,12 +11,13 @@
 # number of points it had planned, or left a process or a mount behind. Each program gets a
 # directory, a runtime directory and a store of its own; its output is in BUILD/logs/NAME.log.
 #
-#   STASIS_TEST_JOBS=2              how many programs run at the same time
+#   STASIS_TEST_JOBS=N              how many programs run at the same time: one more than there are CPUs,
+#                                   as each of them waits for something for much of its time
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
 #   STASIS_TEST_LIMIT=1800          seconds until a program counts as hung (four times that if long)
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
 #   STASIS_TEST_GRACE=20            seconds that processes get to end by themselves after a program
-#   STASIS_FUZZ_SECONDS=2           how long each fuzz target runs here (`make fuzz` runs longer)
+#   STASIS_FUZZ_SECONDS=1           how long each fuzz target runs here (`make fuzz` runs longer)
 #   CI=true                         a skipped point fails the run
 set -uo pipefail
 
@@ -30,8 +31,8 @@ cd "$(dirname "$0")/.." || exit 2
 root=$PWD
 limit=${STASIS_TEST_LIMIT:-1800}
 grace=${STASIS_TEST_GRACE:-20}
-fuzz_seconds=${STASIS_FUZZ_SECONDS:-2}
-jobs=${STASIS_TEST_JOBS:-2}
+fuzz_seconds=${STASIS_FUZZ_SECONDS:-1}
+jobs=${STASIS_TEST_JOBS:-$(($(nproc) + 1))}
 logs=$build/logs
 mkdir -p "$logs"
 
@@ -50,14 +51,17 @@ for f in tests/fuzz/*.c; do programs+=("fuzz $(basename "$f" .c)"); done
 for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
 
-# Those that take minutes, the longest first, so that both slots end at about the same time.
-long_first="test_freeze test_guest_suspend test_points test_residual test_restore test_shim_ring test_files test_libvirt_faults
-            test_proc test_session_terminal test_consistency test_guests test_agent test_ci test_libvirt test_shim
-            test_agent_libvirt test_checkpoint test_disks test_libvirt_disks test_proc_scope
-            test_proc_points test_disk_guest test_agent_install test_clone
-            test_interchange_libvirt test_rollback test_proc_disks test_boundary test_disk_points
-            test_proc_graph test_vmstate test_chains test_interchange test_slow_disk
-            test_proc_hostile test_proc_libvirt test_boundary_guest"
+# Those that take longest first, so that all slots end at about the same time.
+long_first="test_proc test_points test_residual test_files test_restore test_proc_points test_proc_scope
+            test_libvirt_faults test_agent_libvirt test_shim test_libvirt test_checkpoint test_agent
+            test_disks test_libvirt_disks test_guests test_disk_guest test_consistency
+            test_guest_suspend test_ci test_proc_disks test_shim_ring test_freeze
+            test_interchange_libvirt test_session_terminal test_agent_install test_clone
+            test_rollback test_proc_graph test_boundary test_proc_libvirt test_disk_points
+            test_overlay test_cli test_vmstate test_interchange test_boundary_guest
+            test_proc_hostile test_libvirt_overlay test_proc_mqueue test_chains
+            test_rollback_points test_ci_recorded test_guard test_quiesce test_store_faults
+            test_try_guest test_exports test_slow_disk test-store-rebase test_try test_inside"
 sorted=()
 for name in $long_first; do
     for p in ${programs[@]+"${programs[@]}"}; do

@@ -58,7 +58,8 @@ def fails_at(t, point, how):
 for _point in POINTS:
     add_case(fails_at, _point, "kill", promise=f"kill at {_point}: the VM works on, no fork is left")
 for _point in ("proc-receiving", "proc-renamed"):
-    add_case(fails_at, _point, "error", promise=f"error at {_point}: the same, and it says so")
+    add_case(fails_at, _point, "error", promise=f"error at {_point}: the same, and it says so",
+             full=_point == "proc-renamed")
 
 
 @case

@@ -214,7 +214,7 @@ def conversations(t):
 
 @case
 def reconnections(t):
-    """hundreds of hosts, also such as leave in the middle of a frame or of an answer, leave nothing
+    """a hundred hosts and more, also such as leave in the middle of a frame or of an answer, leave nothing
     behind in the guest"""
     vm = common()
 
@@ -222,7 +222,7 @@ def reconnections(t):
         out = sh(vm, f"ls /proc/{FIRST_AGENT}/fd | wc -l; ls /proc | grep -c '^[0-9]'").out.split()
         return [int(n) for n in out]
     before = left()
-    for i in range(300):
+    for i in range(150):
         with Host(channel(vm), hello=i % 3 != 0) as host:
             if i % 3 == 0:
                 host.raw(frame("HELLO", 0, i)[:1 + i % 20])
@@ -240,7 +240,7 @@ def restored(t):
     """a restored guest is told so before anybody else can speak to its agent: its clock is right, its
     hooks have run; a request that was under way at the instant harms neither VM"""
     vm = start(t)
-    store = new_store(t)
+    store = new_store(shared())
     with Host(channel(vm)) as host:
         request = host.begin("EXEC", ARG=["busybox", "sh", "-c",
                                           "until [ -e /tmp/go ]; do busybox usleep 20000; done; "
@@ -269,6 +269,7 @@ def restored(t):
     time.sleep(1)
     stasis("resume", late.name)
     check_clock(t, t.wait(lambda: _told(late), 30, "the guest has been told"))
+    _common["image"] = image, store, vm.guest
 
 
 def check_clock(t, said):
@@ -336,7 +337,9 @@ def clones(t):
 @case
 def shutdown(t):
     """the guest shuts down when it is asked to"""
-    vm = start(t)
+    # Less than to boot one.
+    vm = restored_vm(t, *_common["image"]) if "image" in _common else start(t)
+    wait_agent(t, vm)
     with Host(channel(vm)) as host:
         t.equal(host.call("SHUTDOWN", KIND="nonsense").status, "INVALID", "SHUTDOWN nonsense")
         t.equal(host.call("SHUTDOWN").status, "OK", "SHUTDOWN")

@@ -10,10 +10,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 from guests import Linux  # noqa: E402
 from logdisks import logged, make_disk, raw_of, records  # noqa: E402
-from stasistest import (case, fresh_name, image_ids, main, new_store, number_from_env,  # noqa: E402
+from stasistest import (FULL, case, fresh_name, image_ids, main, new_store, number_from_env,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json)
 
-N_IMAGES = number_from_env("STASIS_TEST_LOGGED", 4)
+N_IMAGES = number_from_env("STASIS_TEST_LOGGED", 3)
 
 
 def start(t, iothreads=False):
@@ -106,7 +106,7 @@ def taken_back(t):
     vm, paths = start(t)
     store = new_store(t)
     image_id = vm.checkpoint_id(*store)
-    for _ in range(4):
+    for _ in range(4 if FULL else 2):
         go_on(vm, 5)
         before = times_back(vm)
         stasis("rollback", vm.name, image_id, "--force", *store)

@@ -129,7 +129,7 @@ for _accel in ("kvm", "tcg"):
         add_case(whole_life, _accel, _prepared,
                  promise=f"{_accel}, {'prepared' if _prepared else 'unprepared'}: checkpoint, "
                          "rollback, kill and restore, and libvirt knows of each step",
-                 full=_prepared and _accel == "tcg")
+                 full=_accel == "tcg")
 
 
 def whole_image(t, prepared):
@@ -294,7 +294,7 @@ for _point, _sig, _ok in (("copy-half", signal.SIGTERM, True), ("stopped", signa
     add_case(libvirtd_restarted, _point, _sig, _ok,
              promise=f"libvirtd restarted ({_sig.name}) at {_point}: " +
                      ("the checkpoint is taken" if _ok else "a clear error, and the VM runs on") +
-                     "; nothing left behind")
+                     "; nothing left behind", full=_point == "devices-saved")
 
 
 def destroyed(t, point):

@@ -17,7 +17,7 @@ from stasistest import (case, fresh_name, main, new_store, number_from_env,  # n
                         stasis, stasis_json)
 
 os.environ["STASIS_CONNECT"] = URI
-N_IMAGES = number_from_env("STASIS_TEST_LOGGED", 4)
+N_IMAGES = number_from_env("STASIS_TEST_LOGGED", 3)
 
 
 @case

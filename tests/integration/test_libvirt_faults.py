@@ -19,7 +19,7 @@ import procmem  # noqa: E402
 from libvirthost import URI, destroy, host  # noqa: E402
 from logdisks import logged, records  # noqa: E402
 from logdomains import check_restored, logs_on, restored, sources, start  # noqa: E402
-from stasistest import (add_case, case, image_ids, main, mount_tmpfs, new_store, shared,  # noqa: E402
+from stasistest import (add_case, case, full_case, image_ids, main, mount_tmpfs, new_store, shared,  # noqa: E402
                         stasis)
 
 os.environ["STASIS_CONNECT"] = URI
@@ -193,7 +193,7 @@ for _point, _what in (("disk-half", "the filters are taken away"),
 
 # ---- no room ----
 
-@case
+@full_case
 def store_full(t):
     """the store's file system is full while disks are copied: a clear error, and nothing is lost"""
     path, store = small_store(t)

@@ -6,7 +6,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from proctree import (ask, ask_clocks, check_clocks, check_no_fork, check_works,  # noqa: E402
+from proctree import (another_vm, ask, ask_clocks, check_clocks, check_no_fork, check_works,  # noqa: E402
                       end_tree, sh, start_clocks, start_talkers, start_tree, tree_vm)
 from stasistest import (case, checkpoint_with_reference, main, new_store, shared, stasis,  # noqa: E402
                         stasis_json)
@@ -21,13 +21,13 @@ def common():
     if not _common:
         t = shared()
         disk, options = disk_for_criu(t)
-        vm = tree_vm(t, *options)
+        vm, store = tree_vm(t, *options), new_store(t)
+        spare = vm.checkpoint_id(*new_store(t, "spare"))
         root = start_tree(vm, 4, 4)
         check_works(t, vm, "at first")
-        store = new_store(t)
         before = ask(vm, "reset")
         info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)
-        _common.update(vm=vm, root=root, store=store, disk=disk, info=info, before=before)
+        _common.update(vm=vm, root=root, store=store, disk=disk, info=info, before=before, spare=spare)
     return _common
 
 
@@ -94,11 +94,7 @@ def in_another_vm(t):
     the VM after proc-checkpoint is of the image before it, and is what the stopped VM holds; --replace
     takes the processes back there again and again, to this image and to the one that it came from"""
     c = common()
-    disk = t.path("other")
-    with open(disk, "wb") as f:
-        f.truncate(8 << 20)
-    # Its fork has the content of that.
-    other = tree_vm(t, "-drive", f"if=virtio,format=raw,file={disk}")
+    other = another_vm(t, c["vm"], c["spare"], new_store(shared(), "spare"))
     said = stasis_json("proc-restore", c["info"]["id"], "--domain", other.name, *c["store"])
     t.equal((said["pid"], said["n_processes"]), (c["root"], 3), "proc-restore")
     now = ask(other)

@@ -7,7 +7,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from proctree import (FIRST_PID, ask, check_no_fork, check_works, end_tree, sh,  # noqa: E402
+from proctree import (FIRST_PID, another_vm, ask, check_no_fork, check_works, end_tree, sh,  # noqa: E402
                       start_tree, tree_vm)
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
@@ -20,13 +20,13 @@ def common():
     if not _common:
         t = shared()
         disk, options = disk_for_criu(t)
-        vm = tree_vm(t, *options)
+        vm, store = tree_vm(t, *options), new_store(t)
+        spare = vm.checkpoint_id(*new_store(t, "spare"))
         root = start_tree(vm, 1, 1, "apart", "tcp", "posix")
         check_works(t, vm, "at first")
-        store = new_store(t)
         before = ask(vm)
         info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)
-        _common.update(vm=vm, root=root, store=store, disk=disk, info=info, before=before)
+        _common.update(vm=vm, root=root, store=store, disk=disk, info=info, before=before, spare=spare)
     return _common
 
 
@@ -147,7 +147,7 @@ def session(t):
     again = stasis_json("proc-checkpoint", vm.name, "--pid", first, "--cut", "sem-undo", "--direct",
                         "--incremental", *c["store"])
     t.equal((again["direct"], again["session"], again["parent"]), (True, True, info["id"]), again)
-    other = tree_vm(t)
+    other = another_vm(t, vm, c["spare"], new_store(shared(), "spare"))
     taken = " ".join(str(p["pid"]) for p in info["processes"])
     sh(other, f"for p in {taken}; do echo $((p - 1)) > /proc/sys/kernel/ns_last_pid; "
               "setsid sleep 10000 < /dev/null > /dev/null 2>&1 & done")

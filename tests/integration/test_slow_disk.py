@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
+from stasistest import (FULL, MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
                         new_store, run_vm)
 
 DISK_BYTES, LARGE_BYTES = 8 << 20, 64 << 20
@@ -87,7 +87,7 @@ def late_reads(t):
                 f"file={device},format=raw,if=virtio,cache=none,readonly=on")
     move(vm, group)
     store = new_store(t)
-    for _ in range(8):
+    for _ in range(8 if FULL else 4):
         checkpoint_with_reference(t, vm, "live", store)
     guest.check_unharmed(vm)
 

@@ -17,7 +17,7 @@ from collections import Counter
 import guests
 import procmem
 from qmp import Qmp, QmpError
-from tap import PATIENCE, Failure, add_case, case, main, shared  # noqa: F401 (handed on)
+from tap import FULL, PATIENCE, Failure, add_case, case, full_case, main, shared  # noqa: F401 (handed on)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("STASIS_BUILD", os.path.join(ROOT, "build")))

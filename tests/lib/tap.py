@@ -44,6 +44,11 @@ def case(function):
     return function
 
 
+def full_case(function):
+    """As case(), only where all combinations are run."""
+    return case(function) if FULL else function
+
+
 def add_case(function, *args, promise, full=False):
     """The same function for several arguments: a case each. With `full` only where all combinations
     are run."""
