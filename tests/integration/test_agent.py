@@ -88,7 +88,8 @@ def commands(t):
     said = stasis("agent-exec", "--json", vm.name, "--timeout", 500, "--", "busybox", "sleep", 1000,
                   expect=124).json
     t.check(said["timed_out"], said)
-    said = stasis("agent-exec", "--json", vm.name, "--max-output", "100K", "--", "busybox", "head",
+    said = stasis("agent-exec", "--json", vm.name, "--timeout", LONG_MS, "--max-output", "100K",
+                  "--", "busybox", "head",
                   "-c", 3 * MIB, "/dev/zero").json
     t.equal((len(said["output"]) >= 102400, said["truncated"]), (True, True), "output")
     result = stasis("agent-exec", vm.name, "--", "/bin/nosuch", expect=1)
@@ -240,7 +241,7 @@ def restored(t):
     """a restored guest is told so before anybody else can speak to its agent: its clock is right, its
     hooks have run; a request that was under way at the instant harms neither VM"""
     vm = start(t)
-    store = new_store(shared())
+    store = new_store(t)
     with Host(channel(vm)) as host:
         request = host.begin("EXEC", ARG=["busybox", "sh", "-c",
                                           "until [ -e /tmp/go ]; do busybox usleep 20000; done; "
@@ -269,7 +270,6 @@ def restored(t):
     time.sleep(1)
     stasis("resume", late.name)
     check_clock(t, t.wait(lambda: _told(late), 30, "the guest has been told"))
-    _common["image"] = image, store, vm.guest
 
 
 def check_clock(t, said):
@@ -337,9 +337,7 @@ def clones(t):
 @case
 def shutdown(t):
     """the guest shuts down when it is asked to"""
-    # Less than to boot one.
-    vm = restored_vm(t, *_common["image"]) if "image" in _common else start(t)
-    wait_agent(t, vm)
+    vm = start(t)
     with Host(channel(vm)) as host:
         t.equal(host.call("SHUTDOWN", KIND="nonsense").status, "INVALID", "SHUTDOWN nonsense")
         t.equal(host.call("SHUTDOWN").status, "OK", "SHUTDOWN")
