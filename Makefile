@@ -353,7 +353,10 @@ $(FUZZ_SCAN): $(BOUNDARY_SRC:%.c=$(B)/fuzz/%.o)
 $(FUZZ_CRIU): $(CRIU_IMAGE_OBJ:$(B)/%=$(B)/fuzz/%)
 $(FUZZ_COOP): $(COOP_AGENT_OBJ:$(B)/%=$(B)/fuzz/%)
 
-FUZZ_WEB := $(filter $(B)/tests/fuzz/fuzz-web-%,$(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a $(B)/libstasis.a
+FUZZ_WEB := $(filter $(B)/tests/fuzz/fuzz-web-%,$(FUZZ_BIN))
+$(FUZZ_WEB): $(WEB_PARTS:$(B)/%=$(B)/fuzz/%)
+
+$(FUZZ_BIN): $(B)/tests/fuzz/%: $(B)/fuzz/tests/fuzz/%.o $(B)/fuzz/libstasis.a $(B)/libstasis.a
 	@mkdir -p $(@D)
 	$(say) LINK $@
 	$(Q)clang -fsanitize=fuzzer,address,undefined $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) -pthread
