@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import accelerators, case, main, run_vm  # noqa: E402
+from stasistest import accelerators, case, main, run_vm, stasis_start  # noqa: E402
 from tap import PATIENCE  # noqa: E402
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -151,6 +151,38 @@ def lost_and_aborted(t):
     t.equal(daemon.images(), [], "no image")
     vm.check_runs()
     daemon.run("job-abort", "999", expect=12)
+
+
+@case
+def guarded(t):
+    """a policy that is a guard masks a panic, is told of, and ends with its policy"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
+                accel=FAST)
+    daemon = Daemon(t).start()
+    events = stasis_start(t, "event", vm.name, "--loop", env=daemon.env)
+    t.check("waiting" in events.stderr.readline().decode(), "it listens")
+    daemon.run("policy-set", vm.name, "--guard", "panic", "--do", "rollback")
+
+    def wait_for(what):
+        while True:
+            line = events.stdout.readline().decode()
+            if not line:
+                raise RuntimeError("event ended")
+            if what in line.split():
+                return
+    wait_for("guard-armed")
+    ring = os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store", "images")
+    t.wait(lambda: os.path.isdir(ring) and len(os.listdir(ring)) >= 3, PATIENCE, "it has images")
+    vm.guest.fail(vm, Bare.PANIC)
+    wait_for("guard-rolled-back")
+    before = vm.progress()
+    t.wait(lambda: vm.progress() > before + 1000, PATIENCE, "the guest works")
+    t.equal([j["state"] for j in daemon.jobs(vm.name, "guard")], ["running"], "the guard goes on")
+    daemon.run("policy-remove", vm.name)
+    t.wait(lambda: daemon.jobs(vm.name, "guard")[0]["state"] not in ("waiting", "running"), PATIENCE,
+           "it ends")
+    events.send_signal(signal.SIGINT)
+    events.wait(PATIENCE)
 
 
 @case
