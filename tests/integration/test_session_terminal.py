@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, coop_vm, sh_beside  # noqa: E402
 from proctree import SESSION  # noqa: E402
-from stasistest import BUILD, case, main, new_store, shared  # noqa: E402
+from stasistest import BUILD, add_case, case, main, new_store, shared  # noqa: E402
 
 SAVE, END = r"\005", r"\035"
 _common = {}
@@ -55,6 +55,34 @@ class Person:
 
 
 @case
+def saved(t):
+    """vi: a key saves it in the middle of a word"""
+    vm = common()
+    one = Person(t, vm, "saved", "stasis-session busybox vi /tmp/saved")
+    one.sees("~")
+    one.types("ihel")
+    one.sees("hel")
+    one.types(SAVE)
+    t.check(len(one.saved()) == 26, "an image's ID")
+
+
+@case
+def refused(t):
+    """an image that is not there, and one of another VM, are not taken up; without a server it goes on"""
+    vm = common()
+    one = Person(t, vm, "no", "stasis-resume 01unknown")
+    one.sees("EXIT 125")
+    rc, _, err = _common["server"].end()
+    t.check(rc == 0 and "01unknown" in err, err)
+    two = Person(t, vm, "alone", "stasis-session busybox sh -i")
+    two.types(SAVE)
+    two.sees("not saved: nobody serves this guest")
+    two.types(r"echo on-$((1+1))\r")
+    two.sees("on-2", "it goes on")
+    two.types(r"exit\r")
+    two.sees("EXIT 0")
+
+
 def editor(t):
     """vi: a key saves it in the middle of a word, another one ends it, too; on another terminal the word
     is finished, any number of times"""
@@ -77,7 +105,6 @@ def editor(t):
         t.equal(sh_beside(vm, "cat /tmp/text; rm /tmp/text"), f"hello again {i}\n", "the file")
 
 
-@case
 def prompt(t):
     """a shell with a line that is not finished: it is finished on another terminal, and run"""
     vm = common()
@@ -95,21 +122,9 @@ def prompt(t):
     two.sees("EXIT 0")
 
 
-@case
-def refused(t):
-    """an image that is not there, and one of another VM, are not taken up; without a server it goes on"""
-    vm = common()
-    one = Person(t, vm, "no", "stasis-resume 01unknown")
-    one.sees("EXIT 125")
-    rc, _, err = _common["server"].end()
-    t.check(rc == 0 and "01unknown" in err, err)
-    two = Person(t, vm, "alone", "stasis-session busybox sh -i")
-    two.types(SAVE)
-    two.sees("not saved: nobody serves this guest")
-    two.types(r"echo on-$((1+1))\r")
-    two.sees("on-2", "it goes on")
-    two.types(r"exit\r")
-    two.sees("EXIT 0")
-
+# Known: not seen to pass yet, for want of a machine with time (docs/decisions.md); make check-long has them.
+NOT_YET = True
+for _function in (editor, prompt):
+    add_case(_function, promise=" ".join(_function.__doc__.split()), full=NOT_YET)
 
 main()
