@@ -26,7 +26,11 @@
 #define DEFAULT_BOOT_US ((guint64)300 * 1000000)
 #define DEFAULT_TEST_US ((guint64)600 * 1000000)
 #define DEFAULT_KEEP 10
+/* How long the agent has to answer: more each time, as on a busy host the first may be too short
+ * for any. What fails at once is not asked again at once. */
 #define PING_MS 2000
+#define MAX_PING_MS 20000
+#define PACE_US 100000
 #define LOOK_MS 50
 #define MAX_CONSOLE_BYTES (1 << 20)
 #define WARM_NOTE "booted for ci-run: "
@@ -158,15 +162,18 @@ static gboolean wait_ready(Ci *ci, GError **error)
                        : NULL;
     if (watch == NULL)
         return FALSE;
-    for (;;) {
+    for (guint ms = PING_MS;; ms = MIN(ms * 3 / 2, MAX_PING_MS)) {
         g_autoptr(GError) why = NULL;
-        if (stasis_vm_agent_ping(ci->vm, PING_MS, &took_us, ci->cancellable, &why))
+        if (stasis_vm_agent_ping(ci->vm, ms, &took_us, ci->cancellable, &why))
             break;
+        /* An agent of another version, say. */
         if (g_error_matches(why, STASIS_ERROR, STASIS_ERROR_CANCELLED) ||
-            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
+            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED)) {
             g_propagate_error(error, g_steal_pointer(&why));
             return FALSE;
         }
+        g_usleep(PACE_US);
         g_autoptr(StasisFailure) failure = stasis_watch_look(watch);
         if (failure != NULL) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "the guest does not boot: %s",
