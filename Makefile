@@ -52,7 +52,7 @@ PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 CLI_LIBS   = $(eval CLI_LIBS := $(shell pkg-config --libs $(CLI_PKGS)))$(CLI_LIBS)
 
 LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv/copy/*.c hv/device/*.c \
-                             hv/disk/*.c hv/store/*.c hv/engine/*.c))
+                             hv/disk/*.c hv/store/*.c hv/engine/*/*.c))
 # Preloaded into QEMU: nothing of the library is in it.
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))

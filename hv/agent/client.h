@@ -26,12 +26,13 @@ void stasis_agent_free(StasisAgent *agent);
  */
 gboolean stasis_agent_is_usable(const StasisAgent *agent);
 
-/* Whenever something comes from the agent, @fd (taken; or -1), a file, gets the present time as that
- * of its last change: others who can't have the channel meanwhile learn from it that the agent is
- * there. */
+/* Whenever something comes from the agent, @fd (taken; or -1), a file, gets the present time as
+ * that of its last change: others who can't have the channel meanwhile learn from it that the agent
+ * is there. */
 void stasis_agent_set_mark(StasisAgent *agent, int fd);
-/* While an answer takes its time, ask the agent once a second whether it is there. An agent that has
- * never heard of this conversation (its VM was taken back, or it was started again) then ends it. */
+/* While an answer takes its time, ask the agent once a second whether it is there. An agent that
+ * has never heard of this conversation (its VM was taken back, or it was started again) then ends
+ * it. */
 void stasis_agent_keep_asking(StasisAgent *agent);
 
 /* How long, and until when. */

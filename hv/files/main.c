@@ -3,8 +3,8 @@
  * stasis-files [--tcg] [--filesystem DEVICE] [--label TEXT] --disk FORMAT:FILE… OPERATION ARGUMENT…
  * stasis-files [--tcg] [--filesystem DEVICE] --writable FORMAT:FILE… install AGENT UNIT SESSION
  *
- * Run by the library (engine/files.c). Results go to stdout, the reason of a failure, one line, to
- * stderr. When it is killed, libguestfs's own recovery process ends the appliance.
+ * Run by the library (engine/files/files.c). Results go to stdout, the reason of a failure, one
+ * line, to stderr. When it is killed, libguestfs's own recovery process ends the appliance.
  */
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/pager.h"
+#include "engine/restore/pager.h"
 
 int main(int argc, char **argv)
 {

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "engine/sweep.h"
+#include "engine/vm/sweep.h"
 
 #define PATIENCE_MS 60000
 

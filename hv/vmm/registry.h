@@ -27,7 +27,7 @@ typedef struct {
      * absolute path of the store that has it; NULL when it counts from none. */
     char *track_image;
     char *track_store;
-    char *disk_dir;           /* of the VM's own disks (engine/vm-disks.h), or NULL */
+    char *disk_dir;           /* of the VM's own disks (engine/disks/vm-disks.h), or NULL */
     gboolean disks_temporary; /* they go with the VM */
     /* Of a VM that is to end with the process that made it; else 0. */
     pid_t maker_pid;
@@ -36,8 +36,8 @@ typedef struct {
      * and does not hold the VM; else 0. */
     pid_t reader_pid;
     guint64 reader_start_time;
-    /* Overlays that are being made on the VM's disks (engine/disk-freeze.h): their files, and the
-     * image for whose sake, in what store; NULL: none. */
+    /* Overlays that are being made on the VM's disks (engine/disks/disk-freeze.h): their files, and
+     * the image for whose sake, in what store; NULL: none. */
     char **overlay_files;
     char
         *overlay_image; /* "": they are to be done away with. NULL: whichever the VM has it keeps */

@@ -2,10 +2,10 @@
 /*
  * stasis-web [--store DIR] [--state DIR] [--listen ADDRESS] [--metrics ADDRESS]
  *
- * Run by the library (engine/web.c). On stdout it says in two lines where the page and the metrics
- * are ("-": nowhere); what went wrong, one line, on stderr. A token is read from its environment,
- * STASIS_WEB_TOKEN, where other users don't see it. Ends when its stdin does, so that it never
- * outlives who started it, and on SIGTERM and SIGINT.
+ * Run by the library (engine/policies/web.c). On stdout it says in two lines where the page and the
+ * metrics are ("-": nowhere); what went wrong, one line, on stderr. A token is read from its
+ * environment, STASIS_WEB_TOKEN, where other users don't see it. Ends when its stdin does, so that
+ * it never outlives who started it, and on SIGTERM and SIGINT.
  */
 #include <locale.h>
 #include <signal.h>

@@ -56,8 +56,8 @@ typedef struct _StasisTransaction StasisTransaction;
  * Begin: a checkpoint of @vm into @store, or (NULL) into a store in memory that is this VM's own
  * (below $STASIS_RUNTIME_DIR, else in /dev/shm). STASIS_ERROR_BUSY when another transaction or a
  * guard of @vm is under way; one whose maker died is rolled back first. The VM is held for the
- * checkpoint only, unless @options->hold; where @options->on needs QEMU's monitor (all but exit and log), that is in use
- * until the end.
+ * checkpoint only, unless @options->hold; where @options->on needs QEMU's monitor (all but exit and
+ * log), that is in use until the end.
  */
 STASIS_API StasisTransaction *stasis_transaction_begin(StasisVm *vm, StasisStore *store,
                                                        const StasisTransactionOptions *options,

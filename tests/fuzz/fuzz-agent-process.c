@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "agent/field.h"
-#include "engine/process-read.h"
+#include "engine/guest/process-read.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

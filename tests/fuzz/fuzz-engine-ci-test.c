@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "engine/ci-bundle.h"
+#include "engine/ci/ci-bundle.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

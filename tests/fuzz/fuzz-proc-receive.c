@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/tree.h"
-#include "engine/proc-receive.h"
+#include "engine/processes/proc-receive.h"
 
 #define MAX_BYTES 65536
 

@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "copy/capture.h"
-#include "engine/session.h"
+#include "engine/vm/session.h"
 #include "track/uffd-ram.h"
 
 #define PAUSE_US 150000

@@ -2,8 +2,8 @@
 /*
  * reference-check NAME STORE MODE [TRACKER [BUFFER_BYTES [ASIDE_STORE]]] — takes a checkpoint of VM
  * NAME and compares the image, byte for byte, with a copy of all RAM blocks that is made here while
- * the VM is stopped. With ASIDE_STORE one aside goes before it (engine/series.h), and is compared
- * too.
+ * the VM is stopped. With ASIDE_STORE one aside goes before it (engine/checkpoint/series.h), and is
+ * compared too.
  *
  * The library's call that lets the VM go on is wrapped (ld --wrap): the reference is read right
  * before it, so that it is what the VM held when it went on. Prints "ID mode=M parent=P pages=N
@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/series.h"
-#include "engine/session.h"
-#include "engine/stopper.h"
+#include "engine/checkpoint/series.h"
+#include "engine/vm/session.h"
+#include "engine/checkpoint/stopper.h"
 #include "store/image.h"
 #include "vmm/ram.h"
 

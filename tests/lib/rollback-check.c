@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/device-save.h"
-#include "engine/rollback-internal.h"
+#include "engine/devices/device-save.h"
+#include "engine/rollback/rollback-internal.h"
 
 #define RUN_US 3000
 #define SHOWN 8

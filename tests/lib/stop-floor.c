@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/instant.h"
-#include "engine/session.h"
+#include "engine/checkpoint/instant.h"
+#include "engine/vm/session.h"
 
 static int take_nothing(StasisCopy *copy)
 {

@@ -17,12 +17,18 @@ static const struct {
     const char *name;
     int exit_code;
 } table[] = {
-    { STASIS_ERROR_FAILED, "failed", 1 },           { STASIS_ERROR_USAGE, "usage", 2 },
-    { STASIS_ERROR_UNSUPPORTED, "unsupported", 1 }, { STASIS_ERROR_BUSY, "busy", 1 },
-    { STASIS_ERROR_BUDGET, "budget", 5 },           { STASIS_ERROR_NO_STORE, "no-store", 10 },
-    { STASIS_ERROR_LOCKED, "locked", 11 },          { STASIS_ERROR_NOT_FOUND, "not-found", 12 },
-    { STASIS_ERROR_CORRUPT, "corrupt", 13 },        { STASIS_ERROR_CANCELLED, "cancelled", 130 },
-    { STASIS_ERROR_UNSAVED, "unsaved", 6 },         { STASIS_ERROR_REFUSED, "refused", 4 },
+    { STASIS_ERROR_FAILED, "failed", 1 },
+    { STASIS_ERROR_USAGE, "usage", 2 },
+    { STASIS_ERROR_UNSUPPORTED, "unsupported", 1 },
+    { STASIS_ERROR_BUSY, "busy", 1 },
+    { STASIS_ERROR_BUDGET, "budget", 5 },
+    { STASIS_ERROR_NO_STORE, "no-store", 10 },
+    { STASIS_ERROR_LOCKED, "locked", 11 },
+    { STASIS_ERROR_NOT_FOUND, "not-found", 12 },
+    { STASIS_ERROR_CORRUPT, "corrupt", 13 },
+    { STASIS_ERROR_CANCELLED, "cancelled", 130 },
+    { STASIS_ERROR_UNSAVED, "unsaved", 6 },
+    { STASIS_ERROR_REFUSED, "refused", 4 },
     { STASIS_ERROR_KEY, "key", 14 },
 };
 

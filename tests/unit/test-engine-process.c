@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "agent/field.h"
-#include "engine/process-read.h"
+#include "engine/guest/process-read.h"
 
 typedef struct {
     StasisFieldWriter part;

@@ -3,8 +3,8 @@
  * on from which, and from all later ones, every run failed. */
 #include <string.h>
 
-#include "engine/outcome.h"
-#include "engine/replay-tally.h"
+#include "engine/ci/outcome.h"
+#include "engine/ci/replay-tally.h"
 
 static StasisReplaySource *new_source(void)
 {

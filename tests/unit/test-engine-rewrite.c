@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: the pages asked for become the image's and no other does, in shared memory and in
  * private, kept or read again, whatever was there before. */
-#include "engine/rewrite.h"
+#include "engine/rollback/rewrite.h"
 
 #include <sys/mman.h>
 

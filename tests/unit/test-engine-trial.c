@@ -10,8 +10,8 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
-#include "engine/awaken.h"
-#include "engine/trial.h"
+#include "engine/guest/awaken.h"
+#include "engine/ci/trial.h"
 
 #define NAME "vm"
 

@@ -2,7 +2,7 @@
 /* Promise: an image of processes that is listed is whole: what was not committed is not there, a
  * changed byte is found, and a name or a number that can't be right is refused. */
 #include "agent/field.h"
-#include "engine/proc-receive.h"
+#include "engine/processes/proc-receive.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "test-store-util.h"

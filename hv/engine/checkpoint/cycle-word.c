@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/checkpoint/cycle-word.h"
+
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "vmm/guest-memory.h"
+
+/* Between two looks. With the kernel's slack for timers it is 70: what the guest has of its slack
+ * less, against a CPU that would be spent on looking all the time. */
+#define LOOK_US 20
+
+struct _StasisCycleWord {
+    StasisGuestMemory *memory;
+    guint64 gpa;
+};
+
+static gboolean look(const StasisCycleWord *word, guint64 *ret, GError **error)
+{
+    if (stasis_guest_memory_read(word->memory, word->gpa, (guint8 *)ret, sizeof *ret))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "the word at guest-physical 0x%" G_GINT64_MODIFIER
+                "x, which is to tell of ends of cycles, is no memory of the guest that can be read",
+                word->gpa);
+    return FALSE;
+}
+
+StasisCycleWord *stasis_cycle_word_new(StasisQmp *qmp, pid_t pid, guint64 gpa, GError **error)
+{
+    guint64 value;
+    if (gpa % sizeof value != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "the word that is to tell of ends of cycles is at guest-physical "
+                    "0x%" G_GINT64_MODIFIER "x, which is no multiple of 8",
+                    gpa);
+        return NULL;
+    }
+    g_autoptr(StasisCycleWord) word = g_new0(StasisCycleWord, 1);
+    word->gpa = gpa;
+    word->memory = stasis_guest_memory_new(qmp, pid, error);
+    return word->memory != NULL && look(word, &value, error) ? g_steal_pointer(&word) : NULL;
+}
+
+void stasis_cycle_word_free(StasisCycleWord *word)
+{
+    if (word == NULL)
+        return;
+    g_clear_pointer(&word->memory, stasis_guest_memory_free);
+    g_free(word);
+}
+
+gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
+                                GCancellable *cancellable, GError **error)
+{
+    guint64 first, now, until_us = stasis_now_us() + limit_us;
+    if (!look(word, &first, error))
+        return FALSE;
+    for (;;) {
+        gboolean late = stasis_now_us() >= until_us; /* before the look: we may be held up, too */
+        if (!look(word, &now, error))
+            return FALSE;
+        if (now != first)
+            return TRUE;
+        if (g_cancellable_set_error_if_cancelled(cancellable, error))
+            return FALSE;
+        if (late)
+            break;
+        g_usleep(LOOK_US);
+    }
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                "no end of a cycle in %" G_GUINT64_FORMAT
+                " ms: the guest did not change the word at guest-physical 0x%" G_GINT64_MODIFIER
+                "x; the VM runs on",
+                limit_us / 1000, word->gpa);
+    return FALSE;
+}

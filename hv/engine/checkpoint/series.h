@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a series of checkpoints of one VM keeps between two of them, and one checkpoint of it. */
+#pragma once
+
+#include <stasis/checkpoint.h>
+
+#include "copy/copy.h"
+#include "engine/checkpoint/cycle-word.h"
+#include "engine/disks/disk-part.h"
+#include "engine/checkpoint/instant.h"
+#include "engine/vm/session.h"
+#include "vmm/machine.h"
+
+G_BEGIN_DECLS
+
+struct _StasisSeries {
+    StasisCheckpointOptions options; /* strings owned */
+    const StasisModeOps *mode;
+    StasisStore *store;
+    guint64 begun_us; /* of the checkpoint under way */
+    gboolean aside;   /* the images are nobody's parents: see stasis_checkpoint_create_aside() */
+
+    StasisSession *session;
+    StasisLifeline *lifeline;
+    StasisInstant *instant;
+    StasisCapturePool pool;
+    gboolean spares; /* the guest's speed counts for more than the shortest stop */
+    StasisSparing sparing;
+    gboolean drain;              /* DMA goes past the tracker: see dma.h */
+    GPtrArray *suspended;        /* of StasisPciDevice: devices that the guest suspends */
+    StasisCycleWord *cycle_word; /* that tells when the guest may be stopped, or NULL */
+    gboolean untracked;          /* one of them writes memory without a trace */
+
+    /* As the VM's memory was laid out when we looked last; NULL: look again. */
+    char *layout;
+    StasisRam *ram;
+    StasisMachine *machine;
+    GArray *vcpu_threads;   /* of pid_t */
+    StasisTracker *tracker; /* left on since the checkpoint before, or NULL */
+
+    /* With aside: the image has no disks; they are to be read where they are, as of its instant. */
+    gboolean hold_disks;
+    StasisDiskPart *held_disks; /* so held, or NULL: there are none, or they had to be copied */
+};
+
+/* Look at the VM's memory again if it has changed. */
+gboolean stasis_series_refresh(StasisSeries *series, GError **error);
+/* No more images: what it holds and knows of the VM is the caller's. *@ret_ram and *@ret_machine
+ * are as of the last refresh. Tracking stays on. @series is to be freed all the same. */
+void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
+                           StasisMachine **ret_machine);
+/* As stasis_checkpoint_create(), mode live, but tracking counts on from the image that it counts
+ * from now, as if this one were not: what was taken from the tracker is given back. The image is a
+ * full one. If we are killed in the middle, the VM's next image is a full one as well. */
+StasisImageInfo *stasis_checkpoint_create_aside(StasisVm *vm, StasisStore *store,
+                                                const StasisCheckpointOptions *options,
+                                                GCancellable *cancellable, GError **error);
+/* checkpoint.c */
+StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *cancellable,
+                                          GError **error);
+
+G_END_DECLS

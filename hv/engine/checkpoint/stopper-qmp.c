@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Stopper "qmp": three commands over the monitor, each with its round trip. Works with every QEMU.
+ * The lifeline sends "cont" if we die in between.
+ */
+#include <stasis/error.h>
+
+#include "base/clock.h"
+#include "disk/flush.h"
+#include "engine/checkpoint/stopper.h"
+
+#define STOP_LINE "{\"execute\":\"stop\"}\n"
+#define CONT_LINE "{\"execute\":\"cont\"}\n"
+/* Hang limits, not expectations. */
+#define STOP_TIMEOUT_MS 30000
+#define SAVE_TIMEOUT_MS 30000
+#define CONT_TIMEOUT_MS 30000
+
+typedef struct {
+    StasisStopper base;
+    StasisQmp *qmp;
+    StasisLifeline *lifeline;
+    char *save_line;
+    const GPtrArray *disks;
+    guint64 save_us;
+} QmpStopper;
+
+static StasisStopper *qmp_open(const StasisStopperMeans *means)
+{
+    QmpStopper *self = g_new0(QmpStopper, 1);
+    self->base.ops = &stasis_stopper_qmp;
+    self->qmp = means->qmp;
+    self->lifeline = means->lifeline;
+    self->disks = means->disks;
+    self->save_line =
+        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
+                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
+                        means->fdset);
+    return &self->base;
+}
+
+static void qmp_flush(StasisStopper *stopper)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    for (guint i = 0; self->disks != NULL && i < self->disks->len; i++)
+        stasis_disk_flush_in_qemu(self->qmp, stasis_disk_at(self->disks, i));
+}
+
+/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
+ * meanwhile. */
+static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    guint64 before = stasis_qmp_wait_event(self->qmp, "STOP", 0, 0);
+    stasis_lifeline_arm(self->lifeline);
+    *ret_stopped = TRUE;
+    if (!stasis_qmp_execute_line(self->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
+        return FALSE;
+    guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
+    if (stasis_qmp_wait_event(self->qmp, "STOP", before, lag_ms) == before) {
+        stasis_lifeline_disarm(self->lifeline);
+        *ret_stopped = FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean qmp_save(StasisStopper *stopper, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    guint64 t0 = stasis_now_us();
+    gboolean ok = stasis_qmp_execute_line(self->qmp, self->save_line, SAVE_TIMEOUT_MS, error);
+    self->save_us = stasis_now_us() - t0;
+    return ok;
+}
+
+static gboolean qmp_resume(StasisStopper *stopper, GError **error)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    g_autoptr(GError) local = NULL;
+    guint64 before = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
+    /* Twice is as good as once, and a connection that was lost may be made again. */
+    if (stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local) ||
+        stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, NULL)) {
+        stasis_lifeline_disarm(self->lifeline);
+        /* It tells how long the stop was. */
+        guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
+        if (lag_ms > 0)
+            stasis_qmp_wait_event(self->qmp, "RESUME", before, lag_ms);
+        return TRUE;
+    }
+    stasis_lifeline_fire(self->lifeline);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
+static guint64 qmp_get_save_us(StasisStopper *stopper)
+{
+    return ((QmpStopper *)stopper)->save_us;
+}
+
+static void qmp_close(StasisStopper *stopper)
+{
+    QmpStopper *self = (QmpStopper *)stopper;
+    g_free(self->save_line);
+    g_free(self);
+}
+
+const StasisStopperOps stasis_stopper_qmp = {
+    .name = "qmp",
+    .open = qmp_open,
+    .flush = qmp_flush,
+    .stop = qmp_stop,
+    .save = qmp_save,
+    .resume = qmp_resume,
+    .get_save_us = qmp_get_save_us,
+    .close = qmp_close,
+};

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A plain machine: what a test needs and nothing that a test has to wait for. It stays there when
+ * the guest panics, reboots or shuts down, so that an image and the reason can be had.
+ */
+#include "engine/ci/ci-machine.h"
+
+#include <errno.h>
+#include <stasis/agent-install.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/io.h"
+#include "base/json.h"
+
+#define DEFAULT_QEMU "qemu-system-x86_64"
+#define DEFAULT_MEMORY "512M"
+#define DEFAULT_APPEND "console=ttyS0"
+
+/* Images of the machine are used from other directories, too. */
+static void add_file(GPtrArray *argv, const char *option, const char *path)
+{
+    g_ptr_array_add(argv, g_strdup(option));
+    g_ptr_array_add(argv, g_canonicalize_filename(path, NULL));
+}
+
+static void add(GPtrArray *argv, const char *option, const char *value)
+{
+    g_ptr_array_add(argv, g_strdup(option));
+    if (value != NULL)
+        g_ptr_array_add(argv, g_strdup(value));
+}
+
+/* Run qemu-img and return what it prints. */
+static char *qemu_img(const char *const *argv, GError **error)
+{
+    g_autofree char *out = NULL, *err = NULL;
+    int status;
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, &err,
+                      &status, error)) {
+        g_prefix_error(error, "qemu-img (package qemu-utils): ");
+        return NULL;
+    }
+    g_autoptr(GError) why = NULL;
+    if (g_spawn_check_wait_status(status, &why))
+        return g_steal_pointer(&out);
+    g_strchomp(err);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s: %s", why->message, err);
+    return NULL;
+}
+
+/* By QEMU's own probing, as it would be done for a -drive without a format. */
+static char *find_format(const char *image, GError **error)
+{
+    const char *const argv[] = { "qemu-img", "info", "-U", "--output=json", image, NULL };
+    g_autofree char *text = qemu_img(argv, error);
+    g_autoptr(JsonNode) node = text != NULL ? json_from_string(text, error) : NULL;
+    JsonObject *object =
+        node != NULL && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+    if (object == NULL) {
+        g_prefix_error(error, "disk %s: ", image);
+        return NULL;
+    }
+    return g_strdup(stasis_json_string_or(object, "format", "raw"));
+}
+
+static char *make_overlay(const StasisCiOptions *options, const char *dir,
+                          GCancellable *cancellable, GError **error)
+{
+    g_autofree char *image = g_canonicalize_filename(options->image, NULL);
+    g_autofree char *format = find_format(image, error);
+    g_autofree char *path = g_build_filename(dir, "disk.qcow2", NULL);
+    const char *const argv[] = { "qemu-img", "create", "-q",   "-f", "qcow2", "-b",
+                                 image,      "-F",     format, path, NULL };
+    g_autofree char *said = format != NULL ? qemu_img(argv, error) : NULL;
+    if (said == NULL)
+        return NULL;
+    if (!options->add_agent)
+        return g_steal_pointer(&path);
+    StasisAgentInstallOptions install = STASIS_AGENT_INSTALL_OPTIONS_INIT;
+    install.format = "qcow2"; /* we made it: what it lies on is not the guest's word */
+    g_autoptr(StasisAgentInstall) done =
+        stasis_agent_install_disk(path, &install, cancellable, error);
+    return done != NULL ? g_steal_pointer(&path) : NULL;
+}
+
+static gboolean add_disk(GPtrArray *argv, const StasisCiOptions *options, const char *dir,
+                         GCancellable *cancellable, GError **error)
+{
+    g_autofree char *path = make_overlay(options, dir, cancellable, error);
+    if (path == NULL)
+        return FALSE;
+    g_auto(GStrv) parts = g_strsplit(path, ",", -1); /* QEMU's way to have a comma in a value */
+    g_autofree char *escaped = g_strjoinv(",,", parts);
+    g_autofree char *drive =
+        g_strdup_printf("file=%s,format=qcow2,if=virtio,id=disk,discard=unmap", escaped);
+    add(argv, "-drive", drive);
+    return TRUE;
+}
+
+char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
+                              GCancellable *cancellable, GError **error)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *n_vcpus = g_strdup_printf("%u", MAX(options->n_vcpus, 1));
+    add(argv, options->qemu != NULL ? options->qemu : DEFAULT_QEMU, NULL);
+    add(argv, "-m", options->memory != NULL ? options->memory : DEFAULT_MEMORY);
+    add(argv, "-smp", n_vcpus);
+    add(argv, "-display", "none");
+    add(argv, "-vga", "none");
+    add(argv, "-nic", "none");
+    add(argv, "-device", "pvpanic");
+    add(argv, "-action", "panic=pause,reboot=shutdown,shutdown=pause");
+    if (options->kernel != NULL) {
+        add_file(argv, "-kernel", options->kernel);
+        add(argv, "-append", options->append != NULL ? options->append : DEFAULT_APPEND);
+    }
+    if (options->initrd != NULL)
+        add_file(argv, "-initrd", options->initrd);
+    if (options->image != NULL && !add_disk(argv, options, dir, cancellable, error))
+        return NULL;
+    for (guint i = 0; options->qemu_args != NULL && options->qemu_args[i] != NULL; i++)
+        add(argv, options->qemu_args[i], NULL);
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
+}
+
+static void sum_text(GChecksum *sum, const char *text)
+{
+    if (text != NULL)
+        g_checksum_update(sum, (const guchar *)text, (gssize)strlen(text));
+    g_checksum_update(sum, (const guchar *)"", 1);
+}
+
+static gboolean sum_file(GChecksum *sum, const char *path, GError **error)
+{
+    struct stat st = { 0 };
+    sum_text(sum, path);
+    if (path == NULL)
+        return TRUE;
+    if (stat(path, &st) < 0)
+        return stasis_set_errno(error, errno, "%s", path);
+    g_autofree char *state =
+        g_strdup_printf("%" G_GUINT64_FORMAT " %" G_GINT64_FORMAT ".%09ld", (guint64)st.st_size,
+                        (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    sum_text(sum, state);
+    return TRUE;
+}
+
+char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
+{
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    g_autofree char *qemu =
+        g_find_program_in_path(options->qemu != NULL ? options->qemu : DEFAULT_QEMU);
+    g_autofree char *shape = g_strdup_printf("%u %d", options->n_vcpus, options->add_agent);
+    sum_text(sum, options->append);
+    sum_text(sum, options->memory);
+    sum_text(sum, options->accel);
+    sum_text(sum, shape);
+    for (guint i = 0; options->qemu_args != NULL && options->qemu_args[i] != NULL; i++)
+        sum_text(sum, options->qemu_args[i]);
+    if (!sum_file(sum, qemu, error) || !sum_file(sum, options->kernel, error) ||
+        !sum_file(sum, options->initrd, error) || !sum_file(sum, options->image, error))
+        return NULL;
+    return g_strndup(g_checksum_get_string(sum), 32);
+}

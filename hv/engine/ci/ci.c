@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One test in one machine: boot it (or go on from an image), run the test as a job of its agent,
+ * take the ring meanwhile, keep what is needed of a failure, and leave nothing else behind.
+ */
+#include <errno.h>
+#include <stasis/agent.h>
+#include <stasis/checkpoint.h>
+#include <stasis/error.h>
+#include <stasis/restore.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "engine/ci/bound.h"
+#include "engine/ci/ci-bundle.h"
+#include "engine/ci/ci-machine.h"
+#include "engine/ci/ci-record.h"
+#include "engine/vm/session.h"
+#include "engine/ci/trial.h"
+#include "engine/guards/watch-console.h"
+#include "engine/guards/watch.h"
+#include "vmm/agent-channel.h"
+
+#define DEFAULT_BOOT_US ((guint64)300 * 1000000)
+#define DEFAULT_TEST_US ((guint64)600 * 1000000)
+#define DEFAULT_KEEP 10
+/* How long the agent has to answer: more each time, as on a busy host the first may be too short
+ * for any. What fails at once is not asked again at once. */
+#define PING_MS 2000
+#define MAX_PING_MS 20000
+#define PACE_US 100000
+#define LOOK_MS 50
+#define MAX_CONSOLE_BYTES (1 << 20)
+#define WARM_NOTE "booted for ci-run: "
+#define RING_NOTE "ci-run"
+
+typedef struct {
+    const StasisCiOptions *options;
+    StasisStore *store; /* of the images that machines begin from; or NULL */
+    GCancellable *cancellable;
+    StasisNursery *nursery; /* ends the machine and removes the directory, whatever becomes of us */
+    char *dir;              /* scratch */
+    StasisVm *vm;
+    StasisRing *ring;       /* or NULL; holds the VM … */
+    StasisSession *session; /* … else this does, once the test runs */
+    char *channel;
+    GBytes *events; /* what QEMU told while the test ran */
+    StasisCiResult *result;
+} Ci;
+
+static void ci_clear(Ci *ci)
+{
+    g_clear_pointer(&ci->ring, stasis_ring_free);
+    g_clear_pointer(&ci->session, stasis_session_free);
+    if (ci->vm != NULL)
+        stasis_vm_end_bound(ci->vm, ci->nursery);
+    g_clear_pointer(&ci->vm, stasis_vm_unref);
+    g_clear_pointer(&ci->nursery, stasis_nursery_free);
+    g_free(ci->dir);
+    g_free(ci->channel);
+    g_clear_pointer(&ci->events, g_bytes_unref);
+    g_clear_pointer(&ci->result, stasis_ci_result_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Ci, ci_clear)
+
+void stasis_ci_result_free(StasisCiResult *result)
+{
+    if (result == NULL)
+        return;
+    g_free(result->console);
+    g_free(result->bundle_error);
+    g_free(result);
+}
+
+static gboolean make_dir(Ci *ci, GError **error)
+{
+    const char *scratch = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
+    g_autofree char *parent = g_canonicalize_filename(scratch, NULL);
+    ci->dir = g_build_filename(parent, "stasis-ci-XXXXXX", NULL);
+    if (g_mkdtemp(ci->dir) != NULL)
+        return stasis_nursery_add_dir(ci->nursery, ci->dir, error);
+    int saved = errno;
+    g_autofree char *dir = g_steal_pointer(&ci->dir);
+    return stasis_set_errno(error, saved, "make %s", dir);
+}
+
+/* ---- the machine ---- */
+
+static gboolean restore(Ci *ci, const char *id, const char *name, GError **error)
+{
+    StasisRestoreOptions options = STASIS_RESTORE_OPTIONS_INIT;
+    options.name = name;
+    options.disk_dir = ci->dir;
+    ci->vm = stasis_restore_bound(ci->store, id, &options, ci->nursery, ci->cancellable, error);
+    return ci->vm != NULL;
+}
+
+static gboolean boot(Ci *ci, const char *name, GError **error)
+{
+    StasisRunOptions run = STASIS_RUN_OPTIONS_INIT;
+    run.agent = TRUE;
+    run.accel = ci->options->accel;
+    run.cwd = "/";
+    g_auto(GStrv) argv = stasis_ci_machine_argv(ci->options, ci->dir, ci->cancellable, error);
+    if (argv == NULL)
+        return FALSE;
+    ci->vm = stasis_vm_run_bound(name, &run, (const char *const *)argv, ci->nursery,
+                                 ci->cancellable, error);
+    return ci->vm != NULL;
+}
+
+/* The image of the machine as @key names it, or NULL. */
+static char *find_warm(Ci *ci, const char *key, GError **error)
+{
+    g_autoptr(GPtrArray) images = stasis_store_list(ci->store, error);
+    g_autofree char *note = g_strconcat(WARM_NOTE, key, NULL);
+    for (guint i = images != NULL ? images->len : 0; i-- > 0;) {
+        const StasisImageInfo *info = g_ptr_array_index(images, i);
+        if (g_strcmp0(info->note, note) == 0)
+            return g_strdup(info->id);
+    }
+    return NULL;
+}
+
+static gboolean keep_warm(Ci *ci, const char *key, GError **error)
+{
+    StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    g_autofree char *note = g_strconcat(WARM_NOTE, key, NULL);
+    options.note = note;
+    options.full = TRUE;
+    g_autoptr(StasisImageInfo) info =
+        stasis_checkpoint_create(ci->vm, ci->store, &options, ci->cancellable, error);
+    return info != NULL;
+}
+
+static gboolean find_agent(Ci *ci, GError **error)
+{
+    g_autoptr(StasisSession) session =
+        stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
+    g_autoptr(StasisAgentChannel) channel =
+        session != NULL ? stasis_agent_channel_find(session->qmp, session->record->pid, error)
+                        : NULL;
+    if (channel == NULL)
+        return FALSE;
+    ci->channel = g_strdup(channel->path);
+    return TRUE;
+}
+
+/* Until the agent answers: a kernel that gives up, or a QEMU that ends, is not waited for. The
+ * monitor is whose asks for the agent. */
+static gboolean wait_ready(Ci *ci, GError **error)
+{
+    static const char *const on[] = { "panic", NULL };
+    guint64 start_us = stasis_now_us(), took_us;
+    guint64 limit_us =
+        ci->options->boot_timeout_us != 0 ? ci->options->boot_timeout_us : DEFAULT_BOOT_US;
+    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(ci->vm), error);
+    g_autoptr(StasisWatch) watch =
+        record != NULL ? stasis_watch_new(record, NULL, on, /* whole_console= */ TRUE, error)
+                       : NULL;
+    if (watch == NULL)
+        return FALSE;
+    for (guint ms = PING_MS;; ms = MIN(ms * 3 / 2, MAX_PING_MS)) {
+        g_autoptr(GError) why = NULL;
+        if (stasis_vm_agent_ping(ci->vm, ms, &took_us, ci->cancellable, &why))
+            break;
+        /* An agent of another version, say. */
+        if (g_error_matches(why, STASIS_ERROR, STASIS_ERROR_CANCELLED) ||
+            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+            g_error_matches(why, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED)) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return FALSE;
+        }
+        g_usleep(PACE_US);
+        g_autoptr(StasisFailure) failure = stasis_watch_look(watch);
+        if (failure != NULL) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "the guest does not boot: %s",
+                        failure->detail);
+            return FALSE;
+        }
+        if (stasis_now_us() - start_us >= limit_us) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "no agent answered within %" G_GUINT64_FORMAT
+                        " s of the machine's start; is stasis-agent in the guest? (%s)",
+                        limit_us / 1000000, why->message);
+            return FALSE;
+        }
+    }
+    ci->result->ready_us = stasis_now_us() - start_us;
+    return TRUE;
+}
+
+static gboolean start_machine(Ci *ci, GError **error)
+{
+    const StasisCiOptions *options = ci->options;
+    g_autofree char *name = g_strdup_printf("ci-%08x", g_random_int());
+    g_autofree char *key = NULL, *id = g_strdup(options->from);
+    if (options->warm && id == NULL) {
+        key = stasis_ci_machine_key(options, error);
+        if (key == NULL)
+            return FALSE;
+        id = find_warm(ci, key, NULL);
+        ci->result->warm = id != NULL;
+    }
+    if (!(id != NULL ? restore(ci, id, name, error) : boot(ci, name, error)))
+        return FALSE;
+    if (!find_agent(ci, error) || !wait_ready(ci, error))
+        return FALSE;
+    return key == NULL || id != NULL || keep_warm(ci, key, error);
+}
+
+/* ---- the test ---- */
+
+/* The first image is from before the test's start. */
+static gboolean start_ring(Ci *ci, GError **error)
+{
+    const StasisCiOptions *options = ci->options;
+    g_autofree char *path = g_build_filename(ci->dir, "store", NULL);
+    g_autoptr(StasisStore) store = stasis_store_open(path, STASIS_STORE_CREATE, error);
+    if (store == NULL)
+        return FALSE;
+    ci->ring = stasis_ring_new(store, stasis_vm_get_name(ci->vm), RING_NOTE,
+                               options->keep != 0 ? options->keep : DEFAULT_KEEP);
+    return stasis_ring_start(ci->ring, ci->vm, STASIS_DISKS_COPY, ci->cancellable, error) &&
+           stasis_ring_take(ci->ring, ci->cancellable, error) != NULL;
+}
+
+static gboolean hold(Ci *ci, GError **error)
+{
+    if (ci->options->every_us != 0)
+        return start_ring(ci, error);
+    ci->session = stasis_session_open(stasis_vm_get_name(ci->vm), STASIS_LOCK_WAIT_MS, error);
+    return ci->session != NULL;
+}
+
+static StasisSession *session(const Ci *ci)
+{
+    return ci->ring != NULL ? stasis_ring_get_session(ci->ring) : ci->session;
+}
+
+/* An image that can't be taken because the VM has just come to its end is none. */
+static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
+{
+    guint64 next_us = stasis_now_us() + ci->options->every_us;
+    while (!stasis_trial_look(trial, &ci->result->outcome)) {
+        if (g_cancellable_is_cancelled(ci->cancellable))
+            return stasis_set_cancelled(error);
+        guint64 now_us = stasis_now_us();
+        if (ci->ring == NULL || !stasis_trial_has_begun(trial) || now_us < next_us) {
+            stasis_trial_wait(trial, LOOK_MS);
+            continue;
+        }
+        g_autoptr(GError) why = NULL;
+        if (stasis_ring_take(ci->ring, ci->cancellable, &why) == NULL) {
+            if (stasis_trial_look(trial, &ci->result->outcome))
+                break;
+            g_propagate_prefixed_error(error, g_steal_pointer(&why), "image of the ring: ");
+            return FALSE;
+        }
+        next_us = now_us + ci->options->every_us;
+    }
+    return TRUE;
+}
+
+static void read_console(Ci *ci)
+{
+    g_autoptr(GBytes) said = stasis_watch_read_console(session(ci)->record, MAX_CONSOLE_BYTES);
+    gsize len;
+    const char *text = g_bytes_get_data(said, &len);
+    ci->result->console = g_utf8_make_valid(text != NULL ? text : "", (gssize)len);
+}
+
+static guint64 test_timeout_us(const StasisCiOptions *options)
+{
+    return options->timeout_us != 0 ? options->timeout_us : DEFAULT_TEST_US;
+}
+
+static gboolean run_test(Ci *ci, GError **error)
+{
+    const StasisCiOptions *o = ci->options;
+    StasisTrialOptions options = { .channel = ci->channel,
+                                   .job = { .name = STASIS_CI_JOB,
+                                            .argv = o->argv,
+                                            .dir = o->dir,
+                                            .max_bytes = o->max_output_bytes },
+                                   .timeout_us = test_timeout_us(o),
+                                   .on = o->on,
+                                   .output = o->output,
+                                   .output_data = o->output_data };
+    if (!hold(ci, error))
+        return FALSE;
+    options.session = session(ci);
+    g_autoptr(StasisTrial) trial = stasis_trial_new(&options, error);
+    if (trial == NULL || !watch(ci, trial, error))
+        return FALSE;
+    ci->events = stasis_event_log_get(stasis_trial_get_log(trial));
+    if (ci->ring == NULL)
+        return TRUE;
+    gboolean trimmed = stasis_ring_trim(ci->ring, error);
+    ci->result->n_images = stasis_ring_get_n_images(ci->ring);
+    return trimmed;
+}
+
+/* That it can't be kept does not change how the test came out. */
+static void keep_failure(Ci *ci)
+{
+    const StasisCiOptions *options = ci->options;
+    g_autoptr(GError) error = NULL;
+    if (options->bundle == NULL || stasis_outcome_is_good(&ci->result->outcome))
+        return;
+    StasisCiTest test = { .argv = (char **)options->argv,
+                          .dir = (char *)options->dir,
+                          .timeout_us = test_timeout_us(options),
+                          .max_output_bytes = options->max_output_bytes,
+                          .on = (char **)options->on,
+                          .outcome = ci->result->outcome };
+    ci->result->bundled =
+        stasis_ci_bundle_write(options->bundle, stasis_vm_get_name(ci->vm), &test, ci->ring,
+                               ci->result->console, ci->events, ci->cancellable, &error);
+    if (!ci->result->bundled)
+        ci->result->bundle_error = g_strdup(error->message);
+}
+
+static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)
+{
+    const char *what = NULL;
+    if (options->argv == NULL || options->argv[0] == NULL)
+        what = "no test to run";
+    else if (options->from == NULL && options->kernel == NULL && options->image == NULL)
+        what = "nothing to boot: a kernel, a disk or an image is needed";
+    else if (options->from != NULL && (options->kernel != NULL || options->image != NULL))
+        what = "either an image of a store or a machine to boot, not both";
+    else if ((options->from != NULL || options->warm) && store == NULL)
+        what = "a store is needed for images to begin from";
+    else if (options->bundle != NULL && options->every_us == 0 && !options->deterministic)
+        what = "a bundle needs a ring of images";
+    for (guint i = 0; options->on != NULL && options->on[i] != NULL; i++)
+        if (g_str_has_prefix(options->on[i], "agent-lost"))
+            what = "that the agent is lost always counts, and needs no watching for";
+    /* An expression that is none is found before a machine is started for it. */
+    if (what == NULL)
+        return options->on == NULL || stasis_watch_check(options->on, error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
+    return FALSE;
+}
+
+StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options,
+                              GCancellable *cancellable, GError **error)
+{
+    g_auto(Ci) ci = { .options = options, .store = store, .cancellable = cancellable };
+    if (!check(store, options, error))
+        return NULL;
+    ci.result = g_new0(StasisCiResult, 1);
+    /* It is forked: before there are threads. */
+    ci.nursery = stasis_nursery_new(error);
+    if (ci.nursery == NULL || !make_dir(&ci, error))
+        return NULL;
+    if (options->deterministic) {
+        gboolean ok = stasis_ci_record(options, ci.dir, test_timeout_us(options), ci.nursery,
+                                       ci.result, cancellable, error);
+        return ok ? g_steal_pointer(&ci.result) : NULL;
+    }
+    if (!start_machine(&ci, error) || !run_test(&ci, error))
+        return NULL;
+    read_console(&ci);
+    keep_failure(&ci);
+    return g_steal_pointer(&ci.result);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The VM is a clone: its RAM is the image's until it writes, its disks are overlays, and it has no
+ * network, so that many can run side by side and none leaves a trace. Where nothing is to be
+ * perturbed it does not learn that it goes on from an image.
+ */
+#include "engine/ci/replay-run.h"
+
+#include <errno.h>
+#include <stasis/clone.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "engine/ci/bound.h"
+#include "engine/guards/bundle-internal.h"
+#include "engine/ci/ci-record.h"
+#include "vmm/agent-channel.h"
+
+/* How timing is disturbed: the VM runs for up to so long, and stands still for up to so long. */
+#define RUN_US 40000
+#define STAND_US 15000
+
+/* ---- the bundle ---- */
+
+void stasis_replay_source_free(StasisReplaySource *source)
+{
+    if (source == NULL)
+        return;
+    g_clear_pointer(&source->images, g_ptr_array_unref);
+    g_clear_pointer(&source->test, stasis_ci_test_free);
+    g_clear_pointer(&source->bundle, stasis_bundle_free);
+    g_clear_pointer(&source->store, stasis_store_unref);
+    g_clear_pointer(&source->nursery, stasis_nursery_free);
+    g_free(source->dir);
+    g_free(source->boot_dir);
+    g_free(source);
+}
+
+static gboolean make_dir(StasisReplaySource *source, const char *scratch, GError **error)
+{
+    g_autofree char *parent = g_canonicalize_filename(scratch != NULL ? scratch : "/var/tmp", NULL);
+    g_autofree char *dir = g_build_filename(parent, "stasis-replay-XXXXXX", NULL);
+    if (g_mkdtemp(dir) == NULL)
+        return stasis_set_errno(error, errno, "make %s", dir);
+    source->dir = g_steal_pointer(&dir);
+    return stasis_nursery_add_dir(source->nursery, source->dir, error);
+}
+
+StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
+                                              GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisReplaySource) source = g_new0(StasisReplaySource, 1);
+    g_autoptr(StasisBundle) bundle = stasis_bundle_open(path, error);
+    g_autoptr(GBytes) text =
+        bundle != NULL ? stasis_bundle_read(bundle, STASIS_CI_TEST_FILE, error) : NULL;
+    if (text == NULL) {
+        g_prefix_error(error, "%s: ", path);
+        return NULL;
+    }
+    gsize len;
+    const char *data = g_bytes_get_data(text, &len);
+    source->test = stasis_ci_test_from_text(data, len, error);
+    source->nursery = source->test != NULL ? stasis_nursery_new(error) : NULL;
+    if (source->nursery == NULL || !make_dir(source, scratch, error))
+        return NULL;
+    if (source->test->append != NULL) {
+        source->images = g_ptr_array_new();
+        source->bundle = g_steal_pointer(&bundle);
+        return stasis_ci_record_extract(source->bundle, source->dir, error)
+                   ? g_steal_pointer(&source)
+                   : NULL;
+    }
+    g_autofree char *boot_dir = g_build_filename(source->dir, "boot", NULL);
+    gboolean has_boot_files;
+    if (!stasis_bundle_extract_boot_files(bundle, boot_dir, &has_boot_files, error))
+        return NULL;
+    if (has_boot_files)
+        source->boot_dir = g_steal_pointer(&boot_dir);
+    g_autofree char *store = g_build_filename(source->dir, "store", NULL);
+    source->store = stasis_bundle_extract(bundle, store, cancellable, error);
+    source->images = source->store != NULL ? stasis_store_list(source->store, error) : NULL;
+    if (source->images == NULL)
+        return NULL;
+    if (source->images->len > 0)
+        return g_steal_pointer(&source);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "%s: there is no image in it", path);
+    return NULL;
+}
+
+gboolean stasis_replay_source_find(const StasisReplaySource *source, const char *from,
+                                   guint *ret_index, GError **error)
+{
+    guint n = source->images->len;
+    guint64 number;
+    if (n == 0) {
+        *ret_index = 0;
+        return TRUE;
+    }
+    if (from == NULL || strcmp(from, "latest") == 0) {
+        *ret_index = n - 1;
+        return TRUE;
+    }
+    if (strlen(from) <= 4 && g_ascii_string_to_unsigned(from, 10, 1, n, &number, NULL)) {
+        *ret_index = (guint)number - 1;
+        return TRUE;
+    }
+    g_autofree char *id = stasis_store_resolve(source->store, from, error);
+    for (guint i = 0; id != NULL && i < n; i++)
+        if (strcmp(((StasisImageInfo *)g_ptr_array_index(source->images, i))->id, id) == 0) {
+            *ret_index = i;
+            return TRUE;
+        }
+    g_prefix_error(error, "images of the ring are 1 to %u, or their IDs: ", n);
+    return FALSE;
+}
+
+/* ---- a VM ---- */
+
+struct _StasisReplayVm {
+    const StasisReplaySource *source;
+    StasisVm *vm;
+    StasisSession *session;
+    char *channel;
+    StasisTrial *trial; /* or NULL: not followed yet */
+    gboolean jitter, standing;
+    guint64 change_us; /* when it is stopped, or goes on, next */
+};
+
+void stasis_replay_vm_free(StasisReplayVm *vm)
+{
+    if (vm == NULL)
+        return;
+    g_clear_pointer(&vm->trial, stasis_trial_free);
+    g_clear_pointer(&vm->session, stasis_session_free);
+    if (vm->vm != NULL)
+        stasis_vm_end_bound(vm->vm, vm->source->nursery);
+    g_clear_pointer(&vm->vm, stasis_vm_unref);
+    g_free(vm->channel);
+    g_free(vm);
+}
+
+static gboolean make_clone(StasisReplayVm *vm, guint index, gboolean seed,
+                           GCancellable *cancellable, GError **error)
+{
+    const StasisImageInfo *image = g_ptr_array_index(vm->source->images, index);
+    g_autofree char *name = g_strdup_printf("replay-%08x", g_random_int());
+    StasisCloneOptions options = STASIS_CLONE_OPTIONS_INIT;
+    options.name = name;
+    options.paused = TRUE;
+    options.keep_identity = TRUE;
+    options.unaware = !seed;
+    options.boot_dir = vm->source->boot_dir;
+    g_autoptr(StasisClones) clones = stasis_clone_bound(vm->source->store, image->id, &options,
+                                                        vm->source->nursery, cancellable, error);
+    if (clones == NULL)
+        return FALSE;
+    StasisClone *first = g_ptr_array_index(clones->clones, 0);
+    if (first->error != NULL) {
+        g_propagate_error(error, g_error_copy(first->error));
+        return FALSE;
+    }
+    vm->vm = stasis_vm_open(name, error);
+    return vm->vm != NULL;
+}
+
+StasisReplayVm *stasis_replay_vm_new(const StasisReplaySource *source, guint index, guint perturb,
+                                     GCancellable *cancellable, GError **error)
+{
+    g_autoptr(StasisReplayVm) vm = g_new0(StasisReplayVm, 1);
+    vm->source = source;
+    vm->jitter = (perturb & 1u << STASIS_PERTURB_TIMING) != 0;
+    if (!make_clone(vm, index, (perturb & 1u << STASIS_PERTURB_SEED) != 0, cancellable, error))
+        return NULL;
+    vm->session = stasis_session_open(stasis_vm_get_name(vm->vm), STASIS_LOCK_WAIT_MS, error);
+    g_autoptr(StasisAgentChannel) channel =
+        vm->session != NULL
+            ? stasis_agent_channel_find(vm->session->qmp, vm->session->record->pid, error)
+            : NULL;
+    if (channel == NULL)
+        return NULL;
+    vm->channel = g_strdup(channel->path);
+    if (vm->jitter)
+        setpriority(PRIO_PROCESS, (id_t)vm->session->record->pid, g_random_int_range(0, 10));
+    return g_steal_pointer(&vm);
+}
+
+StasisVm *stasis_replay_vm_get(StasisReplayVm *vm)
+{
+    return vm->vm;
+}
+
+StasisQmp *stasis_replay_vm_get_qmp(StasisReplayVm *vm)
+{
+    return vm->session->qmp;
+}
+
+gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError **error)
+{
+    const StasisCiTest *test = vm->source->test;
+    StasisTrialOptions options = { .session = vm->session,
+                                   .channel = vm->channel,
+                                   .job = { .name = STASIS_CI_JOB,
+                                            .argv = (const char *const *)test->argv,
+                                            .dir = test->dir,
+                                            .max_bytes = test->max_output_bytes },
+                                   .timeout_us = timeout_us,
+                                   .on = (const char *const *)test->on };
+    vm->trial = stasis_trial_new(&options, error);
+    return vm->trial != NULL;
+}
+
+static gboolean tell(StasisReplayVm *vm, const char *command, GError **error)
+{
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(vm->session->qmp, command, NULL, -1, 0, error);
+    return answer != NULL;
+}
+
+static guint64 soon(guint64 most_us)
+{
+    return stasis_now_us() + (guint64)g_random_int_range(0, (gint32)most_us);
+}
+
+gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error)
+{
+    stasis_trial_wait_told(vm->trial);
+    vm->change_us = soon(RUN_US);
+    return tell(vm, "cont", error);
+}
+
+gboolean stasis_replay_vm_look(StasisReplayVm *vm, StasisOutcome *ret)
+{
+    if (stasis_trial_look(vm->trial, ret))
+        return TRUE;
+    if (vm->jitter && stasis_now_us() >= vm->change_us) {
+        /* If that fails the next look tells why. */
+        tell(vm, vm->standing ? "cont" : "stop", NULL);
+        vm->standing = !vm->standing;
+        vm->change_us = soon(vm->standing ? STAND_US : RUN_US);
+    }
+    return FALSE;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/ci/replay-tally.h"
+
+#include <string.h>
+
+#include "engine/ci/outcome.h"
+
+static void runs_free(gpointer data)
+{
+    StasisReplayRuns *runs = data;
+    g_ptr_array_unref(runs->outcomes);
+    g_free(runs->id);
+    g_free(runs);
+}
+
+void stasis_replay_free(StasisReplay *replay)
+{
+    if (replay == NULL)
+        return;
+    g_strfreev(replay->argv);
+    g_ptr_array_unref(replay->images);
+    g_free(replay);
+}
+
+StasisReplay *stasis_replay_new(const StasisReplaySource *source)
+{
+    StasisReplay *replay = g_new0(StasisReplay, 1);
+    replay->argv = g_strdupv(source->test->argv);
+    replay->failure = source->test->outcome;
+    replay->images = g_ptr_array_new_with_free_func(runs_free);
+    replay->inevitable = -1;
+    return replay;
+}
+
+StasisReplayRuns *stasis_replay_add_image(StasisReplay *replay, const StasisReplaySource *source,
+                                          guint index)
+{
+    StasisReplayRuns *runs = g_new0(StasisReplayRuns, 1);
+    if (source->bundle == NULL) {
+        const StasisImageInfo *image = g_ptr_array_index(source->images, index);
+        runs->id = g_strdup(image->id);
+        runs->created_us = image->created_us;
+    }
+    runs->outcomes = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(replay->images, runs);
+    return runs;
+}
+
+static gint by_count(gconstpointer a, gconstpointer b)
+{
+    const StasisReplayOutcome *x = *(const StasisReplayOutcome *const *)a;
+    const StasisReplayOutcome *y = *(const StasisReplayOutcome *const *)b;
+    return x->count != y->count ? (x->count < y->count ? 1 : -1)
+                                : strcmp(x->outcome.name, y->outcome.name);
+}
+
+void stasis_replay_count(StasisReplayRuns *runs, const StasisOutcome *outcome)
+{
+    StasisReplayOutcome *found = NULL;
+    for (guint i = 0; i < runs->outcomes->len && found == NULL; i++) {
+        StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
+        found = strcmp(one->outcome.name, outcome->name) == 0 ? one : NULL;
+    }
+    if (found == NULL) {
+        found = g_new0(StasisReplayOutcome, 1);
+        found->outcome = *outcome;
+        g_ptr_array_add(runs->outcomes, found);
+    }
+    found->count++;
+    runs->n_runs++;
+    runs->n_bad += !stasis_outcome_is_good(outcome);
+    g_ptr_array_sort(runs->outcomes, by_count);
+}
+
+gint stasis_replay_find_inevitable(const StasisReplay *replay)
+{
+    gint first = -1;
+    for (guint i = replay->images->len; i-- > 0;) {
+        const StasisReplayRuns *runs = g_ptr_array_index(replay->images, i);
+        if (runs->n_bad < runs->n_runs)
+            break;
+        first = (gint)i;
+    }
+    return first;
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Many runs, counted; the first image from which on all fail. */
+#include <stasis/error.h>
+#include <stasis/replay.h>
+
+#include "base/io.h"
+#include "engine/ci/ci-record.h"
+#include "engine/ci/replay-run.h"
+#include "engine/ci/replay-tally.h"
+
+#define LOOK_US 10000
+#define DEFAULT_BISECT_TIMES 5
+#define MAX_JOBS 256u
+
+/* ---- many runs ---- */
+
+typedef struct {
+    const StasisReplaySource *source;
+    const StasisReplayOptions *options;
+    guint perturb;
+    GCancellable *cancellable;
+} Replaying;
+
+static StasisReplayVm *start(const Replaying *r, guint index, GError **error)
+{
+    guint64 timeout_us =
+        r->options->timeout_us != 0 ? r->options->timeout_us : r->source->test->timeout_us;
+    g_autoptr(StasisReplayVm) vm =
+        stasis_replay_vm_new(r->source, index, r->perturb, r->cancellable, error);
+    if (vm == NULL || !stasis_replay_vm_follow(vm, timeout_us, error) ||
+        !stasis_replay_vm_go(vm, error))
+        return NULL;
+    return g_steal_pointer(&vm);
+}
+
+/* Take down those that are over. */
+static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRuns *runs)
+{
+    for (guint i = vms->len; i-- > 0;) {
+        StasisOutcome outcome;
+        if (!stasis_replay_vm_look(g_ptr_array_index(vms, i), &outcome))
+            continue;
+        g_ptr_array_remove_index_fast(vms, i);
+        stasis_replay_count(runs, &outcome);
+        if (r->options->ran != NULL)
+            r->options->ran(index, &outcome, r->options->ran_data);
+    }
+}
+
+/* @times runs from image @index, as many at once as wanted. */
+static gboolean run_all(const Replaying *r, guint index, guint times, StasisReplayRuns *runs,
+                        GError **error)
+{
+    guint jobs = CLAMP(r->options->jobs, 1, MAX_JOBS), started = 0;
+    g_autoptr(GPtrArray) vms =
+        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_replay_vm_free);
+    while (started < times || vms->len > 0) {
+        if (g_cancellable_is_cancelled(r->cancellable))
+            return stasis_set_cancelled(error);
+        if (started < times && vms->len < jobs) {
+            StasisReplayVm *vm = start(r, index, error);
+            if (vm == NULL)
+                return FALSE;
+            g_ptr_array_add(vms, vm);
+            started++;
+        }
+        reap(r, index, vms, runs);
+        if (vms->len == jobs || started == times)
+            g_usleep(LOOK_US);
+    }
+    return TRUE;
+}
+
+/* Of a machine that was recorded: one after the other, in the one directory. */
+static gboolean run_recorded(const Replaying *r, guint times, StasisReplayRuns *runs,
+                             GError **error)
+{
+    for (guint i = 0; i < times; i++) {
+        StasisOutcome outcome;
+        if (!stasis_ci_record_replay(r->source, NULL, &outcome, r->cancellable, error))
+            return FALSE;
+        stasis_replay_count(runs, &outcome);
+        if (r->options->ran != NULL)
+            r->options->ran(0, &outcome, r->options->ran_data);
+    }
+    return TRUE;
+}
+
+/* What is recorded has one way to go. */
+static gboolean check_recorded(const char *path, const StasisReplayOptions *options, GError **error)
+{
+    if (options->from == NULL && options->perturb == 0)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "%s was recorded: it is replayed from its beginning, as it was", path);
+    return FALSE;
+}
+
+StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
+                            GCancellable *cancellable, GError **error)
+{
+    guint index;
+    g_autoptr(StasisReplaySource) source =
+        stasis_replay_source_open(path, options->scratch, cancellable, error);
+    if (source == NULL || (source->bundle != NULL && !check_recorded(path, options, error)) ||
+        !stasis_replay_source_find(source, options->from, &index, error))
+        return NULL;
+    Replaying replaying = { source, options, options->perturb, cancellable };
+    g_autoptr(StasisReplay) replay = stasis_replay_new(source);
+    StasisReplayRuns *runs = stasis_replay_add_image(replay, source, index);
+    guint times = MAX(options->times, 1);
+    gboolean ok = source->bundle != NULL ? run_recorded(&replaying, times, runs, error)
+                                         : run_all(&replaying, index, times, runs, error);
+    return ok ? g_steal_pointer(&replay) : NULL;
+}
+
+/* ---- bisect ---- */
+
+/* What is still open may have failed each time by chance, so the first image that counts is asked
+ * as often again; those behind it say more the nearer they are. */
+static gboolean confirm(const Replaying *r, StasisReplay *replay, guint times, GError **error)
+{
+    for (gint asked = -1, first; (first = stasis_replay_find_inevitable(replay)) > asked;
+         asked = first)
+        if (!run_all(r, (guint)first, times, g_ptr_array_index(replay->images, (guint)first),
+                     error))
+            return FALSE;
+    return TRUE;
+}
+
+StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *options,
+                                   GCancellable *cancellable, GError **error)
+{
+    guint all = 1u << STASIS_PERTURB_SEED | 1u << STASIS_PERTURB_TIMING;
+    g_autoptr(StasisReplaySource) source =
+        stasis_replay_source_open(path, options->scratch, cancellable, error);
+    if (source == NULL)
+        return NULL;
+    if (source->bundle != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s was recorded and always goes the same way; there is nothing to bisect",
+                    path);
+        return NULL;
+    }
+    Replaying replaying = { source, options, options->perturb != 0 ? options->perturb : all,
+                            cancellable };
+    g_autoptr(StasisReplay) replay = stasis_replay_new(source);
+    guint times = options->times != 0 ? options->times : DEFAULT_BISECT_TIMES;
+    for (guint i = 0; i < source->images->len; i++)
+        if (!run_all(&replaying, i, times, stasis_replay_add_image(replay, source, i), error))
+            return NULL;
+    if (!confirm(&replaying, replay, times, error))
+        return NULL;
+    replay->inevitable = stasis_replay_find_inevitable(replay);
+    return g_steal_pointer(&replay);
+}

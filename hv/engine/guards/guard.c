@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ *     hold the VM's directory in memory
+ *     begin: series of checkpoints (holds the VM), watch over its monitor
+ *     until it is time for an image   watch
+ *     image, into the ring; what is too old is folded into its heir
+ *     a failure: for a capture one more image; end the series and the watch; take the VM back;
+ *                the ring becomes a bundle; begin again
+ *
+ * Killed, it leaves the VM running and the ring in memory, which the next guard or transaction of
+ * the VM takes over, and which goes with the VM.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stasis/error.h>
+#include <stasis/guard.h>
+#include <stasis/maintenance.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "engine/guards/memory-store.h"
+#include "engine/guards/ring.h"
+#include "engine/rollback/rollback-internal.h"
+#include "engine/transactions/undo.h"
+#include "engine/guards/watch-console.h"
+#include "engine/guards/watch.h"
+#include "store/image.h"
+
+#define NOTE "guard"
+#define WAIT_MS 10000
+#define DEFAULT_EVERY_US 500000u
+#define DEFAULT_KEEP 10u
+#define DEFAULT_TRIES 3u
+/* A VM that lives so long is well again. */
+#define WELL_US 10000000u
+#define FIRST_PAUSE_US 100000u
+#define MAX_PAUSE_US 10000000u
+#define ENDING_US 2000000u
+#define CONSOLE_BYTES ((gsize)4 << 20)
+
+typedef struct {
+    StasisVm *vm;
+    const char *name;
+    char *uri; /* of its libvirtd, or NULL */
+    const StasisGuardOptions *options;
+    guint64 every_us;
+    guint max_tries;
+    StasisMemory *memory;
+    StasisStore *store;
+    gboolean in_memory; /* it is the VM's own there */
+    StasisRing *ring;
+    StasisWatch *watch;
+    guint n_tries;
+    guint64 back_us; /* when the VM was last taken back; 0: never */
+    GPtrArray *bundles;
+    StasisGuardResult *result;
+    GCancellable *cancellable;
+} Guard;
+
+/* What a bundle has beside the ring; NULL: nothing. */
+typedef struct {
+    GBytes *console, *events;
+} Evidence;
+
+static void evidence_clear(Evidence *evidence)
+{
+    g_clear_pointer(&evidence->console, g_bytes_unref);
+    g_clear_pointer(&evidence->events, g_bytes_unref);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Evidence, evidence_clear)
+
+void stasis_guard_result_free(StasisGuardResult *result)
+{
+    if (result == NULL)
+        return;
+    g_clear_pointer(&result->last, stasis_failure_free);
+    g_strfreev(result->bundles);
+    g_free(result);
+}
+
+static void tell(const Guard *guard, const StasisGuardEvent *event)
+{
+    if (guard->options->func != NULL)
+        guard->options->func(event, guard->options->func_data);
+}
+
+static gboolean is_cancelled(const Guard *guard)
+{
+    return guard->cancellable != NULL && g_cancellable_is_cancelled(guard->cancellable);
+}
+
+/* ---- beginning and ending ---- */
+
+static void stop_watching(Guard *guard)
+{
+    g_clear_pointer(&guard->watch, stasis_watch_free);
+    if (guard->ring != NULL)
+        stasis_ring_stop(guard->ring);
+}
+
+static gboolean start_watching(Guard *guard, GError **error)
+{
+    static const char *const fallback[] = { "panic", "watchdog", "exit", NULL };
+    if (!stasis_ring_start(guard->ring, guard->vm, guard->options->disks, guard->cancellable,
+                           error))
+        return FALSE;
+    StasisSession *session = stasis_ring_get_session(guard->ring);
+    g_free(guard->uri);
+    guard->uri = g_strdup(session->record->uri);
+    stasis_watch_keep_ended(session->qmp, session->record, TRUE);
+    guard->watch = stasis_watch_new(session->record, session->qmp,
+                                    guard->options->on != NULL ? guard->options->on : fallback,
+                                    /* whole_console= */ FALSE, error);
+    return guard->watch != NULL;
+}
+
+static void guard_clear(Guard *guard)
+{
+    StasisSession *session = guard->ring != NULL ? stasis_ring_get_session(guard->ring) : NULL;
+    if (session != NULL)
+        stasis_watch_keep_ended(session->qmp, session->record, FALSE);
+    stop_watching(guard);
+    if (guard->store != NULL)
+        stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
+    if (guard->memory != NULL)
+        stasis_memory_close(guard->memory, guard->in_memory);
+    g_clear_pointer(&guard->store, stasis_store_unref);
+    g_clear_pointer(&guard->uri, g_free);
+    g_clear_pointer(&guard->ring, stasis_ring_free);
+    g_clear_pointer(&guard->bundles, g_ptr_array_unref);
+    g_clear_pointer(&guard->result, stasis_guard_result_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Guard, guard_clear)
+
+/* ---- the ring ---- */
+
+static gboolean take_image(Guard *guard, GError **error)
+{
+    const StasisImageInfo *image = stasis_ring_take(guard->ring, guard->cancellable, error);
+    if (image == NULL)
+        return FALSE;
+    guard->result->n_images++;
+    StasisGuardEvent event = { .what = "image", .image = image };
+    tell(guard, &event);
+    return TRUE;
+}
+
+/* ---- a failure ---- */
+
+static char *bundle_path(const Guard *guard, const StasisFailure *failure)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *time = g_date_time_format(now, "%Y%m%d-%H%M%S");
+    g_autofree char *name = g_strdup_printf("%s-%s-%s-%03d.bundle", guard->name, failure->kind,
+                                            time, g_date_time_get_microsecond(now) / 1000);
+    return g_build_filename(guard->options->dir != NULL ? guard->options->dir : ".", name, NULL);
+}
+
+/* What there is of a failure but the ring. The VM as it is now belongs to that, if there is still
+ * one. */
+static void gather(Guard *guard, Evidence *evidence)
+{
+    StasisRecord *record = stasis_ring_get_session(guard->ring)->record;
+    StasisEventLog *log = stasis_watch_get_log(guard->watch);
+    if (!guard->options->capture)
+        return;
+    if (stasis_record_is_alive(record)) {
+        g_autoptr(GError) local = NULL;
+        if (!take_image(guard, &local))
+            stasis_event_log_note(log, "no last image", local->message);
+    }
+    evidence->console = stasis_watch_read_console(record, CONSOLE_BYTES);
+    evidence->events = stasis_event_log_get(log);
+}
+
+static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
+                             const char *path, GError **error)
+{
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    options.kind = failure->kind;
+    options.detail = failure->detail;
+    options.at_us = failure->since_us;
+    options.domain = guard->name;
+    options.command = guard->options->command;
+    options.console = evidence->console;
+    options.events = evidence->events;
+    return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
+}
+
+static gboolean capture(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
+                        guint64 seen_us, GError **error)
+{
+    if (!guard->options->capture)
+        return TRUE;
+    g_autofree char *path = bundle_path(guard, failure);
+    if (!write_bundle(guard, failure, evidence, path, error))
+        return FALSE;
+    StasisGuardEvent event = {
+        .what = "captured", .failure = failure, .path = path, .took_us = stasis_now_us() - seen_us
+    };
+    tell(guard, &event);
+    g_ptr_array_add(guard->bundles, g_steal_pointer(&path));
+    return TRUE;
+}
+
+/* Something that comes back each time is not helped by being quick. */
+static void pause_before(const Guard *guard)
+{
+    if (guard->n_tries < 2)
+        return;
+    guint64 pause_us = MIN((guint64)FIRST_PAUSE_US << MIN(guard->n_tries - 2, 16u), MAX_PAUSE_US);
+    guint64 until = stasis_now_us() + pause_us;
+    while (!is_cancelled(guard) && stasis_now_us() < until)
+        g_usleep(10000);
+}
+
+/* By what the ring knows of the VM; it does not hold it any more then. NULL when that can't be:
+ * whoever gets ready again says why, or finds that QEMU has ended. */
+static StasisRollback *get_ready(Guard *guard, const char *image)
+{
+    StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
+    options.force = TRUE;
+    return stasis_rollback_prepare_held(stasis_ring_release(guard->ring), guard->store, image,
+                                        &options, NULL, NULL);
+}
+
+/* To the image from before, which is returned: the ring still has what came after it. */
+static const StasisImageInfo *go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us,
+                                      GError **error)
+{
+    const StasisImageInfo *image =
+        stasis_ring_find_before(guard->ring, failure->since_us, guard->n_tries - 1);
+    gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
+    if (image == NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "VM %s failed (%s) before there was an image", guard->name, failure->kind);
+        return NULL;
+    }
+    g_clear_pointer(&guard->watch, stasis_watch_free);
+    pause_before(guard);
+    StasisRollback *ready = restart ? NULL : get_ready(guard, image->id);
+    stop_watching(guard);
+    g_autoptr(StasisUndone) undone =
+        stasis_undo(guard->name, guard->uri, ready, guard->store, image->id, restart, NULL, error);
+    if (undone == NULL)
+        return NULL;
+    guard->back_us = stasis_now_us();
+    StasisGuardEvent event = { .what = undone->restarted ? "restarted" : "rolled-back",
+                               .failure = failure,
+                               .id = image->id,
+                               .undone = undone,
+                               .n_tries = guard->n_tries,
+                               .took_us = guard->back_us - seen_us };
+    if (undone->restarted)
+        guard->result->n_restarts++;
+    else
+        guard->result->n_rollbacks++;
+    tell(guard, &event);
+    return image;
+}
+
+/* Is it to be taken back? */
+static gboolean may_go_back(Guard *guard, const StasisFailure *failure, guint64 seen_us)
+{
+    if (guard->options->then == STASIS_GUARD_END)
+        return FALSE;
+    gboolean was_well = guard->back_us == 0 || seen_us - guard->back_us > WELL_US;
+    guard->n_tries = was_well ? 1 : guard->n_tries + 1;
+    guard->result->gave_up = guard->n_tries > guard->max_tries;
+    return !guard->result->gave_up;
+}
+
+/* With each failure on end one image older. Service comes first: the bundle is written when the VM
+ * runs again. *ret_on: it is guarded further. */
+static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, GError **error)
+{
+    guint64 seen_us = stasis_now_us();
+    StasisGuardEvent event = { .what = "failure", .failure = failure };
+    g_clear_pointer(&guard->result->last, stasis_failure_free);
+    guard->result->last = failure;
+    guard->result->n_failures++;
+    tell(guard, &event);
+    g_auto(Evidence) evidence = { NULL };
+    g_autoptr(GError) local = NULL;
+    gather(guard, &evidence);
+    *ret_on = may_go_back(guard, failure, seen_us);
+    const StasisImageInfo *image = *ret_on ? go_back(guard, failure, seen_us, &local) : NULL;
+    if (!capture(guard, failure, &evidence, seen_us, local == NULL ? error : NULL) && local == NULL)
+        return FALSE;
+    if (local != NULL) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (guard->result->gave_up) {
+        event.what = "gave-up";
+        tell(guard, &event);
+    }
+    if (image == NULL)
+        return TRUE;
+    stasis_ring_forget_after(guard->ring, image);
+    return start_watching(guard, error);
+}
+
+/* ---- together ---- */
+
+/* An image could not be taken: QEMU may be ending (its sockets close before it is gone), and
+ * whoever watches for that sees it; or the VM has failed in a way that is seen now. Else that is an
+ * error. */
+static StasisFailure *look_again(Guard *guard)
+{
+    return stasis_watch_wait(guard->watch, stasis_now_us() + ENDING_US, -1, NULL);
+}
+
+static gboolean loop(Guard *guard, GError **error)
+{
+    guint64 next_us = stasis_now_us();
+    while (!is_cancelled(guard)) {
+        StasisFailure *failure = stasis_watch_wait(guard->watch, next_us, -1, guard->cancellable);
+        if (is_cancelled(guard) && failure == NULL)
+            break;
+        g_autoptr(GError) local = NULL;
+        if (failure == NULL && !take_image(guard, &local)) {
+            failure = is_cancelled(guard) ? NULL : look_again(guard);
+            if (failure == NULL && is_cancelled(guard))
+                break;
+            if (failure == NULL) {
+                g_propagate_error(error, g_steal_pointer(&local));
+                return FALSE;
+            }
+        }
+        gboolean on = TRUE;
+        if (failure != NULL && !handle(guard, failure, &on, error))
+            return FALSE;
+        if (!on)
+            break;
+        /* Late for one is no reason to be early for the next. */
+        guint64 now = stasis_now_us();
+        next_us = failure != NULL || now > next_us + guard->every_us ? now + guard->every_us
+                                                                     : next_us + guard->every_us;
+    }
+    return TRUE;
+}
+
+static gboolean begin(Guard *guard, StasisStore *store, GError **error)
+{
+    if (guard->options->on != NULL && !stasis_watch_check(guard->options->on, error))
+        return FALSE;
+    guard->memory = stasis_memory_open(guard->name, "a guard", WAIT_MS, error);
+    if (guard->memory == NULL)
+        return FALSE;
+    guard->in_memory = store == NULL;
+    guard->store =
+        store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
+    if (guard->store == NULL || !stasis_memory_prune(guard->store, guard->name, NOTE, 1, error))
+        return FALSE;
+    guint keep = guard->options->keep != 0 ? guard->options->keep : DEFAULT_KEEP;
+    guard->ring = stasis_ring_new(guard->store, guard->name, NOTE, keep);
+    if (!start_watching(guard, error))
+        return FALSE;
+    StasisGuardEvent event = { .what = "armed" };
+    tell(guard, &event);
+    return TRUE;
+}
+
+StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
+                                    const StasisGuardOptions *options, GCancellable *cancellable,
+                                    GError **error)
+{
+    g_auto(Guard) guard = {
+        .vm = vm,
+        .name = stasis_vm_get_name(vm),
+        .options = options,
+        .every_us = options->every_us != 0 ? options->every_us : DEFAULT_EVERY_US,
+        .max_tries = options->max_tries != 0 ? options->max_tries : DEFAULT_TRIES,
+        .bundles = g_ptr_array_new_with_free_func(g_free),
+        .result = g_new0(StasisGuardResult, 1),
+        .cancellable = cancellable,
+    };
+    if (!begin(&guard, store, error) || !loop(&guard, error))
+        return NULL;
+    g_ptr_array_add(guard.bundles, NULL);
+    guard.result->bundles = (char **)g_ptr_array_steal(guard.bundles, NULL);
+    return g_steal_pointer(&guard.result);
+}

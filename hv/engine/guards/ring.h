@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The last few images of a VM: what a guard keeps, and ci-run while a test runs. They lie in a
+ * store of the caller's. Used by one thread at a time.
+ */
+#pragma once
+
+#include <stasis/bundle.h>
+#include <stasis/checkpoint.h>
+
+#include "engine/vm/session.h"
+
+G_BEGIN_DECLS
+
+typedef struct _StasisRing StasisRing;
+
+/* At most @keep images of VM @vm, or half as many more for a while, marked by @note. */
+StasisRing *stasis_ring_new(StasisStore *store, const char *vm, const char *note, guint keep);
+/* The images stay in the store. */
+void stasis_ring_free(StasisRing *ring);
+
+/* Hold the VM, for images that are to come. */
+gboolean stasis_ring_start(StasisRing *ring, StasisVm *vm, StasisDisks disks,
+                           GCancellable *cancellable, GError **error);
+void stasis_ring_stop(StasisRing *ring);
+/* As it is held, for the caller; NULL: it was not. */
+StasisSeries *stasis_ring_release(StasisRing *ring);
+/* How it is held; NULL: it is not. */
+StasisSession *stasis_ring_get_session(StasisRing *ring);
+
+/* One more image, which belongs to the ring; the oldest go when there are too many. */
+const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancellable,
+                                        GError **error);
+/* Have no more than are to be kept. */
+gboolean stasis_ring_trim(StasisRing *ring, GError **error);
+guint stasis_ring_get_n_images(const StasisRing *ring);
+
+/* The newest image from before @since_us (Unix time), or up to @n_older before that; the oldest
+ * when there are no more. NULL: there is no image. */
+const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,
+                                               guint n_older);
+/* What comes after @image never was. */
+void stasis_ring_forget_after(StasisRing *ring, const StasisImageInfo *image);
+
+/* Make the bundle @path of all images. */
+gboolean stasis_ring_bundle(StasisRing *ring, const char *path, const StasisBundleOptions *options,
+                            GCancellable *cancellable, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisRing, stasis_ring_free)
+
+G_END_DECLS

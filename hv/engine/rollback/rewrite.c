@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A shared block is written through a mapping of our own: at memory speed, and past the dirty
+ * tracker, which watches QEMU's mapping; so a page that was re-armed and then written here counts
+ * as clean, which it is: it is the image's. A private block can be written through QEMU only.
+ *
+ * Kept pages lie in slabs; a block has one number for each page that says where (KEPT_UNKNOWN,
+ * KEPT_ZERO, or the page's number in the slabs, from KEPT_FIRST on).
+ */
+#include "engine/rollback/rewrite.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/io.h"
+#include "track/uffd-ram.h"
+
+#define PAGE STASIS_PAGE_BYTES
+#define SLAB_PAGES 256u
+#define CHUNK_PAGES 256u
+/* A run of zero pages at least this long becomes a hole where the block can have one. */
+#define HOLE_PAGES 512u
+#define PROGRESS_BYTES (16u << 20)
+
+enum { KEPT_UNKNOWN, KEPT_ZERO, KEPT_FIRST };
+
+typedef struct {
+    const StasisRamBlock *block;
+    guint image_block;
+    guint64 n_pages;
+    guint8 *map; /* ours, writable; NULL for a private block */
+    gsize map_bytes;
+    guint32 *kept;
+} Block;
+
+struct _StasisRewrite {
+    const StasisRam *ram;
+    StasisImageReader *reader;
+    guint n_blocks;
+    Block *blocks;
+    GPtrArray *slabs; /* of guint8[SLAB_PAGES * PAGE] */
+    guint64 n_kept, max_kept;
+    guint64 n_read;                  /* pages that were prefetched, zero pages left out */
+    guint8 *image_chunk, *ram_chunk; /* CHUNK_PAGES each */
+};
+
+static const guint8 zero_page[PAGE];
+
+/* ---- blocks ---- */
+
+/* Not fatal when it can't be had: writes then go through QEMU. */
+static void map_block(Block *self)
+{
+    const StasisRamBlock *block = self->block;
+    guint64 unit = MAX(block->page_bytes, PAGE);
+    self->map_bytes = (block->size_bytes + unit - 1) / unit * unit;
+    if (!block->shared || block->fd < 0)
+        return;
+    void *map = mmap(NULL, self->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->fd,
+                     (off_t)block->fd_offset);
+    if (map != MAP_FAILED)
+        self->map = map;
+}
+
+static gboolean find_image_block(StasisRewrite *rewrite, Block *self, GError **error)
+{
+    guint n = stasis_image_reader_get_n_blocks(rewrite->reader);
+    guint64 size = 0;
+    for (guint i = 0; i < n; i++) {
+        const StasisImageBlock *image = stasis_image_reader_get_block(rewrite->reader, i);
+        if (strcmp(image->name, self->block->name) != 0)
+            continue;
+        size = image->size_bytes;
+        self->image_block = i;
+    }
+    if (size == self->block->size_bytes)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "RAM block %s has %" G_GUINT64_FORMAT " bytes in the machine and %" G_GUINT64_FORMAT
+                " in the image: the machine has changed since; restore the image as a new VM",
+                self->block->name, self->block->size_bytes, size);
+    return FALSE;
+}
+
+static gboolean open_blocks(StasisRewrite *rewrite, GError **error)
+{
+    rewrite->n_blocks = rewrite->ram->blocks->len;
+    rewrite->blocks = g_new0(Block, rewrite->n_blocks);
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        Block *block = &rewrite->blocks[i];
+        block->block = stasis_ram_block(rewrite->ram, i);
+        if (!find_image_block(rewrite, block, error))
+            return FALSE;
+        block->n_pages = stasis_ram_block_pages(block->block);
+        block->kept = g_new0(guint32, block->n_pages);
+        map_block(block);
+    }
+    guint n = stasis_image_reader_get_n_blocks(rewrite->reader);
+    if (n == rewrite->n_blocks)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "the machine has %u RAM blocks, the image %u: the machine has changed since; "
+                "restore the image as a new VM",
+                rewrite->n_blocks, n);
+    return FALSE;
+}
+
+StasisRewrite *stasis_rewrite_new(const StasisRam *ram, StasisImageReader *reader,
+                                  guint64 max_cache_bytes, GError **error)
+{
+    g_autoptr(StasisRewrite) rewrite = g_new0(StasisRewrite, 1);
+    rewrite->ram = ram;
+    rewrite->reader = reader;
+    rewrite->slabs = g_ptr_array_new_with_free_func(g_free);
+    rewrite->max_kept = MIN(max_cache_bytes / PAGE, G_MAXUINT32 - KEPT_FIRST);
+    rewrite->image_chunk = g_malloc(CHUNK_PAGES * PAGE);
+    rewrite->ram_chunk = g_malloc(CHUNK_PAGES * PAGE);
+    return open_blocks(rewrite, error) ? g_steal_pointer(&rewrite) : NULL;
+}
+
+void stasis_rewrite_free(StasisRewrite *rewrite)
+{
+    if (rewrite == NULL)
+        return;
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        if (rewrite->blocks[i].map != NULL)
+            munmap(rewrite->blocks[i].map, rewrite->blocks[i].map_bytes);
+        g_free(rewrite->blocks[i].kept);
+    }
+    g_free(rewrite->blocks);
+    g_ptr_array_unref(rewrite->slabs);
+    g_free(rewrite->image_chunk);
+    g_free(rewrite->ram_chunk);
+    g_free(rewrite);
+}
+
+gboolean stasis_rewrite_is_tracked(const StasisRewrite *rewrite, const StasisDirty *dirty)
+{
+    for (guint i = 0; i < rewrite->n_blocks; i++)
+        if (rewrite->blocks[i].map == NULL && stasis_bitmap_count(dirty->blocks[i]) > 0)
+            return TRUE;
+    return FALSE;
+}
+
+/* ---- what differs ---- */
+
+gboolean stasis_rewrite_mark_differing(StasisRewrite *rewrite, StasisImageReader *other,
+                                       StasisDirty *dirty)
+{
+    /* Those of disks stay NULL. */
+    g_autofree StasisBitmap **maps = g_new0(
+        StasisBitmap *, rewrite->n_blocks + stasis_image_reader_get_n_disks(rewrite->reader));
+    for (guint i = 0; i < rewrite->n_blocks; i++)
+        maps[rewrite->blocks[i].image_block] = dirty->blocks[i];
+    return stasis_image_reader_mark_differing(rewrite->reader, other, maps);
+}
+
+/* Compare [@first, +@n), at most a chunk; bits of what differs go into @differs. */
+static gboolean compare_chunk(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
+                              StasisBitmap *differs, GError **error)
+{
+    guint64 len = n * PAGE, same;
+    guint64 n_zero;
+    gboolean zero;
+    if (!stasis_image_reader_locate(rewrite->reader, self->image_block, first, &n_zero, &zero,
+                                    error))
+        return FALSE;
+    if (zero && n_zero >= n &&
+        stasis_ram_is_hole(rewrite->ram, self->block, first * PAGE, len, &same) && same >= len)
+        return TRUE;
+    if (!stasis_image_reader_read_pages(rewrite->reader, self->image_block, first, n,
+                                        rewrite->image_chunk, error))
+        return FALSE;
+    int r = stasis_ram_read(rewrite->ram, self->block, first * PAGE, rewrite->ram_chunk, len);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "read RAM block %s", self->block->name);
+    for (guint64 i = 0; i < n; i++)
+        if (memcmp(rewrite->image_chunk + i * PAGE, rewrite->ram_chunk + i * PAGE, PAGE) != 0)
+            stasis_bitmap_set_range(differs, first + i, 1);
+    return TRUE;
+}
+
+gboolean stasis_rewrite_compare(StasisRewrite *rewrite, StasisDirty *dirty,
+                                StasisProgressFunc progress, gpointer user_data,
+                                GCancellable *cancellable, GError **error)
+{
+    StasisProgress now = { "compare", 0, rewrite->ram->total_bytes };
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        const Block *block = &rewrite->blocks[i];
+        for (guint64 page = 0, n; page < block->n_pages; page += n) {
+            n = MIN(block->n_pages - page, CHUNK_PAGES);
+            if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
+                return stasis_set_cancelled(error);
+            if (!compare_chunk(rewrite, block, page, n, dirty->blocks[i], error))
+                return FALSE;
+            now.done_bytes += n * PAGE;
+            if (progress != NULL && now.done_bytes % PROGRESS_BYTES == 0)
+                progress(&now, user_data);
+        }
+    }
+    return TRUE;
+}
+
+/* ---- reading ahead ---- */
+
+static guint8 *kept_page(const StasisRewrite *rewrite, guint32 number)
+{
+    guint8 *slab = g_ptr_array_index(rewrite->slabs, (number - KEPT_FIRST) / SLAB_PAGES);
+    return slab + (gsize)((number - KEPT_FIRST) % SLAB_PAGES) * PAGE;
+}
+
+static void keep(StasisRewrite *rewrite, Block *self, guint64 page, const guint8 *data)
+{
+    if (rewrite->n_kept == rewrite->max_kept)
+        return;
+    if (rewrite->n_kept % SLAB_PAGES == 0)
+        g_ptr_array_add(rewrite->slabs, g_malloc((gsize)SLAB_PAGES * PAGE));
+    self->kept[page] = (guint32)(KEPT_FIRST + rewrite->n_kept++);
+    memcpy(kept_page(rewrite, self->kept[page]), data, PAGE);
+}
+
+/* Read a piece of [@first, +@n), none of which is kept; *ret_n: how much. */
+static gboolean prefetch_some(StasisRewrite *rewrite, Block *self, guint64 first, guint64 n,
+                              guint64 *ret_n, GError **error)
+{
+    guint64 run;
+    gboolean zero;
+    if (!stasis_image_reader_locate(rewrite->reader, self->image_block, first, &run, &zero, error))
+        return FALSE;
+    *ret_n = MIN(run, zero ? n : MIN(n, CHUNK_PAGES));
+    if (zero) {
+        for (guint64 i = 0; i < *ret_n; i++)
+            self->kept[first + i] = KEPT_ZERO;
+        return TRUE;
+    }
+    if (!stasis_image_reader_read_pages(rewrite->reader, self->image_block, first, *ret_n,
+                                        rewrite->image_chunk, error))
+        return FALSE;
+    for (guint64 i = 0; i < *ret_n; i++)
+        keep(rewrite, self, first + i, rewrite->image_chunk + i * PAGE);
+    rewrite->n_read += *ret_n;
+    return TRUE;
+}
+
+/* The first run in [@first, @end) of pages that are not kept, at most to @end. */
+static guint64 skip_kept(const Block *self, guint64 first, guint64 end)
+{
+    while (first < end && self->kept[first] != KEPT_UNKNOWN)
+        first++;
+    return first;
+}
+
+static guint64 unknown_run(const Block *self, guint64 first, guint64 end)
+{
+    guint64 at = first;
+    while (at < end && self->kept[at] == KEPT_UNKNOWN)
+        at++;
+    return at - first;
+}
+
+gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirty,
+                                 guint64 *ret_read, GError **error)
+{
+    guint64 before = rewrite->n_read;
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        Block *block = &rewrite->blocks[i];
+        guint64 first, n, at = 0;
+        while (stasis_bitmap_next_run(dirty->blocks[i], at, G_MAXUINT64, &first, &n)) {
+            at = first + n;
+            for (guint64 page = skip_kept(block, first, at), some; page < at;
+                 page = skip_kept(block, page + some, at))
+                if (!prefetch_some(rewrite, block, page, unknown_run(block, page, at), &some,
+                                   error))
+                    return FALSE;
+        }
+    }
+    if (ret_read != NULL)
+        *ret_read = rewrite->n_read - before;
+    return TRUE;
+}
+
+/* ---- writing ---- */
+
+static gboolean write_pages(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
+                            const guint8 *data, GError **error)
+{
+    if (self->map != NULL) {
+        memcpy(self->map + first * PAGE, data, n * PAGE);
+        return TRUE;
+    }
+    int r = stasis_ram_write(rewrite->ram, self->block, first * PAGE, data, n * PAGE);
+    return r == 0 || stasis_set_errno(error, -r, "write RAM block %s", self->block->name);
+}
+
+static gboolean make_zero(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
+                          GError **error)
+{
+    guint64 len = n * PAGE, same;
+    if (stasis_ram_is_hole(rewrite->ram, self->block, first * PAGE, len, &same) && same >= len)
+        return TRUE;
+    if (n >= HOLE_PAGES && self->map != NULL && self->block->backing == STASIS_BACKING_MEMFD &&
+        fallocate(self->block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)(self->block->fd_offset + first * PAGE), (off_t)len) == 0)
+        return TRUE;
+    for (guint64 i = 0; i < n; i++)
+        if (!write_pages(rewrite, self, first + i, 1, zero_page, error))
+            return FALSE;
+    return TRUE;
+}
+
+/* Write as much of [@first, +@n) as is of one kind; *ret_n: how much. */
+static gboolean put_some(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
+                         guint64 *ret_n, GError **error)
+{
+    guint32 kind = self->kept[first];
+    *ret_n = 1;
+    if (kind == KEPT_ZERO) {
+        while (*ret_n < n && self->kept[first + *ret_n] == KEPT_ZERO)
+            (*ret_n)++;
+        return make_zero(rewrite, self, first, *ret_n, error);
+    }
+    if (kind != KEPT_UNKNOWN)
+        return write_pages(rewrite, self, first, 1, kept_page(rewrite, kind), error);
+    *ret_n = MIN(unknown_run(self, first, first + n), CHUNK_PAGES);
+    return stasis_image_reader_read_pages(rewrite->reader, self->image_block, first, *ret_n,
+                                          rewrite->image_chunk, error) &&
+           write_pages(rewrite, self, first, *ret_n, rewrite->image_chunk, error);
+}
+
+static gboolean put_block(StasisRewrite *rewrite, const Block *self, const StasisBitmap *pages,
+                          guint64 *written, GError **error)
+{
+    guint64 first, n, at = 0;
+    while (stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n)) {
+        at = first + n;
+        *written += n;
+        for (guint64 page = first, some; page < at; page += some)
+            if (!put_some(rewrite, self, page, at - page, &some, error))
+                return FALSE;
+    }
+    return TRUE;
+}
+
+/* Only the pages of @pages that differ. */
+static gboolean put_block_compared(StasisRewrite *rewrite, const Block *self,
+                                   const StasisBitmap *pages, guint64 *written, GError **error)
+{
+    g_autoptr(StasisBitmap) differs = stasis_bitmap_new(self->n_pages);
+    guint64 first, n, at = 0;
+    while (stasis_bitmap_next_run(pages, at, CHUNK_PAGES, &first, &n)) {
+        at = first + n;
+        if (!compare_chunk(rewrite, self, first, n, differs, error))
+            return FALSE;
+    }
+    return put_block(rewrite, self, differs, written, error);
+}
+
+gboolean stasis_rewrite_put(StasisRewrite *rewrite, const StasisDirty *dirty, gboolean compare,
+                            guint64 *ret_written, GError **error)
+{
+    guint64 written = 0;
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        const Block *block = &rewrite->blocks[i];
+        if (!(compare ? put_block_compared : put_block)(rewrite, block, dirty->blocks[i], &written,
+                                                        error))
+            return FALSE;
+    }
+    *ret_written = written;
+    return TRUE;
+}
