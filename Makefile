@@ -331,7 +331,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -gline-tables-only -O1 $(PKG_CFLAGS) -MMD -MP \
               -DSTASIS_LIBEXECDIR='"$(libexecdir)"' \
               -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-FUZZ_ENGINE := bundle bundle-json ci-test proc-fetch proc-receive process process-read
+FUZZ_ENGINE := ci/ci-test guards/bundle guards/bundle-json guest/process guest/process-read policies/policy processes/proc-fetch processes/proc-receive
 FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out hv/copy/% hv/track/% hv/engine/%,$(LIB_SRC)) \
                                          $(FUZZ_ENGINE:%=hv/engine/%.c))
 
