@@ -16,12 +16,13 @@
 
 #include "base/fd.h"
 #include "daemon/bus.h"
+#include "daemon/page.h"
 
 #define FIRST_PASSED_FD 3
 
 static gboolean system_bus, show_version;
 static int n_places;
-static char *socket_path;
+static char *socket_path, *web, *metrics;
 static const GOptionEntry options[] = {
     { "socket", 0, 0, G_OPTION_ARG_FILENAME, &socket_path,
       "where to listen (default: $STASISD_SOCKET, else what the command expects)", "PATH" },
@@ -29,6 +30,12 @@ static const GOptionEntry options[] = {
       NULL },
     { "jobs", 'j', 0, G_OPTION_ARG_INT, &n_places,
       "runs at a time (default: as many as there are CPUs, at least 2)", "N" },
+    { "web", 0, 0, G_OPTION_ARG_FILENAME, &web,
+      "serve a page to look at there, as stasis web does; its URL is in web.url of the state "
+      "directory",
+      "ADDRESS" },
+    { "metrics", 0, 0, G_OPTION_ARG_FILENAME, &metrics, "serve metrics for Prometheus there",
+      "ADDRESS" },
     { "version", 0, 0, G_OPTION_ARG_NONE, &show_version, "print the version", NULL },
     { NULL },
 };
@@ -104,7 +111,11 @@ static gboolean run(GError **error)
     g_autoptr(StasisdService) service = stasisd_service_new(state_dir, program, places, error);
     g_autoptr(StasisdBus) bus = service != NULL ? stasisd_bus_new(service) : NULL;
     if (bus == NULL || !listen_somewhere(bus, error) ||
-        (system_bus && !stasisd_bus_join(bus, error)) || !stasisd_service_start(service, error))
+        (system_bus && !stasisd_bus_join(bus, error)))
+        return FALSE;
+    gboolean shows = web != NULL || metrics != NULL;
+    g_autoptr(StasisdPage) page = shows ? stasisd_page_new(web, metrics, state_dir, error) : NULL;
+    if ((shows && page == NULL) || !stasisd_service_start(service, error))
         return FALSE;
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_unix_signal_add(SIGTERM, on_quit, loop);

@@ -5,14 +5,17 @@ removes."""
 import json
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import exposition  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import accelerators, case, main, run_vm, stasis_start  # noqa: E402
+from stasistest import BUILD, accelerators, case, environment, main, run_vm, stasis_start  # noqa: E402
 from tap import PATIENCE  # noqa: E402
+from webpage import Site  # noqa: E402
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 SOON = ("--every", "1s", "--keep-last", "2")
@@ -49,6 +52,32 @@ def carried_out(t):
     daemon.run("store-check", "--read-data")
     vm.check_runs()
     t.equal(daemon.run("policy-show", vm.name, expect=12).rc, 12, "it is gone")
+
+
+@case
+def looked_at(t):
+    """--web and --metrics: a page and figures of what is done, which go with the daemon; an address that others reach is refused"""
+    metrics = t.path("metrics")
+    vm, daemon = guest(t), Daemon(t, "--web", "127.0.0.1:0", "--metrics", f"unix:{metrics}").start()
+    where = os.path.join(daemon.state, "web.url")
+    daemon.run("policy-set", vm.name, *SOON)
+    daemon.wait_images(1, vm.name)
+    values = exposition.parse(Site(unix=metrics).ask("/metrics").text)
+    t.check(exposition.value(values, "stasis_policy_runs_total", vm=vm.name) >= 1, values)
+    with open(where, encoding="utf-8") as f:
+        port, token = f.read().strip().removeprefix("http://127.0.0.1:").split("/#")
+    t.equal(os.stat(where).st_mode & 0o777, 0o600, "the token is the owner's")
+    page = Site(port=int(port), token=token)
+    t.check(vm.name in page.ask("/api/images").text, "the page has the VM's images")
+    t.equal(page.ask("/api/images", token="x" * 20).status, 401, "not without the token")
+    daemon.kill(signal.SIGTERM)
+    t.check(not os.path.exists(where) and not os.path.exists(metrics), "both go with it")
+    refused = subprocess.run([os.path.join(BUILD, "stasisd"), "--metrics", "0.0.0.0:0"],
+                             env=environment(**daemon.env), stdin=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
+    t.check(refused.returncode == 2 and "0.0.0.0" in refused.stderr, refused)
+    daemon.args = ()
+    daemon.start()
 
 
 @case

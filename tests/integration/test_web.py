@@ -12,7 +12,7 @@ import forgery  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (PATIENCE, case, kvm_usable, main, new_store, run_vm,  # noqa: E402
                         stasis)
-from webpage import Web  # noqa: E402
+from webpage import Site, Web  # noqa: E402
 
 ACCEL = "kvm" if kvm_usable() else "tcg"
 NOBODYS_ID = "01jq4z7k2m0000000000000000"
@@ -162,8 +162,7 @@ def addresses(t):
     t.equal(web.ask("/", Host="evil.example").status, 421, "another name")
     where = web.process.stdout.readline().strip()
     t.check(where.startswith("127.0.0.1:") and where.endswith("/metrics"), where)
-    metrics = Web.__new__(Web)
-    metrics.unix, metrics.token, metrics.port = None, None, int(where.split(":")[1].split("/")[0])
+    metrics = Site(port=int(where.split(":")[1].split("/")[0]))
     t.equal(exposition.value(exposition.parse(metrics.ask("/metrics").text), "stasis_store_readable"), 0, "there is no store")
     for other in ("/", "/api/images", "/page.js"):
         t.equal(metrics.ask(other).status, 404, other)

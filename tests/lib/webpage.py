@@ -36,30 +36,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-class Web:
-    """A running `stasis web`; ends with the case."""
+class Site:
+    """Where something is served: a socket's path, or a port of 127.0.0.1."""
 
-    def __init__(self, t, *options):
-        self.process = subprocess.Popen([STASIS, "web", *map(str, options)], env=environment(),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)
-        t.defer(end_process, self.process)
-        self.url = self._line()
-        found = re.fullmatch(r"http://(127\.0\.0\.1|\[::1\]):([0-9]+)/#([A-Za-z0-9_-]{16,128})",
-                             self.url)
-        self.port = int(found.group(2)) if found else None
-        self.token = found.group(3) if found else None
-        self.unix = self.url[len("unix:"):] if self.url.startswith("unix:") else None
-
-    def _line(self):
-        said = []
-        reader = threading.Thread(target=lambda: said.append(self.process.stdout.readline()),
-                                  daemon=True)
-        reader.start()
-        reader.join(PATIENCE)
-        if not said or not said[0]:
-            raise Failure(f"stasis web said nothing; exit {self.process.poll()}")
-        return said[0].strip()
+    def __init__(self, unix=None, port=None, token=None):
+        self.unix, self.port, self.token = unix, port, token
 
     def connection(self):
         if self.unix:
@@ -94,3 +75,28 @@ class Web:
             except ConnectionResetError:
                 pass
             return received
+
+
+class Web(Site):
+    """A running `stasis web`; ends with the case."""
+
+    def __init__(self, t, *options):
+        self.process = subprocess.Popen([STASIS, "web", *map(str, options)], env=environment(),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+        t.defer(end_process, self.process)
+        self.url = self._line()
+        found = re.fullmatch(r"http://(127\.0\.0\.1|\[::1\]):([0-9]+)/#([A-Za-z0-9_-]{16,128})",
+                             self.url)
+        unix = self.url[len("unix:"):] if self.url.startswith("unix:") else None
+        super().__init__(unix, *((int(found.group(2)), found.group(3)) if found else ()))
+
+    def _line(self):
+        said = []
+        reader = threading.Thread(target=lambda: said.append(self.process.stdout.readline()),
+                                  daemon=True)
+        reader.start()
+        reader.join(PATIENCE)
+        if not said or not said[0]:
+            raise Failure(f"stasis web said nothing; exit {self.process.poll()}")
+        return said[0].strip()
