@@ -119,7 +119,7 @@ static const CliOption set_options[] = {
     { "keep-weekly", 0, CLI_COUNT, "N", "the same for weeks (from Monday on)" },
     { "keep-monthly", 0, CLI_COUNT, "N", "the same for months" },
     { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
-    { "keep-within", 0, CLI_SPAN, "DURATION",
+    { "keep-within", 0, CLI_AGE, "DURATION",
       "keep all that are at most so much older than the newest" },
     { "quota", 0, CLI_SIZE, "SIZE",
       "what its images may take on the disk; the oldest go, never the newest" },

@@ -125,7 +125,7 @@ static const CliOption prune_options[] = {
     { "keep-weekly", 0, CLI_COUNT, "N", "the same for weeks (from Monday on)" },
     { "keep-monthly", 0, CLI_COUNT, "N", "the same for months" },
     { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
-    { "keep-within", 0, CLI_SPAN, "DURATION",
+    { "keep-within", 0, CLI_AGE, "DURATION",
       "keep all that are at most so much older than the newest: 36h, 7d12h, 2w, 1y" },
     { "quota", 0, CLI_SIZE, "SIZE",
       "what they may take on the disk together: the oldest go, each VM's newest never" },

@@ -97,14 +97,16 @@ static gboolean parse_ms(const char *text, const char *shown, guint64 *ret)
     return *ret > 0;
 }
 
-/* Whole numbers, each with its unit, the larger units first or not. */
-static gboolean parse_duration(const char *text, const char *shown, guint64 *ret)
+/* Whole numbers, each with its unit, the larger units first or not. @months_exist: "m" could be
+ * taken for months, and is refused. */
+static gboolean parse_units(const char *text, gboolean months_exist, guint64 *ret)
 {
     static const struct {
         const char *unit;
         guint64 seconds;
-    } units[] = { { "min", 60 },  { "m", 60 },        { "s", 1 },          { "h", 3600 },
-                  { "d", 86400 }, { "w", 7 * 86400 }, { "y", 365 * 86400 } };
+    } units[] = { { "min", 60 },      { "s", 1 },           { "h", 3600 }, { "d", 86400 },
+                  { "w", 7 * 86400 }, { "y", 365 * 86400 }, { "m", 60 } };
+    guint n_units = G_N_ELEMENTS(units) - (months_exist ? 1 : 0);
     guint64 sum = 0;
     while (*text != '\0') {
         guint64 number = 0, seconds = 0;
@@ -113,7 +115,7 @@ static gboolean parse_duration(const char *text, const char *shown, guint64 *ret
         if (digits > 9 || !g_ascii_string_to_unsigned(word, 10, 1, 999999999, &number, NULL))
             return FALSE;
         text += digits;
-        for (guint i = 0; i < G_N_ELEMENTS(units) && seconds == 0; i++) {
+        for (guint i = 0; i < n_units && seconds == 0; i++) {
             if (!g_str_has_prefix(text, units[i].unit))
                 continue;
             seconds = units[i].seconds;
@@ -126,6 +128,16 @@ static gboolean parse_duration(const char *text, const char *shown, guint64 *ret
     }
     *ret = sum * G_TIME_SPAN_SECOND;
     return sum > 0;
+}
+
+static gboolean parse_span(const char *text, const char *shown, guint64 *ret)
+{
+    return parse_units(text, FALSE, ret);
+}
+
+static gboolean parse_age(const char *text, const char *shown, guint64 *ret)
+{
+    return parse_units(text, TRUE, ret);
 }
 
 static const struct {
@@ -144,7 +156,8 @@ static const struct {
     [CLI_COUNT] = { parse_count, "a number from 1", "none" },
     [CLI_SIZE] = { parse_size, "a size such as 512M or 2G", "none" },
     [CLI_MS] = { parse_ms, "milliseconds such as 5 or 2.5, at most an hour", "none" },
-    [CLI_SPAN] = { parse_duration, "a time such as 5m, 36h, 7d12h, 2w or 1y", "none" },
+    [CLI_SPAN] = { parse_span, "a time such as 30s, 5m, 1h or 1d", "none" },
+    [CLI_AGE] = { parse_age, "a time such as 90min, 36h, 7d12h, 2w or 1y", "none" },
     [CLI_TOPIC] = { parse_text, "a command or a group", "topic" },
     [CLI_ARGV] = { parse_path, "a command line", "command-line" },
 };

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/fd.h"
 #include "base/fault.h"
+#include "base/fd.h"
 #include "base/io.h"
 #include <stasis/seal.h>
 #include "store/internal.h"

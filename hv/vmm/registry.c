@@ -19,8 +19,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/tree.h"
 #include "base/json.h"
+#include "base/tree.h"
 
 #define REMOVE_TRIES 100u
 #define REMOVE_STEP_US 10000u

@@ -15,8 +15,8 @@
 #include <string.h>
 
 #include "engine/checkpoint/series.h"
-#include "engine/vm/session.h"
 #include "engine/checkpoint/stopper.h"
+#include "engine/vm/session.h"
 #include "store/image.h"
 #include "vmm/ram.h"
 

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "test-store-util.h"
 #include "disk/describe.h"
 #include "disk/freeze.h"
 #include "disk/overlay.h"
 #include "store/internal.h"
+#include "test-store-util.h"
 
 #define N 40u /* pages of each */
 

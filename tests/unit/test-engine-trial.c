@@ -10,8 +10,8 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
-#include "engine/guest/awaken.h"
 #include "engine/ci/trial.h"
+#include "engine/guest/awaken.h"
 
 #define NAME "vm"
 

@@ -7,8 +7,8 @@
  */
 #pragma once
 
-#include "engine/guest/quiesce.h"
 #include "engine/checkpoint/series.h"
+#include "engine/guest/quiesce.h"
 
 G_BEGIN_DECLS
 

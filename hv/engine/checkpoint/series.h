@@ -6,8 +6,8 @@
 
 #include "copy/copy.h"
 #include "engine/checkpoint/cycle-word.h"
-#include "engine/disks/disk-part.h"
 #include "engine/checkpoint/instant.h"
+#include "engine/disks/disk-part.h"
 #include "engine/vm/session.h"
 #include "vmm/machine.h"
 

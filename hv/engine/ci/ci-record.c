@@ -4,9 +4,9 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "engine/guards/bundle-internal.h"
 #include "engine/ci/outcome.h"
 #include "engine/ci/recorded.h"
+#include "engine/guards/bundle-internal.h"
 
 #define KERNEL "kernel"
 #define INITRD "initrd"

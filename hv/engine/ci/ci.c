@@ -17,10 +17,10 @@
 #include "engine/ci/ci-bundle.h"
 #include "engine/ci/ci-machine.h"
 #include "engine/ci/ci-record.h"
-#include "engine/vm/session.h"
 #include "engine/ci/trial.h"
 #include "engine/guards/watch-console.h"
 #include "engine/guards/watch.h"
+#include "engine/vm/session.h"
 #include "vmm/agent-channel.h"
 
 #define DEFAULT_BOOT_US ((guint64)300 * 1000000)

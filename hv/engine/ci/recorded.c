@@ -15,8 +15,8 @@
 #include "engine/ci/bound.h"
 #include "engine/ci/outcome.h"
 #include "engine/ci/recorded-images.h"
-#include "engine/vm/session.h"
 #include "engine/guards/watch.h"
+#include "engine/vm/session.h"
 
 #define MAX_APPEND 2000u /* x86's COMMAND_LINE_SIZE is 2048, with the zero byte */
 #define MAX_EXEC_MS 600000u

@@ -15,8 +15,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "engine/ci/bound.h"
-#include "engine/guards/bundle-internal.h"
 #include "engine/ci/ci-record.h"
+#include "engine/guards/bundle-internal.h"
 #include "vmm/agent-channel.h"
 
 /* How timing is disturbed: the VM runs for up to so long, and stands still for up to so long. */

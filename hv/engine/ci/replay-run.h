@@ -6,9 +6,9 @@
 #include <stasis/replay.h>
 
 #include "engine/ci/ci-bundle.h"
+#include "engine/ci/trial.h"
 #include "engine/vm/nursery.h"
 #include "engine/vm/session.h"
-#include "engine/ci/trial.h"
 
 G_BEGIN_DECLS
 

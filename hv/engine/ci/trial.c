@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/guest/agent-vm.h"
-#include "engine/guest/awaken.h"
 #include "engine/ci/outcome.h"
 #include "engine/guards/watch.h"
+#include "engine/guest/agent-vm.h"
+#include "engine/guest/awaken.h"
 
 #define FOR_EVER_US (G_GUINT64_CONSTANT(24) * 3600 * 1000000)
 /* The agent's own time limit is the longer one: the outcome is the same wherever it is seen. */

@@ -16,8 +16,8 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
-#include "engine/vm/domain-revive.h"
 #include "engine/restore/revive.h"
+#include "engine/vm/domain-revive.h"
 
 #define TIMEOUT_US ((guint64)120 * G_USEC_PER_SEC)
 #define POLL_US 5000

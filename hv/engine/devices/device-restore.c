@@ -22,11 +22,11 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "device/pci-state.h"
+#include "engine/checkpoint/series.h"
 #include "engine/devices/device-kind.h"
 #include "engine/devices/device-name.h"
 #include "engine/devices/device-take.h"
 #include "engine/rollback/rollback-internal.h"
-#include "engine/checkpoint/series.h"
 #include "vmm/machine.h"
 
 #define STOP_LINE "{\"execute\":\"stop\"}\n"

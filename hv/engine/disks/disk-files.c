@@ -17,7 +17,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/scratch.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "disk/freeze.h"
@@ -26,6 +25,7 @@
 #include "engine/disks/disk-files.h"
 #include "engine/rollback/rollback-mark.h"
 #include "engine/vm/sweep.h"
+#include "store/scratch.h"
 
 /* As much of a qcow2 file as its backing file's name is in, as a rule. */
 #define HEAD_BYTES 4096u

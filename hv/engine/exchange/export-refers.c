@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/io.h"
-#include "engine/exchange/export-internal.h"
 #include "engine/disks/vm-disks.h"
+#include "engine/exchange/export-internal.h"
 
 #define MAX_SAID 1000u
 

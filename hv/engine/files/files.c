@@ -6,8 +6,8 @@
 
 #include "base/io.h"
 #include "base/json.h"
-#include "engine/files/files-internal.h"
 #include "engine/disks/vm-disks.h"
+#include "engine/files/files-internal.h"
 #include "store/cache.h"
 #include "store/image.h"
 

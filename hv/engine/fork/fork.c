@@ -15,14 +15,14 @@
 
 #include "base/fault.h"
 #include "base/io.h"
-#include "engine/guest/agent-vm.h"
-#include "engine/guest/awaken.h"
+#include "engine/checkpoint/series.h"
 #include "engine/disks/disk-copy.h"
 #include "engine/fork/fork-disks.h"
 #include "engine/fork/fork-domain.h"
 #include "engine/fork/fork-sweep.h"
+#include "engine/guest/agent-vm.h"
+#include "engine/guest/awaken.h"
 #include "engine/restore/revive.h"
-#include "engine/checkpoint/series.h"
 #include "engine/vm/sweep.h"
 #include "vmm/agent-channel.h"
 
@@ -139,6 +139,8 @@ static gboolean take_image(StasisFork *fork, StasisVm *vm, const StasisForkOptio
         g_prefix_error(error, "fork: image of the VM in %s: ", fork->dir);
         return FALSE;
     }
+    if (options->taken != NULL)
+        options->taken(options->taken_data);
     fork->source = stasis_source_open(fork->store, fork->image->id, error);
     return fork->source != NULL && settle_with_vm(fork, series, error);
 }

@@ -23,6 +23,9 @@ typedef struct {
     const char *scratch; /* directory for the image, or NULL: the runtime directory */
     StasisProgressFunc progress;
     gpointer progress_data;
+    /* The image that it is made of is taken: for the VM the instant is over. Or NULL. */
+    void (*taken)(gpointer data);
+    gpointer taken_data;
 } StasisForkOptions;
 
 /* Fork @vm. Forks a process of ours first, so no other thread may be starting VMs then. The VM runs

@@ -21,10 +21,10 @@
 #include "base/fault.h"
 #include "engine/guards/memory-store.h"
 #include "engine/guards/ring.h"
-#include "engine/rollback/rollback-internal.h"
-#include "engine/transactions/undo.h"
 #include "engine/guards/watch-console.h"
 #include "engine/guards/watch.h"
+#include "engine/rollback/rollback-internal.h"
+#include "engine/transactions/undo.h"
 #include "store/image.h"
 
 #define NOTE "guard"

@@ -3,8 +3,8 @@
 
 #include <stasis/maintenance.h>
 
-#include "engine/guards/memory-store.h"
 #include "engine/checkpoint/series.h"
+#include "engine/guards/memory-store.h"
 #include "store/image.h"
 
 struct _StasisRing {

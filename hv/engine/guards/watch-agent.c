@@ -8,8 +8,8 @@
 #include <stasis/error.h>
 
 #include "base/clock.h"
-#include "engine/guest/agent-vm.h"
 #include "engine/guards/watch.h"
+#include "engine/guest/agent-vm.h"
 #include "vmm/agent-channel.h"
 
 #define DEFAULT_SECONDS 5.0

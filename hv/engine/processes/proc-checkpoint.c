@@ -11,13 +11,13 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "engine/guest/agent-vm.h"
 #include "engine/fork/fork.h"
+#include "engine/guest/agent-vm.h"
 #include "engine/guest/guest-ready.h"
+#include "engine/guest/process.h"
 #include "engine/processes/proc-boundary.h"
 #include "engine/processes/proc-receive.h"
 #include "engine/processes/proc-talk.h"
-#include "engine/guest/process.h"
 #include "engine/vm/session.h"
 
 #define MAX_CHECK_MS 60000u
@@ -196,8 +196,9 @@ static gboolean tell_before(Job *job, StasisAgent *agent, GError **error)
            stasis_guest_ready_begin(agent, pids, job->boundary->n_members, &wait, error);
 }
 
-static void tell_after(Job *job)
+static void tell_after(gpointer data)
 {
+    Job *job = data;
     if (job->ready != NULL)
         stasis_guest_ready_end(job->ready, TRUE);
     g_clear_pointer(&job->ready, stasis_agent_free);
@@ -218,12 +219,13 @@ static gboolean make_fork(Job *job, GError **error)
 {
     StasisForkOptions options = { .scratch = job->options->scratch,
                                   .progress = job->options->progress,
-                                  .progress_data = job->options->progress_data };
+                                  .progress_data = job->options->progress_data,
+                                  .taken = tell_after,
+                                  .taken_data = job };
     job->forking_us = stasis_now_us();
     job->fork = stasis_fork_new(job->vm, &options, job->cancellable, error);
     if (job->fork == NULL)
         return FALSE;
-    tell_after(job); /* in the VM the instant is over */
     const StasisImageInfo *image = stasis_fork_get_image(job->fork);
     job->info->vm = g_strdup(image->vm);
     job->info->created_us = image->created_us;

@@ -12,11 +12,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/halves.h"
+#include "agent/mqueue.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
-#include "agent/halves.h"
-#include "agent/mqueue.h"
 #include "store/proc-image.h"
 #include "vmm/libexec.h"
 

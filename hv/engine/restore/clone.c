@@ -10,9 +10,9 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "engine/ci/bound.h"
-#include "engine/vm/domain-restore.h"
-#include "engine/restore/revive.h"
 #include "engine/disks/vm-disks.h"
+#include "engine/restore/revive.h"
+#include "engine/vm/domain-restore.h"
 #include "vmm/boot-files.h"
 
 #define MAX_CLONES 10000u

@@ -4,8 +4,8 @@
 #include <stasis/restore.h>
 
 #include "engine/ci/bound.h"
-#include "engine/vm/domain-restore.h"
 #include "engine/restore/revive.h"
+#include "engine/vm/domain-restore.h"
 #include "engine/vm/session.h"
 
 StasisVm *stasis_restore_bound(StasisStore *store, const char *id,

@@ -6,10 +6,10 @@
 #include <stasis/rollback.h>
 
 #include "device/vmstate.h"
+#include "engine/checkpoint/series.h"
 #include "engine/devices/device-load.h"
 #include "engine/disks/disk-rewrite.h"
 #include "engine/rollback/rewrite.h"
-#include "engine/checkpoint/series.h"
 #include "engine/vm/session.h"
 #include "track/tracker.h"
 #include "vmm/lifeline.h"

@@ -14,8 +14,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "engine/transactions/transaction-file.h"
 #include "engine/guards/watch.h"
+#include "engine/transactions/transaction-file.h"
 
 #define TERM_WAIT_MS 2000
 

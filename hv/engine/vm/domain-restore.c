@@ -8,8 +8,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "disk/describe.h"
-#include "engine/vm/domain-restore.h"
 #include "engine/disks/vm-disks.h"
+#include "engine/vm/domain-restore.h"
 
 /* Another name is another domain, so it has another UUID: libvirt has one domain for each. */
 static gboolean set_identity(StasisDomainDoc *doc, const char *name, gboolean keep_uuid,

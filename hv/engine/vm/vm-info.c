@@ -4,10 +4,10 @@
 #include <stasis/vm.h>
 
 #include "base/fd.h"
+#include "engine/disks/vm-disks.h"
 #include "engine/restore/pager.h"
 #include "engine/rollback/rollback-mark.h"
 #include "engine/vm/session.h"
-#include "engine/disks/vm-disks.h"
 #include "track/shim-client.h"
 #include "track/tracker.h"
 #include "vmm/machine.h"
