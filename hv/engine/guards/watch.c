@@ -104,16 +104,17 @@ gboolean stasis_watch_check(const char *const *on, GError **error)
         const char *text;
         double seconds;
         const StasisWatcherOps *ops = find(*word, &text, &seconds, error);
-        g_autoptr(GRegex) regex =
-            ops == &stasis_watch_console ? g_regex_new(text, G_REGEX_OPTIMIZE, 0, error) : NULL;
         if (ops == NULL)
             return FALSE;
-        if (ops == &stasis_watch_console && regex == NULL) {
-            g_prefix_error(error, "\"%.80s\": ", *word);
-            (*error)->domain = STASIS_ERROR;
-            (*error)->code = STASIS_ERROR_USAGE;
-            return FALSE;
-        }
+        if (ops != &stasis_watch_console)
+            continue;
+        g_autoptr(GError) wrong = NULL;
+        g_autoptr(GRegex) regex = g_regex_new(text, G_REGEX_OPTIMIZE, 0, &wrong);
+        if (regex != NULL)
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "\"%.80s\": %s", *word,
+                    wrong->message);
+        return FALSE;
     }
     return TRUE;
 }
