@@ -219,7 +219,8 @@ static gboolean resume(StasisInstant *instant, GError **error)
     instant->stopped = FALSE;
     if (stasis_stopper_resume(instant->stopper, &local))
         return TRUE;
-    g_autofree char *before = *error != NULL ? g_strdup((*error)->message) : g_strdup("");
+    g_autofree char *before =
+        error != NULL && *error != NULL ? g_strdup((*error)->message) : g_strdup("");
     g_clear_error(error);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "%s%sthe VM could not be resumed at once (%s); see stasis info, and stasis resume",
