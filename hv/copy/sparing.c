@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "copy/sparing.h"
 
-/* What is copied in the stop: 40 MiB take some 5 ms. */
-#define MAX_PAGES 10240u
 /* At two images a second what has become idle is copied in vain for ten seconds. */
 #define MAX_UNARMED 20u
 /* So little more is no reason to arm anything. */
@@ -10,14 +8,14 @@
 
 static gboolean is_due(const StasisSparing *sparing, guint64 n_dirty)
 {
-    return n_dirty > MAX_PAGES || sparing->n_unarmed >= MAX_UNARMED ||
+    return n_dirty > sparing->max_pages || sparing->n_unarmed >= MAX_UNARMED ||
            (sparing->n_once > 0 && n_dirty > sparing->n_once + sparing->n_once / 2 + FEW_PAGES);
 }
 
 gboolean stasis_sparing_choose(StasisSparing *sparing, guint64 n_dirty)
 {
     if (is_due(sparing, n_dirty)) {
-        *sparing = (StasisSparing){ 0 };
+        *sparing = (StasisSparing){ .max_pages = sparing->max_pages };
         return FALSE;
     }
     if (sparing->n_once == 0)

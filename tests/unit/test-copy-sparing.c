@@ -7,7 +7,7 @@
  * how many intervals ago pages were armed. */
 static guint count_arming(guint n, guint64 (*n_dirty)(guint interval))
 {
-    StasisSparing sparing = { 0 };
+    StasisSparing sparing = { .max_pages = STASIS_SPARING_MAX_PAGES };
     guint n_arming = 0, interval = 1;
     for (guint i = 0; i < n; i++, interval++)
         if (!stasis_sparing_choose(&sparing, n_dirty(interval))) {
@@ -58,7 +58,7 @@ static void test_choice(void)
 /* What a guest wrote once, before it fell idle, is copied for so many images and no more. */
 static void test_falling_idle(void)
 {
-    StasisSparing sparing = { 0 };
+    StasisSparing sparing = { .max_pages = STASIS_SPARING_MAX_PAGES };
     guint64 dirty = 8192;
     guint n = 0;
     for (; stasis_sparing_choose(&sparing, dirty); n++)

@@ -354,7 +354,7 @@ static gboolean copy_ram(Job *job, GCancellable *cancellable, GError **error)
         .progress = options->progress != NULL ? report : NULL,
         .progress_data = job,
         .pool = &series->pool,
-        .sparing = series->spares ? &series->sparing : NULL,
+        .sparing = series->sparing.max_pages != 0 ? &series->sparing : NULL,
         .cancellable = cancellable,
         .settle_dma = series->drain ? settle_dma : NULL,
         .settle_dma_data = job,

@@ -85,9 +85,12 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error))
         return FALSE;
     series->instant = stasis_instant_new(qmp, error);
-    if (series->instant != NULL && options->cycle_word != 0)
-        series->cycle_word = stasis_cycle_word_new(qmp, record->pid, options->cycle_word, error);
-    return series->instant != NULL && (options->cycle_word == 0 || series->cycle_word != NULL);
+    if (series->instant == NULL || options->cycle_word == 0)
+        return series->instant != NULL;
+    /* A loop that has time between its cycles has none in them, for faults. */
+    series->sparing.max_pages = STASIS_SPARING_CYCLE_PAGES;
+    series->cycle_word = stasis_cycle_word_new(qmp, record->pid, options->cycle_word, error);
+    return series->cycle_word != NULL;
 }
 
 StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,

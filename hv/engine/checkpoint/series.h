@@ -24,10 +24,9 @@ struct _StasisSeries {
     StasisLifeline *lifeline;
     StasisInstant *instant;
     StasisCapturePool pool;
-    gboolean spares; /* the guest's speed counts for more than the shortest stop */
-    StasisSparing sparing;
-    gboolean drain;              /* DMA goes past the tracker: see dma.h */
-    GPtrArray *suspended;        /* of StasisPciDevice: devices that the guest suspends */
+    StasisSparing sparing; /* where the guest's speed counts for more than the shortest stop */
+    gboolean drain;        /* DMA goes past the tracker: see dma.h */
+    GPtrArray *suspended;  /* of StasisPciDevice: devices that the guest suspends */
     StasisCycleWord *cycle_word; /* that tells when the guest may be stopped, or NULL */
     gboolean untracked;          /* one of them writes memory without a trace */
 

@@ -52,7 +52,7 @@ gboolean stasis_ring_start(StasisRing *ring, StasisVm *vm, StasisDisks disks,
     ring->series = stasis_series_new(vm, ring->store, &options, cancellable, error);
     if (ring->series == NULL)
         return FALSE;
-    ring->series->spares = TRUE;
+    ring->series->sparing.max_pages = STASIS_SPARING_MAX_PAGES;
     return TRUE;
 }
 
