@@ -83,10 +83,18 @@ def refused(t):
     two.sees("EXIT 0")
 
 
+def served(t):
+    """The VM, with a server of the case's own: another case ends the common one."""
+    vm = common()
+    _common["server"].end()
+    Server(t, vm, *_common["store"])
+    return vm
+
+
 def editor(t):
     """vi: a key saves it in the middle of a word, another one ends it, too; on another terminal the word
     is finished, any number of times"""
-    vm = common()
+    vm = served(t)
     one = Person(t, vm, "vi", "stasis-session busybox vi /tmp/text")
     one.sees("~")
     one.types("ihel")
@@ -107,7 +115,7 @@ def editor(t):
 
 def prompt(t):
     """a shell with a line that is not finished: it is finished on another terminal, and run"""
-    vm = common()
+    vm = served(t)
     one = Person(t, vm, "sh", "stasis-session busybox sh -i")
     one.types(r"A=4; echo one-$((A+1))\r")
     one.sees("one-5")
