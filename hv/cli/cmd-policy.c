@@ -113,14 +113,7 @@ static const CliArgument arguments[] = {
 };
 static const CliOption set_options[] = {
     { "every", 0, CLI_SPAN, "DURATION", "from one image to the next: 30s, 5m, 1h, 1d" },
-    { "keep-last", 0, CLI_COUNT, "N", "keep the newest N images" },
-    { "keep-hourly", 0, CLI_COUNT, "N", "keep the newest image of each of the last N hours" },
-    { "keep-daily", 0, CLI_COUNT, "N", "the same for days" },
-    { "keep-weekly", 0, CLI_COUNT, "N", "the same for weeks (from Monday on)" },
-    { "keep-monthly", 0, CLI_COUNT, "N", "the same for months" },
-    { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
-    { "keep-within", 0, CLI_AGE, "DURATION",
-      "keep all that are at most so much older than the newest" },
+    CLI_KEEP_OPTIONS,
     { "quota", 0, CLI_SIZE, "SIZE",
       "what its images may take on the disk; the oldest go, never the newest" },
     { "max-pause", 0, CLI_MS, "MS", "pause the VM for no longer, or try again" },

@@ -119,14 +119,7 @@ static gboolean fold(CliCall *call, GError **error)
 }
 
 static const CliOption prune_options[] = {
-    { "keep-last", 0, CLI_COUNT, "N", "keep the newest N images" },
-    { "keep-hourly", 0, CLI_COUNT, "N", "keep the newest image of each of the last N hours" },
-    { "keep-daily", 0, CLI_COUNT, "N", "the same for days" },
-    { "keep-weekly", 0, CLI_COUNT, "N", "the same for weeks (from Monday on)" },
-    { "keep-monthly", 0, CLI_COUNT, "N", "the same for months" },
-    { "keep-yearly", 0, CLI_COUNT, "N", "the same for years" },
-    { "keep-within", 0, CLI_AGE, "DURATION",
-      "keep all that are at most so much older than the newest: 36h, 7d12h, 2w, 1y" },
+    CLI_KEEP_OPTIONS,
     { "quota", 0, CLI_SIZE, "SIZE",
       "what they may take on the disk together: the oldest go, each VM's newest never" },
     { "vm", 0, CLI_VM, "NAME", "only images of this VM; others stay" },
