@@ -149,7 +149,8 @@ static gsize find_line(const char *text, gsize end, const char *head, char ret_k
         return 0;
     const char *line = text + end - len, *id = line + head_len, *hex = id + id_len + 1;
     char key[STASIS_KEY_ID];
-    g_strlcpy(key, id, sizeof(key));
+    memcpy(key, id, id_len);
+    key[id_len] = '\0';
     if (line[-1] != '\n' || memcmp(line, head, head_len) != 0 || !stasis_key_id_is_valid(key) ||
         id[id_len] != ':' || !stasis_from_hex(hex, ret, n) ||
         memcmp(hex + 2 * n, LINE_TAIL, strlen(LINE_TAIL)) != 0)
