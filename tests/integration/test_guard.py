@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, check_memory_image  # noqa: E402
@@ -158,6 +159,26 @@ def masks(t):
             (2, 3, True, []), found)
     vm.guest.check_unharmed(vm)
     t.equal(vm.status(), "guest-panicked", "it is left as it is")
+
+
+@case
+def seen_late(t):
+    """a hang that is seen long after it began, for the guard hardly runs: the VM is back from before it"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--keep", 40, "--on", "hang=0.1", "--do", "rollback")
+    guard.wait("image", 3)
+    began = guard.count("image")
+    vm.guest.fail(vm, Bare.HANG)
+    limit = time.monotonic() + 120
+    while guard.count("rolled-back") == 0:
+        t.check(time.monotonic() < limit, "the hang is not seen")
+        for how, seconds in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.05)):
+            guard.process.send_signal(how)
+            time.sleep(seconds)
+    guard.end(0, signal.SIGINT)
+    t.check(guard.count("image") >= began + 2, "images of the hang, too")
+    vm.check_runs()
+    vm.guest.check_unharmed(vm)
 
 
 @case

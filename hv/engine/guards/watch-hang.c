@@ -28,8 +28,10 @@
 
 typedef struct {
     guint64 states[MAX_STATES];
+    gint64 before_us[MAX_STATES]; /* when it was looked at before each was seen first, Unix time */
     guint n_states;
-    guint n_samples; /* since the last new state */
+    gint64 circle_us; /* before_us of the first state that came back since there was a new one */
+    guint n_samples;  /* since the last new state */
     guint64 since_us;
     guint64 ran_ns; /* its thread, at that time */
     gboolean halted, stuck;
@@ -37,8 +39,9 @@ typedef struct {
 
 typedef struct {
     guint64 limit_us, interval_us, next_us;
-    GArray *cpus;    /* of Cpu */
-    GArray *threads; /* of pid_t */
+    gint64 looked_us; /* the last time, Unix time */
+    GArray *cpus;     /* of Cpu */
+    GArray *threads;  /* of pid_t */
 } Hang;
 
 static void close_hang(gpointer data)
@@ -58,6 +61,7 @@ static gpointer open_hang(const StasisWatcherOps *ops, StasisWatched *vm, const 
     Hang *hang = g_new0(Hang, 1);
     hang->limit_us = (guint64)((seconds > 0 ? seconds : DEFAULT_SECONDS) * 1e6);
     hang->interval_us = hang->limit_us / SAMPLES;
+    hang->looked_us = g_get_real_time();
     hang->cpus = g_array_new(FALSE, TRUE, sizeof(Cpu));
     hang->threads = g_steal_pointer(&threads);
     return hang;
@@ -107,17 +111,22 @@ static void sample(Hang *hang, StasisWatched *vm, guint i, const char *text, gsi
     if (!number_behind(text, n, "RFL=", &flags))
         number_behind(text, n, "EFL=", &flags);
     number_behind(text, n, "HLT=", &halted);
-    gboolean old = FALSE;
-    for (guint s = 0; s < cpu->n_states && !old; s++)
-        old = cpu->states[s] == state;
+    guint s = 0;
+    while (s < cpu->n_states && cpu->states[s] != state)
+        s++;
+    gboolean old = s < cpu->n_states;
     cpu->halted = halted != 0;
     if ((flags & IF_FLAG) != 0 || !old) {
         if ((flags & IF_FLAG) != 0 || cpu->n_states == MAX_STATES)
             cpu->n_states = 0;
+        cpu->before_us[cpu->n_states] = hang->looked_us;
         cpu->states[cpu->n_states++] = state;
+        cpu->circle_us = hang->looked_us;
         cpu->n_samples = 0;
         cpu->since_us = now;
         cpu->ran_ns = ran_ns(vm->record->pid, thread);
+    } else {
+        cpu->circle_us = MIN(cpu->circle_us, cpu->before_us[s]);
     }
     cpu->n_samples++;
     gboolean ran = cpu->halted || ran_ns(vm->record->pid, thread) - cpu->ran_ns >= RAN_NS;
@@ -125,12 +134,16 @@ static void sample(Hang *hang, StasisWatched *vm, guint i, const char *text, gsi
                  now - cpu->since_us >= hang->limit_us && ran;
 }
 
-static gboolean judge(const Hang *hang, char **ret_detail)
+/* *ret_since_us: when all that is stuck was seen doing something else for the last time. */
+static gboolean judge(const Hang *hang, gint64 *ret_since_us, char **ret_detail)
 {
     guint n_stuck = 0, spinning = G_MAXUINT;
+    *ret_since_us = G_MAXINT64;
     for (guint i = 0; i < hang->cpus->len; i++) {
         const Cpu *cpu = &g_array_index(hang->cpus, Cpu, i);
         n_stuck += cpu->stuck;
+        if (cpu->stuck)
+            *ret_since_us = MIN(*ret_since_us, cpu->circle_us);
         if (cpu->stuck && !cpu->halted && spinning == G_MAXUINT)
             spinning = i;
     }
@@ -139,6 +152,16 @@ static gboolean judge(const Hang *hang, char **ret_detail)
     else if (n_stuck > 0 && n_stuck == hang->cpus->len)
         *ret_detail = g_strdup("all CPUs stand halted with interrupts off");
     return *ret_detail != NULL;
+}
+
+/* The VM is paused, as for a checkpoint: what was seen of it holds, but it is not stuck for now. */
+static void count_again(Hang *hang, guint64 now)
+{
+    for (guint i = 0; i < hang->cpus->len; i++) {
+        Cpu *cpu = &g_array_index(hang->cpus, Cpu, i);
+        cpu->n_samples = 0;
+        cpu->since_us = now;
+    }
 }
 
 static gboolean look_for_hang(gpointer data, StasisWatched *vm, char **ret_detail)
@@ -151,15 +174,17 @@ static gboolean look_for_hang(gpointer data, StasisWatched *vm, char **ret_detai
     g_autoptr(GError) error = NULL;
     g_autofree char *state = stasis_qmp_run_state(vm->qmp, &error);
     if (state != NULL && strcmp(state, "running") != 0) {
-        rearm_hang(hang, vm);
+        count_again(hang, now);
         return FALSE;
     }
+    gint64 looking_us = g_get_real_time();
     g_autofree char *text =
         state != NULL ? stasis_qmp_human(vm->qmp, "info registers -a", &error) : NULL;
     if (text == NULL) {
         /* A QEMU that has ended is another watcher's business. */
         if (!stasis_record_is_alive(vm->record))
             return FALSE;
+        vm->since_us = hang->looked_us;
         *ret_detail = g_strdup_printf("QEMU does not answer: %s", error->message);
         return TRUE;
     }
@@ -170,8 +195,8 @@ static gboolean look_for_hang(gpointer data, StasisWatched *vm, char **ret_detai
         sample(hang, vm, i, at, next != NULL ? (gsize)(next - at) : strlen(at));
         at = next;
     }
-    vm->since_us = g_get_real_time() - (gint64)hang->limit_us - (gint64)hang->interval_us;
-    return judge(hang, ret_detail);
+    hang->looked_us = looking_us;
+    return judge(hang, &vm->since_us, ret_detail);
 }
 
 const StasisWatcherOps stasis_watch_hang = {
