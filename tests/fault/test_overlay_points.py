@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
 from qmp import Qmp  # noqa: E402
-from stasistest import (add_case, case, fresh_name, image_ids, main, mount_tmpfs,  # noqa: E402
+from stasistest import (BUILD, add_case, case, fresh_name, image_ids, main, mount_tmpfs,  # noqa: E402
                         need_kvm, new_store, run_vm, stasis, stasis_json)
 
 KINDS = (("qcow2", "virtio"), ("raw", "blockdev"))
@@ -38,18 +38,34 @@ def write(qmp, all_disks, rng):
         disk.write_some(qmp, rng)
 
 
+def gated_sweep(t):
+    """The program that undoes what a killed command has left, waiting for a file: (environment, file).
+    Nothing is written meanwhile: a write by the monitor's qemu-io that QEMU 7.2 holds back while a
+    block job ends is let go before its new disk may be written to, and QEMU aborts ("child->perm &
+    BLK_PERM_WRITE")."""
+    path, gate = t.path("gated-sweep"), t.path("gate")
+    with open(path, "w") as f:
+        f.write(f"#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.05; done\n"
+                f'exec {os.path.join(BUILD, "stasis-sweep")} "$@"\n')
+    os.chmod(path, 0o700)
+    return {"STASIS_SWEEP": path}, gate
+
+
 def killed(t, point, accel):
     if accel == "kvm":
         need_kvm(t)
     vm, all_disks, monitor = start(t, accel=accel)
     store, rng = new_store(t), disks.rng_of(point)
     listed = point == "overlay-listed"
+    env, gate = gated_sweep(t)
     with Qmp(monitor) as qmp:
         before = tops(qmp)
         write(qmp, all_disks, rng)
         stasis("checkpoint-create", vm.name, "--disk", "overlay", *store, expect=-signal.SIGKILL,
-               env={"STASIS_FAULT": f"{point}:kill"})
+               env={"STASIS_FAULT": f"{point}:kill", **env})
         write(qmp, all_disks, rng)
+        with open(gate, "w"):
+            pass
         vm.check_runs(what=f"killed at {point}")
         t.equal(len(image_ids(store)), int(listed), "images")
         # The file that QEMU does not know yet is the next command's to remove.
