@@ -318,8 +318,8 @@ $(UNIT_CRIU): $(CRIU_IMAGE_OBJ)
 
 # The state of programs that have a say, without the agent's loop; with a clock of the test's.
 COOP_AGENT_OBJ := $(patsubst %,$(B)/guest-agent/%.o,coop coop-turn op-wish answer)
-UNIT_COOP := $(B)/tests/unit/test-agent-coop
-$(UNIT_COOP).o $(COOP_AGENT_OBJ): ALL_CFLAGS += -Iguest-agent
+UNIT_COOP := $(filter $(B)/tests/unit/test-agent-coop%,$(UNIT_BIN))
+$(UNIT_COOP:%=%.o) $(COOP_AGENT_OBJ): ALL_CFLAGS += -Iguest-agent
 $(UNIT_COOP): $(COOP_AGENT_OBJ)
 
 # It reads all RAM right before the library lets the VM go on.

@@ -120,3 +120,57 @@ static int program_hears(int fd, StasisGuestMessage *ret)
         return 1;
     return n < 0 && errno == EAGAIN ? -1 : 0;
 }
+
+static void check_hears(int fd, StasisGuestWhat what, int64_t value)
+{
+    StasisGuestMessage message;
+    g_assert_cmpint(program_hears(fd, &message), ==, 1);
+    g_assert_cmpuint(message.magic, ==, STASIS_GUEST_MAGIC);
+    g_assert_cmpuint(message.what, ==, what);
+    g_assert_cmpint(message.value, ==, value);
+}
+
+static void check_silent(int fd)
+{
+    StasisGuestMessage message;
+    g_assert_cmpint(program_hears(fd, &message), ==, -1);
+}
+
+/* That answer, and the connection is over. */
+static void check_result(int fd, StasisGuestWhat what, int64_t value)
+{
+    StasisGuestMessage message;
+    check_hears(fd, what, value);
+    g_assert_cmpint(program_hears(fd, &message), ==, 0);
+    close(fd);
+}
+
+/* ---- cases ---- */
+
+static uint64_t host_waits(const char *token, uint64_t n_ended, uint64_t ms)
+{
+    guint8 room[256];
+    StasisFieldWriter fields = { room, 0, sizeof room, false };
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, token);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_N_ENDED, n_ended);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, ms);
+    uint64_t id = host_asks(op_wish_wait, &fields);
+    work();
+    return id;
+}
+
+/* A token of the case's own: nothing of the last one's is left, and counting begins anew. */
+static char token[16];
+static void begin_case(void)
+{
+    static unsigned n;
+    g_snprintf(token, sizeof token, "case %u", ++n);
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
+        if (c->fd >= 0)
+            coop_close(c);
+    host.there = true;
+    coop_forget_requests();
+    later(2000000); /* whatever had begun is over */
+    host_waits(token, 0, 0);
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_TICKET), ==, 0);
+}
