@@ -6,10 +6,11 @@
  *
  *     stasis-session          waits, passes signals on, ends with the command's exit status
  *       └─ the first process  of the namespace and of a terminal session: collects whoever ends
- *            └─ CMD
+ *            ├─ CMD
+ *            └─ the keeper    of its terminal, if there is one
  *
- * On a terminal the command gets one of its own, whose master the first process keeps and whoever
- * sits in front borrows (terminal.c): two keys have the session saved (attend.c). By the name of
+ * On a terminal the command gets one of its own, whose master the keeper holds and whoever sits in
+ * front borrows (terminal.c): two keys have the session saved (attend.c). By the name of
  * stasis-resume it is a saved one that is gone on with.
  *
  * There is no mount namespace: CRIU would have to dump and make again every mount in it, which it
@@ -133,12 +134,13 @@ static int be_first(char **argv, int ready, bool terminal)
         _exit(write(ready, &reason, 1) == 1 ? exit_code_of(reason) : EXIT_OURS);
     }
     below = pid;
+    if (terminal && !terminal_keep())
+        return complain("nobody to keep its terminal");
     /* Not to hold whatever the command closes. */
     int null_fd = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3 && null_fd >= 0; fd++)
         dup2(null_fd, fd);
-    close_range(3, TERMINAL_FD - 1, 0);
-    close_range(terminal ? TERMINAL_FD + 1 : TERMINAL_FD, ~0u, 0);
+    close_range(3, ~0u, 0);
     return wait_for(pid, true);
 }
 

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The master of a session's terminal is held by the session's first process, which is in every
- * image of it, so both ends of the terminal are. Whoever sits in front of it borrows the master
- * (pidfd_getfd(2)) and gives it back before an image is taken: then nothing leads out of the
+ * The master of a session's terminal is held by a process of the session, its keeper, which is in
+ * every image of it, so both ends of the terminal are. Whoever sits in front of it borrows the
+ * master (pidfd_getfd(2)) and gives it back before an image is taken: then nothing leads out of the
  * session. While nobody has it, what the command writes waits in the terminal.
+ *
+ * Why not the first process: to CRIU, /dev/tty, which a shell has open, belongs to the process
+ * whose terminal with that session it met first, and that has to be the shell. It meets a parent
+ * before its children and these in the order of their birth, so the keeper is born behind the
+ * command.
  *
  * CRIU makes a terminal with the number again that it had, by opening others until it comes up, 32
  * at most. So the number is a small one, but not one of the first, which others have.
@@ -19,10 +24,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
 
+#define TERMINAL_FD 10 /* where the keeper has the master */
+#define KEEPER "session-keeper"
 #define FIRST_NUMBER 6
 #define N_NUMBERS 20
 
@@ -74,6 +82,31 @@ bool terminal_enter(int slave)
     for (int fd = 0; fd < 3; fd++)
         dup2(slave, fd);
     return true;
+}
+
+/* Until the last one has closed the other end: then nobody can open it any more. */
+static void __attribute__((noreturn)) be_keeper(void)
+{
+    static const int not_ours[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 };
+    struct pollfd poll_fd = { .fd = TERMINAL_FD };
+    for (size_t i = 0; i < sizeof not_ours / sizeof *not_ours; i++)
+        signal(not_ours[i], SIG_IGN);
+    prctl(PR_SET_NAME, KEEPER);
+    /* Last, since who waits for that takes us for ready. */
+    close_range(TERMINAL_FD + 1, ~0u, 0);
+    close_range(0, TERMINAL_FD - 1, 0);
+    while ((poll_fd.revents & (POLLHUP | POLLERR | POLLNVAL)) == 0)
+        poll(&poll_fd, 1, -1);
+    _exit(0);
+}
+
+bool terminal_keep(void)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        be_keeper();
+    close(TERMINAL_FD);
+    return pid > 0;
 }
 
 /* ---- in front of it ---- */
@@ -177,12 +210,52 @@ static TerminalEvent relay(int master, int pidfd, const TerminalKeys *keys)
     }
 }
 
+static bool is_keeper(pid_t pid)
+{
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    FILE *file = fopen(path, "re");
+    bool is = file != NULL && fgets(name, sizeof name, file) != NULL;
+    if (file != NULL)
+        fclose(file);
+    name[strcspn(name, "\n")] = '\0';
+    return is && strcmp(name, KEEPER) == 0;
+}
+
+/* The master that the process @pid has; -1: it has none. */
+static int borrow_from(pid_t pid)
+{
+    int number, pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int master = pidfd >= 0 ? (int)syscall(SYS_pidfd_getfd, pidfd, TERMINAL_FD, 0) : -1;
+    if (pidfd >= 0)
+        close(pidfd);
+    if (master >= 0 && ioctl(master, TIOCGPTN, &number) == 0)
+        return master;
+    if (master >= 0)
+        close(master);
+    return -1;
+}
+
+/* That of the session whose first process is @first, from its keeper; -1: it has none any more. */
+static int borrow_master(pid_t first)
+{
+    char path[64];
+    int pid, master = -1;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)first, (int)first);
+    FILE *children = fopen(path, "re");
+    while (children != NULL && master < 0 && fscanf(children, "%d", &pid) == 1)
+        master = is_keeper(pid) ? borrow_from(pid) : -1;
+    if (children != NULL)
+        fclose(children);
+    return master;
+}
+
 TerminalEvent terminal_attend(pid_t first, const TerminalKeys *keys)
 {
     struct termios before, raw;
     struct sigaction old, action = { .sa_handler = note_size };
     int pidfd = (int)syscall(SYS_pidfd_open, first, 0);
-    int master = pidfd >= 0 ? (int)syscall(SYS_pidfd_getfd, pidfd, TERMINAL_FD, 0) : -1;
+    int master = pidfd >= 0 ? borrow_master(first) : -1;
     TerminalEvent event = TERMINAL_ENDED;
     if (master >= 0 && tcgetattr(STDIN_FILENO, &before) == 0) {
         raw = before;

@@ -5,9 +5,6 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Where the session's first process keeps the master; it never reads it. */
-#define TERMINAL_FD 10
-
 /* Keys that are not passed on; -1: there is none. */
 typedef struct {
     int save;     /* save it, and go on */
@@ -20,9 +17,12 @@ typedef enum {
     TERMINAL_SAVE_END,
 } TerminalEvent;
 
-/* Make a pseudo-terminal as large as the one at standard input: its master is at TERMINAL_FD; the
- * descriptor of its slave, or -1 with errno. */
+/* Make a pseudo-terminal as large as the one at standard input, in the session's first process: the
+ * descriptor of its slave, or -1 with errno. The master is open, too, until terminal_keep(). */
 int terminal_make(void);
+/* Once the command is there: leave the master to a child that keeps it, without ever reading it. It
+ * ends when nobody has the slave open any more. False with errno: there is none. */
+bool terminal_keep(void);
 /* In the command: standard input, output and error are @slave, which controls its new session. */
 bool terminal_enter(int slave);
 
