@@ -98,7 +98,7 @@ BOUNDARY_OBJ := $(BOUNDARY_SRC:%.c=$(B)/%.o)
 BOUNDARY_MAIN := $(B)/guest-agent/graph/stasis-boundary.o
 WORLD_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/ipc-world/*.c)))
 SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/%.o)
-CRIU_IMAGE_OBJ := $(B)/guest-agent/criu-image.o $(B)/guest-agent/criu-timers.o
+CRIU_IMAGE_OBJ := $(patsubst %,$(B)/guest-agent/criu-%.o,image timers lines)
 AGENT_OBJ := $(AGENT_SRC:%.c=$(B)/guest/%.o)
 SESSION_OBJ := $(patsubst %.c,$(B)/guest/%.o,$(sort $(wildcard guest-agent/session/*.c)) guest-agent/lib/talk.c)
 # Linked into programs of the guest: static and shared, for the C library alone.

@@ -314,6 +314,13 @@ uint64_t lineage_first(pid_t pid, uint64_t start);
 /* Write that down. */
 void lineage_note(pid_t pid, uint64_t start, uint64_t first);
 
+/* ---- lines.c ---- */
+
+struct CriuLines;
+/* In a fork: make what is being typed at terminals of those in the control group @group readable;
+ * which ones those are, for criu_lines_mend_in(). At most CRIU_MAX_LINES; others lose it. */
+void lines_open(const char *group, struct CriuLines *ret);
+
 /* ---- criu.c ---- */
 
 /* Run @argv, "criu" and so on; what it says goes to @dir/stasis.log. Programs that it runs are

@@ -51,3 +51,18 @@ void criu_file_close(CriuFile *file);
 unsigned criu_timers_mend(void *bytes, size_t size);
 /* The same in @dir, where CRIU has written an image; false, with errno, when it can't be. */
 bool criu_timers_mend_in(const char *dir);
+
+/* ---- criu-lines.c ---- */
+
+#define CRIU_MAX_LINES 256u
+
+/* Pseudo-terminals whose unfinished line was made readable (lines.c), by their numbers. */
+typedef struct CriuLines {
+    uint64_t index[CRIU_MAX_LINES];
+    unsigned n;
+} CriuLines;
+
+/* Put them back in tty-info.img, of @size @bytes: how many ends of them were. */
+unsigned criu_lines_mend(const CriuLines *lines, void *bytes, size_t size);
+/* The same in @dir, where CRIU has written an image; false, with errno, when it can't be. */
+bool criu_lines_mend_in(const CriuLines *lines, const char *dir);

@@ -227,6 +227,7 @@ static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms
 {
     static MqueueOptions queues;
     static Halves halves;
+    static CriuLines lines;
     char programs[96], archive[96], file[96];
     snprintf(archive, sizeof archive, "%s/" TMPFS_ARCHIVE, dir);
     snprintf(file, sizeof file, "%s/" STASIS_MQUEUE_FILE, dir);
@@ -240,7 +241,8 @@ static bool dump(DumpTree *tree, const char *dir, uint64_t limit, int64_t end_ms
     tree->programs = programs;
     tree->queues = &queues;
     tree->halves = &halves;
-    if (dump_run_criu(tree, dir, end_ms) == 0)
+    lines_open(tree->group, &lines);
+    if (dump_run_criu(tree, dir, end_ms) == 0 && criu_lines_mend_in(&lines, dir))
         return tmpfs_take(tree->group, archive, limit, answer);
     criu_complain("dump", dir, answer);
     return false;

@@ -8,17 +8,18 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, coop_vm, sh_beside  # noqa: E402
 from proctree import SESSION  # noqa: E402
+from pythonguest import PROMPT, python_files  # noqa: E402
 from stasistest import BUILD, add_case, case, main, new_store, shared  # noqa: E402
 
 SAVE, END = r"\005", r"\035"
 _common = {}
+PROGRAMS = {"bin/pty-drive": os.path.join(BUILD, "tests", "lib", "pty-drive"), "bin/stasis-resume": SESSION}
 
 
 def common():
     if not _common:
         t = shared()
-        vm = coop_vm(t, files={"bin/pty-drive": os.path.join(BUILD, "tests", "lib", "pty-drive"),
-                               "bin/stasis-resume": SESSION})
+        vm = coop_vm(t, files=PROGRAMS)
         store = new_store(t)
         _common.update(vm=vm, store=store, server=Server(t, vm, *store))
     return _common["vm"]
@@ -91,6 +92,22 @@ def served(t):
     return vm
 
 
+def line(t):
+    """half a line, that no program has read: it is echoed on another terminal, finished, and read as one"""
+    vm = served(t)
+    one = Person(t, vm, "line", "stasis-session busybox cat")
+    one.types("hel")
+    one.sees("hel")
+    one.types(END)
+    one.sees("EXIT 0")
+    two = Person(t, vm, "line2", f"stasis-resume {one.saved()}")
+    two.sees("hel", "it is echoed")
+    two.types(r"lo\r")
+    two.sees("hello\r\nhello\r\n", "what cat writes")
+    two.types(r"\004")
+    two.sees("EXIT 0")
+
+
 def editor(t):
     """vi: a key saves it in the middle of a word, another one ends it, too; on another terminal the word
     is finished, any number of times"""
@@ -136,9 +153,34 @@ def prompt(t):
     two.sees("EXIT 0")
 
 
-# Known: not seen to pass yet, for want of a machine with time (docs/decisions.md); make check-long has them.
-NOT_YET = True
-for _function in (editor, prompt):
-    add_case(_function, promise=" ".join(_function.__doc__.split()), full=NOT_YET)
+def python(t):
+    """Python's prompt with input that is not entered: saved, it is entered and run; and so it is on another
+    terminal, with what had been computed before"""
+    vm, store = coop_vm(t, files={**PROGRAMS, **python_files()}), new_store(t)
+    Server(t, vm, *store)
+    one = Person(t, vm, "py", f"stasis-session {PROMPT}")
+    one.sees(">>> ")
+    one.types(r"n = 20\r")
+    one.types("print(n + ")
+    one.sees("print(n + ")
+    one.types(SAVE)
+    one.saved()
+    one.types(r"1)\r")
+    one.sees("\n21", "it goes on")
+    one.types("n += 100; print(n +")
+    one.sees("print(n +", "half a line")
+    one.types(END)
+    one.sees("EXIT 0")
+    two = Person(t, vm, "py2", f"stasis-resume {one.saved()}")
+    two.types(r" 2)\r")
+    two.sees("\n122", "it is finished, and run")
+    two.types(r"\004")
+    two.sees("EXIT 0")
+
+
+# What differs little from line() for us, and takes longer.
+add_case(line, promise=" ".join(line.__doc__.split()))
+for _function in (editor, prompt, python):
+    add_case(_function, promise=" ".join(_function.__doc__.split()), full=True)
 
 main()
