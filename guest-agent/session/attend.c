@@ -5,9 +5,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/internal.h"
+#include "session/image-file.h"
 
 /* Its result (negative: -errno), and what image it is about. */
 static int64_t ask(StasisGuestWhat what, int64_t value, const char *text, char image[])
@@ -49,7 +51,14 @@ static const char *why(int64_t r)
     }
 }
 
-bool attend(pid_t first, const TerminalKeys *keys)
+static void tell_saved(const char *image, const char *file)
+{
+    fprintf(stderr, "\r\nstasis-session: saved as %s\r\n", image);
+    if (file != NULL && !image_file_write(file, image))
+        fprintf(stderr, "stasis-session: %s: not written: %s\r\n", file, strerror(errno));
+}
+
+bool attend(pid_t first, const TerminalKeys *keys, const char *file)
 {
     for (;;) {
         char image[sizeof((StasisGuestMessage *)0)->text] = "";
@@ -62,7 +71,7 @@ bool attend(pid_t first, const TerminalKeys *keys)
             continue;
         }
         if (image[0] != '\0')
-            fprintf(stderr, "\r\nstasis-session: saved as %s\r\n", image);
+            tell_saved(image, file);
         if (event == TERMINAL_SAVE_END && r == 0) {
             kill(first, SIGKILL); /* and all of its PID namespace */
             return true;
@@ -70,12 +79,22 @@ bool attend(pid_t first, const TerminalKeys *keys)
     }
 }
 
-pid_t attend_resume(const char *id)
+pid_t attend_resume(const char *what)
 {
-    char image[sizeof((StasisGuestMessage *)0)->text];
-    int64_t r = ask(STASIS_GUEST_RESTORE, 0, id, image);
+    char image[sizeof((StasisGuestMessage *)0)->text], id[IMAGE_ID_SIZE];
+    struct stat st;
+    bool is_there = stat(what, &st) == 0;
+    if (is_there && S_ISDIR(st.st_mode))
+        return exported_restore(what);
+    if (is_there && !image_file_read(what, id)) {
+        fprintf(stderr, "stasis-resume: %s: %s\n", what,
+                errno == EBADMSG ? "it is no file of stasis-session's" : strerror(errno));
+        return -1;
+    }
+    int64_t r = ask(STASIS_GUEST_RESTORE, 0, is_there ? id : what, image);
     if (r > 1)
         return (pid_t)r;
-    fprintf(stderr, "stasis-resume: %s: %s\n", id, r < 0 ? why(r) : "it has no processes");
+    fprintf(stderr, "stasis-resume: %s: %s\n", is_there ? id : what,
+            r < 0 ? why(r) : "it has no processes");
     return -1;
 }

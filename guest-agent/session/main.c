@@ -49,6 +49,7 @@ static const char help[] =
     "  -o, --output FILE append its standard output and error to FILE\n"
     "  -k, --save-key KEY  on a terminal: saves the session, which goes on (default ^E)\n"
     "  -e, --end-key KEY   … and ends it (default ^]); \"none\": there is no such key\n"
+    "  -f, --file FILE     write the ID of each image to FILE, for \"stasis-resume FILE\"\n"
     "  -T, --no-terminal   CMD is on the present terminal itself, and there are no keys\n"
     "      --help        print this and exit\n"
     "      --version     print the version and exit\n"
@@ -163,6 +164,7 @@ static bool redirect(bool background, const char *output)
 typedef struct {
     bool background, terminal;
     const char *output;
+    const char *file; /* for images' IDs, or NULL */
     TerminalKeys keys;
 } Options;
 
@@ -192,7 +194,7 @@ static int run(char **argv, const Options *options)
         fprintf(stderr, "stasis-session: %s: %s\n", argv[0], strerror(reason));
         return exit_code_of(reason);
     }
-    if (options->terminal && attend(pid, &options->keys)) {
+    if (options->terminal && attend(pid, &options->keys, options->file)) {
         waitpid(pid, NULL, 0);
         return 0;
     }
@@ -206,15 +208,17 @@ static int run(char **argv, const Options *options)
 }
 
 static const char resume_help[] =
-    "Usage: stasis-resume ID\n"
-    "       stasis-resume --attach PID\n"
-    "Have the host restore a saved session in this VM, and go on with it on the present terminal; "
-    "or\n"
-    "sit down in front of a session that runs already, by the ID of its first process.\n"
+    "Usage: stasis-resume [OPTION]... FILE|DIR|ID\n"
+    "       stasis-resume [OPTION]... --attach PID\n"
+    "Go on with a saved session on the present terminal: FILE is one that \"stasis-session "
+    "--file\"\n"
+    "wrote, ID an image that the host restores in this VM; DIR was made by the host's \"stasis\n"
+    "proc-export --format criu\", and brought here: that needs no host. Or sit down in front of a\n"
+    "session that runs already, by the ID of its first process.\n"
     "\n"
-    "  -k, --save-key KEY, -e, --end-key KEY   as of stasis-session\n"
+    "  -k, --save-key KEY, -e, --end-key KEY, -f, --file FILE   as of stasis-session\n"
     "\n"
-    "Needs root, and \"stasis agent-serve\" at the host.\n";
+    "Needs root; but for DIR and --attach, \"stasis agent-serve\" at the host.\n";
 
 /* -2: it is no key, which was said. */
 static int read_key(const char *text)
@@ -228,15 +232,14 @@ static int read_key(const char *text)
 static int resume(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "attach", required_argument, NULL, 'a' },
-        { "save-key", required_argument, NULL, 'k' },
-        { "end-key", required_argument, NULL, 'e' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL },
+        { "attach", required_argument, NULL, 'a' },  { "save-key", required_argument, NULL, 'k' },
+        { "end-key", required_argument, NULL, 'e' }, { "file", required_argument, NULL, 'f' },
+        { "help", no_argument, NULL, 'h' },          { NULL },
     };
     TerminalKeys keys = DEFAULT_KEYS;
+    const char *file = NULL;
     pid_t pid = 0;
-    for (int c; (c = getopt_long(argc, argv, "a:k:e:", options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "a:k:e:f:", options, NULL)) != -1;) {
         int *key = c == 'k' ? &keys.save : &keys.save_end;
         if (c == 'h') {
             fputs(resume_help, stdout);
@@ -244,6 +247,8 @@ static int resume(int argc, char **argv)
         }
         if (c == 'a')
             pid = atoi(optarg);
+        else if (c == 'f')
+            file = optarg;
         else if ((c != 'k' && c != 'e') || (*key = read_key(optarg)) == -2)
             return EXIT_OURS;
     }
@@ -258,23 +263,28 @@ static int resume(int argc, char **argv)
     if (pid == 0)
         pid = attend_resume(argv[optind]);
     if (pid > 0)
-        attend(pid, &keys);
+        attend(pid, &keys, file);
     return pid > 0 ? 0 : EXIT_OURS;
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "background", no_argument, NULL, 'b' },     { "output", required_argument, NULL, 'o' },
-        { "save-key", required_argument, NULL, 'k' }, { "end-key", required_argument, NULL, 'e' },
-        { "no-terminal", no_argument, NULL, 'T' },    { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'v' },        { NULL },
+        { "background", no_argument, NULL, 'b' },
+        { "output", required_argument, NULL, 'o' },
+        { "save-key", required_argument, NULL, 'k' },
+        { "end-key", required_argument, NULL, 'e' },
+        { "file", required_argument, NULL, 'f' },
+        { "no-terminal", no_argument, NULL, 'T' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },
+        { NULL },
     };
     Options chosen = { .terminal = terminal_is_present(), .keys = DEFAULT_KEYS };
     const char *name = strrchr(argv[0], '/');
     if (strcmp(name != NULL ? name + 1 : argv[0], "stasis-resume") == 0)
         return resume(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "+bo:k:e:T", options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "+bo:k:e:f:T", options, NULL)) != -1;) {
         switch (c) {
         case 'b':
             chosen.background = true;
@@ -289,6 +299,9 @@ int main(int argc, char **argv)
         case 'e':
             if ((chosen.keys.save_end = read_key(optarg)) == -2)
                 return EXIT_OURS;
+            break;
+        case 'f':
+            chosen.file = optarg;
             break;
         case 'T':
             chosen.terminal = false;

@@ -4,11 +4,13 @@
 told so and goes on."""
 import os
 import sys
+import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, coop_vm, sh_beside  # noqa: E402
 from proctree import SESSION  # noqa: E402
 from pythonguest import PROMPT, python_files  # noqa: E402
+from stockcriu import disk_for_criu, export_for_criu  # noqa: E402
 from stasistest import BUILD, add_case, case, main, new_store, shared  # noqa: E402
 
 SAVE, END = r"\005", r"\035"
@@ -19,9 +21,10 @@ PROGRAMS = {"bin/pty-drive": os.path.join(BUILD, "tests", "lib", "pty-drive"), "
 def common():
     if not _common:
         t = shared()
-        vm = coop_vm(t, files=PROGRAMS)
+        disk, options = disk_for_criu(t)
+        vm = coop_vm(t, *options, files=PROGRAMS)
         store = new_store(t)
-        _common.update(vm=vm, store=store, server=Server(t, vm, *store))
+        _common.update(vm=vm, disk=disk, store=store, server=Server(t, vm, *store))
     return _common["vm"]
 
 
@@ -55,10 +58,9 @@ class Person:
         return self.shown().split("saved as ")[-1].split()[0]
 
 
-@case
 def saved(t):
     """vi: a key saves it in the middle of a word"""
-    vm = common()
+    vm = served(t)
     one = Person(t, vm, "saved", "stasis-session busybox vi /tmp/saved")
     one.sees("~")
     one.types("ihel")
@@ -88,24 +90,55 @@ def served(t):
     """The VM, with a server of the case's own: another case ends the common one."""
     vm = common()
     _common["server"].end()
-    Server(t, vm, *_common["store"])
+    _common["server"] = Server(t, vm, *_common["store"])
     return vm
 
 
 def line(t):
-    """half a line, that no program has read: it is echoed on another terminal, finished, and read as one"""
+    """half a line, that no program has read: after it was saved it is finished and read as one; and so it
+    is by who is taken up again, on another terminal where it is echoed, by the file that got the image's ID"""
     vm = served(t)
-    one = Person(t, vm, "line", "stasis-session busybox cat")
+    one = Person(t, vm, "line", "stasis-session --file /tmp/line.image busybox cat")
     one.types("hel")
     one.sees("hel")
-    one.types(END)
+    one.types(SAVE)
+    image = one.saved()
+    t.equal(sh_beside(vm, "cat /tmp/line.image"), f"stasis-image {image}\n", "the file")
+    one.types(r"lo\r")
+    one.sees("\nhello\r\n", "what cat writes")
+    one.types(r"\004")
     one.sees("EXIT 0")
-    two = Person(t, vm, "line2", f"stasis-resume {one.saved()}")
+    two = Person(t, vm, "line2", "stasis-resume /tmp/line.image")
     two.sees("hel", "it is echoed")
-    two.types(r"lo\r")
-    two.sees("hello\r\nhello\r\n", "what cat writes")
+    two.types(r"p\r")
+    two.sees("help\r\nhelp\r\n", "what cat writes")
     two.types(r"\004")
     two.sees("EXIT 0")
+
+
+def exported(t):
+    """what was exported for stock CRIU and brought into the guest is taken up where nobody serves it; what
+    is no image is told to be none"""
+    vm = served(t)
+    one = Person(t, vm, "ex", "stasis-session busybox sh -i")
+    one.types("echo two-$((1+")
+    one.sees("two-$((1+")
+    one.types(END)
+    one.sees("EXIT 0")
+    directory, _ = export_for_criu(t, {"id": one.saved()}, _common["store"])
+    _common["server"].end()
+    with open(_common["disk"], "r+b") as f, tarfile.open(fileobj=f, mode="w:") as archive:
+        archive.add(directory, "images")
+    sh_beside(vm, "tar x -C /tmp -f /dev/vda; echo what > /tmp/junk")
+    two = Person(t, vm, "ex2", "stasis-resume /tmp/images")
+    two.types(r"1))\r")
+    two.sees("\ntwo-2", "it is finished, and run")
+    two.types(r"exit\r")
+    two.sees("EXIT 0")
+    for what, why in (("/tmp", "no image of processes is in it"), ("/tmp/junk", "no file of stasis-session's")):
+        wrong = Person(t, vm, os.path.basename(what), f"stasis-resume {what}")
+        wrong.sees(why)
+        wrong.sees("EXIT 125")
 
 
 def editor(t):
@@ -180,7 +213,7 @@ def python(t):
 
 # What differs little from line() for us, and takes longer.
 add_case(line, promise=" ".join(line.__doc__.split()))
-for _function in (editor, prompt, python):
+for _function in (saved, editor, prompt, exported, python):
     add_case(_function, promise=" ".join(_function.__doc__.split()), full=True)
 
 main()
