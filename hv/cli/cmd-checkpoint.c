@@ -10,6 +10,7 @@
 
 #define FOLD_NICE 10
 #define FOLD_EVERY 16u
+#define MAX_HOLD_US 60000000u
 
 /* "pause 2.1 ms (devices 1.3 ms), 512.0 MiB RAM, 13.0 MiB stored, …" */
 static char *describe_cost(const StasisImageInfo *info)
@@ -97,6 +98,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, const char **dev
     options.disks = disks != NULL ? stasis_disks_from_string(disks) : STASIS_DISKS_COPY;
     options.full = cli_flag(call, "full");
     options.quiesce = cli_flag(call, "quiesce");
+    options.hold_output = cli_flag(call, "hold-output");
     options.guest_suspend = devices;
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
@@ -139,6 +141,16 @@ static gboolean wait_until(CliCall *call, gint64 due_us, GError **error)
     return !g_cancellable_set_error_if_cancelled(call->cancellable, error);
 }
 
+static void tell_of_hold(CliCall *call, StasisSeries *series)
+{
+    const char *const *held = stasis_series_get_held(series);
+    if (held == NULL || (!isatty(STDERR_FILENO) && !cli_flag(call, "verbose")))
+        return;
+    g_autofree char *names = g_strjoinv(", ", (char **)held);
+    g_autofree char *shown = cli_printable(names);
+    cli_note(call, "network output is held from now on: %s", shown);
+}
+
 static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *store,
                             JsonArray *array, CliProgress *progress, GError **error)
 {
@@ -156,6 +168,8 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
         if (info == NULL)
             return FALSE;
         show_created(call, store, info, i, &next_fold, array);
+        if (i == 0)
+            tell_of_hold(call, series);
     }
     return TRUE;
 }
@@ -184,12 +198,25 @@ static gboolean read_cycle_word(CliCall *call, guint64 *ret, GError **error)
     return FALSE;
 }
 
+/* Whoever the guest talks to waits as long. */
+static gboolean check_hold(CliCall *call, GError **error)
+{
+    guint64 every_us = cli_number(call, "every", 0);
+    if (!cli_flag(call, "hold-output") || (every_us > 0 && every_us <= MAX_HOLD_US))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "--hold-output needs --every MS, at most %u: output waits for the next image but "
+                "one, at worst",
+                MAX_HOLD_US / 1000);
+    return FALSE;
+}
+
 static gboolean create(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
     g_autofree const char **devices = cli_texts(call, "guest-suspend");
     StasisCheckpointOptions options = create_options_of(call, devices, &progress);
-    if (!read_cycle_word(call, &options.cycle_word, error))
+    if (!check_hold(call, error) || !read_cycle_word(call, &options.cycle_word, error))
         return FALSE;
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
@@ -394,6 +421,9 @@ static const CliOption create_options[] = {
       "fold the chain, in the background, when the image has more ancestors (default: 64)" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the image" },
     { "every", 0, CLI_MS, "MS", "take a series, one each so many milliseconds (see --count)" },
+    { "hold-output", 0, CLI_FLAG, NULL,
+      "with --every: nothing that the guest sends through its network interfaces leaves the host "
+      "before an image that remembers it is durable (see OUTPUT in the manual)" },
     { "count", 0, CLI_COUNT, "N",
       "how many to take (default: 1; with --every: until interrupted)" },
     { NULL },

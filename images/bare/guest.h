@@ -26,6 +26,7 @@ typedef struct {
     uint64_t report_ms;   /* report=1000, 0 = no lines of itself */
     uint64_t poll_us;     /* poll=1000: look at COM1's input, 0 = never */
     uint64_t tsc_khz;     /* tsc_khz=0: measure it */
+    uint64_t send_us;     /* send=0: none */
     bool check;           /* check=0 */
 } Options;
 
@@ -56,6 +57,10 @@ bool console_pending(void);
 void console_pump(void);  /* some bytes */
 void console_flush(void); /* all of them */
 int console_input(void);  /* a byte, or -1 */
+
+/* net.c: an rtl8139. False: there is none. */
+bool net_init(void);
+void net_send(void); /* the next number */
 
 /* clock.c */
 static inline uint64_t rdtsc(void)
@@ -99,6 +104,17 @@ static inline uint8_t inb(uint16_t port)
     uint8_t value;
 
     __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+static inline void outl(uint16_t port, uint32_t value)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
+static inline uint32_t inl(uint16_t port)
+{
+    uint32_t value;
+
+    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
 static inline void outsb(uint16_t port, const char *bytes, size_t n)

@@ -83,6 +83,7 @@ static bool parse_word(const char *key, size_t key_n, const char *value, size_t 
         { "report", &options.report_ms },
         { "poll", &options.poll_us },
         { "tsc_khz", &options.tsc_khz },
+        { "send", &options.send_us },
     };
     uint64_t check;
 

@@ -30,6 +30,7 @@
 #define GUEST_STATE_GPA 0x400000ul
 #define GUEST_STATE_MAGIC "STASISGUEST1"
 #define GUEST_STATE_VERSION 1
+#define GUEST_FRAME_MAGIC "STASIS-N" /* of a frame (send=), at offset 14; the number follows */
 #define GUEST_PAGE_TAG 0x5354415349530000ul
 #define GUEST_HIST 24
 #define GUEST_RANGES 8
@@ -91,10 +92,13 @@ typedef struct {
     uint64_t fail; /* 0x248  the host stores one of GUEST_FAIL_PANIC …: it happens within 1 ms */
 
     uint64_t cycles; /* 0x250  with period=: ends of cycles; what follows is slack until the next */
+
+    uint64_t sent; /* 0x258  with send=: numbers of frames given to the network so far, or about to
+                              be */
 } GuestState;
 
 _Static_assert(offsetof(GuestState, histogram) == 0x100, "layout is an interface");
-_Static_assert(sizeof(GuestState) == 0x1d8 + 16 * GUEST_RANGES, "layout is an interface");
+_Static_assert(sizeof(GuestState) == 0x1e0 + 16 * GUEST_RANGES, "layout is an interface");
 
 /* The order of `random`: a bijection of the numbers of @bits bits, multiplication and xor-shift
  * by turns. Number 0 is not left in place. */

@@ -15,7 +15,7 @@
 #define PVPANIC_PORT 0x505 /* QEMU's docs/specs/pvpanic */
 #define PVPANIC_PANICKED 1
 
-static uint64_t next_event, next_poll, next_report;
+static uint64_t next_event, next_poll, next_report, next_send;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
 static uint64_t begun_due;                               /* when the quantum under way was due */
 
@@ -93,6 +93,8 @@ static void __attribute__((noinline)) events(uint64_t now)
         fail(state->fail);
     if (options.check)
         memory_verify(COLD_PAGES);
+    if (is_due(now, &next_send, options.send_us))
+        net_send();
     if (is_due(now, &next_poll, options.poll_us))
         command(console_input());
     if (is_due(now, &next_report, options.report_ms * 1000))
@@ -228,7 +230,7 @@ void work(void)
     pace_init();
     clock_reset();
     state->resets = 0;
-    next_event = next_poll = clock_last;
+    next_event = next_poll = next_send = clock_last;
     next_report = clock_last + options.report_ms * 1000 * clock_per_us;
     for (uint64_t n = 1;; n++) {
         if (options.check && random)

@@ -59,6 +59,16 @@ typedef struct {
      */
     guint64 cycle_word;
     guint64 cycle_wait_us;
+    /*
+     * For a series, from its first image on: no packet that the guest sends through its network
+     * interfaces leaves the host before an image that remembers it is durable: the first one whose
+     * instant came after it, or the one after that. Each image has to be durable within ten
+     * minutes of the instant before it, or the series fails: QEMU lets go then. When the series
+     * ends, however it ends, what is held is let go and nothing is held any more; what QEMU holds
+     * as it is killed is lost. STASIS_ERROR_UNSUPPORTED: the VM has no interface, or one that is
+     * not QEMU's (vhost).
+     */
+    gboolean hold_output;
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \
@@ -87,6 +97,9 @@ STASIS_API StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
                                            GCancellable *cancellable, GError **error);
 STASIS_API StasisImageInfo *stasis_series_take(StasisSeries *series, GCancellable *cancellable,
                                                GError **error);
+/* QEMU's names of the network back ends whose output is held, NULL-terminated, as of the last
+ * image; NULL: of none. */
+STASIS_API const char *const *stasis_series_get_held(StasisSeries *series);
 STASIS_API void stasis_series_free(StasisSeries *series);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisSeries, stasis_series_free)

@@ -79,7 +79,7 @@ class State:
               "period_us").split()
     HISTOGRAM = 24
     SIZE = 0x100 + 8 * HISTOGRAM
-    FAIL, CYCLES = 0x248, 0x250
+    FAIL, CYCLES, SENT = 0x248, 0x250, 0x258
     RUNNING, FAILED = 2, 3
 
     def __init__(self, data):
@@ -140,6 +140,10 @@ class Bare:
     def cycles(self, vm):
         """Ends of cycles (period=) so far."""
         return struct.unpack("<Q", self.memory(vm).read(State.CYCLES, 8))[0]
+
+    def sent(self, vm):
+        """The number of the last frame sent (send=), or of the one about to be."""
+        return struct.unpack("<Q", self.memory(vm).read(State.SENT, 8))[0]
 
     PANIC, HANG, LINE = 1, 2, 3
 

@@ -89,7 +89,7 @@ static void job_clear(Job *job)
     g_clear_pointer(&job->pipeline, stasis_pipeline_free);
     if (job->disks != NULL) {
         g_clear_pointer(&job->disks, stasis_disk_part_free);
-        stasis_lifeline_set_untidy(job->series->lifeline, FALSE);
+        stasis_series_set_untidy(job->series, FALSE);
     }
     stasis_instant_end(job->instant);
     put_tracker_down(job);
@@ -279,7 +279,7 @@ static gboolean prepare(Job *job, GCancellable *cancellable, GError **error)
 static gboolean get_disks_ready(Job *job, GError **error)
 {
     if (stasis_disk_part_is_untidy(job->disks))
-        stasis_lifeline_set_untidy(job->series->lifeline, TRUE);
+        stasis_series_set_untidy(job->series, TRUE);
     return stasis_disk_part_get_ready(job->disks, stasis_image_writer_get_id(job->writer),
                                       job->parent, error);
 }
@@ -293,6 +293,24 @@ static gboolean wait_cycle_end(Job *job, GError **error)
                                   job->copy.cancellable, error);
 }
 
+/* What is sent from now on waits for the image after this one: as late as can be, but the approach
+ * arms pages, and is to be right before the stop. */
+static gboolean hold_output(Job *job, GError **error)
+{
+    return job->series->hold == NULL || (stasis_output_hold_put(job->series->hold, error) &&
+                                         stasis_fault(STASIS_FAULT_HOLD_PUT, error));
+}
+
+/* The image is durable. */
+static gboolean let_output_go(Job *job, const char *id, GError **error)
+{
+    if (job->series->hold == NULL || (stasis_output_hold_release(job->series->hold, error) &&
+                                      stasis_fault(STASIS_FAULT_HOLD_RELEASED, error)))
+        return TRUE;
+    g_prefix_error(error, "image %s is there, but held output could not be let go: ", id);
+    return FALSE;
+}
+
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
@@ -300,7 +318,7 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
     gboolean quiet = stasis_guest_rest_begin(&job->rest, job->copy.cancellable, error);
     if (quiet)
         stasis_instant_flush(job->instant);
-    gboolean near = quiet &&
+    gboolean near = quiet && hold_output(job, error) &&
                     (job->mode->approach == NULL || job->mode->approach(&job->copy, error)) &&
                     wait_cycle_end(job, error);
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
@@ -482,7 +500,8 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     g_autoptr(StasisImageInfo) info = commit(&job, error);
     if (info != NULL)
         stasis_disk_part_keep(job.disks);
-    if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error))
+    if (info == NULL || !stasis_fault(STASIS_FAULT_COMMITTED, error) ||
+        !let_output_go(&job, info->id, error))
         return NULL;
     job.done = TRUE;
     if (series->aside) {

@@ -65,6 +65,22 @@ static gboolean find_suspended(StasisSeries *series, GError **error)
     return FALSE;
 }
 
+/* From the first instant on. */
+static gboolean hold_output(StasisSeries *series, gboolean have_sweeper, GError **error)
+{
+    if (!series->options.hold_output)
+        return TRUE;
+    if (!have_sweeper) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                            "stasis-sweep is not installed where the library is: without it the "
+                            "VM's output would be held for good if stasis died meanwhile");
+        return FALSE;
+    }
+    series->hold = stasis_output_hold_new(series->session->qmp);
+    stasis_series_set_untidy(series, FALSE);
+    return TRUE;
+}
+
 static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *cancellable,
                         GError **error)
 {
@@ -82,7 +98,8 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         return FALSE;
     g_auto(GStrv) sweeper = stasis_vm_sweep_argv(record->name);
     series->lifeline = stasis_lifeline_new_sweeping(qmp, (const char *const *)sweeper, error);
-    if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error))
+    if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error) ||
+        !hold_output(series, sweeper != NULL, error))
         return FALSE;
     series->instant = stasis_instant_new(qmp, error);
     if (series->instant == NULL || options->cycle_word == 0)
@@ -110,12 +127,23 @@ StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
     return g_steal_pointer(&series);
 }
 
+void stasis_series_set_untidy(StasisSeries *series, gboolean untidy)
+{
+    stasis_lifeline_set_untidy(series->lifeline, untidy || series->hold != NULL);
+}
+
+const char *const *stasis_series_get_held(StasisSeries *series)
+{
+    return series->hold != NULL ? stasis_output_hold_get_names(series->hold) : NULL;
+}
+
 void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
                            StasisMachine **ret_machine)
 {
     if (series->tracker != NULL)
         series->tracker->ops->close(g_steal_pointer(&series->tracker), TRUE);
     g_clear_pointer(&series->instant, stasis_instant_free);
+    g_clear_pointer(&series->hold, stasis_output_hold_free);
     g_clear_pointer(&series->lifeline, stasis_lifeline_free);
     *ret_ram = g_steal_pointer(&series->ram);
     *ret_machine = g_steal_pointer(&series->machine);
@@ -128,8 +156,10 @@ void stasis_series_free(StasisSeries *series)
         return;
     if (series->held_disks != NULL) {
         g_clear_pointer(&series->held_disks, stasis_disk_part_free);
-        stasis_lifeline_set_untidy(series->lifeline, FALSE);
+        stasis_series_set_untidy(series, FALSE);
     }
+    /* First of all: nobody can wait for an image any more. */
+    g_clear_pointer(&series->hold, stasis_output_hold_free);
     forget_memory(series);
     stasis_capture_pool_clear(&series->pool);
     g_clear_pointer(&series->instant, stasis_instant_free);
@@ -173,6 +203,11 @@ StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
                                           const StasisCheckpointOptions *options,
                                           GCancellable *cancellable, GError **error)
 {
+    if (options->hold_output) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "output is held from one image of a series to the next; this is one");
+        return NULL;
+    }
     g_autoptr(StasisSeries) series = stasis_series_new(vm, store, options, cancellable, error);
     return series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
 }

@@ -10,6 +10,7 @@
 #include "engine/disks/disk-part.h"
 #include "engine/vm/session.h"
 #include "vmm/machine.h"
+#include "vmm/output-hold.h"
 
 G_BEGIN_DECLS
 
@@ -24,9 +25,10 @@ struct _StasisSeries {
     StasisLifeline *lifeline;
     StasisInstant *instant;
     StasisCapturePool pool;
-    StasisSparing sparing; /* where the guest's speed counts for more than the shortest stop */
-    gboolean drain;        /* DMA goes past the tracker: see dma.h */
-    GPtrArray *suspended;  /* of StasisPciDevice: devices that the guest suspends */
+    StasisSparing sparing;  /* where the guest's speed counts for more than the shortest stop */
+    gboolean drain;         /* DMA goes past the tracker: see dma.h */
+    GPtrArray *suspended;   /* of StasisPciDevice: devices that the guest suspends */
+    StasisOutputHold *hold; /* of what the VM sends, or NULL: it is not held */
     StasisCycleWord *cycle_word; /* that tells when the guest may be stopped, or NULL */
     gboolean untracked;          /* one of them writes memory without a trace */
 
@@ -44,6 +46,9 @@ struct _StasisSeries {
 
 /* Look at the VM's memory again if it has changed. */
 gboolean stasis_series_refresh(StasisSeries *series, GError **error);
+/* Is there something of ours in QEMU that is to be cleared away if we die? Besides what holds the
+ * VM's output. */
+void stasis_series_set_untidy(StasisSeries *series, gboolean untidy);
 /* No more images: what it holds and knows of the VM is the caller's. *@ret_ram and *@ret_machine
  * are as of the last refresh. Tracking stays on. @series is to be freed all the same. */
 void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,

@@ -8,6 +8,7 @@
 #include "engine/disks/disk-freeze.h"
 #include "track/shim-client.h"
 #include "vmm/libexec.h"
+#include "vmm/output-hold.h"
 
 static gboolean is_reader_alive(const StasisRecord *record)
 {
@@ -33,7 +34,8 @@ gboolean stasis_session_sweep(StasisSession *session, const char *keep, GError *
         return FALSE;
     }
     stasis_shim_settle(record->pid);
-    return stasis_disks_sweep(session->qmp, record->pid, keep, error) &&
+    return stasis_output_sweep(session->qmp, error) &&
+           stasis_disks_sweep(session->qmp, record->pid, keep, error) &&
            stasis_disk_freezing_sweep(session, error) &&
            (record->reader_pid == 0 || set_reader(record, 0, error));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is in a VM's QEMU of ours to copy its disks, and must not stay: removed by the next command
- * on that VM, or by stasis-sweep.
+ * What is in a VM's QEMU of ours to copy its disks or to hold its output, and must not stay:
+ * removed by the next command on that VM, or by stasis-sweep.
  */
 #pragma once
 
