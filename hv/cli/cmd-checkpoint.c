@@ -437,6 +437,8 @@ static const CliExample create_examples[] = {
       "With a device that was passed through, whose driver the guest suspends meanwhile" },
     { "checkpoint-create plc --cycle-word 0x400250", "Between two cycles of a control loop" },
     { "checkpoint-create vm1 --every 100 --count 600", "Ten a second for a minute" },
+    { "checkpoint-create db --every 25 --hold-output",
+      "Whoever the guest has told something finds that it remembers, also after a restore" },
     { NULL },
 };
 const CliCommand cli_cmd_checkpoint_create = {

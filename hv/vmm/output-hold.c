@@ -13,7 +13,6 @@
 #include "base/json.h"
 
 #define PREFIX "stasis-hold-"
-#define MAX_BACKENDS 64
 
 struct _StasisOutputHold {
     StasisQmp *qmp;
@@ -76,8 +75,9 @@ static gboolean is_nic(const char *line)
 char **stasis_output_parse_backends(const char *text)
 {
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    /* One more than can be held: see find_backends(). */
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    for (char **line = lines; *line != NULL && names->len < MAX_BACKENDS; line++) {
+    for (char **line = lines; *line != NULL && names->len <= STASIS_OUTPUT_MAX_BACKENDS; line++) {
         if (!is_nic(*line))
             continue;
         gboolean in_hub = g_str_has_prefix(*line, " \\ ");
@@ -174,6 +174,12 @@ static gboolean find_backends(StasisOutputHold *hold, GError **error)
         return FALSE;
     g_strfreev(hold->names);
     hold->names = stasis_output_parse_backends(text);
+    if (g_strv_length(hold->names) > STASIS_OUTPUT_MAX_BACKENDS) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                    "the VM has more than %d network interfaces; the output of so many is not held",
+                    STASIS_OUTPUT_MAX_BACKENDS);
+        return FALSE;
+    }
     if (hold->names[0] != NULL || hold->epoch > 0)
         return TRUE;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,

@@ -27,6 +27,8 @@
 
 G_BEGIN_DECLS
 
+/* Interfaces that output is held of, at most. */
+#define STASIS_OUTPUT_MAX_BACKENDS 64
 /* No packet waits for longer if there is nobody any more to let it go. */
 #define STASIS_OUTPUT_LIMIT_US 600000000u
 
@@ -51,7 +53,8 @@ const char *const *stasis_output_hold_get_names(StasisOutputHold *hold);
 gboolean stasis_output_sweep(StasisQmp *qmp, GError **error);
 
 /* The back ends (or ports of hubs) that network interfaces are connected to, by the text of HMP's
- * "info network", NULL-terminated. Free with g_strfreev(). */
+ * "info network", NULL-terminated; no more than one above the most that are held. Free with
+ * g_strfreev(). */
 char **stasis_output_parse_backends(const char *text);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisOutputHold, stasis_output_hold_free)

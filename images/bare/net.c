@@ -24,8 +24,8 @@ typedef struct {
     uint8_t to[6], from[6];
     uint8_t type[2]; /* 0x88b5: for local experiments (IEEE 802) */
     char magic[8];   /* GUEST_FRAME_MAGIC */
-    uint64_t number;
-    uint8_t padding[30];
+    uint64_t number, tsc;
+    uint8_t padding[22];
 } __attribute__((packed)) Frame;
 
 static Frame frames[N_BUFFERS] __attribute__((aligned(64)));
@@ -66,7 +66,8 @@ void net_send(void)
                       .from = { 2, 0, 0, 0, 0, 1 },
                       .type = { 0x88, 0xb5 },
                       .magic = GUEST_FRAME_MAGIC,
-                      .number = number };
+                      .number = number,
+                      .tsc = rdtsc() };
     __asm__ volatile("" : : : "memory");
     outl((uint16_t)(IO_BASE + REG_BUFFER + 4 * i), (uint32_t)(uintptr_t)frame);
     outl((uint16_t)(IO_BASE + REG_SIZE + 4 * i), sizeof(Frame));

@@ -30,7 +30,7 @@
 #define GUEST_STATE_GPA 0x400000ul
 #define GUEST_STATE_MAGIC "STASISGUEST1"
 #define GUEST_STATE_VERSION 1
-#define GUEST_FRAME_MAGIC "STASIS-N" /* of a frame (send=), at offset 14; the number follows */
+#define GUEST_FRAME_MAGIC "STASIS-N" /* of a frame (send=), at offset 14; number and TSC follow */
 #define GUEST_PAGE_TAG 0x5354415349530000ul
 #define GUEST_HIST 24
 #define GUEST_RANGES 8

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|disks|libvirt|proc|guard|recovery|seal …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|hold|disks|libvirt|proc|guard|recovery|seal …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -14,6 +14,7 @@
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines, and of each rate of guard
 #   STASIS_BENCH_GUARD="2G 1G"      RAM, and how much of it changes, for the bundle of guard
 #   STASIS_BENCH_CYCLES=15          seconds of each way of cycles
+#   STASIS_BENCH_HOLD=8             seconds of each period of hold
 #   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on
 #   STASIS_BENCH_STALLS=200         checkpoints of stall
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
@@ -26,7 +27,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles disks libvirt proc guard recovery seal
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles hold disks libvirt proc guard recovery seal
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"

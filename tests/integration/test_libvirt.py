@@ -12,6 +12,7 @@ import libvirthost  # noqa: E402
 import procmem  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from held import ended, held  # noqa: E402
+from heldoutput import FAST, Outside, kill_qemu, remembered_by_image, series  # noqa: E402
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
 from stasistest import (NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
@@ -449,6 +450,32 @@ def bare_images_stay_bare(t):
                          env={"STASIS_CONNECT": ""})
         t.check("--connect qemu:///system" in refused.err, refused)
     t.check(procmem.is_alive(vm.pid), "the domain lives")
+
+
+@case
+def held_output(t):
+    """with --hold-output a domain never says more than an image remembers; nothing is held by the dead"""
+    need(t, FAST)
+    outside, store = Outside(t, udp=True), new_store(t)
+    guest = Bare(mem="32M", set="1M", rate=1, send=1000)
+    vm = make_domain(t, guest, FAST, devices=outside.interface_xml())
+    stasis("checkpoint-create", vm.name, "--every", 20, "--hold-output", *store, expect=-signal.SIGKILL,
+           env={"STASIS_FAULT": "committed:kill"})
+
+    def free():
+        return "stasis-hold-" not in vm.virsh("qemu-monitor-command", "--hmp", "info network").stdout
+    t.wait(free, 120, "no filter is left")
+    before = outside.count
+    t.wait(lambda: outside.count > before + 20, 120, "the domain sends")
+
+    process = series(t, vm, store, "--hold-output", every=50)
+    outside.forget()
+    t.wait(lambda: outside.most > 0, 120, "something is let out")
+    kill_qemu(vm)
+    end_process(process)
+    outside.drain(t)
+    remembered = remembered_by_image(t, store)
+    t.check(0 < outside.most <= remembered, f"{outside.most} was seen, the image has {remembered}")
 
 
 if __name__ == "__main__":
