@@ -163,4 +163,5 @@ def killed_until_ahead(t, most=20):
     return False
 
 
-__all__ = ["FAST", "Outside", "kill_qemu", "remembered_by_image", "killed_often", "killed_until_ahead", "sender", "series"]
+__all__ = ["FAST", "Outside", "kill_qemu", "killed_often", "killed_until_ahead",
+           "remembered_by_image", "sender", "series"]
