@@ -99,6 +99,7 @@ G_BEGIN_DECLS
     X(SERVE_TOLD, "serve-told")                 /* the guest is told, that is not counted */    \
     X(INIT_MADE, "init-made")                   /* store-init: directories, no store yet */     \
     X(INIT_WRITTEN, "init-written")             /* store-init: it is a store, not synced */     \
+    X(BUNDLE_DRAFTED, "bundle-drafted")         /* the ring goes to the disk, no last image */  \
     X(BUNDLE_WRITTEN, "bundle-written")         /* all of it is there, without its name */      \
     X(BUNDLE_TAKEN, "bundle-taken")             /* import: all files are aside, none listed */  \
     X(BUNDLE_LISTING, "bundle-listing")         /* import: one image is listed */               \

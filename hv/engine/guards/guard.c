@@ -148,13 +148,18 @@ static gboolean take_image(Guard *guard, GError **error)
 
 /* ---- a failure ---- */
 
+static const char *bundle_dir(const Guard *guard)
+{
+    return guard->options->dir != NULL ? guard->options->dir : ".";
+}
+
 static char *bundle_path(const Guard *guard, const StasisFailure *failure)
 {
     g_autoptr(GDateTime) now = g_date_time_new_now_local();
     g_autofree char *time = g_date_time_format(now, "%Y%m%d-%H%M%S");
     g_autofree char *name = g_strdup_printf("%s-%s-%s-%03d.bundle", guard->name, failure->kind,
                                             time, g_date_time_get_microsecond(now) / 1000);
-    return g_build_filename(guard->options->dir != NULL ? guard->options->dir : ".", name, NULL);
+    return g_build_filename(bundle_dir(guard), name, NULL);
 }
 
 /* What there is of a failure but the ring. The VM as it is now belongs to that, if there is still
@@ -165,6 +170,7 @@ static void gather(Guard *guard, Evidence *evidence)
     StasisEventLog *log = stasis_watch_get_log(guard->watch);
     if (!guard->options->capture)
         return;
+    stasis_ring_begin_bundle(guard->ring, bundle_dir(guard));
     if (stasis_record_is_alive(record)) {
         g_autoptr(GError) local = NULL;
         if (!take_image(guard, &local))

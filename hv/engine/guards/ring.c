@@ -4,6 +4,7 @@
 #include <stasis/maintenance.h>
 
 #include "engine/checkpoint/series.h"
+#include "engine/guards/bundle-draft.h"
 #include "engine/guards/memory-store.h"
 #include "store/image.h"
 
@@ -11,8 +12,9 @@ struct _StasisRing {
     StasisStore *store;
     char *vm, *note;
     guint keep;
-    StasisSeries *series; /* or NULL */
-    GPtrArray *images;    /* of StasisImageInfo, oldest first */
+    StasisSeries *series;     /* or NULL */
+    GPtrArray *images;        /* of StasisImageInfo, oldest first */
+    StasisBundleDraft *draft; /* or NULL */
 };
 
 static void image_free(gpointer image)
@@ -36,6 +38,7 @@ void stasis_ring_free(StasisRing *ring)
     if (ring == NULL)
         return;
     stasis_ring_stop(ring);
+    stasis_bundle_draft_free(ring->draft);
     g_ptr_array_unref(ring->images);
     stasis_store_unref(ring->store);
     g_free(ring->vm);
@@ -93,7 +96,7 @@ const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancella
     if (image == NULL)
         return NULL;
     g_ptr_array_add(ring->images, image);
-    gboolean full = ring->images->len > ring->keep + ring->keep / 2;
+    gboolean full = ring->draft == NULL && ring->images->len > ring->keep + ring->keep / 2;
     return !full || stasis_ring_trim(ring, error) ? image : NULL;
 }
 
@@ -124,13 +127,33 @@ void stasis_ring_forget_after(StasisRing *ring, const StasisImageInfo *image)
     g_ptr_array_set_size(ring->images, (gint)n + 1);
 }
 
-gboolean stasis_ring_bundle(StasisRing *ring, const char *path, const StasisBundleOptions *options,
-                            GCancellable *cancellable, GError **error)
+/* NULL-terminated; the strings are the ring's. */
+static GPtrArray *get_ids(const StasisRing *ring)
 {
-    g_autoptr(GPtrArray) ids = g_ptr_array_new();
+    GPtrArray *ids = g_ptr_array_new();
     for (guint i = 0; i < ring->images->len; i++)
         g_ptr_array_add(ids, ((StasisImageInfo *)ring->images->pdata[i])->id);
     g_ptr_array_add(ids, NULL);
-    return stasis_bundle_create(ring->store, (const char *const *)ids->pdata, path, options,
-                                cancellable, error);
+    return ids;
+}
+
+/* Why there is no draft, if so, is what making the bundle says then. */
+void stasis_ring_begin_bundle(StasisRing *ring, const char *dir)
+{
+    g_autoptr(GPtrArray) ids = get_ids(ring);
+    if (ring->draft == NULL && ring->images->len > 0)
+        ring->draft =
+            stasis_bundle_draft_new(ring->store, (const char *const *)ids->pdata, dir, NULL);
+}
+
+gboolean stasis_ring_bundle(StasisRing *ring, const char *path, const StasisBundleOptions *options,
+                            GCancellable *cancellable, GError **error)
+{
+    g_autoptr(GPtrArray) ids = get_ids(ring);
+    g_autoptr(StasisBundleDraft) draft = g_steal_pointer(&ring->draft);
+    const char *const *wanted = (const char *const *)ids->pdata;
+    if (draft == NULL)
+        return stasis_bundle_create(ring->store, wanted, path, options, cancellable, error);
+    g_autofree char *name = g_path_get_basename(path);
+    return stasis_bundle_draft_finish(draft, wanted, name, options, cancellable, error);
 }

@@ -42,7 +42,10 @@ const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 si
 /* What comes after @image never was. */
 void stasis_ring_forget_after(StasisRing *ring, const StasisImageInfo *image);
 
-/* Make the bundle @path of all images. */
+/* There will be a bundle in @dir: the images of now go to the disk while the last ones are taken.
+ * None is let go of until then. */
+void stasis_ring_begin_bundle(StasisRing *ring, const char *dir);
+/* Make the bundle @path, in that directory if it was begun, of all images. */
 gboolean stasis_ring_bundle(StasisRing *ring, const char *path, const StasisBundleOptions *options,
                             GCancellable *cancellable, GError **error);
 
