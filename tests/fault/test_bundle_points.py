@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Promise: kill -9 of bundle-export or bundle-import, or a failure, leaves no half bundle by its name and no
-half image in the store; and the next one does."""
+"""Promise: kill -9 of bundle-export or bundle-import, or a failure, leaves no half bundle by any name and no
+half image in the store; and the next one does. The same of a guard that is killed when the VM has failed."""
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (accelerators, add_case, image_ids, main, new_store, run_vm,  # noqa: E402
-                        shared, stasis)
+from stasistest import (STASIS, accelerators, add_case, environment, image_ids, main,  # noqa: E402
+                        new_store, run_vm, shared, stasis)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 N_IMAGES = 3
@@ -36,9 +37,10 @@ def fails(t, point, how, *command):
 
 def exporting(t, how):
     c = common()
-    path = t.path("new")
+    os.mkdir(t.path("out"))
+    path = os.path.join(t.path("out"), "new")
     fails(t, "bundle-written", how, "bundle-export", path, *c["ids"], *c["store"])
-    t.check(not os.path.exists(path), "there is a bundle of that name")
+    t.equal(os.listdir(t.path("out")), [], "what is left")
     stasis("bundle-export", path, *c["ids"], *c["store"])
     stasis("bundle-info", path, "--verify")
 
@@ -58,7 +60,37 @@ def importing(t, point, how):
     t.equal(os.listdir(os.path.join(store[1], "tmp")), [], "tmp/")
 
 
+def guarding(t, how):
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", accel=FAST)
+    out = t.path("out")
+    os.mkdir(out)
+    words = ("guard", vm.name, "--every", "100", "--on", "panic", "-o", out)
+
+    def guard(env):
+        """From before the panic to the guard's end."""
+        process = subprocess.Popen([STASIS, *words, "--progress", "json"], env=environment(**env),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        t.defer(process.stderr.close)
+        while b'"image"' not in process.stderr.readline():
+            t.check(process.poll() is None, "the guard has ended")
+        vm.guest.fail(vm, Bare.PANIC)
+        process.stderr.read()
+        return process.wait()
+
+    rc = guard({"STASIS_FAULT": f"bundle-drafted:{how}"})
+    if how == "kill":
+        t.equal((rc, os.listdir(out)), (-signal.SIGKILL, []), "what is left")
+        with vm.qmp() as qmp:
+            qmp.cmd("system_reset")
+            qmp.cmd("cont")
+        vm.guest.wait_ready(vm)
+        guard({})
+    [name] = os.listdir(out)
+    stasis("bundle-info", os.path.join(out, name), "--verify")
+
+
 for _how in ("kill", "error"):
+    add_case(guarding, _how, promise=f"{_how} when the ring is on its way to the disk: nothing is left, or all is there")
     add_case(exporting, _how, promise=f"{_how} at bundle-written: no bundle, and the next one is whole")
     for _point in ("bundle-taken", "bundle-listing"):
         add_case(importing, _point, _how,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: a bundle holds the images that were asked for with all that they need, data that they
- * share once; any tar unpacks it to a store; what was changed in it is found, whatever it is; and a
- * store that something is imported into is as before if that fails. */
+ * share once, also if it was begun before the last of them; any tar unpacks it to a store; what was
+ * changed in it is found, whatever it is; and a store that something is imported into is as before
+ * if that fails. */
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stasis/bundle.h>
@@ -9,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/io.h"
+#include "engine/guards/bundle-draft.h"
 #include "test-store-util.h"
 
 typedef struct {
@@ -40,6 +42,30 @@ static void tear_down(Fixture *f, gconstpointer unused)
     g_free(f->dir);
     g_free(f->path);
     g_free(f->other);
+}
+
+/* Of @n_pages, whose stored bytes are some pages and @odd more. */
+static char *large_image(StasisStore *store, guint n_pages, guint odd, GError **error)
+{
+    g_autofree guint8 *page = g_malloc0(STASIS_PAGE_BYTES);
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, NULL, error);
+    if (writer == NULL)
+        return NULL;
+    StasisImageInfo info = { .vm = (char *)"large", .mode = (char *)"stop", .n_vcpus = 1 };
+    stasis_image_writer_set_info(writer, &info);
+    if (stasis_image_writer_add_block(writer, "pc.ram", (guint64)n_pages * STASIS_PAGE_BYTES,
+                                      error) < 0)
+        return NULL;
+    for (guint i = 0; i < n_pages; i++) {
+        test_fill(page, i == 0 ? odd : STASIS_PAGE_BYTES, i);
+        if (!test_add(writer, 0, i, 1, i == 0 ? STASIS_STORED_ZSTD : STASIS_STORED_RAW, page,
+                      error))
+            return NULL;
+        memset(page, 0, STASIS_PAGE_BYTES);
+    }
+    test_add_parts(writer);
+    g_autoptr(StasisImageInfo) listed = stasis_image_writer_commit(writer, error);
+    return listed == NULL ? NULL : g_strdup(listed->id);
 }
 
 static void create(Fixture *f, const char *const *ids)
@@ -194,6 +220,104 @@ static void test_refused(Fixture *f, gconstpointer unused)
     g_assert_cmpint(access(f->path, F_OK), <, 0);
 }
 
+/* ---- drafts ---- */
+
+static StasisBundle *finish(Fixture *f, StasisBundleDraft *draft, const char *const *ids)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *name = g_path_get_basename(f->path);
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    stasis_bundle_draft_finish(draft, ids, name, &options, NULL, &error);
+    g_assert_no_error(error);
+    StasisBundle *bundle = stasis_bundle_open(f->path, &error);
+    g_assert_no_error(error);
+    stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    return bundle;
+}
+
+static StasisBundleDraft *begin(Fixture *f, const char *const *ids)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_path_get_dirname(f->path);
+    StasisBundleDraft *draft = stasis_bundle_draft_new(f->store, ids, dir, &error);
+    g_assert_no_error(error);
+    return draft;
+}
+
+static const char *first_member(StasisBundle *bundle)
+{
+    return ((StasisBundleMember *)stasis_bundle_get_info(bundle)->members->pdata[0])->name;
+}
+
+static void test_draft(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisBundleDraft) draft = begin(f, (const char *const[]){ f->ids[1], NULL });
+    g_assert_cmpint(access(f->path, F_OK), <, 0);
+    g_autoptr(StasisBundle) bundle =
+        finish(f, draft, (const char *const[]){ f->ids[1], f->ids[2], NULL });
+    /* What was written first lies first. */
+    g_assert_true(g_str_has_prefix(first_member(bundle), "store/images/"));
+    g_assert_cmpuint(stasis_bundle_get_info(bundle)->images->len, ==, 2);
+    g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
+    g_assert_no_error(error);
+    for (guint i = 0; i < 3; i++)
+        test_assert_small(store, f->ids[i], 10 * (i + 1));
+}
+
+/* What was copied is not what is wanted any more. */
+static void test_draft_in_vain(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisBundleDraft) draft = begin(f, (const char *const[]){ f->ids[1], NULL });
+    stasis_store_delete(f->store, f->ids[0], &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisBundle) bundle =
+        finish(f, draft, (const char *const[]){ f->ids[1], f->ids[2], NULL });
+    g_assert_cmpstr(first_member(bundle), ==, "console.log");
+    g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(test_count(store), ==, 2);
+    test_assert_small(store, f->ids[2], 30);
+}
+
+static void test_draft_left(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_cmpint(g_mkdir(f->other, 0700), ==, 0);
+    g_autoptr(StasisBundleDraft) draft = stasis_bundle_draft_new(
+        f->store, (const char *const[]){ f->ids[2], NULL }, f->other, &error);
+    g_assert_no_error(error);
+    g_clear_pointer(&draft, stasis_bundle_draft_free);
+    g_assert_cmpint(g_rmdir(f->other), ==, 0); /* it is empty */
+}
+
+/* Files that begin and end anywhere in blocks of the disk, some longer than one piece. */
+static void test_large(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    char *ids[4] = { NULL };
+    for (guint i = 0; i < 3; i++) {
+        ids[i] = large_image(f->store, 100 + 300 * i, 77 * i, &error);
+        g_assert_no_error(error);
+    }
+    g_free(f->path);
+    f->path = g_strdup_printf("%s/stasis-test-%d.bundle", g_get_tmp_dir(), (int)getpid());
+    create(f, (const char *const *)ids);
+    g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
+    g_assert_no_error(error);
+    stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
+    g_assert_no_error(error);
+    for (guint i = 0; i < 3; i++) {
+        stasis_store_verify(store, ids[i], NULL, NULL, NULL, &error);
+        g_assert_no_error(error);
+        g_free(ids[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -204,5 +328,9 @@ int main(int argc, char **argv)
     ADD("damage", test_damage);
     ADD("damaged-import", test_damaged_import);
     ADD("refused", test_refused);
+    ADD("draft", test_draft);
+    ADD("draft-in-vain", test_draft_in_vain);
+    ADD("draft-left", test_draft_left);
+    ADD("large", test_large);
     return g_test_run();
 }

@@ -142,8 +142,8 @@ static gboolean complete(StasisBundleWork *work, const char *const *ids,
                          GError **error)
 {
     work->cancellable = cancellable;
-    return stasis_bundle_collect_images(work, ids, error) &&
-           stasis_bundle_collect_rest(work, ids, options, error) &&
+    return stasis_bundle_collect_rest(work, ids, options, error) &&
+           stasis_bundle_collect_images(work, ids, error) &&
            stasis_bundle_write(work, error) && stasis_bundle_write_json(work, error);
 }
 
