@@ -114,6 +114,10 @@ class Qmp:
                     return event
             self._read(deadline)
 
+    def first_since(self, name, at_us):
+        """When the first event `name` not before at_us was, in Unix µs; None: there is none."""
+        return next((at for n, at, _ in self.events if n == name and at >= at_us), None)
+
     def stops_us(self, start=0):
         """Length of each STOP … RESUME in events[start:], in microseconds."""
         stopped, spans = None, []
