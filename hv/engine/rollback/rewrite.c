@@ -24,6 +24,9 @@
 /* A run of zero pages at least this long becomes a hole where the block can have one. */
 #define HOLE_PAGES 512u
 #define PROGRESS_BYTES (16u << 20)
+/* To start a thread takes as long as to read so many. */
+#define PIECES_FOR_HELPER 16u
+#define MAX_HELPERS 3u
 
 enum { KEPT_UNKNOWN, KEPT_ZERO, KEPT_FIRST };
 
@@ -212,19 +215,32 @@ static guint8 *kept_page(const StasisRewrite *rewrite, guint32 number)
     return slab + (gsize)((number - KEPT_FIRST) % SLAB_PAGES) * PAGE;
 }
 
-static void keep(StasisRewrite *rewrite, Block *self, guint64 page, const guint8 *data)
+/* To be read, into where it is kept; NULL: there is no room, it is only checked. */
+typedef struct {
+    Block *block;
+    guint64 first, n;
+    guint8 *to;
+} Piece;
+
+/* Room for up to *@n pages from @first on, side by side, at most to a slab's end. */
+static guint8 *make_room(StasisRewrite *rewrite, Block *self, guint64 first, guint64 *n)
 {
     if (rewrite->n_kept == rewrite->max_kept)
-        return;
+        return NULL;
     if (rewrite->n_kept % SLAB_PAGES == 0)
         g_ptr_array_add(rewrite->slabs, g_malloc((gsize)SLAB_PAGES * PAGE));
-    self->kept[page] = (guint32)(KEPT_FIRST + rewrite->n_kept++);
-    memcpy(kept_page(rewrite, self->kept[page]), data, PAGE);
+    *n = MIN(*n, SLAB_PAGES - rewrite->n_kept % SLAB_PAGES);
+    *n = MIN(*n, rewrite->max_kept - rewrite->n_kept);
+    guint32 number = (guint32)(KEPT_FIRST + rewrite->n_kept);
+    for (guint64 i = 0; i < *n; i++)
+        self->kept[first + i] = number + (guint32)i;
+    rewrite->n_kept += *n;
+    return kept_page(rewrite, number);
 }
 
-/* Read a piece of [@first, +@n), none of which is kept; *ret_n: how much. */
-static gboolean prefetch_some(StasisRewrite *rewrite, Block *self, guint64 first, guint64 n,
-                              guint64 *ret_n, GError **error)
+/* Of [@first, +@n), none of which is kept, a piece; *ret_n: how much. */
+static gboolean plan_some(StasisRewrite *rewrite, Block *self, guint64 first, guint64 n,
+                          GArray *pieces, guint64 *ret_n, GError **error)
 {
     guint64 run;
     gboolean zero;
@@ -236,11 +252,10 @@ static gboolean prefetch_some(StasisRewrite *rewrite, Block *self, guint64 first
             self->kept[first + i] = KEPT_ZERO;
         return TRUE;
     }
-    if (!stasis_image_reader_read_pages(rewrite->reader, self->image_block, first, *ret_n,
-                                        rewrite->image_chunk, error))
-        return FALSE;
-    for (guint64 i = 0; i < *ret_n; i++)
-        keep(rewrite, self, first + i, rewrite->image_chunk + i * PAGE);
+    Piece piece = { .block = self, .first = first };
+    piece.to = make_room(rewrite, self, first, ret_n);
+    piece.n = *ret_n;
+    g_array_append_val(pieces, piece);
     rewrite->n_read += *ret_n;
     return TRUE;
 }
@@ -261,25 +276,97 @@ static guint64 unknown_run(const Block *self, guint64 first, guint64 end)
     return at - first;
 }
 
+static gboolean plan_block(StasisRewrite *rewrite, Block *self, const StasisBitmap *pages,
+                           GArray *pieces, GError **error)
+{
+    guint64 first, n, at = 0;
+    while (stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n)) {
+        at = first + n;
+        for (guint64 page = skip_kept(self, first, at), some; page < at;
+             page = skip_kept(self, page + some, at))
+            if (!plan_some(rewrite, self, page, unknown_run(self, page, at), pieces, &some, error))
+                return FALSE;
+    }
+    return TRUE;
+}
+
+/* What several threads take pieces from. */
+typedef struct {
+    StasisRewrite *rewrite;
+    const GArray *pieces;
+    gint next;      /* atomic */
+    GError *failed; /* atomic: the first one's */
+} Reading;
+
+/* The mapping that it goes to is made ready, too: to fault page by page takes as long as to copy.
+ */
+static gboolean read_piece(const StasisRewrite *rewrite, const Piece *piece, guint8 *spare,
+                           GError **error)
+{
+    Block *self = piece->block;
+    if (self->map != NULL)
+        madvise(self->map + piece->first * PAGE, piece->n * PAGE, MADV_POPULATE_WRITE);
+    return stasis_image_reader_read_pages(rewrite->reader, self->image_block, piece->first,
+                                          piece->n, piece->to != NULL ? piece->to : spare, error);
+}
+
+static gpointer read_pieces(gpointer data)
+{
+    Reading *reading = data;
+    g_autofree guint8 *spare = g_malloc(CHUNK_PAGES * PAGE);
+    for (;;) {
+        guint i = (guint)g_atomic_int_add(&reading->next, 1);
+        if (i >= reading->pieces->len || g_atomic_pointer_get(&reading->failed) != NULL)
+            return NULL;
+        GError *local = NULL;
+        if (!read_piece(reading->rewrite, &g_array_index(reading->pieces, Piece, i), spare,
+                        &local) &&
+            !g_atomic_pointer_compare_and_exchange(&reading->failed, NULL, local))
+            g_error_free(local);
+    }
+}
+
+/* With all CPUs: somebody waits for it, and most of it is unpacking and checking. */
+static gboolean read_all(StasisRewrite *rewrite, const GArray *pieces, GError **error)
+{
+    Reading reading = { .rewrite = rewrite, .pieces = pieces };
+    GThread *helpers[MAX_HELPERS];
+    guint n = MIN(pieces->len / PIECES_FOR_HELPER, MIN(g_get_num_processors() - 1, MAX_HELPERS));
+    for (guint i = 0; i < n; i++)
+        helpers[i] = g_thread_new("stasis-read", read_pieces, &reading);
+    read_pieces(&reading);
+    for (guint i = 0; i < n; i++)
+        g_thread_join(helpers[i]);
+    if (reading.failed == NULL)
+        return TRUE;
+    g_propagate_error(error, reading.failed);
+    return FALSE;
+}
+
+/* What was planned and not read is not kept. */
+static void forget(const GArray *pieces)
+{
+    for (guint i = 0; i < pieces->len; i++) {
+        const Piece *piece = &g_array_index(pieces, Piece, i);
+        for (guint64 k = 0; k < piece->n; k++)
+            piece->block->kept[piece->first + k] = KEPT_UNKNOWN;
+    }
+}
+
 gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirty,
                                  guint64 *ret_read, GError **error)
 {
     guint64 before = rewrite->n_read;
-    for (guint i = 0; i < rewrite->n_blocks; i++) {
-        Block *block = &rewrite->blocks[i];
-        guint64 first, n, at = 0;
-        while (stasis_bitmap_next_run(dirty->blocks[i], at, G_MAXUINT64, &first, &n)) {
-            at = first + n;
-            for (guint64 page = skip_kept(block, first, at), some; page < at;
-                 page = skip_kept(block, page + some, at))
-                if (!prefetch_some(rewrite, block, page, unknown_run(block, page, at), &some,
-                                   error))
-                    return FALSE;
-        }
-    }
-    if (ret_read != NULL)
+    g_autoptr(GArray) pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
+    gboolean ok = TRUE;
+    for (guint i = 0; ok && i < rewrite->n_blocks; i++)
+        ok = plan_block(rewrite, &rewrite->blocks[i], dirty->blocks[i], pieces, error);
+    ok = ok && read_all(rewrite, pieces, error);
+    if (!ok)
+        forget(pieces);
+    else if (ret_read != NULL)
         *ret_read = rewrite->n_read - before;
-    return TRUE;
+    return ok;
 }
 
 /* ---- writing ---- */
