@@ -143,8 +143,8 @@ static gboolean complete(StasisBundleWork *work, const char *const *ids,
 {
     work->cancellable = cancellable;
     return stasis_bundle_collect_rest(work, ids, options, error) &&
-           stasis_bundle_collect_images(work, ids, error) &&
-           stasis_bundle_write(work, error) && stasis_bundle_write_json(work, error);
+           stasis_bundle_collect_images(work, ids, error) && stasis_bundle_write(work, error) &&
+           stasis_bundle_write_json(work, error);
 }
 
 static gboolean finish_draft(StasisBundleDraft *draft, const char *const *ids, const char *base,
