@@ -68,7 +68,9 @@ GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c t
 CASES_SRC := $(sort $(wildcard tests/lib/criu-cases/*.c))
 # Too, with the library for programs of a guest.
 COOP_SRC := tests/lib/coop.c
-TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC) $(COOP_SRC),$(sort $(wildcard tests/lib/*.c)))
+# Preloaded into QEMU.
+SLOW_SRC := tests/lib/slow-sync.c
+TOOL_SRC := $(filter-out $(HOSTILE_SRC) $(GUEST_SRC) $(COOP_SRC) $(SLOW_SRC),$(sort $(wildcard tests/lib/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*.c))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o)
@@ -284,6 +286,11 @@ $(B)/tests/lib/criu-cases: $(CASES_SRC:%.c=$(B)/guest/%.o)
 	$(say) LINK $@
 	$(Q)$(CC) -static $(LDFLAGS) $^ -o $@ -pthread
 
+$(SLOW_SRC:%.c=$(B)/%.so): $(SLOW_SRC)
+	@mkdir -p $(@D)
+	$(say) LINK $@
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -fPIC -shared $(LDFLAGS) $< -o $@
+
 # Where no other program of the guest is: gdb knows it by its addresses.
 $(B)/tests/lib/racy: LDFLAGS += -Wl,-Ttext-segment=0x30000000
 $(GUEST_SRC:%.c=$(B)/%): $(B)/%: %.c
@@ -394,7 +401,7 @@ test-binaries: $(B)/tests/lib/coop $(COOP_LIBS)
 .PHONY: test-binaries fuzz-binaries
 fuzz-binaries: $(FUZZ_BIN)
 test-binaries: $(B)/stasisd $(UNIT_BIN) $(TOOL_BIN) $(B)/tests/lib/ipc-world/ipc-world $(B)/stasis-boundary $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(B)/stasis-shim.so $(B)/stasis-agent $(B)/stasis-agent.service $(B)/stasis-session $(B)/stasis-mqueue \
-               $(B)/tests/lib/hostile-agent $(B)/tests/lib/criu-cases $(GUEST_SRC:%.c=$(B)/%)
+               $(B)/tests/lib/hostile-agent $(B)/tests/lib/criu-cases $(GUEST_SRC:%.c=$(B)/%) $(SLOW_SRC:%.c=$(B)/%.so)
 
 check-unit: $(UNIT_BIN)
 	@tests/run.sh $(B) unit

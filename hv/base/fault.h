@@ -37,6 +37,7 @@ G_BEGIN_DECLS
     X(DISK_TEMPLATE, "disk-template")           /* restore: no file of the VM's own yet */      \
     X(OVERLAY_MADE, "overlay-made")             /* an overlay's file, QEMU knows nothing of */  \
     X(OVERLAY_FROZEN, "overlay-frozen")         /* running on overlays, no image yet */         \
+    X(OVERLAY_PIVOTING, "overlay-pivoting")     /* copied back, the disk's own file is next */  \
     X(OVERLAY_MERGED, "overlay-merged")         /* one is written back, others are not */       \
     X(OVERLAY_LISTED, "overlay-listed")         /* the image is there, the record not yet */    \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \

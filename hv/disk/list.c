@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "disk/device.h"
 #include "disk/freeze.h"
 #include "disk/internal.h"
 
@@ -168,42 +169,16 @@ static gboolean refuse(const StasisDisk *disk, const char *why, GError **error)
     return FALSE;
 }
 
-/* A property of the disk's device; NULL when it has none of that name. */
-static JsonNode *device_property(StasisQmp *qmp, const StasisDisk *disk, const char *name)
+static gboolean has_thread(StasisQmp *qmp, const char *path)
 {
-    g_autoptr(JsonObject) args = stasis_disk_args("path", disk->qdev, "property", name, NULL);
-    return stasis_qmp_execute(qmp, "qom-get", args, -1, 0, NULL);
-}
-
-static gboolean is_true(JsonNode *node)
-{
-    return node != NULL && JSON_NODE_HOLDS_VALUE(node) &&
-           json_node_get_value_type(node) == G_TYPE_BOOLEAN && json_node_get_boolean(node);
-}
-
-static const char *as_text(JsonNode *node)
-{
-    gboolean text = node != NULL && JSON_NODE_HOLDS_VALUE(node) &&
-                    json_node_get_value_type(node) == G_TYPE_STRING;
-    return text ? json_node_get_string(node) : NULL;
+    g_autoptr(JsonNode) thread = stasis_device_property(qmp, path, "iothread");
+    return stasis_device_text(thread) != NULL && *stasis_device_text(thread) != '\0';
 }
 
 /* The disk's device, or one above it (its controller), does its I/O in a thread of its own. */
 static gboolean has_iothread(StasisQmp *qmp, const StasisDisk *disk)
 {
-    g_autoptr(JsonNode) bus = device_property(qmp, disk, "parent_bus");
-    const char *const starts[] = { disk->qdev, as_text(bus) };
-    for (guint i = 0; i < G_N_ELEMENTS(starts); i++) {
-        g_autofree char *path = g_strdup(starts[i]);
-        for (char *slash; path != NULL && (slash = strrchr(path, '/')) != NULL && slash != path;
-             *slash = '\0') {
-            StasisDisk above = { .qdev = path };
-            g_autoptr(JsonNode) thread = device_property(qmp, &above, "iothread");
-            if (as_text(thread) != NULL && *as_text(thread) != '\0')
-                return TRUE;
-        }
-    }
-    return FALSE;
+    return stasis_device_any(qmp, disk->qdev, has_thread);
 }
 
 void stasis_disks_find_iothreads(StasisQmp *qmp, const GPtrArray *disks)
@@ -216,18 +191,18 @@ void stasis_disks_find_iothreads(StasisQmp *qmp, const GPtrArray *disks)
 static gboolean check_disk(StasisQmp *qmp, StasisDisk *disk, GError **error)
 {
     static const char *const passthrough[] = { "scsi-block", "scsi-generic", NULL };
-    g_autoptr(JsonNode) drive = device_property(qmp, disk, "drive");
-    g_autoptr(JsonNode) type = device_property(qmp, disk, "type");
-    g_autoptr(JsonNode) shared = device_property(qmp, disk, "share-rw");
-    if (as_text(type) != NULL && g_strv_contains(passthrough, as_text(type)))
+    g_autoptr(JsonNode) drive = stasis_device_property(qmp, disk->qdev, "drive");
+    g_autoptr(JsonNode) type = stasis_device_property(qmp, disk->qdev, "type");
+    g_autoptr(JsonNode) shared = stasis_device_property(qmp, disk->qdev, "share-rw");
+    if (stasis_device_text(type) != NULL && g_strv_contains(passthrough, stasis_device_text(type)))
         return refuse(disk, "the guest sends it SCSI commands past QEMU's block layer", error);
-    if (is_true(shared))
+    if (stasis_device_is_true(shared))
         return refuse(disk, "it is shared with others who write to it (share-rw=on)", error);
-    if (as_text(drive) == NULL)
+    if (stasis_device_text(drive) == NULL)
         return refuse(disk, "no copy-before-write filter can be put in front of it", error);
     disk->has_iothread = has_iothread(qmp, disk);
     if (disk->has_iothread && stasis_qmp_get_version_number(qmp) < FIRST_WITHOUT_LOCKS &&
-        g_strcmp0(as_text(type), "virtio-blk-device") != 0)
+        g_strcmp0(stasis_device_text(type), "virtio-blk-device") != 0)
         return refuse(disk,
                       "its controller has an iothread, in which this QEMU's block layer can't be "
                       "changed safely (9.0 is the first where it can); virtio-blk's can",

@@ -4,6 +4,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "vmm/domain-internal.h"
 #include "vmm/domain-xml.h"
 #include "vmm/libvirt-call.h"
@@ -98,37 +99,49 @@ static int do_pivot(StasisLibvirtCall *call)
                                                VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT);
 }
 
-/* Its flags: 1 when there is a job. */
+typedef enum { NO_JOB, COPYING, COPIED } Job;
+
+/* Its flags: a Job. */
 static int do_look(StasisLibvirtCall *call)
 {
     virDomainBlockJobInfo info;
     int n = stasis_virt->virDomainGetBlockJobInfo(call->domain, call->text, &info, 0);
-    call->flags = n > 0;
+    call->flags = n <= 0 ? NO_JOB : info.cur < info.end ? COPYING : COPIED;
     return n < 0 ? -1 : 0;
 }
 
-static gboolean has_job(StasisDomain *domain, const char *target, gboolean *ret, GError **error)
+static gboolean look(StasisDomain *domain, const char *target, Job *ret, GError **error)
 {
     g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_look, NULL, domain->handle);
     call->text = g_strdup(target);
     if (!run(domain, call, "look at a disk's job", error))
         return FALSE;
-    *ret = call->flags != 0;
+    *ret = (Job)call->flags;
     return TRUE;
 }
 
-static gboolean pivot(StasisDomain *domain, const char *target, GError **error)
+static gboolean try_pivot(StasisDomain *domain, const char *target, StasisStandstill *still,
+                          GError **error)
+{
+    g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_pivot, NULL, domain->handle);
+    call->text = g_strdup(target);
+    gboolean ok = (still == NULL || stasis_standstill_begin(still, error)) &&
+                  stasis_fault(STASIS_FAULT_OVERLAY_PIVOTING, error) &&
+                  run(domain, call, "let a disk go back to its file", error);
+    return (still == NULL || stasis_standstill_end(still, ok ? error : NULL)) && ok;
+}
+
+static gboolean pivot(StasisDomain *domain, const char *target, StasisStandstill *still,
+                      GError **error)
 {
     for (;;) {
-        gboolean busy;
+        Job job;
         g_autoptr(GError) local = NULL;
-        g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_pivot, NULL, domain->handle);
-        call->text = g_strdup(target);
-        if (run(domain, call, "let a disk go back to its file", &local))
-            return TRUE;
-        if (!has_job(domain, target, &busy, error))
+        if (!look(domain, target, &job, error))
             return FALSE;
-        if (!busy) {
+        if (job != COPYING && try_pivot(domain, target, still, &local))
+            return TRUE;
+        if (job == NO_JOB) {
             g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
         }
@@ -136,10 +149,10 @@ static gboolean pivot(StasisDomain *domain, const char *target, GError **error)
     }
 }
 
-gboolean stasis_domain_commit_disk(StasisDomain *domain, const char *path, gboolean *ret_was,
-                                   GError **error)
+gboolean stasis_domain_commit_disk(StasisDomain *domain, const char *path, StasisStandstill *still,
+                                   gboolean *ret_was, GError **error)
 {
-    gboolean busy;
+    Job job;
     g_autoptr(StasisDomainDoc) doc = get_doc(domain, error);
     if (doc == NULL)
         return FALSE;
@@ -147,10 +160,10 @@ gboolean stasis_domain_commit_disk(StasisDomain *domain, const char *path, gbool
     *ret_was = target != NULL;
     if (target == NULL)
         return TRUE;
-    if (!has_job(domain, target, &busy, error))
+    if (!look(domain, target, &job, error))
         return FALSE;
     g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_commit, NULL, domain->handle);
     call->text = g_strdup(target);
-    return (busy || run(domain, call, "take an overlay from a disk", error)) &&
-           pivot(domain, target, error);
+    return (job != NO_JOB || run(domain, call, "take an overlay from a disk", error)) &&
+           pivot(domain, target, still, error);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "vmm/domain.h"
+#include "vmm/standstill.h"
 
 G_BEGIN_DECLS
 
@@ -16,8 +17,9 @@ char *stasis_domain_snapshot_xml(StasisDomain *domain, const char *const *paths,
  * metadata). */
 gboolean stasis_domain_snapshot_disks(StasisDomain *domain, const char *xml, GError **error);
 /* Take the overlay at @path away again: what is in it goes into the file below while the domain
- * runs. *ret_was FALSE: no disk of the domain's is that file. */
-gboolean stasis_domain_commit_disk(StasisDomain *domain, const char *path, gboolean *ret_was,
-                                   GError **error);
+ * runs; where it can't run on over the end of that, it stands still as @still says (or NULL).
+ * *ret_was FALSE: no disk of the domain's is that file. */
+gboolean stasis_domain_commit_disk(StasisDomain *domain, const char *path, StasisStandstill *still,
+                                   gboolean *ret_was, GError **error);
 
 G_END_DECLS

@@ -5,6 +5,7 @@ A guest has: qemu_args(t, accel); wait_ready(vm); progress(vm), a number that ri
 give_to(t, uid), for a QEMU of another user.
 """
 import errno
+import glob
 import mmap
 import os
 import re
@@ -27,6 +28,13 @@ def image(what):
             [os.path.join(_ROOT, "images", "build.sh"), "--print", what],
             stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
     return _paths[what]
+
+
+def kernel_module(name):
+    """Path of a module of the Linux guest's kernel, or None: it is built in, or left out."""
+    kernel = os.path.dirname(os.path.dirname(os.path.realpath(image("kernel"))))
+    found = glob.glob(f"{kernel}/lib/modules/*/kernel/**/{name}.ko", recursive=True)
+    return found[0] if found else None
 
 
 class Memory:

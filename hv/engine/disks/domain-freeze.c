@@ -9,6 +9,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "disk/freeze.h"
+#include "disk/pivot.h"
 #include "vmm/domain-disks.h"
 
 struct _StasisDomainFreeze {
@@ -79,10 +80,36 @@ void stasis_domain_freeze_free(StasisDomainFreeze *freeze)
     g_free(freeze);
 }
 
+/* The disk that writes to the file at @path; NULL: none does. */
+static const StasisDisk *find_top(const GPtrArray *disks, const char *path)
+{
+    for (guint i = 0; i < disks->len; i++) {
+        const GPtrArray *layers = stasis_disk_at(disks, i)->layers;
+        if (g_str_equal(((StasisDiskLayer *)g_ptr_array_index(layers, 0))->path, path))
+            return stasis_disk_at(disks, i);
+    }
+    return NULL;
+}
+
+static gboolean commit(StasisSession *session, const char *path, gboolean *ret_was, GError **error)
+{
+    g_autoptr(StasisStandstill) still = NULL;
+    g_autoptr(GPtrArray) disks = stasis_disks_list(session->qmp, error);
+    if (disks == NULL)
+        return FALSE;
+    const StasisDisk *disk = find_top(disks, path);
+    if (disk != NULL && stasis_disk_pivot_needs_standstill(session->qmp, disk)) {
+        still = stasis_standstill_new(session->qmp, error);
+        if (still == NULL)
+            return FALSE;
+    }
+    return stasis_domain_commit_disk(session->domain, path, still, ret_was, error);
+}
+
 gboolean stasis_domain_freeze_take_back(StasisSession *session, const char *path, GError **error)
 {
     gboolean was, above = FALSE;
-    if (!stasis_domain_commit_disk(session->domain, path, &was, error))
+    if (!commit(session, path, &was, error))
         return FALSE;
     /* Something is on top of it by now. */
     g_autoptr(GPtrArray) disks = stasis_disks_list(session->qmp, error);
