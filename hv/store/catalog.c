@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "store/cache.h"
 #include "store/internal.h"
+#include "store/listing.h"
 #include "store/proc-image.h"
 
 #define MAX_CANDIDATES 4u
@@ -58,16 +59,7 @@ gboolean stasis_store_is_current(StasisStore *store, const char *id, int dir_fd)
 
 GPtrArray *stasis_store_list(StasisStore *store, GError **error)
 {
-    g_auto(GStrv) ids = stasis_store_list_ids(store, error);
-    if (ids == NULL)
-        return NULL;
-    GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_info_free);
-    for (guint i = 0; ids[i] != NULL; i++) {
-        g_autoptr(StasisManifest) manifest = stasis_manifest_load(store, ids[i], NULL, NULL);
-        if (manifest != NULL)
-            g_ptr_array_add(list, g_steal_pointer(&manifest->info));
-    }
-    return list;
+    return stasis_listing_once(&stasis_listing_images, store, error);
 }
 
 static char *ambiguous(const char *prefix, char **ids, guint first, guint n, GError **error)

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
+#include "store/listing.h"
 #include "store/proc-image-manifest.h"
 #include "store/proc-image-pages.h"
 #include "store/seal-manifest.h"
@@ -43,17 +44,7 @@ char **stasis_store_list_process_ids(StasisStore *store, GError **error)
 
 GPtrArray *stasis_store_list_processes(StasisStore *store, GError **error)
 {
-    g_auto(GStrv) ids = stasis_store_list_process_ids(store, error);
-    if (ids == NULL)
-        return NULL;
-    GPtrArray *list =
-        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_process_image_info_free);
-    for (guint i = 0; ids[i] != NULL; i++) {
-        StasisProcessImageInfo *info = stasis_store_get_process(store, ids[i], NULL);
-        if (info != NULL)
-            g_ptr_array_add(list, info);
-    }
-    return list;
+    return stasis_listing_once(&stasis_listing_processes, store, error);
 }
 
 char *stasis_store_resolve_process(StasisStore *store, const char *id_or_prefix, GError **error)

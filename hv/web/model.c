@@ -10,6 +10,8 @@
 #include <stasis/error.h>
 #include <sys/stat.h>
 
+#include "store/listing.h"
+
 #define GRAIN_NS G_GINT64_CONSTANT(1000000000)
 
 typedef struct {
@@ -20,6 +22,7 @@ typedef struct {
 struct _StasisWebModel {
     char *path;
     StasisStore *store;
+    StasisListing *images, *processes;
     StasisWebSnapshot snapshot;
     GHashTable *seen; /* ID of an image that is counted and still there → its parent, or NULL */
     Mark marks[2];
@@ -32,8 +35,10 @@ StasisWebModel *stasis_web_model_new(const char *path)
     const char *usual = g_getenv("STASIS_STORE");
     model->path = g_strdup(path != NULL ? path : usual != NULL ? usual : "/var/lib/stasis");
     model->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-    model->snapshot.images = g_ptr_array_new();
-    model->snapshot.processes = g_ptr_array_new();
+    model->images = stasis_listing_new(&stasis_listing_images);
+    model->processes = stasis_listing_new(&stasis_listing_processes);
+    model->snapshot.images = stasis_listing_get(model->images);
+    model->snapshot.processes = stasis_listing_get(model->processes);
     model->snapshot.totals = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     return model;
 }
@@ -43,8 +48,8 @@ void stasis_web_model_free(StasisWebModel *model)
     if (model == NULL)
         return;
     g_clear_pointer(&model->store, stasis_store_unref);
-    g_ptr_array_unref(model->snapshot.images);
-    g_ptr_array_unref(model->snapshot.processes);
+    g_clear_pointer(&model->images, stasis_listing_free);
+    g_clear_pointer(&model->processes, stasis_listing_free);
     g_hash_table_unref(model->snapshot.totals);
     g_hash_table_unref(model->seen);
     g_free(model->snapshot.problem);
@@ -159,17 +164,11 @@ static gboolean count(StasisWebModel *model, const GPtrArray *images, const GPtr
 static gboolean read_all(StasisWebModel *model, GError **error)
 {
     StasisStore *store = stasis_web_model_store(model, error);
-    g_autoptr(GPtrArray) images = store != NULL ? stasis_store_list(store, error) : NULL;
-    g_autoptr(GPtrArray) processes =
-        images != NULL ? stasis_store_list_processes(store, error) : NULL;
-    if (processes == NULL)
+    if (store == NULL || !stasis_listing_look(model->images, store, error) ||
+        !stasis_listing_look(model->processes, store, error))
         return FALSE;
-    if (count(model, images, processes))
+    if (count(model, model->snapshot.images, model->snapshot.processes))
         model->snapshot.version++;
-    g_ptr_array_unref(model->snapshot.images);
-    g_ptr_array_unref(model->snapshot.processes);
-    model->snapshot.images = g_steal_pointer(&images);
-    model->snapshot.processes = g_steal_pointer(&processes);
     return TRUE;
 }
 

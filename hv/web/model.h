@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What there is to be shown, in memory: all images of the store, read again only when its
- * directories have changed, and what was counted over them since we began. One thread.
+ * What there is to be shown, in memory: all images of the store, looked at again only when its
+ * directories have changed, and then only those read that are new; and what was counted over them
+ * since we began. One thread.
  */
 #pragma once
 
@@ -21,12 +22,12 @@ typedef struct {
 } StasisWebTotals;
 
 typedef struct {
-    GPtrArray *images;    /* of StasisImageInfo, oldest first */
-    GPtrArray *processes; /* of StasisProcessImageInfo, oldest first */
-    GHashTable *totals;   /* name of a VM → StasisWebTotals */
-    guint64 version;      /* another one, other images */
-    gboolean there;       /* the store is */
-    char *problem;        /* why it can't be read, or NULL; the images are then those of before */
+    const GPtrArray *images;    /* of StasisImageInfo, oldest first */
+    const GPtrArray *processes; /* of StasisProcessImageInfo, oldest first */
+    GHashTable *totals;         /* name of a VM → StasisWebTotals */
+    guint64 version;            /* another one, other images */
+    gboolean there;             /* the store is */
+    char *problem; /* why it can't be read, or NULL; the images are then those of before */
 } StasisWebSnapshot;
 
 typedef struct _StasisWebModel StasisWebModel;

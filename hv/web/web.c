@@ -39,6 +39,7 @@ typedef struct {
 
 struct _StasisWeb {
     StasisWebModel *model;
+    guint first_look; /* source, or 0 */
     char *state, *token, *url, *metrics;
     Listener page, numbers;
     guint n_connections;
@@ -345,6 +346,14 @@ static gboolean begin_page(StasisWeb *web, const StasisWebOptions *options, GErr
     return TRUE;
 }
 
+static gboolean look_once(gpointer data)
+{
+    StasisWeb *web = data;
+    web->first_look = 0;
+    stasis_web_model_look(web->model);
+    return G_SOURCE_REMOVE;
+}
+
 StasisWeb *stasis_web_new(const StasisWebOptions *options, GError **error)
 {
     g_autoptr(StasisWeb) web = g_new0(StasisWeb, 1);
@@ -362,6 +371,8 @@ StasisWeb *stasis_web_new(const StasisWebOptions *options, GError **error)
                             "neither a page nor metrics: there is nothing to serve");
         return NULL;
     }
+    /* Who asks first finds it read, most likely. */
+    web->first_look = g_idle_add(look_once, web);
     return g_steal_pointer(&web);
 }
 
@@ -369,6 +380,7 @@ void stasis_web_free(StasisWeb *web)
 {
     if (web == NULL)
         return;
+    g_clear_handle_id(&web->first_look, g_source_remove);
     end(&web->page);
     end(&web->numbers);
     stasis_web_model_free(web->model);

@@ -2,10 +2,12 @@
 /* Promise: a store lists whole images only, has one writer, and never takes an image from a reader.
  */
 #include <signal.h>
+#include <stasis/maintenance.h>
 #include <stasis/store.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "store/listing.h"
 #include "test-store-util.h"
 
 static void assert_fails(GError **error, int code, const char *witness)
@@ -287,11 +289,67 @@ static void test_verify_progress(void)
     test_remove_tree(path);
 }
 
+/* More than one thread takes. */
+#define MANY 70u
+
+static const StasisImageInfo *listed(StasisListing *listing, guint i)
+{
+    return g_ptr_array_index(stasis_listing_get(listing), i);
+}
+
+static void look(StasisListing *listing, StasisStore *store, guint n, guint64 n_read)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_true(stasis_listing_look(listing, store, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(stasis_listing_get(listing)->len, ==, n);
+    g_assert_cmpuint(stasis_listing_get_n_read(listing), ==, n_read);
+}
+
+static void test_listing(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autoptr(StasisListing) listing = stasis_listing_new(&stasis_listing_images);
+    g_auto(GStrv) ids = g_new0(char *, MANY + 2);
+    look(listing, store, 0, 0);
+    for (guint i = 0; i < MANY; i++) {
+        ids[i] = test_small_image(store, i == 2 || i == 3 ? ids[i - 1] : NULL, i, &error);
+        g_assert_no_error(error);
+    }
+    look(listing, store, MANY, MANY);
+    for (guint i = 0; i < MANY; i++)
+        g_assert_cmpstr(listed(listing, i)->id, ==, ids[i]);
+    look(listing, store, MANY, MANY);
+
+    ids[MANY] = test_small_image(store, NULL, MANY, &error);
+    look(listing, store, MANY + 1, MANY + 1);
+    g_assert_cmpstr(listed(listing, MANY)->id, ==, ids[MANY]);
+
+    /* Its child is another directory then, and has another parent. */
+    const char *const gone[] = { ids[2], NULL };
+    g_assert_cmpstr(listed(listing, 3)->parent, ==, ids[2]);
+    g_assert_true(stasis_store_delete_images(store, gone, NULL, NULL, NULL, &error));
+    g_assert_no_error(error);
+    look(listing, store, MANY, MANY + 2);
+    g_assert_cmpstr(listed(listing, 2)->id, ==, ids[3]);
+    g_assert_cmpstr(listed(listing, 2)->parent, ==, ids[1]);
+
+    /* What can't be read is not listed, and tried again each time. */
+    g_autofree char *bad = g_build_filename(path, "images", "0000000000000000000000000a", NULL);
+    g_assert_cmpint(g_mkdir_with_parents(bad, 0700), ==, 0);
+    look(listing, store, MANY, MANY + 3);
+    look(listing, store, MANY, MANY + 4);
+    test_remove_tree(path);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/store/catalog/open", test_open);
     g_test_add_func("/store/catalog/list-and-resolve", test_list_and_resolve);
+    g_test_add_func("/store/catalog/listing", test_listing);
     g_test_add_func("/store/catalog/info", test_info);
     g_test_add_func("/store/catalog/delete", test_delete);
     g_test_add_func("/store/catalog/lock", test_lock);
