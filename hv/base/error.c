@@ -46,3 +46,19 @@ const char *stasis_error_name(const GError *error)
 {
     return error_table[code_of(error)].name;
 }
+
+StasisErrorCode stasis_error_from_name(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(error_table); i++)
+        if (g_strcmp0(error_table[i].name, name) == 0)
+            return (StasisErrorCode)i;
+    return STASIS_ERROR_FAILED;
+}
+
+StasisErrorCode stasis_error_from_exit_code(int exit_code)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(error_table); i++)
+        if (error_table[i].exit_code == exit_code)
+            return (StasisErrorCode)i;
+    return STASIS_ERROR_FAILED;
+}

@@ -35,34 +35,43 @@ GDBusConnection *cli_daemon_need(GError **error)
     return daemon;
 }
 
-static const struct {
-    const char *name;
-    StasisErrorCode code;
-} codes[] = {
-    { "Usage", STASIS_ERROR_USAGE },      { "NotFound", STASIS_ERROR_NOT_FOUND },
-    { "Busy", STASIS_ERROR_BUSY },        { "Corrupt", STASIS_ERROR_CORRUPT },
-    { "NoStore", STASIS_ERROR_NO_STORE }, { "Unsupported", STASIS_ERROR_UNSUPPORTED },
-};
+/* "org.stasis1.Error.NotFound" is "not-found". */
+static StasisErrorCode code_of(const char *name)
+{
+    g_autoptr(GString) word = g_string_new(NULL);
+    if (name == NULL || !g_str_has_prefix(name, ERRORS))
+        return STASIS_ERROR_FAILED;
+    for (const char *c = name + strlen(ERRORS); *c != '\0'; c++) {
+        if (g_ascii_isupper(*c) && word->len > 0)
+            g_string_append_c(word, '-');
+        g_string_append_c(word, g_ascii_tolower(*c));
+    }
+    return stasis_error_from_name(word->str);
+}
 
 static void translate(GError *failed, GError **error)
 {
     g_autofree char *name = g_dbus_error_get_remote_error(failed);
-    StasisErrorCode code = STASIS_ERROR_FAILED;
     g_dbus_error_strip_remote_error(failed);
-    for (guint i = 0; i < G_N_ELEMENTS(codes) && name != NULL; i++) {
-        if (g_str_has_prefix(name, ERRORS) && strcmp(name + strlen(ERRORS), codes[i].name) == 0)
-            code = codes[i].code;
-    }
-    g_set_error(error, STASIS_ERROR, code, "stasisd: %s", failed->message);
+    g_set_error(error, STASIS_ERROR, code_of(name), "stasisd: %s", failed->message);
 }
 
 GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *method,
                           GVariant *parameters, const char *reply_type, GError **error)
 {
+    return cli_daemon_call_with(daemon, call->cancellable, method, parameters, NULL, reply_type,
+                                error);
+}
+
+GVariant *cli_daemon_call_with(GDBusConnection *daemon, GCancellable *cancellable,
+                               const char *method, GVariant *parameters, GUnixFDList *fds,
+                               const char *reply_type, GError **error)
+{
     g_autoptr(GError) failed = NULL;
-    GVariant *reply = g_dbus_connection_call_sync(
+    GVariant *reply = g_dbus_connection_call_with_unix_fd_list_sync(
         daemon, NULL, PATH, MANAGER, method, parameters, G_VARIANT_TYPE(reply_type),
-        G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION, TIMEOUT_MS, call->cancellable, &failed);
+        G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION, TIMEOUT_MS, fds, NULL, cancellable,
+        &failed);
     if (reply == NULL && g_error_matches(failed, G_IO_ERROR, G_IO_ERROR_CANCELLED))
         g_propagate_error(error, g_steal_pointer(&failed));
     else if (reply == NULL)

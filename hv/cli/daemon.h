@@ -2,6 +2,8 @@
 /* stasisd, as the command speaks to it: org.stasis1.xml over its UNIX socket. */
 #pragma once
 
+#include <gio/gunixfdlist.h>
+
 #include "cli.h"
 
 G_BEGIN_DECLS
@@ -15,6 +17,11 @@ GDBusConnection *cli_daemon_need(GError **error);
  * those of the library again. */
 GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *method,
                           GVariant *parameters, const char *reply_type, GError **error);
+
+/* The same with descriptors to go along, or NULL, and another end than the call's, or none. */
+GVariant *cli_daemon_call_with(GDBusConnection *daemon, GCancellable *cancellable,
+                               const char *method, GVariant *parameters, GUnixFDList *fds,
+                               const char *reply_type, GError **error);
 
 /* a{sv} as JSON. */
 JsonObject *cli_daemon_to_json(GVariant *dictionary);

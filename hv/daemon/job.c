@@ -10,6 +10,8 @@
 #include "base/io.h"
 #include "base/json.h"
 
+/* What the command puts before its complaints. */
+#define PROGRAM "stasis: "
 #define MAX_OUT_BYTES (4 * 1024 * 1024)
 
 static const char *const state_names[] = { "waiting", "running", "done", "failed",
@@ -210,6 +212,13 @@ void stasisd_job_settle(StasisdJob *job, int dir_fd, int status)
             *said != '\0' ? g_strdup(said) : g_strdup_printf("exit status %d", WEXITSTATUS(status));
     else
         message = g_strdup("its process ended while no daemon was there, and left no result");
-    fail(job, status >= 0 && WIFEXITED(status) ? STASISD_FAILED : STASISD_LOST,
-         status >= 0 && WIFEXITED(status) ? "failed" : "lost", message);
+    if (status < 0 || !WIFEXITED(status)) {
+        fail(job, STASISD_LOST, "lost", message);
+        return;
+    }
+    /* As it would have said with --json. */
+    g_autoptr(GError) error = g_error_new_literal(
+        STASIS_ERROR, (gint)stasis_error_from_exit_code(WEXITSTATUS(status)), message);
+    fail(job, STASISD_FAILED, stasis_error_name(error),
+         message + (g_str_has_prefix(message, PROGRAM) ? strlen(PROGRAM) : 0));
 }

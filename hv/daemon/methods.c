@@ -174,7 +174,8 @@ static GVariant *rollback(const Call *call, GError **error)
     g_variant_get(call->in, "(&s&s)", &vm, &image);
     if (!check_word("VM", vm, error) || !check_word("image", image, error))
         return NULL;
-    const char *const argv[] = { "rollback", vm, image, AS_JOB, NULL };
+    /* Nobody is there to be asked whether what the VM has done since may be lost. */
+    const char *const argv[] = { "rollback", vm, image, "--safety", AS_JOB, NULL };
     return add(call, "rollback", vm, argv, -1);
 }
 

@@ -6,9 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from daemonbus import NOBODY, call, gdbus, open_daemon  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare  # noqa: E402
 import polkithost  # noqa: E402
@@ -16,38 +16,10 @@ from stasistest import BUILD, ROOT, accelerators, case, main, run_vm  # noqa: E4
 from tap import PATIENCE  # noqa: E402
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
-NOBODY = 65534
 
 
 def guest(t):
     return run_vm(t, Bare(mem="24M", set="4M", rate=200), accel=FAST)
-
-
-def gdbus(daemon, *words, uid=0, address=None):
-    """gdbus as user @uid; its output, or what it complains of."""
-    done = subprocess.run(["gdbus", *words[:1], "--address", address or f"unix:path={daemon.socket}",
-                           "--dest", "org.stasis1", *words[1:]],
-                          capture_output=True, text=True, timeout=PATIENCE, user=uid, group=uid,
-                          cwd="/", env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
-                                        "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
-                          check=False)
-    return done.stdout if done.returncode == 0 else "error: " + done.stderr
-
-
-def call(daemon, method, *args, uid=0, address=None):
-    return gdbus(daemon, "call", "--object-path", "/org/stasis1", "--method",
-                 f"org.stasis1.Manager.{method}", *args, uid=uid, address=address)
-
-
-def open_daemon(t, *args, bus="unix:path=/nonexistent"):
-    """One that anybody may connect to."""
-    directory = tempfile.mkdtemp(prefix="stasisd-")
-    t.defer(shutil.rmtree, directory)
-    daemon = Daemon(t, *args)
-    os.chmod(directory, 0o755)
-    daemon.socket = daemon.env["STASISD_SOCKET"] = os.path.join(directory, "socket")
-    daemon.env["DBUS_SYSTEM_BUS_ADDRESS"] = bus
-    return daemon.start()
 
 
 @case
