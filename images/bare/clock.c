@@ -15,6 +15,7 @@
 #define SPEAKER 0x61 /* bit 0: gate of channel 2, bit 1: the speaker itself */
 
 uint64_t clock_last;
+uint64_t clock_cycle_worst, clock_cycle_stalled;
 uint64_t clock_per_us = ~0ul; /* no gap is a stall before clock_init */
 
 static uint64_t io_start;
@@ -95,6 +96,9 @@ void clock_gap(uint64_t gap)
     bucket = 63u - (unsigned)__builtin_clzl(gap / clock_per_us | 1);
     state->histogram[bucket < GUEST_HIST ? bucket : GUEST_HIST - 1]++;
     state->stalled_ticks += gap;
+    clock_cycle_stalled += gap;
+    if (gap > clock_cycle_worst)
+        clock_cycle_worst = gap;
     if (gap > state->worst_ticks) {
         state->worst_ticks = gap;
         state->worst_ns = clock_ns(gap);

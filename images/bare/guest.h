@@ -73,6 +73,8 @@ static inline uint64_t rdtsc(void)
 
 extern uint64_t clock_last;   /* time stamp of the last step */
 extern uint64_t clock_per_us; /* ticks */
+/* Since the cycle began (work.c): the longest gap of 1 µs or more, and all of them. */
+extern uint64_t clock_cycle_worst, clock_cycle_stalled;
 void clock_init(void);
 void clock_gap(uint64_t gap); /* a gap that may be a stall */
 void clock_io_begin(void);    /* around port I/O */

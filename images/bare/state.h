@@ -34,6 +34,7 @@
 #define GUEST_PAGE_TAG 0x5354415349530000ul
 #define GUEST_HIST 24
 #define GUEST_RANGES 8
+#define GUEST_MISSES 64
 
 enum { GUEST_SEQ, GUEST_RANDOM, GUEST_SPARSE };
 enum { GUEST_BOOTING, GUEST_FILLING, GUEST_RUNNING, GUEST_FAILED };
@@ -41,6 +42,15 @@ enum { GUEST_BOOTING, GUEST_FILLING, GUEST_RUNNING, GUEST_FAILED };
  * the work goes on. */
 enum { GUEST_FAIL_NONE, GUEST_FAIL_PANIC, GUEST_FAIL_HANG, GUEST_FAIL_LINE };
 enum { GUEST_FILL_ZERO, GUEST_FILL_TEXT, GUEST_FILL_RANDOM };
+
+/* Deadlines missed at one time; durations are ticks of the TSC. */
+typedef struct {
+    uint64_t tsc;     /* when it was seen: the end of the cycle, or of its slack */
+    uint64_t n;       /* deadlines: 1, or the periods that went by */
+    uint64_t late;    /* behind the deadline */
+    uint64_t worst;   /* longest gap of that cycle, */
+    uint64_t stalled; /* … and all gaps of 1 µs or more, together */
+} GuestMiss;
 
 typedef struct {
     char magic[16];   /* 0x000  GUEST_STATE_MAGIC, zero-padded */
@@ -95,10 +105,14 @@ typedef struct {
 
     uint64_t sent; /* 0x258  with send=: numbers of frames given to the network so far, or about to
                               be */
+
+    uint64_t misses;              /* 0x260  noted so far; the last GUEST_MISSES are here: */
+    GuestMiss miss[GUEST_MISSES]; /* 0x268  number n in miss[n % GUEST_MISSES] */
 } GuestState;
 
 _Static_assert(offsetof(GuestState, histogram) == 0x100, "layout is an interface");
-_Static_assert(sizeof(GuestState) == 0x1e0 + 16 * GUEST_RANGES, "layout is an interface");
+_Static_assert(offsetof(GuestState, miss) == 0x1e8 + 16 * GUEST_RANGES, "layout is an interface");
+_Static_assert(sizeof(GuestState) <= 4096, "it is a page");
 
 /* The order of `random`: a bijection of the numbers of @bits bits, multiplication and xor-shift
  * by turns. Number 0 is not left in place. */

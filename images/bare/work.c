@@ -113,12 +113,22 @@ static inline uint64_t step(void)
     return now;
 }
 
+static void note_miss(uint64_t now, uint64_t n, uint64_t late)
+{
+    if (n == 0)
+        return;
+    state->missed += n;
+    state->miss[state->misses % GUEST_MISSES] =
+        (GuestMiss){ now, n, late, clock_cycle_worst, clock_cycle_stalled };
+    state->misses++;
+}
+
 /* Quanta are due one interval after the other. With period= a deadline that went by is missed, and
  * counted; with rate= up to CATCH_UP_US are made up for, so that the rate holds on average. */
 static void allow_for_lateness(uint64_t late)
 {
     if (options.period_us != 0) {
-        state->missed += late / quantum_ticks;
+        note_miss(due + late, late / quantum_ticks, late);
         due += late / quantum_ticks * quantum_ticks;
     } else if (late > CATCH_UP_US * clock_per_us) {
         due += late;
@@ -131,7 +141,7 @@ static void end_cycle(uint64_t now)
     uint64_t limit = options.deadline_us * clock_per_us;
 
     if (limit != 0 && now > begun_due && now - begun_due > limit)
-        state->missed++;
+        note_miss(now, 1, now - begun_due - limit);
     state->cycles++;
 }
 
@@ -154,6 +164,7 @@ static void __attribute__((noinline)) pace(uint64_t n)
     allow_for_lateness(now - due);
     begun_due = due;
     due += quantum_ticks;
+    clock_cycle_worst = clock_cycle_stalled = 0;
 }
 
 static void pace_init(void)

@@ -7,7 +7,12 @@ time falls anywhere; one at the end of a cycle into the slack, which is longer t
 Two loops: the bare-metal guest under KVM, whose ends of cycles are a word in its memory, and a process
 of a Linux guest under TCG, that tells of them by stasis_cycle_end(). QEMU may put a guest's clock back
 to where it was when it stops it, so periods that the guest has not run at all by our clock count, too.
+
+The host misses some as well, so the bare-metal guest's checkpoints take turns with stretches as long without:
+what one costs is the difference. Each miss says when it fell, and by the gaps that the loop saw in that
+cycle what it was: one gap as long as the stop, many small ones (faults of pages that were armed), or the host.
 """
+import math
 import os
 import re
 import subprocess
@@ -24,6 +29,8 @@ from benchlib import (ACCEL, HAVE_ENGINE, Machine, number_from_env, save, stasis
                       new_store, table, with_case)
 
 SECONDS = number_from_env("STASIS_BENCH_CYCLES", 15)
+WHERE = os.environ.get("STASIS_BENCH_CYCLES_WHERE")
+WAYS = os.environ.get("STASIS_BENCH_WAYS", "")
 EVERY = 0.25  # seconds from one checkpoint to the next, or what one takes
 RAM = "512M"
 # Microseconds; the work is a fifth of a millisecond on an idle host.
@@ -42,21 +49,74 @@ def stasis_way(*options):
     return prepare
 
 
+class Window:
+    """What a stretch of time, from begin() to end(), cost the loop."""
+
+    def __init__(self, guest, vm):
+        self.guest, self.vm = guest, vm
+        self.known = guest.misses(vm)[0]
+        self.cycles, self.tsc = guest.cycles(vm), guest.state(vm).tsc
+        self.begun = time.monotonic()
+
+    def length(self):
+        return time.monotonic() - self.begun
+
+    def end(self):
+        self.misses = self.guest.misses(self.vm, self.known)[1]
+        self.missed = sum(m.n for m in self.misses)
+        # Less a period, for where in one it began and ended.
+        went_by = self.length() * 1e6 / PERIOD
+        self.lost = went_by - (self.guest.cycles(self.vm) - self.cycles) - 1
+        self.khz = self.guest.state(self.vm).tsc_khz
+
+
+def cause(miss, pause_us):
+    """Of a miss, by the gaps of its cycle."""
+    if miss.stalled_us < 20:
+        return "behind"  # from the cycle before
+    if pause_us and 0.7 * pause_us <= miss.worst_us <= 2 * pause_us:
+        return "stop"
+    return "faults" if miss.stalled_us - miss.worst_us > miss.late_us else "host"
+
+
+def tell(name, window, took_ms, pause_us, found):
+    for miss in window.misses:
+        at_ms = (miss.tsc - window.tsc) / window.khz
+        when = "during" if at_ms <= took_ms else "after"
+        found.append({"when": when, "cause": cause(miss, pause_us), "n": miss.n, "at_ms": at_ms,
+                      "took_ms": took_ms, "pause_us": pause_us, "late_us": miss.late_us,
+                      "worst_us": miss.worst_us, "stalled_us": miss.stalled_us})
+        if WHERE:
+            print(f"  {name}: {miss.n} missed {at_ms:.1f} ms after its begin ({when}; it took {took_ms:.0f} ms, "
+                  f"stop {pause_us} us): {miss.late_us:.0f} us late, longest gap {miss.worst_us:.0f}, all gaps "
+                  f"{miss.stalled_us:.0f}: {found[-1]['cause']}", flush=True)
+
+
 def count(guest, vm, run):
-    """(deadlines missed, checkpoints) over SECONDS with run() each EVERY."""
+    """By turns a stretch with run() at its begin, and one as long without, for SECONDS in all: what was
+    missed in each, and when."""
     run()  # the first is a full one
     time.sleep(0.5)
-    missed, cycles, begun = guest.state(vm).missed, guest.cycles(vm), time.monotonic()
-    n, due = 0, begun
-    while due < begun + SECONDS:
-        run()
-        n += 1
-        due = max(due + EVERY, time.monotonic())
-        time.sleep(max(0, due - time.monotonic()))
-    went_by = (time.monotonic() - begun) * 1e6 / PERIOD
-    missed, cycles = guest.state(vm).missed - missed, guest.cycles(vm) - cycles
+    found = {"missed": 0, "without": 0, "checkpoints": 0, "misses": []}
+    begun = time.monotonic()
+    while time.monotonic() < begun + SECONDS:
+        window = Window(guest, vm)
+        result = run()
+        took = window.length()
+        time.sleep(max(EVERY - took, took / 2))
+        length = window.length()
+        window.end()
+        found["missed"] += max(window.missed, round(window.lost - 0.5))
+        found["checkpoints"] += 1
+        pause_us = result["cost"]["pause_us"] if isinstance(result, dict) else 0
+        tell("with", window, took * 1e3, pause_us, found["misses"])
+        window = Window(guest, vm)
+        time.sleep(length)
+        window.end()
+        found["without"] += window.missed
+        tell("without", window, 0, 0, [])
     guest.check_unharmed(vm, "at the end")
-    return max(missed, round(went_by - cycles - 0.5), 0), n
+    return found
 
 
 def bare(t, prepare, memory, prepared):
@@ -95,7 +155,7 @@ BARE = (
 # ---- a process under Linux ----
 
 def linux_loop(t, take):
-    """take(t, vm, store, n) takes n checkpoints; (missed, checkpoints)."""
+    """take(t, vm, store, n) takes n checkpoints."""
     vm = coopguest.coop_vm(t, mem="128M")
     coopguest.start_coop(vm, "/tmp/loop", "periodic", *LINUX)
 
@@ -107,7 +167,7 @@ def linux_loop(t, take):
     take(t, vm, store, 1)
     before = counted()[1]
     take(t, vm, store, n)
-    return counted()[1] - before, n
+    return {"missed": counted()[1] - before, "checkpoints": n}
 
 
 def nothing(_t, _vm, _store, n):
@@ -140,19 +200,33 @@ PROCESS = (
 # ---- both ----
 
 def attempt(found, name, function, *args):
+    if not re.search(WAYS, name):
+        return
     try:
-        missed, n = with_case(function, *args)
+        one = with_case(function, *args)
     except Exception as error:  # pylint: disable=broad-except
         found[name] = {"error": str(error)[:300]}
         print(f"bench: {name}: {error}", file=sys.stderr)
         return
-    found[name] = {"missed": missed, "checkpoints": n, "each": missed / n}
+    n = one["checkpoints"]
+    one["each"] = (one["missed"] - one.get("without", 0)) / n
+    # Of numbers that come by chance (Poisson): 95 %.
+    one["error"] = 1.96 * math.sqrt(max(1, one["missed"] + one.get("without", 0))) / n
+    found[name] = one
+
+
+def causes(one):
+    """"2 stop, 1 after: host": of what was missed."""
+    kinds = [f"{m['when']}: {m['cause']}" for m in one.get("misses", ())]
+    return ", ".join(f"{kinds.count(k)} {k}" for k in sorted(set(kinds)))
 
 
 def show(title, found):
-    table(title, ["", "missed", "checkpoints", "missed by each"],
-          [[name, f["missed"], f["checkpoints"], f"{f['each']:.2f}"] if "each" in f else
-           [name, "failed", f["error"][:40], ""] for name, f in found.items()])
+    rows = [[name, f["missed"], f.get("without", "-"), f["checkpoints"],
+             f"{f['each']:.2f} ± {f['error']:.2f}", causes(f)] if "each" in f else
+            [name, "failed", "", "", "", f["error"][:40]] for name, f in found.items()]
+    if rows:
+        table(title, ["", "missed", "as long without", "checkpoints", "by each", "when: by"], rows)
 
 
 def main():

@@ -83,6 +83,9 @@ def migrating(machine, background):
     qmp.cmd("migrate-set-parameters", **{"max-bandwidth": 64 << 30})
 
     def run():
+        # It tells of its end before it has tidied up, and then refuses the next one.
+        while any(i["type"] == "migration" for i in qmp.cmd("query-yank")):
+            time.sleep(0.001)
         start = len(qmp.events)
         qmp.cmd("migrate", uri=f"exec:cat > {path}")
         end = qmp.wait_event("MIGRATION", timeout=600, start=start,

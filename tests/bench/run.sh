@@ -13,7 +13,8 @@
 #   STASIS_BENCH_WAYS=REGEX         of stop, only ways whose name matches
 #   STASIS_BENCH_SECONDS=60         length of series and deadlines, and of each rate of guard
 #   STASIS_BENCH_GUARD="2G 1G"      RAM, and how much of it changes, for the bundle of guard
-#   STASIS_BENCH_CYCLES=15          seconds of each way of cycles
+#   STASIS_BENCH_CYCLES=15          seconds of each way of cycles (or of those by STASIS_BENCH_WAYS)
+#   STASIS_BENCH_CYCLES_WHERE=1     tell of each deadline that was missed
 #   STASIS_BENCH_HOLD=8             seconds of each period of hold
 #   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on
 #   STASIS_BENCH_STALLS=200         checkpoints of stall

@@ -52,6 +52,13 @@ class Memory:
             raise RuntimeError(f"gpa2hva {gpa:#x}: {text.strip()}")
         self.address, self.size, self.pid = int(found.group(1), 16), size, vm.pid
 
+    @classmethod
+    def cached(cls, vm, name, gpa, size):
+        """Kept as @name of @vm."""
+        if getattr(vm, name, None) is None:
+            setattr(vm, name, cls(vm, gpa, size))
+        return getattr(vm, name)
+
     def read(self, offset=0, size=None, seconds=PATIENCE):
         """Waits for a page that an on-demand restore has yet to fill: the kernel lets nobody read
         it from outside (EIO)."""
@@ -76,6 +83,16 @@ class Memory:
             os.close(fd)
 
 
+class Miss:
+    """Deadlines that the bare-metal guest missed at one time; durations in µs."""
+
+    SIZE = 40
+
+    def __init__(self, data, offset, khz):
+        self.tsc, self.n, *ticks = struct.unpack_from("<5Q", data, offset)
+        self.late_us, self.worst_us, self.stalled_us = (t * 1000 / khz for t in ticks)
+
+
 class State:
     """The bare-metal guest's state page (images/bare/state.h)."""
 
@@ -88,6 +105,7 @@ class State:
     HISTOGRAM = 24
     SIZE = 0x100 + 8 * HISTOGRAM
     FAIL, CYCLES, SENT = 0x248, 0x250, 0x258
+    MISSES, MISS, MISSES_KEPT = 0x260, 0x268, 64
     RUNNING, FAILED = 2, 3
 
     def __init__(self, data):
@@ -121,9 +139,7 @@ class Bare:
 
     def memory(self, vm):
         # One for each QEMU process: a restored VM has its RAM elsewhere.
-        if getattr(vm, "_state_memory", None) is None:
-            vm._state_memory = Memory(vm, State.GPA, State.SIZE)
-        return vm._state_memory
+        return Memory.cached(vm, "_state_memory", State.GPA, State.SIZE)
 
     def state(self, vm):
         return State(self.memory(vm).read())
@@ -152,6 +168,15 @@ class Bare:
     def sent(self, vm):
         """The number of the last frame sent (send=), or of the one about to be."""
         return struct.unpack("<Q", self.memory(vm).read(State.SENT, 8))[0]
+
+    def misses(self, vm, since=0):
+        """(number noted so far, the Misses from number @since on that it still knows)."""
+        size = 8 + Miss.SIZE * State.MISSES_KEPT
+        memory = Memory.cached(vm, "_miss_memory", State.GPA + State.MISSES, size)
+        data, khz = memory.read(), self.state(vm).tsc_khz
+        n = struct.unpack_from("<Q", data)[0]
+        return n, [Miss(data, 8 + Miss.SIZE * (i % State.MISSES_KEPT), khz)
+                   for i in range(max(since, n - State.MISSES_KEPT), n)]
 
     PANIC, HANG, LINE = 1, 2, 3
 
