@@ -136,6 +136,9 @@ const char **cli_texts(const CliCall *call, const char *name);
 /* The same as numbers. Free with g_array_unref(). */
 GArray *cli_numbers(const CliCall *call, const char *name);
 
+/* parse.c: a guest-physical address, "0x400250" or a decimal number; 0: none is given. */
+gboolean cli_read_address(const CliCall *call, const char *option, guint64 *ret, GError **error);
+
 /* vm.c: which libvirtd names are meant to be of, NULL for none: --connect, or $STASIS_CONNECT. */
 const char *cli_connection(const CliCall *call);
 /* The same where the value of --connect (or NULL) is at hand only. */

@@ -26,6 +26,10 @@ static JsonObject *cost_to_json(const StasisCost *cost)
     cli_json_set_uint(object, "disk_us", cost->disk_us);
     cli_json_set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
     cli_json_set_uint(object, "frozen_us", cost->frozen_us);
+    if (cost->deadlines_counted)
+        cli_json_set_uint(object, "missed_deadlines", cost->missed_deadlines);
+    else
+        json_object_set_null_member(object, "missed_deadlines");
     return object;
 }
 
@@ -250,6 +254,9 @@ static void add_cost(CliTable *table, const StasisCost *cost)
     add_line(table, "Copied:", "%s in %u rounds before the pause, and in it or after", copied,
              cost->rounds);
     add_line(table, "Took:", "%s", total);
+    if (cost->deadlines_counted)
+        add_line(table, "Deadlines missed:", "%" G_GUINT64_FORMAT " meanwhile, as the guest counts",
+                 cost->missed_deadlines);
 }
 
 static const char *unless(gboolean checked)

@@ -185,19 +185,6 @@ static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *optio
                  call->args[0]);
 }
 
-/* "0x400250" or a decimal number; 0: none is given. */
-static gboolean read_cycle_word(CliCall *call, guint64 *ret, GError **error)
-{
-    const char *text = cli_text(call, "cycle-word");
-    char *end = NULL;
-    *ret = text != NULL ? g_ascii_strtoull(text, &end, 0) : 0;
-    if (text == NULL || (end != text && *end == '\0' && *ret != 0 && *ret != G_MAXUINT64))
-        return TRUE;
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                "--cycle-word %s: no address; a number, as in 0x400250", text);
-    return FALSE;
-}
-
 /* Whoever the guest talks to waits as long. */
 static gboolean check_hold(CliCall *call, GError **error)
 {
@@ -216,7 +203,9 @@ static gboolean create(CliCall *call, GError **error)
     CliProgress progress = cli_progress_new(call);
     g_autofree const char **devices = cli_texts(call, "guest-suspend");
     StasisCheckpointOptions options = create_options_of(call, devices, &progress);
-    if (!check_hold(call, error) || !read_cycle_word(call, &options.cycle_word, error))
+    if (!check_hold(call, error) ||
+        !cli_read_address(call, "cycle-word", &options.cycle_word, error) ||
+        !cli_read_address(call, "missed-word", &options.missed_word, error))
         return FALSE;
     /* The VM first: a name that is not known makes no store. */
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
@@ -410,6 +399,10 @@ static const CliOption create_options[] = {
       "does at the end of each control cycle" },
     { "cycle-wait", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, if it does not in that time (default 1000)" },
+    { "missed-word", 0, CLI_TEXT, "ADDRESS",
+      "keep in the image how many deadlines the guest missed meanwhile, which it counts in the "
+      "word "
+      "of 8 bytes at that guest-physical address" },
     { "compress", 0, CLI_CHOICE, "lz4|zstd|none", "how pages are compressed (default: lz4)" },
     { "max-buffer", 0, CLI_SIZE, "SIZE",
       "memory for pages that wait for the disk (default: a quarter of what is free)" },

@@ -30,6 +30,8 @@ static StasisPolicy *policy_of(CliCall *call)
     policy->quota_bytes = cli_number(call, "quota", 0);
     policy->max_pause_us = cli_number(call, "max-pause", 0);
     policy->quiesce = cli_flag(call, "quiesce");
+    policy->period_us = cli_number(call, "deadline", 0);
+    policy->slack_us = cli_number(call, "slack", 0);
     policy->disk = g_strdup(cli_text(call, "disk"));
     policy->guard = g_strdup(cli_text(call, "guard"));
     policy->guard_do = g_strdup(cli_text(call, "do"));
@@ -52,7 +54,9 @@ static gboolean set_by_daemon(CliCall *call, GDBusConnection *daemon, const char
 static gboolean set(CliCall *call, GError **error)
 {
     g_autoptr(StasisPolicy) policy = policy_of(call);
-    if (!stasis_policy_check(policy, error))
+    if (!cli_read_address(call, "cycle-word", &policy->cycle_word, error) ||
+        !cli_read_address(call, "missed-word", &policy->missed_word, error) ||
+        !stasis_policy_check(policy, error))
         return FALSE;
     g_autofree char *text = stasis_policy_to_text(policy);
     g_autoptr(GDBusConnection) daemon = cli_daemon_find();
@@ -98,6 +102,8 @@ static gboolean run(CliCall *call, GError **error)
     cli_json_set_string(object, "id", result->image->id);
     cli_json_set_uint(object, "pause_us", result->image->cost.pause_us);
     cli_json_set_uint(object, "stored_bytes", result->image->stored_bytes);
+    if (result->image->cost.deadlines_counted)
+        cli_json_set_uint(object, "missed_deadlines", result->image->cost.missed_deadlines);
     cli_json_set_uint(object, "removed", result->n_removed);
     json_object_set_int_member(object, "freed_bytes", result->freed_bytes);
     cli_json_set_string(object, "left", result->left);
@@ -120,6 +126,16 @@ static const CliOption set_options[] = {
     { "quiesce", 0, CLI_FLAG, NULL,
       "have the agent in the guest freeze its file systems for that moment" },
     { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
+    { "deadline", 0, CLI_MS, "MS",
+      "the guest has a control loop with that period: stop it at the end of a cycle only, and for "
+      "no longer than its slack" },
+    { "slack", 0, CLI_MS, "MS", "of each period, in which the loop has nothing to do" },
+    { "cycle-word", 0, CLI_TEXT, "ADDRESS",
+      "the loop's ends of cycles are seen there, as by checkpoint-create (default: the guest's "
+      "agent "
+      "tells of them, see stasis_cycle_end(3))" },
+    { "missed-word", 0, CLI_TEXT, "ADDRESS",
+      "the guest counts there which deadlines it has missed: kept in each image, and summed up" },
     { "guard", 0, CLI_TEXT, "WORDS",
       "instead of images: guard the VM, see `stasis help guard`, --on" },
     { "do", 0, CLI_CHOICE, "capture|rollback|restart",
@@ -129,6 +145,9 @@ static const CliOption set_options[] = {
 static const CliExample set_examples[] = {
     { "policy-set web --every 5m --keep-last 12 --keep-hourly 24 --keep-daily 7 --quota 50G",
       "An hour of five minutes, a day of hours, a week of days, in 50 GiB" },
+    { "policy-set plc --every 5m --deadline 5 --slack 3.5 --cycle-word 0x400250 --missed-word "
+      "0x4000d8",
+      "Between two cycles of a loop of 200 Hz, which counts what it misses" },
     { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
     { NULL },
 };
@@ -143,7 +162,10 @@ const CliCommand cli_cmd_policy_set = {
         "\"policy\"), and the newest of them never; without any --keep option and --quota all "
         "stay.\n\n"
         "What has failed is tried again after an eighth of the period; what was missed while the "
-        "host was off or asleep is done once. A run is as `stasis policy-run` without a daemon.",
+        "host was off or asleep is done once. With --deadline an image that would stop the guest "
+        "for "
+        "longer than its slack is none, and tried again in the same way; see `stasis help "
+        "checkpoint-create`, --cycle-word. A run is as `stasis policy-run` without a daemon.",
     .arguments = arguments,
     .options = set_options,
     .examples = set_examples,

@@ -446,3 +446,15 @@ StasisStore *cli_open_store(CliCall *call, StasisStoreFlags flags, GError **erro
 {
     return stasis_store_open(cli_text(call, "store"), flags | STASIS_STORE_AS_KEYS_SAY, error);
 }
+
+gboolean cli_read_address(const CliCall *call, const char *option, guint64 *ret, GError **error)
+{
+    const char *text = cli_text(call, option);
+    char *end = NULL;
+    *ret = text != NULL ? g_ascii_strtoull(text, &end, 0) : 0;
+    if (text == NULL || (end != text && *end == '\0' && *ret != 0 && *ret != G_MAXUINT64))
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "--%s %s: no address; a number, as in 0x400250", option, text);
+    return FALSE;
+}

@@ -38,6 +38,7 @@ JsonObject *stasisd_policy_state_to_json(const StasisdPolicyState *state)
     stasis_json_set_uint(object, "runs", state->n_runs);
     stasis_json_set_uint(object, "failures", state->n_failures);
     stasis_json_set_uint(object, "missed", state->n_missed);
+    stasis_json_set_uint(object, "missed_deadlines", state->n_missed_deadlines);
     return object;
 }
 
@@ -61,6 +62,7 @@ void stasisd_policy_state_load(StasisdPolicyState *state, int dir_fd, const char
     state->n_runs = stasis_json_uint_or(object, "runs", 0);
     state->n_failures = stasis_json_uint_or(object, "failures", 0);
     state->n_missed = stasis_json_uint_or(object, "missed", 0);
+    state->n_missed_deadlines = stasis_json_uint_or(object, "missed_deadlines", 0);
 }
 
 gboolean stasisd_policy_state_save(const StasisdPolicyState *state, int dir_fd, const char *vm,

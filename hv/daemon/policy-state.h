@@ -15,6 +15,7 @@ typedef struct {
     char *last_image;
     char *last_error; /* what the last run did not do, or NULL */
     guint64 n_runs, n_failures, n_missed;
+    guint64 n_missed_deadlines; /* by the guest, over the runs, as it counts itself */
 } StasisdPolicyState;
 
 void stasisd_policy_state_clear(StasisdPolicyState *state);

@@ -185,6 +185,8 @@ static void note_result(StasisdEntry *entry, const StasisdJob *job)
         g_free(entry->state.last_image);
         entry->state.last_image = g_strdup(id);
     }
+    if (result != NULL)
+        entry->state.n_missed_deadlines += stasis_json_uint_or(result, "missed_deadlines", 0);
     if (left != NULL)
         entry->state.last_error = g_strconcat("old images are left: ", left, NULL);
 }

@@ -160,6 +160,8 @@ static void set_cost(JsonObject *root, const StasisCost *cost)
     stasis_json_set_uint(object, "disk_copied_bytes", cost->disk_copied_bytes);
     if (cost->frozen_us > 0)
         stasis_json_set_uint(object, "frozen_us", cost->frozen_us);
+    if (cost->deadlines_counted)
+        stasis_json_set_uint(object, "missed_deadlines", cost->missed_deadlines);
     json_object_set_object_member(root, "cost", object);
 }
 

@@ -385,6 +385,8 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
     cost->disk_us = stasis_json_uint_or(object, "disk_us", 0);
     cost->disk_copied_bytes = stasis_json_uint_or(object, "disk_copied_bytes", 0);
     cost->frozen_us = stasis_json_uint_or(object, "frozen_us", 0);
+    cost->deadlines_counted = json_object_has_member(object, "missed_deadlines");
+    cost->missed_deadlines = stasis_json_uint_or(object, "missed_deadlines", 0);
     return TRUE;
 }
 

@@ -163,6 +163,14 @@ static void add_totals(GString *out, const StasisWebSnapshot *snapshot)
         stasis_metrics_add(out, "stasis_copied_bytes_total", (double)totals->copied_bytes, "vm",
                            l->data, NULL);
     }
+    stasis_metrics_family(out, "stasis_guest_missed_deadlines_total", "counter",
+                          "Deadlines that the guest missed while they were taken, by its count.");
+    for (GList *l = vms; l != NULL; l = l->next) {
+        const StasisWebTotals *totals = g_hash_table_lookup(snapshot->totals, l->data);
+        if (totals->deadlines_counted)
+            stasis_metrics_add(out, "stasis_guest_missed_deadlines_total",
+                               (double)totals->missed_deadlines, "vm", l->data, NULL);
+    }
 }
 
 /* ---- what stasisd counts ---- */

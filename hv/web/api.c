@@ -191,6 +191,8 @@ static JsonObject *describe_image(StasisStore *store, const char *id, GError **e
     stasis_json_set_uint(object, "disk_us", info->cost.disk_us);
     stasis_json_set_uint(object, "frozen_us", info->cost.frozen_us);
     stasis_json_set_uint(object, "faults", info->cost.faults);
+    if (info->cost.deadlines_counted)
+        stasis_json_set_uint(object, "missed_deadlines", info->cost.missed_deadlines);
     stasis_json_set_uint(object, "protected_pages", info->cost.protected_pages);
     stasis_json_set_uint(object, "rounds", info->cost.rounds);
     json_object_set_array_member(object, "disks", disks_to_json(disks));

@@ -114,6 +114,8 @@ static void count_image(StasisWebModel *model, const StasisImageInfo *info)
     StasisWebTotals *totals = totals_of(model, info->vm);
     totals->n_images++;
     totals->copied_bytes += info->cost.copied_bytes;
+    totals->missed_deadlines += info->cost.missed_deadlines;
+    totals->deadlines_counted |= info->cost.deadlines_counted;
     if (info->cost.pause_us > 0)
         stasis_histogram_observe(&totals->stop, (double)info->cost.pause_us / 1e6);
 }

@@ -18,7 +18,8 @@ G_BEGIN_DECLS
  * counter has to. */
 typedef struct {
     StasisHistogram stop;
-    guint64 n_images, n_process_images, copied_bytes;
+    guint64 n_images, n_process_images, copied_bytes, missed_deadlines;
+    gboolean deadlines_counted; /* of one image at least */
 } StasisWebTotals;
 
 typedef struct {

@@ -59,6 +59,9 @@ typedef struct {
      */
     guint64 cycle_word;
     guint64 cycle_wait_us;
+    /* The same of a word in which the guest counts deadlines that it has missed: what is added to
+     * it over the checkpoint is kept in the image (StasisCost). 0: there is none. */
+    guint64 missed_word;
     /*
      * For a series, from its first image on: no packet that the guest sends through its network
      * interfaces leaves the host before an image that remembers it is durable: the first one whose

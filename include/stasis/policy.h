@@ -31,7 +31,13 @@ typedef struct {
     char *disk;     /* "copy", "none" */
     char *guard;    /* words of stasis/watch.h, with commas: a guard instead of images */
     char *guard_do; /* "capture", "rollback", "restart" */
-    guint owner;    /* user id of whoever has set it */
+    /* The guest's control loop: it has slack_us of each period_us in which nothing is to be done,
+     * at the end of its cycles. Images are taken then, and stop it for no longer. 0: there is none.
+     */
+    guint64 period_us, slack_us;
+    guint64 cycle_word, missed_word; /* as stasis/checkpoint.h has them; without the first the
+                                        guest's agent tells of cycles (stasis_cycle_end()) */
+    guint owner;                     /* user id of whoever has set it */
 } StasisPolicy;
 
 STASIS_API StasisPolicy *stasis_policy_new(void);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stasis/checkpoint.h>
 #include <stasis/store.h>
 #include <stasis/vm.h>
 
@@ -43,6 +44,8 @@ typedef struct {
     guint64 cycle_wait_us;   /* … which is waited for so long; 0: a second; at most 30 s */
     guint64 max_checkpoints; /* end after so many, those that failed too; 0: go on */
     const char *note;        /* of the images, or NULL */
+    /* How those of the VM are taken (note and words of cycles aside), or NULL; borrowed. */
+    const StasisCheckpointOptions *checkpoint;
     StasisServedFunc served; /* or NULL */
     gpointer served_data;
 } StasisServeOptions;

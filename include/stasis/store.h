@@ -34,8 +34,10 @@ typedef struct {
     guint64 copied_bytes;    /* guest memory read, every round */
     guint32 rounds;          /* pre-copy rounds before the pause */
     guint64 disk_us;         /* of the pause, fixing the disks' content */
-    guint64 disk_copied_bytes; /* read from disks; what is known to be zero is not read */
-    guint64 frozen_us;         /* file systems frozen, as seen from here; 0: they were not */
+    guint64 disk_copied_bytes;  /* read from disks; what is known to be zero is not read */
+    guint64 frozen_us;          /* file systems frozen, as seen from here; 0: they were not */
+    gboolean deadlines_counted; /* the guest counts those that it misses, see missed_word, */
+    guint64 missed_deadlines; /* … and has missed so many from the call to right before commit */
 } StasisCost;
 
 typedef struct {

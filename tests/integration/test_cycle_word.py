@@ -1,19 +1,34 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: with --cycle-word a checkpoint falls right after the guest has changed that word of its memory,
-or there is none and the VM runs on."""
+or there is none and the VM runs on; with --missed-word it tells how many deadlines the guest missed over it;
+a policy with a deadline does so each time."""
 import os
+import re
 import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from daemonhost import Daemon  # noqa: E402
 from guests import Bare, State, check_memory_image  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, run_vm, stasis,  # noqa: E402
-                        stasis_json)
+                        stasis_json, willing)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 WORD = hex(State.GPA + State.CYCLES)
+MISSED = hex(State.GPA + 16 + 8 * State.FIELDS.index("missed"))
 PERIOD_S = 2
+
+
+def cycles_in(t, image, store):
+    """Ends of cycles by the image's memory, which is one instant."""
+    stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
+    with open(t.path("raw"), "rb") as f:
+        f.seek(State.GPA + State.CYCLES)
+        found, = struct.unpack("<Q", f.read(8))
+    check_memory_image(t, t.path("raw"))
+    os.unlink(t.path("raw"))
+    return found
 
 
 @case
@@ -25,13 +40,9 @@ def at_the_end(t):
         before = vm.guest.cycles(vm)
         image = stasis_json("checkpoint-create", vm.name, "--cycle-word", WORD, "--cycle-wait", 60000,
                             *store)
-        stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
-        with open(t.path("raw"), "rb") as f:
-            f.seek(State.GPA + State.CYCLES)
-            found, = struct.unpack("<Q", f.read(8))
+        found = cycles_in(t, image, store)
         t.check(found > before, f"{found} ends of cycles in the image, {before} before")
-        check_memory_image(t, t.path("raw"))
-        os.unlink(t.path("raw"))
+        t.equal(image["cost"]["missed_deadlines"], None, "nobody counts")
     vm.check_runs(what="at the end")
 
 
@@ -43,6 +54,8 @@ def no_end(t):
     result = stasis("checkpoint-create", vm.name, "--cycle-word", WORD, "--cycle-wait", 100, *store,
                     expect=5)
     t.check(WORD in result.err, result)
+    result = stasis("checkpoint-create", vm.name, "--missed-word", "0x7ffffff0", *store, expect=2)
+    t.check("no memory" in result.err, result)
     for address, why in (("0x400251", "multiple of 8"), ("0x7ffffff0", "no memory"),
                          ("here", "no address"), ("0", "no address")):
         result = stasis("checkpoint-create", vm.name, "--cycle-word", address, *store, expect=2)
@@ -53,4 +66,56 @@ def no_end(t):
     stasis("checkpoint-create", vm.name, *store)
 
 
-main()
+@case
+def missed(t):
+    """deadlines that the guest misses over a checkpoint are in the image, by its own count"""
+    # Each cycle takes longer than a microsecond, so each is missed.
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=20000, work=20000, deadline=1), accel=FAST)
+    store = new_store(t)
+    before = vm.guest.state(vm).missed
+    t.check(before > 0, "the guest counts what it misses")
+    image = vm.checkpoint("--cycle-word", WORD, "--missed-word", MISSED, *store)
+    after = vm.guest.state(vm).missed
+    counted = image["cost"]["missed_deadlines"]
+    # A cycle's end has been waited for, and that one was too late.
+    t.check(1 <= counted <= after - before, f"{counted} counted; {before} before, {after} after")
+    info = stasis("checkpoint-info", image["id"], *store).out
+    t.check(re.search(rf"Deadlines missed: +{counted} meanwhile", info), info)
+
+
+@case
+def by_policy(t):
+    """a policy's image falls at the end of a cycle and tells of deadlines; where the slack is too short, or the
+    loop stands still, there is none, and the VM runs on"""
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=200000, work=64), accel=FAST)
+    daemon = Daemon(t)
+    store = ("--store", daemon.store)
+    loop = ("--every", "1h", "--cycle-word", WORD, "--missed-word", MISSED, "--deadline", 200)
+    for slack, why in ((200, "less than its period"), (None, "slack")):
+        words = (*loop, "--slack", slack) if slack else loop
+        t.check(why in daemon.run("policy-set", vm.name, *words, expect=2).err, why)
+    # A stop on a host that has no time takes what it takes.
+    daemon.run("policy-set", vm.name, *loop, "--slack", 199)
+    before = vm.guest.cycles(vm)
+    run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=daemon.env, expect=None)).json
+    image = stasis_json("checkpoint-info", run["id"], *store)
+    t.check(cycles_in(t, image, store) > before, "an end of a cycle was waited for")
+    t.equal(run["missed_deadlines"], image["cost"]["missed_deadlines"], "what the run tells")
+    # No stop is as short as a microsecond.
+    daemon.run("policy-set", vm.name, *loop, "--slack", 0.001)
+    said = daemon.run("policy-run", vm.name, expect=5)
+    t.check("the VM was not stopped" in said.err or "allowed" in said.err, said)
+    vm.check_runs(what="after that")
+    t.equal(len(image_ids(store)), 1, "images")
+
+    # The daemon sums up.
+    daemon.run("policy-set", vm.name, *loop, "--slack", 199)
+    daemon.start()
+    daemon.wait_images(1, vm.name)
+    state = daemon.state_of(vm.name)
+    t.equal(state["missed_deadlines"], sum(i["cost"]["missed_deadlines"] for i in daemon.images()
+                                           if i["id"] == state["last_image"]), "of one run")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,8 @@ static void test_text(void)
         "\"every_us\": 300000000, \"keep_last\": 12, \"keep_hourly\": 24, \"keep_daily\": 7, "
         "\"keep_weekly\": 1, \"keep_monthly\": 2, \"keep_yearly\": 3, \"keep_within_us\": 5000000, "
         "\"quota_bytes\": 53687091200, \"max_pause_us\": 2500, \"quiesce\": true, "
-        "\"disk\": \"none\", \"owner\": 1000 }";
+        "\"disk\": \"none\", \"period_us\": 5000, \"slack_us\": 3500, \"cycle_word\": 4194896, "
+        "\"missed_word\": 4194520, \"owner\": 1000 }";
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisPolicy) policy = parse(text, &error);
     g_assert_no_error(error);
@@ -29,6 +30,8 @@ static void test_text(void)
     g_assert_cmpuint(policy->keep_yearly, ==, 3);
     g_assert_cmpuint(policy->quota_bytes, ==, 53687091200);
     g_assert_true(policy->quiesce);
+    g_assert_cmpuint(policy->slack_us, ==, 3500);
+    g_assert_cmpuint(policy->cycle_word, ==, 0x400250);
     g_assert_cmpuint(policy->owner, ==, 1000);
     g_autofree char *once = stasis_policy_to_text(policy);
     g_autoptr(StasisPolicy) again = parse(once, &error);
@@ -61,6 +64,21 @@ static void test_refused(void)
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"disk\": \"overlay\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"nonsense\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 5000}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"slack_us\": 5000}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 5000, \"slack_us\": 5000}",
+          STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 10000001, \"slack_us\": 1}",
+          STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"cycle_word\": 8}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 9, \"slack_us\": 1, "
+          "\"cycle_word\": 4}",
+          STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 9, \"slack_us\": 1, "
+          "\"missed_word\": 8}",
+          STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"guard\": \"panic\", \"period_us\": 9, \"slack_us\": 1}",
+          STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"panic\", \"guard_do\": \"x\"}", STASIS_ERROR_USAGE },
     };
     for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {

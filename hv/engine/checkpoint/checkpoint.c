@@ -52,6 +52,7 @@ typedef struct {
     StasisInstant *instant; /* the series' */
     gboolean standing;      /* the VM does not run, as far as we know: all CPUs are ours */
     StasisAffinity affinity;
+    guint64 missed_before; /* deadlines, as the guest counts */
     StasisCopy copy;
     gboolean done;
 } Job;
@@ -420,6 +421,19 @@ static void fill_cost(Job *job, StasisCost *cost)
     cost->copied_bytes -= MIN(disk_bytes, cost->copied_bytes);
 }
 
+/* One that has begun anew counts from nothing. */
+static gboolean count_deadlines(Job *job, StasisCost *cost, GError **error)
+{
+    guint64 now;
+    if (job->series->missed_word == NULL)
+        return TRUE;
+    if (!stasis_cycle_word_read(job->series->missed_word, &now, error))
+        return FALSE;
+    cost->deadlines_counted = TRUE;
+    cost->missed_deadlines = now >= job->missed_before ? now - job->missed_before : now;
+    return TRUE;
+}
+
 static gboolean add_domain_xml(Job *job, GError **error)
 {
     if (job->domain_xml == NULL)
@@ -479,6 +493,8 @@ static StasisImageInfo *commit(Job *job, GError **error)
         .suspended = stasis_guest_rest_get_suspended(&job->rest),
     };
     fill_cost(job, &info.cost);
+    if (!count_deadlines(job, &info.cost, error))
+        return NULL;
     stasis_image_writer_set_info(job->writer, &info);
     return stasis_image_writer_commit(job->writer, error);
 }
@@ -495,6 +511,9 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
     g_autofree char *state = stasis_qmp_run_state(series->session->qmp, NULL);
     job.standing = state != NULL && strcmp(state, "running") != 0;
     keep_off_vcpus(&job);
+    if (series->missed_word != NULL &&
+        !stasis_cycle_word_read(series->missed_word, &job.missed_before, error))
+        return NULL;
     if (!prepare(&job, cancellable, error) || !copy_ram(&job, cancellable, error))
         return NULL;
     g_autoptr(StasisImageInfo) info = commit(&job, error);

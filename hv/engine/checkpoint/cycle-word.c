@@ -16,13 +16,13 @@ struct _StasisCycleWord {
     guint64 gpa;
 };
 
-static gboolean look(const StasisCycleWord *word, guint64 *ret, GError **error)
+gboolean stasis_cycle_word_read(const StasisCycleWord *word, guint64 *ret, GError **error)
 {
     if (stasis_guest_memory_read(word->memory, word->gpa, (guint8 *)ret, sizeof *ret))
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                 "the word at guest-physical 0x%" G_GINT64_MODIFIER
-                "x, which is to tell of ends of cycles, is no memory of the guest that can be read",
+                "x, which is to tell of the guest's cycles, is no memory of it that can be read",
                 word->gpa);
     return FALSE;
 }
@@ -32,7 +32,7 @@ StasisCycleWord *stasis_cycle_word_new(StasisQmp *qmp, pid_t pid, guint64 gpa, G
     guint64 value;
     if (gpa % sizeof value != 0) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "the word that is to tell of ends of cycles is at guest-physical "
+                    "the word that is to tell of the guest's cycles is at guest-physical "
                     "0x%" G_GINT64_MODIFIER "x, which is no multiple of 8",
                     gpa);
         return NULL;
@@ -40,7 +40,9 @@ StasisCycleWord *stasis_cycle_word_new(StasisQmp *qmp, pid_t pid, guint64 gpa, G
     g_autoptr(StasisCycleWord) word = g_new0(StasisCycleWord, 1);
     word->gpa = gpa;
     word->memory = stasis_guest_memory_new(qmp, pid, error);
-    return word->memory != NULL && look(word, &value, error) ? g_steal_pointer(&word) : NULL;
+    return word->memory != NULL && stasis_cycle_word_read(word, &value, error)
+               ? g_steal_pointer(&word)
+               : NULL;
 }
 
 void stasis_cycle_word_free(StasisCycleWord *word)
@@ -55,11 +57,11 @@ gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
                                 GCancellable *cancellable, GError **error)
 {
     guint64 first, now, until_us = stasis_now_us() + limit_us;
-    if (!look(word, &first, error))
+    if (!stasis_cycle_word_read(word, &first, error))
         return FALSE;
     for (;;) {
         gboolean late = stasis_now_us() >= until_us; /* before the look: we may be held up, too */
-        if (!look(word, &now, error))
+        if (!stasis_cycle_word_read(word, &now, error))
             return FALSE;
         if (now != first)
             return TRUE;

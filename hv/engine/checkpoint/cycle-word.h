@@ -2,7 +2,7 @@
 /*
  * The end of a guest's control cycle, where the guest can't say it by an agent: a word in its
  * memory that it writes at the end of each cycle, and that is looked at from here. To look costs
- * the guest nothing, and it does not know of it.
+ * the guest nothing, and it does not know of it. Another word may count what deadlines it misses.
  */
 #pragma once
 
@@ -18,6 +18,9 @@ typedef struct _StasisCycleWord StasisCycleWord;
 /* Eight bytes at guest-physical @gpa, which must be a multiple of eight, and RAM of QEMU @pid. */
 StasisCycleWord *stasis_cycle_word_new(StasisQmp *qmp, pid_t pid, guint64 gpa, GError **error);
 void stasis_cycle_word_free(StasisCycleWord *word);
+
+/* What it holds now. Any thread. */
+gboolean stasis_cycle_word_read(const StasisCycleWord *word, guint64 *ret, GError **error);
 
 /* Until it changes from what it is now; STASIS_ERROR_BUDGET when it has not in @limit_us. Any
  * thread. */

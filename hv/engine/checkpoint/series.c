@@ -102,6 +102,11 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         !hold_output(series, sweeper != NULL, error))
         return FALSE;
     series->instant = stasis_instant_new(qmp, error);
+    if (series->instant != NULL && options->missed_word != 0) {
+        series->missed_word = stasis_cycle_word_new(qmp, record->pid, options->missed_word, error);
+        if (series->missed_word == NULL)
+            return FALSE;
+    }
     if (series->instant == NULL || options->cycle_word == 0)
         return series->instant != NULL;
     /* A loop that has time between its cycles has none in them, for faults. */
@@ -164,6 +169,7 @@ void stasis_series_free(StasisSeries *series)
     stasis_capture_pool_clear(&series->pool);
     g_clear_pointer(&series->instant, stasis_instant_free);
     g_clear_pointer(&series->cycle_word, stasis_cycle_word_free);
+    g_clear_pointer(&series->missed_word, stasis_cycle_word_free);
     g_clear_pointer(&series->lifeline, stasis_lifeline_free);
     g_clear_pointer(&series->session, stasis_session_free);
     stasis_store_unref(series->store);

@@ -29,8 +29,9 @@ struct _StasisSeries {
     gboolean drain;         /* DMA goes past the tracker: see dma.h */
     GPtrArray *suspended;   /* of StasisPciDevice: devices that the guest suspends */
     StasisOutputHold *hold; /* of what the VM sends, or NULL: it is not held */
-    StasisCycleWord *cycle_word; /* that tells when the guest may be stopped, or NULL */
-    gboolean untracked;          /* one of them writes memory without a trace */
+    StasisCycleWord *cycle_word;  /* that tells when the guest may be stopped, or NULL */
+    StasisCycleWord *missed_word; /* in which it counts deadlines that it has missed, or NULL */
+    gboolean untracked;           /* one of them writes memory without a trace */
 
     /* As the VM's memory was laid out when we looked last; NULL: look again. */
     char *layout;

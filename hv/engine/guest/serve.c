@@ -213,6 +213,8 @@ static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GErr
 static char *take_vm(Server *s, StasisServed *served, GError **error)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
+    if (s->options->checkpoint != NULL)
+        options = *s->options->checkpoint;
     options.note = s->options->note;
     g_autoptr(StasisImageInfo) info =
         stasis_checkpoint_create(s->vm, s->store, &options, s->cancellable, error);

@@ -7,6 +7,13 @@
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
 #include <stasis/policy.h>
+#include <stasis/serve.h>
+
+/* An end of a cycle is waited for over so many, and for a second at least; the agent waits for 30
+ * s. */
+#define WAIT_CYCLES 20u
+#define MIN_WAIT_US ((guint64)G_TIME_SPAN_SECOND)
+#define MAX_AGENT_WAIT_US ((guint64)30 * G_TIME_SPAN_SECOND)
 
 static StasisVm *open_vm(const StasisPolicy *policy, GCancellable *cancellable, GError **error)
 {
@@ -57,6 +64,69 @@ StasisPruneResult *stasis_policy_preview(const StasisPolicy *policy, GCancellabl
     return stasis_store_prune(store, &options, cancellable, error);
 }
 
+/* ---- deadlines ---- */
+
+/* The stop begins at the end of a cycle, and is over before the next one, or there is none. */
+static void place_in_slack(const StasisPolicy *policy, StasisCheckpointOptions *options)
+{
+    guint64 most = options->max_pause_us;
+    options->max_pause_us = most == 0 ? policy->slack_us : MIN(most, policy->slack_us);
+    options->cycle_word = policy->cycle_word;
+    options->missed_word = policy->missed_word;
+    options->cycle_wait_us = MAX(policy->period_us * WAIT_CYCLES, MIN_WAIT_US);
+}
+
+typedef struct {
+    char *id;
+    guint n_cycles;
+    GError *error;
+} Taken;
+
+static void taken_clear(Taken *taken)
+{
+    g_free(taken->id);
+    g_clear_error(&taken->error);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Taken, taken_clear)
+
+static void on_served(const StasisServed *served, gpointer data)
+{
+    Taken *taken = data;
+    if (served->kind != STASIS_SERVED_PERIOD)
+        return;
+    taken->id = g_strdup(served->id);
+    taken->n_cycles = served->n_cycles;
+    taken->error = served->error != NULL ? g_error_copy(served->error) : NULL;
+}
+
+/* One by the agent in the guest, which is told by programs when a cycle ends; it is due at once. */
+static StasisImageInfo *take_at_cycle_end(StasisVm *vm, StasisStore *store,
+                                          const StasisCheckpointOptions *options,
+                                          GCancellable *cancellable, GError **error)
+{
+    g_auto(Taken) taken = { 0 };
+    StasisServeOptions serve = STASIS_SERVE_OPTIONS_INIT;
+    serve.every_us = 1;
+    serve.cycle_end = TRUE;
+    serve.cycle_wait_us = MIN(options->cycle_wait_us, MAX_AGENT_WAIT_US);
+    serve.max_checkpoints = 1;
+    serve.note = options->note;
+    serve.checkpoint = options;
+    serve.served = on_served;
+    serve.served_data = &taken;
+    if (!stasis_vm_serve(vm, store, &serve, cancellable, error) ||
+        g_cancellable_set_error_if_cancelled(cancellable, error))
+        return NULL;
+    if (taken.id != NULL)
+        return stasis_store_get_image(store, taken.id, error);
+    if (taken.error != NULL)
+        g_propagate_error(error, g_steal_pointer(&taken.error));
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "a program in the guest wished for something else first; try again");
+    return NULL;
+}
+
 static gboolean take(const StasisPolicy *policy, StasisVm *vm, StasisStore *store,
                      StasisPolicyResult *result, const StasisPruneOptions *prune,
                      GCancellable *cancellable, GError **error)
@@ -69,7 +139,11 @@ static gboolean take(const StasisPolicy *policy, StasisVm *vm, StasisStore *stor
         policy->disk != NULL ? (StasisDisks)stasis_disks_from_string(policy->disk) : options.disks;
     options.progress = prune->progress;
     options.progress_data = prune->progress_data;
-    result->image = stasis_checkpoint_create(vm, store, &options, cancellable, error);
+    if (policy->period_us > 0)
+        place_in_slack(policy, &options);
+    result->image = policy->period_us > 0 && policy->cycle_word == 0
+                        ? take_at_cycle_end(vm, store, &options, cancellable, error)
+                        : stasis_checkpoint_create(vm, store, &options, cancellable, error);
     return result->image != NULL;
 }
 

@@ -11,6 +11,7 @@
 #define MAX_BYTES 65536
 #define MAX_NAME 64u
 #define MAX_TEXT 1024u
+#define MAX_PERIOD_US ((guint64)10 * G_TIME_SPAN_SECOND)
 #define MAX_SPAN_US ((guint64)100 * 365 * G_TIME_SPAN_DAY)
 
 typedef enum { TEXT, COUNT, FLAG, NUMBER } Kind;
@@ -43,6 +44,10 @@ static const Field fields[] = {
     FIELD(disk, TEXT),
     FIELD(guard, TEXT),
     FIELD(guard_do, TEXT),
+    FIELD(period_us, NUMBER),
+    FIELD(slack_us, NUMBER),
+    FIELD(cycle_word, NUMBER),
+    FIELD(missed_word, NUMBER),
     FIELD(owner, COUNT),
 };
 
@@ -186,6 +191,24 @@ static gboolean check_guard(const StasisPolicy *policy, GError **error)
     return stasis_watch_check((const char *const *)words, error);
 }
 
+static gboolean check_deadline(const StasisPolicy *policy, GError **error)
+{
+    if (policy->period_us == 0 && policy->slack_us == 0)
+        return (policy->cycle_word == 0 && policy->missed_word == 0) ||
+               refuse(error, "words of a control loop without its period and slack");
+    if (policy->guard != NULL)
+        return refuse(error, "a guard takes images by itself, at any time: no deadlines with it");
+    if (policy->period_us > MAX_PERIOD_US)
+        return refuse(error, "a control loop's period is 10 s at most");
+    if (policy->slack_us == 0 || policy->slack_us >= policy->period_us)
+        return refuse(error,
+                      "a control loop's slack is more than nothing and less than its period");
+    if (policy->missed_word != 0 && policy->cycle_word == 0)
+        return refuse(error, "a word of missed deadlines goes with one of ends of cycles");
+    return (policy->cycle_word % 8 == 0 && policy->missed_word % 8 == 0) ||
+           refuse(error, "the address of a word is no multiple of 8");
+}
+
 gboolean stasis_policy_check(const StasisPolicy *policy, GError **error)
 {
     if (policy->vm == NULL || strlen(policy->vm) > MAX_NAME || *policy->vm == '-')
@@ -203,5 +226,5 @@ gboolean stasis_policy_check(const StasisPolicy *policy, GError **error)
         return refuse(error, "a period is a second at least");
     if (policy->every_us > MAX_SPAN_US)
         return refuse(error, "a period is a hundred years at most");
-    return check_guard(policy, error);
+    return check_deadline(policy, error) && check_guard(policy, error);
 }
