@@ -21,6 +21,15 @@ int main(void)
     return 0;
 }
 """
+GUEST_PROGRAM = """
+#include <stasis-guest.h>
+#include <stdio.h>
+int main(void)
+{
+    puts(stasis_freeze(STASIS_FREEZE_PROCESS) < 0 ? "no agent" : "frozen");
+    return 0;
+}
+"""
 
 
 def proxies():
@@ -107,8 +116,9 @@ def host(t):
     system = System(t, "gcc", "libc6-dev", "pkg-config")
     before = system.files()
     built = packages()
-    t.equal(sorted(built), ["libstasis-dev", "stasis", "stasis-agent"], "packages")
-    system.install([built["stasis"], built["libstasis-dev"]])
+    t.equal(sorted(built), ["libstasis-dev", "libstasis-guest-dev", "libstasis-guest0", "stasis",
+                            "stasis-agent"], "packages")
+    system.install([built[name] for name in built if name != "stasis-agent"])
     version = system.run("stasis", "--version")
     t.check(re.search(r"\d+\.\d+", version), f"--version: {version}")
     t.check("checkpoint-create" in system.run("stasis", "help"), "help")
@@ -118,7 +128,12 @@ def host(t):
         f.write(PROGRAM)
     system.run("sh", "-c", "gcc /tmp/p.c -o /tmp/p $(pkg-config --cflags --libs stasis)")
     t.check(system.run("/tmp/p").strip() in version, "the library's version")
-    system.purge("stasis", "libstasis-dev")
+    with open(os.path.join(system.root, "tmp", "g.c"), "w", encoding="utf-8") as f:
+        f.write(GUEST_PROGRAM)
+    for how in ("-lstasis-guest", "-static -lstasis-guest"):
+        system.run("sh", "-c", f"gcc /tmp/g.c -o /tmp/g {how}")
+        t.check("no agent" in system.run("/tmp/g"), f"a program of a guest, {how}")
+    system.purge("stasis", "libstasis-dev", "libstasis-guest-dev", "libstasis-guest0")
     t.equal(sorted(system.files() ^ before), [], "left, or gone")
 
 
