@@ -259,9 +259,11 @@ static void add_cost(CliTable *table, const StasisCost *cost)
                  cost->missed_deadlines);
 }
 
-static const char *unless(gboolean checked)
+void cli_add_seal(CliTable *table, const char *label, const char *key, gboolean checked)
 {
-    return checked ? ", checked" : ", not checked: its key is not there";
+    if (key != NULL)
+        add_line(table, label, "with key %s%s", key,
+                 checked ? ", checked" : ", not checked: its key is not there");
 }
 
 static void show_image(const StasisImageInfo *info)
@@ -293,12 +295,8 @@ static void show_image(const StasisImageInfo *info)
         g_autofree char *shown = cli_printable(*device);
         add_line(table, "Suspended:", "%s", shown);
     }
-    if (info->encrypted_with != NULL)
-        add_line(table, "Encrypted:", "with key %s%s", info->encrypted_with,
-                 unless(info->encryption_checked));
-    if (info->signed_by != NULL)
-        add_line(table, "Signed:", "with key %s%s", info->signed_by,
-                 unless(info->signature_checked));
+    cli_add_seal(table, "Encrypted:", info->encrypted_with, info->encryption_checked);
+    cli_add_seal(table, "Signed:", info->signed_by, info->signature_checked);
     cli_table_add(table, "RAM:", ram);
     add_line(table, "Stored:",
              "%s: %" G_GUINT64_FORMAT " pages with data; %" G_GUINT64_FORMAT " known to be zero",

@@ -180,8 +180,8 @@ static const CliOption checkpoint_options[] = {
       "the longer the more memory they have; for one tree, without TCP connections and POSIX "
       "message queues" },
     { "scratch", 0, CLI_DIR, "DIR",
-      "where the VM's image is kept while its fork lives (default: the runtime directory, in "
-      "memory)" },
+      "where the VM's image is kept, not encrypted, while its fork lives (default: the runtime "
+      "directory, in memory; with an encrypted store below /dev/shm)" },
     { "max-size", 0, CLI_SIZE, "SIZE",
       "refuse an image larger than that (default: the RAM of the VM and 1G)" },
     { "timeout", 0, CLI_MS, "MS",

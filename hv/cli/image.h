@@ -2,10 +2,14 @@
 #pragma once
 
 #include "cli.h"
+#include "table.h"
 
 G_BEGIN_DECLS
 
 JsonObject *cli_image_to_json(const StasisImageInfo *info);
+
+/* A row that says with which @key an image is sealed; none when @key is NULL. */
+void cli_add_seal(CliTable *table, const char *label, const char *key, gboolean checked);
 
 /* cmd-device.c. Elements: StasisDeviceInfo. */
 void cli_print_devices(const GPtrArray *devices, guint indent);

@@ -42,6 +42,10 @@ JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info)
     cli_json_set_uint(object, "n_files", info->n_files);
     cli_json_set_uint(object, "size_bytes", info->size_bytes);
     cli_json_set_uint(object, "stored_bytes", info->stored_bytes);
+    cli_json_set_string(object, "encrypted_with", info->encrypted_with);
+    cli_json_set_string(object, "signed_by", info->signed_by);
+    json_object_set_boolean_member(object, "encryption_checked", info->encryption_checked);
+    json_object_set_boolean_member(object, "signature_checked", info->signature_checked);
     json_object_set_array_member(object, "processes", processes_to_json(info->processes));
     cli_json_set_uint(cost, "pause_us", info->cost.pause_us);
     cli_json_set_uint(cost, "image_us", info->cost.image_us);
@@ -113,6 +117,8 @@ void cli_print_process_image(const StasisProcessImageInfo *info)
     cli_table_add(table, "Kind:", "processes");
     cli_table_add(table, "CRIU:", criu);
     cli_table_add(table, "Kernel:", kernel);
+    cli_add_seal(table, "Encrypted:", info->encrypted_with, info->encryption_checked);
+    cli_add_seal(table, "Signed:", info->signed_by, info->signature_checked);
     cli_table_add(table, "Stored:", stored);
     cli_table_add(table, "Pause:", pause);
     cli_table_add(table, "Took:", took);

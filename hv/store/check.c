@@ -179,9 +179,10 @@ static gboolean report_processes(Check *check, GError **error)
     g_auto(GStrv) ids = stasis_store_list_process_ids(check->store, error);
     for (guint i = 0; ids != NULL && ids[i] != NULL; i++) {
         g_autoptr(GError) local = NULL;
-        g_autoptr(StasisProcessImageInfo) info =
-            stasis_store_get_process(check->store, ids[i], &local);
-        if (info != NULL && check->options->read_data)
+        g_autoptr(StasisProcImageReader) reader =
+            stasis_proc_image_reader_open(check->store, ids[i], &local);
+        if (reader != NULL && stasis_proc_image_reader_check_sizes(reader, &local) &&
+            check->options->read_data)
             stasis_store_verify_process(check->store, ids[i], NULL, NULL, check->task.cancellable,
                                         &local);
         if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "store/internal.h"
 #include "store/manifest-text.h"
+#include "store/proc-image-file.h"
 #include "store/proc-image-pages.h"
 
 void stasis_proc_image_file_free(StasisProcImageFile *file)
@@ -14,6 +15,7 @@ void stasis_proc_image_file_free(StasisProcImageFile *file)
     g_free(file->name);
     g_free(file->sha256);
     g_free(file->map);
+    g_free(file->mac);
     g_free(file);
 }
 
@@ -34,6 +36,8 @@ void stasis_process_image_info_free(StasisProcessImageInfo *info)
     g_free(info->parent);
     g_free(info->criu);
     g_free(info->kernel);
+    g_free(info->encrypted_with);
+    g_free(info->signed_by);
     g_clear_pointer(&info->processes, g_ptr_array_unref);
     g_free(info);
 }
@@ -89,7 +93,10 @@ static void set_files(JsonObject *root, const GPtrArray *files)
         const StasisProcImageFile *file = g_ptr_array_index(files, i);
         JsonObject *object = json_object_new();
         stasis_json_set_uint(object, "size", file->size);
-        stasis_json_set_string(object, "sha256", file->sha256);
+        if (file->mac != NULL)
+            stasis_json_set_string(object, "mac", file->mac);
+        else
+            stasis_json_set_string(object, "sha256", file->sha256);
         if (file->map != NULL)
             stasis_json_set_string(object, "map", file->map);
         json_object_set_object_member(all, file->name, object);
@@ -101,8 +108,9 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
                                        const StasisSeals *seals, GError **error)
 {
     g_autoptr(JsonObject) root = json_object_new();
-    stasis_json_set_uint(
-        root, "format", info->parent != NULL ? STASIS_PROCESS_FORMAT_PAGES : STASIS_PROCESS_FORMAT);
+    stasis_seal_set_member(
+        root, info->parent != NULL ? STASIS_PROCESS_FORMAT_PAGES : STASIS_PROCESS_FORMAT,
+        STASIS_PROCESS_FORMAT_SEALED, info->encrypted_with != NULL ? info->encrypted_with : "");
     if (info->parent != NULL)
         stasis_json_set_string(root, "parent", info->parent);
     stasis_json_set_string(root, "kind", "processes");
@@ -186,12 +194,14 @@ static gboolean add_size(StasisProcessImageInfo *info, const StasisProcImageFile
 {
     gboolean shared = g_str_has_suffix(file->name, STASIS_PROC_PAGES_SUFFIX) &&
                       strcmp(file->name, STASIS_PROC_PAGES_OWN) != 0;
-    if (file->size > G_MAXINT64 - info->size_bytes || file->size > G_MAXINT64 - info->stored_bytes)
+    const guint64 most = G_MAXINT64 / 2; /* sealed, it is no more than twice that */
+    if (file->size > most || file->size > most - info->size_bytes || info->stored_bytes > most)
         return stasis_corrupt(error, "sizes beyond all bounds");
     if (stasis_proc_image_file_is_criu(file))
         info->size_bytes += file->size;
     if (file->map == NULL && !shared)
-        info->stored_bytes += file->size;
+        info->stored_bytes +=
+            stasis_proc_file_stored_bytes(file->size, info->encrypted_with != NULL);
     return TRUE;
 }
 
@@ -199,24 +209,26 @@ static gboolean parse_file(JsonObject *files, const char *name, StasisProcessIma
                            GPtrArray *array, GError **error)
 {
     JsonObject *object;
-    const char *sha256;
+    const char *sum;
     guint64 size;
     if (!stasis_proc_image_file_name_is_valid(name))
         return stasis_corrupt(error, "a file is called \"%.80s\"", name);
     if (!stasis_json_object(files, name, &object, error) ||
-        !stasis_json_uint(object, "size", &size, error) ||
-        !stasis_json_string(object, "sha256", &sha256, error))
+        !stasis_json_uint(object, "size", &size, error))
         return FALSE;
     const char *map = stasis_json_string_or(object, "map", NULL);
+    gboolean is_mac = map != NULL && info->encrypted_with != NULL;
+    if (!stasis_json_string(object, is_mac ? "mac" : "sha256", &sum, error))
+        return FALSE;
     if (map != NULL && (info->parent == NULL || !stasis_proc_image_file_name_is_valid(map) ||
                         !g_str_has_suffix(map, STASIS_PROC_MAP_SUFFIX)))
         return stasis_corrupt(error, "%s: its map is none", name);
-    if (!stasis_digest_hex_is_valid(sha256))
+    if (!stasis_digest_hex_is_valid(sum))
         return stasis_corrupt(error, "%s: its digest is none", name);
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
     file->size = size;
-    file->sha256 = g_strdup(sha256);
+    *(is_mac ? &file->mac : &file->sha256) = g_strdup(sum);
     file->map = g_strdup(map);
     g_ptr_array_add(array, file);
     return add_size(info, file, error);
@@ -271,7 +283,8 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
 {
     guint64 format, created_us;
     const char *kind;
-    if (!stasis_json_uint(root, "format", &format, error) ||
+    char key[STASIS_KEY_ID];
+    if (!stasis_seal_parse_member(root, STASIS_PROCESS_FORMAT_SEALED, &format, key, error) ||
         !stasis_json_string(root, "kind", &kind, error))
         return FALSE;
     if (format < STASIS_PROCESS_FORMAT || format > STASIS_PROCESS_FORMAT_PAGES ||
@@ -279,9 +292,10 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "kind \"%.32s\" of format %" G_GUINT64_FORMAT
                     ", this program knows \"processes\" of formats up to %u",
-                    kind, format, STASIS_PROCESS_FORMAT_PAGES);
+                    kind, format, STASIS_PROCESS_FORMAT_SEALED);
         return FALSE;
     }
+    info->encrypted_with = key[0] != '\0' ? g_strdup(key) : NULL;
     if (!parse_string(root, "id", &info->id, error) ||
         !parse_string(root, "vm", &info->vm, error) ||
         !parse_string(root, "criu", &info->criu, error) ||
@@ -320,6 +334,21 @@ StasisProcessImageInfo *stasis_proc_image_manifest_parse(const char *text, gsize
         parse_about(root, info, error) ? parse_files(root, info, error) : NULL;
     if (files == NULL)
         return NULL;
+    StasisSealLines lines;
+    stasis_seal_find_lines(text, len, &lines);
+    info->signed_by = lines.signature_over > 0 ? g_strdup(lines.signature_key) : NULL;
     *ret_files = g_steal_pointer(&files);
     return g_steal_pointer(&info);
+}
+
+gboolean stasis_proc_image_manifest_check_seal(StasisStore *store, StasisProcessImageInfo *info,
+                                               const char *text, gsize len, GError **error)
+{
+    StasisSealChecks checks;
+    const char *key = info->encrypted_with != NULL ? info->encrypted_with : "";
+    if (!stasis_seal_check(store, text, len, key, &checks, error))
+        return FALSE;
+    info->encryption_checked = checks.mac;
+    info->signature_checked = checks.signature;
+    return TRUE;
 }

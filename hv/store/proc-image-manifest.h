@@ -7,7 +7,9 @@
 G_BEGIN_DECLS
 
 #define STASIS_PROCESS_FORMAT 1u
-#define STASIS_PROCESS_FORMAT_PAGES 2u /* with pages that are its parent's */
+#define STASIS_PROCESS_FORMAT_PAGES 2u  /* with pages that are its parent's */
+#define STASIS_PROCESS_FORMAT_SEALED 3u /* of an encrypted one, whichever of these it is besides \
+                                         */
 #define STASIS_PROCESS_DIR "processes"
 #define STASIS_MAX_PROCESSES 4096u
 #define STASIS_MAX_PROCESS_FILES 4096u
@@ -15,11 +17,14 @@ G_BEGIN_DECLS
 void stasis_proc_image_file_free(StasisProcImageFile *file);
 /* The file's text. */
 typedef struct _StasisSeals StasisSeals;
-/* Signed with @seals (seal-manifest.h; NULL: not). */
+/* Authenticated with @seals (seal-manifest.h; NULL: not). */
 char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const GPtrArray *files,
                                        const StasisSeals *seals, GError **error);
 /* Every member is checked. *ret_files: of StasisProcImageFile, sorted. */
 StasisProcessImageInfo *stasis_proc_image_manifest_parse(const char *text, gsize len,
                                                          GPtrArray **ret_files, GError **error);
+/* Is it, as @text has it, sealed as @store demands? Notes in @info what could be checked. */
+gboolean stasis_proc_image_manifest_check_seal(StasisStore *store, StasisProcessImageInfo *info,
+                                               const char *text, gsize len, GError **error);
 
 G_END_DECLS

@@ -2,12 +2,9 @@
 #include "store/proc-image-pages.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "base/io.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
@@ -37,7 +34,7 @@ static gboolean is_source(const StasisProcImageFile *file)
 /* ---- reading ---- */
 
 typedef struct {
-    int fd;
+    StasisProcFileReader *file;
     guint64 n_pages;
 } Source;
 
@@ -55,44 +52,53 @@ void stasis_proc_assembled_free(StasisProcAssembled *a)
     if (a == NULL)
         return;
     for (guint i = 0; i < a->sources->len; i++)
-        close(g_array_index(a->sources, Source, i).fd);
+        stasis_proc_file_reader_free(g_array_index(a->sources, Source, i).file);
     g_array_unref(a->sources);
     g_free(a->records);
     g_free(a);
 }
 
 static gboolean open_sources(StasisProcAssembled *a, int dir_fd, const GPtrArray *files,
-                             GError **error)
+                             const StasisKey *key, GError **error)
 {
     for (guint i = 0; i < files->len; i++) {
         const StasisProcImageFile *file = g_ptr_array_index(files, i);
-        Source source;
-        guint64 size;
+        Source source = { NULL, file->size / PAGE };
         if (!is_source(file))
             continue;
-        source.fd = stasis_store_open_file(dir_fd, file->name, &size, error);
-        if (source.fd < 0)
+        source.file = stasis_proc_file_open(dir_fd, file, key, NULL, error);
+        if (source.file == NULL)
             return FALSE;
-        source.n_pages = size / PAGE;
         g_array_append_val(a->sources, source);
     }
     return TRUE;
 }
 
-static gboolean read_map(StasisProcAssembled *a, int dir_fd, const StasisProcImageFile *file,
-                         GError **error)
+static const StasisProcImageFile *find_file(const GPtrArray *files, const char *name)
 {
-    guint64 size, n_pages = 0;
-    stasis_autofd int fd = stasis_store_open_file(dir_fd, file->map, &size, error);
-    if (fd < 0)
-        return FALSE;
-    if (size % sizeof(Record) != 0 || size > MAX_MAP_BYTES)
+    for (guint i = 0; i < files->len; i++) {
+        const StasisProcImageFile *file = g_ptr_array_index(files, i);
+        if (strcmp(file->name, name) == 0)
+            return file;
+    }
+    return NULL;
+}
+
+static gboolean read_map(StasisProcAssembled *a, int dir_fd, const GPtrArray *files,
+                         const StasisProcImageFile *file, const StasisKey *key, GError **error)
+{
+    guint64 n_pages = 0;
+    const StasisProcImageFile *map = find_file(files, file->map);
+    if (map == NULL || map->map != NULL || map->size % sizeof(Record) != 0 ||
+        map->size > MAX_MAP_BYTES)
         return stasis_corrupt(error, "%s: no map of pages", file->map);
-    a->records = g_malloc(size + 1);
-    a->n_records = size / sizeof(Record);
-    int r = stasis_pread_all(fd, a->records, size, 0);
-    if (r < 0)
-        return stasis_set_errno(error, -r, "read %s", file->map);
+    g_autoptr(StasisProcFileReader) reader = stasis_proc_file_open(dir_fd, map, key, NULL, error);
+    if (reader == NULL)
+        return FALSE;
+    a->records = g_malloc(map->size + 1);
+    a->n_records = map->size / sizeof(Record);
+    if (!stasis_proc_file_read(reader, 0, (guint8 *)a->records, map->size, error))
+        return FALSE;
     for (gsize i = 0; i < a->n_records; i++) {
         Record *record = &a->records[i];
         record->source = GUINT32_FROM_LE(record->source);
@@ -112,12 +118,14 @@ static gboolean read_map(StasisProcAssembled *a, int dir_fd, const StasisProcIma
 }
 
 StasisProcAssembled *stasis_proc_assembled_open(int dir_fd, const GPtrArray *files,
-                                                const StasisProcImageFile *file, GError **error)
+                                                const StasisProcImageFile *file,
+                                                const StasisKey *key, GError **error)
 {
     g_autoptr(StasisProcAssembled) a = g_new0(StasisProcAssembled, 1);
     a->sources = g_array_new(FALSE, FALSE, sizeof(Source));
     a->name = file->name;
-    return open_sources(a, dir_fd, files, error) && read_map(a, dir_fd, file, error)
+    return open_sources(a, dir_fd, files, key, error) &&
+                   read_map(a, dir_fd, files, file, key, error)
                ? g_steal_pointer(&a)
                : NULL;
 }
@@ -129,11 +137,10 @@ gboolean stasis_proc_assembled_read(StasisProcAssembled *a, guint8 *bytes, gsize
             return stasis_corrupt(error, "%s: it has no more pages", a->name);
         const Record *record = &a->records[a->at];
         guint64 count = MIN(left, record->n_pages - a->done);
-        int fd = g_array_index(a->sources, Source, record->source).fd;
-        int r =
-            stasis_pread_all(fd, bytes, count * PAGE, (off_t)((record->first + a->done) * PAGE));
-        if (r < 0)
-            return stasis_set_errno(error, -r, "read pages of %s", a->name);
+        StasisProcFileReader *file = g_array_index(a->sources, Source, record->source).file;
+        if (!stasis_proc_file_read(file, (record->first + a->done) * PAGE, bytes, count * PAGE,
+                                   error))
+            return FALSE;
         bytes += count * PAGE;
         left -= count;
         a->done += count;
@@ -177,9 +184,9 @@ struct _StasisProcPages {
     GPtrArray *linked;
     GArray *known; /* of Known, sorted */
     GPtrArray *made;
-    int own_fd;
+    StasisSealer *sealer;
+    StasisProcFileWriter *own;
     guint64 n_own;
-    GChecksum *own_checksum;
     guint8 page[PAGE]; /* one that is not complete yet */
     gsize n;           /* bytes of it */
 };
@@ -204,11 +211,10 @@ void stasis_proc_pages_free(StasisProcPages *pages)
 {
     if (pages == NULL)
         return;
-    stasis_clear_fd(&pages->own_fd);
+    stasis_proc_file_writer_free(pages->own);
     g_ptr_array_unref(pages->linked);
     g_ptr_array_unref(pages->made);
     g_array_unref(pages->known);
-    g_checksum_free(pages->own_checksum);
     g_free(pages);
 }
 
@@ -253,15 +259,15 @@ static gboolean know_page(const StasisProcImageFile *file, guint64 offset, const
     return TRUE;
 }
 
-StasisProcPages *stasis_proc_pages_new(StasisProcImageReader *parent, int dir_fd, GError **error)
+StasisProcPages *stasis_proc_pages_new(StasisProcImageReader *parent, int dir_fd,
+                                       StasisSealer *sealer, GError **error)
 {
     g_autoptr(StasisProcPages) pages = g_new0(StasisProcPages, 1);
     pages->dir_fd = dir_fd;
     pages->linked = g_ptr_array_new_with_free_func(linked_free);
     pages->made = g_ptr_array_new_with_free_func(made_free);
     pages->known = g_array_new(FALSE, FALSE, sizeof(Known));
-    pages->own_checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    pages->own_fd = -1;
+    pages->sealer = sealer;
     for (guint i = 0; i < parent->files->len; i++) {
         const StasisProcImageFile *file = g_ptr_array_index(parent->files, i);
         gboolean stored = stasis_proc_pages_is_pages(file->name) && file->map == NULL;
@@ -271,8 +277,8 @@ StasisProcPages *stasis_proc_pages_new(StasisProcImageReader *parent, int dir_fd
             return NULL;
     }
     g_array_sort(pages->known, compare_known);
-    pages->own_fd = stasis_store_create_file(dir_fd, STASIS_PROC_PAGES_OWN, error);
-    return pages->own_fd >= 0 ? g_steal_pointer(&pages) : NULL;
+    pages->own = stasis_proc_file_create(dir_fd, STASIS_PROC_PAGES_OWN, sealer, error);
+    return pages->own != NULL ? g_steal_pointer(&pages) : NULL;
 }
 
 void stasis_proc_pages_begin(StasisProcPages *pages, const char *name)
@@ -312,10 +318,8 @@ static gboolean place(StasisProcPages *pages, const guint8 *page, GError **error
         run.linked = known->linked;
         run.first = known->page;
     } else {
-        int r = stasis_pwrite_all(pages->own_fd, page, PAGE, (off_t)(pages->n_own * PAGE));
-        if (r < 0)
-            return stasis_set_errno(error, -r, "write " STASIS_PROC_PAGES_OWN);
-        g_checksum_update(pages->own_checksum, page, PAGE);
+        if (!stasis_proc_file_append(pages->own, page, PAGE, error))
+            return FALSE;
         pages->n_own++;
     }
     Run *last = made->runs->len > 0 ? &g_array_index(made->runs, Run, made->runs->len - 1) : NULL;
@@ -349,13 +353,19 @@ gboolean stasis_proc_pages_end(StasisProcPages *pages, GError **error)
 
 /* ---- what is stored of it ---- */
 
-static void add_file(GPtrArray *files, const char *name, guint64 size, const char *sha256)
+static StasisProcImageFile *add_file(GPtrArray *files, const char *name)
 {
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
-    file->size = size;
-    file->sha256 = g_strdup(sha256);
     g_ptr_array_add(files, file);
+    return file;
+}
+
+static void add_linked(GPtrArray *files, const Linked *linked)
+{
+    StasisProcImageFile *file = add_file(files, linked->name);
+    file->size = linked->size;
+    file->sha256 = g_strdup(linked->sha256);
 }
 
 static gboolean write_map(StasisProcPages *pages, const Made *made, const GArray *numbers,
@@ -371,17 +381,11 @@ static gboolean write_map(StasisProcPages *pages, const Made *made, const GArray
         records[i] = (Record){ GUINT32_TO_LE(number), GUINT32_TO_LE(run->n_pages),
                                GUINT64_TO_LE(run->first) };
     }
-    stasis_autofd int fd = stasis_store_create_file(pages->dir_fd, name, error);
-    if (fd < 0)
+    g_autoptr(StasisProcFileWriter) writer =
+        stasis_proc_file_create(pages->dir_fd, name, pages->sealer, error);
+    if (writer == NULL || !stasis_proc_file_append(writer, (const guint8 *)records, size, error) ||
+        !stasis_proc_file_end(writer, add_file(files, name), NULL, error))
         return FALSE;
-    int r = stasis_pwrite_all(fd, (const guint8 *)records, size, 0);
-    if (r == 0 && fdatasync(fd) < 0)
-        r = -errno;
-    if (r < 0)
-        return stasis_set_errno(error, -r, "write %s", name);
-    g_autofree char *sha256 =
-        g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)records, size);
-    add_file(files, name, size, sha256);
     for (guint i = 0; i < files->len; i++) {
         StasisProcImageFile *file = g_ptr_array_index(files, i);
         if (strcmp(file->name, made->name) == 0)
@@ -409,14 +413,12 @@ gboolean stasis_proc_pages_finish(StasisProcPages *pages, GPtrArray *files, GErr
         guint number = number_of(pages, linked->name);
         g_array_append_val(numbers, number);
         if (linked->used)
-            add_file(files, linked->name, linked->size, linked->sha256);
+            add_linked(files, linked);
         else if (unlinkat(pages->dir_fd, linked->name, 0) < 0)
             return stasis_set_errno(error, errno, "unlink %s", linked->name);
     }
-    if (fdatasync(pages->own_fd) < 0)
-        return stasis_set_errno(error, errno, "sync " STASIS_PROC_PAGES_OWN);
-    add_file(files, STASIS_PROC_PAGES_OWN, pages->n_own * PAGE,
-             g_checksum_get_string(pages->own_checksum));
+    if (!stasis_proc_file_end(pages->own, add_file(files, STASIS_PROC_PAGES_OWN), NULL, error))
+        return FALSE;
     for (guint i = 0; i < pages->made->len; i++)
         if (!write_map(pages, g_ptr_array_index(pages->made, i), numbers,
                        number_of(pages, STASIS_PROC_PAGES_OWN), files, error))

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "store/proc-image.h"
+#include "store/proc-image-file.h"
 
 G_BEGIN_DECLS
 
@@ -21,10 +21,12 @@ gboolean stasis_proc_pages_is_pages(const char *name);
 
 /* ---- reading ---- */
 
-/* Content of an assembled file, piece by piece. @files are the image's, @dir_fd its directory. */
+/* Content of an assembled file, piece by piece. @files are the image's, @dir_fd its directory, @key
+ * what they are sealed with or NULL. */
 typedef struct _StasisProcAssembled StasisProcAssembled;
 StasisProcAssembled *stasis_proc_assembled_open(int dir_fd, const GPtrArray *files,
-                                                const StasisProcImageFile *file, GError **error);
+                                                const StasisProcImageFile *file,
+                                                const StasisKey *key, GError **error);
 /* The next @n bytes, whole pages. */
 gboolean stasis_proc_assembled_read(StasisProcAssembled *assembled, guint8 *bytes, gsize n,
                                     GError **error);
@@ -34,8 +36,10 @@ void stasis_proc_assembled_free(StasisProcAssembled *assembled);
 
 typedef struct _StasisProcPages StasisProcPages;
 
-/* Read all pages of @parent, and link its files of pages into @dir_fd. */
-StasisProcPages *stasis_proc_pages_new(StasisProcImageReader *parent, int dir_fd, GError **error);
+/* Read all pages of @parent, and link its files of pages into @dir_fd. @sealer, borrowed, for what
+ * is written, or NULL; its key must be that of @parent. */
+StasisProcPages *stasis_proc_pages_new(StasisProcImageReader *parent, int dir_fd,
+                                       StasisSealer *sealer, GError **error);
 /* One file after the other: bytes of it, and its end. */
 void stasis_proc_pages_begin(StasisProcPages *pages, const char *name);
 gboolean stasis_proc_pages_add(StasisProcPages *pages, const guint8 *bytes, gsize n,

@@ -16,7 +16,7 @@
 #include "store/proc-image-pages.h"
 #include "store/seal-manifest.h"
 
-#define PIECE_BYTES 32768u
+#define PIECE_BYTES STASIS_PROC_PIECE_BYTES
 
 /* -1 without an error when there is none: then there are no such images. */
 static int open_place(StasisStore *store)
@@ -64,6 +64,7 @@ static StasisProcImageReader *load(StasisStore *store, int dir_fd, const char *i
         stasis_store_read_text(dir_fd, "manifest.json", STASIS_MAX_MANIFEST_BYTES, &len, error);
     g_autoptr(StasisProcImageReader) reader = g_new0(StasisProcImageReader, 1);
     reader->dir_fd = -1;
+    reader->store = stasis_store_ref(store);
     if (text != NULL)
         reader->info = stasis_proc_image_manifest_parse(text, len, &reader->files, error);
     if (reader->info == NULL)
@@ -72,12 +73,12 @@ static StasisProcImageReader *load(StasisStore *store, int dir_fd, const char *i
         stasis_corrupt(error, "it is the manifest of image %s", reader->info->id);
         return NULL;
     }
-    StasisSealLines lines;
-    StasisSealChecks checks;
-    if (!stasis_seal_check(store, text, len, "", &checks, error))
+    const StasisProcessImageInfo *info = reader->info;
+    if (!stasis_proc_image_manifest_check_seal(store, reader->info, text, len, error))
         return NULL;
-    stasis_seal_find_lines(text, len, &lines);
-    stasis_seal_admit(store, id, "", lines.signature_key, &checks, &reader->why_not);
+    StasisSealChecks checks = { info->encryption_checked, info->signature_checked };
+    stasis_seal_admit(store, id, info->encrypted_with != NULL ? info->encrypted_with : "",
+                      info->signed_by, &checks, &reader->why_not);
     return g_steal_pointer(&reader);
 }
 
@@ -110,6 +111,7 @@ void stasis_proc_image_reader_free(StasisProcImageReader *reader)
     stasis_clear_fd(&reader->dir_fd);
     g_clear_pointer(&reader->files, g_ptr_array_unref);
     stasis_process_image_info_free(reader->info);
+    stasis_store_unref(reader->store);
     g_clear_error(&reader->why_not);
     g_free(reader);
 }
@@ -120,61 +122,136 @@ StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char 
     return reader != NULL ? g_steal_pointer(&reader->info) : NULL;
 }
 
-static gboolean read_piece(int fd, StasisProcAssembled *assembled, guint8 *piece, gsize n,
-                           guint64 offset, GError **error)
+const StasisKey *stasis_proc_image_reader_get_key(const StasisProcImageReader *reader)
 {
-    if (assembled != NULL)
-        return stasis_proc_assembled_read(assembled, piece, n, error);
-    int r = stasis_pread_all(fd, piece, n, (off_t)offset);
-    return r == 0 || stasis_set_errno(error, -r, "read");
+    const char *id = reader->info->encrypted_with;
+    return id != NULL ? stasis_keys_find(reader->store->keys, STASIS_KEY_SEAL, id) : NULL;
 }
 
-/* Of the file @fd, or assembled from others. */
-static gboolean read_pieces(int fd, StasisProcAssembled *assembled, const StasisProcImageFile *file,
-                            GChecksum *checksum, StasisProcImageTake take, gpointer user_data,
-                            GError **error)
+/* Where a file's bytes come from: one that is stored, or several. */
+typedef struct {
+    StasisProcFileReader *stored;
+    StasisProcAssembled *assembled;
+    GChecksum *sum; /* of what is stored; of an assembled one, of its content */
+} Origin;
+
+static void origin_clear(Origin *origin)
+{
+    g_clear_pointer(&origin->stored, stasis_proc_file_reader_free);
+    g_clear_pointer(&origin->assembled, stasis_proc_assembled_free);
+    g_clear_pointer(&origin->sum, g_checksum_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Origin, origin_clear)
+
+static gboolean origin_open(Origin *origin, const StasisProcImageReader *reader,
+                            const StasisProcImageFile *file, const StasisKey *key, GError **error)
+{
+    origin->sum = g_checksum_new(G_CHECKSUM_SHA256);
+    if (file->map != NULL)
+        origin->assembled =
+            stasis_proc_assembled_open(reader->dir_fd, reader->files, file, key, error);
+    else
+        origin->stored = stasis_proc_file_open(reader->dir_fd, file, key, origin->sum, error);
+    return origin->stored != NULL || origin->assembled != NULL;
+}
+
+static gboolean origin_read(Origin *origin, guint8 *piece, gsize n, guint64 offset, GError **error)
+{
+    if (origin->stored != NULL)
+        return stasis_proc_file_read(origin->stored, offset, piece, n, error);
+    if (!stasis_proc_assembled_read(origin->assembled, piece, n, error))
+        return FALSE;
+    g_checksum_update(origin->sum, piece, (gssize)n);
+    return TRUE;
+}
+
+static gboolean origin_check(const Origin *origin, const StasisProcImageFile *file,
+                             const StasisKey *key, GError **error)
+{
+    const char *sha256 = g_checksum_get_string(origin->sum);
+    if (file->mac == NULL)
+        return strcmp(sha256, file->sha256) == 0 ||
+               stasis_corrupt(error, "%s: its SHA-256 is not what the manifest says", file->name);
+    g_autofree char *mac = stasis_proc_file_mac(key, sha256, error);
+    return mac != NULL &&
+           (strcmp(mac, file->mac) == 0 ||
+            stasis_corrupt(error, "%s: its MAC is not what the manifest says", file->name));
+}
+
+static gboolean read_pieces(Origin *origin, const StasisProcImageFile *file,
+                            StasisProcImageTake take, gpointer user_data, GError **error)
 {
     g_autofree guint8 *piece = g_malloc(PIECE_BYTES);
     guint64 offset = 0;
     do {
         gsize n = (gsize)MIN(PIECE_BYTES, file->size - offset);
-        if (!read_piece(fd, assembled, piece, n, offset, error))
-            return FALSE;
-        g_checksum_update(checksum, piece, (gssize)n);
-        if (!take(file, offset, piece, n, user_data, error))
+        if (!origin_read(origin, piece, n, offset, error) ||
+            !take(file, offset, piece, n, user_data, error))
             return FALSE;
         offset += n;
     } while (offset < file->size);
     return TRUE;
 }
 
+static gboolean read_file(const StasisProcImageReader *reader, const StasisProcImageFile *file,
+                          const StasisKey *key, StasisProcImageTake take, gpointer user_data,
+                          GError **error)
+{
+    g_auto(Origin) origin = { NULL };
+    if (origin_open(&origin, reader, file, key, error) &&
+        read_pieces(&origin, file, take, user_data, error) &&
+        origin_check(&origin, file, key, error))
+        return TRUE;
+    g_prefix_error(error, "image %s: ", reader->info->id);
+    return FALSE;
+}
+
 gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
                                        StasisProcImageTake take, gpointer user_data, GError **error)
 {
-    const StasisProcImageFile *file = g_ptr_array_index(reader->files, i);
     if (reader->why_not != NULL) {
         g_propagate_error(error, g_error_copy(reader->why_not));
         return FALSE;
     }
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    g_autoptr(StasisProcAssembled) assembled = NULL;
-    guint64 size = file->size;
-    stasis_autofd int fd = -1;
-    if (file->map != NULL)
-        assembled = stasis_proc_assembled_open(reader->dir_fd, reader->files, file, error);
-    else
-        fd = stasis_store_open_file(reader->dir_fd, file->name, &size, error);
-    gboolean ok = fd >= 0 || assembled != NULL;
-    if (ok && size != file->size)
-        ok = stasis_corrupt(error,
-                            "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
-                            file->name, size, file->size);
-    ok = ok && read_pieces(fd, assembled, file, checksum, take, user_data, error);
-    if (ok && strcmp(g_checksum_get_string(checksum), file->sha256) != 0)
-        ok = stasis_corrupt(error, "%s: its SHA-256 is not what the manifest says", file->name);
-    if (!ok)
-        g_prefix_error(error, "image %s: ", reader->info->id);
-    return ok;
+    return read_file(reader, g_ptr_array_index(reader->files, i),
+                     stasis_proc_image_reader_get_key(reader), take, user_data, error);
+}
+
+/* ---- verifying ---- */
+
+/* As anybody sees it; of an assembled one nobody sees anything. */
+static gboolean as_stored(const StasisProcImageReader *reader, guint i, StasisProcImageFile *ret)
+{
+    *ret = *(const StasisProcImageFile *)g_ptr_array_index(reader->files, i);
+    ret->size = stasis_proc_file_stored_bytes(ret->size, reader->info->encrypted_with != NULL);
+    return ret->map == NULL;
+}
+
+gboolean stasis_proc_image_reader_check_sizes(StasisProcImageReader *reader, GError **error)
+{
+    StasisProcImageFile stored;
+    for (guint i = 0; i < reader->files->len; i++) {
+        if (!as_stored(reader, i, &stored))
+            continue;
+        g_autoptr(StasisProcFileReader) file =
+            stasis_proc_file_open(reader->dir_fd, &stored, NULL, NULL, error);
+        if (file == NULL) {
+            g_prefix_error(error, "image %s: ", reader->info->id);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+/* Without its key an encrypted file can be compared with its digest, and no further. */
+static gboolean verify_file(const StasisProcImageReader *reader, guint i, StasisProcImageTake take,
+                            StasisTask *task, GError **error)
+{
+    const StasisKey *key = stasis_proc_image_reader_get_key(reader);
+    StasisProcImageFile stored;
+    if (reader->info->encrypted_with == NULL || key != NULL)
+        return read_file(reader, g_ptr_array_index(reader->files, i), key, take, task, error);
+    return !as_stored(reader, i, &stored) || read_file(reader, &stored, NULL, take, task, error);
 }
 
 static gboolean pass_by(const StasisProcImageFile *file, guint64 offset, const guint8 *bytes,
@@ -194,7 +271,7 @@ gboolean stasis_store_verify_process(StasisStore *store, const char *id,
     task.progress.phase = "verify";
     task.progress.total_bytes = reader->info->stored_bytes;
     for (guint i = 0; i < reader->files->len; i++)
-        if (!stasis_proc_image_reader_read(reader, i, pass_by, &task, error))
+        if (!verify_file(reader, i, pass_by, &task, error))
             return FALSE;
     return TRUE;
 }

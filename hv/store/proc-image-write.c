@@ -21,37 +21,44 @@
 struct _StasisProcImageWriter {
     StasisStore *store;
     StasisWork work;
-    GPtrArray *files;       /* of StasisProcImageFile */
-    int fd;                 /* of the last of them, or -1 */
-    StasisProcPages *pages; /* of an incremental image, or NULL */
+    GPtrArray *files;           /* of StasisProcImageFile */
+    StasisSealer *sealer;       /* of an encrypted store, or NULL */
+    StasisProcFileWriter *file; /* the last of them, or NULL */
+    StasisProcPages *pages;     /* of an incremental image, or NULL */
     char *parent;
-    gboolean in_pages; /* the last file is one of pages, and goes there */
-    GChecksum *checksum;
+    gboolean in_pages;   /* the last file is one of pages, and goes there */
+    GChecksum *checksum; /* then, of its content */
 };
+
+/* All keys that the image needs in the end are looked for at its start. */
+static gboolean set_keys(StasisProcImageWriter *writer, GError **error)
+{
+    StasisSeals seals;
+    if (!stasis_seals_get(writer->store, writer->store->config.keys.encrypt, &seals, error))
+        return FALSE;
+    if (seals.mac != NULL)
+        writer->sealer = stasis_sealer_new(writer->store->keys, seals.mac, error);
+    return seals.mac == NULL || writer->sealer != NULL;
+}
 
 StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error)
 {
-    if (store->config.keys.encrypt[0] != '\0') {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
-                    "store %s is encrypted, which images of processes can't be yet; take a "
-                    "checkpoint of the VM, or put them into another store",
-                    store->path);
-        return NULL;
-    }
     g_autoptr(StasisProcImageWriter) writer = g_new0(StasisProcImageWriter, 1);
     writer->store = stasis_store_ref(store);
-    writer->fd = -1;
     writer->work.tmp_fd = writer->work.dir_fd = -1;
     writer->files = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_proc_image_file_free);
-    return stasis_work_open(&writer->work, store, error) ? g_steal_pointer(&writer) : NULL;
+    return set_keys(writer, error) && stasis_work_open(&writer->work, store, error)
+               ? g_steal_pointer(&writer)
+               : NULL;
 }
 
 void stasis_proc_image_writer_free(StasisProcImageWriter *writer)
 {
     if (writer == NULL)
         return;
-    stasis_clear_fd(&writer->fd);
+    g_clear_pointer(&writer->file, stasis_proc_file_writer_free);
     g_clear_pointer(&writer->pages, stasis_proc_pages_free);
+    stasis_sealer_free(writer->sealer);
     g_free(writer->parent);
     stasis_work_close(&writer->work);
     g_clear_pointer(&writer->checksum, g_checksum_free);
@@ -67,7 +74,15 @@ gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, cons
         stasis_proc_image_reader_open(writer->store, id, error);
     if (parent == NULL)
         return FALSE;
-    writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, error);
+    const char *key = writer->sealer != NULL ? stasis_sealer_get_key(writer->sealer)->id : NULL;
+    if (g_strcmp0(parent->info->encrypted_with, key) != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_KEY,
+                    "image %s is encrypted with another key than the store's is now; take one that "
+                    "is not incremental",
+                    id);
+        return FALSE;
+    }
+    writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, writer->sealer, error);
     writer->parent = g_strdup(id);
     return writer->pages != NULL;
 }
@@ -80,7 +95,7 @@ static StasisProcImageFile *last_file(StasisProcImageWriter *writer)
 gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const char *name,
                                         GError **error)
 {
-    if (writer->fd >= 0 || writer->in_pages)
+    if (writer->file != NULL || writer->in_pages)
         return stasis_corrupt(error, "a file of the image begins within another");
     if (!stasis_proc_image_file_name_is_valid(name) ||
         g_str_has_suffix(name, STASIS_PROC_PAGES_SUFFIX) ||
@@ -94,7 +109,9 @@ gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const cha
     writer->in_pages = writer->pages != NULL && stasis_proc_pages_is_pages(name);
     if (writer->in_pages)
         stasis_proc_pages_begin(writer->pages, name);
-    else if ((writer->fd = stasis_store_create_file(writer->work.dir_fd, name, error)) < 0)
+    else
+        writer->file = stasis_proc_file_create(writer->work.dir_fd, name, writer->sealer, error);
+    if (!writer->in_pages && writer->file == NULL)
         return FALSE;
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
@@ -107,42 +124,45 @@ gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const cha
 gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint8 *bytes, gsize n,
                                       GError **error)
 {
-    if (writer->fd < 0 && !writer->in_pages)
+    if (writer->file == NULL && !writer->in_pages)
         return stasis_corrupt(error, "bytes of the image that are of no file");
-    StasisProcImageFile *file = last_file(writer);
-    int r = 0;
-    if (writer->in_pages && !stasis_proc_pages_add(writer->pages, bytes, n, error))
-        return FALSE;
     if (!writer->in_pages)
-        r = stasis_pwrite_all(writer->fd, bytes, n, (off_t)file->size);
-    if (r < 0)
-        return stasis_set_errno(error, -r, "store %s: write %s", writer->store->path, file->name);
+        return stasis_proc_file_append(writer->file, bytes, n, error);
+    if (!stasis_proc_pages_add(writer->pages, bytes, n, error))
+        return FALSE;
     g_checksum_update(writer->checksum, bytes, (gssize)n);
-    file->size += n;
+    last_file(writer)->size += n;
     return TRUE;
+}
+
+/* The last file is an assembled one. */
+static gboolean end_pages(StasisProcImageWriter *writer, guint8 ret_sha256[32], GError **error)
+{
+    StasisProcImageFile *file = last_file(writer);
+    gsize n = 32;
+    writer->in_pages = FALSE;
+    if (ret_sha256 != NULL) {
+        g_autoptr(GChecksum) copy = g_checksum_copy(writer->checksum);
+        g_checksum_get_digest(copy, ret_sha256, &n);
+    }
+    const char *sha256 = g_checksum_get_string(writer->checksum);
+    if (writer->sealer == NULL)
+        file->sha256 = g_strdup(sha256);
+    else
+        file->mac = stasis_proc_file_mac(stasis_sealer_get_key(writer->sealer), sha256, error);
+    return (file->sha256 != NULL || file->mac != NULL) &&
+           stasis_proc_pages_end(writer->pages, error);
 }
 
 gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_sha256[32],
                                       GError **error)
 {
-    if (writer->fd < 0 && !writer->in_pages)
+    if (writer->file == NULL && !writer->in_pages)
         return stasis_corrupt(error, "the end of a file of the image that has not begun");
-    StasisProcImageFile *file = last_file(writer);
-    gsize n = 32;
-    file->sha256 = g_strdup(g_checksum_get_string(writer->checksum));
-    if (ret_sha256 != NULL) {
-        g_autoptr(GChecksum) copy = g_checksum_copy(writer->checksum);
-        g_checksum_get_digest(copy, ret_sha256, &n);
-    }
-    if (writer->in_pages) {
-        writer->in_pages = FALSE;
-        return stasis_proc_pages_end(writer->pages, error);
-    }
-    gboolean synced = fdatasync(writer->fd) == 0;
-    int saved = errno;
-    stasis_clear_fd(&writer->fd);
-    return synced ||
-           stasis_set_errno(error, saved, "store %s: sync %s", writer->store->path, file->name);
+    if (writer->in_pages)
+        return end_pages(writer, ret_sha256, error);
+    g_autoptr(StasisProcFileWriter) file = g_steal_pointer(&writer->file);
+    return stasis_proc_file_end(file, last_file(writer), ret_sha256, error);
 }
 
 gboolean stasis_proc_image_writer_add_part(StasisProcImageWriter *writer, const char *name,
@@ -178,15 +198,20 @@ static StasisProcessImageInfo *write_manifest(StasisProcImageWriter *writer,
     StasisProcessImageInfo named = *info;
     named.id = (char *)id;
     named.parent = writer->parent;
+    named.encrypted_with =
+        writer->sealer != NULL ? (char *)stasis_sealer_get_key(writer->sealer)->id : NULL;
     StasisSeals seals;
-    if (!stasis_seals_get(writer->store, "", &seals, error))
+    if (!stasis_seals_get(writer->store, named.encrypted_with != NULL ? named.encrypted_with : "",
+                          &seals, error))
         return NULL;
     g_autofree char *text = stasis_proc_image_manifest_write(&named, writer->files, &seals, error);
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(StasisProcessImageInfo) listed =
         text != NULL ? stasis_proc_image_manifest_parse(text, strlen(text), &files, error) : NULL;
-    stasis_autofd int fd =
-        listed != NULL ? stasis_store_create_file(writer->work.dir_fd, "manifest.json", error) : -1;
+    if (listed == NULL ||
+        !stasis_proc_image_manifest_check_seal(writer->store, listed, text, strlen(text), error))
+        return NULL;
+    stasis_autofd int fd = stasis_store_create_file(writer->work.dir_fd, "manifest.json", error);
     if (fd < 0)
         return NULL;
     int r = stasis_pwrite_all(fd, text, strlen(text), 0);
@@ -233,7 +258,7 @@ StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *w
                                                         const StasisProcessImageInfo *info,
                                                         GError **error)
 {
-    if (writer->fd >= 0 || writer->in_pages) {
+    if (writer->file != NULL || writer->in_pages) {
         stasis_corrupt(error, "the last file of the image does not end");
         return NULL;
     }

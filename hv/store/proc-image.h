@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Images of processes in a store (docs/format.md, "processes"): a directory of CRIU's files, flat,
- * and a manifest with the digest of each. For the engine; what is public is in
- * <stasis/process-image.h>.
+ * and a manifest with the digest of each; in an encrypted store each is sealed. For the engine;
+ * what is public is in <stasis/process-image.h>.
  */
 #pragma once
 
@@ -20,8 +20,9 @@ G_BEGIN_DECLS
 typedef struct {
     char *name;
     guint64 size;
-    char *sha256; /* hexadecimal */
+    char *sha256; /* of what is stored, hexadecimal */
     char *map;    /* NULL, or the file that tells where its pages are: then it is none itself */
+    char *mac;    /* then, of an encrypted image, in place of sha256; hexadecimal */
 } StasisProcImageFile;
 
 /* Is it CRIU's, or what goes with it to where it is restored? Else it is our own. */
@@ -64,13 +65,15 @@ void stasis_proc_image_writer_free(StasisProcImageWriter *writer);
 /* ---- reading ---- */
 
 typedef struct {
+    StasisStore *store;
     StasisProcessImageInfo *info;
     GPtrArray *files; /* of StasisProcImageFile, by name (strcmp) */
     int dir_fd;
-    GError *why_not; /* it may not be used, as its signature was not checked; else NULL */
+    GError *why_not; /* it may not be used, as a key is not there; else NULL */
 } StasisProcImageReader;
 
-/* The manifest is checked, each file when it is read. */
+/* The manifest is checked, each file when it is read. Without a key that is needed it can be
+ * opened, and nothing of it be read. */
 StasisProcImageReader *stasis_proc_image_reader_open(StasisStore *store, const char *id,
                                                      GError **error);
 void stasis_proc_image_reader_free(StasisProcImageReader *reader);
@@ -80,10 +83,13 @@ typedef gboolean (*StasisProcImageTake)(const StasisProcImageFile *file, guint64
                                         const guint8 *bytes, gsize n, gpointer user_data,
                                         GError **error);
 /* Read file @i in pieces of at most 32 KiB (one of 0 bytes, when it is empty), and check it against
- * size and digest: what was taken is right only if that went well. */
+ * size and digest: what was taken is right only if that went well. STASIS_ERROR_KEY when a key is
+ * missing to open it, or to check who made it. */
 gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
                                        StasisProcImageTake take, gpointer user_data,
                                        GError **error);
+/* Are all files there, and as long as they must be? */
+gboolean stasis_proc_image_reader_check_sizes(StasisProcImageReader *reader, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisImageProcess, stasis_image_process_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcImageWriter, stasis_proc_image_writer_free)

@@ -168,6 +168,11 @@ void stasis_sealer_free(StasisSealer *sealer)
     g_free(sealer);
 }
 
+const StasisKey *stasis_sealer_get_key(const StasisSealer *sealer)
+{
+    return sealer->key;
+}
+
 void stasis_sealer_next(StasisSealer *sealer, guint8 ret[STASIS_SEAL_NONCE_BYTES])
 {
     guint64 count = GUINT64_TO_LE(__atomic_fetch_add(&sealer->counter, 1, __ATOMIC_RELAXED));

@@ -42,6 +42,7 @@ typedef struct _StasisSealer StasisSealer;
 /* Seals with @key, one of @keys, which it holds on to. */
 StasisSealer *stasis_sealer_new(StasisKeys *keys, const StasisKey *key, GError **error);
 void stasis_sealer_free(StasisSealer *sealer); /* may be NULL */
+const StasisKey *stasis_sealer_get_key(const StasisSealer *sealer);
 /* The next nonce. */
 void stasis_sealer_next(StasisSealer *sealer, guint8 ret[STASIS_SEAL_NONCE_BYTES]);
 /* @n bytes into @dst, @n + STASIS_SEAL_BYTES of them; the two must not overlap. Any number of

@@ -54,6 +54,10 @@ typedef struct {
     guint64 size_bytes;   /* of CRIU's files */
     guint64 stored_bytes; /* … and of what is stored of them, and not shared with the parent */
     StasisProcessCost cost;
+    char *encrypted_with; /* ID of a key, or NULL */
+    char *signed_by;      /* the same */
+    /* Was that checked? Not when the key is not there. */
+    gboolean encryption_checked, signature_checked;
 } StasisProcessImageInfo;
 
 STASIS_API void stasis_process_image_info_free(StasisProcessImageInfo *info);
@@ -70,7 +74,8 @@ STASIS_API char *stasis_store_resolve_process(StasisStore *store, const char *id
                                               GError **error);
 STASIS_API StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char *id,
                                                             GError **error);
-/* Read all its files and compare them with their digests. */
+/* Read all its files and compare them with their digests; without the key of an encrypted one, as
+ * they are stored. */
 STASIS_API gboolean stasis_store_verify_process(StasisStore *store, const char *id,
                                                 StasisProgressFunc progress, gpointer user_data,
                                                 GCancellable *cancellable, GError **error);
@@ -83,7 +88,8 @@ typedef struct {
     const StasisBoundaryOptions *boundary; /* who */
     const char *note;                      /* or NULL */
     const char *scratch; /* directory for the image of the VM that the fork is made of, until that
-                            has ended; NULL: the runtime directory, which is in memory */
+                            has ended, in the clear; NULL: the runtime directory, which is in
+                            memory, or for a store that encrypts /dev/shm */
     gboolean direct;   /* no fork: in the VM itself; for one tree without TCP connections and POSIX
                           message queues, and
                           its files on tmpfs do not go along */

@@ -436,6 +436,8 @@ int main(int argc, char **argv)
     ADD("downgraded", BOTH, test_downgraded);
     g_test_add_data_func("/store/seal/as-others/differ", "test-store-differ", test_as_others);
     g_test_add_data_func("/store/seal/as-others/crash", "test-store-crash", test_as_others);
+    g_test_add_data_func("/store/seal/as-others/process", "test-store-process", test_as_others);
+    g_test_add_data_func("/store/seal/as-others/pages", "test-store-pages", test_as_others);
     int status = g_test_run();
     test_remove_tree(keys_dir);
     g_free(keys_dir);

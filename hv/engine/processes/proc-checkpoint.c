@@ -7,6 +7,7 @@
 #include "engine/processes/proc-checkpoint.h"
 
 #include <stasis/error.h>
+#include <stasis/seal.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -19,6 +20,7 @@
 #include "engine/processes/proc-receive.h"
 #include "engine/processes/proc-talk.h"
 #include "engine/vm/session.h"
+#include "store/scratch.h"
 
 #define MAX_CHECK_MS 60000u
 #define MAX_FREEZE_MS 60000u
@@ -30,6 +32,7 @@
 
 typedef struct {
     StasisVm *vm;
+    StasisStore *store; /* NULL: nothing is to be taken */
     const StasisProcessCheckpointOptions *options;
     StasisGuestBoundary *boundary; /* as found in the VM, and then in the fork */
     GArray *roots;                 /* guint: of each tree */
@@ -217,7 +220,14 @@ static gboolean get_ready(Job *job, GError **error)
 
 static gboolean make_fork(Job *job, GError **error)
 {
-    StasisForkOptions options = { .scratch = job->options->scratch,
+    g_autofree char *memory = NULL;
+    /* The VM's image is in the clear: of a store whose images are not, it may be in memory only. */
+    if (job->options->scratch == NULL && stasis_store_scratch_is_memory(job->store)) {
+        memory = stasis_store_scratch_path(job->store, "forks", error);
+        if (memory == NULL)
+            return FALSE;
+    }
+    StasisForkOptions options = { .scratch = memory != NULL ? memory : job->options->scratch,
                                   .progress = job->options->progress,
                                   .progress_data = job->options->progress_data,
                                   .taken = tell_after,
@@ -428,9 +438,12 @@ static gboolean share_pages(Job *job, StasisStore *store, GError **error)
         job->options->incremental ? stasis_store_list_processes(store, error) : NULL;
     if (images == NULL)
         return !job->options->incremental;
+    StasisKeyIds keys = stasis_store_get_keys(store);
+    const char *key = keys.encrypt[0] != '\0' ? keys.encrypt : NULL;
     for (guint i = images->len; i-- > 0;) {
         const StasisProcessImageInfo *info = g_ptr_array_index(images, i);
-        if (is_of_these(job, info))
+        /* Another key begins with an image that shares nothing. */
+        if (g_strcmp0(info->encrypted_with, key) == 0 && is_of_these(job, info))
             return stasis_proc_image_writer_set_parent(job->writer, info->id, error);
     }
     return TRUE;
@@ -441,6 +454,7 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
                                     gboolean is_ready, GCancellable *cancellable, GError **error)
 {
     g_auto(Job) job = { .vm = vm,
+                        .store = store,
                         .options = options,
                         .is_ready = is_ready,
                         .cancellable = cancellable,

@@ -23,6 +23,7 @@ typedef struct {
     StasisAgentWait wait;
     char *token;
     GChecksum *all;
+    GChecksum *file;           /* of the one that is being sent */
     guint64 under_way[WINDOW]; /* requests, in order: [first, first + n) */
     guint first, n;
     guint64 done_bytes;
@@ -33,6 +34,7 @@ static void restoring_clear(Restoring *r)
     g_clear_pointer(&r->agent, stasis_agent_free);
     g_clear_pointer(&r->reader, stasis_proc_image_reader_free);
     g_clear_pointer(&r->all, g_checksum_free);
+    g_clear_pointer(&r->file, g_checksum_free);
     g_clear_pointer(&r->token, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Restoring, restoring_clear)
@@ -63,6 +65,7 @@ static gboolean put(const StasisProcImageFile *file, guint64 offset, const guint
                             &r->under_way[(r->first + r->n) % WINDOW], &r->wait, error))
         return FALSE;
     r->n++;
+    g_checksum_update(r->file, bytes, (gssize)n);
     guint64 before = r->done_bytes;
     r->done_bytes += n;
     StasisProgress progress = { "send", r->done_bytes, r->reader->info->size_bytes };
@@ -78,11 +81,12 @@ static gboolean put_all(Restoring *r, GError **error)
         const StasisProcImageFile *file = g_ptr_array_index(r->reader->files, i);
         if (!stasis_proc_image_file_is_criu(file))
             continue;
-        g_autofree char *line =
-            g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name, file->size, file->sha256);
-        g_checksum_update(r->all, (const guchar *)line, (gssize)strlen(line));
+        g_checksum_reset(r->file);
         if (!stasis_proc_image_reader_read(r->reader, i, put, r, error))
             return FALSE;
+        g_autofree char *line = g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name,
+                                                file->size, g_checksum_get_string(r->file));
+        g_checksum_update(r->all, (const guchar *)line, (gssize)strlen(line));
     }
     while (r->n > 0)
         if (!finish_oldest(r, error))
@@ -149,7 +153,8 @@ gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm
         r = { .options = options,
               .wait = { stasis_now_us() + timeout_ms * G_GUINT64_CONSTANT(1000), cancellable },
               .token = g_uuid_string_random(),
-              .all = g_checksum_new(G_CHECKSUM_SHA256) };
+              .all = g_checksum_new(G_CHECKSUM_SHA256),
+              .file = g_checksum_new(G_CHECKSUM_SHA256) };
     r.reader = stasis_proc_image_reader_open(store, id, error);
     r.agent =
         r.reader != NULL ? stasis_agent_open_vm(stasis_vm_get_name(vm), &r.wait, error) : NULL;
