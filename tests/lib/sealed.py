@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Sealed stores, and looking for what must not be on a disk."""
+import glob
+import json
+import os
+
+from stasistest import stasis, stasis_json
+
+KEY, CORRUPT = 14, 13
+
+
+def sealed_store(t, *what, name="store"):
+    key = t.path(name + ".key")
+    if not os.path.exists(key):
+        stasis("store-key-generate", key, *what)
+    store = ["--store", t.path(name), "--key-file", key]
+    made = stasis_json("store-init", *(what or ("--encrypt", "--sign")), *store)
+    t.equal(made["store"], t.path(name), "the store that was made")
+    return store, key
+
+
+def memory_of(store):
+    """The directory in memory that is the store's."""
+    with open(os.path.join(store[1], "stasis-store.json")) as f:
+        return os.path.join("/dev/shm/stasis-sealed-%d" % os.geteuid(), json.load(f)["uuid"])
+
+
+def in_memory(store):
+    """What is kept in memory for the store."""
+    return [path for path in glob.glob(f"{memory_of(store)}/**", recursive=True)
+            if os.path.isfile(path) and os.path.basename(path) not in ("store", "lock")]
+
+
+def occurs(store, needles):
+    """Files below the store that have one of these bytes."""
+    found = []
+    for directory, _, names in os.walk(store[1]):
+        for name in names:
+            with open(os.path.join(directory, name), "rb") as f:
+                data = f.read()
+            found += [name for needle in needles if needle in data]
+    return found
