@@ -147,14 +147,11 @@ def goes_on(t):
     stasis("store-key-generate", new)
     both = [*store[:2], "--key-file", f"{new}:{c['key']}"]
     stasis("store-rekey", *both)
-    take = ("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", "--incremental")
-    third = stasis_json(*take, *both)
+    third = stasis_json("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", "--incremental",
+                        *both)
     t.equal(third["parent"], None, "its parent, which has another key")
     t.check(third["encrypted_with"] != c["second"]["encrypted_with"], "the same key")
-    t.equal(stasis_json(*take, *both)["parent"], third["id"], "the parent of the next one")
     stasis("checkpoint-verify", "--all", *both)
-    stasis("proc-restore", image_id, "--replace", *both)
-    check_works(t, vm, "restored from the old one")
     stasis("proc-restore", third["id"], "--replace", *both)
     check_works(t, vm, "restored from the new one")
 
