@@ -65,21 +65,21 @@ const CliCommand cli_cmd_store_init = {
     .summary = "make a store, sealed if you want",
     .description =
         "Make an empty store. With --encrypt all that its images hold (memory, disks, device "
-        "state) is encrypted, and what they say of themselves is authenticated; with --sign each "
-        "image is signed, and who has only the public key can check that. The keys are the first "
-        "of "
-        "their kind in the files that --key-file or $STASIS_KEY_FILE names; store-key-generate "
-        "makes them. From then on each command that uses the store's images needs the key file; "
-        "listing, comparing with checksums (checkpoint-verify, store-check) and deleting what no "
-        "other image needs do without.\n\n"
-        "An image that is not sealed as its store is, or was changed by somebody who has not the "
-        "key, is refused before anything of it is used. Names, notes, times and sizes can be seen "
-        "without a key, and which pages are zero or unchanged. Whoever can write to the store can "
-        "still delete images; name images by their ID, not \"latest\", where that matters.\n\n"
-        "What is derived from images (memory that clones share, disks of restored VMs) is kept in "
-        "/dev/shm and not in the store; --disk-dir puts a VM's disks elsewhere, not encrypted. "
-        "What export, file-copy-out and bundle-export write besides images is not encrypted. A "
-        "store that is there already can't be sealed.",
+        "state, processes) is encrypted, and what they say of themselves is authenticated; with "
+        "--sign each image is signed, and who has only the public key can check that. The keys "
+        "are the first of their kind in the files that --key-file or $STASIS_KEY_FILE names; "
+        "store-key-generate makes them. From then on each command that uses the store's images "
+        "needs the key file; listing, comparing with checksums (checkpoint-verify, store-check) "
+        "and deleting what no other image needs do without.\n\n"
+        "An image that is not sealed as its store is, or was changed by somebody who has not "
+        "the key, is refused before anything of it is used. Names (of processes, too), notes, "
+        "times and sizes can be seen without a key, and which pages are zero or unchanged. "
+        "Whoever can write to the store can still delete images; name images by their ID, not "
+        "\"latest\", where that matters.\n\n"
+        "What is derived from images (memory that clones share, disks of restored VMs) is kept "
+        "in /dev/shm and not in the store; --disk-dir puts a VM's disks elsewhere, not "
+        "encrypted. What export, proc-export, file-copy-out and bundle-export write besides "
+        "images is not encrypted. A store that is there already can't be sealed.",
     .arguments = init_arguments,
     .options = seal_options,
     .examples = init_examples,
