@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
-from sealed import CORRUPT, KEY, in_memory, occurs, sealed_store  # noqa: E402
+from sealed import CORRUPT, KEY, in_memory, occurs, sealed_store, tells_no_key  # noqa: E402
 from stasistest import (Vm, accelerators, case, fresh_name, image_ids, main, restored_vm,  # noqa: E402
                         run_vm, stasis, stasis_json)
 
@@ -49,6 +49,9 @@ def as_with_another(t):
         said = stasis(*command, *bare_store, expect=KEY).err
         t.check("--key-file" in said, f"{command[0]} says not what to do: {said}")
     vm.check_runs()
+    for command in (("checkpoint-info", ids[0]), ("checkpoint-list", "--json"), ("store-check",),
+                    ("store-init", "--encrypt")):
+        tells_no_key(t, key, stasis(*command, *store, "--verbose", expect=None))
 
     # With another's keys it is told at once.
     other = t.path("other.key")

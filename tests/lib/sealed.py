@@ -4,7 +4,7 @@ import glob
 import json
 import os
 
-from stasistest import stasis, stasis_json
+from stasistest import stasis
 
 KEY, CORRUPT = 14, 13
 
@@ -12,11 +12,19 @@ KEY, CORRUPT = 14, 13
 def sealed_store(t, *what, name="store"):
     key = t.path(name + ".key")
     if not os.path.exists(key):
-        stasis("store-key-generate", key, *what)
+        tells_no_key(t, key, stasis("store-key-generate", key, *what, "--verbose"))
     store = ["--store", t.path(name), "--key-file", key]
-    made = stasis_json("store-init", *(what or ("--encrypt", "--sign")), *store)
-    t.equal(made["store"], t.path(name), "the store that was made")
+    said = stasis("store-init", *(what or ("--encrypt", "--sign")), "--json", "--verbose", *store)
+    tells_no_key(t, key, said)
+    t.equal(json.loads(said.out)["store"], t.path(name), "the store that was made")
     return store, key
+
+
+def tells_no_key(t, key, said):
+    """Nothing that a command has said is a key of the file."""
+    with open(key) as f:
+        secrets = [line.split()[2] for line in f if line.startswith(("seal ", "sign "))]
+    t.check(secrets and not any(s in said.out + said.err for s in secrets), "it tells a key")
 
 
 def memory_of(store):

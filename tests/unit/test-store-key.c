@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Promise: the cipher, signature and MAC of sealed stores are those of their standards; key files and
- * a store's own file are read as they were written, and nothing else is taken for one. */
+/* Promise: the cipher, signature and MAC of sealed stores are those of their standards; key files
+ * and a store's own file are read as they were written, and nothing else is taken for one. */
 #include "base/io.h"
 #include "store/config.h"
 #include "store/internal.h"
@@ -135,6 +135,7 @@ static void test_key_files(void)
         g_autoptr(GError) error = NULL;
         g_assert_null(stasis_keys_parse(bad[i].text, strlen(bad[i].text), &secret, &error));
         g_assert_nonnull(strstr(error->message, bad[i].says));
+        test_assert_no_key(error->message);
     }
     g_autofree char *dir = test_make_dir();
     g_autofree char *path = g_build_filename(dir, "k", NULL);
@@ -151,6 +152,8 @@ static void test_key_files(void)
     g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_SEAL, ids.encrypt));
     g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_SIGN, ids.sign));
     g_assert_nonnull(stasis_keys_find(keys, STASIS_KEY_VERIFY, ids.sign));
+    g_autofree char *described = stasis_keys_describe(keys);
+    test_assert_no_key(described);
     /* Never over a key that is there. */
     g_assert_false(stasis_key_generate(path, STASIS_SEAL_SIGN, &ids, NULL));
     /* What anyone may read is for checking only. */

@@ -519,6 +519,7 @@ static void test_keys_missing(Fixture *f, gconstpointer unused)
                                 f->second, info->encrypted_with, i == 0 ? "none" : "seal ");
             g_assert_true(g_str_has_prefix(error->message, says));
             g_assert_nonnull(strstr(error->message, "--key-file"));
+            test_assert_no_key(error->message);
             g_clear_error(&error);
         }
         g_assert_null(stasis_proc_image_writer_new(store, &error));

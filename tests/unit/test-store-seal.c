@@ -105,6 +105,7 @@ static void assert_refused(Fixture *f, const char *id, int code, const char *say
     if (strstr(error->message, says) == NULL)
         g_error("\"%s\" does not say \"%s\"", error->message, says);
     g_assert_null(strchr(error->message, '\n'));
+    test_assert_no_key(error->message);
 }
 
 static gboolean contains(const char *haystack, gsize len, const void *needle, gsize n)
@@ -156,6 +157,7 @@ static void test_keys_missing(Fixture *f, gconstpointer what)
         assert_refused(f, f->tip, STASIS_ERROR_KEY, i == 0 ? "there: none" : ids.encrypt);
         g_assert_null(stasis_image_writer_new(f->store, NULL, &error));
         g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);
+        test_assert_no_key(error->message);
         g_clear_error(&error);
         g_assert_false(stasis_store_delete(f->store, f->base, &error)); /* its child needs it */
         g_assert_error(error, STASIS_ERROR, STASIS_ERROR_KEY);

@@ -62,6 +62,16 @@ static inline StasisStore *test_make_store(char **ret_path)
     return store;
 }
 
+/* Nothing in it may be a key: those are 64 hexadecimal digits, and what names one is 16. */
+static inline void test_assert_no_key(const char *text)
+{
+    for (gsize at = 0, run = 0; text[at] != '\0'; at++) {
+        run = g_ascii_isxdigit(text[at]) ? run + 1 : 0;
+        if (run >= 32)
+            g_error("this may tell a key: %s", text);
+    }
+}
+
 static inline void test_fill(guint8 *dst, size_t len, guint32 seed)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
