@@ -138,44 +138,46 @@ static void test_any_place(Layer *l, gconstpointer sealed)
 /* By somebody who can make the manifest say what he likes. */
 static void test_pieces(Layer *l, gconstpointer unused)
 {
-    const gsize whole = PIECE + STASIS_SEAL_BYTES;
-    g_autofree guint8 *bytes = g_malloc0(3 * PIECE);
+    const gsize whole = PIECE + STASIS_SEAL_BYTES, n = 4, len = n * whole;
+    g_autofree guint8 *bytes = g_malloc0(n * PIECE);
     StasisProcImageFile file = { .name = (char *)"a" }, other = { .name = (char *)"b" };
-    write_file(l, &file, bytes, 3 * PIECE, TRUE);
-    write_file(l, &other, bytes, 3 * PIECE, TRUE);
-    gsize len, other_len;
-    g_autofree char *right = take_bytes(l, "a", &len), *wrong = g_memdup2(right, len);
-    g_autofree char *others = take_bytes(l, "b", &other_len);
+    write_file(l, &file, bytes, n * PIECE, TRUE);
+    write_file(l, &other, bytes, n * PIECE, TRUE);
+    gsize there;
+    g_autofree char *right = take_bytes(l, "a", &there), *wrong = g_memdup2(right, len);
+    g_autofree char *others = take_bytes(l, "b", &there), *longer = g_malloc(len + whole);
+    memcpy(longer, right, len);
+    g_assert_cmpuint(there, ==, len);
     g_assert_true(opens(l, &file));
     /* The same bytes, and no two pieces are the same, nor the files. */
-    g_assert_cmpint(
-        memcmp(right + STASIS_SEAL_NONCE_BYTES, right + whole + STASIS_SEAL_NONCE_BYTES, PIECE), !=,
-        0);
-    g_assert_cmpint(memcmp(right, right + whole, STASIS_SEAL_NONCE_BYTES), !=, 0);
-    g_assert_cmpint(memcmp(right, others, STASIS_SEAL_NONCE_BYTES), !=, 0);
+    for (gsize i = 1; i < n; i++) {
+        g_assert_cmpint(memcmp(right + 24, right + i * whole + 24, PIECE), !=, 0);
+        g_assert_cmpint(memcmp(right, right + i * whole, 24), !=, 0);
+    }
+    g_assert_cmpint(memcmp(right, others, 24), !=, 0);
     /* Cut behind a piece, which was not the last. */
-    file.size = 2 * PIECE;
-    put_bytes(l, "a", right, 2 * whole);
-    g_assert_false(opens(l, &file));
-    /* One doubled at the end. */
-    file.size = 4 * PIECE;
-    g_autofree char *longer = g_malloc(4 * whole);
-    memcpy(longer, right, 3 * whole);
-    memcpy(longer + 3 * whole, right + 2 * whole, whole);
-    put_bytes(l, "a", longer, 4 * whole);
+    file.size = (n - 1) * PIECE;
+    put_bytes(l, "a", right, (n - 1) * whole);
     g_assert_false(opens(l, &file));
     /* Without the first. */
-    file.size = 2 * PIECE;
-    put_bytes(l, "a", right + whole, 2 * whole);
+    put_bytes(l, "a", right + whole, (n - 1) * whole);
     g_assert_false(opens(l, &file));
-    file.size = 3 * PIECE;
+    /* The last one twice. */
+    file.size = (n + 1) * PIECE;
+    memcpy(longer + len, right + len - whole, whole);
+    put_bytes(l, "a", longer, len + whole);
+    g_assert_false(opens(l, &file));
+    file.size = n * PIECE;
     /* Two change places. */
-    memcpy(wrong, right + whole, whole);
-    memcpy(wrong + whole, right, whole);
-    put_bytes(l, "a", wrong, len);
-    g_assert_false(opens(l, &file));
+    for (gsize i = 0; i + 1 < n; i++) {
+        memcpy(wrong, right, len);
+        memcpy(wrong + i * whole, right + (i + 1) * whole, whole);
+        memcpy(wrong + (i + 1) * whole, right + i * whole, whole);
+        put_bytes(l, "a", wrong, len);
+        g_assert_false(opens(l, &file));
+    }
     /* One of another file, at its place there. */
-    for (guint i = 0; i < 3; i++) {
+    for (gsize i = 0; i < n; i++) {
         memcpy(wrong, right, len);
         memcpy(wrong + i * whole, others + i * whole, whole);
         put_bytes(l, "a", wrong, len);
@@ -234,22 +236,24 @@ static char *commit(StasisStore *store, const char *parent, guint32 salt, GError
     g_assert_true(stasis_proc_image_writer_end(writer, NULL, error));
     g_autoptr(StasisProcessImageInfo) listed = stasis_proc_image_writer_commit(writer, info, error);
     g_assert_nonnull(listed->encrypted_with);
-    g_assert_nonnull(listed->signed_by);
-    g_assert_true(listed->encryption_checked && listed->signature_checked);
+    g_assert_true(listed->encryption_checked);
+    g_assert_true(listed->signature_checked == (listed->signed_by != NULL));
     return g_strdup(listed->id);
 }
 
-static void setup(Fixture *f, gconstpointer unused)
+/* @what is to be done besides encrypting. */
+static void setup(Fixture *f, gconstpointer what)
 {
     g_autoptr(GError) error = NULL;
+    StasisSealFlags flags = STASIS_SEAL_ENCRYPT | (StasisSealFlags)GPOINTER_TO_UINT(what);
     StasisKeyIds ids;
     f->path = test_make_dir();
     f->keys = g_build_filename(f->path, "keys", NULL);
     g_autofree char *store = g_build_filename(f->path, "store", NULL);
-    stasis_key_generate(f->keys, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &ids, &error);
+    stasis_key_generate(f->keys, flags, &ids, &error);
     g_assert_no_error(error);
     g_setenv(STASIS_KEY_FILE_VARIABLE, f->keys, TRUE);
-    f->store = stasis_store_init(store, STASIS_SEAL_ENCRYPT | STASIS_SEAL_SIGN, &error);
+    f->store = stasis_store_init(store, flags, &error);
     g_assert_no_error(error);
     f->first = commit(f->store, NULL, 1, &error);
     g_assert_no_error(error);
@@ -448,8 +452,9 @@ static void test_exchanged(Fixture *f, gconstpointer unused)
 }
 
 /* With the digest line that fits, as anyone can make it. */
-static void test_manifest(Fixture *f, gconstpointer unused)
+static void test_manifest(Fixture *f, gconstpointer what)
 {
+    gboolean is_signed = GPOINTER_TO_UINT(what) & STASIS_SEAL_SIGN;
     gsize len;
     g_autofree char *whole = get(f, f->second, "manifest.json", &len);
     g_autofree char *body = g_strndup(whole, len - STASIS_DIGEST_TAIL_BYTES);
@@ -469,13 +474,13 @@ static void test_manifest(Fixture *f, gconstpointer unused)
     }
     StasisSealLines lines;
     stasis_seal_find_lines(whole, len, &lines);
-    for (guint i = 0; i < 2; i++) { /* without the signature; without both */
+    for (guint i = !is_signed; i < 2; i++) { /* without the signature; without both */
         g_autofree char *tail = NULL;
         body[i == 0 ? lines.signature_over : lines.mac_over] = '\0';
         g_autofree char *digest = stasis_manifest_digest(body, strlen(body), &tail, NULL);
         g_autofree char *cut = g_strconcat(body, tail, NULL);
         set(f, f->second, "manifest.json", cut, strlen(cut));
-        assert_refused(f, f->second, "not signed");
+        assert_refused(f, f->second, is_signed ? "not signed" : "no MAC");
     }
     set(f, f->second, "manifest.json", whole, len);
     assert_whole(f);
@@ -584,7 +589,10 @@ static void test_rekey(Fixture *f, gconstpointer unused)
     g_assert_cmpstr(info->encrypted_with, ==, made.encrypt);
 }
 
-#define ADD(name, func) g_test_add("/process/seal/" name, Fixture, NULL, setup, func, teardown)
+#define SIGN GUINT_TO_POINTER(STASIS_SEAL_SIGN)
+#define ADD(name, func) g_test_add("/process/seal/" name, Fixture, SIGN, setup, func, teardown)
+#define ADD_UNSIGNED(name, func) \
+    g_test_add("/process/seal/unsigned/" name, Fixture, NULL, setup, func, teardown)
 #define ADD_FILE(name, data, func) \
     g_test_add("/process/seal/file/" name, Layer, data, layer_setup, func, layer_teardown)
 
@@ -599,6 +607,9 @@ int main(int argc, char **argv)
     ADD("changed", test_changed);
     ADD("exchanged", test_exchanged);
     ADD("manifest", test_manifest);
+    ADD_UNSIGNED("manifest", test_manifest);
+    ADD_UNSIGNED("planted", test_planted);
+    ADD_UNSIGNED("exchanged", test_exchanged);
     ADD("keys-missing", test_keys_missing);
     ADD("planted", test_planted);
     ADD("rekey", test_rekey);

@@ -9,6 +9,7 @@
 #include "store/config.h"
 #include "store/internal.h"
 #include "store/manifest-text.h"
+#include "store/scratch.h"
 #include "store/seal-manifest.h"
 #include "test-store-util.h"
 
@@ -314,7 +315,80 @@ static void test_swapped(Fixture *f, gconstpointer what)
         stasis_layer_open_part(layer, "machine.json", g_memdup2(bytes, len), len, NULL);
     g_assert_nonnull(right);
     g_assert_null(wrong);
+    /* One of an older image. */
+    g_autoptr(StasisLayer) tip = stasis_layer_open(f->store, f->tip, &error);
+    g_autoptr(GBytes) old =
+        stasis_layer_open_part(tip, "vmstate", g_memdup2(bytes, len), len, NULL);
+    g_assert_null(old);
     g_assert_cmpuint(g_bytes_get_size(right), ==, len - STASIS_SEAL_BYTES);
+}
+
+static void note_nonce(GHashTable *seen, const guint8 *sealed)
+{
+    char *hex = g_malloc(2 * STASIS_SEAL_NONCE_BYTES + 1);
+    stasis_to_hex(sealed, STASIS_SEAL_NONCE_BYTES, hex);
+    if (!g_hash_table_add(seen, hex))
+        g_error("a nonce was used twice");
+}
+
+/* Under one key no nonce seals two things, whatever they are: with one the cipher is lost. */
+static void test_nonces(Fixture *f, gconstpointer what)
+{
+    const char *ids[] = { f->base, f->tip };
+    static const char *const parts[] = { "vmstate", "machine.json" };
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    for (guint i = 0; i < G_N_ELEMENTS(ids); i++) {
+        g_autoptr(StasisLayer) layer = stasis_layer_open(f->store, ids[i], NULL);
+        gsize len;
+        g_autofree char *pages = read_file(f, ids[i], "pages", &len);
+        for (guint k = 0; k < layer->index.blocks[0].n_records; k++) {
+            const StasisIndexRecord *r = &layer->index.records[k];
+            if (r->stored_as != STASIS_STORED_ZERO)
+                note_nonce(seen, (const guint8 *)pages + r->offset);
+        }
+        for (guint k = 0; k < G_N_ELEMENTS(parts); k++) {
+            g_autofree char *part = read_file(f, ids[i], parts[k], &len);
+            note_nonce(seen, (const guint8 *)part);
+        }
+    }
+    g_assert_cmpuint(g_hash_table_size(seen), ==, 2 * (3 + 2));
+}
+
+static gboolean is_in_memory(StasisStore *store)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = stasis_store_scratch_path(store, "tmp", &error);
+    g_assert_no_error(error);
+    struct stat st;
+    g_autofree char *base = g_strdup_printf("/dev/shm/stasis-sealed-%u/", (guint)geteuid());
+    if (!g_str_has_prefix(path, base))
+        return FALSE;
+    g_autofree char *above = g_path_get_dirname(path);
+    g_assert_true(stat(above, &st) == 0 && (st.st_mode & 0777) == 0700);
+    test_remove_tree(above);
+    return TRUE;
+}
+
+/* What is made of an encrypted store's images is no file on a disk, with its keys or without, nor
+ * what is made of images in any other store while a key is named that may open them. */
+static void test_scratch(Fixture *f, gconstpointer what)
+{
+    gboolean encrypted = GPOINTER_TO_UINT(what) & STASIS_SEAL_ENCRYPT;
+    g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE)), *path = test_make_dir();
+    g_autoptr(GError) error = NULL;
+    g_assert_true(is_in_memory(f->store) == encrypted);
+    g_autoptr(StasisStore) plain = stasis_store_open(path, STASIS_STORE_CREATE, &error);
+    g_assert_true(is_in_memory(plain) == encrypted);
+    g_clear_pointer(&f->store, stasis_store_unref);
+    g_clear_pointer(&plain, stasis_store_unref);
+    g_unsetenv(STASIS_KEY_FILE_VARIABLE);
+    f->store = stasis_store_open(f->path, STASIS_STORE_EXISTING, &error);
+    g_assert_true(is_in_memory(f->store) == encrypted);
+    plain = stasis_store_open(path, STASIS_STORE_EXISTING, &error);
+    g_assert_false(is_in_memory(plain));
+    g_assert_no_error(error);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
+    test_remove_tree(path);
 }
 
 /* New images are sealed with the new key; both can be read by who has both. */
@@ -434,6 +508,9 @@ int main(int argc, char **argv)
     ADD("planted/sign", SIGN, test_planted);
     ADD("replayed", BOTH, test_replayed);
     ADD("swapped", BOTH, test_swapped);
+    ADD("nonces", BOTH, test_nonces);
+    ADD("scratch/encrypt", ENCRYPT, test_scratch);
+    ADD("scratch/sign", SIGN, test_scratch);
     ADD("rekey", BOTH, test_rekey);
     ADD("downgraded", BOTH, test_downgraded);
     g_test_add_data_func("/store/seal/as-others/differ", "test-store-differ", test_as_others);
