@@ -31,21 +31,27 @@ static char *base_path(void)
 }
 
 /* Ours alone, and in memory: whoever can read there reads what is encrypted in the store. */
-static int open_base(const char *base, GError **error)
+static gboolean is_safe(int fd)
 {
     struct stat st;
     struct statfs fs;
+    return fstat(fd, &st) == 0 && fstatfs(fd, &fs) == 0 && st.st_uid == geteuid() &&
+           (st.st_mode & (S_IRWXG | S_IRWXO)) == 0 &&
+           (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+static int open_base(const char *base, GError **error)
+{
     if (mkdir(base, 0700) < 0 && errno != EEXIST) {
         stasis_set_errno(error, errno, "make %s", base);
         return -1;
     }
     stasis_autofd int fd = stasis_store_open_dir(AT_FDCWD, base);
-    if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0) {
+    if (fd < 0) {
         stasis_set_errno(error, errno, "open %s", base);
         return -1;
     }
-    if (st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO)) == 0 &&
-        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+    if (is_safe(fd))
         return stasis_steal_fd(&fd);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "%s is not ours alone (mode 700) and in memory (tmpfs), as it must be to have what "
@@ -121,4 +127,16 @@ char *stasis_store_scratch_path(StasisStore *store, const char *name, GError **e
     }
     g_autofree char *base = base_path();
     return g_build_filename(base, store->config.uuid, name, NULL);
+}
+
+char **stasis_scratch_find(const char *name)
+{
+    g_autofree char *base = base_path();
+    stasis_autofd int fd = stasis_store_open_dir(AT_FDCWD, base);
+    g_auto(GStrv) stores = fd >= 0 && is_safe(fd) ? stasis_store_list_names(fd) : NULL;
+    g_autoptr(GPtrArray) found = g_ptr_array_new();
+    for (guint i = 0; stores != NULL && stores[i] != NULL; i++)
+        g_ptr_array_add(found, g_build_filename(base, stores[i], name, NULL));
+    g_ptr_array_add(found, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&found), FALSE);
 }

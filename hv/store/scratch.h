@@ -18,5 +18,8 @@ int stasis_store_scratch_fd(StasisStore *store, GError **error);
 char *stasis_store_scratch_path(StasisStore *store, const char *name, GError **error);
 /* Is it in memory, which has to be given back? */
 gboolean stasis_store_scratch_is_memory(StasisStore *store);
+/* NAME in the directories in memory that are there, of whichever store; it may be missing. Free
+ * with g_strfreev(). */
+char **stasis_scratch_find(const char *name);
 
 G_END_DECLS

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from held import ended, held  # noqa: E402
+from held import end_with_helpers, ended, held  # noqa: E402
 from proctree import (ask, check_no_fork, check_works, fork_pids, sh, start_tree,  # noqa: E402
                       tree_vm)
 from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
@@ -130,12 +130,7 @@ def all_killed(t):
     process = held(t, "proc-forked", "proc-checkpoint", vm.name, "--pid", c["root"], *c["store"])
     forks = fork_pids(vm)
     t.equal(len(forks), 1, "forks")
-    # Helpers first: they would clear away. They are its children.
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as f:
-        helpers = [int(word) for word in f.read().split()]
-    for pid in [*helpers, process.pid]:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    end_with_helpers(process)
     t.check(fork_pids(vm) == forks, "the fork is there")
     stasis("agent-ping", vm.name)
     t.wait(lambda: check_no_fork(vm) is None, 60, "no fork is left")

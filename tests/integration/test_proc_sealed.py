@@ -8,7 +8,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from held import ended, held  # noqa: E402
+from held import end_with_helpers, ended, held  # noqa: E402
 from proctree import check_no_fork, check_works, start_tree, tree_vm  # noqa: E402
 from sealed import CORRUPT, KEY, memory_of, occurs, sealed_store  # noqa: E402
 from stasistest import case, main, shared, stasis, stasis_json  # noqa: E402
@@ -145,7 +145,8 @@ def goes_on(t):
     check_works(t, vm, "restored")
     new = t.path("new.key")
     stasis("store-key-generate", new)
-    both = [*store[:2], "--key-file", f"{new}:{c['key']}"]
+    c["key"] = f"{new}:{c['key']}"
+    both = [*store[:2], "--key-file", c["key"]]
     stasis("store-rekey", *both)
     third = stasis_json("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", "--incremental",
                         *both)
@@ -154,6 +155,20 @@ def goes_on(t):
     stasis("checkpoint-verify", "--all", *both)
     stasis("proc-restore", third["id"], "--replace", *both)
     check_works(t, vm, "restored from the new one")
+
+
+@case
+def killed(t):
+    """killed at once with its helpers it leaves the VM's image in memory, until the next command of any kind"""
+    c = common()
+    process = held(t, "proc-imaged", "proc-checkpoint", c["vm"].name, "--pid", c["root"],
+                   *c["store"][:2], "--key-file", c["key"])
+    end_with_helpers(process)
+    forks = f"{memory_of(c['store'])}/forks/.fork-*"
+    t.equal(len(glob.glob(forks)), 1, "directories that are left")
+    stasis("agent-ping", c["vm"].name)
+    t.equal(glob.glob(forks), [], "directories that are left, after all")
+    check_works(t, c["vm"], "the original")
 
 
 main()

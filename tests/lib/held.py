@@ -70,3 +70,13 @@ def ended(process, seconds=600):
     go_on(process)
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out.decode() + err.decode()
+
+
+def end_with_helpers(process):
+    """Killed together with the processes that would clear away after it."""
+    # Those first. They are its children.
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as f:
+        helpers = [int(word) for word in f.read().split()]
+    for pid in [*helpers, process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()

@@ -16,7 +16,7 @@ def sealed_store(t, *what, name="store"):
     store = ["--store", t.path(name), "--key-file", key]
     said = stasis("store-init", *(what or ("--encrypt", "--sign")), "--json", "--verbose", *store)
     tells_no_key(t, key, said)
-    t.equal(json.loads(said.out)["store"], t.path(name), "the store that was made")
+    t.equal(said.json["store"], t.path(name), "the store that was made")
     return store, key
 
 

@@ -16,6 +16,7 @@
 
 #include "base/io.h"
 #include "base/tree.h"
+#include "store/scratch.h"
 #include "vmm/registry.h"
 
 #define PREFIX ".fork-"
@@ -72,6 +73,9 @@ void stasis_forks_sweep(const char *scratch)
 {
     g_autofree char *runtime_dir = stasis_runtime_dir(NULL);
     sweep_in(runtime_dir, TRUE);
+    g_auto(GStrv) memory = stasis_scratch_find(STASIS_FORKS_DIR);
+    for (guint i = 0; memory[i] != NULL; i++)
+        sweep_in(memory[i], FALSE);
     if (scratch != NULL)
         sweep_in(scratch, FALSE);
 }

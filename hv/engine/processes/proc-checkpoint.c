@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "engine/fork/fork-sweep.h"
 #include "engine/fork/fork.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/guest-ready.h"
@@ -223,7 +224,7 @@ static gboolean make_fork(Job *job, GError **error)
     g_autofree char *memory = NULL;
     /* The VM's image is in the clear: of a store whose images are not, it may be in memory only. */
     if (job->options->scratch == NULL && stasis_store_scratch_is_memory(job->store)) {
-        memory = stasis_store_scratch_path(job->store, "forks", error);
+        memory = stasis_store_scratch_path(job->store, STASIS_FORKS_DIR, error);
         if (memory == NULL)
             return FALSE;
     }
