@@ -21,11 +21,23 @@ static gpointer fetch_sha256(gpointer unused)
     return EVP_MD_fetch(NULL, "SHA256", NULL);
 }
 
+static const EVP_MD *get_sha256(void)
+{
+    static GOnce once = G_ONCE_INIT;
+    return g_once(&once, fetch_sha256, NULL);
+}
+
+static gboolean cant(GError **error)
+{
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "SHA-256: OpenSSL can't compute it; check the host's libcrypto");
+    return FALSE;
+}
+
 gboolean stasis_digest_of(StasisDigest *ret, const void *a, size_t a_len, const void *b,
                           size_t b_len, GError **error)
 {
-    static GOnce once = G_ONCE_INIT;
-    const EVP_MD *md = g_once(&once, fetch_sha256, NULL);
+    const EVP_MD *md = get_sha256();
     EVP_MD_CTX *context = g_private_get(&context_key);
     if (context == NULL) {
         context = EVP_MD_CTX_new();
@@ -33,12 +45,44 @@ gboolean stasis_digest_of(StasisDigest *ret, const void *a, size_t a_len, const 
     }
     if (md == NULL || context == NULL || !EVP_DigestInit_ex2(context, md, NULL) ||
         !EVP_DigestUpdate(context, a, a_len) || !EVP_DigestUpdate(context, b, b_len) ||
-        !EVP_DigestFinal_ex(context, ret->bytes, NULL)) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                            "SHA-256: OpenSSL can't compute it; check the host's libcrypto");
-        return FALSE;
-    }
+        !EVP_DigestFinal_ex(context, ret->bytes, NULL))
+        return cant(error);
     return TRUE;
+}
+
+struct _StasisHash {
+    EVP_MD_CTX *context;
+    gboolean ok;
+};
+
+StasisHash *stasis_hash_new(void)
+{
+    StasisHash *hash = g_new0(StasisHash, 1);
+    const EVP_MD *md = get_sha256();
+    hash->context = EVP_MD_CTX_new();
+    hash->ok =
+        md != NULL && hash->context != NULL && EVP_DigestInit_ex2(hash->context, md, NULL) > 0;
+    return hash;
+}
+
+void stasis_hash_add(StasisHash *hash, const void *bytes, gsize n)
+{
+    hash->ok = hash->ok && EVP_DigestUpdate(hash->context, bytes, n) > 0;
+}
+
+gboolean stasis_hash_end(StasisHash *hash, StasisDigest *ret, GError **error)
+{
+    gboolean ok = hash->ok && EVP_DigestFinal_ex(hash->context, ret->bytes, NULL) > 0;
+    hash->ok = FALSE;
+    return ok || cant(error);
+}
+
+void stasis_hash_free(StasisHash *hash)
+{
+    if (hash == NULL)
+        return;
+    EVP_MD_CTX_free(hash->context);
+    g_free(hash);
 }
 
 void stasis_digest_to_hex(const StasisDigest *digest, char ret[STASIS_DIGEST_HEX])

@@ -47,6 +47,12 @@ typedef struct {
 /* Of @a and then @b (either may be empty). Thread-safe; allocates once a thread. */
 gboolean stasis_digest_of(StasisDigest *ret, const void *a, size_t a_len, const void *b,
                           size_t b_len, GError **error);
+/* The same of bytes that come piece by piece. What went wrong is told at the end, once. */
+typedef struct _StasisHash StasisHash;
+StasisHash *stasis_hash_new(void);
+void stasis_hash_add(StasisHash *hash, const void *bytes, gsize n);
+gboolean stasis_hash_end(StasisHash *hash, StasisDigest *ret, GError **error);
+void stasis_hash_free(StasisHash *hash); /* may be NULL */
 void stasis_digest_to_hex(const StasisDigest *digest, char ret[STASIS_DIGEST_HEX]);
 /* 64 lower-case hexadecimal digits? */
 gboolean stasis_digest_hex_is_valid(const char *hex);

@@ -36,10 +36,10 @@ struct _StasisProcFileWriter {
     int fd;
     char *name;
     StasisSealer *sealer;
-    GChecksum *content;
-    GChecksum *stored; /* sealed: of that; else NULL, for it is the same */
-    guint64 size;      /* appended */
-    guint64 n_pieces;  /* written */
+    StasisHash *content;
+    StasisHash *stored; /* sealed: of that; else NULL, for it is the same */
+    guint64 size;       /* appended */
+    guint64 n_pieces;   /* written */
     guint8 file[STASIS_SEAL_NONCE_BYTES];
     guint8 *piece; /* under way */
     gsize n;       /* bytes of it */
@@ -55,9 +55,9 @@ StasisProcFileWriter *stasis_proc_file_create(int dir_fd, const char *name, Stas
         return NULL;
     w->name = g_strdup(name);
     w->sealer = sealer;
-    w->content = g_checksum_new(G_CHECKSUM_SHA256);
+    w->content = stasis_hash_new();
     if (sealer != NULL) {
-        w->stored = g_checksum_new(G_CHECKSUM_SHA256);
+        w->stored = stasis_hash_new();
         w->piece = g_malloc(PIECE);
         w->sealed = g_malloc(SEALED_PIECE);
     }
@@ -69,8 +69,8 @@ void stasis_proc_file_writer_free(StasisProcFileWriter *w)
     if (w == NULL)
         return;
     stasis_clear_fd(&w->fd);
-    g_clear_pointer(&w->content, g_checksum_free);
-    g_clear_pointer(&w->stored, g_checksum_free);
+    stasis_hash_free(w->content);
+    stasis_hash_free(w->stored);
     g_free(w->name);
     g_free(w->piece);
     g_free(w->sealed);
@@ -97,7 +97,7 @@ static gboolean write_piece(StasisProcFileWriter *w, gboolean last, GError **err
     if (!stasis_seal_with_nonce(stasis_sealer_get_key(w->sealer), nonce, &place, w->piece, w->n,
                                 w->sealed, error))
         return FALSE;
-    g_checksum_update(w->stored, w->sealed, (gssize)n);
+    stasis_hash_add(w->stored, w->sealed, n);
     w->n = 0;
     return write_at(w, w->sealed, n, number * SEALED_PIECE, error);
 }
@@ -105,7 +105,7 @@ static gboolean write_piece(StasisProcFileWriter *w, gboolean last, GError **err
 gboolean stasis_proc_file_append(StasisProcFileWriter *w, const guint8 *bytes, gsize n,
                                  GError **error)
 {
-    g_checksum_update(w->content, bytes, (gssize)n);
+    stasis_hash_add(w->content, bytes, n);
     guint64 at = w->size;
     w->size += n;
     if (w->sealer == NULL)
@@ -129,14 +129,16 @@ gboolean stasis_proc_file_end(StasisProcFileWriter *w, StasisProcImageFile *ret,
         return FALSE;
     if (fdatasync(w->fd) < 0)
         return stasis_set_errno(error, errno, "%s: sync", w->name);
+    StasisDigest content, stored;
+    if (!stasis_hash_end(w->content, &content, error) ||
+        (w->stored != NULL && !stasis_hash_end(w->stored, &stored, error)))
+        return FALSE;
     ret->size = w->size;
     g_free(ret->sha256);
-    ret->sha256 = g_strdup(g_checksum_get_string(w->stored != NULL ? w->stored : w->content));
-    if (ret_content != NULL) {
-        gsize n = sizeof(StasisDigest);
-        g_autoptr(GChecksum) copy = g_checksum_copy(w->content);
-        g_checksum_get_digest(copy, ret_content, &n);
-    }
+    ret->sha256 = g_malloc(STASIS_DIGEST_HEX);
+    stasis_digest_to_hex(w->stored != NULL ? &stored : &content, ret->sha256);
+    if (ret_content != NULL)
+        memcpy(ret_content, content.bytes, sizeof(content.bytes));
     return TRUE;
 }
 
@@ -147,7 +149,7 @@ struct _StasisProcFileReader {
     char *name;
     guint64 size;
     const StasisKey *key;
-    GChecksum *stored;
+    StasisHash *stored;
     guint8 file[STASIS_SEAL_NONCE_BYTES];
     guint8 *piece;  /* the one that was opened last */
     guint64 number; /* its number, and 1; 0: none */
@@ -164,7 +166,8 @@ static gboolean read_at(StasisProcFileReader *r, guint8 *bytes, gsize n, guint64
 }
 
 StasisProcFileReader *stasis_proc_file_open(int dir_fd, const StasisProcImageFile *file,
-                                            const StasisKey *key, GChecksum *stored, GError **error)
+                                            const StasisKey *key, StasisHash *stored,
+                                            GError **error)
 {
     g_autoptr(StasisProcFileReader) r = g_new0(StasisProcFileReader, 1);
     guint64 there, wanted = stasis_proc_file_stored_bytes(file->size, key != NULL);
@@ -212,7 +215,7 @@ static gboolean open_piece(StasisProcFileReader *r, guint64 number, GError **err
     if (!read_at(r, r->sealed, n, number * SEALED_PIECE, error))
         return FALSE;
     if (r->stored != NULL)
-        g_checksum_update(r->stored, r->sealed, (gssize)n);
+        stasis_hash_add(r->stored, r->sealed, n);
     stasis_seal_place_piece(&place, r->file, number, last);
     if (!stasis_unseal(r->key, &place, r->sealed, n, r->piece))
         return stasis_corrupt(error,
@@ -232,7 +235,7 @@ gboolean stasis_proc_file_read(StasisProcFileReader *r, guint64 offset, guint8 *
         if (!read_at(r, bytes, n, offset, error))
             return FALSE;
         if (r->stored != NULL)
-            g_checksum_update(r->stored, bytes, (gssize)n);
+            stasis_hash_add(r->stored, bytes, n);
         return TRUE;
     }
     do {

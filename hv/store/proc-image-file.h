@@ -8,8 +8,8 @@
  */
 #pragma once
 
+#include "store/internal.h"
 #include "store/proc-image.h"
-#include "store/seal.h"
 
 G_BEGIN_DECLS
 
@@ -40,7 +40,7 @@ typedef struct _StasisProcFileReader StasisProcFileReader;
 /* @file as its manifest has it, which says how long it must be; sealed with @key, or NULL: as it
  * is. @stored, borrowed, or NULL: takes in what is read of the file. */
 StasisProcFileReader *stasis_proc_file_open(int dir_fd, const StasisProcImageFile *file,
-                                            const StasisKey *key, GChecksum *stored,
+                                            const StasisKey *key, StasisHash *stored,
                                             GError **error);
 /* @n bytes at @offset; 0 of an empty file look at it, too. A piece that was not sealed there is
  * STASIS_ERROR_CORRUPT. */

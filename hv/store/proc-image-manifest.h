@@ -8,8 +8,7 @@ G_BEGIN_DECLS
 
 #define STASIS_PROCESS_FORMAT 1u
 #define STASIS_PROCESS_FORMAT_PAGES 2u  /* with pages that are its parent's */
-#define STASIS_PROCESS_FORMAT_SEALED 3u /* of an encrypted one, whichever of these it is besides \
-                                         */
+#define STASIS_PROCESS_FORMAT_SEALED 3u /* encrypted; it is one of these besides */
 #define STASIS_PROCESS_DIR "processes"
 #define STASIS_MAX_PROCESSES 4096u
 #define STASIS_MAX_PROCESS_FILES 4096u

@@ -10,7 +10,6 @@
 #include "store/proc-image-manifest.h"
 
 #define PAGE STASIS_PROC_PAGE_BYTES
-#define DIGEST_BYTES 32u
 #define MAX_MAP_BYTES ((gsize)1 << 30)
 
 /* A record of a map, numbers little-endian: pages that lie behind each other in one file. */
@@ -163,7 +162,7 @@ typedef struct {
 } Linked;
 
 typedef struct {
-    guint8 digest[DIGEST_BYTES];
+    StasisDigest digest;
     guint32 linked; /* which file, and which page of it */
     guint64 page;
 } Known;
@@ -218,17 +217,9 @@ void stasis_proc_pages_free(StasisProcPages *pages)
     g_free(pages);
 }
 
-static void digest_of(const guint8 *page, guint8 ret[DIGEST_BYTES])
-{
-    gsize n = DIGEST_BYTES;
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    g_checksum_update(checksum, page, PAGE);
-    g_checksum_get_digest(checksum, ret, &n);
-}
-
 static gint compare_known(gconstpointer a, gconstpointer b)
 {
-    return memcmp(((const Known *)a)->digest, ((const Known *)b)->digest, DIGEST_BYTES);
+    return memcmp(&((const Known *)a)->digest, &((const Known *)b)->digest, sizeof(StasisDigest));
 }
 
 /* Under a name that says whose it was first. */
@@ -253,7 +244,8 @@ static gboolean know_page(const StasisProcImageFile *file, guint64 offset, const
     StasisProcPages *pages = user_data;
     for (gsize at = 0; at + PAGE <= n; at += PAGE) {
         Known known = { .linked = pages->linked->len - 1, .page = (offset + at) / PAGE };
-        digest_of(bytes + at, known.digest);
+        if (!stasis_digest_of(&known.digest, bytes + at, PAGE, NULL, 0, error))
+            return FALSE;
         g_array_append_val(pages->known, known);
     }
     return TRUE;
@@ -310,7 +302,8 @@ static gboolean place(StasisProcPages *pages, const guint8 *page, GError **error
     Made *made = g_ptr_array_index(pages->made, pages->made->len - 1);
     Run run = { G_MAXUINT32, 1, pages->n_own };
     Known key;
-    digest_of(page, key.digest);
+    if (!stasis_digest_of(&key.digest, page, PAGE, NULL, 0, error))
+        return FALSE;
     const Known *known = find(pages, &key);
     if (known != NULL) {
         Linked *linked = g_ptr_array_index(pages->linked, known->linked);

@@ -132,21 +132,21 @@ const StasisKey *stasis_proc_image_reader_get_key(const StasisProcImageReader *r
 typedef struct {
     StasisProcFileReader *stored;
     StasisProcAssembled *assembled;
-    GChecksum *sum; /* of what is stored; of an assembled one, of its content */
+    StasisHash *sum; /* of what is stored; of an assembled one, of its content */
 } Origin;
 
 static void origin_clear(Origin *origin)
 {
     g_clear_pointer(&origin->stored, stasis_proc_file_reader_free);
     g_clear_pointer(&origin->assembled, stasis_proc_assembled_free);
-    g_clear_pointer(&origin->sum, g_checksum_free);
+    g_clear_pointer(&origin->sum, stasis_hash_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Origin, origin_clear)
 
 static gboolean origin_open(Origin *origin, const StasisProcImageReader *reader,
                             const StasisProcImageFile *file, const StasisKey *key, GError **error)
 {
-    origin->sum = g_checksum_new(G_CHECKSUM_SHA256);
+    origin->sum = stasis_hash_new();
     if (file->map != NULL)
         origin->assembled =
             stasis_proc_assembled_open(reader->dir_fd, reader->files, file, key, error);
@@ -161,14 +161,18 @@ static gboolean origin_read(Origin *origin, guint8 *piece, gsize n, guint64 offs
         return stasis_proc_file_read(origin->stored, offset, piece, n, error);
     if (!stasis_proc_assembled_read(origin->assembled, piece, n, error))
         return FALSE;
-    g_checksum_update(origin->sum, piece, (gssize)n);
+    stasis_hash_add(origin->sum, piece, n);
     return TRUE;
 }
 
 static gboolean origin_check(const Origin *origin, const StasisProcImageFile *file,
                              const StasisKey *key, GError **error)
 {
-    const char *sha256 = g_checksum_get_string(origin->sum);
+    StasisDigest digest;
+    char sha256[STASIS_DIGEST_HEX];
+    if (!stasis_hash_end(origin->sum, &digest, error))
+        return FALSE;
+    stasis_digest_to_hex(&digest, sha256);
     if (file->mac == NULL)
         return strcmp(sha256, file->sha256) == 0 ||
                stasis_corrupt(error, "%s: its SHA-256 is not what the manifest says", file->name);

@@ -26,8 +26,8 @@ struct _StasisProcImageWriter {
     StasisProcFileWriter *file; /* the last of them, or NULL */
     StasisProcPages *pages;     /* of an incremental image, or NULL */
     char *parent;
-    gboolean in_pages;   /* the last file is one of pages, and goes there */
-    GChecksum *checksum; /* then, of its content */
+    gboolean in_pages; /* the last file is one of pages, and goes there */
+    StasisHash *hash;  /* then, of its content */
 };
 
 /* All keys that the image needs in the end are looked for at its start. */
@@ -61,7 +61,7 @@ void stasis_proc_image_writer_free(StasisProcImageWriter *writer)
     stasis_sealer_free(writer->sealer);
     g_free(writer->parent);
     stasis_work_close(&writer->work);
-    g_clear_pointer(&writer->checksum, g_checksum_free);
+    stasis_hash_free(writer->hash);
     g_ptr_array_unref(writer->files);
     stasis_store_unref(writer->store);
     g_free(writer);
@@ -116,8 +116,8 @@ gboolean stasis_proc_image_writer_begin(StasisProcImageWriter *writer, const cha
     StasisProcImageFile *file = g_new0(StasisProcImageFile, 1);
     file->name = g_strdup(name);
     g_ptr_array_add(writer->files, file);
-    g_clear_pointer(&writer->checksum, g_checksum_free);
-    writer->checksum = g_checksum_new(G_CHECKSUM_SHA256);
+    g_clear_pointer(&writer->hash, stasis_hash_free);
+    writer->hash = stasis_hash_new();
     return TRUE;
 }
 
@@ -130,7 +130,7 @@ gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint
         return stasis_proc_file_append(writer->file, bytes, n, error);
     if (!stasis_proc_pages_add(writer->pages, bytes, n, error))
         return FALSE;
-    g_checksum_update(writer->checksum, bytes, (gssize)n);
+    stasis_hash_add(writer->hash, bytes, n);
     last_file(writer)->size += n;
     return TRUE;
 }
@@ -139,13 +139,14 @@ gboolean stasis_proc_image_writer_add(StasisProcImageWriter *writer, const guint
 static gboolean end_pages(StasisProcImageWriter *writer, guint8 ret_sha256[32], GError **error)
 {
     StasisProcImageFile *file = last_file(writer);
-    gsize n = 32;
+    StasisDigest digest;
+    char sha256[STASIS_DIGEST_HEX];
     writer->in_pages = FALSE;
-    if (ret_sha256 != NULL) {
-        g_autoptr(GChecksum) copy = g_checksum_copy(writer->checksum);
-        g_checksum_get_digest(copy, ret_sha256, &n);
-    }
-    const char *sha256 = g_checksum_get_string(writer->checksum);
+    if (!stasis_hash_end(writer->hash, &digest, error))
+        return FALSE;
+    stasis_digest_to_hex(&digest, sha256);
+    if (ret_sha256 != NULL)
+        memcpy(ret_sha256, digest.bytes, sizeof(digest.bytes));
     if (writer->sealer == NULL)
         file->sha256 = g_strdup(sha256);
     else

@@ -143,7 +143,7 @@ def goes_on(t):
     said = stasis_json("proc-restore", image_id, "--replace", *store)
     t.equal(said["pid"], c["root"], "who was restored")
     check_works(t, vm, "restored")
-    new = t.path("new.key")
+    new = os.path.join(os.path.dirname(store[1]), "new.key")  # also for the next case
     stasis("store-key-generate", new)
     c["key"] = f"{new}:{c['key']}"
     both = [*store[:2], "--key-file", c["key"]]
