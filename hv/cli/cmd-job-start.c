@@ -269,8 +269,9 @@ const CliCommand cli_cmd_job_rollback = {
     .group = "service",
     .name = "job-rollback",
     .summary = "have stasisd take a VM back to an image",
-    .description = "Have stasisd take VM NAME back to image ID, as rollback --safety does; prints the ID of "
-                   "the image that has been taken before." HOW,
+    .description =
+        "Have stasisd take VM NAME back to image ID, as rollback --safety does; prints the ID of "
+        "the image that has been taken before." HOW,
     .arguments = rollback_arguments,
     .examples = rollback_examples,
     .handler = rollback,

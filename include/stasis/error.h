@@ -44,7 +44,8 @@ STASIS_API int stasis_error_exit_code(const GError *error);
 STASIS_API const char *stasis_error_name(const GError *error);
 /* The code of that name; STASIS_ERROR_FAILED for one that is not known, and NULL. */
 STASIS_API StasisErrorCode stasis_error_from_name(const char *name);
-/* The code that a command with that exit status has failed by; STASIS_ERROR_FAILED for any other. */
+/* The code that a command with that exit status has failed by; STASIS_ERROR_FAILED for any other.
+ */
 STASIS_API StasisErrorCode stasis_error_from_exit_code(int exit_code);
 
 G_END_DECLS
