@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a guard costs, how long from a failure to a durable bundle, and from a failure to service.
 
-STASIS_BENCH_GUARD="2G 1G" is the machine and how much of it the guest rewrites
-once in eight seconds (for the bundle; what it writes is text, which lz4 makes a fifth of); STASIS_BENCH_SECONDS how long each of the rates is measured, STASIS_BENCH_RUNS how often,
-STASIS_BENCH_PARTS="cost bundle recovery" what of it.
+STASIS_BENCH_GUARD="2G 1G" is the machine and how much of it the guest rewrites once in eight seconds
+(for the bundle; what it writes is text, of which lz4 makes a fifth); STASIS_BENCH_SECONDS how long
+each of the rates is measured, STASIS_BENCH_RUNS how often, STASIS_BENCH_PARTS="cost bundle recovery"
+what of it.
 """
 import json
 import mmap

@@ -10,6 +10,7 @@ ended. Times are the host's, of lines on the console. Rolled back is what `stasi
 ours of it ends when QEMU has the VM run again (its event RESUME), what the guest needs from there on
 to answer once is its own, emulated work. Beside it: how long the same guest takes from one answer to
 the next when nothing has failed, and a guest on KVM that a guard takes back (bench_guard.py).
+STASIS_BENCH_ONLY_OURS=1 leaves out the other two ways.
 """
 import json
 import os
@@ -29,7 +30,6 @@ from edu import DRIVER, Edu  # noqa: E402
 
 HANG_MS = 3000   # how long the driver waits
 LIMIT_MS = 500   # how long it may
-# Not the other ways, which take minutes.
 ONLY_OURS = bool(os.environ.get("STASIS_BENCH_ONLY_OURS"))
 GIVE_UP_S = 8    # a way that does not bring service back
 PLACE = "0000:00:08.0"

@@ -90,7 +90,8 @@ def guarding(t, how):
 
 
 for _how in ("kill", "error"):
-    add_case(guarding, _how, promise=f"{_how} when the ring is on its way to the disk: nothing is left, or all is there")
+    add_case(guarding, _how,
+             promise=f"{_how} when the ring is on its way to the disk: nothing is left, or all is there")
     add_case(exporting, _how, promise=f"{_how} at bundle-written: no bundle, and the next one is whole")
     for _point in ("bundle-taken", "bundle-listing"):
         add_case(importing, _point, _how,
