@@ -58,7 +58,7 @@ long_first="test_proc test_points test_residual test_files test_restore test_pro
             test_guest_suspend test_ci test_proc_disks test_shim_ring test_freeze
             test_interchange_libvirt test_session_terminal test_agent_install test_clone
             test_rollback test_proc_graph test_boundary test_proc_libvirt test_disk_points
-            test_overlay test_cli test_vmstate test_interchange test_boundary_guest
+            test_overlay test_overlay_pivot test_cli test_vmstate test_interchange test_boundary_guest
             test_proc_hostile test_libvirt_overlay test_proc_mqueue test_chains
             test_rollback_points test_ci_recorded test_guard test_quiesce test_store_faults
             test_try_guest test_exports test_slow_disk test-store-rebase test_try test_inside"

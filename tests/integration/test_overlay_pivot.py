@@ -13,6 +13,7 @@ import disks  # noqa: E402
 from agentguest import WithAgent  # noqa: E402
 from guests import Bare, kernel_module  # noqa: E402
 from held import go_on, held  # noqa: E402
+from qmp import Qmp  # noqa: E402
 from stasistest import (BUILD, FULL, case, main, new_store, number_from_env, run_vm, stasis,  # noqa: E402
                         stasis_json)
 
@@ -108,15 +109,16 @@ def writing(t):
         t.check(said <= n <= said + 1, f"{path} has burst {n}, where the guest has said {said}")
 
 
-def on_overlay(t, fmt, more, **options):
-    """A VM whose one disk lies on an overlay that no image needs, and what stands still if it must."""
+def on_overlay(t, fmt, more):
+    """A VM whose one disk lies on an overlay that no image needs; its second monitor; the store."""
     disk = disks.Disk(t.path("disk." + fmt), fmt, "blockdev", 0, SIZE)
     arguments = disk.arguments()
     arguments[-1] += more
-    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *arguments, **options)
-    store = new_store(t)
+    store, monitor = new_store(t), t.path("second.sock")
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=5), *arguments, "-qmp",
+                f"unix:{monitor},server=on,wait=off")
     stasis("checkpoint-delete", vm.checkpoint_id("--disk", "overlay", *store), *store)
-    return vm, disk, store
+    return vm, monitor, store
 
 
 @case
@@ -124,12 +126,14 @@ def only_where_needed(t):
     """the guest stands still only where its disk's requests are held back by a QEMU that lets them go too soon"""
     for fmt, more, needed in (("raw", ",ioeventfd=off", True), ("raw", "", False),
                               ("qcow2", ",ioeventfd=off", False)):
-        vm, _, store = on_overlay(t, fmt, more)
-        with vm.qmp() as qmp:
+        vm, monitor, store = on_overlay(t, fmt, more)
+        # The first is the command's.
+        with Qmp(monitor) as qmp:
             version = qmp.cmd("query-version")["qemu"]
-        needed = needed and (version["major"], version["minor"]) < (8, 2)
-        process = held(t, "overlay-pivoting", "disk-commit", vm.name, *store)
-        t.equal(vm.status(), "paused" if needed else "running", f"{fmt}{more}")
+            needed = needed and (version["major"], version["minor"]) < (8, 2)
+            process = held(t, "overlay-pivoting", "disk-commit", vm.name, *store)
+            t.equal(qmp.cmd("query-status")["status"], "paused" if needed else "running",
+                    f"{fmt}{more}")
         go_on(process)
         t.equal(process.wait(120), 0, "disk-commit")
         vm.check_runs(what=f"{fmt}{more}")

@@ -340,8 +340,9 @@ def _copied(path):
 
 
 def _disk_xml(path, driver="qcow2", target="vda", bus="virtio", cache="none", iothread=None,
-              extra=""):
+              ioeventfd=None, extra=""):
     own = f" iothread='{iothread}'" if iothread else ""
+    own += f" ioeventfd='{ioeventfd}'" if ioeventfd else ""
     return ("<disk type='file' device='disk'>"
             f"<driver name='qemu' type='{driver}' cache='{cache}'{own}/>"
             f"<source file='{path}'/><target dev='{target}' bus='{bus}'/>{extra}</disk>")

@@ -12,14 +12,15 @@ from stasistest import stasis
 
 
 def start(t, iothread=None):
-    """The domain, and the paths of its disks. `iothread`: the number of the first one's own."""
+    """The domain, and the paths of its disks. `iothread`: the number of the first one's own. The second
+    is one at which QEMU can't just hold back its guest (hv/disk/pivot.h)."""
     host(t)
     paths = [make_disk(t, "a.qcow2", "qcow2"), make_disk(t, "b.raw", "raw")]
     for path in paths:
         os.chmod(path, 0o666)
     vm = make_domain(t, Linux(mem="192M", log="/dev/vda,/dev/vdb"), disks=[
         {"path": paths[0], "target": "vda", "driver": "qcow2", "iothread": iothread},
-        {"path": paths[1], "target": "vdb", "driver": "raw"}])
+        {"path": paths[1], "target": "vdb", "driver": "raw", "ioeventfd": "off"}])
     t.wait(lambda: logged(vm), 60, "the guest logs")
     return vm, paths
 
