@@ -4,8 +4,10 @@
 the guest goes on from before."""
 import json
 import os
+import random
 import signal
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from agentguest import WithAgent, wait_agent  # noqa: E402
@@ -52,6 +54,45 @@ def tried_in_the_guest(t):
     out, _ = guard.communicate(timeout=120)
     t.equal(json.loads(out)["result"]["rollbacks"], 1, "rollbacks")
     stasis("agent-exec", vm.name, "--", *in_guest("test -e /made"))
+
+
+@case
+def held_and_killed(t):
+    """a try that is held lets the guest's command go on, and is told of its end later; one that is killed at
+    any moment leaves the guest as it was, without the command, or as the command has left it"""
+    vm = run_vm(t, WithAgent(t), options=("--agent",))
+    wait_agent(t, vm)
+    process = stasis_start(t, "try", vm.name, "--guest", "--",
+                           *in_guest("echo HELD-BEGINS > /dev/console; busybox sleep 2; "
+                                     "echo HELD-ENDS > /dev/console; exit 3"))
+    t.wait(lambda: "HELD-BEGINS" in vm.guest.console(vm), 120, "the command runs")
+    process.send_signal(signal.SIGSTOP)
+    t.wait(lambda: "HELD-ENDS" in vm.guest.console(vm), 120, "it goes on to its end")
+    process.send_signal(signal.SIGCONT)
+    t.equal(process.wait(120), 3, "its status, heard late")
+    rng = random.Random(5)
+    ends = []
+    for n in range(2):
+        process = stasis_start(t, "try", vm.name, "--guest", "--",
+                               *in_guest(f"echo {n} > /tried; echo TRIED-{n} > /dev/console; "
+                                         "busybox sleep 1.5; echo whole >> /tried"))
+        if n % 2:
+            t.wait(lambda n=n: f"TRIED-{n}" in vm.guest.console(vm), 120, "the command runs")
+        time.sleep(rng.random())
+        process.kill()
+        process.communicate(timeout=120)
+        # The switch that waits for the end of `try` may have done it.
+        done = stasis("try", "--recover", vm.name, expect=None)
+        t.check(done.rc in (0, 12), done)
+        vm.check_runs(what=f"try {n} was killed")
+        wait_agent(t, vm)
+        found = stasis("agent-exec", vm.name, "--",
+                       *in_guest("busybox cat /tried 2>/dev/null; busybox pidof sleep"),
+                       expect=None).out.split()
+        ends.append(found)
+        t.check(found in ([], [str(n), "whole"]), f"try {n} was killed: {found}")
+        stasis("agent-exec", vm.name, "--", *in_guest("busybox rm -f /tried"))
+    t.note(f"found in the guest: {ends}")
 
 
 main()
