@@ -76,6 +76,13 @@ static gboolean hold_output(StasisSeries *series, gboolean have_sweeper, GError 
                             "VM's output would be held for good if stasis died meanwhile");
         return FALSE;
     }
+    if (series->untracked) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                            "a device that the guest suspends (--guest-suspend) is not QEMU's own "
+                            "(passed through, vhost-user), and what it sends can't be held; take "
+                            "the series without --hold-output");
+        return FALSE;
+    }
     series->hold = stasis_output_hold_new(series->session->qmp);
     stasis_series_set_untidy(series, FALSE);
     return TRUE;
