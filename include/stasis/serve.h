@@ -41,6 +41,7 @@ typedef struct {
     guint64 min_interval_us; /* between a checkpoint's end and the next one's begin */
     guint64 every_us;        /* one of the VM so often, too; 0: none but those wished for */
     gboolean cycle_end;      /* … at the end of a control cycle, where there is one */
+    gboolean cycle_needed;   /* … and where there is none, it fails: STASIS_ERROR_BUDGET */
     guint64 cycle_wait_us;   /* … which is waited for so long; 0: a second; at most 30 s */
     guint64 max_checkpoints; /* end after so many, those that failed too; 0: go on */
     const char *note;        /* of the images, or NULL */

@@ -9,7 +9,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import (Server, clones_of, coop_vm, log_of, sh_beside, start_coop,  # noqa: E402
                        wait_log)
-from stasistest import add_case, case, main, new_store, shared, stasis, stasis_json  # noqa: E402
+from stasistest import (add_case, case, main, new_store, shared, stasis, stasis_json,  # noqa: E402
+                        willing)
 
 TIMES = 2  # a hundred of each: long/test_freeze_many
 PID = 21000
@@ -101,9 +102,14 @@ def told(t):
     n = len(log_of(vm, "/tmp/told"))
     stasis("proc-restore", image["id"], "--replace", *store)
     t.wait(lambda: {"resumed", "signal 3"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "restored")
-    # It is connected again: the next one is told, too.
-    n = len(log_of(vm, "/tmp/told"))
-    Server(t, vm, "--every", "1s", "--count", 1, *store).wait()
+    # It is connected again: the next one is told, too; and a policy's, at the end of a cycle.
+    n, ends = len(log_of(vm, "/tmp/told")), len(log_of(vm, "/tmp/cycle"))
+    env = {"STASIS_STATE_DIR": t.path("state"), "STASISD_SOCKET": t.path("none")}
+    os.mkdir(env["STASIS_STATE_DIR"])
+    stasis("policy-set", vm.name, "--every", "1h", "--deadline", 5000, "--slack", 4900, *store, env=env)
+    run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=env, expect=None)).json
+    t.equal(stasis_json("checkpoint-info", run["id"], *store)["note"], "policy", "its image")
+    t.wait(lambda: len(log_of(vm, "/tmp/cycle")) > ends, 60, "it is told that its cycle's end was wanted")
     t.wait(lambda: {"before", "after"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "after that")
     sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 

@@ -52,13 +52,6 @@ class Memory:
             raise RuntimeError(f"gpa2hva {gpa:#x}: {text.strip()}")
         self.address, self.size, self.pid = int(found.group(1), 16), size, vm.pid
 
-    @classmethod
-    def cached(cls, vm, name, gpa, size):
-        """Kept as @name of @vm."""
-        if getattr(vm, name, None) is None:
-            setattr(vm, name, cls(vm, gpa, size))
-        return getattr(vm, name)
-
     def read(self, offset=0, size=None, seconds=PATIENCE):
         """Waits for a page that an on-demand restore has yet to fill: the kernel lets nobody read
         it from outside (EIO)."""
@@ -139,7 +132,9 @@ class Bare:
 
     def memory(self, vm):
         # One for each QEMU process: a restored VM has its RAM elsewhere.
-        return Memory.cached(vm, "_state_memory", State.GPA, State.SIZE)
+        if getattr(vm, "_state_memory", None) is None:
+            vm._state_memory = Memory(vm, State.GPA, State.SIZE)
+        return vm._state_memory
 
     def state(self, vm):
         return State(self.memory(vm).read())
@@ -172,8 +167,8 @@ class Bare:
     def misses(self, vm, since=0):
         """(number noted so far, the Misses from number @since on that it still knows)."""
         size = 8 + Miss.SIZE * State.MISSES_KEPT
-        memory = Memory.cached(vm, "_miss_memory", State.GPA + State.MISSES, size)
-        data, khz = memory.read(), self.state(vm).tsc_khz
+        # The state is a page, and the monitor may be somebody else's now.
+        data, khz = self.memory(vm).read(State.MISSES, size), self.state(vm).tsc_khz
         n = struct.unpack_from("<Q", data)[0]
         return n, [Miss(data, 8 + Miss.SIZE * (i % State.MISSES_KEPT), khz)
                    for i in range(max(since, n - State.MISSES_KEPT), n)]

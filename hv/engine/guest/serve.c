@@ -210,6 +210,17 @@ static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GErr
 
 /* ---- what is taken ---- */
 
+static gboolean check_cycle(const Server *s, const StasisServed *served, GError **error)
+{
+    if (served->kind != STASIS_SERVED_PERIOD || !s->options->cycle_needed || served->n_cycles > 0)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                "VM %s: no program in the guest told of the end of a cycle in time "
+                "(stasis_cycle_end()); the VM was not stopped",
+                stasis_vm_get_name(s->vm));
+    return FALSE;
+}
+
 static char *take_vm(Server *s, StasisServed *served, GError **error)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
@@ -275,7 +286,7 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
         id = NULL;
     else if (wish->kind == STASIS_SERVED_RESTORE)
         id = restore(s, wish, &served, &failure);
-    else if (begin(s, wish, &boundary, &served, &failure) &&
+    else if (begin(s, wish, &boundary, &served, &failure) && check_cycle(s, &served, &failure) &&
              stasis_fault(STASIS_FAULT_SERVE_READY, &failure))
         id = wish->kind == STASIS_SERVED_PROCESS ? take_process(s, &boundary, &served, &failure)
                                                  : take_vm(s, &served, &failure);

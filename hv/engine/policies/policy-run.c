@@ -107,7 +107,7 @@ static StasisImageInfo *take_at_cycle_end(StasisVm *vm, StasisStore *store,
     g_auto(Taken) taken = { 0 };
     StasisServeOptions serve = STASIS_SERVE_OPTIONS_INIT;
     serve.every_us = 1;
-    serve.cycle_end = TRUE;
+    serve.cycle_end = serve.cycle_needed = TRUE;
     serve.cycle_wait_us = MIN(options->cycle_wait_us, MAX_AGENT_WAIT_US);
     serve.max_checkpoints = 1;
     serve.note = options->note;
