@@ -145,9 +145,8 @@ static const CliOption set_options[] = {
 static const CliExample set_examples[] = {
     { "policy-set web --every 5m --keep-last 12 --keep-hourly 24 --keep-daily 7 --quota 50G",
       "An hour of five minutes, a day of hours, a week of days, in 50 GiB" },
-    { "policy-set plc --every 5m --deadline 5 --slack 3.5 --cycle-word 0x400250 --missed-word "
-      "0x4000d8",
-      "Between two cycles of a loop of 200 Hz, which counts what it misses" },
+    { "policy-set plc --every 5m --deadline 5 --slack 3 --cycle-word 0x400250",
+      "Between two cycles of a loop of 200 Hz, which has nothing to do for 3 of each 5 ms" },
     { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
     { NULL },
 };

@@ -725,7 +725,7 @@ function showDetails(image, more) {
   add("devices", more.device_us ? span(more.device_us) : "");
   add("disks", more.disk_us ? span(more.disk_us) : "");
   add("Worst stall", more.worst_stall_us ? span(more.worst_stall_us) : "");
-  add("Deadlines missed", more.missed_deadlines ?? "");
+  add("Deadlines missed", more.missed_deadlines === undefined ? "" : String(more.missed_deadlines));
   add("Files frozen", more.frozen_us ? span(more.frozen_us) : "");
   add("Left for the stop", more.residual_pages ? `${count(more.residual_pages, "page", "pages")}` : "");
   add("Copied", more.copied_bytes ? `${bytes(more.copied_bytes)}${more.rounds ? ` in ${count(more.rounds, "round", "rounds")}` : ""}` : "");
