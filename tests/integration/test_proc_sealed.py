@@ -25,7 +25,7 @@ def common():
         root = start_tree(vm, 2, 2)
         check_works(t, vm, "at first")
         take = ("proc-checkpoint", vm.name, "--pid", root, *store)
-        _common.update(vm=vm, root=root, store=store, key=key, first=stasis_json(*take))
+        _common.update(vm=vm, root=root, store=store, key=key, first=stasis_json(*take, "--direct"))
         process = held(t, "proc-imaged", "--json", *take, "--incremental")
         runtime = os.environ["STASIS_RUNTIME_DIR"]
         _common.update(aside=glob.glob(f"{memory_of(store)}/forks/.fork-*/images/*"),
@@ -126,7 +126,6 @@ def tampered_with(t):
     refused("a file cut behind a piece")
     write(own, right)
     others = read(file_of(c, "first", "pstree.img"))
-    t.equal(len(others), len(right_tree), "lengths of both")
     t.check(others != right_tree, "the same bytes, sealed twice, are the same")
     write(tree, others)
     refused("a file of the other image")
