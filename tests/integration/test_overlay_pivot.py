@@ -17,7 +17,7 @@ from qmp import Qmp  # noqa: E402
 from stasistest import (BUILD, FULL, case, main, new_store, number_from_env, run_vm, stasis,  # noqa: E402
                         stasis_json)
 
-COMMITS = number_from_env("STASIS_TEST_COMMITS", 100 if FULL else 2)
+COMMITS = number_from_env("STASIS_TEST_COMMITS", 100 if FULL else 1)
 SIZE = 8 << 20
 IDE = ("scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod")
 # The end of taking an overlay back waits for the disk's own file to be synced.
