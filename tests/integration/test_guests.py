@@ -325,13 +325,17 @@ def layout(t):
     """the state page is the same for C (state.h) and for Python (class State)"""
     with open(os.path.join(ROOT, "images", "bare", "state.h")) as f:
         text = f.read()
-    body = re.search(r"typedef struct \{(.*?)\} GuestState;", text, re.S).group(1)
+    body = re.search(r"typedef struct \{([^{}]*)\} GuestState;", text).group(1)
     fields = re.findall(r"^    uint64_t (\w+);", re.sub(r"histogram\[.*", "", body, flags=re.S), re.M)
     t.equal(fields, State.FIELDS, "fields before the histogram")
     for name, value in (("GUEST_STATE_GPA", State.GPA), ("GUEST_PAGE_TAG", seqcheck.PAGE_TAG),
-                        ("GUEST_HIST", State.HISTOGRAM), ("GUEST_RANGES", seqcheck.MAX_RANGES)):
+                        ("GUEST_HIST", State.HISTOGRAM), ("GUEST_RANGES", seqcheck.MAX_RANGES),
+                        ("GUEST_MISSES", State.MISSES_KEPT)):
         found = re.search(rf"#define {name} (\w+?)(ul)?$", text, re.M).group(1)
         t.equal(int(found, 0), value, name)
+    for name in ("fail", "cycles", "sent", "misses"):
+        found = re.search(rf" {name};\s+/\* (0x\w+) ", body).group(1)
+        t.equal(int(found, 0), getattr(State, name.upper()), f"where {name} is said to be")
 
 
 def linux_works(t, machine, smp, mem):
