@@ -9,6 +9,7 @@
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -176,6 +177,13 @@ static gboolean export_to(CliCall *call, int fd, GError **error)
 /* Written beside its place, so that it is whole or not there. */
 static gboolean export_to_file(CliCall *call, const char *path, GError **error)
 {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        /* Renaming over a device node or a pipe would do away with it. */
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s is no regular file; name a file to export to, or \"-\"", path);
+        return FALSE;
+    }
     g_autofree char *aside = g_strconcat(path, ".XXXXXX", NULL);
     int fd = g_mkstemp_full(aside, O_WRONLY | O_CLOEXEC, 0600);
     int code = errno;
@@ -186,7 +194,7 @@ static gboolean export_to_file(CliCall *call, const char *path, GError **error)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "cannot write %s: %s", path,
                     g_strerror(code));
     } else if (fd < 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "cannot make %s: %s", aside,
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "cannot make %s: %s", path,
                     g_strerror(code));
     }
     if (fd >= 0)
