@@ -18,6 +18,8 @@
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
 #   STASIS_TEST_GRACE=20            seconds that processes get to end by themselves after a program
 #   STASIS_FUZZ_SECONDS=1           how long each fuzz target runs here (`make fuzz` runs longer)
+#   STASIS_FUZZ_SEED=1              what it begins with, so that a run can be repeated; 0: at random, as
+#                                   `make fuzz` does
 #   CI=true                         a skipped point fails the run
 set -uo pipefail
 
@@ -32,6 +34,7 @@ root=$PWD
 limit=${STASIS_TEST_LIMIT:-1800}
 grace=${STASIS_TEST_GRACE:-20}
 fuzz_seconds=${STASIS_FUZZ_SECONDS:-1}
+fuzz_seed=${STASIS_FUZZ_SEED:-1}
 jobs=${STASIS_TEST_JOBS:-$(($(nproc) + 1))}
 logs=$build/logs
 mkdir -p "$logs"
@@ -159,7 +162,8 @@ run_program() {
         command=(${wrap[@]+"${wrap[@]}"} "$build/tests/unit/$name" --tap)
         ;;
     integration | fault | long) command=(python3 -B "$root/tests/$kind/$name.py") ;;
-    fuzz) command=("$build/tests/fuzz/$name" -max_total_time="$fuzz_seconds" -timeout=10
+    fuzz) command=("$build/tests/fuzz/$name" -max_total_time="$fuzz_seconds"
+                   -seed="$fuzz_seed" -timeout=10
                    -rss_limit_mb=2048 -print_final_stats=1) ;;
     esac
 

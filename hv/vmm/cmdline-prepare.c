@@ -88,21 +88,34 @@ static gboolean is_our_accel(const StasisOption *option)
            (g_strcmp0(option->value, "kvm") == 0 || g_strcmp0(option->value, "tcg") == 0);
 }
 
+/* All of them: of two with one id, which QEMU does not take, the last is ours, as we add it behind
+ * what there was. */
+static gboolean drop_chardev(StasisPrepare *p, const char *id, char **ret_path)
+{
+    int at = find_chardev(p, id);
+    if (at < 0)
+        return FALSE;
+    g_free(*ret_path);
+    *ret_path = stasis_optlist_get(stasis_prepare_nth(p, (guint)at)->value, "path", "backend");
+    g_ptr_array_remove_index(p->options, (guint)at);
+    return TRUE;
+}
+
 static void drop_earlier_additions(StasisPrepare *p)
 {
+    g_autofree char *path = NULL, *unused = NULL;
     int qmp = find_chardev(p, QMP_ID);
     if (qmp < 0)
         return;
-    g_autofree char *path =
-        stasis_optlist_get(stasis_prepare_nth(p, (guint)qmp)->value, "path", "backend");
+    for (guint i = p->options->len; i-- > (guint)qmp;)
+        if (is_our_accel(stasis_prepare_nth(p, i)))
+            g_ptr_array_remove_index(p->options, i);
+    while (drop_chardev(p, QMP_ID, &path))
+        ;
     if (path != NULL) {
         p->old_dir = g_path_get_dirname(path);
         p->old_console = g_build_filename(p->old_dir, CONSOLE_FILE, NULL);
     }
-    for (guint i = p->options->len; i-- > (guint)qmp;)
-        if (is_our_accel(stasis_prepare_nth(p, i)))
-            g_ptr_array_remove_index(p->options, i);
-    g_ptr_array_remove_index(p->options, (guint)qmp);
     for (guint i = p->options->len; i-- > 0;) {
         const StasisOption *option = stasis_prepare_nth(p, i);
         g_autofree char *of = stasis_option_is(option, "mon") && option->value != NULL
@@ -111,9 +124,8 @@ static void drop_earlier_additions(StasisPrepare *p)
         if (g_strcmp0(of, QMP_ID) == 0)
             g_ptr_array_remove_index(p->options, i);
     }
-    int console = find_chardev(p, STASIS_CONSOLE_ID);
-    if (console >= 0)
-        g_ptr_array_remove_index(p->options, (guint)console);
+    while (drop_chardev(p, STASIS_CONSOLE_ID, &unused))
+        ;
 }
 
 static gboolean listens_at_live_socket(const char *list)

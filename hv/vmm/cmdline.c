@@ -116,8 +116,10 @@ char **stasis_cmdline_to_argv(const char *program, const GPtrArray *options)
     g_ptr_array_add(argv, g_strdup(program));
     for (guint i = 0; i < options->len; i++) {
         const StasisOption *option = g_ptr_array_index(options, i);
+        /* "---x" is option "-x" for QEMU, which has none, and "--x" is x. */
         if (option->name != NULL)
-            g_ptr_array_add(argv, g_strconcat("-", option->name, NULL));
+            g_ptr_array_add(argv,
+                            g_strconcat(option->name[0] == '-' ? "--" : "-", option->name, NULL));
         if (option->value != NULL)
             g_ptr_array_add(argv, g_strdup(option->value));
     }

@@ -218,6 +218,12 @@ static const struct {
       "-M none -nodefaults " NO_WINDOW QMP "-accel tcg -S" },
     { "qemu-system-x86_64 -M none -device isa-serial,chardev=x -display gtk",
       "-M none -device isa-serial,chardev=x -display gtk " QMP "-accel tcg -S" },
+    /* what QEMU would not take stays what it is */
+    { "qemu-system-x86_64 -M none -nodefaults ---S x --no-acpi -display gtk",
+      "-M none -nodefaults ---S x -no-acpi -display gtk " QMP "-accel tcg -S" },
+    { "qemu-system-x86_64 -M none -nodefaults -chardev null,id=stasis-qmp -display gtk -chardev "
+      "null,id=stasis-qmp",
+      "-M none -nodefaults -display gtk " QMP "-accel tcg -S" },
 };
 
 static void test_rewrite(void)
