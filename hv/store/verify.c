@@ -4,6 +4,7 @@
  * index and their place in the chain; here come the parts and every extent, decompressed. One
  * layer is open at a time, so a chain of any length needs few descriptors.
  */
+#include <string.h>
 #include "base/clock.h"
 #include "base/fd.h"
 #include "store/internal.h"
@@ -98,18 +99,33 @@ static guint64 total_bytes(StasisStore *store, const char *id)
     return sum;
 }
 
+/* @own, of the chain of @id, was rewritten, or is gone because those that need it were: then from
+ * the beginning. */
+static StasisLayer *open_again(StasisStore *store, const char *own, const char *id, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    StasisLayer *again = stasis_layer_open(store, own, &local);
+    if (again != NULL)
+        return again;
+    if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) && strcmp(own, id) != 0)
+        return stasis_layer_open(store, id, error);
+    g_propagate_error(error, g_steal_pointer(&local));
+    return NULL;
+}
+
 /* The next one to verify in place of @layer (ownership passes): its parent or, if the image was
  * rewritten meanwhile and the parent is gone, itself once more. */
-static StasisLayer *next_layer(StasisStore *store, StasisLayer *layer, GError **error)
+static StasisLayer *next_layer(StasisStore *store, StasisLayer *layer, const char *id,
+                               GError **error)
 {
-    g_autoptr(StasisLayer) own = layer;
+    g_autoptr(StasisLayer) child = layer;
     g_autoptr(GError) local = NULL;
     StasisLayer *parent = stasis_layer_open_parent(store, layer, &local);
     if (parent != NULL)
         return parent;
-    const char *id = layer->manifest->info->id;
-    if (!stasis_store_is_current(store, id, layer->dir_fd))
-        return stasis_layer_open(store, id, error);
+    const char *own = layer->manifest->info->id;
+    if (!stasis_store_is_current(store, own, layer->dir_fd))
+        return open_again(store, own, id, error);
     g_propagate_error(error, g_steal_pointer(&local));
     return NULL;
 }
@@ -128,7 +144,7 @@ gboolean stasis_store_verify(StasisStore *store, const char *id, StasisProgressF
             const char *own = layer->manifest->info->id;
             if (g_error_matches(local, STASIS_ERROR, STASIS_ERROR_CORRUPT) &&
                 !stasis_store_is_current(store, own, layer->dir_fd)) {
-                StasisLayer *again = stasis_layer_open(store, own, error);
+                StasisLayer *again = open_again(store, own, id, error);
                 stasis_layer_free(layer);
                 layer = again;
                 continue;
@@ -138,7 +154,7 @@ gboolean stasis_store_verify(StasisStore *store, const char *id, StasisProgressF
         }
         if (layer->manifest->info->parent == NULL)
             return TRUE;
-        layer = next_layer(store, g_steal_pointer(&layer), error);
+        layer = next_layer(store, g_steal_pointer(&layer), id, error);
     }
     return FALSE;
 }
