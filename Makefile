@@ -57,7 +57,7 @@ LIB_SRC := $(sort $(wildcard hv/base/*.c hv/agent/*.c hv/vmm/*.c hv/track/*.c hv
 SHIM_SRC := $(sort $(wildcard hv/shim/*.c))
 CLI_SRC := $(sort $(wildcard hv/cli/*.c))
 # The program in the guest, and what it shares with the library: plain C, linked statically.
-AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c) hv/agent/frame.c hv/agent/field.c hv/agent/tar.c hv/agent/mqueue.c hv/agent/halves.c \
+AGENT_SRC := $(sort $(wildcard guest-agent/*.c guest-agent/scan/*.c guest-agent/talk/*.c guest-agent/watch/*.c) hv/agent/frame.c hv/agent/field.c hv/agent/tar.c hv/agent/mqueue.c hv/agent/halves.c \
                     $(filter-out %/stasis-boundary.c,$(wildcard guest-agent/graph/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 # Runs in a guest; built as the agent is.

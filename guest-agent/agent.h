@@ -168,6 +168,8 @@ void op_job_end(const Request *request, Answer *answer);
 void op_wish_wait(const Request *request, Answer *answer);
 void op_wish_begin(const Request *request, Answer *answer);
 void op_wish_end(const Request *request, Answer *answer);
+void op_watch(const Request *request, Answer *answer);
+void op_watch_end(const Request *request, Answer *answer);
 void op_file_read(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
 void op_processes(const Request *request, Answer *answer);

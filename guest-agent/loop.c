@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "coop.h"
+#include "watch/watch.h"
 
 #define LOOK_MS 1000 /* for a port, or for a host */
 #define QUEUE_BYTES (4 * STASIS_AGENT_MAX_WIRE)
@@ -107,6 +108,7 @@ static void end_conversation(void)
     worker_forget_all();
     device_resume_now();
     coop_forget_requests();
+    watch_forget_request();
     fs_thaw_now();
 }
 
@@ -241,7 +243,7 @@ static void take_signals(void)
 
 static void wait_for_something(void)
 {
-    struct pollfd fds[2 + STASIS_AGENT_MAX_REQUESTS + COOP_MAX_FDS] = {
+    struct pollfd fds[2 + STASIS_AGENT_MAX_REQUESTS + COOP_MAX_FDS + WATCH_MAX_FDS] = {
         { .fd = loop.signal_fd, .events = POLLIN },
         { .fd = loop.fd },
     };
@@ -255,7 +257,9 @@ static void wait_for_something(void)
     if (room || !loop.connected)
         n += worker_poll_fds(fds + 2);
     n += coop_poll_fds(fds + n);
-    poll(fds, n, coop_wait_ms(worker_wait_ms(LOOK_MS), can_send()));
+    n += watch_poll_fds(fds + n);
+    int wait_ms = coop_wait_ms(worker_wait_ms(LOOK_MS), can_send());
+    poll(fds, n, watch_wait_ms(wait_ms, can_send()));
     /* A host that did not read and has gone: what waits for it goes too, so that the port can be
      * read up to its end. */
     if ((fds[1].revents & (POLLHUP | POLLERR)) != 0 && !has_room()) {
@@ -303,6 +307,7 @@ int loop_run(const LoopOptions *options)
         }
         worker_work(send_answer, has_room);
         coop_work(send_answer, can_send);
+        watch_work(send_answer, can_send);
         flush_queue();
         if (!loop.ending)
             wait_for_something();

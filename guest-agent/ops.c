@@ -37,6 +37,8 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_WISH_WAIT, "wish-wait", .run = op_wish_wait },
     { STASIS_AGENT_OP_WISH_BEGIN, "wish-begin", .run = op_wish_begin },
     { STASIS_AGENT_OP_WISH_END, "wish-end", .run = op_wish_end },
+    { STASIS_AGENT_OP_WATCH, "watch", .run = op_watch },
+    { STASIS_AGENT_OP_WATCH_END, "watch-end", .run = op_watch_end },
     { 0 },
 };
 

@@ -235,6 +235,20 @@ typedef enum {
     /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
      * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told. */
     STASIS_AGENT_OP_WISH_END,
+    /*
+     * TOKEN (≤ 64 bytes of text: who watches), SEQUENCE (of the last answer that came; 0: none),
+     * KIND "fork", "exec", "exit", "mqueue", "sem" or "shm"…, [PID…, START… (as many, ≤
+     * STASIS_AGENT_MAX_LOOK_AT): watch these, too, and what they start], [TIMEOUT ≤ 60 s], [LEASE ≤
+     * 600 s, left out: 60 s] → CHANGE… as soon as there is one, or at TIMEOUT none; last SEQUENCE,
+     * N_WATCHED, [LOST: so often more happened than could be kept], [FRESH]. A change is told again
+     * until the next request has its SEQUENCE. The watch goes on when the conversation ends, and
+     * ends when nobody has asked for LEASE ms. FRESH is 1 when it began with this request: nothing
+     * is known of what was before, except that those PIDs that are not there any more have ended.
+     * Status STATE when another TOKEN watches, UNSUPPORTED where the kernel does not tell.
+     */
+    STASIS_AGENT_OP_WATCH,
+    /* TOKEN → nothing: nobody watches any more by that. */
+    STASIS_AGENT_OP_WATCH_END,
 } StasisAgentOp;
 
 typedef enum {
@@ -262,6 +276,11 @@ typedef enum {
 #define STASIS_AGENT_MAX_EDGES 32768u
 #define STASIS_AGENT_MAX_REFUSALS 64u
 #define STASIS_AGENT_MAX_LIST 256u /* PIDs, and CUTs, of a request */
+
+/* Of WATCH: processes that are watched at once, PIDs of a request, CHANGEs of an answer. */
+#define STASIS_AGENT_MAX_WATCHED 4096u
+#define STASIS_AGENT_MAX_LOOK_AT 2048u
+#define STASIS_AGENT_MAX_CHANGES 4608u
 
 /* CLASS of an edge: what may be done about it when one end stays outside. */
 typedef enum {
@@ -384,6 +403,15 @@ typedef enum {
     STASIS_AGENT_TAG_N_SUBSCRIBED,  /* number: of programs */
     STASIS_AGENT_TAG_CYCLE,         /* number */
     STASIS_AGENT_TAG_HELD,          /* number: 1 */
+    STASIS_AGENT_TAG_CHANGE, /* record: KIND, PID, START, COMM, COUNT, [OTHER: the last child] of a
+                                process; KIND, WHAT ("created" or "removed"), OBJECT, [PID: who has
+                                it open] of an object */
+    STASIS_AGENT_TAG_SEQUENCE,  /* number */
+    STASIS_AGENT_TAG_COUNT,     /* number: so often */
+    STASIS_AGENT_TAG_N_WATCHED, /* number: processes */
+    STASIS_AGENT_TAG_LOST,      /* number */
+    STASIS_AGENT_TAG_FRESH,     /* number: 1 */
+    STASIS_AGENT_TAG_LEASE,     /* ms */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: the agent tells of each fork, exec and end of those who are watched, and of each queue,
+semaphore and shared memory of theirs that comes or goes; none is lost between two conversations, and
+a host that does not come back leaves nothing watching."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agenttalk import Host, TAG  # noqa: E402
+from tap import Skip, case, main  # noqa: E402
+
+BUILD = os.path.abspath(os.environ.get("STASIS_BUILD", "build"))
+AGENT = os.path.join(BUILD, "stasis-agent")
+SESSION = os.path.join(BUILD, "stasis-session")
+PROCESSES = ("fork", "exec", "exit")
+OBJECTS = ("mqueue", "sem", "shm")
+
+
+class Watcher:
+    """An agent of this system, and a watch of it."""
+
+    def __init__(self, t, kinds, token="test", **fields):
+        ours, theirs = socket.socketpair()
+        self.agent = subprocess.Popen([AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
+                                      pass_fds=[theirs.fileno()])
+        theirs.close()
+        t.defer(self.end)
+        self.t, self.host = t, Host(ours)
+        self.kinds, self.token, self.sequence, self.fields = list(kinds), token, 0, fields
+        self.seen = []
+
+    def end(self):
+        self.host.close()
+        self.agent.wait(timeout=120)
+
+    def ask(self, pids=(), timeout=60000, **more):
+        """The answer; its changes are added to `seen`."""
+        answer = self.host.call("WATCH", TOKEN=self.token, KIND=self.kinds, SEQUENCE=self.sequence,
+                                PID=list(pids), START=[start_of(p) for p in pids], TIMEOUT=timeout,
+                                **{**self.fields, **more})
+        if answer.status == "UNSUPPORTED":
+            raise Skip("the kernel does not tell of processes here")
+        self.t.equal(answer.status, "OK", f"{answer!r}")
+        self.sequence = answer.number("SEQUENCE")
+        self.seen += changes(answer)
+        return answer
+
+    def until(self, what):
+        """Ask until a change is like that."""
+        deadline = time.monotonic() + 120
+        while not any(what(c) for c in self.seen):
+            self.t.check(time.monotonic() < deadline, f"it is told: {self.seen}")
+            self.ask(timeout=1000)
+        return next(c for c in self.seen if what(c))
+
+
+def changes(answer):
+    """The CHANGE records as dictionaries."""
+    numbers = {"PID", "START", "COUNT", "OTHER"}
+    names = {number: name for name, number in TAG.items()}
+    found = []
+    for one in answer.frames:
+        for record in one.all("CHANGE"):
+            change, at = {}, 0
+            while at < len(record):
+                tag = int.from_bytes(record[at:at + 2], "little")
+                n = int.from_bytes(record[at + 2:at + 6], "little")
+                value = record[at + 6:at + 6 + n]
+                name = names[tag]
+                change[name] = int.from_bytes(value, "little") if name in numbers else value.decode()
+                at += 6 + n
+            found.append(change)
+    return found
+
+
+def start_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+        return int(f.read().rpartition(")")[2].split()[19])
+
+
+def child(t, script, *before):
+    """A shell that does what it is told, a line each; ends with its input."""
+    process = subprocess.Popen([*before, "sh", "-c", script], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def end():
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait(timeout=120)
+    t.defer(end)
+    return process
+
+
+def say(process, line="\n"):
+    process.stdin.write(line)
+    process.stdin.flush()
+
+
+@case
+def processes(t):
+    """fork, exec and exit of a process and of what it starts, each once, though answers get lost"""
+    one = child(t, "read a; sleep 1000 & read b; kill $!; wait; exec cat")
+    w = Watcher(t, PROCESSES)
+    first = w.ask([one.pid], timeout=0)
+    t.equal((first.number("FRESH"), first.number("N_WATCHED"), changes(first)), (1, 1, []), "begun")
+    say(one)
+    fork = w.until(lambda c: c["KIND"] == "fork")
+    t.equal((fork["PID"], fork["COUNT"]), (one.pid, 1), fork)
+    exec_ = w.until(lambda c: c["KIND"] == "exec")
+    t.equal((exec_["PID"], exec_["COMM"], exec_["START"]),
+            (fork["OTHER"], "sleep", start_of(fork["OTHER"])), exec_)
+    say(one)
+    # What was told, but not confirmed, is told again, in another conversation.
+    old = w.sequence
+    w.until(lambda c: c["KIND"] == "exec" and c["PID"] == one.pid)
+    w.sequence, w.seen = old, []
+    w.host.hello()
+    w.until(lambda c: c["KIND"] == "exit" and c["PID"] == fork["OTHER"])
+    w.until(lambda c: c["KIND"] == "exec" and c["PID"] == one.pid and c["COMM"] == "cat")
+    t.equal(sum(c["KIND"] == "fork" for c in w.seen), 0, f"no fork since: {w.seen}")
+    one.stdin.close()
+    w.until(lambda c: c["KIND"] == "exit" and c["PID"] == one.pid)
+    t.equal(w.ask(timeout=0).number("N_WATCHED"), 0, "nobody is left")
+
+
+@case
+def storm(t):
+    """a storm of processes is one change with a count, and takes nobody's place"""
+    one = child(t, "read a; i=0; while [ $i -lt 500 ]; do (:); i=$((i + 1)); done; echo done; read b")
+    w = Watcher(t, PROCESSES)
+    w.ask([one.pid], timeout=0)
+    say(one)
+    t.equal(one.stdout.readline(), "done\n", "it ran")
+    w.until(lambda c: c["KIND"] == "fork")
+    deadline = time.monotonic() + 120
+    while sum(c["COUNT"] for c in w.seen if c["KIND"] == "fork") < 500:
+        t.check(time.monotonic() < deadline, f"all are counted: {w.seen}")
+        w.ask(timeout=1000)
+    last = w.ask(timeout=0)
+    t.equal(sum(c["COUNT"] for c in w.seen if c["KIND"] == "fork"), 500, "each once")
+    t.equal((last.number("N_WATCHED"), last.number("LOST")), (1, None), f"{last!r}")
+
+
+@case
+def only_what_is_asked_for(t):
+    """events that nobody asked for wake nobody; others' processes are none"""
+    one, other = child(t, "read a; sleep 1000 & wait"), child(t, "read a; sleep 1000 & wait")
+    w = Watcher(t, ["exit"])
+    w.ask([one.pid], timeout=0)
+    say(other)
+    say(one)
+    t.wait(lambda: os.path.exists(f"/proc/{one.pid}/task/{one.pid}/children") and
+           open(f"/proc/{one.pid}/task/{one.pid}/children").read(), 60, "it has a child")
+    answer = w.ask(timeout=500)
+    t.equal((changes(answer), answer.number("N_WATCHED")), ([], 2), "nothing is told")
+    os.killpg(other.pid, signal.SIGKILL)
+    one.kill()
+    w.until(lambda c: c["KIND"] == "exit" and c["PID"] == one.pid)
+    t.equal({c["PID"] for c in w.seen}, {one.pid}, f"{w.seen}")
+
+
+@case
+def gone_before(t):
+    """who has ended before, or is another one by now, is told as ended"""
+    one = child(t, "read a")
+    w = Watcher(t, ["exit"])
+    answer = w.host.call("WATCH", TOKEN="test", KIND=["exit"], PID=[one.pid, 4194303],
+                         START=[start_of(one.pid) + 1, 5], TIMEOUT=60000)
+    if answer.status == "UNSUPPORTED":
+        raise Skip("the kernel does not tell of processes here")
+    t.equal({c["PID"] for c in changes(answer)}, {one.pid, 4194303}, f"{answer!r}")
+
+
+@case
+def lease(t):
+    """the watch outlives a conversation, but not its lease; another host is refused meanwhile"""
+    one = child(t, "read a; exec cat")
+    w = Watcher(t, PROCESSES, LEASE=60000)
+    w.ask([one.pid], timeout=0)
+    w.host.hello()
+    say(one)
+    t.wait(lambda: open(f"/proc/{one.pid}/comm").read() == "cat\n", 60, "another program")
+    t.equal(w.host.call("WATCH", TOKEN="another", KIND=["exit"]).status, "STATE", "one at a time")
+    t.equal([c["KIND"] for c in changes(w.ask(LEASE=500))], ["exec"], "told by the same watch")
+    # A lease that is over: whoever asks next begins anew, and so may another one.
+    t.wait(lambda: w.host.call("WATCH", TOKEN="another", KIND=["exit"], TIMEOUT=0).status == "OK", 60,
+           "it ended")
+    t.equal(w.host.call("WATCH_END", TOKEN="another").status, "OK", "ended")
+    t.equal(w.ask([one.pid], timeout=0).number("FRESH"), 1, "begun anew")
+
+
+@case
+def hostile_requests(t):
+    """requests without sense are refused"""
+    w = Watcher(t, PROCESSES)
+    for bad in ({}, {"TOKEN": "x"}, {"TOKEN": "x", "KIND": ["nonsense"]},
+                {"TOKEN": "x", "KIND": ["exit"], "PID": [1]},
+                {"TOKEN": "x", "KIND": ["exit"], "PID": [0], "START": [1]},
+                {"TOKEN": "", "KIND": ["exit"]},
+                {"TOKEN": "x", "KIND": ["exit"], "PID": [1] * 2049, "START": [1] * 2049}):
+        t.equal(w.host.call("WATCH", **bad).status, "INVALID", f"{bad}"[:200])
+    t.equal(w.host.call("WATCH_END", TOKEN="nobody").status, "OK", "none of that name")
+
+
+# What a process with the C library can do in its own IPC namespace, by a word on its input.
+USER = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ids, maps = {}, []
+print("ready", flush=True)
+for line in sys.stdin:
+    word, name = line.split()
+    if word == "msg": ids[name] = libc.msgget(0, 0o1600)
+    elif word == "unmsg": libc.msgctl(ids[name], 0, None)
+    elif word == "sem": ids[name] = libc.semget(0, 1, 0o1600)
+    elif word == "unsem": libc.semctl(ids[name], 0, 0)
+    elif word == "shm": ids[name] = libc.shmget(0, 4096, 0o1600)
+    elif word == "unshm": libc.shmctl(ids[name], 0, None)
+    elif word == "mq": ids[name] = libc.mq_open(name.encode(), 0o102, 0o600, None)
+    elif word == "unmq": libc.mq_unlink(name.encode())
+    elif word == "pshm": ids[name] = libc.shm_open(name.encode(), 0o102, 0o600)
+    elif word == "unpshm": libc.shm_unlink(name.encode())
+    elif word == "psem": libc.sem_open.restype = ctypes.c_void_p; ids[name] = libc.sem_open(name.encode(), 0o100, 0o600, 1) and 1
+    elif word == "unpsem": libc.sem_unlink(name.encode())
+    print(ids.get(name, 0), flush=True)
+"""
+
+
+def user(t, *before):
+    process = subprocess.Popen([*before, sys.executable, "-c", USER], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+
+    def end():
+        process.stdin.close()
+        process.wait(timeout=120)
+    t.defer(end)
+    t.equal(process.stdout.readline(), "ready\n", "it runs")
+    return process
+
+
+def does(process, word, name):
+    say(process, f"{word} {name}\n")
+    return int(process.stdout.readline())
+
+
+@case
+def objects(t):
+    """queues, semaphores and shared memory, as they come and go, in the system's IPC namespace those with
+    a name that a watched process uses"""
+    mark = f"/stasis-watch-{os.getpid()}"
+    one, other = user(t), user(t)
+    w = Watcher(t, OBJECTS)
+    w.ask([one.pid], timeout=0)
+    for word, kind, scheme in (("mq", "mqueue", "mqueue"), ("pshm", "shm", "posix-shm"),
+                               ("psem", "sem", "posix-sem")):
+        does(other, word, mark + "-other")
+        t.defer(does, other, "un" + word, mark + "-other")
+        if does(one, word, mark) < 0:
+            raise Skip(f"{word} is not to be had here")
+        made = w.until(lambda c, kind=kind: (c["KIND"], c["WHAT"]) == (kind, "created"))
+        t.equal((made["OBJECT"], made.get("PID")), (f"{scheme}:{mark}", one.pid), made)
+        does(one, "un" + word, mark)
+        gone = w.until(lambda c, kind=kind: (c["KIND"], c["WHAT"]) == (kind, "removed"))
+        t.equal(gone["OBJECT"], f"{scheme}:{mark}", gone)
+    t.equal([c for c in w.seen if "other" in c["OBJECT"]], [], "others' are not told")
+
+
+@case
+def objects_of_a_session(t):
+    """in an IPC namespace of its own all of it is theirs, SysV's too, whoever uses it"""
+    one = user(t, SESSION, "--")
+    w = Watcher(t, OBJECTS)
+    w.ask([one.pid], timeout=0)
+    for word, kind, scheme in (("msg", "mqueue", "sysv-msg"), ("sem", "sem", "sysv-sem"),
+                               ("shm", "shm", "sysv-shm"), ("mq", "mqueue", "mqueue")):
+        w.seen = []
+        name = "/stasis-watch" if word == "mq" else "x"
+        number = does(one, word, name)
+        t.check(number >= 0, f"{word} works")
+        said = f"mqueue:{name}" if word == "mq" else f"{scheme}:{number}"
+        w.until(lambda c, kind=kind, said=said: (c["KIND"], c["WHAT"], c["OBJECT"]) == (kind, "created",
+                                                                                       said))
+        does(one, "un" + word, name)
+        w.until(lambda c, said=said: (c["WHAT"], c["OBJECT"]) == ("removed", said))
+
+
+main()
