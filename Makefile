@@ -329,6 +329,12 @@ UNIT_COOP := $(filter $(B)/tests/unit/test-agent-coop%,$(UNIT_BIN))
 $(UNIT_COOP:%=%.o) $(COOP_AGENT_OBJ): ALL_CFLAGS += -Iguest-agent
 $(UNIT_COOP): $(COOP_AGENT_OBJ)
 
+# What a watch keeps, without the kernel that tells it.
+WATCH_OBJ := $(patsubst %,$(B)/guest-agent/%.o,watch/table answer)
+UNIT_WATCH := $(filter $(B)/tests/unit/test-agent-watch%,$(UNIT_BIN))
+$(UNIT_WATCH:%=%.o) $(B)/guest-agent/watch/table.o: ALL_CFLAGS += -Iguest-agent
+$(UNIT_WATCH): $(WATCH_OBJ)
+
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
@@ -338,7 +344,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Iinclude -Ihv -gline-tables-only -O1 $(PKG_CFLAGS) -MMD -MP \
               -DSTASIS_LIBEXECDIR='"$(libexecdir)"' \
               -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-FUZZ_ENGINE := ci/ci-test guards/bundle guards/bundle-json guest/process guest/process-read policies/policy processes/proc-fetch processes/proc-receive
+FUZZ_ENGINE := ci/ci-test guards/bundle guards/bundle-json guest/process guest/process-read policies/policy processes/proc-fetch processes/proc-receive processes/watch-read
 FUZZ_OBJ := $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out hv/copy/% hv/track/% hv/engine/%,$(LIB_SRC)) \
                                          $(FUZZ_ENGINE:%=hv/engine/%.c))
 

@@ -183,6 +183,7 @@ extern const CliCommand cli_cmd_policy_set, cli_cmd_policy_list, cli_cmd_policy_
     cli_cmd_job_abort, cli_cmd_event;
 extern const CliCommand cli_cmd_job_checkpoint, cli_cmd_job_restore, cli_cmd_job_rollback,
     cli_cmd_job_export;
+extern const CliCommand cli_cmd_proc_watch;
 extern const CliCommand cli_cmd_web;
 extern const CliCommand cli_cmd_shell, cli_cmd_cd, cli_cmd_pwd, cli_cmd_quit, cli_cmd_exit,
     cli_cmd_complete;

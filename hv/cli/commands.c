@@ -42,6 +42,7 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_proc_list,
     &cli_cmd_proc_graph,
     &cli_cmd_proc_checkpoint,
+    &cli_cmd_proc_watch,
     &cli_cmd_proc_restore,
     &cli_cmd_proc_export,
     &cli_cmd_checkpoint_create,

@@ -32,6 +32,7 @@
 #include <stasis/prepare.h>
 #include <stasis/process.h>
 #include <stasis/process-image.h>
+#include <stasis/process-watch.h>
 #include <stasis/replay.h>
 #include <stasis/restore.h>
 #include <stasis/rollback.h>

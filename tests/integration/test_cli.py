@@ -29,6 +29,7 @@ GOOD = {
     "kill": ["nosuch"],
     "console": ["nosuch"],
     "proc-checkpoint": ["nosuch", "--pid", "812"],
+    "proc-watch": ["nosuch", "--pid", "812", "--on", "fork"],
     "proc-restore": [ID],
     "proc-export": [ID, "--format", "criu", "out"],
     "checkpoint-create": ["nosuch"],

@@ -16,6 +16,11 @@ StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancella
  * Unix time, 0: never. */
 gint64 stasis_agent_heard_at_us(const char *name);
 
+/* Is there a reason to try again, when the agent of VM @name did not answer since @heard_us
+ * (stasis_now_us()), at last with @failure? Not when the VM has ended, or after half a minute,
+ * unless somebody else has the channel. */
+gboolean stasis_agent_may_come_back(const char *name, guint64 heard_us, const GError *failure);
+
 /* Connect to the channel at @path. Says nothing yet. */
 StasisAgent *stasis_agent_connect(const char *name, const char *path, const StasisAgentWait *wait,
                                   GError **error);

@@ -24,6 +24,7 @@
 #define DEFAULT_EXEC_BYTES (1u << 20)
 #define MAX_EXEC_BYTES (16u << 20)
 #define MAX_EXEC_MS 600000
+#define SILENCE_US (30 * G_GUINT64_CONSTANT(1000000))
 /* Heads of parts, over the output itself: a guest may send it in small pieces. */
 #define EXEC_OVERHEAD(n) ((n) / 4 + 4 * STASIS_AGENT_MAX_PAYLOAD)
 
@@ -199,6 +200,16 @@ gboolean stasis_vm_agent_ping(StasisVm *vm, guint timeout_ms, guint64 *ret_us,
     }
     *ret_us = stasis_now_us() - start_us;
     return TRUE;
+}
+
+gboolean stasis_agent_may_come_back(const char *name, guint64 heard_us, const GError *failure)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(name, NULL);
+    /* Who has the agent's channel may have it for long. */
+    gboolean silent = stasis_now_us() - heard_us >= SILENCE_US &&
+                      !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_BUSY);
+    return record != NULL && stasis_record_is_alive(record) && !silent &&
+           !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
 }
 
 /* ---- exec ---- */

@@ -79,20 +79,26 @@ static gboolean is_control(gunichar c)
            type == G_UNICODE_LINE_SEPARATOR || type == G_UNICODE_PARAGRAPH_SEPARATOR;
 }
 
-static const char *text(StasisProcessReader *reader, const StasisField *record, StasisAgentTag tag,
-                        guint max)
+char *stasis_process_text(const StasisField *record, StasisAgentTag tag, guint max)
 {
     StasisField field;
     if (!stasis_field_find(record->value, record->length, (guint16)tag, &field))
-        return "";
+        return g_strdup("");
     g_autofree char *raw = g_strndup((const char *)field.value, MIN(field.length, max));
     g_autofree char *valid = g_utf8_make_valid(raw, -1);
-    g_autoptr(GString) clean = g_string_sized_new(strlen(valid));
+    GString *clean = g_string_sized_new(strlen(valid));
     for (const char *p = valid; *p != '\0'; p = g_utf8_next_char(p)) {
         gunichar c = g_utf8_get_char(p);
         g_string_append_unichar(clean, is_control(c) ? '?' : c);
     }
-    return g_string_chunk_insert_const(reader->texts, clean->str);
+    return g_string_free(clean, FALSE);
+}
+
+static const char *text(StasisProcessReader *reader, const StasisField *record, StasisAgentTag tag,
+                        guint max)
+{
+    g_autofree char *clean = stasis_process_text(record, tag, max);
+    return g_string_chunk_insert_const(reader->texts, clean);
 }
 
 static guint64 number(const StasisField *record, StasisAgentTag tag, guint64 otherwise)

@@ -9,7 +9,13 @@
 #include <gio/gio.h>
 #include <stasis/process.h>
 
+#include "agent/field.h"
+
 G_BEGIN_DECLS
+
+/* A text of a record, as <stasis/process.h> promises it: at most @max bytes of what came; "" when
+ * it is not there. Free with g_free(). */
+char *stasis_process_text(const StasisField *record, StasisAgentTag tag, guint max);
 
 typedef struct _StasisProcessReader StasisProcessReader;
 

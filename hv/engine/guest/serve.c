@@ -29,7 +29,6 @@
 #define POLL_MS 500u
 #define TALK_MS 10000u
 #define BEGIN_MS 45000u /* a critical section, programs that get ready, an end of a cycle */
-#define SILENCE_US (30 * G_GUINT64_CONSTANT(1000000))
 #define RETRY_US 200000u
 #define MAX_PIDS STASIS_AGENT_MAX_LIST
 
@@ -310,17 +309,6 @@ static void sleep_until(Server *s, guint64 at_us)
         g_usleep(MIN(at_us - stasis_now_us(), 50000));
 }
 
-/* Is there a reason to try again, when the agent did not answer since @heard_us? */
-static gboolean may_come_back(Server *s, guint64 heard_us, GError *failure)
-{
-    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(s->vm), NULL);
-    /* Who has the agent's channel may have it for long. */
-    gboolean silent = stasis_now_us() - heard_us >= SILENCE_US &&
-                      !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_BUSY);
-    return record != NULL && stasis_record_is_alive(record) && !silent &&
-           !g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
-}
-
 static gboolean turn(Server *s, GError **error)
 {
     guint64 now_us = stasis_now_us();
@@ -355,7 +343,7 @@ gboolean stasis_vm_serve(StasisVm *vm, StasisStore *store, const StasisServeOpti
             heard_us = stasis_now_us();
         else if (g_cancellable_is_cancelled(cancellable))
             break;
-        else if (may_come_back(&s, heard_us, failure))
+        else if (stasis_agent_may_come_back(stasis_vm_get_name(vm), heard_us, failure))
             sleep_until(&s, stasis_now_us() + RETRY_US);
         else {
             g_propagate_error(error, g_steal_pointer(&failure));
