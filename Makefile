@@ -64,7 +64,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/*.c))
 HOSTILE_SRC := tests/lib/hostile-agent.c tests/lib/hostile-lies.c
 # Too, and by themselves.
 GUEST_SRC := tests/lib/proc-tree.c tests/lib/proc-clocks.c tests/lib/talkers.c tests/lib/queue-ring.c tests/lib/racy.c \
-             tests/lib/pty-drive.c
+             tests/lib/pty-drive.c tests/lib/eventful.c
 CASES_SRC := $(sort $(wildcard tests/lib/criu-cases/*.c))
 # Too, with the library for programs of a guest.
 COOP_SRC := tests/lib/coop.c

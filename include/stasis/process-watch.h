@@ -84,7 +84,7 @@ STASIS_API void stasis_process_watch_result_free(StasisProcessWatchResult *resul
  * those asked for can't be taken as they are now (STASIS_ERROR_REFUSED), the guest's kernel does
  * not tell (STASIS_ERROR_UNSUPPORTED), somebody watches that guest already, the VM has ended, or
  * its agent does not answer for 30 s. Images stay then. If the calling process is killed, the guest
- * watches for a minute more, for nobody.
+ * watches for a minute more, for nobody, or until the next call.
  *
  * The VM is not held between images; its agent's channel is, for half a second at a time.
  */

@@ -7,16 +7,26 @@
  * Which processes there are is known from three sides: who was asked for, with all that belonged to
  * them; what these have started, which the agent watches by itself; and who is in the images, which
  * is asked about again, since one that began after the last answer may have ended before the next.
+ *
+ * The agent is told by a token who watches. It is kept in the VM's directory, so that whoever comes
+ * after one that was killed can end that one's watch, which else would go on for LEASE_MS.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
+#include "base/io.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/process.h"
 #include "engine/processes/watch-images.h"
 #include "engine/processes/watch-read.h"
+#include "vmm/registry.h"
 
+#define STATE_FILE "watched"
 #define POLL_MS 500u
 #define TALK_MS 20000u
 #define LEASE_MS 60000u
@@ -35,6 +45,7 @@ typedef struct {
     StasisStore *store;
     const StasisProcessWatchOptions *options;
     GCancellable *cancellable;
+    int dir_fd, lock_fd;
     char *token, *who;
     guint64 sequence;
     GArray *living; /* Process: known, and not told to have ended; those asked for first */
@@ -49,6 +60,8 @@ typedef struct {
 
 static void watch_clear(Watch *w)
 {
+    stasis_close_fdp(&w->lock_fd);
+    stasis_close_fdp(&w->dir_fd);
     g_clear_pointer(&w->token, g_free);
     g_clear_pointer(&w->who, g_free);
     g_clear_pointer(&w->living, g_array_unref);
@@ -221,17 +234,46 @@ static gboolean listen(Watch *w, guint ms, GError **error)
     return TRUE;
 }
 
+/* ---- one watch at a time ---- */
+
 /* The agent is told that nobody wants to know any more; it would learn it by itself. */
-static void hang_up(const Watch *w)
+static void hang_up(const Watch *w, const char *token)
 {
     guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
     StasisAgentWait wait = stasis_agent_wait_until(0, NULL);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(w->vm), &wait, NULL);
-    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, w->token);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, token);
     g_autoptr(GBytes) ended =
         agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WATCH_END, &fields, &wait, NULL)
                       : NULL;
+}
+
+static gboolean open_state(Watch *w, GError **error)
+{
+    const char *name = stasis_vm_get_name(w->vm);
+    g_autofree char *path = stasis_vm_dir(name, error);
+    if (path == NULL)
+        return FALSE;
+    w->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (w->dir_fd < 0)
+        return stasis_set_errno(error, errno, "VM %s: open %s", name, path);
+    w->lock_fd =
+        openat(w->dir_fd, STATE_FILE ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (w->lock_fd < 0)
+        return stasis_set_errno(error, errno, "VM %s: open %s/" STATE_FILE ".lock", name, path);
+    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
+                    "VM %s: processes of its guest are watched already, by another proc-watch; end "
+                    "that first, or name all processes in one (--pid may be given many times)",
+                    name);
+        return FALSE;
+    }
+    gsize len;
+    g_autofree char *last = stasis_read_file_at(w->dir_fd, STATE_FILE, 63, &len, NULL);
+    if (last != NULL && len > 0)
+        hang_up(w, last); /* it was killed */
+    return stasis_write_file_at(w->dir_fd, STATE_FILE, w->token, strlen(w->token), FALSE, error);
 }
 
 /* ---- images ---- */
@@ -362,17 +404,19 @@ StasisProcessWatchResult *stasis_process_watch(StasisVm *vm, StasisStore *store,
                         .store = store,
                         .options = options,
                         .cancellable = cancellable,
+                        .dir_fd = -1,
+                        .lock_fd = -1,
                         .token = g_uuid_string_random(),
                         .who = g_strdup_printf("VM %s", stasis_vm_get_name(vm)),
                         .living = g_array_new(FALSE, FALSE, sizeof(Process)),
                         .ask = g_array_new(FALSE, FALSE, sizeof(Process)),
                         .images = stasis_watch_images_new(),
                         .result = g_new0(StasisProcessWatchResult, 1) };
-    if (!find_members(&w, error))
+    if (!open_state(&w, error) || !find_members(&w, error))
         return NULL;
     gboolean ok = run(&w, error);
     if (w.sequence != 0)
-        hang_up(&w);
+        hang_up(&w, w.token);
     w.result->images = stasis_watch_images_list(w.images);
     return ok ? g_steal_pointer(&w.result) : NULL;
 }
