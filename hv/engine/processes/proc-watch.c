@@ -104,7 +104,7 @@ static void know(Watch *w, guint pid, guint64 start)
 {
     guint index;
     Process process = { pid, start };
-    if (!lives(w, pid, start, &index))
+    if (!lives(w, pid, start, &index) && w->living->len < STASIS_AGENT_MAX_PROCESSES)
         g_array_append_val(w->living, process);
     if (w->ask->len < STASIS_AGENT_MAX_LOOK_AT)
         g_array_append_val(w->ask, process);
