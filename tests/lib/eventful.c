@@ -100,7 +100,7 @@ int main(int argc, char **argv)
     if (n == 0)
         setsid();
     mkfifo(argv[1], 0600);
-    FILE *fifo = fopen(argv[1], "r+");
+    FILE *fifo = fopen(argv[1], "r+e");
     if (fifo == NULL)
         return 1;
     note(argv[2], n);
