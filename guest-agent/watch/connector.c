@@ -16,7 +16,7 @@
 #include "watch/watch.h"
 
 /* Events of a storm wait here while the loop does something else. */
-#define ROOM_BYTES (1 << 20)
+#define ROOM_BYTES (4 << 20)
 #define ACK_MS 1000
 
 static bool ask_for_events(int fd, uint32_t op)

@@ -99,15 +99,18 @@ static void add_descendants(unsigned from)
     watch.pids_changed = true;
 }
 
-/* Some of what the kernel told went past us. */
+/* Some of what the kernel told went past us: who has ended, and who has been started? */
 static void look_again(void)
 {
-    unsigned n = watch.table.n;
     watch.table.lost++;
-    for (unsigned i = 0; i < n; i++)
-        watch.table.processes[i].ending |= !watch.table.processes[i].ended;
+    for (unsigned i = watch.table.n; i-- > 0;) {
+        WatchProcess *p = &watch.table.processes[i];
+        WatchStat stat;
+        if (!p->ended &&
+            (!watch_stat(p->pid, &stat) || stat.start != p->start || watch_stat_is_over(&stat)))
+            watch_table_end(&watch.table, p);
+    }
     add_descendants(0);
-    watch.any_ending = true;
 }
 
 static void share_pids(void)
