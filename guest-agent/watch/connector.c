@@ -89,16 +89,15 @@ void watch_connector_close(int fd)
 
 bool watch_connector_read(int fd, unsigned max,
                           void (*heard)(void *data, WatchHeard what, pid_t pid, pid_t other),
-                          void *data)
+                          void *data, bool *lost)
 {
     uint8_t buffer[512] __attribute__((aligned(8)));
     for (unsigned i = 0; i < max; i++) {
         ssize_t n;
         const struct proc_event *e = receive(fd, buffer, sizeof buffer, &n);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno != ENOBUFS;
+        if (n < 0 && errno == EAGAIN)
+            return true;
+        *lost |= n < 0 && errno == ENOBUFS;
         if (e == NULL)
             continue;
         /* Values of a kernel header's enum: by their names. Threads are no processes. */
@@ -112,5 +111,5 @@ bool watch_connector_read(int fd, unsigned max,
             heard(data, WATCH_HEARD_EXIT, e->event_data.exit.process_tgid,
                   e->event_data.exit.process_pid);
     }
-    return true;
+    return false;
 }

@@ -25,6 +25,7 @@ static struct {
     WatchObjects objects;
     WatchTable table;
     bool any_ending, pids_changed;
+    bool overflown; /* the kernel told more than there was room for */
     unsigned lease_ms;
     int64_t lease_end_ms;
     /* The request that waits. */
@@ -102,6 +103,7 @@ static void add_descendants(unsigned from)
 /* Some of what the kernel told went past us: who has ended, and who has been started? */
 static void look_again(void)
 {
+    watch.overflown = false;
     watch.table.lost++;
     for (unsigned i = watch.table.n; i-- > 0;) {
         WatchProcess *p = &watch.table.processes[i];
@@ -194,7 +196,7 @@ static bool begin(const WatchRequest *request, Answer *answer)
     watch.running = true;
     watch.fresh = true;
     watch.sequence = 0;
-    watch.any_ending = false;
+    watch.any_ending = watch.overflown = false;
     return true;
 }
 
@@ -301,7 +303,8 @@ void watch_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send
         watch.asked = false;
         return;
     }
-    if (!watch_connector_read(watch.connector, MAX_EVENTS, hear, NULL))
+    bool all = watch_connector_read(watch.connector, MAX_EVENTS, hear, NULL, &watch.overflown);
+    if (all && watch.overflown)
         look_again();
     look_at_all_ending();
     take_objects();

@@ -110,10 +110,12 @@ typedef enum { WATCH_HEARD_FORK, WATCH_HEARD_EXEC, WATCH_HEARD_EXIT } WatchHeard
 int watch_connector_open(void);
 void watch_connector_close(int fd);
 /* Calls @heard for each event of a process that waits in @fd, at most @max; @pid the process,
- * @other a fork's child, or an exit's thread. False: some were lost. */
+ * @other a fork's child, or an exit's thread. True: none is left. *@lost is set when some were
+ * lost; what comes until none is left may be lost as well, and is not told again (netlink(7),
+ * ENOBUFS). */
 bool watch_connector_read(int fd, unsigned max,
                           void (*heard)(void *data, WatchHeard what, pid_t pid, pid_t other),
-                          void *data);
+                          void *data, bool *lost);
 
 /* ---- objects.c ---- */
 
