@@ -71,7 +71,7 @@ def saved(t):
 
 @case
 def refused(t):
-    """an image that is not there, and one of another VM, are not taken up; without a server it goes on"""
+    """an image that is not there is not taken up; without a server a session goes on"""
     vm = common()
     one = Person(t, vm, "no", "stasis-resume 01unknown")
     one.sees("EXIT 125")

@@ -6,27 +6,10 @@
 #include <string.h>
 
 #include "criu-image.h"
+#include "test-criu-wire.h"
 
 enum { TICKS = 5, FLAGS, SEC, NSEC, EACH_SEC, EACH_NSEC, N_FIELDS };
 typedef guint64 Timer[N_FIELDS];
-
-static void put_number(GByteArray *to, guint field, guint64 value)
-{
-    guint8 key = (guint8)(field << 3);
-    g_byte_array_append(to, &key, 1);
-    do {
-        guint8 byte = (guint8)((value & 0x7f) | (value > 0x7f ? 0x80 : 0));
-        g_byte_array_append(to, &byte, 1);
-    } while ((value >>= 7) != 0);
-}
-
-static void put_message(GByteArray *to, guint field, const GByteArray *message)
-{
-    guint8 head[] = { (guint8)(field << 3 | 2), (guint8)message->len };
-    g_assert_cmpuint(message->len, <, 128);
-    g_byte_array_append(to, head, sizeof head);
-    g_byte_array_append(to, message->data, message->len);
-}
 
 /* As CRIU writes it: clock, owner and all. */
 static void add_timer(GByteArray *image, const Timer timer)
