@@ -9,19 +9,18 @@
  * the next question that it was: rolling back tells the guest nothing.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
 #include <stasis/serve.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/guest/agent-vm.h"
+#include "engine/guest/hold-dir.h"
 #include "engine/processes/proc-checkpoint.h"
 #include "vmm/registry.h"
 
@@ -68,22 +67,10 @@ static gboolean save(Server *s, GError **error)
 
 static gboolean open_state(Server *s, GError **error)
 {
-    const char *name = stasis_vm_get_name(s->vm);
-    g_autofree char *path = stasis_vm_dir(name, error);
-    if (path == NULL)
+    if (!stasis_guest_hold_dir(stasis_vm_get_name(s->vm), STATE_FILE ".lock",
+                               "its guest is served already, by another agent-serve", &s->dir_fd,
+                               &s->lock_fd, error))
         return FALSE;
-    s->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (s->dir_fd < 0)
-        return stasis_set_errno(error, errno, "VM %s: open %s", name, path);
-    s->lock_fd =
-        openat(s->dir_fd, STATE_FILE ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (s->lock_fd < 0)
-        return stasis_set_errno(error, errno, "VM %s: open %s/" STATE_FILE ".lock", name, path);
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                    "VM %s: its guest is served already, by another agent-serve", name);
-        return FALSE;
-    }
     gsize len;
     g_autofree char *text = stasis_read_file_at(s->dir_fd, STATE_FILE, 256, &len, NULL);
     if (text != NULL && sscanf(text, "%39s %" G_GUINT64_FORMAT, s->token, &s->n_ended) == 2)

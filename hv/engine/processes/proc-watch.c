@@ -12,15 +12,14 @@
  * after one that was killed can end that one's watch, which else would go on for LEASE_MS.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stasis/error.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/guest/agent-vm.h"
+#include "engine/guest/hold-dir.h"
 #include "engine/guest/process.h"
 #include "engine/processes/watch-images.h"
 #include "engine/processes/watch-read.h"
@@ -251,24 +250,12 @@ static void hang_up(const Watch *w, const char *token)
 
 static gboolean open_state(Watch *w, GError **error)
 {
-    const char *name = stasis_vm_get_name(w->vm);
-    g_autofree char *path = stasis_vm_dir(name, error);
-    if (path == NULL)
+    if (!stasis_guest_hold_dir(
+            stasis_vm_get_name(w->vm), STATE_FILE ".lock",
+            "processes of its guest are watched already, by another proc-watch; end that "
+            "first, or name all processes in one (--pid may be given many times)",
+            &w->dir_fd, &w->lock_fd, error))
         return FALSE;
-    w->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (w->dir_fd < 0)
-        return stasis_set_errno(error, errno, "VM %s: open %s", name, path);
-    w->lock_fd =
-        openat(w->dir_fd, STATE_FILE ".lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (w->lock_fd < 0)
-        return stasis_set_errno(error, errno, "VM %s: open %s/" STATE_FILE ".lock", name, path);
-    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                    "VM %s: processes of its guest are watched already, by another proc-watch; end "
-                    "that first, or name all processes in one (--pid may be given many times)",
-                    name);
-        return FALSE;
-    }
     gsize len;
     g_autofree char *last = stasis_read_file_at(w->dir_fd, STATE_FILE, 63, &len, NULL);
     if (last != NULL && len > 0)
