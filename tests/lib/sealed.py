@@ -34,9 +34,11 @@ def memory_of(store):
 
 
 def in_memory(store):
-    """What is kept in memory for the store."""
+    """What VMs remember that is kept in memory for the store. Which pages were touched first is no
+    such thing, and a pager writes it whenever its VM has ended."""
     return [path for path in glob.glob(f"{memory_of(store)}/**", recursive=True)
-            if os.path.isfile(path) and os.path.basename(path) not in ("store", "lock")]
+            if os.path.isfile(path) and os.path.basename(path) not in ("store", "lock")
+            and not path.endswith(".touched")]
 
 
 def occurs(store, needles):
