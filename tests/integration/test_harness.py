@@ -118,6 +118,21 @@ def skipped(t):
 
 
 @case
+def skipped_without_kvm(t):
+    """with CI=true a machine without KVM is no failure, but what needs it is told; other skips are"""
+    some = OK.replace("1..1", "1..2") + "; print('ok 2 - b # SKIP no /dev/kvm')"
+    whole = "print('1..0 # SKIP no /dev/kvm')"
+    other = "print('1..1'); print('ok 1 - a # SKIP no such device'); sys.exit(77)"
+    nowhere = {"CI": "true", "STASIS_TEST_KVM": t.path("kvm")}
+    expect(t, run_suite(t, env=nowhere, some=some, whole=whole), 0,
+           "1 passed, 0 failed, 2 skipped", "2 of them need KVM, and this machine has no")
+    expect(t, run_suite(t, names=["test_some", "test_other"], env=nowhere, other=other), 1,
+           "1 passed, 0 failed, 2 skipped", "1 of them need KVM")
+    there = {"CI": "true", "STASIS_TEST_KVM": "/dev/null"}
+    expect(t, run_suite(t, names=["test_some"], env=there), 1, "1 passed, 0 failed, 1 skipped")
+
+
+@case
 def picks_by_name(t):
     """names pick programs, and a name that is none fails the run"""
     expect(t, run_suite(t, names=["test_one"], one=OK, two=OK), 0, "1 passed, 0 failed, 0 skipped")
