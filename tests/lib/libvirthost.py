@@ -29,6 +29,7 @@ from tap import PATIENCE, Failure, shared
 
 URI = "qemu:///system"
 PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
+QEMU_USER = "libvirt-qemu"  # Debian's default
 QEMU_UID = 64057  # who QEMU runs as: nobody with an account, and no other user of the host
 IMAGES = "/var/lib/libvirt/images"
 LOGS = "/var/log/libvirt/qemu"
@@ -89,8 +90,22 @@ def enter():
     os.makedirs(IMAGES)
     os.makedirs(LOGS)
     os.environ[_MARK] = "1"
+    for table, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/bin/false"), ("group", "{0}:x:{1}:")):
+        _own_table(f"/etc/{table}", line.format(QEMU_USER, QEMU_UID))
     if os.path.exists("/dev/kvm"):
         _own_kvm()
+
+
+def _own_table(path, line):
+    """libvirtd doesn't start without the account that its package makes, though we name another."""
+    with open(path) as f:
+        text = f.read()
+    if not any(known.startswith(f"{QEMU_USER}:") for known in text.splitlines()):
+        copy = f"/run/{os.path.basename(path)}"
+        with open(copy, "w") as f:
+            f.write(f"{text}{line}\n")
+        os.chmod(copy, 0o644)
+        _mount("--bind", copy, path)
 
 
 def _own_kvm():
