@@ -15,8 +15,8 @@ from held import ended, held  # noqa: E402
 from heldoutput import FAST, Outside, kill_qemu, remembered_by_image, series  # noqa: E402
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
-from stasistest import (NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
-                        end_process, fresh_name, image_ids, kvm_usable, main, new_store, stasis,
+from stasistest import (FAST, NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
+                        end_process, fresh_name, image_ids, main, new_store, stasis,
                         stasis_json)
 
 os.environ["STASIS_CONNECT"] = URI
@@ -25,13 +25,8 @@ NIC = "<interface type='user'><model type='virtio'/></interface>"
 ONCE = ["Suspended Paused", "Resumed Unpaused"]
 
 
-def guest_of(accel):
-    # The report on the console each round tells a Linux guest's memory from a changed one.
-    return Bare(machine="q35") if accel == "kvm" else Linux(machine="q35")
-
-
-def make(t, accel, prepared, **how):
-    vm = make_domain(t, guest_of(accel), accel, start=not prepared, devices=NIC, **how)
+def make(t, accel, prepared, guest, **how):
+    vm = make_domain(t, guest, accel, start=not prepared, devices=NIC, **how)
     if prepared:
         stasis("prepare", vm.name, "--apply")
         start_domain(vm)
@@ -46,12 +41,6 @@ def known(t, name, guest):
     return vm
 
 
-def need(t, accel):
-    host(t)
-    if accel == "kvm" and not kvm_usable():
-        t.skip("no /dev/kvm")
-
-
 def settle(events, n, t):
     """libvirt tells of a change after it has happened."""
     t.wait(lambda: len(events.seen()) >= n, 10, f"{n} events of libvirt's, {events.seen()}")
@@ -60,9 +49,9 @@ def settle(events, n, t):
 
 # ---- checkpoint, rollback, restore ----
 
-def whole_life(t, accel, prepared):
-    need(t, accel)
-    vm = make(t, accel, prepared)
+def whole_life(t, accel, make_guest, prepared):
+    host(t)
+    vm = make(t, accel, prepared, make_guest(machine="q35"))
     store = new_store(t)
     events = Events(t, vm.name)
     sandbox = open(f"/proc/{vm.pid}/status").read()
@@ -86,7 +75,7 @@ def whole_life(t, accel, prepared):
     t.equal(vm.state(), "running (unpaused)", "virsh domstate right after a rollback")
     t.equal((result["resumed"], result["compared"]), (True, False), "rollback")
     t.equal(settle(events, before + 2, t)[before:], ONCE, "events of a rollback")
-    check_unharmed(vm, accel, "after a rollback")
+    check_unharmed(vm, "after a rollback")
 
     paused = stasis_json("rollback", vm.name, full["id"], "--force", "--paused", *store)
     t.equal((paused["resumed"], vm.state().split()[0]), (False, "paused"), "left paused")
@@ -103,16 +92,16 @@ def whole_life(t, accel, prepared):
     t.equal(virsh("domuuid", vm.name).stdout.strip(), uuid, "UUID")
     t.equal(vm.state(), "running (unpaused)", "virsh domstate after restore")
     t.equal(settle(events, began + 3, t)[began:], ["Started Booted", *ONCE], "events of a restore")
-    check_unharmed(back, accel, "after a restore")
+    check_unharmed(back, "after a restore")
     again = back.checkpoint(*store)
     t.equal(again["parent"], child["id"], "the next checkpoint's parent")
 
 
-def check_unharmed(vm, accel, what):
+def check_unharmed(vm, what):
     """It goes on, and its own check of its memory finds nothing."""
     vm._state_memory = None  # pylint: disable=protected-access
     vm.check_runs(what=what)
-    if accel == "kvm":
+    if isinstance(vm.guest, Bare):
         vm.guest.check_unharmed(vm, what)
         return
     # Its console has some counts twice after a rollback, so only what it says of its memory counts.
@@ -125,17 +114,18 @@ def check_unharmed(vm, accel, what):
         t.check(sign not in text, f"{what}: {sign}: {text[-500:]}")
 
 
-for _accel in ("kvm", "tcg"):
+# The report on the console each round tells a Linux guest's memory from a changed one.
+for _accel, _guest in ((FAST, Bare), ("tcg", Linux)):
     for _prepared in (False, True):
-        add_case(whole_life, _accel, _prepared,
-                 promise=f"{_accel}, {'prepared' if _prepared else 'unprepared'}: checkpoint, "
+        add_case(whole_life, _accel, _guest, _prepared,
+                 promise=f"{_accel}, {_guest.__name__}, {'prepared' if _prepared else 'unprepared'}: checkpoint, "
                          "rollback, kill and restore, and libvirt knows of each step",
-                 full=_accel == "tcg")
+                 full=_guest is Linux)
 
 
 def whole_image(t, prepared):
-    need(t, "kvm")
-    vm = make(t, "kvm", prepared)
+    host(t)
+    vm = make(t, FAST, prepared, guest=Bare(machine="q35"))
     store = new_store(t)
     vm.info()  # makes it known
     for mode in ("live", "stop"):
@@ -151,10 +141,10 @@ for _prepared in (False, True):
 @case
 def list_as_virsh(t):
     """`list` shows every domain as virsh does, known to stasis or not, and runs no QEMU command"""
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm", start=False)
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST, start=False)
     vm.virsh("start")
-    off = make_domain(t, Bare(), accel="kvm", start=False)
+    off = make_domain(t, Bare(), accel=FAST, start=False)
     found = {i["name"]: i for i in stasis_json("list")}
     t.equal((found[vm.name]["state"], found[off.name]["state"]), ("running", "shut off"), "states")
     t.check("custom-monitor" not in open(f"{libvirthost.LOGS}/{vm.name}.log").read(),
@@ -176,7 +166,7 @@ def list_as_virsh(t):
 @case
 def clones(t):
     """clones are domains of their own: name, UUID, MACs, links down, disks apart; and work"""
-    need(t, "tcg")
+    host(t)
     disk = t.path("disk.qcow2")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
     os.chmod(disk, 0o666)
@@ -197,7 +187,7 @@ def clones(t):
         seen["uuid"] += re.findall(r"<uuid>(.*)</uuid>", xml)
         seen["mac"] += re.findall(r"<mac address='([^']+)'", xml)
         t.check("<link state='down'/>" in xml, "the link of a clone is not down")
-        check_unharmed(clone, "tcg", f"clone {name}")
+        check_unharmed(clone, f"clone {name}")
     for what, values in seen.items():
         t.equal((len(values), len(set(values))), (3, 3), f"{what}: {values}")
 
@@ -205,8 +195,8 @@ def clones(t):
 @case
 def other_name_and_xml(t):
     """restored under another name it is another domain; --xml replaces the image's definition"""
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     twin = fresh_name("twin")
@@ -248,7 +238,7 @@ def prepare_and_back(t):
     for how in ({}, {"memory_backing": MEMFD}, {"memory_backing": backing},
                 {"devices": NIC + agent}, {"guest": Linux(machine="pc")}):
         guest = how.pop("guest", Bare(machine="q35"))
-        vm = make_domain(t, guest, accel="tcg" if isinstance(guest, Linux) else "kvm", start=False,
+        vm = make_domain(t, guest, accel="tcg" if isinstance(guest, Linux) else FAST, start=False,
                          **how)
         # libvirt puts its controllers in another order when it sees its own XML again.
         libvirthost.define(t, vm.xml("--inactive"))
@@ -268,8 +258,8 @@ def prepare_and_back(t):
 # ---- what goes wrong ----
 
 def libvirtd_restarted(t, point, sig, may_succeed):
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     vm.checkpoint(*store)
     fds = [f for f in procmem.open_fds(vm.pid) if "socket" not in f]
@@ -299,8 +289,8 @@ for _point, _sig, _ok in (("copy-half", signal.SIGTERM, True), ("stopped", signa
 
 
 def destroyed(t, point):
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     vm.checkpoint(*store)
     full = ["--full"] if point == "copy-half" else []
@@ -328,8 +318,8 @@ for _point in ("copy-half", "stopped"):
 @case
 def virsh_waits_for_nobody(t):
     """while a checkpoint is under way virsh asks and changes the domain as ever"""
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     process = held(t, "copy-half", "checkpoint-create", vm.name, *store)
     vm.virsh("dominfo")  # it would wait until we let go, that is for ever
@@ -342,8 +332,8 @@ def virsh_waits_for_nobody(t):
 
 
 def killed(t, point, command):
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     if command == "restore":
@@ -352,13 +342,13 @@ def killed(t, point, command):
         t.wait(lambda: vm.state().startswith("shut off"), 30, f"the domain is ended: {vm.state()}")
         stasis("restore", image, *store)
         vm.learn()
-        check_unharmed(vm, "kvm", "restored after all")
+        check_unharmed(vm, "restored after all")
         return
     words = [image, "--force"] if command == "rollback" else []
     done = stasis(command, vm.name, *words, *store, expect=None, env={"STASIS_FAULT": point})
     t.equal(done.rc, -signal.SIGKILL, "how it ended")
     t.wait(lambda: vm.state().startswith("running"), 30, f"the domain runs on: {vm.state()}")
-    check_unharmed(vm, "kvm", f"killed at {point}")
+    check_unharmed(vm, f"killed at {point}")
     vm.checkpoint(*store)
 
 
@@ -374,8 +364,8 @@ for _point, _command in (("stopped", "checkpoint-create"), ("rollback-stopped", 
 @case
 def names_and_uris(t):
     """which domain is meant, and which libvirtd can't be meant, is said clearly"""
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm", name="web server ü")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST, name="web server ü")
     uuid = virsh("domuuid", vm.name).stdout.strip()
     known_as = stasis_json("info", uuid)["name"]
     t.equal(known_as, f"web_server___-{uuid[:8]}", "name of a domain that can't be one here")
@@ -406,7 +396,7 @@ def names_and_uris(t):
 @case
 def session_of_a_user(t):
     """domains of a user's own libvirtd (qemu:///session) are taken and brought back as the system's"""
-    need(t, "kvm")
+    host(t)
     home, uid = t.path("u"), NOBODY  # libvirt wants one with an account
     os.mkdir(home)
     os.chown(home, uid, uid)
@@ -419,7 +409,7 @@ def session_of_a_user(t):
     t.defer(end_process, daemon)
     t.wait(lambda: os.path.exists(sock), 30, "the session's socket")
     uri = f"qemu+unix:///session?socket={sock}"
-    xml = libvirthost.domain_xml(t, Bare(), "mine", "kvm")
+    xml = libvirthost.domain_xml(t, Bare(), "mine", FAST)
     path = t.path("mine.xml")
     with open(path, "w") as f:
         f.write(re.sub("<serial.*</serial>", "", xml))
@@ -441,8 +431,8 @@ def session_of_a_user(t):
 @case
 def bare_images_stay_bare(t):
     """an image of a domain is not started without libvirt, nor one of a bare VM with it"""
-    need(t, "kvm")
-    vm = make_domain(t, Bare(), accel="kvm")
+    host(t)
+    vm = make_domain(t, Bare(), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     for command in ("restore", "clone"):
@@ -455,7 +445,7 @@ def bare_images_stay_bare(t):
 @case
 def held_output(t):
     """with --hold-output a domain never says more than an image remembers; nothing is held by the dead"""
-    need(t, FAST)
+    host(t)
     outside, store = Outside(t, udp=True), new_store(t)
     guest = Bare(mem="32M", set="1M", rate=1, send=1000)
     vm = make_domain(t, guest, FAST, devices=outside.interface_xml())

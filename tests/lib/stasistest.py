@@ -437,6 +437,9 @@ def accelerators(t=None):
     return ("kvm", "tcg") if kvm_usable() else ("tcg",)
 
 
+FAST = accelerators()[0]
+
+
 def need_kvm(t):
     if not kvm_usable():
         t.skip("no /dev/kvm")
