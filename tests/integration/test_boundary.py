@@ -94,8 +94,10 @@ def every_scanner(t):
 
 
 def boundary(*args):
-    """Exit status, the JSON object (None: there was none) and the lines of stderr."""
-    done = subprocess.run([BOUNDARY, "--json", *map(str, args)], capture_output=True, timeout=900)
+    """Exit status, the JSON object (None: there was none) and the lines of stderr. A busy host is no
+    reason to refuse."""
+    done = subprocess.run([BOUNDARY, "--json", "--max-time", "120000", *map(str, args)],
+                          capture_output=True, timeout=900)
     text = done.stdout.decode("utf-8")  # must be valid, whatever processes call themselves
     return done.returncode, json.loads(text) if text else None, done.stderr.decode().splitlines()
 

@@ -15,8 +15,10 @@ static int ask(const char *boundary, pid_t pid, const char *cut, const char *wit
 {
     int p[2];
     char number[16];
-    const char *argv[13] = { boundary, "--json", "--any-dumper", "--pid", number };
-    int n = 5;
+    /* A busy host is no reason to refuse. */
+    const char *argv[16] = { boundary, "--json", "--any-dumper", "--max-time",
+                             "120000", "--pid",  number };
+    int n = 7;
     snprintf(number, sizeof number, "%d", pid);
     if (cut != NULL) {
         argv[n++] = "--cut";
