@@ -15,7 +15,7 @@ from guests import Bare, Linux  # noqa: E402
 from stasistest import (BUILD, QEMU, STASIS, accelerators, add_case, attach, case,  # noqa: E402
                         end_process, image_ids, main, new_store, plain_qemu, restored_vm, run_vm,
                         stasis, stasis_json, stasis_start)
-from tap import PATIENCE, Failure  # noqa: E402
+from tap import PATIENCE  # noqa: E402
 
 TOOL = os.path.join(BUILD, "tests", "lib", "vmstate-tool")
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -191,16 +191,6 @@ def migrate(vm, path, *capabilities, rounds=0):
         return state
 
 
-def migrate_in_its_way(vm, path, capability):
-    """A busy host may leave QEMU no page that it sends a second time, and codes by the first: again."""
-    for _ in range(20):
-        if migrate(vm, path, capability, rounds=4).get("xbzrle-cache", {"pages": 1})["pages"] > 0:
-            return
-        with vm.qmp() as qmp:
-            qmp.cmd("cont")
-    raise Failure(f"no page was coded by {capability}")
-
-
 def imported(t, accel):
     """QEMU's own stream of a running guest, pages in it several times: the image is what a QEMU
     that loads it has, byte for byte, and what is restored from it works on"""
@@ -269,15 +259,16 @@ def refused_by_name(t):
     """what QEMU was asked to code in its own way is refused by that name, and nothing is listed"""
     guest = Bare(mem="48M", set="8M", memory_args=[
         "-object", "memory-backend-memfd,id=m,size=48M,share=on"], machine="pc,memory-backend=m")
-    vm = plain_qemu(t, guest, accel=FAST)
     store = new_store(t)
     stasis("import", "/dev/null", *store, *argv(guest, FAST), expect=13)
     for capability in ("compress", "xbzrle", "x-ignore-shared"):
-        migrate_in_its_way(vm, t.path("m"), capability)
+        # One VM each: under TCG QEMU 7.2 sees no page written in a second migration.
+        vm = plain_qemu(t, guest, accel=FAST)
+        done = migrate(vm, t.path("m"), capability, rounds=4)
+        t.check(done.get("xbzrle-cache", {"pages": 1})["pages"] > 0, f"no page coded in its way: {done}")
         result = stasis("import", t.path("m"), *store, *argv(guest, FAST), expect=1)
         t.check(capability in result.err, f"{capability}: {result.err}")
-        with vm.qmp() as qmp:
-            qmp.cmd("cont")
+    vm = plain_qemu(t, guest, accel=FAST)
     migrate(vm, t.path("m"))
     stasis("import", t.path("m"), *store, expect=2)
     stasis("import", t.path("m"), *store, "--", "/nonexistent/qemu", expect=2)
