@@ -16,7 +16,7 @@
 #   STASIS_TEST_WRAP="valgrind …"   put in front of unit test binaries
 #   STASIS_TEST_LIMIT=1800          seconds until a program counts as hung (four times that if long)
 #   STASIS_TEST_KEEP=1              keep the directories of failed programs
-#   STASIS_TEST_GRACE=20            seconds that processes get to end by themselves after a program
+#   STASIS_TEST_GRACE=60            seconds that processes get to end by themselves after a program
 #   STASIS_FUZZ_SECONDS=1           how long each fuzz target runs here (`make fuzz` runs longer)
 #   STASIS_FUZZ_SEED=1              what it begins with, so that a run can be repeated; 0: at random, as
 #                                   `make fuzz` does
@@ -34,7 +34,7 @@ shift
 cd "$(dirname "$0")/.." || exit 2
 root=$PWD
 limit=${STASIS_TEST_LIMIT:-1800}
-grace=${STASIS_TEST_GRACE:-20}
+grace=${STASIS_TEST_GRACE:-60}
 fuzz_seconds=${STASIS_FUZZ_SECONDS:-1}
 fuzz_seed=${STASIS_FUZZ_SEED:-1}
 jobs=${STASIS_TEST_JOBS:-$(($(nproc) + 1))}
