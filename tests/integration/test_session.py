@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from procmem import is_alive  # noqa: E402
 from tap import case, main  # noqa: E402
 
 SESSION = os.path.join(os.path.abspath(os.environ.get("STASIS_BUILD", "build")), "stasis-session")
@@ -64,8 +65,7 @@ def background(t):
     with open(f"/proc/{pid}/status", encoding="ascii") as f:
         t.check(f"NSpid:\t{pid}\t1\n" in f.read(), "the first of its namespace")
     os.kill(pid, signal.SIGTERM)
-    t.wait(lambda: not os.path.exists(f"/proc/{pid}") or
-           "\nState:\tZ" in open(f"/proc/{pid}/status", encoding="ascii").read(), 120, "it ends")
+    t.wait(lambda: not is_alive(pid), 120, "it ends")
 
 
 @case

@@ -263,7 +263,7 @@ def follower_of(shell):
         try:
             with open(f"/proc/{child}/status") as f:
                 caught = int(re.search(r"^SigCgt:\s*(\w+)", f.read(), re.M)[1], 16)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         if caught & 1 << signal.SIGINT - 1:
             found.append(child)

@@ -17,8 +17,11 @@ def _threads(pid):
     """(state, ticks of CPU time) of each thread."""
     found = []
     for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/stat") as f:
-            words = f.read().rsplit(")", 1)[1].split()
+        try:
+            with open(f"/proc/{pid}/task/{tid}/stat") as f:
+                words = f.read().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
         found.append((words[0], int(words[11]) + int(words[12])))
     return found
 

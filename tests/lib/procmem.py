@@ -77,6 +77,8 @@ def uffds(pid):
                 info = f.read()
         except FileNotFoundError:
             continue
+        if "pending:" not in info:  # another file has the number by now
+            continue
         pending = int(re.search(r"pending:\s*(\d+)", info).group(1))
         features = int(re.search(r"API:\s*[0-9a-f]+:([0-9a-f]+):", info).group(1), 16)
         found.append(Uffd(int(fd), pending, features))
