@@ -41,10 +41,17 @@ class Guard:
 
     def wait(self, what, n=1, seconds=120):
         def there():
-            if self.process.poll() is not None and self.count(what) < n:
+            if self.ended() and self.count(what) < n:
                 raise RuntimeError(f"the guard ended before {n} {what}: {self.events[-5:]}")
             return self.count(what) >= n
         self.t.wait(there, seconds, f"{n} {what}")
+
+    def ended(self):
+        """It has, and all that it told is in `events`."""
+        if self.process.poll() is None:
+            return False
+        self.reader.join(60)
+        return True
 
     def last(self, what):
         return [event for event in list(self.events) if event["event"] == what][-1]
@@ -144,19 +151,23 @@ def masks(t):
     vm = guest(t)
     guard = Guard(t, vm, "--every", 100, "--do", "rollback", "--max-tries", 2)
     guard.wait("image", 4)
-    for n in (1, 2):
+    tries = [0]
+    # On a busy host the VM may be well for so long between two that they are not on end.
+    for n in range(1, 20):
         vm.guest.fail(vm, Bare.PANIC)
-        guard.wait("rolled-back", n)
+        t.wait(lambda n=n: guard.count("rolled-back") >= n or guard.ended(), 120, "it is seen")
+        if guard.count("rolled-back") < n:
+            break
         back = guard.last("rolled-back")
         t.check(back["id"] in [e["id"] for e in guard.events if e["event"] == "image"], back)
-        t.equal(back["tries"], n, "on end")
+        t.check(back["tries"] in (1, tries[-1] + 1), f"{back} after {tries}")
+        tries.append(back["tries"])
         before = vm.progress()
-        t.wait(lambda: vm.progress() > before + 1000, 120, "the guest works")  # noqa: B023
+        t.wait(lambda before=before: vm.progress() > before + 1000, 120, "the guest works")
         guard.wait("image", guard.count("image") + 2)
-    vm.guest.fail(vm, Bare.PANIC)
     found = guard.end(EVENT)
-    t.equal((found["rollbacks"], found["failures"], found["gave_up"], found["bundles"]),
-            (2, 3, True, []), found)
+    t.equal((tries[-2:], found["rollbacks"], found["failures"], found["gave_up"], found["bundles"]),
+            ([1, 2], n - 1, n, True, []), found)
     vm.guest.check_unharmed(vm)
     t.equal(vm.status(), "guest-panicked", "it is left as it is")
 
@@ -166,19 +177,32 @@ def seen_late(t):
     """a hang that is seen long after it began, for the guard hardly runs: the VM is back from before it"""
     vm = guest(t)
     guard = Guard(t, vm, "--every", 100, "--keep", 40, "--on", "hang=0.1", "--do", "rollback")
-    guard.wait("image", 3)
-    began = guard.count("image")
+    n_images = [hangs_and_is_held(t, vm, guard)]
+    # How much it gets done each time that it runs is the host's affair.
+    while n_images[-1] < 2 and len(n_images) < 10:
+        n_images.append(hangs_and_is_held(t, vm, guard))
+    guard.end(0, signal.SIGINT)
+    t.check(n_images[-1] >= 2, f"images of the hang, too: {n_images}")
+
+
+def hangs_and_is_held(t, vm, guard):
+    """The VM hangs, and comes back though the guard is stopped most of the time; how many images of the
+    hang there were."""
+    guard.wait("image", guard.count("image") + 3)
+    began, backs = guard.count("image"), guard.count("rolled-back")
     vm.guest.fail(vm, Bare.HANG)
     limit = time.monotonic() + 120
-    while guard.count("rolled-back") == 0:
+    while guard.count("failure") == backs:
         t.check(time.monotonic() < limit, "the hang is not seen")
         for how, seconds in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.05)):
             guard.process.send_signal(how)
             time.sleep(seconds)
-    guard.end(0, signal.SIGINT)
-    t.check(guard.count("image") >= began + 2, "images of the hang, too")
+    guard.wait("rolled-back", backs + 1)
+    events = [event["event"] for event in list(guard.events)]
+    seen = [i for i, what in enumerate(events) if what == "failure"][-1]
     vm.check_runs()
     vm.guest.check_unharmed(vm)
+    return events[:seen].count("image") - began
 
 
 @case

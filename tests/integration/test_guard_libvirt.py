@@ -52,6 +52,9 @@ def guarded(t):
                            t.path("out"))
     seen = []
     for line in process.stderr:
+        if not line.startswith(b"{"):  # a remark
+            t.note(line.decode(errors="replace"))
+            continue
         seen.append(json.loads(line))
         images = sum(one["event"] == "image" for one in seen)
         if seen[-1]["event"] == "image" and images == 3:
