@@ -159,7 +159,8 @@ def direct(t):
     now = t.wait(saw_it, 60, "the process saw that it stood still")
     t.note(f"stood still {info['cost']['pause_us']} us, seen by the process: {now['gap_us']} us")
     t.wait(lambda: check_no_fork(vm) is None, 60, "no fork is left")
-    t.equal(sh(vm, "ls -d /run/stasis-dump-* /tmp/stasis-dump-* 2>/dev/null; true"), "", "left in the guest")
+    t.wait(lambda: sh(vm, "ls -d /run/stasis-dump-* /tmp/stasis-dump-* 2>/dev/null; true") == "", 60,
+           "nothing is left in the guest")
     stasis("checkpoint-verify", info["id"], *c["store"])
     t.check("in the VM itself" in stasis("checkpoint-info", info["id"], *c["store"]).out, "for people")
     result = stasis("proc-checkpoint", vm.name, "--pid", c["root"], "--direct", *c["store"],
