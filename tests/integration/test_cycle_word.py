@@ -72,8 +72,8 @@ def missed(t):
     # Each cycle takes longer than a microsecond, so each is missed.
     vm = run_vm(t, Bare(mem="32M", set="1M", period=20000, work=20000, deadline=1), accel=FAST)
     store = new_store(t)
+    t.wait(lambda: vm.guest.state(vm).missed > 0, 60, "the guest counts what it misses")
     before = vm.guest.state(vm).missed
-    t.check(before > 0, "the guest counts what it misses")
     image = vm.checkpoint("--cycle-word", WORD, "--missed-word", MISSED, *store)
     after = vm.guest.state(vm).missed
     counted = image["cost"]["missed_deadlines"]
@@ -87,15 +87,15 @@ def missed(t):
 def by_policy(t):
     """a policy's image falls at the end of a cycle and tells of deadlines; where the slack is too short, or the
     loop stands still, there is none, and the VM runs on"""
-    vm = run_vm(t, Bare(mem="32M", set="1M", period=200000, work=64), accel=FAST)
+    # A stop on a host that has no time takes what it takes: long cycles, of which nearly all is slack.
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=2000000, work=64), accel=FAST)
     daemon = Daemon(t)
     store = ("--store", daemon.store)
-    loop = ("--every", "1h", "--cycle-word", WORD, "--missed-word", MISSED, "--deadline", 200)
-    for slack, why in ((200, "less than its period"), (None, "slack")):
+    loop = ("--every", "1h", "--cycle-word", WORD, "--missed-word", MISSED, "--deadline", 2000)
+    for slack, why in ((2000, "less than its period"), (None, "slack")):
         words = (*loop, "--slack", slack) if slack else loop
         t.check(why in daemon.run("policy-set", vm.name, *words, expect=2).err, why)
-    # A stop on a host that has no time takes what it takes.
-    daemon.run("policy-set", vm.name, *loop, "--slack", 199)
+    daemon.run("policy-set", vm.name, *loop, "--slack", 1999)
     before = vm.guest.cycles(vm)
     run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=daemon.env, expect=None)).json
     image = stasis_json("checkpoint-info", run["id"], *store)
@@ -109,7 +109,7 @@ def by_policy(t):
     t.equal(len(image_ids(store)), 1, "images")
 
     # The daemon sums up.
-    daemon.run("policy-set", vm.name, *loop, "--slack", 199)
+    daemon.run("policy-set", vm.name, *loop, "--slack", 1999)
     daemon.start()
     daemon.wait_images(1, vm.name)
     state = daemon.state_of(vm.name)
