@@ -165,7 +165,8 @@ def disks(t):
 
     def pause():
         answer = monitor.call(shimtalk.PAUSE, arg=NO_FDSET)
-        t.equal(monitor.call(shimtalk.RESUME), -errno.EIO, "RESUME, the devices not saved")
+        # On a busy host the shim may have lost its patience by then.
+        t.check(monitor.call(shimtalk.RESUME) in (-errno.EIO, -errno.ETIME), "RESUME, the devices not saved")
         return answer
     for words in (path, path + b"two", b"\0two\0", path + b"two\0" + path, path + b"\0"):
         t.equal(tell(words), -errno.EINVAL, f"SWITCH {words}")

@@ -277,7 +277,8 @@ def libvirtd_restarted(t, point, sig, may_succeed):
     image = vm.checkpoint(*store)
     t.check(image["id"] in image_ids(store), "the next checkpoint")
     t.equal(vm.qmp().cmd("query-fdsets")[1:], [], "descriptors left in QEMU")
-    t.equal([f for f in procmem.open_fds(vm.pid) if "socket" not in f], fds, "QEMU's descriptors")
+    t.wait(lambda: [f for f in procmem.open_fds(vm.pid) if "socket" not in f] == fds, 60,
+           f"QEMU's descriptors are {fds} again")
 
 
 for _point, _sig, _ok in (("copy-half", signal.SIGTERM, True), ("stopped", signal.SIGTERM, False),

@@ -20,6 +20,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 
 import guests
 import procmem
@@ -185,7 +186,10 @@ class Host:
                 virsh("destroy", name, expect=None)
         self.end("libvirtd")
         self.end("virtlogd")
-        left = qemu_pids()
+        # On a busy host one may be on its way out for longer than libvirt waits for it.
+        deadline = time.monotonic() + PATIENCE / 2
+        while (left := qemu_pids()) and time.monotonic() < deadline:
+            time.sleep(0.1)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         self.t.equal(left, [], "QEMU processes left")
