@@ -4,6 +4,7 @@ must be on them."""
 import os
 import re
 import subprocess
+import time
 
 import disks
 
@@ -29,8 +30,12 @@ def logged(vm):
 def journal_is_needed(path):
     """Does the file system in the raw file say that its journal is to be replayed? It does while it
     is mounted and not frozen."""
-    done = subprocess.run(["dumpe2fs", "-h", path], capture_output=True, text=True, check=True)
-    return "needs_recovery" in done.stdout
+    for _ in range(20):
+        done = subprocess.run(["dumpe2fs", "-h", path], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return "needs_recovery" in done.stdout
+        time.sleep(0.1)  # the guest may be writing to just what was read
+    raise RuntimeError(f"dumpe2fs: {done}")
 
 
 def fsck(t, raw, what):
