@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import disks  # noqa: E402
 from guests import Bare  # noqa: E402
 from tap import FULL  # noqa: E402
 from stasistest import accelerators, case, main, run_vm, side_by_side, stasis  # noqa: E402
@@ -60,8 +61,7 @@ def in_use(t):
         result = stasis("agent-install", disk, expect=1)
         t.check("in use" in result.err and result.err.count("\n") == 1, f"{result!r}")
         stasis("kill", vm.name)
-    loop = run("losetup", "--find", "--show", disk).strip()
-    t.defer(subprocess.run, ["losetup", "-d", loop], check=False, stderr=subprocess.DEVNULL)
+    loop = disks.loop_device(t, disk)
     t.check("in use" in stasis("agent-install", disk, expect=1).err, "behind a loop device")
     run("losetup", "-d", loop)
     overlay = t.path("overlay")

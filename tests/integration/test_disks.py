@@ -27,19 +27,6 @@ def start(t, kinds=KINDS, **options):
     return run_vm(t, guest, *arguments, **options), all_disks
 
 
-def loop_device(t, path):
-    """A block device that shows the file."""
-    for _ in range(10):
-        done = subprocess.run(["losetup", "--find", "--show", path], text=True, capture_output=True,
-                              check=False)
-        if done.returncode == 0 or "busy" not in done.stderr:
-            break
-    if done.returncode != 0:
-        t.skip(f"no loop device to be had: {done.stderr.strip()}")
-    t.defer(subprocess.run, ["losetup", "--detach", done.stdout.strip()], check=False)
-    return done.stdout.strip()
-
-
 # Where it can be, so that disks are taken by the shim, as QEMU is stopped from inside.
 ACCEL = "kvm" if kvm_usable() else "tcg"
 
@@ -191,7 +178,7 @@ def in_place(t):
 def block_device(t):
     """a block device is copied, taken back and written in place as a file is; read-only disks, CDs and drives without a medium are left alone"""
     disk = disks.make(t, (("raw", "drive"),), size=8 << 20)[0]
-    disk.path = loop_device(t, disk.path)
+    disk.path = disks.loop_device(t, disk.path)
     iso = t.path("cd.iso")
     with open(iso, "wb") as f:
         f.write(os.urandom(1 << 20))

@@ -10,6 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import disks  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from stasistest import (FULL, MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
                         new_store, run_vm)
@@ -24,17 +25,7 @@ def loop_device(t, *options, size=DISK_BYTES):
     path = t.path("disk")
     with open(path, "wb") as f:
         f.write(os.urandom(size))
-    # Somebody else may take the one that it has found.
-    for _ in range(10):
-        done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
-                              capture_output=True, check=False)
-        if done.returncode == 0 or "busy" not in done.stderr:
-            break
-    if done.returncode != 0:
-        t.skip(f"no loop device to be had: {done.stderr.strip()}")
-    device = done.stdout.strip()
-    t.defer(subprocess.run, ["losetup", "--detach", device], check=False)
-    return device
+    return disks.loop_device(t, path, *options)
 
 
 def slow_group(t, device, what):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import subprocess
+import time
 
 SIZE = 64 << 20
 CHUNK = 65536
@@ -75,6 +76,22 @@ class Disk:
 
     def snapshot(self):
         return bytes(self.model)
+
+
+def loop_device(t, path, *options):
+    """A block device that shows the file; until the end of the case."""
+    # Somebody else may take the one that it has found.
+    for _ in range(50):
+        done = subprocess.run(["losetup", "--find", "--show", *options, path], text=True,
+                              capture_output=True, check=False)
+        if done.returncode == 0:
+            break
+        time.sleep(0.1)
+    else:
+        t.skip(f"no loop device to be had: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    t.defer(subprocess.run, ["losetup", "--detach", device], check=False, stderr=subprocess.DEVNULL)
+    return device
 
 
 def make(t, kinds, size=SIZE):
