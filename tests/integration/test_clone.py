@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import procmem  # noqa: E402
 from guests import Bare, Linux, check_memory_image  # noqa: E402
 from stasistest import (Vm, accelerators, add_case, case, fresh_name, main, mount_tmpfs,  # noqa: E402
-                        new_store, restored_vm, run_vm, shared, stasis, stasis_json, stasis_start)
+                        new_store, pager_pids, restored_vm, run_vm, shared, stasis, stasis_json, stasis_start)
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
 MIB = 1 << 20
@@ -361,11 +361,11 @@ def refused_by_name(t):
 # ---- restore with a memory ----
 
 def pager_log(vm):
-    """(faults, pages known) of its restore."""
+    """(faults, pages known) of its restore; None: it has not said so yet."""
     path = os.path.join(os.environ["STASIS_RUNTIME_DIR"], vm.name, "pager.log")
     with open(path) as f:
         found = re.search(r"all RAM is there: (\d+) faults, (\d+) pages were known", f.read())
-    return int(found.group(1)), int(found.group(2))
+    return found and (int(found.group(1)), int(found.group(2)))
 
 
 @case
@@ -388,6 +388,8 @@ def touched_pages_are_remembered(t):
         guest.check_unharmed(back)
         faults = pager_log(back)
         stasis("kill", back.name)
+        # What it remembers it writes last of all.
+        t.wait(lambda: not pager_pids(back), 60, "its pagers end")
         return faults
     plain = restored("--no-prefetch")
     t.check(not os.path.exists(record), "--no-prefetch leaves a record")
