@@ -14,6 +14,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 # pylint: disable=wrong-import-position
+from guests import UNHURRIED  # noqa: E402
 from tap import case, main  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("STASIS_BUILD", "build"))
@@ -92,8 +93,8 @@ def in_a_guest(t):
     qemu = subprocess.run(
         ["qemu-system-x86_64", "-accel", "tcg", "-m", "512", "-nodefaults", "-no-reboot",
          "-display", "none", "-serial", "stdio", "-kernel", image("kernel"),
-         "-initrd", build_initrd(t), "-append", "console=ttyS0 quiet panic=-1"],
-        capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False)
+         "-initrd", build_initrd(t), "-append", f"console=ttyS0 quiet panic=-1 {UNHURRIED}"],
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=1500, check=False)
     text = qemu.stdout.decode(errors="replace").replace("\r", "")
     t.check("ALL DONE" in text, text[-3000:], qemu.stderr.decode(errors="replace"))
     results = {line.split()[1]: line.split()[2:] for line in text.splitlines()

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import tempfile
 
-from guests import image
+from guests import UNHURRIED, image
 from stasistest import BUILD, ROOT, stasis, stasis_json
 
-APPEND = "console=ttyS0 quiet stasis.agent=/bin/stasis-agent stasis.memory=1M stasis.rate=1"
+APPEND = f"console=ttyS0 quiet {UNHURRIED} stasis.agent=/bin/stasis-agent stasis.memory=1M stasis.rate=1"
 RACY = os.path.join(BUILD, "tests", "lib", "racy")
 _kept = {}
 
