@@ -75,41 +75,54 @@ def of_a_process(t):
     stasis("kill", other.name)
 
 
+def told_of_two(t, vm, store, n):
+    """Two images of which a program is told: its PID, its log, their IDs. None: the host had so little time
+    for the guest that it was not ready within its second."""
+    log = f"/tmp/told{n}"
+    pid = start_coop(vm, log, "told", 40, pid=PID + 10 * (n + 1))
+    start_coop(vm, "/tmp/cycle", "cycle", 20)
+    wait_log(t, vm, log, "listening")
+    start_coop(vm, "/tmp/c", "freeze", "vm")
+    rc, ids, err = Server(t, vm, "--every", "2s", "--cycle-end", "--count", 2, *store).wait()
+    t.equal((rc, len(ids)), (0, 2), err)
+    if "were not ready within" not in err:
+        return pid, log, ids
+    t.note(f"once more: {err}")
+    sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+    return None
+
+
 @case
 def told(t):
     """callbacks and the signal come in their order: before, then after; resumed in the clone, and in the
     process that is restored; a loop's checkpoint falls at the end of its cycle"""
     vm, store = common()
-    pid = start_coop(vm, "/tmp/told", "told", 40, pid=PID + 10)
-    start_coop(vm, "/tmp/cycle", "cycle", 20)
-    wait_log(t, vm, "/tmp/told", "listening")
-    start_coop(vm, "/tmp/c", "freeze", "vm")
-    server = Server(t, vm, "--every", "2s", "--cycle-end", "--count", 2, *store)
-    rc, ids, err = server.wait()
-    t.equal((rc, len(ids)), (0, 2), err)
+    two = next(filter(None, (told_of_two(t, vm, store, n) for n in range(5))), None)
+    t.check(two, "the program is never ready within its second")
+    pid, log, ids = two
     wait_log(t, vm, "/tmp/cycle", "cycle end")
-    t.wait(lambda: [line for line in log_of(vm, "/tmp/told") if not line.startswith("signal")][1:5] ==
+    t.wait(lambda: [line for line in log_of(vm, log) if not line.startswith("signal")][1:5] ==
            ["before", "after"] * 2, 60, "callbacks")
-    t.wait(lambda: [line for line in log_of(vm, "/tmp/told") if line.startswith("signal")] ==
+    t.wait(lambda: [line for line in log_of(vm, log) if line.startswith("signal")] ==
            ["signal 1", "signal 2"] * 2, 60, "signals")
     clone = clones_of(t, vm, ids[1], 1, store)[0]
-    seen = wait_log(t, clone, "/tmp/told", "resumed", "signal 3")
+    seen = wait_log(t, clone, log, "resumed", "signal 3")
     t.equal([line for line in seen if not line.startswith("signal")],
             ["listening", "before", "after", "before", "resumed"], "in a clone")
     stasis("kill", clone.name)
     image = stasis_json("proc-checkpoint", vm.name, "--pid", pid, *store)
-    n = len(log_of(vm, "/tmp/told"))
+    n = len(log_of(vm, log))
     stasis("proc-restore", image["id"], "--replace", *store)
-    t.wait(lambda: {"resumed", "signal 3"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "restored")
+    t.wait(lambda: {"resumed", "signal 3"} <= set(log_of(vm, log)[n:]), 60, "restored")
     # It is connected again: the next one is told, too; and a policy's, at the end of a cycle.
-    n, ends = len(log_of(vm, "/tmp/told")), len(log_of(vm, "/tmp/cycle"))
+    n, ends = len(log_of(vm, log)), len(log_of(vm, "/tmp/cycle"))
     env = {"STASIS_STATE_DIR": t.path("state"), "STASISD_SOCKET": t.path("none")}
     os.mkdir(env["STASIS_STATE_DIR"])
     stasis("policy-set", vm.name, "--every", "1h", "--deadline", 5000, "--slack", 4900, *store, env=env)
     run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=env, expect=None)).json
     t.equal(stasis_json("checkpoint-info", run["id"], *store)["note"], "policy", "its image")
     t.wait(lambda: len(log_of(vm, "/tmp/cycle")) > ends, 60, "it is told that its cycle's end was wanted")
-    t.wait(lambda: {"before", "after"} <= set(log_of(vm, "/tmp/told")[n:]), 60, "after that")
+    t.wait(lambda: {"before", "after"} <= set(log_of(vm, log)[n:]), 60, "after that")
     sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
 
 
@@ -159,7 +172,7 @@ def bounded(t):
 def told_of_others(t):
     """a checkpoint that is not agent-serve's, proc-checkpoint's, is told to those whom it is about"""
     vm, store = common()
-    pid = start_coop(vm, "/tmp/others", "told", pid=PID + 30)
+    pid = start_coop(vm, "/tmp/others", "told", pid=PID + 300)
     wait_log(t, vm, "/tmp/others", "listening")
     stasis("proc-checkpoint", vm.name, "--pid", pid, *store)
     wait_log(t, vm, "/tmp/others", "after")
