@@ -7,12 +7,12 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-import procmem  # noqa: E402
+import held  # noqa: E402
 from agentguest import wait_agent  # noqa: E402
 from edu import DRIVER, LINE, Edu, line_disk, line_of  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
-                        run_vm, shared, stasis, stasis_json, stasis_start)
+                        run_vm, shared, stasis, stasis_json)
 from withoutdevice import leave_out  # noqa: E402
 
 _common = {}
@@ -103,13 +103,14 @@ def comes_back(t):
     guest.write(vm, "kept")
     before = image_ids(store)
     create = ("checkpoint-create", vm.name, "--guest-suspend", "edu0", *store)
-    for signum, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
-        process = stasis_start(t, *create, env={"STASIS_FAULT": "suspended:hold"})
-        t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 120, "it is held")
-        process.send_signal(signum)
-        if signum != signal.SIGKILL:
-            process.send_signal(signal.SIGCONT)
-        t.equal(process.wait(600), code, f"exit after signal {signum}")
+    for signum in (signal.SIGKILL, signal.SIGINT):
+        if signum == signal.SIGKILL:
+            process = held.held(t, "suspended", *create)
+            process.kill()
+            process.wait()
+        else:
+            code, said, _ = held.interrupted(t, "suspended", vm, store, "--guest-suspend", "edu0")
+            t.equal(code, 130, f"exit after Ctrl-C; {said}")
         t.wait(lambda: guest.control(vm) == "on", 120, "it comes back")
         t.equal((guest.read(vm), guest.answer(vm)), ("kept", "7! = 5040"), "the device")
     for point in ("suspended", "stopped"):

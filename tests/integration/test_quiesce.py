@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-import procmem  # noqa: E402
+import held  # noqa: E402
 from agentguest import WithAgent, wait_agent  # noqa: E402
 from guests import Bare  # noqa: E402
 from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
-                        run_vm, shared, stasis, stasis_json, stasis_start)
+                        run_vm, shared, stasis, stasis_json)
 
 DISK = "virtio0"
 _common = {}
@@ -78,26 +78,21 @@ def killed(t):
     image, and the next checkpoint works"""
     vm, disk, store = common()
     create = ("checkpoint-create", vm.name, "--quiesce", *store)
-    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
-    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held")
+    process = held.held(t, "quiesced", *create)
     process.send_signal(signal.SIGKILL)
     process.wait()
     # Whoever speaks to the agent next has it thaw, long before the time of what was frozen is up.
     t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "right after kill -9")
     before = image_ids(store)
-    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
-    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held")
+    process = held.held(t, "quiesced", *create)
     t.check(not journal_is_needed(disk), "the disk while it is frozen")
     process.send_signal(signal.SIGKILL)
     process.wait()
     # Nobody speaks to the agent.
     t.wait(lambda: journal_is_needed(disk), 60, "it thaws by itself")
     logs_on(t, vm, "after kill -9")
-    process = stasis_start(t, *create, env={"STASIS_FAULT": "quiesced:hold"})
-    t.wait(lambda: procmem.status(process.pid, "State").startswith("T"), 60, "it is held again")
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    t.equal(process.wait(600), 130, "exit after Ctrl-C")
+    code, said, _ = held.interrupted(t, "quiesced", vm, store, "--quiesce")
+    t.equal(code, 130, f"exit after Ctrl-C; {said}")
     logs_on(t, vm, "after Ctrl-C")
     for point in ("quiesced", "stopped", "resumed"):
         result = stasis(*create, env={"STASIS_FAULT": f"{point}:error"}, expect=1)
