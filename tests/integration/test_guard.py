@@ -176,7 +176,8 @@ def masks(t):
 def seen_late(t):
     """a hang that is seen long after it began, for the guard hardly runs: the VM is back from before it"""
     vm = guest(t)
-    guard = Guard(t, vm, "--every", 100, "--keep", 40, "--on", "hang=0.1", "--do", "rollback")
+    guard = Guard(t, vm, "--every", 100, "--keep", 40, "--on", "hang=0.1", "--do", "rollback",
+                  "--max-tries", 100)
     n_images = [hangs_and_is_held(t, vm, guard)]
     # How much it gets done each time that it runs is the host's affair.
     while n_images[-1] < 2 and len(n_images) < 10:
