@@ -4,9 +4,9 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "agent/field.h"
 #include "engine/processes/watch-images.h"
 #include "engine/processes/watch-read.h"
+#include "test-agent-part.h"
 
 /* ---- words ---- */
 
@@ -39,19 +39,7 @@ static void test_words(void)
 
 /* ---- answers ---- */
 
-typedef struct {
-    StasisFieldWriter part;
-    guint8 room[STASIS_AGENT_MAX_PAYLOAD];
-} Part;
-
-static Part *new_part(void)
-{
-    Part *part = g_new0(Part, 1);
-    part->part = (StasisFieldWriter){ .payload = part->room, .room = sizeof part->room };
-    return part;
-}
-
-static void put(Part *part, const char *kind, const char *what, guint64 pid, const char *text)
+static void put(TestPart *part, const char *kind, const char *what, guint64 pid, const char *text)
 {
     guint8 room[512];
     StasisFieldWriter record = { .payload = room, .room = sizeof room };
@@ -69,7 +57,7 @@ static void put(Part *part, const char *kind, const char *what, guint64 pid, con
 
 static void test_changes(void)
 {
-    g_autofree Part *part = new_part();
+    g_autofree TestPart *part = test_part_new();
     g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
     put(part, "fork", NULL, 11, "a\n\x1b");
     put(part, "shm", "removed", 0, "posix-shm:/\xff");
@@ -90,7 +78,7 @@ static void test_changes(void)
 
 static void check_refused(const char *kind, const char *what, guint64 pid)
 {
-    g_autofree Part *part = new_part();
+    g_autofree TestPart *part = test_part_new();
     g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
     g_autoptr(GError) error = NULL;
     put(part, kind, what, pid, "x");
@@ -107,7 +95,7 @@ static void test_nonsense(void)
     check_refused("exit", NULL, 0);
     check_refused("exit", NULL, 4194305);
     /* Half a record. */
-    g_autofree Part *part = new_part();
+    g_autofree TestPart *part = test_part_new();
     g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
     stasis_field_put(&part->part, STASIS_AGENT_TAG_CHANGE, "\1\0\5", 3);
     g_assert_false(stasis_watch_reader_take(part->part.payload, part->part.length, reader, NULL));
@@ -115,7 +103,7 @@ static void test_nonsense(void)
 
 static void test_too_many(void)
 {
-    g_autofree Part *part = new_part();
+    g_autofree TestPart *part = test_part_new();
     g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
     g_autoptr(GError) error = NULL;
     put(part, "exec", NULL, 11, "x");

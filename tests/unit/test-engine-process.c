@@ -4,22 +4,10 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "agent/field.h"
 #include "engine/guest/process-read.h"
+#include "test-agent-part.h"
 
-typedef struct {
-    StasisFieldWriter part;
-    guint8 room[STASIS_AGENT_MAX_PAYLOAD];
-} Answer;
-
-static Answer *new_answer(void)
-{
-    Answer *answer = g_new0(Answer, 1);
-    answer->part = (StasisFieldWriter){ .payload = answer->room, .room = sizeof answer->room };
-    return answer;
-}
-
-static void put_process(Answer *answer, StasisAgentTag tag, guint pid, int via)
+static void put_process(TestPart *answer, StasisAgentTag tag, guint pid, int via)
 {
     guint8 room[512];
     StasisFieldWriter record = { .payload = room, .room = sizeof room };
@@ -34,7 +22,7 @@ static void put_process(Answer *answer, StasisAgentTag tag, guint pid, int via)
     stasis_field_put(&answer->part, tag, record.payload, record.length);
 }
 
-static void put_talked_edge(Answer *answer, guint a, guint b, guint edge_class, guint place,
+static void put_talked_edge(TestPart *answer, guint a, guint b, guint edge_class, guint place,
                             guint64 talked)
 {
     guint8 room[512];
@@ -51,12 +39,12 @@ static void put_talked_edge(Answer *answer, guint a, guint b, guint edge_class, 
     stasis_field_put(&answer->part, STASIS_AGENT_TAG_EDGE, record.payload, record.length);
 }
 
-static void put_edge(Answer *answer, guint a, guint b, guint edge_class, guint place)
+static void put_edge(TestPart *answer, guint a, guint b, guint edge_class, guint place)
 {
     put_talked_edge(answer, a, b, edge_class, place, G_MAXUINT64);
 }
 
-static void put_refusal(Answer *answer, const char *what)
+static void put_refusal(TestPart *answer, const char *what)
 {
     guint8 room[512];
     StasisFieldWriter record = { .payload = room, .room = sizeof room };
@@ -67,9 +55,9 @@ static void put_refusal(Answer *answer, const char *what)
 }
 
 /* Members 5, 6 and 7, and 8 beside them. */
-static Answer *good_answer(void)
+static TestPart *good_answer(void)
 {
-    Answer *answer = new_answer();
+    TestPart *answer = test_part_new();
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 5, -1);
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 6, 0);
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 7, 1);
@@ -82,7 +70,7 @@ static Answer *good_answer(void)
     return answer;
 }
 
-static StasisGuestBoundary *read_boundary(Answer *answer, guint n_roots, gboolean refused,
+static StasisGuestBoundary *read_boundary(TestPart *answer, guint n_roots, gboolean refused,
                                           GError **error)
 {
     guint8 room[256];
@@ -134,7 +122,7 @@ static void test_taken(void)
 static void test_refused(void)
 {
     g_autoptr(GError) error = NULL;
-    Answer *answer = good_answer();
+    TestPart *answer = good_answer();
     put_refusal(answer, "no\nway");
     put_refusal(answer, "second");
     g_autoptr(StasisGuestBoundary) b = read_boundary(answer, 1, TRUE, &error);
@@ -145,14 +133,14 @@ static void test_refused(void)
     g_assert_cmpstr(error->message, ==, "refused: no?way\nwitness: this one\nto do: give up");
     g_clear_error(&error);
     /* After a limit there are no lists. */
-    answer = new_answer();
+    answer = test_part_new();
     put_refusal(answer, "too many");
     g_autoptr(StasisGuestBoundary) bare = read_boundary(answer, 0, TRUE, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(bare->n_members, ==, 0);
 }
 
-static void assert_lie(Answer *answer, guint n_roots, gboolean refused, const char *words)
+static void assert_lie(TestPart *answer, guint n_roots, gboolean refused, const char *words)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisGuestBoundary) b = read_boundary(answer, n_roots, refused, &error);
@@ -169,8 +157,8 @@ static void test_lies(void)
     assert_lie(good_answer(), 4, FALSE, "4 of 3 members");
     assert_lie(good_answer(), 2, FALSE, "came in by nothing"); /* a root with a way in */
     assert_lie(good_answer(), 1, TRUE, "with 0 reasons");
-    assert_lie(new_answer(), 0, FALSE, "0 of 0 members");
-    Answer *answer = good_answer();
+    assert_lie(test_part_new(), 0, FALSE, "0 of 0 members");
+    TestPart *answer = good_answer();
     put_refusal(answer, "why");
     assert_lie(answer, 1, FALSE, "with 1 reasons");
     struct {
@@ -227,7 +215,7 @@ static void test_too_many(void)
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisProcessReader) reader = stasis_process_reader_new("VM t");
     for (guint pid = 1; pid <= STASIS_AGENT_MAX_PROCESSES + 1; pid++) {
-        g_autofree Answer *answer = new_answer();
+        g_autofree TestPart *answer = test_part_new();
         put_process(answer, STASIS_AGENT_TAG_PROCESS, pid, -1);
         gboolean taken =
             stasis_process_reader_take(answer->part.payload, answer->part.length, reader, &error);
@@ -236,7 +224,7 @@ static void test_too_many(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
     g_autoptr(StasisProcessReader) edges = stasis_process_reader_new("VM t");
     for (guint i = 0; i <= STASIS_AGENT_MAX_EDGES; i++) {
-        g_autofree Answer *answer = new_answer();
+        g_autofree TestPart *answer = test_part_new();
         put_edge(answer, 1, 2, STASIS_AGENT_CLASS_HARD, STASIS_AGENT_PLACE_INSIDE);
         gboolean taken =
             stasis_process_reader_take(answer->part.payload, answer->part.length, edges, NULL);
@@ -248,7 +236,7 @@ static void test_list(void)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisProcessReader) reader = stasis_process_reader_new("VM t");
-    g_autofree Answer *answer = new_answer();
+    g_autofree TestPart *answer = test_part_new();
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 7, 0);
     put_process(answer, STASIS_AGENT_TAG_PROCESS, 3, -1);
     g_autoptr(GBytes) last = g_bytes_new(answer->part.payload, answer->part.length);

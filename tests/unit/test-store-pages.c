@@ -4,24 +4,10 @@
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "store/proc-image-pages.h"
-#include "test-store-util.h"
+#include "test-store-process.h"
 
 #define PAGE STASIS_PROC_PAGE_BYTES
 #define N_PAGES 40u
-
-static StasisProcessImageInfo *new_info(void)
-{
-    StasisProcessImageInfo *info = g_new0(StasisProcessImageInfo, 1);
-    StasisImageProcess *process = g_new0(StasisImageProcess, 1);
-    info->vm = g_strdup("web");
-    info->criu = g_strdup("3.17.1");
-    info->kernel = g_strdup("Linux 6.1");
-    info->processes = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_process_free);
-    process->pid = 20000;
-    process->name = g_strdup("tree");
-    g_ptr_array_add(info->processes, process);
-    return info;
-}
 
 static void fill_page(guint8 *page, guint32 salt)
 {
@@ -44,7 +30,7 @@ static gboolean add_pages(StasisProcImageWriter *writer, const char *name, const
 static StasisProcessImageInfo *commit(StasisStore *store, const char *parent, const guint8 *pages)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(StasisProcessImageInfo) info = new_info();
+    g_autoptr(StasisProcessImageInfo) info = test_process_info();
     g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
     g_autoptr(GBytes) text = g_bytes_new_static("abc", 3);
     g_assert_true(parent == NULL || stasis_proc_image_writer_set_parent(writer, parent, &error));

@@ -1,27 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: an image of processes that is listed is whole: what was not committed is not there, a
  * changed byte is found, and a name or a number that can't be right is refused. */
-#include "agent/field.h"
 #include "engine/processes/proc-receive.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
-#include "test-store-util.h"
-
-static StasisProcessImageInfo *new_info(void)
-{
-    StasisProcessImageInfo *info = g_new0(StasisProcessImageInfo, 1);
-    StasisImageProcess *process = g_new0(StasisImageProcess, 1);
-    info->vm = g_strdup("web");
-    info->criu = g_strdup("3.17.1");
-    info->kernel = g_strdup("Linux 6.1");
-    info->created_us = 1;
-    info->processes = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_image_process_free);
-    process->pid = 20000;
-    process->ppid = 1;
-    process->name = g_strdup("tree");
-    g_ptr_array_add(info->processes, process);
-    return info;
-}
+#include "test-agent-part.h"
+#include "test-store-process.h"
 
 static void add_file(StasisProcImageWriter *writer, const char *name, const char *text)
 {
@@ -36,7 +20,7 @@ static void add_file(StasisProcImageWriter *writer, const char *name, const char
 static char *commit_one(StasisStore *store)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(StasisProcessImageInfo) info = new_info();
+    g_autoptr(StasisProcessImageInfo) info = test_process_info();
     g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
     add_file(writer, "inventory.img", "abc");
     add_file(writer, "pages-1.img", "");
@@ -83,7 +67,7 @@ static void test_not_committed(void)
     g_autofree char *path = NULL;
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisStore) store = test_make_store(&path);
-    g_autoptr(StasisProcessImageInfo) info = new_info();
+    g_autoptr(StasisProcessImageInfo) info = test_process_info();
     g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
     static const char *const bad[] = { "", ".", "..", "a/b", ".hidden", "manifest.json", "a b" };
     for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
@@ -131,17 +115,7 @@ static void test_damage(void)
 
 /* ---- out of a guest ---- */
 
-typedef struct {
-    StasisFieldWriter part;
-    guint8 room[1024];
-} Part;
-
-static Part begin_part(void)
-{
-    return (Part){ 0 };
-}
-
-static gboolean take(StasisProcReceiver *receiver, Part *part)
+static gboolean take(StasisProcReceiver *receiver, TestPart *part)
 {
     g_autoptr(GError) error = NULL;
     gboolean ok =
@@ -150,11 +124,6 @@ static gboolean take(StasisProcReceiver *receiver, Part *part)
     return ok;
 }
 
-#define PART(name)                 \
-    Part name = begin_part();      \
-    name.part.payload = name.room; \
-    name.part.room = sizeof name.room
-
 /* A file of @text, of which @said bytes are announced, with the digest of @digest_of. */
 static gboolean send_file(StasisProcReceiver *receiver, const char *name, const char *text,
                           guint64 said, const char *digest_of)
@@ -162,36 +131,36 @@ static gboolean send_file(StasisProcReceiver *receiver, const char *name, const 
     g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
     guint8 digest[32];
     gsize n = sizeof digest;
-    PART(head);
-    PART(body);
-    PART(tail);
+    g_autofree TestPart *head = test_part_new();
+    g_autofree TestPart *body = test_part_new();
+    g_autofree TestPart *tail = test_part_new();
     g_checksum_update(checksum, (const guchar *)digest_of, (gssize)strlen(digest_of));
     g_checksum_get_digest(checksum, digest, &n);
-    stasis_field_put_text(&head.part, STASIS_AGENT_TAG_PATH, name);
-    stasis_field_put_number(&head.part, STASIS_AGENT_TAG_SIZE, said);
-    stasis_field_put(&body.part, STASIS_AGENT_TAG_OUTPUT, text, (guint32)strlen(text));
-    stasis_field_put(&tail.part, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
-    return take(receiver, &head) && take(receiver, &body) && take(receiver, &tail);
+    stasis_field_put_text(&head->part, STASIS_AGENT_TAG_PATH, name);
+    stasis_field_put_number(&head->part, STASIS_AGENT_TAG_SIZE, said);
+    stasis_field_put(&body->part, STASIS_AGENT_TAG_OUTPUT, text, (guint32)strlen(text));
+    stasis_field_put(&tail->part, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
+    return take(receiver, head) && take(receiver, body) && take(receiver, tail);
 }
 
 static gboolean send_process(StasisProcReceiver *receiver, guint pid, guint ppid)
 {
-    PART(part);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PID, pid);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PPID, ppid);
-    stasis_field_put_text(&part.part, STASIS_AGENT_TAG_COMM, "tree");
-    return take(receiver, &part);
+    g_autofree TestPart *part = test_part_new();
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_PID, pid);
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_PPID, ppid);
+    stasis_field_put_text(&part->part, STASIS_AGENT_TAG_COMM, "tree");
+    return take(receiver, part);
 }
 
 static gboolean finish_with(StasisProcReceiver *receiver, guint64 root, guint n_files, guint64 size)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisProcessImageInfo) info = g_new0(StasisProcessImageInfo, 1);
-    PART(part);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_PID, root);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_N_FILES, n_files);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_SIZE, size);
-    g_autoptr(GBytes) last = g_bytes_new(part.room, part.part.length);
+    g_autofree TestPart *part = test_part_new();
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_PID, root);
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_N_FILES, n_files);
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_SIZE, size);
+    g_autoptr(GBytes) last = g_bytes_new(part->room, part->part.length);
     gboolean ok = stasis_proc_receiver_finish(receiver, last, info, &error);
     g_assert_true(ok || g_error_matches(error, STASIS_ERROR, STASIS_ERROR_CORRUPT));
     g_assert_true(!ok || ((StasisImageProcess *)info->processes->pdata[0])->pid == 20000);
@@ -208,19 +177,19 @@ static gboolean send_piece(StasisProcReceiver *receiver, guint64 bytes, guint64 
 {
     StasisAgentRun runs[2] = { { GUINT64_TO_LE(0x1000), GUINT64_TO_LE(first) },
                                { GUINT64_TO_LE(0x5000), GUINT64_TO_LE(bytes - first) } };
-    PART(part);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_SIZE, bytes);
-    stasis_field_put_number(&part.part, STASIS_AGENT_TAG_CHECKSUM, 1);
-    stasis_field_put(&part.part, STASIS_AGENT_TAG_RUNS, (const guint8 *)runs, sizeof runs);
-    return take(receiver, &part);
+    g_autofree TestPart *part = test_part_new();
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_SIZE, bytes);
+    stasis_field_put_number(&part->part, STASIS_AGENT_TAG_CHECKSUM, 1);
+    stasis_field_put(&part->part, STASIS_AGENT_TAG_RUNS, (const guint8 *)runs, sizeof runs);
+    return take(receiver, part);
 }
 
 static gboolean send_head(StasisProcReceiver *receiver, const char *name, guint64 size)
 {
-    PART(head);
-    stasis_field_put_text(&head.part, STASIS_AGENT_TAG_PATH, name);
-    stasis_field_put_number(&head.part, STASIS_AGENT_TAG_SIZE, size);
-    return take(receiver, &head);
+    g_autofree TestPart *head = test_part_new();
+    stasis_field_put_text(&head->part, STASIS_AGENT_TAG_PATH, name);
+    stasis_field_put_number(&head->part, STASIS_AGENT_TAG_SIZE, size);
+    return take(receiver, head);
 }
 
 static void test_placed(void)
