@@ -138,7 +138,7 @@ void stasis_work_sweep(int tmp_fd, const char *name);
 /* Does a live process work in it? */
 gboolean stasis_work_is_alive(int tmp_fd, const char *name);
 
-/* ---- manifest.c, manifest-write.c ---- */
+/* ---- manifest.c, manifest-read.c, manifest-write.c ---- */
 
 typedef struct {
     char *name;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The digest line that ends a manifest, and the sums over it, for its reader and its writer. */
+/* What the manifest, its reader and its writer share: what its texts may be, the digest line that
+ * ends it, and the sums over it. */
 #pragma once
 
 #include "store/internal.h"
@@ -8,6 +9,9 @@
 #define STASIS_DIGEST_PREFIX "sha256:"
 #define STASIS_DIGEST_LINE "  \"digest\" : \"" STASIS_DIGEST_PREFIX "%s\"\n}\n"
 #define STASIS_DIGEST_TAIL_BYTES (sizeof(STASIS_DIGEST_LINE) - 1 - 2 + STASIS_DIGEST_HEX - 1)
+
+/* Has it a character that no name and no text in a manifest may have? */
+gboolean stasis_manifest_has_control(const char *text);
 
 /* "sha256:…" of @body, and the line and bracket that must follow it. */
 char *stasis_manifest_digest(const char *body, size_t len, char **ret_tail, GError **error);
