@@ -156,8 +156,10 @@ static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_det
     struct stat st;
     vm->since_us = console->looked_us;
     console->looked_us = g_get_real_time();
-    if (fstat(console->fd, &st) == 0 && st.st_size < console->at)
-        console->at = 0; /* cut, or rotated in place */
+    if (fstat(console->fd, &st) == 0 && st.st_size < console->at) { /* cut, or rotated in place */
+        console->at = 0;
+        g_string_truncate(console->line, 0);
+    }
     for (guint n = 0; n < MAX_PIECES; n++) {
         ssize_t got = pread(console->fd, piece, sizeof piece, console->at);
         if (got <= 0)
