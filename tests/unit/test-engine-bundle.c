@@ -125,20 +125,54 @@ static void test_tar(Fixture *f, gconstpointer unused)
     test_assert_small(store, f->ids[2], 30);
 }
 
+/* An image of page 0, which is all zeros in it; the rest is its parent's. */
+static char *empty_page(StasisStore *store, const char *parent)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, parent, &error);
+    g_assert_no_error(error);
+    StasisImageInfo info = { .vm = (char *)"small", .mode = (char *)"stop", .n_vcpus = 1 };
+    stasis_image_writer_set_info(writer, &info);
+    stasis_image_writer_add_block(writer, "pc.ram", TEST_PAGES * STASIS_PAGE_BYTES, &error);
+    g_assert_no_error(error);
+    g_assert_true(test_add(writer, 0, 0, 1, STASIS_STORED_ZERO, NULL, &error));
+    test_add_parts(writer);
+    g_autoptr(StasisImageInfo) listed = stasis_image_writer_commit(writer, &error);
+    g_assert_no_error(error);
+    return g_strdup(listed->id);
+}
+
+static void assert_empty_page(StasisStore *store, const char *id, guint32 seed)
+{
+    guint8 expected[TEST_PAGES * STASIS_PAGE_BYTES];
+    g_autoptr(GError) error = NULL;
+    test_small_content(seed, expected);
+    memset(expected, 0, STASIS_PAGE_BYTES);
+    g_autofree guint8 *data = test_read_small(store, id, &error);
+    g_assert_no_error(error);
+    g_assert_cmpmem(data, sizeof expected, expected, sizeof expected);
+}
+
 static void test_shared(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
-    /* Rebased, the two newer ones have the oldest one's file, too. */
+    g_autofree char *one = empty_page(f->store, f->ids[0]), *two = empty_page(f->store, f->ids[0]);
+    /* Rebased, both have the oldest one's file, too. */
     stasis_store_delete(f->store, f->ids[0], &error);
     g_assert_no_error(error);
-    create(f, (const char *const[]){ f->ids[1], f->ids[2], NULL });
+    create(f, (const char *const[]){ one, two, NULL });
     g_autoptr(StasisBundle) bundle = stasis_bundle_open(f->path, &error);
     g_assert_no_error(error);
+    guint n_links = 0;
+    const GPtrArray *members = stasis_bundle_get_info(bundle)->members;
+    for (guint i = 0; i < members->len; i++)
+        n_links += ((StasisBundleMember *)members->pdata[i])->link != NULL;
+    g_assert_cmpuint(n_links, ==, 1);
     g_auto(GStrv) none = NULL;
     g_autoptr(StasisStore) store = stasis_bundle_extract(bundle, f->other, NULL, &error);
     g_assert_no_error(error);
-    test_assert_small(store, f->ids[1], 20);
-    test_assert_small(store, f->ids[2], 30);
+    assert_empty_page(store, one, 10);
+    assert_empty_page(store, two, 10);
     /* All of it once more: nothing is new. */
     none = stasis_bundle_import(bundle, store, NULL, NULL, NULL, &error);
     g_assert_no_error(error);
