@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: an image of a booted machine (--warm) is used for a machine that would be the same, and
+ * for no other: other arguments, another QEMU, another kernel, initrd or disk, or one that has
+ * changed. */
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stasis/error.h>
+#include <sys/stat.h>
+
+#include "engine/ci/ci-machine.h"
+#include "test-store-util.h"
+
+typedef struct {
+    char *dir;
+    char *files[5]; /* QEMU, kernel, initrd, disk, and a copy of the kernel */
+} World;
+
+enum { QEMU, KERNEL, INITRD, DISK, COPY };
+
+static void write_file(const char *path, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    g_file_set_contents(path, text, -1, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(chmod(path, 0700), ==, 0);
+}
+
+/* The time of change, which is all that tells some changes. */
+static void set_time(const char *path, time_t s, long ns)
+{
+    struct timespec times[2] = { { s, ns }, { s, ns } };
+    g_assert_cmpint(utimensat(AT_FDCWD, path, times, 0), ==, 0);
+}
+
+static void set_up(World *world, gconstpointer unused)
+{
+    static const char *const names[] = { "qemu", "kernel", "initrd", "disk", "copy" };
+    world->dir = test_make_dir();
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        world->files[i] = g_build_filename(world->dir, names[i], NULL);
+        write_file(world->files[i], "text");
+        set_time(world->files[i], 1000, 5);
+    }
+}
+
+static void tear_down(World *world, gconstpointer unused)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(world->files); i++)
+        g_free(world->files[i]);
+    test_remove_tree(world->dir);
+    g_free(world->dir);
+}
+
+static StasisCiOptions machine(const World *world)
+{
+    static const char *const args[] = { "-device", "edu", NULL };
+    StasisCiOptions options = STASIS_CI_OPTIONS_INIT;
+    options.qemu = world->files[QEMU];
+    options.kernel = world->files[KERNEL];
+    options.initrd = world->files[INITRD];
+    options.image = world->files[DISK];
+    options.append = "console=ttyS0";
+    options.memory = "256M";
+    options.accel = "tcg";
+    options.n_vcpus = 1;
+    options.qemu_args = args;
+    return options;
+}
+
+static char *key(const StasisCiOptions *options)
+{
+    g_autoptr(GError) error = NULL;
+    char *found = stasis_ci_machine_key(options, &error);
+    g_assert_no_error(error);
+    return found;
+}
+
+static void test_options(World *world, gconstpointer unused)
+{
+    static const char *const more[] = { "-device", "edu", "-S", NULL }, *const none[] = { NULL };
+    StasisCiOptions same = machine(world), others[11];
+    g_autofree char *first = key(&same);
+    for (guint i = 0; i < G_N_ELEMENTS(others); i++)
+        others[i] = machine(world);
+    others[0].append = "console=ttyS0 quiet";
+    others[1].append = NULL;
+    others[2].memory = "257M";
+    others[3].accel = "kvm";
+    others[4].n_vcpus = 2;
+    others[5].qemu_args = more;
+    others[6].qemu_args = none;
+    others[7].add_agent = TRUE;
+    others[8].kernel = world->files[COPY];
+    others[9].initrd = NULL;
+    others[10].image = NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(others); i++) {
+        g_autofree char *other = key(&others[i]);
+        g_test_message("machine %u", i);
+        g_assert_cmpstr(other, !=, first);
+    }
+    /* The test that is to run in it is none of its business. */
+    same.argv = more;
+    same.timeout_us = same.every_us = 1;
+    same.bundle = same.dir = "x";
+    g_autofree char *again = key(&same);
+    g_assert_cmpstr(again, ==, first);
+}
+
+static void test_files(World *world, gconstpointer unused)
+{
+    StasisCiOptions options = machine(world);
+    g_autofree char *first = key(&options);
+    for (guint i = QEMU; i <= DISK; i++) {
+        g_test_message("file %u", i);
+        write_file(world->files[i], "longer text");
+        set_time(world->files[i], 1000, 5);
+        g_autofree char *longer = key(&options);
+        g_assert_cmpstr(longer, !=, first);
+        write_file(world->files[i], "next");
+        set_time(world->files[i], 1000, 6);
+        g_autofree char *later = key(&options);
+        g_assert_cmpstr(later, !=, first);
+        set_time(world->files[i], 1000, 5);
+        g_autofree char *again = key(&options);
+        g_assert_cmpstr(again, ==, first);
+    }
+}
+
+static void test_missing(World *world, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    StasisCiOptions options = machine(world);
+    g_assert_cmpint(g_unlink(world->files[INITRD]), ==, 0);
+    g_assert_null(stasis_ci_machine_key(&options, &error));
+    g_assert_nonnull(error);
+    g_assert_nonnull(strstr(error->message, world->files[INITRD]));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+#define ADD(name, func) g_test_add("/ci-machine/" name, World, NULL, set_up, func, tear_down)
+    ADD("options", test_options);
+    ADD("files", test_files);
+    ADD("missing", test_missing);
+    return g_test_run();
+}
