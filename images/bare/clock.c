@@ -12,7 +12,8 @@
 #define PIT_HZ 1193182ul
 #define PIT_CONTROL 0x43
 #define PIT_CHANNEL2 0x42
-#define SPEAKER 0x61 /* bit 0: gate of channel 2, bit 1: the speaker itself */
+#define SPEAKER 0x61 /* bit 0: gate of channel 2, bit 1: the speaker itself, bit 5: its output */
+#define OUTPUT 0x20
 
 uint64_t clock_last;
 uint64_t clock_cycle_worst, clock_cycle_stalled;
@@ -55,7 +56,7 @@ static uint64_t measure_khz(void)
         for (int i = 0; i < 20000; i++)
             __asm__ volatile("pause");
         read_both(&tsc1, &pit1);
-        if (pit1 > pit0) /* it ran out: the host was away for long */
+        if (inb(SPEAKER) & OUTPUT) /* it ran out, and began anew: the host was away for long */
             return 0;
     } while (pit0 - pit1 < PIT_HZ / 40);
     return (tsc1 - tsc0) * PIT_HZ / (pit0 - pit1) / 1000;
@@ -65,7 +66,7 @@ void clock_init(void)
 {
     uint64_t khz = options.tsc_khz;
 
-    for (int i = 0; i < 10 && khz == 0; i++)
+    for (int i = 0; i < 100 && khz == 0; i++)
         khz = measure_khz();
     if (khz < 1000) {
         print("ERROR TSC frequency not measurable: pass tsc_khz=\n");

@@ -8,6 +8,7 @@ itself on each machine type.
 """
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -207,6 +208,26 @@ def high_memory(t):
     t.check(ok, text)
     t.wait(lambda: vm.guest.state(vm).cold_checked > 16384, 30, "touched RAM was verified")
     vm.guest.check_unharmed(vm)
+
+
+@case
+def clock(t):
+    """the bare-metal guest knows its TSC's frequency, also where the host lets it run for moments only"""
+    found = []
+    for n_stalls in (0, 20, 25):
+        vm = plain_qemu(t, Bare(mem="32M", set="1M"), "-S", accel=accelerators()[0],
+                        status="prelaunch")
+        with vm.qmp() as qmp:
+            qmp.cmd("cont")
+        for _ in range(n_stalls):
+            # For longer than the timer that it measures by counts.
+            for how, seconds in ((signal.SIGSTOP, 0.09), (signal.SIGCONT, 0.02)):
+                os.kill(vm.pid, how)
+                time.sleep(seconds)
+        vm.guest.wait_ready(vm)
+        found.append(vm.guest.state(vm).tsc_khz)
+        vm.kill()
+    t.check(max(found) < 1.01 * min(found), f"kHz, undisturbed and not: {found}")
 
 
 @case
