@@ -225,7 +225,7 @@ def host(t=None):
     return _host
 
 
-def virsh(*args, expect=0, timeout=180, stdin=None, uri=URI):
+def virsh(*args, expect=0, timeout=600, stdin=None, uri=URI):
     """Run virsh; returns the finished process. `expect` as with stasis()."""
     done = subprocess.run(["virsh", "-q", "-c", uri, *map(str, args)], capture_output=True,
                           text=True, timeout=timeout, check=False, input=stdin or "")

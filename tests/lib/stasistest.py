@@ -73,7 +73,7 @@ def environment(**extra):
     return env
 
 
-def stasis(*args, expect=0, timeout=180, env=None):
+def stasis(*args, expect=0, timeout=600, env=None):
     """Run the command; `expect` is the exit code it must have (None: any)."""
     args, timeout = [str(a) for a in args], max(timeout, PATIENCE)
     try:
