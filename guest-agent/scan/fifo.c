@@ -7,27 +7,14 @@
  */
 #include "scan/internal.h"
 
-#include <fcntl.h>
-
-static const char *name(StasisScan *scan, const StasisUser *user)
+static const char *name_of(StasisScan *scan, const StasisUser *user)
 {
     return stasis_scan_text(scan, "fifo:%s", user->fd->link);
 }
 
 static void scan_it(const StasisScanner *self, StasisScan *scan)
 {
-    StasisUsers users = { 0 };
-    for (size_t i = 0; i < scan->fds.n; i++) {
-        const StasisFd *fd = &scan->fds.items[i];
-        if (fd->kind != STASIS_FD_FIFO || (fd->flags & O_PATH) != 0)
-            continue;
-        stasis_users_add_fd(scan, &users, fd->dev, fd->ino, 0, fd);
-        if ((fd->flags & O_DIRECT) != 0)
-            stasis_edge_refuse_fd(self, scan, fd,
-                                  "CRIU can't restore a pipe in packet mode (O_DIRECT)");
-    }
-    stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,
-                      "what is in it goes from one to the other");
+    stasis_pipe_link(self, scan, STASIS_FD_FIFO, name_of);
 }
 
 const StasisScanner stasis_scan_fifo = { "fifo", "users of one FIFO", scan_it,

@@ -7,8 +7,6 @@
  */
 #include "scan/internal.h"
 
-#include <fcntl.h>
-
 static bool is_ghost_map(const StasisMap *map)
 {
     static const char end[] = " (deleted)";
@@ -37,12 +35,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     stasis_users_sort(&users);
     for (size_t i = 0, n; i < users.n; i += n) {
         const StasisUser *u = &users.items[i];
-        bool written = false;
         n = stasis_users_span(u, users.n - i);
-        for (size_t k = 0; k < n; k++)
-            written = written || (u[k].fd != NULL ? (u[k].fd->flags & O_ACCMODE) != O_RDONLY
-                                                  : u[k].map->write);
-        if (written)
+        if (stasis_users_one_writes(u, n))
             stasis_users_link_one(
                 self, scan, u, n,
                 stasis_scan_text(scan, "ghost:%s[%llu]", u->fd != NULL ? u->fd->link : u->map->name,

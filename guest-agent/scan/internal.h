@@ -92,6 +92,8 @@ void stasis_users_add(StasisScan *scan, StasisUsers *users, uint64_t k0, uint64_
 void stasis_users_sort(StasisUsers *users);
 /* How many of users[0…n) from the first on have its key; sorted. */
 size_t stasis_users_span(const StasisUser *users, size_t n);
+/* May one of users[0…n) write to it, by its descriptor or its mapping? */
+bool stasis_users_one_writes(const StasisUser *users, size_t n);
 /* "pid 812 fd 7" */
 const char *stasis_user_text(StasisScan *scan, const StasisUser *user);
 const char *stasis_fd_text(StasisScan *scan, const StasisFd *fd);
@@ -149,6 +151,13 @@ void stasis_anon_link(const StasisScanner *self, StasisScan *scan, const char *k
 bool stasis_fd_is_anon(const StasisFd *fd, const char *kind);
 /* kcmp(2): 0 the same, 1 or 2 an order, 3 no order, negative: failed. */
 int stasis_kcmp(pid_t a, pid_t b, int type, unsigned long x, unsigned long y);
+
+/* ---- pipe.c ---- */
+
+/* Edges between those who have an end of a pipe of @kind, without a name (STASIS_FD_PIPE) or with
+ * one (STASIS_FD_FIFO), and refusals where CRIU would not take it. */
+void stasis_pipe_link(const StasisScanner *self, StasisScan *scan, StasisFdKind kind,
+                      StasisObjectName name);
 
 /* ---- tty.c: which terminal ---- */
 

@@ -32,11 +32,8 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     stasis_users_sort(&users);
     for (size_t i = 0, n; i < users.n; i += n) {
         const StasisUser *u = &users.items[i];
-        bool written = false;
         n = stasis_users_span(u, users.n - i);
-        for (size_t k = 0; k < n; k++)
-            written = written || u[k].map->write;
-        if (written)
+        if (stasis_users_one_writes(u, n))
             stasis_users_link_one(self, scan, u, n, stasis_scan_text(scan, "map:%s", u->map->name),
                                   STASIS_EDGE_CUTTABLE,
                                   "what one writes into the file's memory the other reads");

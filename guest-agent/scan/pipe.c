@@ -10,17 +10,13 @@
 
 #include <fcntl.h>
 
-static const char *name(StasisScan *scan, const StasisUser *user)
-{
-    return user->fd->link;
-}
-
-static void scan_it(const StasisScanner *self, StasisScan *scan)
+void stasis_pipe_link(const StasisScanner *self, StasisScan *scan, StasisFdKind kind,
+                      StasisObjectName name)
 {
     StasisUsers users = { 0 };
     for (size_t i = 0; i < scan->fds.n; i++) {
         const StasisFd *fd = &scan->fds.items[i];
-        if (fd->kind != STASIS_FD_PIPE || (fd->flags & O_PATH) != 0)
+        if (fd->kind != kind || (fd->flags & O_PATH) != 0)
             continue;
         stasis_users_add_fd(scan, &users, fd->dev, fd->ino, 0, fd);
         if ((fd->flags & O_DIRECT) != 0)
@@ -29,6 +25,16 @@ static void scan_it(const StasisScanner *self, StasisScan *scan)
     }
     stasis_users_link(self, scan, &users, name, STASIS_EDGE_CUTTABLE,
                       "what is in it goes from one to the other");
+}
+
+static const char *name_of(StasisScan *scan, const StasisUser *user)
+{
+    return user->fd->link;
+}
+
+static void scan_it(const StasisScanner *self, StasisScan *scan)
+{
+    stasis_pipe_link(self, scan, STASIS_FD_PIPE, name_of);
 }
 
 const StasisScanner stasis_scan_pipe = { "pipe", "ends of one anonymous pipe", scan_it,

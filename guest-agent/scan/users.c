@@ -7,6 +7,7 @@
  */
 #include "scan/internal.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 
 static void add(StasisScan *scan, StasisUsers *users, StasisUser user)
@@ -69,6 +70,17 @@ size_t stasis_users_span(const StasisUser *users, size_t n)
     while (span < n && memcmp(users[0].key, users[span].key, sizeof users[0].key) == 0)
         span++;
     return span;
+}
+
+bool stasis_users_one_writes(const StasisUser *users, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const StasisUser *u = &users[i];
+        if (u->fd != NULL ? (u->fd->flags & O_ACCMODE) != O_RDONLY
+                          : u->map != NULL && u->map->write)
+            return true;
+    }
+    return false;
 }
 
 const char *stasis_fd_text(StasisScan *scan, const StasisFd *fd)
