@@ -143,6 +143,8 @@ gboolean cli_read_address(const CliCall *call, const char *option, guint64 *ret,
 const char *cli_connection(const CliCall *call);
 /* The same where the value of --connect (or NULL) is at hand only. */
 const char *cli_connection_of(const char *value);
+/* What is in the file of --xml, which goes with --connect only; NULL when it is not given. */
+gboolean cli_read_domain_xml(const CliCall *call, char **ret, GError **error);
 /* The VM that @name means, see --connect. */
 StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error);
 

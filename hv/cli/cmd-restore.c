@@ -18,17 +18,14 @@ static gboolean restore(CliCall *call, GError **error)
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
-    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
-    g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
     g_autofree char *xml = NULL;
-    const char *xml_path = cli_text(call, "xml");
-    if (xml_path != NULL && options.connect == NULL) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, "--xml is for --connect");
-        return FALSE;
-    }
-    if (id == NULL || (xml_path != NULL && !g_file_get_contents(xml_path, &xml, NULL, error)))
+    if (!cli_read_domain_xml(call, &xml, error))
         return FALSE;
     options.xml = xml;
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    g_autofree char *id = store != NULL ? stasis_store_resolve(store, call->args[0], error) : NULL;
+    if (id == NULL)
+        return FALSE;
     gint64 start_us = g_get_monotonic_time();
     g_autoptr(StasisVm) vm = stasis_restore(store, id, &options, call->cancellable, error);
     cli_progress_end(&progress);

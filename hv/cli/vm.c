@@ -18,6 +18,18 @@ const char *cli_connection(const CliCall *call)
     return cli_connection_of(cli_text(call, "connect"));
 }
 
+gboolean cli_read_domain_xml(const CliCall *call, char **ret, GError **error)
+{
+    const char *path = cli_text(call, "xml");
+    if (path == NULL)
+        return TRUE;
+    if (cli_connection(call) != NULL)
+        return g_file_get_contents(path, ret, NULL, error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "--xml is for libvirt domains: give --connect, too");
+    return FALSE;
+}
+
 StasisVm *cli_open_vm(CliCall *call, const char *name, GError **error)
 {
     const char *uri = cli_connection(call);

@@ -215,6 +215,15 @@ def wrong_usage_is_2(t):
 
 
 @case
+def what_goes_with_another_says_so(t):
+    """an option that needs another one is refused for that, and in one line, whatever else is wrong"""
+    for name in ("restore", "clone"):
+        result = stasis(name, ID, "--xml", t.path("none"), "--store", t.path("missing"), expect=2)
+        t.equal(result.err, "stasis: --xml is for libvirt domains: give --connect, too\n"
+                            f"see: stasis help {name}\n", "stderr")
+
+
+@case
 def bad_values_are_named(t):
     """a value that is no number, size or time is refused by the option's name"""
     bad = {"--max-pause": ("0", "-1", "x", "1e3", "nan", "inf", "5s", "99999999", "", "0x10"),
