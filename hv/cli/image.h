@@ -6,8 +6,9 @@
 
 G_BEGIN_DECLS
 
+/* show-image.c */
 JsonObject *cli_image_to_json(const StasisImageInfo *info);
-
+void cli_print_image(const StasisImageInfo *info);
 /* A row that says with which @key an image is sealed; none when @key is NULL. */
 void cli_add_seal(CliTable *table, const char *label, const char *key, gboolean checked);
 
