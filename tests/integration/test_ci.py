@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -21,19 +22,32 @@ SH = ["/bin/busybox", "sh", "-c"]
 kept = {}
 
 
+def check_junit(t, path, name):
+    """The suite of a report of a test that came out like that (None: it passed)."""
+    suite = ElementTree.parse(path).getroot()
+    failed = name is not None and name.split()[0] in ("exit", "signal")
+    t.equal([suite.get(key) for key in ("tests", "failures", "errors", "skipped")],
+            ["1", str(int(failed)), str(int(name is not None and not failed)), "0"], f"JUnit's figures: {name}")
+    t.equal([(one.tag, one.get("type")) for one in suite.find("testcase") if one.get("type")],
+            [("failure" if failed else "error", name)] if name else [], "JUnit's verdict")
+    return suite
+
+
 @case
 def outcomes(t):
     """exit status, signal, time-out, panic, console line, a guest that ends or hangs are told apart"""
     report = t.path("report.xml")
-    done = ciguest.ci_run("--junit", report, expect=3,
-                          test=[*SH, "echo said; echo 'also <this>' >&2; exit 3"])
-    t.equal(done.out, "said\n", "standard output is the test's alone")
+    done = ciguest.ci_run("--junit", report, "--chdir", "/proc/1", expect=3,
+                          test=[*SH, "pwd; echo 'also <this>' >&2; printf '\\001\\377' >&2; exit 3"])
+    t.equal(done.out, "/proc/1\n", "standard output is the test's alone")
     t.check("also <this>" in done.err, done.err)
-    suite = ElementTree.parse(report).getroot()
-    t.equal((suite.get("tests"), suite.get("failures"), suite.get("errors")), ("1", "1", "0"),
-            "JUnit's figures")
-    t.equal(suite.find("testcase/failure").get("type"), "exit 3", "JUnit's failure")
+    suite = check_junit(t, report, "exit 3")
     t.check("also <this>" in suite.find("testcase/system-out").text, "JUnit's output")
+    done = ciguest.ci_run("--json", "--junit", report, "--max-output", "5K", expect=0,
+                          test=[*SH, "echo first; busybox seq 10000"])
+    check_junit(t, report, None)
+    t.equal((done.json["passed"], done.json["outcome"]["name"]), (True, "exit 0"), f"{done!r}")
+    t.check(done.json["output"].startswith("first\n1\n") and len(done.json["output"]) <= 6000, "its output")
     for test, options, code, name in (
             ([*SH, "kill -SEGV $$"], [], 139, "signal 11"),
             (["/bin/busybox", "sleep", "1000"], ["--timeout", "1s"], 124, "timeout"),
@@ -42,8 +56,9 @@ def outcomes(t):
              ["--on", "log=BOOM [0-9]"], 125, "log"),
             (["/bin/busybox", "poweroff", "-f"], [], 125, "vm ended"),
             (["/bin/busybox", "halt", "-f"], ["--on", "watchdog,hang=1"], 125, "hang")):
-        done = ciguest.ci_run("--json", *options, test=test, expect=code)
-        t.equal(done.json["outcome"]["name"], name, f"{test}: {done!r}")
+        done = ciguest.ci_run("--json", "--junit", report, *options, test=test, expect=code)
+        t.equal((done.json["outcome"]["name"], done.json["passed"]), (name, False), f"{test}: {done!r}")
+        check_junit(t, report, name)
         t.check(done.json["warm"], "it did not boot again")
     t.equal(ciguest.ci_run(test=["/bin/nonesuch"]).rc, 125, "a test that is not there")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
@@ -91,21 +106,43 @@ def failure(t):
         said = ciguest.racy_failure(kept["bundle"], step=60, odds=40, later=40, steps=60, every=500,
                                     keep=3)
         t.equal(said["outcome"]["name"], "signal 11", "as it fails")
+        kept["images"] = [one["id"] for one in stasis_json("bundle-info", kept["bundle"])["images"]]
+        t.equal(said["n_images"], len(kept["images"]), "images of the ring")
+        t.check(len(kept["images"]) <= 3, "no more than are to be kept", kept["images"])
     return kept["bundle"]
 
 
 @case
 def again(t):
-    """a failure's bundle replays, from its newest image and from its oldest, and no VM stays"""
+    """a failure's bundle replays, from its newest image and from its oldest, and no VM stays; one that can't
+    be kept has come out as it did"""
     bundle = failure(t)
-    for options in (("--times", 3), ("--times", 2, "--from", 1, "--perturb", "seed", "--perturb",
-                                     "timing")):
+    with tarfile.open(bundle) as files:
+        for name, path in (("kernel", image("kernel")), ("initrd", ciguest.initrd())):
+            with open(path, "rb") as f:
+                t.check(files.extractfile(f"boot/{name}").read() == f.read(), f"{name} is in it")
+    for options, index in ((("--times", 3), -1),
+                           (("--times", 2, "--from", 1, "--perturb", "timing"), 0)):
         said = ciguest.replay(bundle, "--jobs", 2, *options)["images"][0]
-        t.equal(said["n_runs"], options[1], "runs")
+        t.equal((said["n_runs"], said["id"]), (options[1], kept["images"][index]), "runs, from which image")
         t.check(set(ciguest.counts(said)) <= {"signal 11", "exit 0"}, f"{said}")
     shown = stasis("replay", bundle, "--times", 1)
     t.check("of 1 runs failed" in shown.out, shown.out)
+    done = ciguest.ci_run("--json", "--bundle", bundle, test=["/bin/busybox", "false"], expect=1)
+    t.equal((done.json["outcome"]["name"], done.json.get("bundle")), ("exit 1", None), f"{done!r}")
+    t.check("exists" in done.json["bundle_error"], f"{done!r}")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+@case
+def perturbed(t):
+    """with --perturb seed each run has random numbers of its own"""
+    bundle = t.path("random.bundle")
+    draw = "busybox sleep 1; exit $((1 + $(busybox od -An -N2 -tu2 /dev/urandom) % 250))"
+    t.check(not ciguest.ci_json("--bundle", bundle, test=[*SH, draw])["passed"], "it never passes")
+    said = ciguest.replay(bundle, "--times", 4, "--jobs", 2, "--from", 1, "--perturb", "seed")
+    # Once in ten million times all of them draw the same.
+    t.check(len(ciguest.counts(said["images"][0])) > 1, f"{said}")
 
 
 @case
@@ -118,7 +155,12 @@ def bisect(t):
     passed = [n for n, one in enumerate(said["images"]) if one["n_failed"] < one["n_runs"]]
     after = passed[-1] + 1 if passed else 0
     t.equal(first, after if after < len(said["images"]) else None, f"{said}")
-    t.equal(ElementTree.parse(plot).getroot().tag, "{http://www.w3.org/2000/svg}svg", "the plot")
+    t.check(first is None or said["images"][first]["n_runs"] == 4, f"that one was asked again: {said}")
+    svg, root = "{http://www.w3.org/2000/svg}", ElementTree.parse(plot).getroot()
+    t.equal(root.tag, f"{svg}svg", "the plot")
+    t.equal([title.text for title in root.iter(f"{svg}title")],
+            [f"image {n}, {one['id']}: {one['n_failed']} of {one['n_runs']} failed"
+             for n, one in enumerate(said["images"], 1)], "its points")
 
 
 def debug(t, bundle, *words):
@@ -204,8 +246,11 @@ def check_recipe(t, test_script, failure_script, variables):
     t.equal(done.returncode, 0, f"{done}")
     left = set(os.listdir(t.path("job")))
     t.equal(left, {"report.xml", "failure.bundle", "replay.txt", "bisect.txt", "bisect.svg"}, "left")
-    with open(os.path.join(t.path("job"), "replay.txt"), encoding="utf-8") as f:
-        t.check("10 of 10 runs failed" in f.read(), "replay.txt")
+    for name, words in (("replay", "10 of 10 runs failed"),
+                        ("bisect", "every run from every image failed: it was inevitable before image 1")):
+        with open(os.path.join(t.path("job"), f"{name}.txt"), encoding="utf-8") as f:
+            text = f.read()
+            t.check(words in text, f"{name}.txt: {text}")
     return left
 
 
