@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: what `try` did to a VM is done or has not been, whatever became of it and of us."""
 import os
+import re
 import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from held import held, go_on  # noqa: E402
-from stasistest import (accelerators, add_case, case, main, new_store, run_vm,  # noqa: E402
-                        stasis, stasis_json, stasis_start)
+from held import end_with_helpers, go_on, held  # noqa: E402
+from procmem import is_alive  # noqa: E402
+from stasistest import (accelerators, add_case, case, end_pid, main, new_store,  # noqa: E402
+                        run_vm, stasis, stasis_json, stasis_start)
 from transactions import NO_TRANSACTION, Still, many  # noqa: E402
 
 FAST = "kvm" if "kvm" in accelerators() else "tcg"
@@ -43,6 +45,10 @@ def committed_or_undone(t):
     stasis("try", vm.name, "--", "/nonexistent/program", expect=1)
     t.equal(still.digest(), after, "nothing was tried")
     stasis("try", "--recover", vm.name, expect=NO_TRANSACTION)
+    memory = os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store")
+    t.check(not os.path.exists(memory), "nothing is left in memory")
+    stasis("try", vm.name, "--keep", "--", "true")
+    t.check(os.path.exists(memory), "but for what is to be kept")
 
 
 @case
@@ -58,8 +64,9 @@ def disks_go_back(t):
     go_on(process)
     t.equal(process.wait(120), 1, "exit status")
     t.equal(still.digest(), before, "after a command that failed")
+    stasis("try", still.vm.name, *store, "--", "true")
     images = stasis_json("checkpoint-list", *store)
-    t.equal([image["note"] for image in images], ["transaction"], "images in the store")
+    t.equal([image["note"] for image in images], ["transaction"], "the last one's image is in the store")
 
 
 def sees(t, how, words, kind):
@@ -105,6 +112,82 @@ add_case(sees, Bare.PANIC, "panic,exit", "panic", promise="a panic ends it and i
 add_case(sees, Bare.HANG, "hang=1", "hang", promise="a hang ends it and is undone")
 add_case(sees, Bare.LINE, "log=^DRIVER F", "log", promise="a line on the console ends it")
 add_case(sees, None, "exit", "exit", promise="the end of QEMU ends it; it is started again")
+
+
+@case
+def what_it_started(t):
+    """a command finds the VM's name and the image's ID; what it started and left ends with it when it fails,
+    in a session of its own, too; one that does not end at SIGTERM is killed"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), accel=FAST)
+    done = stasis("try", vm.name, "--", "sh", "-c", "echo $STASIS_DOMAIN $STASIS_IMAGE")
+    t.check(re.fullmatch(rf"{vm.name} [0-9a-z]{{26}}\n", done.out), done)
+    script = """for how in env setsid; do
+                    $how sleep 6000 > /dev/null 2>&1 &
+                    echo $!
+                done
+                exit 5"""
+    pids = [int(pid) for pid in stasis("try", vm.name, "--", "sh", "-c", script, expect=5).out.split()]
+    for pid in pids:
+        t.defer(end_pid, pid)
+    t.wait(lambda: not any(map(is_alive, pids)), 60, f"{pids} end")
+    stasis("try", vm.name, "--timeout", 1000, "--", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done",
+           expect=TIMEOUT)
+    vm.check_runs()
+
+
+@case
+def unwatched(t):
+    """a guest that has panicked by the end of a command is taken back, though nobody watched and the status is
+    0; afterwards QEMU does at a panic what it would have done"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", accel=FAST)
+    pipe = t.path("pipe")
+    os.mkfifo(pipe)
+    process = stasis_start(t, "try", vm.name, "--json", "--", "sh", "-c", f"echo begun; read word < {pipe}")
+    t.equal(process.stdout.readline(), b"begun\n", "the command runs")
+    vm.guest.fail(vm, Bare.PANIC)
+    t.wait(lambda: vm.status() == "guest-panicked", 60, "it has panicked")
+    with open(pipe, "w", encoding="ascii") as f:
+        f.write("go on\n")
+    out, err = (text.decode() for text in process.communicate(timeout=120))
+    t.equal(process.returncode, EVENT, f"exit status: {out}{err}")
+    t.check('"kind" : "state"' in out and "guest-panicked" in out, out)
+    vm.check_runs()
+    vm.guest.fail(vm, Bare.PANIC)
+    t.wait(lambda: not vm.alive(), 60, "QEMU ends at a panic")
+
+
+@case
+def nobody_left(t):
+    """one that is killed is undone by the process that waits for that; if that is killed, too, by the next
+    one; a VM that has taken the name of another is left alone"""
+    still = Still(t, FAST)
+    vm = still.vm
+    before = still.digest()
+    begun = os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "transaction.json")
+
+    def begin():
+        """A transaction under way that has written to the disk."""
+        process = held(t, "transaction-begun", "try", vm.name, "--", "true")
+        still.write_disk(0x33)
+        t.check(still.digest() != before and os.path.exists(begun), "something was done")
+        return process
+    process = begin()
+    process.kill()
+    process.communicate()
+    t.wait(lambda: not os.path.exists(begun), 120, "it is over")
+    t.equal(still.digest(), before, "undone by the process that waits")
+    end_with_helpers(begin())
+    t.check(os.path.exists(begun), "nobody has undone it")
+    stasis("try", vm.name, "--", "true")
+    t.equal(still.digest(), before, "undone by the next one")
+    end_with_helpers(begin())
+    stasis("kill", vm.name)
+    other = run_vm(t, Bare(mem="24M", set="4M"), accel=FAST, name=vm.name)
+    reached = other.progress()
+    done = stasis("try", "--recover", vm.name, expect=NO_TRANSACTION)
+    t.check("another one" in done.err, done)
+    t.check(other.progress() >= reached and not os.path.exists(begun), "it is left alone")
+    other.check_runs()
 
 
 @case
