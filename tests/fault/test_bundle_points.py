@@ -35,14 +35,22 @@ def fails(t, point, how, *command):
     t.equal(result.rc, -signal.SIGKILL if how == "kill" else 1, f"{how} at {point}: {result!r}")
 
 
-def exporting(t, how):
+def exporting(t, how, hidden=False):
     c = common()
     os.mkdir(t.path("out"))
     path = os.path.join(t.path("out"), "new")
+    if hidden:
+        os.environ["STASIS_BUNDLE_FILE"] = "hidden"
+        t.defer(os.environ.pop, "STASIS_BUNDLE_FILE")
     fails(t, "bundle-written", how, "bundle-export", path, *c["ids"], *c["store"])
-    t.equal(os.listdir(t.path("out")), [], "what is left")
+    left = os.listdir(t.path("out"))
+    if hidden and how == "kill":
+        t.check(len(left) == 1 and left[0].startswith(".bundle."), f"hidden: {left}")
+    else:
+        t.equal(left, [], "what is left")
     stasis("bundle-export", path, *c["ids"], *c["store"])
     stasis("bundle-info", path, "--verify")
+    t.equal(os.listdir(t.path("out")), ["new"], "what is there")
 
 
 def importing(t, point, how):
@@ -95,6 +103,8 @@ for _how in ("kill", "error"):
     add_case(guarding, _how,
              promise=f"{_how} when the ring is on its way to the disk: nothing is left, or all is there")
     add_case(exporting, _how, promise=f"{_how} at bundle-written: no bundle, and the next one is whole")
+    add_case(exporting, _how, True,
+             promise=f"{_how} there, where files have names from the start: the next one sweeps")
     for _point in ("bundle-taken", "bundle-listing"):
         add_case(importing, _point, _how,
                  promise=f"{_how} at {_point}: no half image, and the next import has all")

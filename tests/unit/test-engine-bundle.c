@@ -7,10 +7,12 @@
 #include <glib/gstdio.h>
 #include <stasis/bundle.h>
 #include <stasis/maintenance.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/io.h"
 #include "engine/guards/bundle-draft.h"
+#include "engine/guards/bundle-place.h"
 #include "test-store-util.h"
 
 typedef struct {
@@ -305,6 +307,8 @@ static void test_draft_in_vain(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisBundleDraft) draft = begin(f, (const char *const[]){ f->ids[1], NULL });
+    /* Or it would find files gone, which is another way to be in vain. */
+    stasis_bundle_draft_wait(draft);
     stasis_store_delete(f->store, f->ids[0], &error);
     g_assert_no_error(error);
     g_autoptr(StasisBundle) bundle =
@@ -325,6 +329,84 @@ static void test_draft_left(Fixture *f, gconstpointer unused)
     g_assert_no_error(error);
     g_clear_pointer(&draft, stasis_bundle_draft_free);
     g_assert_cmpint(g_rmdir(f->other), ==, 0); /* it is empty */
+}
+
+/* ---- where there are no files without a name ---- */
+
+static char *make(Fixture *f, const char *name, int *ret_fd)
+{
+    char *path = g_build_filename(f->other, name, NULL);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    g_assert_cmpint(fd, >=, 0);
+    if (ret_fd != NULL)
+        *ret_fd = fd;
+    else
+        close(fd);
+    return path;
+}
+
+static guint count_files(const char *path)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    guint n = 0;
+    while (g_dir_read_name(dir) != NULL)
+        n++;
+    return n;
+}
+
+/* What somebody who was killed has left goes; nothing else does. */
+static void test_sweep(Fixture *f, gconstpointer unused)
+{
+    int fd;
+    g_assert_cmpint(g_mkdir(f->other, 0700), ==, 0);
+    g_autofree char *left = make(f, ".bundle.0123abcd", NULL);
+    g_autofree char *busy = make(f, ".bundle.aaaaaaaa", &fd);
+    g_assert_cmpint(flock(fd, LOCK_EX), ==, 0);
+    g_autofree char *longer = make(f, ".bundle.0123abcde", NULL);
+    g_autofree char *upper = make(f, ".bundle.0123ABCD", NULL);
+    g_autofree char *shown = make(f, "x.bundle.0123abcd", NULL);
+    g_autofree char *linked = g_build_filename(f->other, ".bundle.11111111", NULL);
+    g_autofree char *symbolic = g_build_filename(f->other, ".bundle.22222222", NULL);
+    g_autofree char *dir = g_build_filename(f->other, ".bundle.33333333", NULL);
+    g_assert_cmpint(link(shown, linked), ==, 0);
+    g_assert_cmpint(symlink(shown, symbolic), ==, 0);
+    g_assert_cmpint(g_mkdir(dir, 0700), ==, 0);
+    stasis_bundle_sweep(f->other);
+    g_assert_cmpint(access(left, F_OK), <, 0);
+    g_assert_cmpuint(count_files(f->other), ==, 7);
+    close(fd);
+    stasis_bundle_sweep(f->other);
+    g_assert_cmpint(access(busy, F_OK), <, 0);
+    g_assert_cmpuint(count_files(f->other), ==, 6);
+    stasis_bundle_sweep("/nowhere");
+}
+
+/* One in the making has a hidden name; another one, in the same place, leaves it alone. */
+static void test_hidden(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    const char *const ids[] = { f->ids[2], NULL };
+    g_assert_cmpint(g_mkdir(f->other, 0700), ==, 0);
+    g_autofree char *first = g_build_filename(f->other, "first", NULL);
+    g_autofree char *second = g_build_filename(f->other, "second", NULL);
+    g_setenv("STASIS_BUNDLE_FILE", "hidden", TRUE);
+    g_autoptr(StasisBundleDraft) draft = stasis_bundle_draft_new(f->store, ids, f->other, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(count_files(f->other), ==, 1);
+    stasis_bundle_create(f->store, ids, second, &options, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(count_files(f->other), ==, 2);
+    stasis_bundle_draft_finish(draft, ids, "first", &options, NULL, &error);
+    g_assert_no_error(error);
+    g_unsetenv("STASIS_BUNDLE_FILE");
+    g_assert_cmpuint(count_files(f->other), ==, 2);
+    for (guint i = 0; i < 2; i++) {
+        g_autoptr(StasisBundle) bundle = stasis_bundle_open(i == 0 ? first : second, &error);
+        g_assert_no_error(error);
+        stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);
+        g_assert_no_error(error);
+    }
 }
 
 /* Files that begin and end anywhere in blocks of the disk, some longer than one piece. */
@@ -365,6 +447,8 @@ int main(int argc, char **argv)
     ADD("draft", test_draft);
     ADD("draft-in-vain", test_draft_in_vain);
     ADD("draft-left", test_draft_left);
+    ADD("sweep", test_sweep);
+    ADD("hidden", test_hidden);
     ADD("large", test_large);
     return g_test_run();
 }

@@ -1,93 +1,29 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A bundle's file has no name before all of it is on the disk (O_TMPFILE): whatever ends us leaves
- * nothing behind. Where the file system has no such files it is a hidden one beside its place.
- *
- * A draft is such a file that images are copied to while the last of them is yet to be taken. What
- * it is to hold in the end is not known then, so bundle.json, which lies first, has room in it.
+ * A bundle's file has no name before all of it is on the disk (bundle-place.c). A draft is such a
+ * file that images are copied to while the last of them is yet to be taken. What it is to hold in
+ * the end is not known then, so bundle.json, which lies first, has room in it.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stasis/error.h>
-#include <stdio.h>
 
 #include "base/fault.h"
-#include "base/fd.h"
 #include "base/io.h"
 #include "engine/guards/bundle-draft.h"
+#include "engine/guards/bundle-place.h"
 #include "engine/guards/bundle-work.h"
 #include "store/image.h"
 
 #define MAX_TRIES 5 /* images that were folded or deleted under our hands */
 #define DRAFT_ROOM ((guint64)256 << 10)
 
-/* ---- a file without a name ---- */
-
-typedef struct {
-    int dir_fd, fd, direct_fd;
-    char *partial; /* the name that it has meanwhile; NULL: none */
-} File;
-
-static void file_clear(File *file)
-{
-    if (file->partial != NULL)
-        unlinkat(file->dir_fd, file->partial, 0);
-    g_clear_pointer(&file->partial, g_free);
-    stasis_clear_fd(&file->direct_fd);
-    stasis_clear_fd(&file->fd);
-    stasis_clear_fd(&file->dir_fd);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(File, file_clear)
-
-static char *path_of(int fd)
-{
-    return g_strdup_printf("/proc/self/fd/%d", fd);
-}
-
-static gboolean file_open(File *file, const char *dir, GError **error)
-{
-    file->fd = file->direct_fd = -1;
-    file->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (file->dir_fd < 0)
-        return stasis_set_errno(error, errno, "open %s", dir);
-    file->fd = openat(file->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
-        file->partial = g_strdup_printf(".bundle.%08x", g_random_int());
-        file->fd = openat(file->dir_fd, file->partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    }
-    if (file->fd < 0) {
-        g_clear_pointer(&file->partial, g_free);
-        return stasis_set_errno(error, errno, "a new file in %s", dir);
-    }
-    g_autofree char *path = path_of(file->fd);
-    file->direct_fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-    return TRUE;
-}
-
-static gboolean file_name(File *file, const char *base, GError **error)
-{
-    if (!stasis_fault(STASIS_FAULT_BUNDLE_WRITTEN, error))
-        return FALSE;
-    if (fsync(file->fd) < 0)
-        return stasis_set_errno(error, errno, "sync the bundle");
-    g_autofree char *path = path_of(file->fd);
-    int r = file->partial != NULL
-                ? renameat2(file->dir_fd, file->partial, file->dir_fd, base, RENAME_NOREPLACE)
-                : linkat(AT_FDCWD, path, file->dir_fd, base, AT_SYMLINK_FOLLOW);
-    if (r < 0)
-        return stasis_set_errno(error, errno, "name the bundle %s", base);
-    g_clear_pointer(&file->partial, g_free);
-    if (fsync(file->dir_fd) < 0)
-        return stasis_set_errno(error, errno, "sync the bundle's directory");
-    return TRUE;
-}
-
 /* ---- drafts ---- */
 
 struct _StasisBundleDraft {
     char *dir;
     StasisStore *store;
-    File file;
+    StasisBundlePlace file;
     StasisBundleWork work;
     GThread *thread; /* or NULL: it has been waited for */
     GError *failed;
@@ -100,7 +36,7 @@ static gpointer copy_images(gpointer data)
     return NULL;
 }
 
-static void wait_for(StasisBundleDraft *draft)
+void stasis_bundle_draft_wait(StasisBundleDraft *draft)
 {
     if (draft->thread != NULL)
         g_thread_join(g_steal_pointer(&draft->thread));
@@ -112,7 +48,7 @@ StasisBundleDraft *stasis_bundle_draft_new(StasisStore *store, const char *const
     g_autoptr(StasisBundleDraft) draft = g_new0(StasisBundleDraft, 1);
     draft->dir = g_strdup(dir);
     draft->store = stasis_store_ref(store);
-    if (!file_open(&draft->file, dir, error))
+    if (!stasis_bundle_place_open(&draft->file, dir, error))
         return NULL;
     stasis_bundle_work_init(&draft->work, store, draft->file.fd, draft->file.direct_fd);
     draft->work.room = DRAFT_ROOM;
@@ -126,9 +62,9 @@ void stasis_bundle_draft_free(StasisBundleDraft *draft)
 {
     if (draft == NULL)
         return;
-    wait_for(draft);
+    stasis_bundle_draft_wait(draft);
     stasis_bundle_work_clear(&draft->work);
-    file_clear(&draft->file);
+    stasis_bundle_place_clear(&draft->file);
     g_clear_error(&draft->failed);
     stasis_store_unref(draft->store);
     g_free(draft->dir);
@@ -151,21 +87,21 @@ static gboolean finish_draft(StasisBundleDraft *draft, const char *const *ids, c
                              const StasisBundleOptions *options, GCancellable *cancellable,
                              GError **error)
 {
-    wait_for(draft);
+    stasis_bundle_draft_wait(draft);
     if (draft->failed != NULL) {
         g_propagate_error(error, g_steal_pointer(&draft->failed));
         return FALSE;
     }
     return complete(&draft->work, ids, options, cancellable, error) &&
-           file_name(&draft->file, base, error);
+           stasis_bundle_place_name(&draft->file, base, error);
 }
 
 static gboolean write_new(StasisStore *store, const char *const *ids, const char *dir,
                           const char *base, const StasisBundleOptions *options,
                           GCancellable *cancellable, GError **error)
 {
-    g_auto(File) file = { 0 };
-    if (!file_open(&file, dir, error))
+    g_auto(StasisBundlePlace) file = { .dir_fd = -1, .fd = -1, .direct_fd = -1 };
+    if (!stasis_bundle_place_open(&file, dir, error))
         return FALSE;
     if (faccessat(file.dir_fd, base, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return stasis_set_errno(error, EEXIST, "a new one");
@@ -181,7 +117,7 @@ static gboolean write_new(StasisStore *store, const char *const *ids, const char
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    return file_name(&file, base, error);
+    return stasis_bundle_place_name(&file, base, error);
 }
 
 gboolean stasis_bundle_create(StasisStore *store, const char *const *ids, const char *path,

@@ -21,6 +21,8 @@ StasisBundleDraft *stasis_bundle_draft_new(StasisStore *store, const char *const
 gboolean stasis_bundle_draft_finish(StasisBundleDraft *draft, const char *const *ids,
                                     const char *name, const StasisBundleOptions *options,
                                     GCancellable *cancellable, GError **error);
+/* Until all that is to be written before it is finished is there, or can't be. */
+void stasis_bundle_draft_wait(StasisBundleDraft *draft);
 /* Nothing is left of one that was not finished. */
 void stasis_bundle_draft_free(StasisBundleDraft *draft);
 

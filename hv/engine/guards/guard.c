@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "engine/guards/bundle-place.h"
 #include "engine/guards/memory-store.h"
 #include "engine/guards/ring.h"
 #include "engine/guards/watch-console.h"
@@ -355,6 +356,8 @@ static gboolean begin(Guard *guard, StasisStore *store, GError **error)
     guard->memory = stasis_memory_open(guard->name, "a guard", WAIT_MS, error);
     if (guard->memory == NULL)
         return FALSE;
+    if (guard->options->capture)
+        stasis_bundle_sweep(bundle_dir(guard));
     guard->in_memory = store == NULL;
     guard->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
