@@ -20,6 +20,7 @@ static const struct {
     [STASIS_ERROR_UNSAVED] = { "unsaved", 6 },
     [STASIS_ERROR_REFUSED] = { "refused", 4 },
     [STASIS_ERROR_KEY] = { "key", 14 },
+    [STASIS_ERROR_OUTRUN] = { "outrun", 7 },
 };
 
 GQuark stasis_error_quark(void)

@@ -21,6 +21,19 @@ const char *const *stasis_fault_names(void)
 /* The armed point, or STASIS_N_FAULTS; parsed once. */
 static gint armed = -1;
 static gboolean armed_to_fail, armed_to_hold;
+static StasisErrorCode code;
+static gint n_left; /* times that it does something; atomic */
+
+/* "error", or the name of a code, and how often. */
+static void parse_failure(const char *how)
+{
+    g_auto(GStrv) words = g_strsplit(how, "*", 2);
+    const char *name = words[0] != NULL ? words[0] : "";
+    code = stasis_error_from_name(name);
+    armed_to_fail = code != STASIS_ERROR_FAILED || strcmp(name, "error") == 0;
+    if (armed_to_fail && words[1] != NULL)
+        n_left = (gint)CLAMP(g_ascii_strtoull(words[1], NULL, 10), 1, G_MAXINT);
+}
 
 static void parse_environment(void)
 {
@@ -30,8 +43,10 @@ static void parse_environment(void)
         size_t len = strlen(names[i]);
         if (strncmp(spec, names[i], len) != 0 || (spec[len] != '\0' && spec[len] != ':'))
             continue;
-        armed_to_fail = g_str_has_suffix(spec, ":error");
-        armed_to_hold = g_str_has_suffix(spec, ":hold");
+        armed_to_hold = strcmp(spec + len, ":hold") == 0;
+        n_left = 1;
+        if (spec[len] == ':')
+            parse_failure(spec + len + 1);
         found = i;
     }
     g_atomic_int_set(&armed, found);
@@ -43,7 +58,11 @@ gboolean stasis_fault(StasisFault fault, GError **error)
         parse_environment();
     if (G_LIKELY(g_atomic_int_get(&armed) != (gint)fault))
         return TRUE;
-    g_atomic_int_set(&armed, STASIS_N_FAULTS);
+    gint left = g_atomic_int_add(&n_left, -1);
+    if (left <= 1)
+        g_atomic_int_set(&armed, STASIS_N_FAULTS);
+    if (left < 1)
+        return TRUE;
     if (armed_to_hold) {
         kill(getpid(), SIGSTOP);
         g_usleep(HEAR_US);
@@ -51,7 +70,6 @@ gboolean stasis_fault(StasisFault fault, GError **error)
     }
     if (!armed_to_fail)
         kill(getpid(), SIGKILL);
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "fault point %s: failed on request",
-                names[fault]);
+    g_set_error(error, STASIS_ERROR, (gint)code, "fault point %s: failed on request", names[fault]);
     return FALSE;
 }

@@ -3,10 +3,12 @@
  * Numbered fault points: the places of a checkpoint, and of what changes images ("store-…"), at
  * which a test kills us or makes us fail.
  *
- * STASIS_FAULT=NAME[:kill|:error|:hold] arms one point, once per process: "kill" (the default) ends
- * the process with SIGKILL on the spot, "error" makes the step fail, "hold" stops the process until
- * SIGCONT, so that something else can happen meanwhile. Without the variable a point
- * costs one load. The table is the list that tests/fault walks (`stasis_fault_names()`).
+ * STASIS_FAULT=NAME[:kill|:error|:CODE[*N]|:hold] arms one point, once per process: "kill" (the
+ * default) ends the process with SIGKILL on the spot, "error" makes the step fail, "hold" stops the
+ * process until SIGCONT, so that something else can happen meanwhile. A code ("outrun") makes the
+ * step fail with that one of stasis_error_name(), the first N times that it is passed. Without the
+ * variable a point costs one load. The table is the list that tests/fault walks
+ * (`stasis_fault_names()`).
  */
 #pragma once
 

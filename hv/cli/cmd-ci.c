@@ -49,6 +49,7 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     cli_json_set_uint(object, "ready_us", result->ready_us);
     json_object_set_boolean_member(object, "warm", result->warm);
     cli_json_set_uint(object, "n_images", result->n_images);
+    cli_json_set_uint(object, "n_skipped", result->n_skipped);
     cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
     cli_json_set_string(object, "bundle_error", result->bundle_error);
     cli_json_set_string(object, "output", output);

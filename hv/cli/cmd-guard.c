@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stasis/error.h>
 #include <stasis/guard.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,11 @@ static JsonObject *event_to_json(const StasisGuardEvent *event)
         cli_json_set_string(object, "id", event->image->id);
         cli_json_set_uint(object, "pause_us", event->image->cost.pause_us);
         cli_json_set_uint(object, "total_us", event->image->cost.total_us);
+    }
+    if (event->reason != NULL) {
+        cli_json_set_string(object, "code", stasis_error_name(event->reason));
+        cli_json_set_string(object, "reason", event->reason->message);
+        cli_json_set_uint(object, "on_end", event->n_skipped);
     }
     if (event->failure != NULL)
         json_object_set_object_member(object, "failure", cli_failure_to_json(event->failure));
@@ -44,6 +50,9 @@ static void print_event(CliCall *call, const StasisGuardEvent *event)
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
         if (cli_flag(call, "verbose"))
             cli_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
+    } else if (event->reason != NULL) {
+        if (event->n_skipped == 1 || cli_flag(call, "verbose"))
+            cli_note(call, "%s: no image: %s", name, event->reason->message);
     } else if (event->path != NULL) {
         cli_note(call, "%s: captured in %s", name, took);
     } else if (event->id != NULL) {
@@ -81,6 +90,7 @@ static void show(CliCall *call, const StasisGuardResult *result)
     JsonObject *object = json_object_new();
     cli_json_set_string(object, "name", call->args[0]);
     cli_json_set_uint(object, "images", result->n_images);
+    cli_json_set_uint(object, "skipped", result->n_skipped);
     cli_json_set_uint(object, "failures", result->n_failures);
     cli_json_set_uint(object, "rollbacks", result->n_rollbacks);
     cli_json_set_uint(object, "restarts", result->n_restarts);
@@ -123,6 +133,7 @@ static gboolean guard(CliCall *call, GError **error)
     options.every_us = cli_number(call, "every", 0);
     options.keep = (guint)cli_number(call, "keep", 0);
     options.max_tries = (guint)cli_number(call, "max-tries", 0);
+    options.max_skips = (guint)cli_number(call, "max-skips", 0);
     options.on = on[0] != NULL ? (const char *const *)on : NULL;
     options.dir = cli_text(call, "output");
     options.disks = disk != NULL ? (StasisDisks)stasis_disks_from_string(disk) : STASIS_DISKS_COPY;
@@ -151,6 +162,9 @@ static const CliOption options[] = {
       "given beside one of the others (default: capture)",
       .many = TRUE },
     { "max-tries", 0, CLI_COUNT, "N", "give up after so many failures on end (default: 3)" },
+    { "max-skips", 0, CLI_COUNT, "N",
+      "fail when so many images on end could not be taken, because the guest wrote too much "
+      "meanwhile (default: 20)" },
     { "output", 'o', CLI_DIR, "DIR", "where bundles go (default: the current directory)" },
     { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
     { NULL },
@@ -177,6 +191,10 @@ const CliCommand cli_cmd_guard = {
         "The guest's speed counts for more here than the shortest stop: what it rewrites all the "
         "time, up to 40 MiB, is copied in the stop of each image, for up to 5 ms, because a "
         "write fault for each page would cost it several times as much.\n\n"
+        "An image for which the guest writes more in a moment than there is memory for is left "
+        "out, "
+        "and that is told; the guest runs on, and the images before guard it. After --max-skips of "
+        "them on end the guard fails (exit status 7).\n\n"
         "It runs until Ctrl-C (exit status 0), or ends with 125 after a capture alone, or when it "
         "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
         "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "

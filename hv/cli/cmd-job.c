@@ -278,7 +278,8 @@ const CliCommand cli_cmd_event = {
     .description =
         "Wait for an event and print it; with --loop, for more. Kinds are: job (one has come, "
         "begun or ended), missed (a policy's run is late by a period or more), and guard-armed, "
-        "guard-failure, guard-captured, guard-rolled-back, guard-restarted, guard-gave-up. With "
+        "guard-failure, guard-skipped (the first image on end that is left out), guard-captured, "
+        "guard-rolled-back, guard-restarted, guard-gave-up. With "
         "--json each is one object a line, without an envelope.",
     .arguments = event_arguments,
     .options = event_options,

@@ -172,7 +172,7 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     if (residual <= max_pages / 2)
         max_pages /= 2;
     if (residual > max_pages) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_OUTRUN,
                     "the guest rewrites %" G_GUINT64_FORMAT
                     " MiB as fast as they are copied, more than the %" G_GUINT64_FORMAT
                     " MiB of buffer; the VM was not stopped; use --max-buffer or --mode cow",

@@ -288,7 +288,7 @@ gboolean stasis_protected_check(StasisProtected *protect, GError **error)
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&protect->mutex);
     if (!protect->overflow)
         return TRUE;
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_OUTRUN,
                 "the guest writes faster than the store takes its pages: %" G_GUINT64_FORMAT
                 " MiB of buffer are full; use --max-buffer or a faster store, or --mode live if "
                 "this was cow",

@@ -238,11 +238,14 @@ static void on_job(StasisdJob *job, gpointer data)
 static void on_told(StasisdJob *job, JsonObject *line, gpointer data)
 {
     const char *what = stasis_json_string_or(line, "event", "");
-    /* An image every half a second is nobody's news. */
-    if (*what == '\0' || strcmp(what, "image") == 0)
+    guint64 n_on_end = 0;
+    if (json_object_has_member(line, "on_end"))
+        stasis_json_uint(line, "on_end", &n_on_end, NULL);
+    /* An image every half a second is nobody's news, nor is each that is left out. */
+    if (*what == '\0' || strcmp(what, "image") == 0 || n_on_end > 1)
         return;
     JsonObject *more = json_object_new();
-    static const char *const texts[] = { "bundle", "id" };
+    static const char *const texts[] = { "bundle", "id", "code" };
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
         const char *text = stasis_json_string_or(line, texts[i], NULL);
         if (text != NULL)

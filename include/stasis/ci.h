@@ -82,6 +82,7 @@ typedef struct {
     guint64 ready_us; /* until the agent answered */
     gboolean warm;    /* it went on from an image of the booted machine */
     guint n_images;   /* in the ring, at the end */
+    guint n_skipped;  /* not in it: the guest wrote too much for one */
     gboolean bundled;
     char *bundle_error; /* why a failure was not, or NULL */
     char *console; /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */

@@ -31,6 +31,7 @@ typedef enum {
     STASIS_ERROR_UNSAVED,     /* would lose what no image has, and was not forced to: exit 6 */
     STASIS_ERROR_REFUSED,     /* a boundary of processes can't be taken as asked for: exit 4 */
     STASIS_ERROR_KEY,         /* a key of a sealed store is missing, or can't be used: exit 14 */
+    STASIS_ERROR_OUTRUN, /* the guest wrote more than there was memory for; it runs on: exit 7 */
 } StasisErrorCode;
 
 #define STASIS_ERROR (stasis_error_quark())

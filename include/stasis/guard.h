@@ -20,15 +20,17 @@ typedef enum {
 
 /* Something that a guard has done or seen. Valid only during the call. */
 typedef struct {
-    const char *what; /* "armed", "image", "failure", "captured", "rolled-back", "restarted",
-                         "gave-up" */
+    const char *what; /* "armed", "image", "skipped", "failure", "captured", "rolled-back",
+                         "restarted", "gave-up" */
     const StasisImageInfo *image; /* of "image" */
-    const StasisFailure *failure; /* of all but "armed" and "image" */
+    const StasisFailure *failure; /* of all but "armed", "image" and "skipped" */
     const char *path;             /* of "captured": the bundle */
     const char *id;               /* of "rolled-back" and "restarted": the image */
     const StasisUndone *undone;   /* the same */
     guint n_tries;                /* the same: for how many failures on end that was done */
     guint64 took_us;              /* from our seeing the failure until that was done */
+    const GError *reason;         /* of "skipped": why there is no image */
+    guint n_skipped;              /* the same: of how many on end there is none */
 } StasisGuardEvent;
 typedef void (*StasisGuardFunc)(const StasisGuardEvent *event, gpointer user_data);
 
@@ -45,6 +47,7 @@ typedef struct {
     const char *const *command; /* what runs in the VM, for the bundle; or NULL */
     StasisGuardFunc func;       /* or NULL */
     gpointer func_data;
+    guint max_skips; /* images on end that are left out after which it fails; 0: 20 */
 } StasisGuardOptions;
 #define STASIS_GUARD_OPTIONS_INIT                 \
     {                                             \
@@ -57,13 +60,16 @@ typedef struct {
     gboolean gave_up;
     StasisFailure *last; /* or NULL: there was none */
     char **bundles;      /* paths, NULL-terminated */
+    guint64 n_skipped;   /* images that could not be taken, and were left out */
 } StasisGuardResult;
 
 /*
  * Guard @vm until it is cancelled (which is no error), or until a failure after which it does not
  * go on. The VM is held (others get STASIS_ERROR_BUSY). The ring is in @store, or (NULL) in memory;
  * it goes at the end. An image from before the failure began is taken for going on; if the VM fails
- * again within ten seconds an older one, after a pause that doubles each time.
+ * again within ten seconds an older one, after a pause that doubles each time. An image for which
+ * the guest writes too much is left out; so many on end that there might as well be no guard are an
+ * error (STASIS_ERROR_OUTRUN, STASIS_ERROR_BUDGET).
  */
 STASIS_API StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
                                                const StasisGuardOptions *options,

@@ -235,8 +235,8 @@ def full_buffer(t):
     failed = 0
     for _ in range(4 if FULL else 2):
         result = stasis("checkpoint-create", vm.name, "--max-buffer", "2M", *store, expect=None)
-        t.check(result.rc in (0, 1), f"the image, or one clear line: {result!r}")
-        failed += result.rc
+        t.check(result.rc in (0, 7), f"the image, or one clear line: {result!r}")
+        failed += result.rc != 0
         vm.check_nothing_left(tracked_allowed=True)
         vm.check_runs()
     t.note(f"{failed} failed for want of room")

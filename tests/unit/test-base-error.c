@@ -30,6 +30,7 @@ static const struct {
     { STASIS_ERROR_UNSAVED, "unsaved", 6 },
     { STASIS_ERROR_REFUSED, "refused", 4 },
     { STASIS_ERROR_KEY, "key", 14 },
+    { STASIS_ERROR_OUTRUN, "outrun", 7 },
 };
 
 static void assert_error_is(GQuark domain, int code, const char *name, int exit_code)
@@ -45,10 +46,10 @@ static void test_table(void)
         g_assert_cmpint(table[i].code, ==, i);
         assert_error_is(STASIS_ERROR, table[i].code, table[i].name, table[i].exit_code);
     }
-    g_assert_cmpint(STASIS_ERROR_KEY + 1, ==, G_N_ELEMENTS(table));
+    g_assert_cmpint(STASIS_ERROR_OUTRUN + 1, ==, G_N_ELEMENTS(table));
     /* Codes of another library version, and domains that pass through. */
     assert_error_is(STASIS_ERROR, -1, "failed", 1);
-    assert_error_is(STASIS_ERROR, STASIS_ERROR_KEY + 1, "failed", 1);
+    assert_error_is(STASIS_ERROR, STASIS_ERROR_OUTRUN + 1, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MAXINT, "failed", 1);
     assert_error_is(STASIS_ERROR, G_MININT, "failed", 1);
     assert_error_is(G_IO_ERROR, G_IO_ERROR_CANCELLED, "cancelled", 130);
@@ -94,7 +95,20 @@ static int pass_all(void)
     return failed;
 }
 
-static int run_with(const char *spec)
+/* Exit status: how often the point failed with that code, of ten times. */
+static int count_outrun(void)
+{
+    int n = 0;
+    for (int i = 0; i < 10; i++) {
+        g_autoptr(GError) error = NULL;
+        if (!stasis_fault(STASIS_FAULT_ARMED, &error) &&
+            g_error_matches(error, STASIS_ERROR, STASIS_ERROR_OUTRUN))
+            n++;
+    }
+    return n;
+}
+
+static int run_with(const char *spec, int (*func)(void))
 {
     int status;
     pid_t pid = fork();
@@ -103,23 +117,28 @@ static int run_with(const char *spec)
             g_setenv("STASIS_FAULT", spec, TRUE);
         else
             g_unsetenv("STASIS_FAULT");
-        _exit(pass_all());
+        _exit(func());
     }
     g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
     return status;
 }
 
-static void assert_exits(const char *spec, int code)
+static void assert_returns(const char *spec, int (*func)(void), int code)
 {
-    int status = run_with(spec);
+    int status = run_with(spec, func);
     g_test_message("%s: status %#x", spec, (guint)status);
     g_assert_true(WIFEXITED(status));
     g_assert_cmpint(WEXITSTATUS(status), ==, code);
 }
 
+static void assert_exits(const char *spec, int code)
+{
+    assert_returns(spec, pass_all, code);
+}
+
 static void assert_killed(const char *spec)
 {
-    int status = run_with(spec);
+    int status = run_with(spec, pass_all);
     g_test_message("%s: status %#x", spec, (guint)status);
     g_assert_true(WIFSIGNALED(status));
     g_assert_cmpint(WTERMSIG(status), ==, SIGKILL);
@@ -146,6 +165,17 @@ static void test_fault_points(void)
         assert_exits(none[i], 100);
 }
 
+static void test_fault_codes(void)
+{
+    assert_returns("armed:outrun", count_outrun, 1);
+    assert_returns("armed:outrun*3", count_outrun, 3);
+    assert_returns("armed:outrun*100", count_outrun, 10);
+    assert_returns("armed:outrun*", count_outrun, 1);
+    assert_returns("armed:budget*3", count_outrun, 0);
+    assert_returns("armed:error*3", count_outrun, 0);
+    assert_killed("armed:outran");
+}
+
 static void test_clock(void)
 {
     guint64 before = (guint64)g_get_monotonic_time(), ours = stasis_now_us();
@@ -160,6 +190,7 @@ int main(int argc, char **argv)
     g_test_add_func("/base/error/table", test_table);
     g_test_add_func("/base/error/cancelled", test_cancelled);
     g_test_add_func("/base/fault/points", test_fault_points);
+    g_test_add_func("/base/fault/codes", test_fault_codes);
     g_test_add_func("/base/clock/monotonic", test_clock);
     return g_test_run();
 }

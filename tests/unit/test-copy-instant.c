@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: an image is the memory of one instant, in each mode and with each tracker, while RAM is
  * written all the time; a writer waits microseconds, and never for good. */
+#include <stasis/error.h>
+
 #include "copy/copy.h"
 
 #include "test-copy-ram.h"
@@ -293,6 +295,7 @@ static void test_overflow(gconstpointer data)
         test_page(cow.job.child->pid, cow.job.child->control->hva[TEST_MEMFD], 499 * 16), ==,
         99 + 499);
     g_assert_false(stasis_protected_check(cow.protect, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_OUTRUN);
     g_assert_nonnull(strstr(error->message, "--max-buffer"));
     g_assert_null(strchr(error->message, '\n'));
     g_atomic_int_set(&cow.leave, TRUE);

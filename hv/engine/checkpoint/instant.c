@@ -275,7 +275,7 @@ static gboolean check_ram(const StasisInstant *instant, GError **error)
     if (instant->ram_result == -ETIME)
         return budget_error(instant->copy, "memory to copy", error);
     if (instant->ram_result == -ENOBUFS) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_OUTRUN,
                     "the guest wrote far more in the last moment than in the round before: "
                     "%" G_GUINT64_FORMAT " MiB; try again",
                     instant->copy->residual_pages * STASIS_PAGE_BYTES >> 20);

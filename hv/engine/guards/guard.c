@@ -3,7 +3,8 @@
  *     hold the VM's directory in memory
  *     begin: series of checkpoints (holds the VM), watch over its monitor
  *     until it is time for an image   watch
- *     image, into the ring; what is too old is folded into its heir
+ *     image, into the ring; what is too old is folded into its heir; or none, if the guest writes
+ *                too much for one, as long as that does not go on and on
  *     a failure: for a capture one more image; end the series and the watch; take the VM back;
  *                the ring becomes a bundle; begin again
  *
@@ -33,6 +34,7 @@
 #define DEFAULT_EVERY_US 500000u
 #define DEFAULT_KEEP 10u
 #define DEFAULT_TRIES 3u
+#define DEFAULT_SKIPS 20u
 /* A VM that lives so long is well again. */
 #define WELL_US 10000000u
 #define FIRST_PAUSE_US 100000u
@@ -46,13 +48,14 @@ typedef struct {
     char *uri; /* of its libvirtd, or NULL */
     const StasisGuardOptions *options;
     guint64 every_us;
-    guint max_tries;
+    guint max_tries, max_skips;
     StasisMemory *memory;
     StasisStore *store;
     gboolean in_memory; /* it is the VM's own there */
     StasisRing *ring;
     StasisWatch *watch;
     guint n_tries;
+    guint n_skipped; /* images on end that could not be taken */
     guint64 back_us; /* when the VM was last taken back; 0: never */
     GPtrArray *bundles;
     StasisGuardResult *result;
@@ -141,10 +144,28 @@ static gboolean take_image(Guard *guard, GError **error)
     const StasisImageInfo *image = stasis_ring_take(guard->ring, guard->cancellable, error);
     if (image == NULL)
         return FALSE;
+    guard->n_skipped = 0;
     guard->result->n_images++;
     StasisGuardEvent event = { .what = "image", .image = image };
     tell(guard, &event);
     return TRUE;
+}
+
+/* The guest noticed nothing of an image that it outran, and is guarded by those from before.
+ * Without one for too long it is not, and somebody has to know. Takes @why. */
+static gboolean leave_out(Guard *guard, GError *why, GError **error)
+{
+    StasisGuardEvent event = { .what = "skipped", .reason = why, .n_skipped = ++guard->n_skipped };
+    guard->result->n_skipped++;
+    tell(guard, &event);
+    if (guard->n_skipped < guard->max_skips) {
+        g_error_free(why);
+        return TRUE;
+    }
+    g_propagate_prefixed_error(
+        error, why, "VM %s is not guarded: %u images on end could not be taken: ", guard->name,
+        guard->n_skipped);
+    return FALSE;
 }
 
 /* ---- a failure ---- */
@@ -319,6 +340,21 @@ static StasisFailure *look_again(Guard *guard)
     return stasis_watch_wait(guard->watch, stasis_now_us() + ENDING_US, -1, NULL);
 }
 
+/* The next of the ring, unless *ret_failure is why there is none. */
+static gboolean take_next(Guard *guard, StasisFailure **ret_failure, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    if (take_image(guard, &local))
+        return TRUE;
+    if (stasis_ring_may_skip(local))
+        return leave_out(guard, g_steal_pointer(&local), error);
+    *ret_failure = is_cancelled(guard) ? NULL : look_again(guard);
+    if (*ret_failure != NULL || is_cancelled(guard))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
+}
+
 static gboolean loop(Guard *guard, GError **error)
 {
     guint64 next_us = stasis_now_us();
@@ -326,16 +362,8 @@ static gboolean loop(Guard *guard, GError **error)
         StasisFailure *failure = stasis_watch_wait(guard->watch, next_us, -1, guard->cancellable);
         if (is_cancelled(guard) && failure == NULL)
             break;
-        g_autoptr(GError) local = NULL;
-        if (failure == NULL && !take_image(guard, &local)) {
-            failure = is_cancelled(guard) ? NULL : look_again(guard);
-            if (failure == NULL && is_cancelled(guard))
-                break;
-            if (failure == NULL) {
-                g_propagate_error(error, g_steal_pointer(&local));
-                return FALSE;
-            }
-        }
+        if (failure == NULL && !take_next(guard, &failure, error))
+            return FALSE;
         gboolean on = TRUE;
         if (failure != NULL && !handle(guard, failure, &on, error))
             return FALSE;
@@ -382,6 +410,7 @@ StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
         .options = options,
         .every_us = options->every_us != 0 ? options->every_us : DEFAULT_EVERY_US,
         .max_tries = options->max_tries != 0 ? options->max_tries : DEFAULT_TRIES,
+        .max_skips = options->max_skips != 0 ? options->max_skips : DEFAULT_SKIPS,
         .bundles = g_ptr_array_new_with_free_func(g_free),
         .result = g_new0(StasisGuardResult, 1),
         .cancellable = cancellable,

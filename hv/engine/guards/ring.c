@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/guards/ring.h"
 
+#include <stasis/error.h>
 #include <stasis/maintenance.h>
 
 #include "engine/checkpoint/series.h"
@@ -98,6 +99,12 @@ const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancella
     g_ptr_array_add(ring->images, image);
     gboolean full = ring->draft == NULL && ring->images->len > ring->keep + ring->keep / 2;
     return !full || stasis_ring_trim(ring, error) ? image : NULL;
+}
+
+gboolean stasis_ring_may_skip(const GError *error)
+{
+    return g_error_matches(error, STASIS_ERROR, STASIS_ERROR_OUTRUN) ||
+           g_error_matches(error, STASIS_ERROR, STASIS_ERROR_BUDGET);
 }
 
 const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,

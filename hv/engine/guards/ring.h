@@ -31,6 +31,9 @@ StasisSession *stasis_ring_get_session(StasisRing *ring);
 /* One more image, which belongs to the ring; the oldest go when there are too many. */
 const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancellable,
                                         GError **error);
+/* Why one could not be taken: does that leave the VM as if none had been asked for, so that the
+ * next one may be there again? It took too long, or the guest wrote too much meanwhile. */
+gboolean stasis_ring_may_skip(const GError *error);
 /* Have no more than are to be kept. */
 gboolean stasis_ring_trim(StasisRing *ring, GError **error);
 guint stasis_ring_get_n_images(const StasisRing *ring);
