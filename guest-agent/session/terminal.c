@@ -155,6 +155,25 @@ static void pass_size(int master)
         ioctl(master, TIOCSWINSZ, &size);
 }
 
+/*
+ * Another size and the right one: whoever draws on it draws anew, also where it has not changed.
+ *
+ * The first is the larger one. A program may get both while it is at work in its handler of the
+ * first: busybox vi asks for the size there, makes a screen of that size, asks again and draws as
+ * much. Of a screen that has become smaller nothing is written past its end. One row more, as a
+ * cursor that is sent below the last one stops there, while a column more would be a line more.
+ */
+static void have_drawn(int master)
+{
+    struct winsize size = { 0 };
+    ioctl(STDIN_FILENO, TIOCGWINSZ, &size);
+    /* Where it is not known programs take it for one of 24 by 80. */
+    size.ws_row = size.ws_row == 0 ? 25 : (unsigned short)(size.ws_row + 1);
+    size.ws_col = size.ws_col == 0 ? 80 : size.ws_col;
+    ioctl(master, TIOCSWINSZ, &size);
+    pass_size(master);
+}
+
 /* The first of @n keys that is ours; @n: none is. */
 static size_t find_key(const uint8_t *bytes, size_t n, const TerminalKeys *keys)
 {
@@ -262,10 +281,7 @@ TerminalEvent terminal_attend(pid_t first, const TerminalKeys *keys)
         cfmakeraw(&raw);
         sigaction(SIGWINCH, &action, &old);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-        /* Another size and the right one: whoever draws on it draws anew. Not a tiny one, which
-         * busybox vi does not get over. */
-        ioctl(master, TIOCSWINSZ, &(struct winsize){ .ws_row = 20, .ws_col = 40 });
-        pass_size(master);
+        have_drawn(master);
         event = relay(master, pidfd, keys);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
         sigaction(SIGWINCH, &old, NULL);
