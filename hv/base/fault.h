@@ -100,6 +100,13 @@ G_BEGIN_DECLS
     X(SERVE_READY, "serve-ready")               /* the guest is ready, no image yet */          \
     X(SERVE_IMAGED, "serve-imaged")             /* the image is there, the guest not told */    \
     X(SERVE_TOLD, "serve-told")                 /* the guest is told, that is not counted */    \
+    X(WATCH_HELD, "watch-held")                 /* proc-watch: no other watches, nor do we */   \
+    X(WATCH_BEGUN, "watch-begun")               /* the guest watches, nothing is told yet */    \
+    X(WATCH_TOLD, "watch-told")                 /* something is told, that is not confirmed */  \
+    X(WATCH_IMAGED, "watch-imaged")             /* an image is listed, the watch has none */    \
+    X(WATCH_REMOVING, "watch-removing")         /* an image is to go, and is listed */          \
+    X(WATCH_REMOVED, "watch-removed")           /* it has gone, nobody knows */                 \
+    X(WATCH_OVER, "watch-over")                 /* over, the guest does not know */             \
     X(INIT_MADE, "init-made")                   /* store-init: directories, no store yet */     \
     X(INIT_WRITTEN, "init-written")             /* store-init: it is a store, not synced */     \
     X(BUNDLE_DRAFTED, "bundle-drafted")         /* the ring goes to the disk, no last image */  \

@@ -18,6 +18,7 @@ BUILD = os.path.abspath(os.environ.get("STASIS_BUILD", "build"))
 AGENT = os.path.join(BUILD, "stasis-agent")
 SESSION = os.path.join(BUILD, "stasis-session")
 PROCESSES = ("fork", "exec", "exit")
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
 OBJECTS = ("mqueue", "sem", "shm")
 
 
@@ -153,6 +154,41 @@ def processes(t):
     t.equal(w.ask(timeout=0).number("N_WATCHED"), 0, "nobody is left")
 
 
+# Its first thread ends by itself (exit(2) is that of a thread), and the other one when it is told to.
+FIRST_ENDS = r"""
+import ctypes, os, sys, threading
+libc = ctypes.CDLL(None)
+def other():
+    sys.stdin.readline()
+    print("told", flush=True)
+    sys.stdin.readline()
+    libc.syscall(%d, 0)
+threading.Thread(target=other).start()
+threading.Thread(target=int).start()
+libc.syscall(%d, 0)
+""" % (SYS_EXIT, SYS_EXIT)
+
+
+@case
+def threads(t):
+    """a thread is no process; who goes on without its first thread lives until the last one has ended"""
+    one = subprocess.Popen([sys.executable, "-c", "input();" + FIRST_ENDS], stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True)
+    t.defer(one.wait, 120)
+    t.defer(one.kill)
+    w = Watcher(t, PROCESSES)
+    w.ask([one.pid], timeout=0)
+    say(one)
+    t.wait(lambda: "\nState:\tZ" in open(f"/proc/{one.pid}/status", encoding="ascii").read(), 60,
+           "its first thread has ended")
+    say(one)
+    t.equal(one.stdout.readline(), "told\n", "the other one lives")
+    answer = w.ask(timeout=500)
+    t.equal((w.seen, answer.number("N_WATCHED")), ([], 1), "nothing is told")
+    say(one)
+    w.until(lambda c: c["KIND"] == "exit" and c["PID"] == one.pid)
+
+
 @case
 @tried_again
 def storm(t):
@@ -245,6 +281,11 @@ def lease(t):
            "it ended")
     t.equal(w.host.call("WATCH_END", TOKEN="another").status, "OK", "ended")
     t.equal(w.ask([one.pid], timeout=0).number("FRESH"), 1, "begun anew")
+    # What another instant's watch had told, as after the VM was taken back.
+    w.ask(timeout=0)
+    w.sequence += 5
+    answer = w.ask(timeout=0)
+    t.equal((answer.number("FRESH"), answer.number("N_WATCHED")), (1, 0), "begun anew, with nobody")
 
 
 @case
@@ -272,7 +313,7 @@ for line in sys.stdin:
     elif word == "unmsg": libc.msgctl(ids[name], 0, None)
     elif word == "sem": ids[name] = libc.semget(0, 1, 0o1600)
     elif word == "unsem": libc.semctl(ids[name], 0, 0)
-    elif word == "shm": ids[name] = libc.shmget(0, 4096, 0o1600)
+    elif word == "shm": ids[name] = libc.shmget(0, 4096, 0o1600); libc.shmat(ids[name], None, 0)
     elif word == "unshm": libc.shmctl(ids[name], 0, None)
     elif word == "mq": ids[name] = libc.mq_open(name.encode(), 0o102, 0o600, None)
     elif word == "unmq": libc.mq_unlink(name.encode())
@@ -308,6 +349,8 @@ def objects(t):
     a name that a watched process uses"""
     mark = f"/stasis-watch-{os.getpid()}"
     one, other = user(t), user(t)
+    before = does(one, "pshm", mark + "-before") >= 0
+    t.defer(does, one, "unpshm", mark + "-before")
     w = Watcher(t, OBJECTS)
     w.ask([one.pid], timeout=0)
     for word, kind, scheme in (("mq", "mqueue", "mqueue"), ("pshm", "shm", "posix-shm"),
@@ -321,7 +364,11 @@ def objects(t):
         does(one, "un" + word, mark)
         gone = w.until(lambda c, kind=kind: (c["KIND"], c["WHAT"]) == (kind, "removed"))
         t.equal(gone["OBJECT"], f"{scheme}:{mark}", gone)
-    t.equal([c for c in w.seen if "other" in c["OBJECT"]], [], "others' are not told")
+    t.equal([c for c in w.seen if "other" in c["OBJECT"] or "before" in c["OBJECT"]], [],
+            "nor others', nor what had been there")
+    if before:
+        does(one, "unpshm", mark + "-before")
+        w.until(lambda c: (c["WHAT"], c["OBJECT"]) == ("removed", f"posix-shm:{mark}-before"))
 
 
 @case
@@ -337,6 +384,7 @@ def objects_of_a_session(t):
         name = "/stasis-watch" if word == "mq" else "x"
         number = does(one, word, name)
         t.check(number >= 0, f"{word} works")
+        # Shared memory that is removed is there for as long as one has it attached, as this one has.
         said = f"mqueue:{name}" if word == "mq" else f"{scheme}:{number}"
         w.until(lambda c, kind=kind, said=said: (c["KIND"], c["WHAT"], c["OBJECT"]) == (kind, "created",
                                                                                        said))

@@ -1,116 +1,26 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: proc-watch takes an image of processes when they fork, become another program, and when queues,
-semaphores and shared memory of theirs come or go; images that nothing is left of go by themselves, and
-no others."""
-import json
+semaphores and shared memory of theirs come or go, no more often than it is told to; images that nothing
+is left of go by themselves, and no others; an image that could not be taken, and a VM that was taken
+back, end nothing."""
 import os
 import signal
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import sh_beside  # noqa: E402
-from proctree import tree_vm  # noqa: E402
-from stasistest import (BUILD, case, main, new_store, shared, stasis, stasis_json,  # noqa: E402
-                        stasis_start)
+from procwatch import AT_ONCE, Eventful, Watch, images_in, names_in, watched_vm  # noqa: E402
+from stasistest import case, main, new_store, shared, stasis, stasis_json  # noqa: E402
 
-EVENTFUL = os.path.join(BUILD, "tests", "lib", "eventful")
 ALL = "fork,exec,exit,mqueue,sem,shm"
-# Nothing in between is worth waiting for.
-AT_ONCE = ("--min-interval", 1)
 _common = {}
 
 
 def common():
     if not _common:
-        t = shared()
-        _common["vm"] = tree_vm(t, files={"bin/eventful": EVENTFUL})
+        _common["vm"] = watched_vm(shared())
     return _common["vm"]
-
-
-class Eventful:
-    """The program (eventful.c) in the guest, in a stasis-session or not."""
-
-    def __init__(self, t, vm, session=True):
-        self.t, self.vm, self.n = t, vm, 0
-        sh_beside(vm, "rm -f /tmp/do /tmp/done /dev/shm/eventful /dev/shm/sem.eventful")
-        if session:
-            self.pid = int(sh_beside(vm, "stasis-session -b -- eventful /tmp/do /tmp/done"))
-        else:
-            self.pid = int(sh_beside(vm, "eventful /tmp/do /tmp/done < /dev/null > /dev/null 2>&1 & "
-                                         "echo $!"))
-        t.wait(lambda: self.done() == 0, 120, "it runs")
-        self.child = 0
-
-    def done(self):
-        said = sh_beside(self.vm, "cat /tmp/done 2>/dev/null; true").split()
-        self.child = int(said[1]) if said else 0
-        return int(said[0]) if said else -1
-
-    def do(self, word):
-        sh_beside(self.vm, f"echo {word} > /tmp/do")
-        self.n += 1
-        if word != "exit":
-            self.t.wait(lambda: self.done() == self.n, 120, f"{word} is done")
-
-
-class Watch:
-    """`stasis proc-watch`, and what it has told so far."""
-
-    def __init__(self, t, vm, store, pid, *words):
-        self.t, self.store, self.events, self.at = t, store, [], 0
-        self.process = stasis_start(t, "proc-watch", vm.name, "--json", "--progress", "json", "--pid",
-                                    pid, *words, *store)
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-        self.wait(lambda e: e["event"] == "watching", "it watches")
-
-    def _read(self):
-        for line in self.process.stderr:
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.t.note(f"proc-watch: {line.decode(errors='replace').strip()}")
-
-    def wait(self, is_it, what, seconds=180):
-        """The next event like that, behind the last one that was waited for."""
-        def find():
-            return next((i for i, e in enumerate(self.events) if i >= self.at and is_it(e)), None)
-
-        def there():
-            if self.process.poll() is not None and find() is None:
-                self.reader.join(60)
-                if find() is None:
-                    raise RuntimeError(f"it ended before {what}: {self.events[-5:]}")
-            return find() is not None
-        self.t.wait(there, seconds, f"{what}; {self.events[self.at:][-5:]}")
-        self.at = find() + 1
-        return self.events[self.at - 1]
-
-    def image(self, what):
-        """The image that is taken next."""
-        event = self.wait(lambda e: e["event"] in ("image", "failed"), f"an image of {what}")
-        self.t.equal(event["event"], "image", f"{what}: {event}")
-        return event["id"]
-
-    def end(self, how=None):
-        if how is not None:
-            self.process.send_signal(how)
-        code = self.process.wait(180)
-        self.reader.join(60)
-        out = self.process.stdout.read().decode()
-        self.t.equal(code, 0, f"exit status; {out}; {self.events[-3:]}")
-        return json.loads(out)["result"]
-
-
-def names_in(image, store):
-    """Names of the processes in it."""
-    return sorted(p["name"] for p in stasis_json("checkpoint-info", image, *store)["processes"])
-
-
-def images_in(store):
-    return [i["id"] for i in stasis_json("checkpoint-list", *store) if "processes" in i]
 
 
 @case
@@ -159,6 +69,60 @@ def objects(t):
     result = watch.end(signal.SIGINT)
     t.equal((result["ended"], result["taken"], len(result["images"])), (False, 4, 2), result)
     t.equal(sorted(images_in(store)), sorted(result["images"]), "two are kept")
+    sh_beside(vm, f"kill -9 {one.pid}")
+
+
+@case
+def interval(t):
+    """what happens sooner after an image than it is told to take one waits, and is told"""
+    vm, store = common(), new_store(t)
+    one = Eventful(t, vm)
+    watch = Watch(t, vm, store, one.pid, "--on", "fork,exit", "--min-interval", 3600000)
+    one.do("fork")
+    first = watch.image("the first fork")
+    one.do("fork")
+    watch.wait(lambda e: e["event"] == "fork", "the second fork")
+    # In a later answer: an image of the fork would be there.
+    one.do("end")
+    watch.wait(lambda e: e["event"] == "exit", "an end")
+    result = watch.end(signal.SIGINT)
+    t.equal((result["images"], result["taken"]), ([first], 1), result)
+    sh_beside(vm, f"kill -9 {one.pid}")
+
+
+@case
+def tried_again(t):
+    """an image that could not be taken is told, and tried again without another reason"""
+    vm, store = common(), new_store(t)
+    one = Eventful(t, vm)
+    watch = Watch(t, vm, store, one.pid, "--on", "fork", *AT_ONCE, fault="proc-imaged:error")
+    watch.watches()
+    one.do("fork")
+    watch.wait(lambda e: e["event"] == "failed" and "proc-imaged" in e["error"], "it is told")
+    image = watch.image("the same fork")
+    result = watch.end(signal.SIGINT)
+    t.equal((result["images"], result["changes"], result["failed"]), ([image], 1, 1), result)
+    sh_beside(vm, f"kill -9 {one.pid}")
+
+
+@case
+def taken_back(t):
+    """a guest that is taken back to before it was watched is watched on, and that is a reason for an image"""
+    vm, store = common(), new_store(t)
+    one = Eventful(t, vm)
+    before = stasis_json("checkpoint-create", vm.name, *store)["id"]
+    watch = Watch(t, vm, store, one.pid, "--on", "fork,exit", *AT_ONCE)
+    one.do("fork")
+    first = watch.image("the fork")
+    stasis("rollback", vm.name, before, "--force", *store)
+    one.n = 0
+    watch.wait(lambda e: e["event"] == "lost", "more happened than was told")
+    watch.image("what there is now")
+    one.do("fork")
+    watch.wait(lambda e: e["event"] == "fork" and e["pid"] == one.pid, "another fork")
+    watch.image("that")
+    result = watch.end(signal.SIGINT)
+    t.check(first in images_in(store) and result["ended"] is False, result)
     sh_beside(vm, f"kill -9 {one.pid}")
 
 

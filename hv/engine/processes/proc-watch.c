@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/guest/agent-vm.h"
@@ -207,7 +208,12 @@ static gboolean listen(Watch *w, guint ms, GError **error)
     g_autoptr(GBytes) last = ask(w, ms, reader, error);
     if (last == NULL)
         return FALSE;
+    const GArray *changes = stasis_watch_reader_get(reader);
     gboolean first = w->sequence == 0;
+    /* A failure here is an answer that did not come: it is told again. */
+    if ((first && !stasis_fault(STASIS_FAULT_WATCH_BEGUN, error)) ||
+        (changes->len > 0 && !stasis_fault(STASIS_FAULT_WATCH_TOLD, error)))
+        return FALSE;
     gboolean fresh = stasis_agent_number(last, STASIS_AGENT_TAG_FRESH, 0) != 0;
     guint64 lost = stasis_agent_number(last, STASIS_AGENT_TAG_LOST, 0);
     w->sequence = stasis_agent_number(last, STASIS_AGENT_TAG_SEQUENCE, 0);
@@ -215,7 +221,6 @@ static gboolean listen(Watch *w, guint ms, GError **error)
     g_array_set_size(w->ask, 0);
     if (first)
         tell(w, &(StasisProcessWatchEvent){ .what = "watching" });
-    const GArray *changes = stasis_watch_reader_get(reader);
     for (guint i = 0; i < changes->len; i++)
         take_change(w, &g_array_index(changes, StasisWatchChange, i));
     /* It was taken back, started again, or waited for us for too long: it begins anew with who is
@@ -235,12 +240,13 @@ static gboolean listen(Watch *w, guint ms, GError **error)
 
 /* ---- one watch at a time ---- */
 
-/* The agent is told that nobody wants to know any more; it would learn it by itself. */
-static void hang_up(const Watch *w, const char *token)
+/* The agent is told within @ms (0: as of stasis_agent_wait_until()) that nobody wants to know any
+ * more; it would learn it by itself. */
+static void hang_up(const Watch *w, const char *token, guint ms)
 {
     guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
-    StasisAgentWait wait = stasis_agent_wait_until(0, NULL);
+    StasisAgentWait wait = stasis_agent_wait_until(ms, NULL);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(w->vm), &wait, NULL);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, token);
     g_autoptr(GBytes) ended =
@@ -259,8 +265,9 @@ static gboolean open_state(Watch *w, GError **error)
     gsize len;
     g_autofree char *last = stasis_read_file_at(w->dir_fd, STATE_FILE, 63, &len, NULL);
     if (last != NULL && len > 0)
-        hang_up(w, last); /* it was killed */
-    return stasis_write_file_at(w->dir_fd, STATE_FILE, w->token, strlen(w->token), FALSE, error);
+        hang_up(w, last, TALK_MS); /* it was killed; else we were refused for a minute */
+    return stasis_fault(STASIS_FAULT_WATCH_HELD, error) &&
+           stasis_write_file_at(w->dir_fd, STATE_FILE, w->token, strlen(w->token), FALSE, error);
 }
 
 /* ---- images ---- */
@@ -274,7 +281,9 @@ static void clear_away(Watch *w)
     while ((next = stasis_watch_images_take(w->images, reasons, w->options->keep)) != NULL) {
         g_autofree char *id = next;
         g_autoptr(GError) failure = NULL;
-        gboolean removed = stasis_store_delete_process(w->store, id, &failure);
+        gboolean removed = stasis_fault(STASIS_FAULT_WATCH_REMOVING, &failure) &&
+                           stasis_store_delete_process(w->store, id, &failure);
+        stasis_fault(STASIS_FAULT_WATCH_REMOVED, NULL);
         w->result->n_removed += removed;
         tell(w, &(StasisProcessWatchEvent){
                     .what = removed ? "removed" : "failed", .id = id, .error = failure });
@@ -324,6 +333,7 @@ static void take_image(Watch *w)
         }
         return;
     }
+    stasis_fault(STASIS_FAULT_WATCH_IMAGED, NULL);
     w->n_tries = 0;
     w->result->n_taken++;
     stasis_watch_images_add(w->images, info);
@@ -402,8 +412,9 @@ StasisProcessWatchResult *stasis_process_watch(StasisVm *vm, StasisStore *store,
     if (!open_state(&w, error) || !find_members(&w, error))
         return NULL;
     gboolean ok = run(&w, error);
+    stasis_fault(STASIS_FAULT_WATCH_OVER, NULL);
     if (w.sequence != 0)
-        hang_up(&w, w.token);
+        hang_up(&w, w.token, 0);
     w.result->images = stasis_watch_images_list(w.images);
     return ok ? g_steal_pointer(&w.result) : NULL;
 }
