@@ -9,10 +9,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (STASIS, accelerators, add_case, environment, image_ids, main,  # noqa: E402
+from stasistest import (FAST, STASIS, add_case, environment, image_ids, main,  # noqa: E402
                         new_store, run_vm, shared, stasis)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 N_IMAGES = 3
 _common = {}
 

@@ -9,10 +9,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
 from scratch import read_register, write_register  # noqa: E402
-from stasistest import (accelerators, add_case, main, new_store, run_vm, shared,  # noqa: E402
-                        stasis, stasis_json)
+from stasistest import (FAST, add_case, main, new_store, run_vm, shared, stasis,  # noqa: E402
+                        stasis_json)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 # What the device is afterwards: before, back, or (killed) half way.
 POINTS = {"kill": {"device-stopped": "before", "device-kept": "before", "rollback-loaded": "half",
                    "rollback-resumed": "back"},

@@ -9,10 +9,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (BUILD, FULL, accelerators, add_case, attach, case, environment,  # noqa: E402
+from stasistest import (BUILD, FAST, FULL, add_case, attach, case, environment,  # noqa: E402
                         image_ids, main, new_store, plain_qemu, shared, stasis)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
                        stdout=subprocess.PIPE).stdout.split()
 # A checkpoint comes to all but those of deleting and folding (tests/unit/test-store-rebase.c) and

@@ -9,10 +9,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (BUILD, accelerators, add_case, case, environment, main,  # noqa: E402
-                        new_store, run_vm, shared, stasis)
+from stasistest import (BUILD, FAST, add_case, case, environment, main, new_store,  # noqa: E402
+                        run_vm, shared, stasis)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], check=True, text=True,
                        stdout=subprocess.PIPE).stdout.split()
 POINTS = [n for n in NAMES if n.startswith("rollback-")]

@@ -14,10 +14,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (accelerators, case, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
+from stasistest import (FAST, case, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json, stasis_start)
-
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 
 
 def digest(path):

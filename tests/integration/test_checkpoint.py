@@ -8,11 +8,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (FULL, MODES, accelerators, add_case, case, image_ids, main,  # noqa: E402
-                        new_store, restored_vm, run_vm, stasis, stasis_json, stasis_start)
+from stasistest import (FAST, FULL, MODES, add_case, case, image_ids, main, new_store,  # noqa: E402
+                        restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
 MIB = 1 << 20
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 
 
 @case

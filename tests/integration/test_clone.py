@@ -12,10 +12,10 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, Linux, check_memory_image  # noqa: E402
-from stasistest import (Vm, accelerators, add_case, case, fresh_name, main, mount_tmpfs,  # noqa: E402
-                        new_store, pager_pids, restored_vm, run_vm, shared, stasis, stasis_json, stasis_start)
+from stasistest import (FAST, Vm, add_case, case, fresh_name, main, mount_tmpfs,  # noqa: E402
+                        new_store, pager_pids, restored_vm, run_vm, shared, stasis, stasis_json,
+                        stasis_start)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 MIB = 1 << 20
 _source = {}
 

@@ -11,10 +11,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare, State, check_memory_image  # noqa: E402
-from stasistest import (accelerators, case, image_ids, main, new_store, run_vm, stasis,  # noqa: E402
+from stasistest import (FAST, case, image_ids, main, new_store, run_vm, stasis,  # noqa: E402
                         stasis_json, willing)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 WORD = hex(State.GPA + State.CYCLES)
 MISSED = hex(State.GPA + 16 + 8 * State.FIELDS.index("missed"))
 PERIOD_S = 2

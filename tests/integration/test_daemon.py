@@ -13,11 +13,10 @@ import exposition  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import BUILD, accelerators, case, environment, main, run_vm, stasis_start  # noqa: E402
+from stasistest import BUILD, FAST, case, environment, main, run_vm, stasis_start  # noqa: E402
 from tap import PATIENCE  # noqa: E402
 from webpage import Site  # noqa: E402
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 SOON = ("--every", "1s", "--keep-last", "2")
 
 

@@ -12,10 +12,8 @@ from daemonbus import NOBODY, call, gdbus, open_daemon  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare  # noqa: E402
 import polkithost  # noqa: E402
-from stasistest import BUILD, ROOT, accelerators, case, main, run_vm  # noqa: E402
+from stasistest import BUILD, FAST, ROOT, case, main, run_vm  # noqa: E402
 from tap import PATIENCE  # noqa: E402
-
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 
 
 def guest(t):

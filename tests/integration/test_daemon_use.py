@@ -11,10 +11,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from daemonbus import NOBODY, User, call, open_daemon  # noqa: E402
 from guests import Bare  # noqa: E402
 import polkithost  # noqa: E402
-from stasistest import Vm, accelerators, case, end_pid, fresh_name, main, run_vm, stasis  # noqa: E402
+from stasistest import FAST, Vm, case, end_pid, fresh_name, main, run_vm, stasis  # noqa: E402
 from tap import PATIENCE  # noqa: E402
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 RULES = """
 polkit.addRule(function(action, subject) {
     if (subject.user == "nobody" && action.id.indexOf("org.stasis1.") == 0 && action.id != "org.stasis1.%s")

@@ -7,11 +7,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
-from stasistest import (accelerators, case, main, new_store, run_vm, stasis,  # noqa: E402
-                        stasis_json)
+from stasistest import FAST, case, main, new_store, run_vm, stasis, stasis_json  # noqa: E402
 from tap import shared  # noqa: E402
 
-FAST = accelerators()[0]
 SCRATCH_PORT = 0x3F8 + 7  # a serial port's scratch register, which nothing looks at
 _images = None
 

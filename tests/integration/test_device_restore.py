@@ -9,11 +9,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
 from scratch import read_register, write_register  # noqa: E402
-from stasistest import (accelerators, case, image_ids, main, new_store, run_vm,  # noqa: E402
-                        stasis, stasis_json)
+from stasistest import (FAST, case, image_ids, main, new_store, run_vm, stasis,  # noqa: E402
+                        stasis_json)
 from tap import shared  # noqa: E402
 
-FAST = accelerators()[0]
 _vm = []
 
 

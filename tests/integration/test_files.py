@@ -11,11 +11,10 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import (FULL, accelerators, case, main, new_store, run_vm, side_by_side,  # noqa: E402
+from stasistest import (FAST, FULL, case, main, new_store, run_vm, side_by_side,  # noqa: E402
                         stasis, stasis_start)
 from systemdisk import need_libguestfs  # noqa: E402
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 BIG = os.urandom(3 << 20)
 
 

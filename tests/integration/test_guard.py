@@ -13,10 +13,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (accelerators, add_case, case, end_pid, main, new_store,  # noqa: E402
-                        restored_vm, run_vm, stasis, stasis_json, stasis_start)
+from stasistest import (FAST, add_case, case, end_pid, main, new_store, restored_vm,  # noqa: E402
+                        run_vm, stasis, stasis_json, stasis_start)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 EVENT = 125
 
 

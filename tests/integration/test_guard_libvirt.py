@@ -11,11 +11,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import libvirthost  # noqa: E402
 from libvirthost import URI, host, make_domain  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import (accelerators, case, main, shared, stasis, stasis_json,  # noqa: E402
-                        stasis_start)
+from stasistest import FAST, case, main, shared, stasis, stasis_json, stasis_start  # noqa: E402
 
 os.environ["STASIS_CONNECT"] = URI
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 _common = {}
 
 
@@ -25,7 +23,6 @@ def domain():
         host(t)
         _common["vm"] = make_domain(t, Bare(mem="64M", set="4M", rate=200), FAST)
     return _common["vm"]
-
 
 
 @case

@@ -12,13 +12,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (BUILD, QEMU, STASIS, accelerators, add_case, attach, case,  # noqa: E402
-                        end_process, image_ids, main, new_store, plain_qemu, restored_vm, run_vm,
-                        stasis, stasis_json, stasis_start)
+from stasistest import (BUILD, FAST, QEMU, STASIS, accelerators, add_case, attach,  # noqa: E402
+                        case, end_process, image_ids, main, new_store, plain_qemu, restored_vm,
+                        run_vm, stasis, stasis_json, stasis_start)
 from tap import PATIENCE  # noqa: E402
 
 TOOL = os.path.join(BUILD, "tests", "lib", "vmstate-tool")
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 # The clock of day follows the host's unless told otherwise, and would be the one device that
 # differs.
 EXACT = ("-rtc", "clock=vm")

@@ -9,10 +9,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import libvirthost  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from libvirthost import Domain, IMAGES, URI, make_domain, virsh  # noqa: E402
-from stasistest import (accelerators, add_case, case, main, new_store, restored_vm,  # noqa: E402
-                        run_vm, stasis, stasis_json)
+from stasistest import (FAST, accelerators, add_case, case, main, new_store,  # noqa: E402
+                        restored_vm, run_vm, stasis, stasis_json)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 DEVICES = """<interface type='user'><model type='virtio'/></interface>
 <channel type='unix'><target type='virtio' name='org.example.0'/></channel>
 <graphics type='vnc'/><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"""

@@ -15,12 +15,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import procmem  # noqa: E402
 from guests import Bare, Linux, check_memory_image  # noqa: E402
 from shimtalk import Qtest  # noqa: E402
-from stasistest import (FULL, accelerators, add_case, attach, case, checkpoint_with_reference,  # noqa: E402
+from stasistest import (FAST, FULL, add_case, attach, case, checkpoint_with_reference,  # noqa: E402
                         huge_pages, main, need_kvm, new_store, plain_qemu, restored_vm, run_vm,
                         stasis, stasis_json, stasis_start)
 
 PAGE, MIB = 4096, 1 << 20
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 TRACKERS = [("kvm", "kvm-log"), ("kvm", "uffd-async"), ("tcg", "uffd-async")]
 HOT = {"mem": "64M", "set": "24M"}
 

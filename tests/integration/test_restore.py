@@ -10,11 +10,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, Linux, check_memory_image  # noqa: E402
-from stasistest import (MODES, Vm, accelerators, add_case, case, fresh_name,  # noqa: E402
-                        huge_pages, main, mount_tmpfs, new_store, pager_pids, restored_vm, run_vm,
-                        stasis, stasis_json)
-
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
+from stasistest import (FAST, MODES, Vm, add_case, case, fresh_name, huge_pages, main,  # noqa: E402
+                        mount_tmpfs, new_store, pager_pids, restored_vm, run_vm, stasis,
+                        stasis_json)
 
 
 def goes_on(t, guest, said, image_id, store, *options):

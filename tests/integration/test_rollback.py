@@ -11,11 +11,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare, Linux, Memory, check_memory_image  # noqa: E402
-from stasistest import (BUILD, NOBODY, accelerators, add_case, attach, case,  # noqa: E402
+from stasistest import (BUILD, FAST, NOBODY, accelerators, add_case, attach, case,  # noqa: E402
                         end_process, environment, huge_pages, image_ids, main, new_store,
                         plain_qemu, run_vm, stasis, stasis_json, stasis_start)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 UNSAVED = 6
 # The clock of day follows the host's unless told otherwise, and would be the one device that
 # differs from the image.

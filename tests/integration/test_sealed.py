@@ -11,10 +11,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
 from sealed import CORRUPT, KEY, in_memory, occurs, sealed_store, tells_no_key  # noqa: E402
-from stasistest import (Vm, accelerators, case, fresh_name, image_ids, main, restored_vm,  # noqa: E402
+from stasistest import (FAST, Vm, case, fresh_name, image_ids, main, restored_vm,  # noqa: E402
                         run_vm, stasis, stasis_json)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 USAGE = 2
 
 

@@ -10,11 +10,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from guests import Bare  # noqa: E402
 from held import end_with_helpers, go_on, held  # noqa: E402
 from procmem import is_alive  # noqa: E402
-from stasistest import (accelerators, add_case, case, end_pid, main, new_store,  # noqa: E402
-                        run_vm, stasis, stasis_json, stasis_start)
+from stasistest import (FAST, add_case, case, end_pid, main, new_store, run_vm,  # noqa: E402
+                        stasis, stasis_json, stasis_start)
 from transactions import NO_TRANSACTION, Still, many  # noqa: E402
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 TIMEOUT, EVENT, INTERRUPTED = 124, 125, 130
 
 

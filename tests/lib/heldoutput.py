@@ -14,10 +14,9 @@ import threading
 import time
 
 from guests import Bare, State
-from stasistest import (accelerators, end_pid, end_process, image_ids, new_store, restored_vm, run_vm,
+from stasistest import (FAST, end_pid, end_process, image_ids, new_store, restored_vm, run_vm,
                         stasis, stasis_start)
 
-FAST = "kvm" if "kvm" in accelerators() else "tcg"
 MAGIC, OFFSET = b"STASIS-N", 14
 
 
