@@ -335,6 +335,12 @@ UNIT_WATCH := $(filter $(B)/tests/unit/test-agent-watch%,$(UNIT_BIN))
 $(UNIT_WATCH:%=%.o) $(B)/guest-agent/watch/table.o: ALL_CFLAGS += -Iguest-agent
 $(UNIT_WATCH): $(WATCH_OBJ)
 
+# A session's terminal; the test sees what sizes it is given.
+UNIT_SESSION := $(filter $(B)/tests/unit/test-session-%,$(UNIT_BIN))
+$(UNIT_SESSION:%=%.o) $(B)/guest-agent/session/terminal.o: ALL_CFLAGS += -Iguest-agent
+$(UNIT_SESSION): $(B)/guest-agent/session/terminal.o
+$(UNIT_SESSION): LDFLAGS += -Wl,--wrap=ioctl
+
 # It reads all RAM right before the library lets the VM go on.
 $(B)/tests/lib/reference-check: LDFLAGS += -Wl,--wrap=stasis_stopper_resume
 
