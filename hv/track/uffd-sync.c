@@ -57,9 +57,10 @@ static void handle_fault(SyncTracker *self, guint64 address)
         stasis_bitmap_set_range(written, first, end - first);
     if (self->before_write != NULL && page < written->n_pages)
         self->before_write(index, page, self->before_write_data);
+    /* Before it goes on: who has seen a write pass finds it counted. */
+    __atomic_fetch_add(&self->n_faults, 1, __ATOMIC_RELAXED);
     stasis_uffd_ram_release(self->uffd, block, page, 1);
     guint64 us = stasis_now_us() - t0;
-    __atomic_fetch_add(&self->n_faults, 1, __ATOMIC_RELAXED);
     if (us > self->worst_us)
         __atomic_store_n(&self->worst_us, us, __ATOMIC_RELAXED);
 }
