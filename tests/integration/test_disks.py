@@ -308,7 +308,7 @@ def store_full(t):
     path = t.path("small")
     os.mkdir(path)
     mount_tmpfs(t, path, 40 << 20)
-    disk = disks.make(t, (("raw", "virtio"),))[0]
+    disk = disks.make(t, (("raw", "virtio"),), size=64 << 20)[0]
     monitor = t.path("second.sock")
     with open(disk.path, "r+b") as f:
         disk.model[:] = os.urandom(disk.size)

@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 
-SIZE = 64 << 20
+SIZE = 16 << 20
 CHUNK = 65536
 
 
