@@ -26,7 +26,7 @@ typedef enum {
     CLI_CHOICE,     /* one of the words of the shown value, "auto|kvm|tcg" */
     CLI_COUNT,      /* 1 … 2^31-1 */
     CLI_SIZE,       /* bytes, with K, M, G or T for powers of 1024 */
-    CLI_MS,         /* milliseconds with a fraction; the number is microseconds */
+    CLI_MS,         /* milliseconds with a fraction, or with a unit; the number is microseconds */
     CLI_SPAN,       /* "1h30m": y, w, d, h, min or m, s; the number is microseconds */
     CLI_AGE,        /* the same without "m", which could be months */
     CLI_TOPIC,      /* a command or a group */

@@ -153,6 +153,7 @@ static gboolean try_command(CliCall *call, GError **error)
     g_autofree const char **suspended = cli_texts(call, "guest-suspend");
     g_auto(GStrv) argv = cli_flag(call, "guest") ? in_guest(call) : g_strdupv(call->args + 1);
     options.argv = (const char *const *)argv;
+    options.output_to_stderr = call->json;
     options.timeout_us = cli_number(call, "timeout", 0);
     options.transaction.on = on[0] != NULL ? (const char *const *)on : NULL;
     options.transaction.keep = cli_flag(call, "keep");
@@ -181,7 +182,8 @@ static const CliOption options[] = {
     { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: exit)", .many = TRUE },
     { "disk", 0, CLI_CHOICE, "copy|none",
       "disks are put back as well, or stay as they are (default: copy)" },
-    { "guest", 0, CLI_FLAG, NULL, "run the command in the guest, as agent-exec does" },
+    { "guest", 0, CLI_FLAG, NULL,
+      "run the command in the guest, as agent-exec does: for ten minutes at most" },
     { "device", 0, CLI_TEXT, "DEVICE",
       "on failure only that PCI device (QEMU's id, or its QOM path) goes back, and its driver in "
       "the "
@@ -211,7 +213,8 @@ const CliCommand cli_cmd_try = {
         "longer than --timeout, or what --on names happens to the VM, take the VM back to the "
         "checkpoint: RAM, devices and disks. CMD finds the VM's name in $STASIS_DOMAIN and the "
         "image's ID in $STASIS_IMAGE. What was undone is said on stderr.\n\n"
-        "The exit status is CMD's. It is 124 if the time ran out, 125 if something happened to the "
+        "The exit status is CMD's. With --json what CMD prints goes to stderr, and stdout has the "
+        "result alone. The status is 124 if the time ran out, 125 if something happened to the "
         "VM, 130 at Ctrl-C; the VM is rolled back then. A guest that has panicked or shut down by "
         "the end of CMD is rolled back whatever its status.\n\n"
         "The image lies in memory (below $STASIS_RUNTIME_DIR, else in /dev/shm), all of the VM's "

@@ -87,13 +87,25 @@ static gboolean parse_size(const char *text, const char *shown, guint64 *ret)
     return *unit == '\0' && *ret > 0;
 }
 
+/* Milliseconds, or with another unit: what is short by nature can still be said as people say it.
+ */
 static gboolean parse_ms(const char *text, const char *shown, guint64 *ret)
 {
-    double ms;
+    static const struct {
+        const char *unit;
+        double ms;
+    } units[] = {
+        { "", 1 }, { "ms", 1 }, { "s", 1e3 }, { "min", 60e3 }, { "m", 60e3 }, { "h", 3600e3 },
+    };
+    double number, ms = 0;
     const char *unit;
-    if (!parse_decimal(text, &ms, &unit) || (*unit != '\0' && strcmp(unit, "ms") != 0))
+    if (!parse_decimal(text, &number, &unit))
         return FALSE;
-    *ret = ms <= 3600e3 ? (guint64)(ms * 1000 + 0.5) : 0;
+    for (guint i = 0; i < G_N_ELEMENTS(units); i++) {
+        if (strcmp(unit, units[i].unit) == 0)
+            ms = number * units[i].ms;
+    }
+    *ret = ms <= 24 * 3600e3 ? (guint64)(ms * 1000 + 0.5) : 0;
     return *ret > 0;
 }
 
@@ -155,7 +167,8 @@ static const struct {
     [CLI_CHOICE] = { parse_choice, "one of", "choice" },
     [CLI_COUNT] = { parse_count, "a number from 1", "none" },
     [CLI_SIZE] = { parse_size, "a size such as 512M or 2G", "none" },
-    [CLI_MS] = { parse_ms, "milliseconds such as 5 or 2.5, at most an hour", "none" },
+    [CLI_MS] = { parse_ms, "a time such as 5 or 2.5 (milliseconds), 30s or 10min, at most a day",
+                 "none" },
     [CLI_SPAN] = { parse_span, "a time such as 30s, 5m, 1h or 1d", "none" },
     [CLI_AGE] = { parse_age, "a time such as 90min, 36h, 7d12h, 2w or 1y", "none" },
     [CLI_TOPIC] = { parse_text, "a command or a group", "topic" },

@@ -109,6 +109,8 @@ typedef struct {
     StasisTransactionOptions transaction;
     const char *const *argv; /* the command; it finds $STASIS_DOMAIN and $STASIS_IMAGE */
     guint64 timeout_us;      /* 0: none */
+    gboolean
+        output_to_stderr; /* what it writes to its standard output, too: ours is for other things */
 } StasisTryOptions;
 #define STASIS_TRY_OPTIONS_INIT                                                                  \
     {                                                                                            \

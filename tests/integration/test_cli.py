@@ -226,7 +226,7 @@ def what_goes_with_another_says_so(t):
 @case
 def bad_values_are_named(t):
     """a value that is no number, size or time is refused by the option's name"""
-    bad = {"--max-pause": ("0", "-1", "x", "1e3", "nan", "inf", "5s", "99999999", "", "0x10"),
+    bad = {"--max-pause": ("0", "-1", "x", "1e3", "nan", "inf", "5d", "25h", "99999999", "", "0x10"),
            "--max-buffer": ("0", "-1", "12Q", "MiB", "1..5G", "99999999T", ""),
            "--threads": ("0", "-1", "1.5", "two", "99999999999"),
            "--mode": ("fast", "live|cow", ""),
@@ -237,7 +237,7 @@ def bad_values_are_named(t):
             done = run_in(t, "checkpoint-create", "nosuch", option, value)
             t.equal(done.returncode, 2, f"{option} {value!r}: {done.stderr!r}")
             t.check(option.encode() in done.stderr, "does not name", option, done.stderr)
-    good = {"--max-pause": ("5", "2.5", "0.001", "2.5ms"), "--threads": ("1", "64"),
+    good = {"--max-pause": ("5", "2.5", "0.001", "2.5ms", "5s", "1.5min", "1h"), "--threads": ("1", "64"),
             "--max-buffer": ("1", "512M", "1.5G", "64k", "2GiB")}
     for option, values in good.items():
         for value in values:

@@ -23,6 +23,7 @@ typedef struct {
     pid_t pid;
     int pidfd;
     gboolean own_group; /* it leads a process group */
+    gboolean to_stderr; /* its standard output as well */
 } Command;
 
 void stasis_try_result_free(StasisTryResult *result)
@@ -39,11 +40,14 @@ void stasis_try_result_free(StasisTryResult *result)
 
 /* In the child: it must not outlive us, and what it starts ends with it; unless it is to have the
  * terminal, whose Ctrl-C then reaches all of them by itself. */
-static void become_child(gpointer own_group)
+static void become_child(gpointer data)
 {
+    const Command *command = data;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (own_group != NULL)
+    if (command->own_group)
         setpgid(0, 0);
+    if (command->to_stderr)
+        dup2(STDERR_FILENO, STDOUT_FILENO);
 }
 
 static gboolean start(Command *command, const StasisTryOptions *options, const char *name,
@@ -53,10 +57,11 @@ static gboolean start(Command *command, const StasisTryOptions *options, const c
     env = g_environ_setenv(env, "STASIS_DOMAIN", name, TRUE);
     env = g_environ_setenv(env, STASIS_TRY_IMAGE_VARIABLE, image->id, TRUE);
     command->own_group = !isatty(STDIN_FILENO);
+    command->to_stderr = options->output_to_stderr;
     GSpawnFlags flags =
         G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH | G_SPAWN_CHILD_INHERITS_STDIN;
-    if (!g_spawn_async(NULL, (char **)options->argv, env, flags, become_child,
-                       command->own_group ? command : NULL, &command->pid, error)) {
+    if (!g_spawn_async(NULL, (char **)options->argv, env, flags, become_child, command,
+                       &command->pid, error)) {
         g_prefix_error(error, "%s: ", options->argv[0]);
         return FALSE;
     }
