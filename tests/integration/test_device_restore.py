@@ -58,8 +58,9 @@ def an_image_of_devices(t):
     t.check("devices only" in stasis("checkpoint-info", made["id"], *store).out, "shown")
     stasis("checkpoint-verify", made["id"], *store)
     stasis("store-check", "--read-data", *store)
-    t.equal(stasis_json("device-list", made["id"], *store),
-            stasis_json("device-list", made["id"], *store), "listed")
+    named = [[(d["name"], d["instance"]) for d in stasis_json("device-list", of, *store)]
+             for of in (made["id"], before)]
+    t.equal(named[0], named[1], "the devices of the image, and of one of the whole VM")
     stasis("device-diff", before, made["id"], *store)
     for words in (("restore", made["id"]), ("clone", made["id"], "--name", f"{vm.name}-c"),
                   ("rollback", vm.name, made["id"], "--force"),
@@ -117,7 +118,7 @@ def one_device(t):
     t.equal(len(memory[0]), len(memory[1]), "memory")
     first = next((i for i in range(0, len(memory[0]), 4096)
                   if memory[0][i:i + 4096] != memory[1][i:i + 4096]), None)
-    t.check(first is None or first < 65536, f"memory differs at {first}")
+    t.equal(first, None, "where memory differs")
     again = stasis_json("device-restore", vm.name, "serial#0", made, *store)
     t.equal((again["changed_bytes"], again["safety_id"]), (0, None), "once more")
     stasis("resume", vm.name)
