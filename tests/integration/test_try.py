@@ -217,6 +217,7 @@ def killed_at(t):
         still.recover()
         now = still.digest()
         t.equal(now == last, undone, f"killed at {point}: it is as it was before")
+        t.check(undone or now == still.told_digest(), f"killed at {point}: it is what the command made of it")
         last = now
     # Killed at any moment: long/test_transactions.
     found = many(t, still, 8, 20, kill_share=0)
