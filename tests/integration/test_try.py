@@ -69,6 +69,26 @@ def disks_go_back(t):
     t.equal([image["note"] for image in images], ["transaction"], "the last one's image is in the store")
 
 
+@case
+def another_qemu(t):
+    """if QEMU ends, disk, RAM and registers are those of the image in the one that is started instead, and
+    nothing that was written to the disk after it"""
+    still = Still(t, FAST)
+    still.write_disk(0x11)
+    before = still.digest()
+    process = held(t, "transaction-begun", "try", still.vm.name, "--", "sleep", "600")
+    still.write_disk(0x22)
+    t.check(still.digest() != before, "the disk was written to")
+    os.kill(still.vm.pid, signal.SIGKILL)
+    t.wait(lambda: not is_alive(still.vm.pid), 60, "QEMU has ended")
+    go_on(process)
+    t.equal(process.wait(120), EVENT, "exit status")
+    still.vm.learn()
+    t.defer(os.kill, still.vm.pid, signal.SIGKILL)
+    still.learn()
+    t.equal(still.digest(), before, "in another QEMU")
+
+
 def sees(t, how, words, kind):
     """something that happens to the VM while the command runs ends it and is undone: {kind}"""
     vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",

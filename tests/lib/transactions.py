@@ -51,17 +51,22 @@ class Still:
         self.vm = run_vm(t, Bare(mem=f"{mem}M", set="4M", rate=200), "-device", "pvpanic",
                          "-rtc", "clock=vm", *disk, accel=accel)
         stasis("pause", self.vm.name)
+        self.accel = accel
+        self.learn()
+        self.patterns = itertools.cycle(range(1, 256))
+
+    def learn(self):
+        """Where all that is, in the QEMU that the VM has now."""
         # What lies between 640 KiB and 1 MiB is no RAM, or write-protected.
-        pieces = [Memory(self.vm, 0, 640 << 10), Memory(self.vm, MIB, (mem - 1) * MIB)]
-        self.told = t.path("told.json")
+        pieces = [Memory(self.vm, 0, 640 << 10), Memory(self.vm, MIB, (self.mem - 1) * MIB)]
+        self.told = self.t.path("told.json")
         # KVM's clocks go on while a VM is paused, and are part of its devices.
         self.place = {"pid": self.vm.pid, "memory": [(p.address, p.size) for p in pieces],
                       "qmp": self.vm.qmp_path, "told": self.told,
-                      "devices": t.path("devices") if accel == "tcg" else None,
-                      "disk": (self.disk.target, self.disk.path) if with_disk else None}
-        with open(t.path("place.json"), "w", encoding="ascii") as f:
-            json.dump({**self.place, "devices": self.place["devices"] and t.path("devices.told")}, f)
-        self.patterns = itertools.cycle(range(1, 256))
+                      "devices": self.t.path("devices") if self.accel == "tcg" else None,
+                      "disk": (self.disk.target, self.disk.path) if self.disk else None}
+        with open(self.t.path("place.json"), "w", encoding="ascii") as f:
+            json.dump({**self.place, "devices": self.place["devices"] and self.t.path("devices.told")}, f)
 
     def digest(self):
         found, told = still_digest(self.place)
