@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guests import Bare  # noqa: E402
+from held import go_on, held  # noqa: E402
 from heldoutput import FAST, Outside, killed_often, killed_until_ahead, sender, series  # noqa: E402
 from stasistest import add_case, case, image_ids, main, new_store, run_vm, shared, stasis  # noqa: E402
 
@@ -58,6 +59,23 @@ def killed_at(t, point):
 
 for _point in ("hold-put", "stopped", "committed", "hold-released"):
     add_case(killed_at, _point, promise=f"stasis killed at {_point}: the VM sends as before")
+
+
+def not_yet(t, point):
+    vm, outside = sending()
+    process = held(t, point, "checkpoint-create", vm.name, "--every", 20, "--hold-output", *new_store(t))
+    mark = vm.guest.sent(vm)
+    t.wait(lambda: vm.guest.sent(vm) > mark + 20, 120, "the guest sends on")
+    t.check(outside.most <= mark, f"{outside.most} was seen, and {mark} may have been")
+    go_on(process)
+    t.wait(lambda: outside.most > mark + 20, 120, "it is let out")
+    process.send_signal(signal.SIGINT)
+    t.equal(process.wait(120), 130, "exit status")
+    check_flows(t, vm, outside, f"held at {point}")
+
+
+for _point in ("manifest-written", "renamed"):
+    add_case(not_yet, _point, promise=f"with an image that is at {_point} nothing is let out yet")
 
 
 @case
