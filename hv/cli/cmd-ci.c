@@ -52,6 +52,7 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     cli_json_set_uint(object, "n_skipped", result->n_skipped);
     cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
     cli_json_set_string(object, "bundle_error", result->bundle_error);
+    cli_json_set_string(object, "bundle_kept", result->bundle_kept);
     cli_json_set_string(object, "output", output);
     cli_take_object(call, object);
 }
@@ -99,6 +100,8 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
                  detail[0] != '\0' ? ": " : "", detail);
     if (result->bundle_error != NULL)
         cli_note(call, "no bundle was made: %s", result->bundle_error);
+    if (result->bundle_kept != NULL)
+        cli_note(call, "what it was to hold is in %s", result->bundle_kept);
     if (result->bundled && result->n_images == 0)
         cli_note(call, "the recorded execution is in %s; `stasis replay` has it again", bundle);
     else if (result->bundled)
@@ -201,7 +204,8 @@ const CliCommand cli_cmd_ci_run = {
         "instead of the disk; a kernel with an initrd has to bring it along.\n\n"
         "With --bundle images are taken while the test runs, the last few are kept, and on a "
         "failure they go into one file with the console and the test: `stasis replay` runs it "
-        "again from any of them.",
+        "again from any of them. Where that file can't be written it is left in --scratch's "
+        "directory, and that is told.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

@@ -12,6 +12,17 @@
 
 /* ---- as it goes ---- */
 
+static gboolean is(const StasisGuardEvent *event, const char *what)
+{
+    return strcmp(event->what, what) == 0;
+}
+
+/* For how many times on end there is that reason. */
+static guint on_end(const StasisGuardEvent *event)
+{
+    return is(event, "skipped") ? event->n_skipped : event->n_tries;
+}
+
 static JsonObject *event_to_json(const StasisGuardEvent *event)
 {
     JsonObject *object = json_object_new();
@@ -25,33 +36,49 @@ static JsonObject *event_to_json(const StasisGuardEvent *event)
     if (event->reason != NULL) {
         cli_json_set_string(object, "code", stasis_error_name(event->reason));
         cli_json_set_string(object, "reason", event->reason->message);
-        cli_json_set_uint(object, "on_end", event->n_skipped);
+        cli_json_set_uint(object, "on_end", on_end(event));
     }
     if (event->failure != NULL)
         json_object_set_object_member(object, "failure", cli_failure_to_json(event->failure));
     if (event->path != NULL)
-        cli_json_set_string(object, "bundle", event->path);
+        cli_json_set_string(object, is(event, "captured") ? "bundle" : "kept", event->path);
     if (event->id != NULL)
         cli_json_set_string(object, "id", event->id);
-    if (event->n_tries > 0)
+    if (event->n_tries > 0 && event->id != NULL)
         cli_json_set_uint(object, "tries", event->n_tries);
     if (event->took_us > 0)
         cli_json_set_uint(object, "took_us", event->took_us);
     return object;
 }
 
+static void print_bundle_failed(CliCall *call, const StasisGuardEvent *event)
+{
+    const char *name = call->args[0], *why = event->reason->message;
+    if (event->path == NULL)
+        cli_note(call, "%s: the bundle could not be written, and is lost: %s", name, why);
+    else
+        cli_note(call,
+                 "%s: the bundle could not be written: %s; it is in memory (%s), and is "
+                 "tried again",
+                 name, why, event->path);
+}
+
 static void print_event(CliCall *call, const StasisGuardEvent *event)
 {
     const char *name = call->args[0];
     g_autofree char *took = cli_format_us(event->took_us);
-    if (strcmp(event->what, "armed") == 0) {
+    if (is(event, "armed")) {
         cli_note(call, "%s: guarded", name);
     } else if (event->image != NULL) {
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
         if (cli_flag(call, "verbose"))
             cli_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
     } else if (event->reason != NULL) {
-        if (event->n_skipped == 1 || cli_flag(call, "verbose"))
+        if (on_end(event) > 1 && !cli_flag(call, "verbose"))
+            return;
+        if (is(event, "bundle-failed"))
+            print_bundle_failed(call, event);
+        else
             cli_note(call, "%s: no image: %s", name, event->reason->message);
     } else if (event->path != NULL) {
         cli_note(call, "%s: captured in %s", name, took);
@@ -69,7 +96,7 @@ static void print_event(CliCall *call, const StasisGuardEvent *event)
 static void show_event(const StasisGuardEvent *event, gpointer data)
 {
     CliCall *call = data;
-    if (event->path != NULL && !call->json) {
+    if (is(event, "captured") && !call->json) {
         puts(event->path);
         fflush(stdout);
     }
@@ -101,7 +128,24 @@ static void show(CliCall *call, const StasisGuardResult *result)
     for (char **path = result->bundles; *path != NULL; path++)
         json_array_add_string_element(bundles, *path);
     json_object_set_array_member(object, "bundles", bundles);
+    if (result->kept != NULL) {
+        cli_json_set_string(object, "kept", result->kept);
+        cli_json_set_string(object, "kept_error", result->kept_error);
+    }
     cli_take_object(call, object);
+}
+
+/* How to get at a bundle that is nowhere but in memory. */
+static void tell_kept(CliCall *call, const StasisGuardResult *result, const char *dir)
+{
+    if (g_strcmp0(cli_text(call, "progress"), "json") == 0)
+        return;
+    g_autofree char *path = g_shell_quote(result->kept);
+    g_autofree char *to = g_shell_quote(dir != NULL ? dir : ".");
+    cli_note(call,
+             "%s: the bundle could not be written: %s; it is in memory alone, for as long as the "
+             "host is up. Put it into its place: mv %s %s (or the next guard does it)",
+             call->args[0], result->kept_error, path, to);
 }
 
 static gboolean read_do(CliCall *call, StasisGuardOptions *options, GError **error)
@@ -145,7 +189,9 @@ static gboolean guard(CliCall *call, GError **error)
         return FALSE;
     show(call, result);
     gboolean ended_by_failure = !g_cancellable_is_cancelled(call->cancellable);
-    call->exit_code = ended_by_failure ? EXIT_EVENT : 0;
+    call->exit_code = result->kept != NULL ? 1 : ended_by_failure ? EXIT_EVENT : 0;
+    if (result->kept != NULL)
+        tell_kept(call, result, options.dir);
     return TRUE;
 }
 
@@ -195,6 +241,12 @@ const CliCommand cli_cmd_guard = {
         "out, "
         "and that is told; the guest runs on, and the images before guard it. After --max-skips of "
         "them on end the guard fails (exit status 7).\n\n"
+        "A bundle that can't be written (the disk is full, read-only, or gone) is kept in memory, "
+        "as the file that it is to be, and tried again after a second, then less and less often, "
+        "up to once a minute; the VM is guarded on meanwhile. There is room for one, the first. "
+        "If it can't be written at the end either the guard says where it is, and how to put it "
+        "into its place (exit status 1); the next guard with capture of a VM of that name does it, "
+        "too.\n\n"
         "It runs until Ctrl-C (exit status 0), or ends with 125 after a capture alone, or when it "
         "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
         "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "

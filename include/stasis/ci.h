@@ -85,7 +85,8 @@ typedef struct {
     guint n_skipped;  /* not in it: the guest wrote too much for one */
     gboolean bundled;
     char *bundle_error; /* why a failure was not, or NULL */
-    char *console; /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
+    char *console;     /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
+    char *bundle_kept; /* that bundle all the same, a file of the scratch directory; or NULL */
 } StasisCiResult;
 
 STASIS_API void stasis_ci_result_free(StasisCiResult *result);

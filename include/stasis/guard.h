@@ -20,17 +20,20 @@ typedef enum {
 
 /* Something that a guard has done or seen. Valid only during the call. */
 typedef struct {
-    const char *what; /* "armed", "image", "skipped", "failure", "captured", "rolled-back",
-                         "restarted", "gave-up" */
+    const char *what; /* "armed", "image", "skipped", "failure", "captured", "bundle-failed",
+                         "rolled-back", "restarted", "gave-up" */
     const StasisImageInfo *image; /* of "image" */
-    const StasisFailure *failure; /* of all but "armed", "image" and "skipped" */
-    const char *path;             /* of "captured": the bundle */
+    const StasisFailure *failure; /* of all but "armed", "image" and "skipped"; NULL of a bundle
+                                     that was tried again */
+    const char *path;             /* of "captured": the bundle; of "bundle-failed": the one that is
+                                     in memory meanwhile, or NULL: it could not be kept */
     const char *id;               /* of "rolled-back" and "restarted": the image */
     const StasisUndone *undone;   /* the same */
-    guint n_tries;                /* the same: for how many failures on end that was done */
+    guint n_tries;                /* the same: for how many failures on end that was done; of
+                                     "bundle-failed": how often it has been tried */
     guint64 took_us;              /* from our seeing the failure until that was done */
-    const GError *reason;         /* of "skipped": why there is no image */
-    guint n_skipped;              /* the same: of how many on end there is none */
+    const GError *reason;         /* of "skipped": why there is no image; of "bundle-failed" */
+    guint n_skipped;              /* of "skipped": of how many on end there is none */
 } StasisGuardEvent;
 typedef void (*StasisGuardFunc)(const StasisGuardEvent *event, gpointer user_data);
 
@@ -61,6 +64,9 @@ typedef struct {
     StasisFailure *last; /* or NULL: there was none */
     char **bundles;      /* paths, NULL-terminated */
     guint64 n_skipped;   /* images that could not be taken, and were left out */
+    char *kept;          /* or NULL; a bundle that could not be put into its directory to the end,
+                            and is in memory: any command that reads bundles reads it there */
+    char *kept_error;    /* why */
 } StasisGuardResult;
 
 /*
@@ -70,6 +76,10 @@ typedef struct {
  * again within ten seconds an older one, after a pause that doubles each time. An image for which
  * the guest writes too much is left out; so many on end that there might as well be no guard are an
  * error (STASIS_ERROR_OUTRUN, STASIS_ERROR_BUDGET).
+ *
+ * A bundle that can't be written (a disk that is full, read-only, or gone) is kept in memory, and
+ * tried again while the VM is guarded on, at the end, and by the next guard of a VM of that name.
+ * There is room for one: the first.
  */
 STASIS_API StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
                                                const StasisGuardOptions *options,

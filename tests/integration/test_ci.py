@@ -130,7 +130,14 @@ def again(t):
     t.check("of 1 runs failed" in shown.out, shown.out)
     done = ciguest.ci_run("--json", "--bundle", bundle, test=["/bin/busybox", "false"], expect=1)
     t.equal((done.json["outcome"]["name"], done.json.get("bundle")), ("exit 1", None), f"{done!r}")
-    t.check("exists" in done.json["bundle_error"], f"{done!r}")
+    t.check("exists" in done.json["bundle_error"] and done.json.get("bundle_kept") is None, f"{done!r}")
+    os.mkdir(t.path("scratch"))
+    done = ciguest.ci_run("--json", "--bundle", t.path("nowhere/x"), "--scratch", t.path("scratch"),
+                          test=["/bin/busybox", "false"], expect=1)
+    t.check("No such file" in done.json["bundle_error"], f"{done!r}")
+    t.equal([os.path.join(t.path("scratch"), name) for name in os.listdir(t.path("scratch"))],
+            [done.json["bundle_kept"]], "it lies where images lie meanwhile")
+    stasis("bundle-info", done.json["bundle_kept"], "--verify")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
 
 

@@ -5,76 +5,17 @@ VM goes on from before."""
 import json
 import os
 import signal
-import subprocess
 import sys
 import tarfile
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from guardtest import Guard, guest, memory_of  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
 from stasistest import (FAST, add_case, case, end_pid, main, new_store, restored_vm,  # noqa: E402
-                        run_vm, stasis, stasis_json, stasis_start)
+                        run_vm, stasis, stasis_json)
 
 EVENT = 125
-
-
-class Guard:
-    """`stasis guard`, and what it has told so far."""
-
-    def __init__(self, t, vm, *words):
-        self.t, self.vm, self.events = t, vm, []
-        self.process = stasis_start(t, "guard", vm.name, "--json", "--progress", "json", *words)
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.t.note(f"guard: {line.decode(errors='replace').strip()}")
-
-    def count(self, what):
-        return sum(event["event"] == what for event in list(self.events))
-
-    def wait(self, what, n=1, seconds=120):
-        def there():
-            if self.ended() and self.count(what) < n:
-                raise RuntimeError(f"the guard ended before {n} {what}: {self.events[-5:]}")
-            return self.count(what) >= n
-        self.t.wait(there, seconds, f"{n} {what}")
-
-    def ended(self):
-        """It has, and all that it told is in `events`."""
-        if self.process.poll() is None:
-            return False
-        self.reader.join(60)
-        return True
-
-    def last(self, what):
-        return [event for event in list(self.events) if event["event"] == what][-1]
-
-    def end(self, expect, how=None):
-        if how is not None:
-            self.process.send_signal(how)
-        try:
-            code = self.process.wait(120)
-        except subprocess.TimeoutExpired:
-            self.t.check(False, f"the guard does not end: {self.events[-5:]}")
-        self.reader.join(60)
-        out = self.process.stdout.read().decode()
-        self.t.equal(code, expect, f"exit status; {out}; {self.events[-3:]}")
-        return json.loads(out)["result"]
-
-
-def guest(t):
-    return run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
-                  accel=FAST)
-
-
-def memory_of(vm):
-    return os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store")
 
 
 def member(path, name):

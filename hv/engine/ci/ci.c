@@ -71,13 +71,19 @@ void stasis_ci_result_free(StasisCiResult *result)
         return;
     g_free(result->console);
     g_free(result->bundle_error);
+    g_free(result->bundle_kept);
     g_free(result);
+}
+
+static char *scratch_dir(const Ci *ci)
+{
+    const char *scratch = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
+    return g_canonicalize_filename(scratch, NULL);
 }
 
 static gboolean make_dir(Ci *ci, GError **error)
 {
-    const char *scratch = ci->options->scratch != NULL ? ci->options->scratch : "/var/tmp";
-    g_autofree char *parent = g_canonicalize_filename(scratch, NULL);
+    g_autofree char *parent = scratch_dir(ci);
     ci->dir = g_build_filename(parent, "stasis-ci-XXXXXX", NULL);
     if (g_mkdtemp(ci->dir) != NULL)
         return stasis_nursery_add_dir(ci->nursery, ci->dir, error);
@@ -307,6 +313,26 @@ static gboolean run_test(Ci *ci, GError **error)
     return trimmed;
 }
 
+static gboolean write_bundle(Ci *ci, const StasisCiTest *test, const char *path, GError **error)
+{
+    return stasis_ci_bundle_write(path, stasis_vm_get_name(ci->vm), test, ci->ring,
+                                  ci->result->console, ci->events, ci->cancellable, error);
+}
+
+/* The images lie in the scratch directory anyhow: where the bundle can't be written, it stays
+ * there. Not for a name that is taken: that would leave a file for each run. */
+static void keep_aside(Ci *ci, const StasisCiTest *test)
+{
+    const char *wanted = ci->options->bundle;
+    if (g_file_test(wanted, G_FILE_TEST_EXISTS) || g_cancellable_is_cancelled(ci->cancellable))
+        return;
+    g_autofree char *base = g_path_get_basename(wanted), *dir = scratch_dir(ci);
+    g_autofree char *name = g_strdup_printf("%s-%s", stasis_vm_get_name(ci->vm), base);
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    if (write_bundle(ci, test, path, NULL))
+        ci->result->bundle_kept = g_steal_pointer(&path);
+}
+
 /* That it can't be kept does not change how the test came out. */
 static void keep_failure(Ci *ci)
 {
@@ -320,11 +346,11 @@ static void keep_failure(Ci *ci)
                           .max_output_bytes = options->max_output_bytes,
                           .on = (char **)options->on,
                           .outcome = ci->result->outcome };
-    ci->result->bundled =
-        stasis_ci_bundle_write(options->bundle, stasis_vm_get_name(ci->vm), &test, ci->ring,
-                               ci->result->console, ci->events, ci->cancellable, &error);
-    if (!ci->result->bundled)
-        ci->result->bundle_error = g_strdup(error->message);
+    ci->result->bundled = write_bundle(ci, &test, options->bundle, &error);
+    if (ci->result->bundled)
+        return;
+    ci->result->bundle_error = g_strdup(error->message);
+    keep_aside(ci, &test);
 }
 
 static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)

@@ -8,6 +8,9 @@
  *     a failure: for a capture one more image; end the series and the watch; take the VM back;
  *                the ring becomes a bundle; begin again
  *
+ * A bundle that can't be put where it was to go is kept in memory (kept.c) and moved there when
+ * that can be, by us or by the next guard of the VM; guarding goes on meanwhile.
+ *
  * Killed, it leaves the VM running and the ring in memory, which the next guard or transaction of
  * the VM takes over, and which goes with the VM.
  */
@@ -20,7 +23,9 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "engine/guards/bundle-place.h"
+#include "engine/guards/kept.h"
 #include "engine/guards/memory-store.h"
 #include "engine/guards/ring.h"
 #include "engine/guards/watch-console.h"
@@ -40,6 +45,8 @@
 #define FIRST_PAUSE_US 100000u
 #define MAX_PAUSE_US 10000000u
 #define ENDING_US 2000000u
+/* Until a bundle is tried again for the first time. */
+#define AGAIN_US 1000000u
 #define CONSOLE_BYTES ((gsize)4 << 20)
 
 typedef struct {
@@ -58,6 +65,8 @@ typedef struct {
     guint n_skipped; /* images on end that could not be taken */
     guint64 back_us; /* when the VM was last taken back; 0: never */
     GPtrArray *bundles;
+    StasisKept kept;
+    gboolean keep_ring; /* it is all that is left of a failure */
     StasisGuardResult *result;
     GCancellable *cancellable;
 } Guard;
@@ -80,6 +89,8 @@ void stasis_guard_result_free(StasisGuardResult *result)
         return;
     g_clear_pointer(&result->last, stasis_failure_free);
     g_strfreev(result->bundles);
+    g_free(result->kept);
+    g_free(result->kept_error);
     g_free(result);
 }
 
@@ -125,14 +136,15 @@ static void guard_clear(Guard *guard)
     if (session != NULL)
         stasis_watch_keep_ended(session->qmp, session->record, FALSE);
     stop_watching(guard);
-    if (guard->store != NULL)
+    if (guard->store != NULL && !guard->keep_ring)
         stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
     if (guard->memory != NULL)
-        stasis_memory_close(guard->memory, guard->in_memory);
+        stasis_memory_close(guard->memory, guard->in_memory && !guard->keep_ring);
     g_clear_pointer(&guard->store, stasis_store_unref);
     g_clear_pointer(&guard->uri, g_free);
     g_clear_pointer(&guard->ring, stasis_ring_free);
     g_clear_pointer(&guard->bundles, g_ptr_array_unref);
+    stasis_kept_clear(&guard->kept);
     g_clear_pointer(&guard->result, stasis_guard_result_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Guard, guard_clear)
@@ -175,13 +187,12 @@ static const char *bundle_dir(const Guard *guard)
     return guard->options->dir != NULL ? guard->options->dir : ".";
 }
 
-static char *bundle_path(const Guard *guard, const StasisFailure *failure)
+static char *bundle_name(const Guard *guard, const StasisFailure *failure)
 {
     g_autoptr(GDateTime) now = g_date_time_new_now_local();
     g_autofree char *time = g_date_time_format(now, "%Y%m%d-%H%M%S");
-    g_autofree char *name = g_strdup_printf("%s-%s-%s-%03d.bundle", guard->name, failure->kind,
-                                            time, g_date_time_get_microsecond(now) / 1000);
-    return g_build_filename(bundle_dir(guard), name, NULL);
+    return g_strdup_printf("%s-%s-%s-%03d.bundle", guard->name, failure->kind, time,
+                           g_date_time_get_microsecond(now) / 1000);
 }
 
 /* What there is of a failure but the ring. The VM as it is now belongs to that, if there is still
@@ -216,20 +227,97 @@ static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const E
     return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
+/* Takes @path. */
+static void tell_captured(Guard *guard, const StasisFailure *failure, char *path, guint64 seen_us)
+{
+    StasisGuardEvent event = { .what = "captured",
+                               .failure = failure,
+                               .path = path,
+                               .took_us = seen_us != 0 ? stasis_now_us() - seen_us : 0 };
+    tell(guard, &event);
+    g_ptr_array_add(guard->bundles, path);
+}
+
+static void tell_failed(Guard *guard, const StasisFailure *failure, const GError *why,
+                        const char *path, guint n_tries)
+{
+    StasisGuardEvent event = {
+        .what = "bundle-failed", .failure = failure, .reason = why, .path = path, .n_tries = n_tries
+    };
+    tell(guard, &event);
+}
+
+/* The first that could not be written is kept, for as long as it has to be. */
+static gboolean keep(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
+                     const char *name, GError **error)
+{
+    g_autofree char *path = g_build_filename(guard->memory->dir, name, NULL);
+    if (guard->kept.path != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s is kept there still",
+                    guard->kept.path);
+        return FALSE;
+    }
+    if (!write_bundle(guard, failure, evidence, path, error))
+        return FALSE;
+    guard->kept.path = g_steal_pointer(&path);
+    return TRUE;
+}
+
+/* To where it was to go. */
+static gboolean move_kept(Guard *guard, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    guint64 seen_us = guard->kept.seen_us;
+    char *path = NULL;
+    if (!stasis_kept_move(&guard->kept, bundle_dir(guard), &path, &local)) {
+        tell_failed(guard, NULL, local, guard->kept.path, guard->kept.n_failed);
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (path != NULL)
+        tell_captured(guard, NULL, path, seen_us);
+    return TRUE;
+}
+
+/* FALSE: nothing has it but the ring. */
 static gboolean capture(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
                         guint64 seen_us, GError **error)
 {
     if (!guard->options->capture)
         return TRUE;
-    g_autofree char *path = bundle_path(guard, failure);
-    if (!write_bundle(guard, failure, evidence, path, error))
-        return FALSE;
-    StasisGuardEvent event = {
-        .what = "captured", .failure = failure, .path = path, .took_us = stasis_now_us() - seen_us
-    };
-    tell(guard, &event);
-    g_ptr_array_add(guard->bundles, g_steal_pointer(&path));
-    return TRUE;
+    g_autoptr(GError) why = NULL, kept = NULL;
+    g_autofree char *name = bundle_name(guard, failure);
+    g_autofree char *path = g_build_filename(bundle_dir(guard), name, NULL);
+    if (write_bundle(guard, failure, evidence, path, &why)) {
+        tell_captured(guard, failure, g_steal_pointer(&path), seen_us);
+        guard->kept.next_us = 0;
+        return TRUE;
+    }
+    if (keep(guard, failure, evidence, name, &kept)) {
+        guard->kept.seen_us = seen_us;
+        guard->kept.n_failed = 1;
+        guard->kept.next_us = stasis_now_us() + AGAIN_US;
+        tell_failed(guard, failure, why, guard->kept.path, 1);
+        return TRUE;
+    }
+    g_prefix_error(&why, "not in memory either (%s): ", kept->message);
+    tell_failed(guard, failure, why, NULL, 1);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
+}
+
+/* The images are all that there is of it: they stay until the next guard or transaction of the VM.
+ * *@error says so, unless there is something worse in it already. */
+static void keep_ring(Guard *guard, const GError *lost, GError **error)
+{
+    guard->keep_ring = TRUE;
+    if (*error != NULL)
+        return;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "the bundle could not be written (%s); its images are in the store %s until the "
+                "next guard or try of VM %s: `stasis bundle-export FILE ID… --store` of it makes a "
+                "bundle of them",
+                lost->message, stasis_store_get_path(guard->store), guard->name);
 }
 
 /* Something that comes back each time is not helped by being quick. */
@@ -310,12 +398,12 @@ static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, G
     guard->result->n_failures++;
     tell(guard, &event);
     g_auto(Evidence) evidence = { NULL };
-    g_autoptr(GError) local = NULL;
+    g_autoptr(GError) local = NULL, lost = NULL;
     gather(guard, &evidence);
     *ret_on = may_go_back(guard, failure, seen_us);
     const StasisImageInfo *image = *ret_on ? go_back(guard, failure, seen_us, &local) : NULL;
-    if (!capture(guard, failure, &evidence, seen_us, local == NULL ? error : NULL) && local == NULL)
-        return FALSE;
+    if (!capture(guard, failure, &evidence, seen_us, &lost) && (!*ret_on || local != NULL))
+        keep_ring(guard, lost, &local);
     if (local != NULL) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
@@ -373,8 +461,35 @@ static gboolean loop(Guard *guard, GError **error)
         guint64 now = stasis_now_us();
         next_us = failure != NULL || now > next_us + guard->every_us ? now + guard->every_us
                                                                      : next_us + guard->every_us;
+        if (guard->options->capture && stasis_kept_is_due(&guard->kept))
+            move_kept(guard, NULL);
     }
     return TRUE;
+}
+
+/* For bundles. A directory that is not there is a mistake; one that can't be written to now may be
+ * different when there is a failure. */
+static gboolean find_place(Guard *guard, GError **error)
+{
+    if (!guard->options->capture)
+        return TRUE;
+    if (!g_file_test(bundle_dir(guard), G_FILE_TEST_IS_DIR))
+        return stasis_set_errno(error, ENOENT, "the directory for bundles, %s", bundle_dir(guard));
+    stasis_bundle_sweep(bundle_dir(guard));
+    guard->kept.path = stasis_kept_find(guard->memory->dir);
+    return TRUE;
+}
+
+/* What is in memory alone is tried once more. */
+static void end(Guard *guard)
+{
+    if (!guard->options->capture || guard->kept.path == NULL)
+        return;
+    g_autoptr(GError) why = NULL;
+    if (move_kept(guard, &why))
+        return;
+    guard->result->kept = g_steal_pointer(&guard->kept.path);
+    guard->result->kept_error = g_strdup(why->message);
 }
 
 static gboolean begin(Guard *guard, StasisStore *store, GError **error)
@@ -382,10 +497,8 @@ static gboolean begin(Guard *guard, StasisStore *store, GError **error)
     if (guard->options->on != NULL && !stasis_watch_check(guard->options->on, error))
         return FALSE;
     guard->memory = stasis_memory_open(guard->name, "a guard", WAIT_MS, error);
-    if (guard->memory == NULL)
+    if (guard->memory == NULL || !find_place(guard, error))
         return FALSE;
-    if (guard->options->capture)
-        stasis_bundle_sweep(bundle_dir(guard));
     guard->in_memory = store == NULL;
     guard->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
@@ -415,7 +528,9 @@ StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
         .result = g_new0(StasisGuardResult, 1),
         .cancellable = cancellable,
     };
-    if (!begin(&guard, store, error) || !loop(&guard, error))
+    gboolean ok = begin(&guard, store, error) && loop(&guard, error);
+    end(&guard);
+    if (!ok)
         return NULL;
     g_ptr_array_add(guard.bundles, NULL);
     guard.result->bundles = (char **)g_ptr_array_steal(guard.bundles, NULL);

@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/tree.h"
+#include "engine/guards/kept.h"
 #include "engine/transactions/transaction-file.h"
 #include "vmm/registry.h"
 
@@ -76,7 +77,7 @@ static int try_hold(const char *dir, GError **error)
     return stasis_steal_fd(&fd);
 }
 
-/* Of VMs that are no more, unless something waits to be put right. */
+/* Of VMs that are no more, unless something waits to be put right, or for its place. */
 static void sweep(const char *base, const char *but)
 {
     g_autoptr(GDir) dir = g_dir_open(base, 0, NULL);
@@ -86,7 +87,8 @@ static void sweep(const char *base, const char *but)
             continue;
         record = stasis_record_load(name, NULL);
         g_autofree char *path = g_build_filename(base, name, NULL);
-        if (record != NULL || stasis_transaction_file_exists(path))
+        g_autofree char *kept = stasis_kept_find(path);
+        if (record != NULL || kept != NULL || stasis_transaction_file_exists(path))
             continue;
         stasis_autofd int fd = try_hold(path, NULL);
         if (fd >= 0)
