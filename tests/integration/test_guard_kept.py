@@ -131,8 +131,8 @@ def asked_to_end(t):
     put it into its place"""
     vm, out = guest(t), t.path("out")
     full(t, out)
-    guard = Guard(t, vm, *MASK, "-o", out, people=True)
-    guard.wait_line("guarded")
+    guard = Guard(t, vm, *MASK, "-o", out, "--verbose", people=True)
+    guard.wait_line(": image ", 4)
     vm.guest.fail(vm, Bare.PANIC)
     guard.wait_line("is in memory (")
     guard.wait_line("rolled-back to")

@@ -37,13 +37,13 @@ class Guard:
             return self.count(what) >= n
         self.t.wait(there, seconds, f"{n} {what}")
 
-    def wait_line(self, text):
+    def wait_line(self, text, n=1):
         def there():
-            found = any(text in line for line in list(self.lines))
+            found = sum(text in line for line in list(self.lines)) >= n
             if not found and self.ended():
                 raise RuntimeError(f"the guard ended before \"{text}\": {self.lines[-5:]}")
             return found
-        self.t.wait(there, 120, f"it says: {text}")
+        self.t.wait(there, 120, f"it says {n} times: {text}")
 
     def ended(self):
         """It has, and all that it told is in `events`."""

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A shared block is written through a mapping of our own: at memory speed, and past the dirty
- * tracker, which watches QEMU's mapping; so a page that was re-armed and then written here counts
- * as clean, which it is: it is the image's. A private block can be written through QEMU only.
+ * A shared block is written through its file: past the dirty tracker, which watches QEMU's mapping;
+ * so a page that was re-armed and then written here counts as clean, which it is: it is the
+ * image's. By pwrite(2), not through a mapping of our own, in which each page would fault first,
+ * twice where the host is a guest itself; huge pages have no write(2), and are mapped. A private
+ * block can be written through QEMU only.
  *
- * Kept pages lie in slabs; a block has one number for each page that says where (KEPT_UNKNOWN,
+ * Kept pages lie in slabs, of one huge page each where there are such: memory that was never used
+ * faults as well; a block has one number for each page that says where (KEPT_UNKNOWN,
  * KEPT_ZERO, or the page's number in the slabs, from KEPT_FIRST on).
  */
 #include "engine/rollback/rewrite.h"
@@ -12,6 +15,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stasis/error.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -19,7 +23,8 @@
 #include "track/uffd-ram.h"
 
 #define PAGE STASIS_PAGE_BYTES
-#define SLAB_PAGES 256u
+#define SLAB_PAGES 512u
+#define SLAB_BYTES ((gsize)SLAB_PAGES * PAGE)
 #define CHUNK_PAGES 256u
 /* A run of zero pages at least this long becomes a hole where the block can have one. */
 #define HOLE_PAGES 512u
@@ -36,6 +41,7 @@ typedef struct {
     guint64 n_pages;
     guint8 *map; /* ours, writable; NULL for a private block */
     gsize map_bytes;
+    gboolean by_file; /* map is not needed for writing */
     guint32 *kept;
 } Block;
 
@@ -44,7 +50,7 @@ struct _StasisRewrite {
     StasisImageReader *reader;
     guint n_blocks;
     Block *blocks;
-    GPtrArray *slabs; /* of guint8[SLAB_PAGES * PAGE] */
+    GPtrArray *slabs; /* of guint8[SLAB_BYTES] */
     guint64 n_kept, max_kept;
     guint64 n_read;                  /* pages that were prefetched, zero pages left out */
     guint8 *image_chunk, *ram_chunk; /* CHUNK_PAGES each */
@@ -66,6 +72,7 @@ static void map_block(Block *self)
                      (off_t)block->fd_offset);
     if (map != MAP_FAILED)
         self->map = map;
+    self->by_file = self->map != NULL && unit == PAGE && block->size_bytes % PAGE == 0;
 }
 
 static gboolean find_image_block(StasisRewrite *rewrite, Block *self, GError **error)
@@ -117,7 +124,7 @@ StasisRewrite *stasis_rewrite_new(const StasisRam *ram, StasisImageReader *reade
     g_autoptr(StasisRewrite) rewrite = g_new0(StasisRewrite, 1);
     rewrite->ram = ram;
     rewrite->reader = reader;
-    rewrite->slabs = g_ptr_array_new_with_free_func(g_free);
+    rewrite->slabs = g_ptr_array_new_with_free_func(free);
     rewrite->max_kept = MIN(max_cache_bytes / PAGE, G_MAXUINT32 - KEPT_FIRST);
     rewrite->image_chunk = g_malloc(CHUNK_PAGES * PAGE);
     rewrite->ram_chunk = g_malloc(CHUNK_PAGES * PAGE);
@@ -222,13 +229,22 @@ typedef struct {
     guint8 *to;
 } Piece;
 
+static guint8 *new_slab(void)
+{
+    guint8 *slab = aligned_alloc(SLAB_BYTES, SLAB_BYTES);
+    if (slab == NULL)
+        g_error("no memory for the pages of a rollback");
+    madvise(slab, SLAB_BYTES, MADV_HUGEPAGE);
+    return slab;
+}
+
 /* Room for up to *@n pages from @first on, side by side, at most to a slab's end. */
 static guint8 *make_room(StasisRewrite *rewrite, Block *self, guint64 first, guint64 *n)
 {
     if (rewrite->n_kept == rewrite->max_kept)
         return NULL;
     if (rewrite->n_kept % SLAB_PAGES == 0)
-        g_ptr_array_add(rewrite->slabs, g_malloc((gsize)SLAB_PAGES * PAGE));
+        g_ptr_array_add(rewrite->slabs, new_slab());
     *n = MIN(*n, SLAB_PAGES - rewrite->n_kept % SLAB_PAGES);
     *n = MIN(*n, rewrite->max_kept - rewrite->n_kept);
     guint32 number = (guint32)(KEPT_FIRST + rewrite->n_kept);
@@ -298,13 +314,12 @@ typedef struct {
     GError *failed; /* atomic: the first one's */
 } Reading;
 
-/* The mapping that it goes to is made ready, too: to fault page by page takes as long as to copy.
- */
+/* A mapping that it goes to is made ready, too: to fault page by page takes as long as to copy. */
 static gboolean read_piece(const StasisRewrite *rewrite, const Piece *piece, guint8 *spare,
                            GError **error)
 {
     Block *self = piece->block;
-    if (self->map != NULL)
+    if (self->map != NULL && !self->by_file)
         madvise(self->map + piece->first * PAGE, piece->n * PAGE, MADV_POPULATE_WRITE);
     return stasis_image_reader_read_pages(rewrite->reader, self->image_block, piece->first,
                                           piece->n, piece->to != NULL ? piece->to : spare, error);
@@ -374,6 +389,9 @@ gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirt
 static gboolean write_pages(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
                             const guint8 *data, GError **error)
 {
+    if (self->by_file && stasis_pwrite_all(self->block->fd, data, n * PAGE,
+                                           (off_t)(self->block->fd_offset + first * PAGE)) == 0)
+        return TRUE;
     if (self->map != NULL) {
         memcpy(self->map + first * PAGE, data, n * PAGE);
         return TRUE;
@@ -398,6 +416,16 @@ static gboolean make_zero(StasisRewrite *rewrite, const Block *self, guint64 fir
     return TRUE;
 }
 
+/* Of [@first, +@n), the first of which is kept, what lies side by side there as well. */
+static guint64 kept_run(const Block *self, guint64 first, guint64 n)
+{
+    guint64 number = self->kept[first] - KEPT_FIRST, most = SLAB_PAGES - number % SLAB_PAGES;
+    guint64 len = 1;
+    while (len < MIN(n, most) && self->kept[first + len] == self->kept[first] + len)
+        len++;
+    return len;
+}
+
 /* Write as much of [@first, +@n) as is of one kind; *ret_n: how much. */
 static gboolean put_some(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
                          guint64 *ret_n, GError **error)
@@ -409,8 +437,10 @@ static gboolean put_some(StasisRewrite *rewrite, const Block *self, guint64 firs
             (*ret_n)++;
         return make_zero(rewrite, self, first, *ret_n, error);
     }
-    if (kind != KEPT_UNKNOWN)
-        return write_pages(rewrite, self, first, 1, kept_page(rewrite, kind), error);
+    if (kind != KEPT_UNKNOWN) {
+        *ret_n = kept_run(self, first, n);
+        return write_pages(rewrite, self, first, *ret_n, kept_page(rewrite, kind), error);
+    }
     *ret_n = MIN(unknown_run(self, first, first + n), CHUNK_PAGES);
     return stasis_image_reader_read_pages(rewrite->reader, self->image_block, first, *ret_n,
                                           rewrite->image_chunk, error) &&
