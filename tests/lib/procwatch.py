@@ -7,6 +7,7 @@ import threading
 from coopguest import sh_beside
 from proctree import tree_vm
 from stasistest import BUILD, stasis_json, stasis_start
+from tap import Failure
 
 EVENTFUL = os.path.join(BUILD, "tests", "lib", "eventful")
 # Nothing in between is worth waiting for.
@@ -73,7 +74,11 @@ class Watch:
                 if find() is None:
                     raise RuntimeError(f"it ended before {what}: {self.events[-5:]}")
             return find() is not None
-        self.t.wait(there, seconds, f"{what}; {self.events[self.at:][-5:]}")
+        try:
+            self.t.wait(there, seconds, what)
+        except Failure:
+            self.t.note(f"proc-watch: {self.events[self.at:][-5:]}")
+            raise
         self.at = find() + 1
         return self.events[self.at - 1]
 

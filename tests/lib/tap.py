@@ -171,6 +171,8 @@ def _run_one(number, function, args, promise):
 def main():
     """Runs the cases (all, or those whose function or promise contains an argument of ours)."""
     signal.signal(signal.SIGTERM, _terminated)
+    # A shell's background jobs ignore it, and so would what they start, which tests end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = _cases
     if len(sys.argv) > 1:
         chosen = [c for c in _cases

@@ -113,13 +113,14 @@ def taken_back(t):
     before = stasis_json("checkpoint-create", vm.name, *store)["id"]
     watch = Watch(t, vm, store, one.pid, "--on", "fork,exit", *AT_ONCE)
     one.do("fork")
+    fork = watch.wait(lambda e: e["event"] == "fork", "the fork")
     first = watch.image("the fork")
     stasis("rollback", vm.name, before, "--force", *store)
     one.n = 0
     watch.wait(lambda e: e["event"] == "lost", "more happened than was told")
     watch.image("what there is now")
     one.do("fork")
-    watch.wait(lambda e: e["event"] == "fork" and e["pid"] == one.pid, "another fork")
+    watch.wait(lambda e: e["event"] == "fork" and e["pid"] == fork["pid"], "another fork")
     watch.image("that")
     result = watch.end(signal.SIGINT)
     t.check(first in images_in(store) and result["ended"] is False, result)
