@@ -214,7 +214,8 @@ const CliCommand cli_cmd_job_list = {
     .name = "job-list",
     .summary = "list what stasisd does and has done",
     .description =
-        "List jobs, oldest first: runs of policies, guards, and what was asked for over D-Bus. The "
+        "List jobs, oldest first: runs of policies, guards, watches, and what was asked for over "
+        "D-Bus. The "
         "last 500 that are over are kept, on disk. Others' are listed for root, and for those whom "
         "polkit allows org.stasis1.read.",
     .examples = list_examples,
@@ -279,7 +280,9 @@ const CliCommand cli_cmd_event = {
         "Wait for an event and print it; with --loop, for more. Kinds are: job (one has come, "
         "begun or ended), missed (a policy's run is late by a period or more), and guard-armed, "
         "guard-failure, guard-skipped (the first image on end that is left out), guard-captured, "
-        "guard-rolled-back, guard-restarted, guard-gave-up. With "
+        "guard-rolled-back, guard-restarted, guard-gave-up, and "
+        "watch-watching, watch-image, watch-removed, watch-failed (no image could be taken, or "
+        "removed), watch-lost. With "
         "--json each is one object a line, without an envelope.",
     .arguments = event_arguments,
     .options = event_options,

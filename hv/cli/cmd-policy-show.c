@@ -77,8 +77,27 @@ static char *format_span(gint64 us)
     return g_string_free(text, FALSE);
 }
 
+static char *watch_of(JsonObject *policy)
+{
+    static const struct {
+        const char *member, *word;
+    } whom[] = { { "watch_unit", "unit " },
+                 { "watch_cgroup", "control group " },
+                 { "watch_pids", "pid " } };
+    GString *text = g_string_new("watch ");
+    g_string_append(text, cli_member_text(policy, "watch"));
+    for (guint i = 0, n = 0; i < G_N_ELEMENTS(whom); i++) {
+        const char *value = cli_member_text(policy, whom[i].member);
+        if (value != NULL)
+            g_string_append_printf(text, "%s%s%s", n++ == 0 ? " of " : ", ", whom[i].word, value);
+    }
+    return g_string_free(text, FALSE);
+}
+
 static char *what_of(JsonObject *policy)
 {
+    if (cli_member_text(policy, "watch") != NULL)
+        return watch_of(policy);
     const char *guard = cli_member_text(policy, "guard"),
                *how = cli_member_text(policy, "guard_do");
     if (guard == NULL) {

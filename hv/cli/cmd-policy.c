@@ -12,6 +12,23 @@
 
 /* ---- set, remove ---- */
 
+static char *join(CliCall *call, const char *option)
+{
+    g_autofree const char **words = cli_texts(call, option);
+    return words != NULL && words[0] != NULL ? g_strjoinv(",", (char **)words) : NULL;
+}
+
+static void watch_of(CliCall *call, StasisPolicy *policy)
+{
+    policy->watch = join(call, "watch");
+    policy->watch_pids = join(call, "pid");
+    policy->watch_unit = g_strdup(cli_text(call, "unit"));
+    policy->watch_cgroup = g_strdup(cli_text(call, "cgroup"));
+    policy->watch_boundary = g_strdup(cli_text(call, "boundary"));
+    policy->watch_interval_us = cli_number(call, "min-interval", 0);
+    policy->watch_incremental = cli_flag(call, "incremental");
+}
+
 static StasisPolicy *policy_of(CliCall *call)
 {
     StasisPolicy *policy = stasis_policy_new();
@@ -35,6 +52,7 @@ static StasisPolicy *policy_of(CliCall *call)
     policy->disk = g_strdup(cli_text(call, "disk"));
     policy->guard = g_strdup(cli_text(call, "guard"));
     policy->guard_do = g_strdup(cli_text(call, "do"));
+    watch_of(call, policy);
     policy->owner = (guint)getuid();
     return policy;
 }
@@ -140,6 +158,24 @@ static const CliOption set_options[] = {
       "instead of images: guard the VM, see `stasis help guard`, --on" },
     { "do", 0, CLI_CHOICE, "capture|rollback|restart",
       "what the guard does (default: capture; bundles are in the state directory)" },
+    { "watch", 0, CLI_TEXT, "EVENTS",
+      "instead of images of the VM: of processes, at what happens to them, see `stasis help "
+      "proc-watch`, --on",
+      .many = TRUE },
+    { "unit", 0, CLI_TEXT, "UNIT",
+      "--watch all processes of that systemd unit (\"cron.service\")" },
+    { "cgroup", 0, CLI_TEXT, "CGROUP",
+      "--watch all processes in that control group (\"/a/b\") and below" },
+    { "pid", 0, CLI_COUNT, "PID",
+      "--watch that process, by its ID in the guest, until it has ended: then the policy has "
+      "nothing left to do",
+      .many = TRUE },
+    { "boundary", 0, CLI_CHOICE, "closure|tree|talked",
+      "with --watch: who comes along, as with proc-watch (default: talked)" },
+    { "min-interval", 0, CLI_MS, "MS",
+      "with --watch: let so much time pass between one image and the next (default 1000)" },
+    { "incremental", 0, CLI_FLAG, NULL,
+      "with --watch: store only those pages of memory that the newest image does not have" },
     { NULL },
 };
 static const CliExample set_examples[] = {
@@ -148,6 +184,8 @@ static const CliExample set_examples[] = {
     { "policy-set plc --every 5m --deadline 5 --slack 3 --cycle-word 0x400250",
       "Between two cycles of a loop of 200 Hz, which has nothing to do for 3 of each 5 ms" },
     { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
+    { "policy-set web --watch fork,exec,exit,ipc --unit db.service --keep-last 5",
+      "Of a service's processes, at what happens to them" },
     { NULL },
 };
 const CliCommand cli_cmd_policy_set = {
@@ -164,7 +202,13 @@ const CliCommand cli_cmd_policy_set = {
         "host was off or asleep is done once. With --deadline an image that would stop the guest "
         "for "
         "longer than its slack is none, and tried again in the same way; see `stasis help "
-        "checkpoint-create`, --cycle-word. A run is as `stasis policy-run` without a daemon.",
+        "checkpoint-create`, --cycle-word. A run is as `stasis policy-run` without a daemon.\n\n"
+        "With --watch stasisd keeps a proc-watch at work, and begins it anew, after a second at "
+        "first and a minute at most, for as long as the VM, the unit or the control group is not "
+        "there. Its images have the note \"policy-watch\", and only those are ever removed: at an "
+        "exit and an exec if EVENTS name them, and beyond --keep-last, also those that a run "
+        "before took. A process that is asked for by its PID is watched until it, its agent or "
+        "the VM has ended: the number is another one's then.",
     .arguments = arguments,
     .options = set_options,
     .examples = set_examples,
@@ -179,7 +223,8 @@ const CliCommand cli_cmd_policy_remove = {
     .group = "service",
     .name = "policy-remove",
     .summary = "remove the policy of a VM",
-    .description = "Remove the policy of VM NAME. Images that it has made stay; a guard ends.",
+    .description = "Remove the policy of VM NAME. Images that it has made stay; a guard or a "
+                   "watch ends.",
     .arguments = arguments,
     .examples = remove_examples,
     .handler = remove_policy,

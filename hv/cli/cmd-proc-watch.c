@@ -149,6 +149,7 @@ static gboolean watch(CliCall *call, GError **error)
     options.max_images = cli_number(call, "count", 0);
     options.incremental = cli_flag(call, "incremental");
     options.note = cli_text(call, "note");
+    options.take_up = cli_flag(call, "take-up");
     options.scratch = cli_text(call, "scratch");
     options.func = show_event;
     options.func_data = call;
@@ -165,8 +166,8 @@ static const CliArgument arguments[] = {
 };
 static const CliOption options[] = {
     { "on", 0, CLI_TEXT, "EVENTS",
-      "what to take an image at: fork, exec, exit, mqueue, sem, shm; the last three also with "
-      ":create or :remove; several with commas between them",
+      "what to take an image at: fork, exec, exit, mqueue, sem, shm, ipc (these three); the last "
+      "four also with :create or :remove; several with commas between them",
       .required = TRUE, .many = TRUE },
     { "pid", 0, CLI_COUNT, "PID", "a process, by its ID in the guest", .many = TRUE },
     { "unit", 0, CLI_TEXT, "UNIT", "all processes of that systemd unit (\"cron.service\")" },
@@ -183,6 +184,8 @@ static const CliOption options[] = {
     { "incremental", 0, CLI_FLAG, NULL,
       "store only those pages of memory that the newest image of these processes does not have" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the images" },
+    { "take-up", 0, CLI_FLAG, NULL,
+      "images of NAME with the same --note count as taken here: by a proc-watch before this one" },
     { "scratch", 0, CLI_DIR, "DIR", "as with proc-checkpoint" },
     { NULL },
 };

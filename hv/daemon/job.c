@@ -22,6 +22,16 @@ const char *stasisd_job_state_name(StasisdJobState state)
     return state_names[state];
 }
 
+gboolean stasisd_job_lasts(const char *kind)
+{
+    return strcmp(kind, "guard") == 0 || strcmp(kind, "watch") == 0;
+}
+
+gboolean stasisd_job_is_policys(const char *kind)
+{
+    return strcmp(kind, "policy") == 0 || stasisd_job_lasts(kind);
+}
+
 StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, guint owner,
                             const char *const *argv)
 {

@@ -54,6 +54,11 @@ static inline gboolean stasisd_job_is_over(const StasisdJob *job)
     return job->state >= STASISD_DONE;
 }
 
+/* Of the kinds that carry out a policy: "policy" is one run; a "guard" and a "watch" are there for
+ * as long as it is. */
+gboolean stasisd_job_is_policys(const char *kind);
+gboolean stasisd_job_lasts(const char *kind);
+
 StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, guint owner,
                             const char *const *argv);
 void stasisd_job_free(StasisdJob *job);

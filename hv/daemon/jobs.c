@@ -112,7 +112,7 @@ StasisdJob *stasisd_jobs_find(StasisdJobs *jobs, guint id)
 
 static gboolean takes_a_place(const StasisdJob *job)
 {
-    return strcmp(job->kind, "guard") != 0;
+    return !stasisd_job_lasts(job->kind);
 }
 
 static void remove_files(StasisdJobs *jobs, guint id)
@@ -218,7 +218,7 @@ StasisdJob *stasisd_jobs_add(StasisdJobs *jobs, const char *kind, const char *vm
     g_ptr_array_add(jobs->all, job);
     /* What a policy wants is known without it, and what somebody else's descriptor was for is lost
      * with us. */
-    if (out_fd < 0 && strcmp(kind, "policy") != 0 && strcmp(kind, "guard") != 0)
+    if (out_fd < 0 && !stasisd_job_is_policys(kind))
         save(jobs, job);
     jobs->funcs.changed(job, jobs->user_data);
     start_some(jobs);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * All jobs: those that wait, in the order in which they came, those that run, as many at a time as
- * there are places, and the last ones that are over. Guards, which run for as long as their VM
- * does, take no place.
+ * there are places, and the last ones that are over. Guards and watches, which run for as long as
+ * their VM does, take no place.
  */
 #pragma once
 

@@ -19,6 +19,7 @@ void stasisd_policy_state_clear(StasisdPolicyState *state)
 {
     g_free(state->last_image);
     g_free(state->last_error);
+    g_free(state->over);
     *state = (StasisdPolicyState){ 0 };
 }
 
@@ -35,6 +36,8 @@ JsonObject *stasisd_policy_state_to_json(const StasisdPolicyState *state)
         stasis_json_set_string(object, "last_image", state->last_image);
     if (state->last_error != NULL)
         stasis_json_set_string(object, "last_error", state->last_error);
+    if (state->over != NULL)
+        stasis_json_set_string(object, "over", state->over);
     stasis_json_set_uint(object, "runs", state->n_runs);
     stasis_json_set_uint(object, "failures", state->n_failures);
     stasis_json_set_uint(object, "missed", state->n_missed);
@@ -59,6 +62,7 @@ void stasisd_policy_state_load(StasisdPolicyState *state, int dir_fd, const char
     state->last_success_us = (gint64)stasis_json_uint_or(object, "last_success_us", 0);
     state->last_image = g_strdup(stasis_json_string_or(object, "last_image", NULL));
     state->last_error = g_strdup(stasis_json_string_or(object, "last_error", NULL));
+    state->over = g_strdup(stasis_json_string_or(object, "over", NULL));
     state->n_runs = stasis_json_uint_or(object, "runs", 0);
     state->n_failures = stasis_json_uint_or(object, "failures", 0);
     state->n_missed = stasis_json_uint_or(object, "missed", 0);

@@ -14,6 +14,7 @@ typedef struct {
     gint64 last_success_us; /* Unix time of its end */
     char *last_image;
     char *last_error; /* what the last run did not do, or NULL */
+    char *over;       /* the text of a policy that there is nothing left to do for, or NULL */
     guint64 n_runs, n_failures, n_missed;
     guint64 n_missed_deadlines; /* by the guest, over the runs, as it counts itself */
 } StasisdPolicyState;

@@ -45,10 +45,28 @@ StasisdJob *stasisd_runs_find(StasisdService *service, const char *vm)
     for (guint i = jobs->len; i > 0; i--) {
         StasisdJob *job = jobs->pdata[i - 1];
         if (!stasisd_job_is_over(job) && strcmp(job->vm, vm) == 0 &&
-            (strcmp(job->kind, "policy") == 0 || strcmp(job->kind, "guard") == 0))
+            stasisd_job_is_policys(job->kind))
             return job;
     }
     return NULL;
+}
+
+static const char *kind_of(const StasisPolicy *policy)
+{
+    return policy->guard != NULL ? "guard" : policy->watch != NULL ? "watch" : "policy";
+}
+
+static gboolean lasts(const StasisPolicy *policy)
+{
+    return stasisd_job_lasts(kind_of(policy));
+}
+
+static void add_place(GStrvBuilder *words, const StasisPolicy *policy)
+{
+    if (policy->connect != NULL)
+        g_strv_builder_add_many(words, "--connect", policy->connect, NULL);
+    if (policy->store != NULL)
+        g_strv_builder_add_many(words, "--store", policy->store, NULL);
 }
 
 static char **guard_words(StasisdService *service, const StasisPolicy *policy)
@@ -58,11 +76,65 @@ static char **guard_words(StasisdService *service, const StasisPolicy *policy)
     const char *how = policy->guard_do != NULL ? policy->guard_do : "capture";
     g_strv_builder_add_many(words, "guard", policy->vm, "--on", policy->guard, "--do", how,
                             "--output", bundles, "--json", "--progress", "json", NULL);
-    if (policy->connect != NULL)
-        g_strv_builder_add_many(words, "--connect", policy->connect, NULL);
-    if (policy->store != NULL)
-        g_strv_builder_add_many(words, "--store", policy->store, NULL);
+    add_place(words, policy);
     return g_strv_builder_end(words);
+}
+
+static void add_word(GStrvBuilder *words, const char *option, const char *value)
+{
+    g_autofree char *word = value != NULL ? g_strconcat("--", option, "=", value, NULL) : NULL;
+    if (word != NULL)
+        g_strv_builder_add(words, word);
+}
+
+static void add_number(GStrvBuilder *words, const char *option, guint64 value)
+{
+    g_autofree char *text = value > 0 ? g_strdup_printf("%" G_GUINT64_FORMAT, value) : NULL;
+    add_word(words, option, text);
+}
+
+char **stasisd_runs_watch_words(const StasisPolicy *policy)
+{
+    g_autoptr(GStrvBuilder) words = g_strv_builder_new();
+    g_auto(GStrv) pids = g_strsplit(policy->watch_pids != NULL ? policy->watch_pids : "", ",", -1);
+    g_strv_builder_add_many(words, "proc-watch", policy->vm, "--on", policy->watch, "--note",
+                            STASIS_POLICY_WATCH_NOTE, "--take-up", "--json", "--progress", "json",
+                            NULL);
+    for (char **pid = pids; *pid != NULL; pid++)
+        add_word(words, "pid", *pid);
+    add_word(words, "unit", policy->watch_unit);
+    add_word(words, "cgroup", policy->watch_cgroup);
+    add_word(words, "boundary", policy->watch_boundary);
+    add_number(words, "keep", policy->keep_last);
+    char ms[G_ASCII_DTOSTR_BUF_SIZE];
+    g_ascii_formatd(ms, sizeof ms, "%.3f", (double)policy->watch_interval_us / 1000);
+    add_word(words, "min-interval", policy->watch_interval_us > 0 ? ms : NULL);
+    if (policy->watch_incremental)
+        g_strv_builder_add(words, "--incremental");
+    add_place(words, policy);
+    return g_strv_builder_end(words);
+}
+
+/* What carries out a policy of a kind that lasts. */
+static char **lasting_words(StasisdService *service, const StasisPolicy *policy)
+{
+    return policy->guard != NULL ? guard_words(service, policy) : stasisd_runs_watch_words(policy);
+}
+
+void stasisd_runs_end_strays(StasisdService *service)
+{
+    const GPtrArray *jobs = stasisd_jobs_all(service->jobs);
+    for (guint i = 0; i < jobs->len; i++) {
+        StasisdJob *job = jobs->pdata[i];
+        const StasisdEntry *entry = g_hash_table_lookup(service->entries, job->vm);
+        if (stasisd_job_is_over(job) || !stasisd_job_lasts(job->kind))
+            continue;
+        g_auto(GStrv) words =
+            entry != NULL && lasts(entry->policy) ? lasting_words(service, entry->policy) : NULL;
+        if (words == NULL ||
+            !g_strv_equal((const char *const *)words, (const char *const *)job->argv))
+            stasisd_jobs_abort(service->jobs, job);
+    }
 }
 
 StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry)
@@ -70,10 +142,10 @@ StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry)
     const StasisPolicy *policy = entry->policy;
     const char *const once[] = { "policy-run", policy->vm, "--json", "--progress", "json", NULL };
     entry->retry_us = 0;
-    if (policy->guard == NULL)
+    if (!lasts(policy))
         return stasisd_jobs_add(service->jobs, "policy", policy->vm, policy->owner, once, -1);
-    g_auto(GStrv) words = guard_words(service, policy);
-    return stasisd_jobs_add(service->jobs, "guard", policy->vm, policy->owner,
+    g_auto(GStrv) words = lasting_words(service, policy);
+    return stasisd_jobs_add(service->jobs, kind_of(policy), policy->vm, policy->owner,
                             (const char *const *)words, -1);
 }
 
@@ -81,7 +153,7 @@ gint64 stasisd_runs_due(const StasisdService *service, const StasisdEntry *entry
 {
     if (entry->retry_us > 0)
         return entry->retry_us;
-    if (entry->policy->guard != NULL)
+    if (lasts(entry->policy))
         return service->now.boot_us;
     return stasisd_schedule_next(&entry->state.last, entry->policy->every_us, &service->now);
 }
@@ -90,7 +162,7 @@ static void begin(StasisdService *service, StasisdEntry *entry)
 {
     guint missed = 0;
     const StasisPolicy *policy = entry->policy;
-    if (policy->guard == NULL) {
+    if (!lasts(policy)) {
         gint64 due = stasisd_schedule_next(&entry->state.last, policy->every_us, &service->now);
         entry->pending = stasisd_schedule_begin(due, policy->every_us, &service->now, &missed);
     }
@@ -191,9 +263,28 @@ static void note_result(StasisdEntry *entry, const StasisdJob *job)
         entry->state.last_error = g_strconcat("old images are left: ", left, NULL);
 }
 
+/* All that was watched has ended. A PID is another process's then, or will be. */
+static gboolean all_ended(const StasisdJob *job)
+{
+    g_autoptr(JsonObject) result =
+        job->result != NULL ? stasis_json_parse_object(job->result, -1, NULL) : NULL;
+    return strcmp(job->kind, "watch") == 0 && result != NULL &&
+           stasis_json_bool_or(result, "ended", FALSE);
+}
+
+/* Also when nobody can say: the VM or its agent has gone, and has begun anew when it is back. */
+static gboolean is_over(const StasisPolicy *policy, const StasisdJob *job)
+{
+    static const char *const passing[] = { "busy", "refused", NULL };
+    if (policy->watch == NULL || policy->watch_pids == NULL || job->aborting)
+        return FALSE;
+    return all_ended(job) || (job->state == STASISD_FAILED && job->error_name != NULL &&
+                              !g_strv_contains(passing, job->error_name));
+}
+
 static void run_went(StasisdService *service, StasisdEntry *entry, const StasisdJob *job)
 {
-    gboolean guard = entry->policy->guard != NULL, well = job->state == STASISD_DONE;
+    gboolean well = job->state == STASISD_DONE;
     /* Of a VM that does not run nothing is missing; it is looked for again when the next is due. */
     gboolean absent = g_strcmp0(job->error_name, "not-found") == 0;
     stasisd_moment_now(&service->now);
@@ -212,7 +303,13 @@ static void run_went(StasisdService *service, StasisdEntry *entry, const Stasisd
         entry->state.last_error = g_strdup(job->error != NULL ? job->error : "aborted");
     }
     entry->n_on_end = well ? 0 : entry->n_on_end + 1;
-    if (guard)
+    if (all_ended(job))
+        entry->state.last_error = g_strdup("all processes have ended");
+    g_clear_pointer(&entry->state.over, g_free);
+    if (is_over(entry->policy, job)) {
+        entry->state.over = g_strdup(entry->text);
+        entry->retry_us = G_MAXINT64;
+    } else if (lasts(entry->policy))
         entry->retry_us =
             service->now.boot_us +
             (gint64)MIN(MAX_BACKOFF_S, 1u << MIN(entry->n_on_end, 6u)) * G_TIME_SPAN_SECOND;
@@ -229,31 +326,68 @@ static void on_job(StasisdJob *job, gpointer data)
     tell_job(service, job);
     if (!stasisd_job_is_over(job))
         return;
-    if (entry != NULL && strcmp(job->kind, entry->policy->guard != NULL ? "guard" : "policy") == 0)
+    if (entry != NULL && strcmp(job->kind, kind_of(entry->policy)) == 0)
         run_went(service, entry, job);
     stasisd_runs_look(service);
 }
 
-/* A guard's events. */
-static void on_told(StasisdJob *job, JsonObject *line, gpointer data)
+static void tell_line(const StasisdJob *job, JsonObject *line, const char *prefix,
+                      StasisdService *service)
 {
-    const char *what = stasis_json_string_or(line, "event", "");
-    guint64 n_on_end = 0;
-    if (json_object_has_member(line, "on_end"))
-        stasis_json_uint(line, "on_end", &n_on_end, NULL);
-    /* An image every half a second is nobody's news, nor is each that is left out. */
-    if (*what == '\0' || strcmp(what, "image") == 0 || n_on_end > 1)
-        return;
     JsonObject *more = json_object_new();
-    static const char *const texts[] = { "bundle", "id", "code" };
+    static const char *const texts[] = { "bundle", "id", "code", "error" };
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
         const char *text = stasis_json_string_or(line, texts[i], NULL);
         if (text != NULL)
             stasis_json_set_string(more, texts[i], text);
     }
     stasis_json_set_uint(more, "job", job->id);
-    g_autofree char *name = g_strconcat("guard-", what, NULL);
-    tell(data, job->owner, name, job->vm, more);
+    g_autofree char *name = g_strconcat(prefix, stasis_json_string_or(line, "event", ""), NULL);
+    tell(service, job->owner, name, job->vm, more);
+}
+
+/* What a watch tells of its images is how its policy goes. TRUE when it is to be told. */
+static gboolean note_watch(StasisdService *service, const StasisdJob *job, JsonObject *line,
+                           const char *what)
+{
+    StasisdEntry *entry = g_hash_table_lookup(service->entries, job->vm);
+    const char *id = stasis_json_string_or(line, "id", NULL);
+    const char *error = stasis_json_string_or(line, "error", NULL);
+    static const char *const told[] = { "watching", "image", "failed", "removed", "lost", NULL };
+    if (!g_strv_contains(told, what))
+        return FALSE;
+    if (entry == NULL || entry->policy->watch == NULL)
+        return TRUE;
+    entry->n_on_end = 0;
+    if (error != NULL || strcmp(what, "watching") == 0 || strcmp(what, "image") == 0) {
+        g_free(entry->state.last_error);
+        entry->state.last_error = g_strdup(error);
+    }
+    if (strcmp(what, "image") == 0 && id != NULL) {
+        g_free(entry->state.last_image);
+        entry->state.last_image = g_strdup(id);
+        entry->state.last_success_us = g_get_real_time();
+    }
+    save_state(service, entry);
+    return TRUE;
+}
+
+/* A guard's events, and a watch's. */
+static void on_told(StasisdJob *job, JsonObject *line, gpointer data)
+{
+    const char *what = stasis_json_string_or(line, "event", "");
+    if (strcmp(job->kind, "watch") == 0) {
+        if (note_watch(data, job, line, what))
+            tell_line(job, line, "watch-", data);
+        return;
+    }
+    guint64 n_on_end = 0;
+    if (json_object_has_member(line, "on_end"))
+        stasis_json_uint(line, "on_end", &n_on_end, NULL);
+    /* An image every half a second is nobody's news, nor is each that is left out. */
+    if (*what == '\0' || strcmp(what, "image") == 0 || n_on_end > 1)
+        return;
+    tell_line(job, line, "guard-", data);
 }
 
 const StasisdJobsFuncs stasisd_runs_funcs = { on_job, on_told };

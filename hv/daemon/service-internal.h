@@ -14,7 +14,7 @@ typedef struct {
     StasisPolicy *policy;
     StasisdPolicyState state;
     StasisdMoment pending; /* for when the run under way counts; boot_id "": not known */
-    gint64 retry_us;       /* CLOCK_BOOTTIME, 0: none */
+    gint64 retry_us;       /* CLOCK_BOOTTIME, 0: none; G_MAXINT64: never */
     guint n_on_end;        /* failures on end */
     guint n_told;          /* periods missed since the last run that went well, as told so far */
     char *text;            /* the policy as it is in its file */
@@ -40,6 +40,11 @@ void stasisd_runs_look(StasisdService *service);
 StasisdJob *stasisd_runs_find(StasisdService *service, const char *vm);
 /* Carry it out, whether it is due or not. */
 StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry);
+/* End guards and watches that were taken up, but carry out no policy there is: it was removed or
+ * changed while no daemon was there. */
+void stasisd_runs_end_strays(StasisdService *service);
+/* What carries out a policy that is a watch, behind "stasis". Free with g_strfreev(). */
+char **stasisd_runs_watch_words(const StasisPolicy *policy);
 /* When it is due, in CLOCK_BOOTTIME; of service->now. */
 gint64 stasisd_runs_due(const StasisdService *service, const StasisdEntry *entry);
 

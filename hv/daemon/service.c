@@ -26,11 +26,11 @@ static void entry_free(gpointer data)
 
 /* ---- policies ---- */
 
-/* A guard whose policy is no more, or is another. */
-static void end_guard(StasisdService *service, const char *vm)
+/* A guard or a watch whose policy is no more, or is another. */
+static void end_lasting(StasisdService *service, const char *vm)
 {
     StasisdJob *job = stasisd_runs_find(service, vm);
-    if (job != NULL && strcmp(job->kind, "guard") == 0)
+    if (job != NULL && stasisd_job_lasts(job->kind))
         stasisd_jobs_abort(service->jobs, job);
 }
 
@@ -46,8 +46,10 @@ static void take(StasisdService *service, StasisPolicy *policy)
     stasisd_policy_state_load(&taken->state, service->state_fd, policy->vm);
     taken->policy = policy;
     taken->text = g_steal_pointer(&text);
+    if (g_strcmp0(taken->state.over, taken->text) == 0)
+        taken->retry_us = G_MAXINT64;
     if (entry != NULL)
-        end_guard(service, policy->vm);
+        end_lasting(service, policy->vm);
     g_hash_table_replace(service->entries, g_strdup(policy->vm), taken);
 }
 
@@ -62,7 +64,7 @@ static void drop_absent(StasisdService *service, const GPtrArray *there)
             found = strcmp(((const StasisPolicy *)there->pdata[i])->vm, vm) == 0;
         if (found)
             continue;
-        end_guard(service, vm);
+        end_lasting(service, vm);
         stasisd_policy_state_remove(service->state_fd, vm);
         g_hash_table_iter_remove(&iter);
     }
@@ -214,6 +216,7 @@ gboolean stasisd_service_start(StasisdService *service, GError **error)
     for (guint i = 0; i < policies->len; i++)
         take(service, policies->pdata[i]);
     stasisd_jobs_adopt(service->jobs);
+    stasisd_runs_end_strays(service);
     stasisd_runs_look(service);
     return TRUE;
 }
@@ -242,11 +245,13 @@ JsonObject *stasisd_service_describe(StasisdService *service, const char *vm)
     json_object_remove_member(state, "boot_id");
     json_object_remove_member(state, "boot_us");
     json_object_remove_member(state, "wall_us");
+    json_object_remove_member(state, "over");
     stasisd_moment_now(&service->now);
     gboolean runs = stasisd_runs_find(service, vm) != NULL;
     json_object_set_boolean_member(state, "running", runs);
-    if (!runs) {
-        gint64 wait = stasisd_runs_due(service, entry) - service->now.boot_us;
+    gint64 due = stasisd_runs_due(service, entry);
+    if (!runs && due < G_MAXINT64) {
+        gint64 wait = due - service->now.boot_us;
         json_object_set_int_member(state, "next_us", service->now.wall_us + MAX(wait, 0));
     }
     json_object_set_object_member(object, "policy",

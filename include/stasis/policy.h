@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Policies: how often a VM is checkpointed by itself, and which of those images stay; or what a
- * guard over it does. One small file each in the state directory ($STASIS_STATE_DIR, else
- * /var/lib/stasisd for root, else $XDG_STATE_HOME/stasis), which stasisd carries out. None is
- * needed to carry one out once.
+ * guard over it does; or at what happens to which of its processes there are images of them. One
+ * small file each in the state directory ($STASIS_STATE_DIR, else /var/lib/stasisd for root, else
+ * $XDG_STATE_HOME/stasis), which stasisd carries out. None is needed to carry one out once.
  */
 #pragma once
 
@@ -14,6 +14,8 @@ G_BEGIN_DECLS
 
 /* The note of each image that a policy has made. Only images with it are ever removed by one. */
 #define STASIS_POLICY_NOTE "policy"
+/* … and of each image of processes that a policy's watch takes. */
+#define STASIS_POLICY_WATCH_NOTE "policy-watch"
 #define STASIS_POLICY_MIN_EVERY_US ((guint64)G_TIME_SPAN_SECOND)
 
 /* Texts are NULL, numbers 0, where nothing is said. */
@@ -37,7 +39,15 @@ typedef struct {
     guint64 period_us, slack_us;
     guint64 cycle_word, missed_word; /* as stasis/checkpoint.h has them; without the first the
                                         guest's agent tells of cycles (stasis_cycle_end()) */
-    guint owner;                     /* user id of whoever has set it */
+    /* Words of stasis/process-watch.h, with commas: images of processes, of which keep_last stay,
+     * instead of the VM's. */
+    char *watch;
+    char *watch_pids; /* "812,813"; until these have ended */
+    char *watch_unit, *watch_cgroup;
+    char *watch_boundary; /* "closure", "tree", "talked" */
+    guint64 watch_interval_us;
+    gboolean watch_incremental;
+    guint owner; /* user id of whoever has set it */
 } StasisPolicy;
 
 STASIS_API StasisPolicy *stasis_policy_new(void);

@@ -28,9 +28,9 @@ typedef enum {
     STASIS_PROCESS_SHM_REMOVE = 1 << 8,
 } StasisProcessEvents;
 
-/* The set that @words (NULL-terminated) name, each some of "fork", "exec", "exit", "mqueue", "sem"
- * and "shm", the last three also with ":create" or ":remove", with commas between them. 0 and
- * STASIS_ERROR_USAGE for what is no event, and for none at all. */
+/* The set that @words (NULL-terminated) name, each some of "fork", "exec", "exit", "mqueue", "sem",
+ * "shm" and "ipc" (these three), the last four also with ":create" or ":remove", with commas
+ * between them. 0 and STASIS_ERROR_USAGE for what is no event, and for none at all. */
 STASIS_API guint stasis_process_events_from_words(const char *const *words, GError **error);
 
 /* One thing that happened. Valid during the call; texts are the guest's, one line of UTF-8. */
@@ -60,7 +60,9 @@ typedef struct {
     guint64 max_images;      /* end after so many, tries that failed too; 0: go on */
     gboolean incremental;    /* as StasisProcessCheckpointOptions */
     const char *note;        /* of the images, or NULL */
-    const char *scratch;     /* as StasisProcessCheckpointOptions */
+    gboolean take_up;    /* images of the VM with that note, which is needed then, are this watch's
+                            own: an earlier one has taken them */
+    const char *scratch; /* as StasisProcessCheckpointOptions */
     StasisProcessWatchFunc func; /* or NULL */
     gpointer func_data;
 } StasisProcessWatchOptions;

@@ -183,7 +183,7 @@ def lost_and_aborted(t):
 
 @case
 def guarded(t):
-    """a policy that is a guard masks a panic, is told of, and ends with its policy"""
+    """a policy that is a guard masks a panic, is told of, and ends with its policy, whoever is there then"""
     vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
                 accel=FAST)
     daemon = Daemon(t).start()
@@ -206,11 +206,20 @@ def guarded(t):
     before = vm.progress()
     t.wait(lambda: vm.progress() > before + 1000, PATIENCE, "the guest works")
     t.equal([j["state"] for j in daemon.jobs(vm.name, "guard")], ["running"], "the guard goes on")
-    daemon.run("policy-remove", vm.name)
-    t.wait(lambda: daemon.jobs(vm.name, "guard")[0]["state"] not in ("waiting", "running"), PATIENCE,
-           "it ends")
     events.send_signal(signal.SIGINT)
     events.wait(PATIENCE)
+
+    def guards():
+        return [j["argv"] for j in daemon.jobs(vm.name, "guard") if j["state"] in ("waiting", "running")]
+    daemon.kill()
+    daemon.run("policy-set", vm.name, "--guard", "panic", "--do", "capture")
+    daemon.start()
+    t.wait(lambda: [argv[argv.index("--do") + 1] for argv in guards()] == ["capture"], PATIENCE,
+           "it is the guard of the policy that was set meanwhile")
+    daemon.kill()
+    daemon.run("policy-remove", vm.name)
+    daemon.start()
+    t.wait(lambda: guards() == [], PATIENCE, "it ends with the policy that was removed meanwhile")
 
 
 @case

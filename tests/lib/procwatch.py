@@ -32,6 +32,10 @@ class Eventful:
         t.wait(lambda: self.done() == 0, 120, "it runs")
         self.child = 0
 
+    def program(self):
+        """The PID of the program in the session. Not for one that has forked."""
+        return int(sh_beside(self.vm, "pidof eventful"))
+
     def done(self):
         said = sh_beside(self.vm, "cat /tmp/done 2>/dev/null; true").split()
         self.child = int(said[1]) if said else 0

@@ -41,6 +41,33 @@ static void test_text(void)
     g_assert_nonnull(strstr(once, "\"keep_within_us\""));
 }
 
+static void test_watch(void)
+{
+    static const char text[] =
+        "{ \"vm\": \"web\", \"watch\": \"fork,exec,exit,ipc\", \"watch_unit\": \"db.service\", "
+        "\"watch_cgroup\": \"/a\", \"watch_pids\": \"812,813\", \"watch_boundary\": \"tree\", "
+        "\"watch_interval_us\": 250000, \"watch_incremental\": true, \"keep_last\": 5 }";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisPolicy) policy = parse(text, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(policy->watch, ==, "fork,exec,exit,ipc");
+    g_assert_cmpuint(policy->watch_interval_us, ==, 250000);
+    g_autofree char *once = stasis_policy_to_text(policy);
+    g_autoptr(StasisPolicy) again = parse(once, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(again->watch_unit, ==, "db.service");
+    g_assert_cmpstr(again->watch_cgroup, ==, "/a");
+    g_assert_cmpstr(again->watch_pids, ==, "812,813");
+    g_assert_cmpstr(again->watch_boundary, ==, "tree");
+    g_assert_true(again->watch_incremental);
+    /* It is carried out by a process that stays. */
+    g_assert_null(stasis_policy_run(policy, NULL, NULL, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+}
+
+#define WATCH "{\"vm\": \"a\", \"watch\": \"fork\""
+#define UNIT ", \"watch_unit\": \"u\""
+
 static void test_refused(void)
 {
     static const struct {
@@ -80,6 +107,18 @@ static void test_refused(void)
         { "{\"vm\": \"a\", \"guard\": \"panic\", \"period_us\": 9, \"slack_us\": 1}",
           STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"panic\", \"guard_do\": \"x\"}", STASIS_ERROR_USAGE },
+        { WATCH "}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"every_us\": 1000000}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"keep_daily\": 1}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"quiesce\": true}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"watch_boundary\": \"all\"}", STASIS_ERROR_USAGE },
+        { WATCH ", \"watch_pids\": \"812,\"}", STASIS_ERROR_USAGE },
+        { WATCH ", \"watch_pids\": \"0\"}", STASIS_ERROR_USAGE },
+        { WATCH ", \"watch_pids\": \"1 --scratch=/\"}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"watch_interval_us\": 9223372036854775807}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"watch\": \"boot\"" UNIT "}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000" UNIT "}", STASIS_ERROR_USAGE },
     };
     for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autoptr(GError) error = NULL;
@@ -133,6 +172,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/engine/policy/text", test_text);
+    g_test_add_func("/engine/policy/watch", test_watch);
     g_test_add_func("/engine/policy/refused", test_refused);
     g_test_add_func("/engine/policy/files", test_files);
     return g_test_run();

@@ -24,9 +24,13 @@ static void test_words(void)
                      STASIS_PROCESS_SEM_CREATE | STASIS_PROCESS_SEM_REMOVE);
     g_assert_cmpuint(events("shm:create,mqueue:remove", NULL, NULL), ==,
                      STASIS_PROCESS_SHM_CREATE | STASIS_PROCESS_MQUEUE_REMOVE);
+    g_assert_cmpuint(events("ipc", NULL, NULL), ==, events("mqueue,sem", "shm", NULL));
+    g_assert_cmpuint(events("ipc:create", NULL, NULL), ==,
+                     STASIS_PROCESS_MQUEUE_CREATE | STASIS_PROCESS_SEM_CREATE |
+                         STASIS_PROCESS_SHM_CREATE);
     for (const char *const *bad =
-             (const char *const[]){ "", "fork,", "fork:create", "sem:", "forks", "sem:created",
-                                    "shm:creat", "exit,x", NULL };
+             (const char *const[]){ "", "fork,", "ipcs", "ipc:", "ip", "fork:create",
+                                    "sem:", "forks", "sem:created", "shm:creat", "exit,x", NULL };
          *bad != NULL; bad++) {
         g_autoptr(GError) error = NULL;
         g_assert_cmpuint(events(*bad, NULL, &error), ==, 0);
@@ -74,6 +78,33 @@ static void test_changes(void)
     g_assert_cmpuint(two->event, ==, STASIS_PROCESS_SHM_REMOVE);
     g_assert_cmpstr(two->object, ==, "posix-shm:/\xef\xbf\xbd");
     g_assert_false(stasis_process_event_creates(two->event));
+}
+
+static void test_kinds(void)
+{
+    static const struct {
+        const char *kind, *what;
+        StasisProcessEvents event;
+    } rows[] = { { "exec", NULL, STASIS_PROCESS_EXEC },
+                 { "exit", NULL, STASIS_PROCESS_EXIT },
+                 { "mqueue", "created", STASIS_PROCESS_MQUEUE_CREATE },
+                 { "mqueue", "removed", STASIS_PROCESS_MQUEUE_REMOVE },
+                 { "sem", "created", STASIS_PROCESS_SEM_CREATE },
+                 { "sem", "removed", STASIS_PROCESS_SEM_REMOVE },
+                 { "shm", "created", STASIS_PROCESS_SHM_CREATE },
+                 { "shm", "removed", STASIS_PROCESS_SHM_REMOVE } };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree TestPart *part = test_part_new();
+        g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
+        put(part, rows[i].kind, rows[i].what, 11, "x");
+        g_assert_true(
+            stasis_watch_reader_take(part->part.payload, part->part.length, reader, NULL));
+        const GArray *all = stasis_watch_reader_get(reader);
+        g_assert_cmpuint(g_array_index(all, StasisWatchChange, 0).event, ==, rows[i].event);
+        g_assert_cmpstr(stasis_process_event_word(rows[i].event), ==, rows[i].kind);
+        g_assert_cmpint(stasis_process_event_creates(rows[i].event), ==,
+                        g_strcmp0(rows[i].what, "created") == 0);
+    }
 }
 
 static void check_refused(const char *kind, const char *what, guint64 pid)
@@ -189,6 +220,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/proc-watch/words", test_words);
     g_test_add_func("/proc-watch/changes", test_changes);
+    g_test_add_func("/proc-watch/kinds", test_kinds);
     g_test_add_func("/proc-watch/nonsense", test_nonsense);
     g_test_add_func("/proc-watch/too-many", test_too_many);
     g_test_add_func("/proc-watch/images-ended", test_ended);

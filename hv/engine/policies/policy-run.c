@@ -180,6 +180,13 @@ StasisPolicyResult *stasis_policy_run(const StasisPolicy *policy, StasisProgress
                     policy->vm);
         return NULL;
     }
+    if (policy->watch != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "the policy of VM \"%s\" is a watch: stasis proc-watch, or stasisd, carries it "
+                    "out",
+                    policy->vm);
+        return NULL;
+    }
     g_autoptr(StasisVm) vm = open_vm(policy, cancellable, error);
     g_autoptr(StasisStore) store =
         vm != NULL ? stasis_store_open(policy->store, STASIS_STORE_CREATE, error) : NULL;

@@ -3,6 +3,7 @@
 #include <stasis/policy.h>
 
 #include <stasis/error.h>
+#include <stasis/process-watch.h>
 #include <stasis/watch.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #define MAX_BYTES 65536
 #define MAX_NAME 64u
 #define MAX_TEXT 1024u
+#define MAX_PIDS 256u /* as of a boundary */
 #define MAX_PERIOD_US ((guint64)10 * G_TIME_SPAN_SECOND)
 #define MAX_SPAN_US ((guint64)100 * 365 * G_TIME_SPAN_DAY)
 
@@ -48,6 +50,13 @@ static const Field fields[] = {
     FIELD(slack_us, NUMBER),
     FIELD(cycle_word, NUMBER),
     FIELD(missed_word, NUMBER),
+    FIELD(watch, TEXT),
+    FIELD(watch_pids, TEXT),
+    FIELD(watch_unit, TEXT),
+    FIELD(watch_cgroup, TEXT),
+    FIELD(watch_boundary, TEXT),
+    FIELD(watch_interval_us, NUMBER),
+    FIELD(watch_incremental, FLAG),
     FIELD(owner, COUNT),
 };
 
@@ -191,6 +200,50 @@ static gboolean check_guard(const StasisPolicy *policy, GError **error)
     return stasis_watch_check((const char *const *)words, error);
 }
 
+/* "812,813" */
+static gboolean are_pids(const char *text)
+{
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+    for (char **word = words; *word != NULL; word++)
+        if (!g_ascii_string_to_unsigned(*word, 10, 1, G_MAXINT32, NULL, NULL))
+            return FALSE;
+    return g_strv_length(words) <= MAX_PIDS;
+}
+
+static gboolean says_more_than_watch(const StasisPolicy *policy)
+{
+    return policy->keep_hourly != 0 || policy->keep_daily != 0 || policy->keep_weekly != 0 ||
+           policy->keep_monthly != 0 || policy->keep_yearly != 0 || policy->keep_within_us != 0 ||
+           policy->quota_bytes != 0 || policy->max_pause_us != 0 || policy->quiesce ||
+           policy->disk != NULL || policy->period_us != 0;
+}
+
+static gboolean check_watch(const StasisPolicy *policy, GError **error)
+{
+    static const char *const shapes[] = { "closure", "tree", "talked", NULL };
+    gboolean whom =
+        policy->watch_pids != NULL || policy->watch_unit != NULL || policy->watch_cgroup != NULL;
+    const char *const words[] = { policy->watch, NULL };
+    if (policy->watch == NULL)
+        return (!whom && policy->watch_boundary == NULL && policy->watch_interval_us == 0 &&
+                !policy->watch_incremental) ||
+               refuse(error, "which processes is said, but not at what: --watch");
+    if (policy->every_us > 0 || policy->guard != NULL)
+        return refuse(error, "a VM has a period, a guard or a watch: give one of them");
+    if (!whom)
+        return refuse(error, "whose images is not said: give a unit, a control group, or PIDs");
+    if (policy->watch_pids != NULL && !are_pids(policy->watch_pids))
+        return refuse(error, "PIDs are numbers, 256 at most, with commas between them");
+    if (policy->watch_boundary != NULL && !g_strv_contains(shapes, policy->watch_boundary))
+        return refuse(error, "watch_boundary is closure, tree or talked");
+    if (policy->watch_interval_us > MAX_SPAN_US)
+        return refuse(error, "from one image to the next are a hundred years at most");
+    if (says_more_than_watch(policy))
+        return refuse(error, "of a watch can be said how many of its images stay (keep_last), and "
+                             "nothing that is about images of the VM");
+    return stasis_process_events_from_words(words, error) != 0;
+}
+
 static gboolean check_deadline(const StasisPolicy *policy, GError **error)
 {
     if (policy->period_us == 0 && policy->slack_us == 0)
@@ -220,11 +273,13 @@ gboolean stasis_policy_check(const StasisPolicy *policy, GError **error)
     if (policy->disk != NULL && strcmp(policy->disk, "copy") != 0 &&
         strcmp(policy->disk, "none") != 0)
         return refuse(error, "disk is copy or none");
-    if (policy->every_us == 0 && policy->guard == NULL)
-        return refuse(error, "how often is not said: give a period (--every), or a guard");
-    if (policy->guard == NULL && policy->every_us < STASIS_POLICY_MIN_EVERY_US)
+    if (policy->every_us == 0 && policy->guard == NULL && policy->watch == NULL)
+        return refuse(error, "how often is not said: give a period (--every), a guard or a watch");
+    if (policy->guard == NULL && policy->watch == NULL &&
+        policy->every_us < STASIS_POLICY_MIN_EVERY_US)
         return refuse(error, "a period is a second at least");
     if (policy->every_us > MAX_SPAN_US)
         return refuse(error, "a period is a hundred years at most");
-    return check_deadline(policy, error) && check_guard(policy, error);
+    return check_watch(policy, error) && check_deadline(policy, error) &&
+           check_guard(policy, error);
 }

@@ -344,6 +344,34 @@ static void take_image(Watch *w)
     tell(w, &(StasisProcessWatchEvent){ .what = "image", .image = info });
 }
 
+/* Those that a watch before this one has taken. Who of their processes has ended is in the next
+ * answer; what they did meanwhile is not known. */
+static gboolean take_up(Watch *w, GError **error)
+{
+    if (!w->options->take_up)
+        return TRUE;
+    if (w->options->note == NULL) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "images are taken up by their note: say which (--note)");
+        return FALSE;
+    }
+    g_autoptr(GPtrArray) all = stasis_store_list_processes(w->store, error);
+    for (guint i = 0; all != NULL && i < all->len; i++) {
+        const StasisProcessImageInfo *info = all->pdata[i];
+        if (strcmp(info->vm, stasis_vm_get_name(w->vm)) != 0 ||
+            g_strcmp0(info->note, w->options->note) != 0)
+            continue;
+        stasis_watch_images_add(w->images, info);
+        for (guint k = info->n_trees > 1; k < info->processes->len; k++) {
+            const StasisImageProcess *p = g_ptr_array_index(info->processes, k);
+            guint index;
+            if (!lives(w, p->pid, p->start, &index))
+                know(w, p->pid, p->start);
+        }
+    }
+    return all != NULL;
+}
+
 /* ---- in turns ---- */
 
 static gboolean is_over(const Watch *w)
@@ -409,7 +437,7 @@ StasisProcessWatchResult *stasis_process_watch(StasisVm *vm, StasisStore *store,
                         .ask = g_array_new(FALSE, FALSE, sizeof(Process)),
                         .images = stasis_watch_images_new(),
                         .result = g_new0(StasisProcessWatchResult, 1) };
-    if (!open_state(&w, error) || !find_members(&w, error))
+    if (!open_state(&w, error) || !find_members(&w, error) || !take_up(&w, error))
         return NULL;
     gboolean ok = run(&w, error);
     stasis_fault(STASIS_FAULT_WATCH_OVER, NULL);

@@ -43,14 +43,15 @@ gboolean stasis_process_event_creates(StasisProcessEvents event)
                      STASIS_PROCESS_SHM_CREATE)) != 0;
 }
 
-/* "sem", "sem:create" or "sem:remove"; 0: no event. */
+/* "sem", "sem:create" or "sem:remove"; "ipc" is all that are not of a process. 0: no event. */
 static guint events_of_word(const char *word)
 {
     const char *colon = strchr(word, ':');
     gsize n = colon != NULL ? (gsize)(colon - word) : strlen(word);
     guint found = 0;
     for (guint i = 0; i < G_N_ELEMENTS(events); i++) {
-        gboolean named = strlen(events[i].kind) == n && strncmp(events[i].kind, word, n) == 0;
+        gboolean named = (strlen(events[i].kind) == n && strncmp(events[i].kind, word, n) == 0) ||
+                         (n == 3 && strncmp(word, "ipc", n) == 0 && events[i].what != NULL);
         /* "create" is the beginning of "created". */
         gboolean meant = colon == NULL ||
                          (events[i].what != NULL &&
@@ -72,7 +73,8 @@ guint stasis_process_events_from_words(const char *const *words, GError **error)
             if (one == 0) {
                 g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                             "\"%s\" is no event of processes; there are fork, exec, exit, mqueue, "
-                            "sem and shm, the last three also with :create or :remove",
+                            "sem, shm and ipc (these three), the last four also with :create or "
+                            ":remove",
                             *part);
                 return 0;
             }

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: what stasisd runs for a policy that is a watch says all that the policy says, and no
+ * text of it is taken for an option. */
+#include <stasis/error.h>
+
+#include "daemon/service-internal.h"
+
+static char *words_of(const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisPolicy) policy = stasis_policy_from_text(text, -1, &error);
+    g_assert_no_error(error);
+    g_auto(GStrv) words = stasisd_runs_watch_words(policy);
+    return g_strjoinv(" ", words);
+}
+
+#define ALWAYS "--note policy-watch --take-up --json --progress json"
+
+static void test_all(void)
+{
+    g_autofree char *words = words_of(
+        "{ \"vm\": \"web\", \"connect\": \"qemu:///system\", \"store\": \"/s\", "
+        "\"watch\": \"fork,exit\", \"watch_pids\": \"812,813\", \"watch_unit\": \"db.service\", "
+        "\"watch_cgroup\": \"/a\", \"watch_boundary\": \"tree\", \"watch_interval_us\": 1500, "
+        "\"watch_incremental\": true, \"keep_last\": 5 }");
+    g_assert_cmpstr(words, ==,
+                    "proc-watch web --on fork,exit " ALWAYS " --pid=812 --pid=813 "
+                    "--unit=db.service --cgroup=/a --boundary=tree --keep=5 --min-interval=1.500 "
+                    "--incremental --connect qemu:///system --store /s");
+}
+
+static void test_little(void)
+{
+    g_autofree char *words =
+        words_of("{ \"vm\": \"a\", \"watch\": \"ipc\", \"watch_unit\": \"--scratch=/\" }");
+    g_assert_cmpstr(words, ==, "proc-watch a --on ipc " ALWAYS " --unit=--scratch=/");
+}
+
+static void test_kinds(void)
+{
+    g_assert_true(stasisd_job_lasts("watch") && stasisd_job_is_policys("watch"));
+    g_assert_true(stasisd_job_lasts("guard") && stasisd_job_is_policys("guard"));
+    g_assert_true(!stasisd_job_lasts("policy") && stasisd_job_is_policys("policy"));
+    g_assert_true(!stasisd_job_lasts("export") && !stasisd_job_is_policys("export"));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/daemon/watch/all", test_all);
+    g_test_add_func("/daemon/watch/little", test_little);
+    g_test_add_func("/daemon/watch/kinds", test_kinds);
+    return g_test_run();
+}
