@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The process of a job. It is in a session of its own, so that nothing that is sent to the daemon's
- * terminal or group reaches it, and holds nothing of the daemon's but a pipe for its stderr, on
- * which it never waits (the command drops progress that nobody reads).
+ * terminal or group reaches it, and holds nothing of the daemon's but the writing end of a FIFO for
+ * its stderr, on which it never waits (the command drops progress that nobody reads; without a
+ * daemon a write is EPIPE, which it does not mind).
  */
 #include <errno.h>
 #include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -153,6 +155,36 @@ static int create(int dir_fd, guint id, const char *suffix, GError **error)
     return fd;
 }
 
+/* What it tells, from now on; at its end it is at most what is left in there. */
+static int open_told(const StasisdJob *job, int dir_fd)
+{
+    g_autofree char *name = g_strdup_printf("%u.err", job->id);
+    return openat(dir_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+}
+
+static gboolean make_told(const StasisdJob *job, int dir_fd, int *ret_read, int *ret_write,
+                          GError **error)
+{
+    g_autofree char *name = g_strdup_printf("%u.err", job->id);
+    unlinkat(dir_fd, name, 0);
+    stasis_autofd int read_fd = mkfifoat(dir_fd, name, 0600) == 0 ? open_told(job, dir_fd) : -1;
+    stasis_autofd int write_fd = read_fd >= 0 ? openat(dir_fd, name, O_WRONLY | O_CLOEXEC) : -1;
+    if (write_fd < 0)
+        return stasis_set_errno(error, errno, "make jobs/%s", name);
+    *ret_read = stasis_steal_fd(&read_fd);
+    *ret_write = stasis_steal_fd(&write_fd);
+    return TRUE;
+}
+
+static void hear(StasisdJob *job, int fd, int dir_fd, StasisdJobLineFunc line,
+                 StasisdJobEndFunc end, gpointer user_data)
+{
+    Watch *watch = watch_new(job, dir_fd, line, end, user_data);
+    watch->fd = fd;
+    job->err_source = g_unix_fd_add_full(G_PRIORITY_DEFAULT, fd, G_IO_IN | G_IO_HUP, on_stderr,
+                                         watch, watch_free);
+}
+
 static gboolean spawn(StasisdJob *job, const char *program, int out_fd, int pid_fd, int err_fd,
                       GError **error)
 {
@@ -171,7 +203,7 @@ gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, con
                            StasisdJobLineFunc line, StasisdJobEndFunc end, gpointer user_data,
                            GError **error)
 {
-    int pipe_fds[2];
+    stasis_autofd int err_read = -1, err_write = -1;
     stasis_autofd int own_out = create(dir_fd, job->id, "out", error);
     stasis_autofd int pid_fd = own_out >= 0 ? create(dir_fd, job->id, "pid", error) : -1;
     job->started_us = g_get_real_time();
@@ -179,20 +211,15 @@ gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, con
     job->boot_id = g_strdup(boot_id);
     job->state = STASISD_RUNNING;
     if (pid_fd < 0 || !stasisd_job_save(job, dir_fd, error) ||
-        !g_unix_open_pipe(pipe_fds, FD_CLOEXEC, error))
+        !make_told(job, dir_fd, &err_read, &err_write, error))
         return FALSE;
-    stasis_autofd int err_read = pipe_fds[0], err_write = pipe_fds[1];
     if (!spawn(job, program, job->out_fd >= 0 ? job->out_fd : own_out, pid_fd, err_write, error))
         return FALSE;
     stasis_clear_fd(&job->out_fd);
     job->pidfd = (int)syscall(SYS_pidfd_open, job->pid, 0);
     if (job->pidfd < 0)
         return stasis_set_errno(error, errno, "pidfd_open of %d", (int)job->pid);
-    g_unix_set_fd_nonblocking(err_read, TRUE, NULL);
-    Watch *watch = watch_new(job, dir_fd, line, end, user_data);
-    watch->fd = stasis_steal_fd(&err_read);
-    job->err_source = g_unix_fd_add_full(G_PRIORITY_DEFAULT, watch->fd, G_IO_IN | G_IO_HUP,
-                                         on_stderr, watch, watch_free);
+    hear(job, stasis_steal_fd(&err_read), dir_fd, line, end, user_data);
     watch_end(job, dir_fd, line, end, user_data);
     return TRUE;
 }
@@ -217,8 +244,8 @@ static gboolean read_identity(const StasisdJob *job, int dir_fd, pid_t *ret_pid,
     return TRUE;
 }
 
-void stasisd_job_adopt(StasisdJob *job, int dir_fd, const char *boot_id, StasisdJobEndFunc end,
-                       gpointer user_data)
+void stasisd_job_adopt(StasisdJob *job, int dir_fd, const char *boot_id, StasisdJobLineFunc line,
+                       StasisdJobEndFunc end, gpointer user_data)
 {
     guint64 start = 0;
     pid_t pid = 0;
@@ -229,8 +256,11 @@ void stasisd_job_adopt(StasisdJob *job, int dir_fd, const char *boot_id, Stasisd
             stasis_clear_fd(&job->pidfd);
     }
     if (job->pidfd >= 0) {
+        int told_fd = open_told(job, dir_fd);
         job->pid = pid;
-        watch_end(job, dir_fd, NULL, end, user_data);
+        if (told_fd >= 0)
+            hear(job, told_fd, dir_fd, line, end, user_data);
+        watch_end(job, dir_fd, line, end, user_data);
         return;
     }
     stasisd_job_settle(job, dir_fd, -1);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A job: one run of the command `stasis` as a process of its own. Three files in jobs/:
+ * A job: one run of the command `stasis` as a process of its own. Four files in jobs/:
  *
  *   N.json   what it is and what became of it, written aside and renamed
  *   N.pid    its line of /proc/self/stat, which it writes itself before it becomes `stasis`
  *   N.out    its stdout: the result as JSON
+ *   N.err    its stderr: a FIFO, so that the next daemon hears what it tells from then on
  *
  * so that whoever comes after a daemon that was killed knows the process (by its PID and when it
  * was started), can wait for it, and reads how it went. The process outlives the daemon on purpose.
@@ -79,8 +80,8 @@ gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, con
                            GError **error);
 /* One whose file says that it runs: wait for its process, if it is still there, or call @end at
  * once. */
-void stasisd_job_adopt(StasisdJob *job, int dir_fd, const char *boot_id, StasisdJobEndFunc end,
-                       gpointer user_data);
+void stasisd_job_adopt(StasisdJob *job, int dir_fd, const char *boot_id, StasisdJobLineFunc line,
+                       StasisdJobEndFunc end, gpointer user_data);
 /* Ask it to give up, as Ctrl-C does. */
 void stasisd_job_abort(StasisdJob *job);
 /* It has ended with wait status @status (-1: not known): what became of it. */

@@ -117,7 +117,7 @@ static gboolean takes_a_place(const StasisdJob *job)
 
 static void remove_files(StasisdJobs *jobs, guint id)
 {
-    static const char *const suffixes[] = { "json", "pid", "out" };
+    static const char *const suffixes[] = { "json", "pid", "out", "err" };
     for (guint i = 0; i < G_N_ELEMENTS(suffixes); i++) {
         g_autofree char *name = g_strdup_printf("%u.%s", id, suffixes[i]);
         unlinkat(jobs->dir_fd, name, 0);
@@ -205,7 +205,7 @@ void stasisd_jobs_adopt(StasisdJobs *jobs)
     for (guint i = 0; i < jobs->all->len; i++) {
         StasisdJob *job = jobs->all->pdata[i];
         if (job->state == STASISD_RUNNING)
-            stasisd_job_adopt(job, jobs->dir_fd, jobs->boot_id, on_end, jobs);
+            stasisd_job_adopt(job, jobs->dir_fd, jobs->boot_id, on_line, on_end, jobs);
     }
     start_some(jobs);
 }

@@ -157,7 +157,11 @@ static void test_adopted(void)
 {
     World world;
     world_init(&world);
-    guint id = add(&world, "test", "while [ ! -e go ]; do sleep 0.05; done; " DONE);
+    g_autofree char *heard =
+        g_strdup_printf("trap '' PIPE; while [ ! -e '%s/go' ]; do sleep 0.05; done; "
+                        "echo '{\"event\": \"armed\"}' >&2; while :; do sleep 0.05; done",
+                        world.dir);
+    guint id = add(&world, "test", heard);
     g_autofree char *script =
         g_strdup_printf("while [ ! -e '%s/go' ]; do sleep 0.05; done; " DONE, world.dir);
     guint other = add(&world, "test", script);
@@ -171,6 +175,9 @@ static void test_adopted(void)
     g_assert_true(g_file_set_contents(go, "", 0, NULL));
     wait_over(&world, 1);
     g_assert_cmpint(stasisd_jobs_find(world.jobs, other)->state, ==, STASISD_DONE);
+    /* What it tells is heard by the daemon that there is by then. */
+    while (world.n_lines == 0)
+        g_main_context_iteration(NULL, TRUE);
     kill(pid, SIGKILL);
     wait_over(&world, 2);
     g_assert_cmpint(stasisd_jobs_find(world.jobs, id)->state, ==, STASISD_LOST);
