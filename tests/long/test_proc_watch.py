@@ -29,7 +29,8 @@ def comes_and_goes(t):
     vm, store = common(), new_store(t)
     one = Eventful(t, vm)
     other = stasis_json("proc-checkpoint", vm.name, "--pid", one.pid, *store)["id"]
-    watch = Watch(t, vm, store, one.pid, "--on", "fork,exec,exit", *AT_ONCE)
+    # The session's first process comes along, and is in the image, but is not of the program's children.
+    watch = Watch(t, vm, store, one.program(), "--on", "fork,exec,exit", *AT_ONCE)
     one.do("fork")
     fork = watch.wait(lambda e: e["event"] == "fork", "the fork")
     t.equal((fork["comm"], fork["count"], fork["child"] > 0), ("eventful", 1, True), fork)
@@ -69,7 +70,26 @@ def objects(t):
     result = watch.end(signal.SIGINT)
     t.equal((result["ended"], result["taken"], len(result["images"])), (False, 4, 2), result)
     t.equal(sorted(images_in(store)), sorted(result["images"]), "two are kept")
+    t.equal(sh_beside(vm, "pidof stasis-watch; true").strip(), "", "the guest watches no more")
     sh_beside(vm, f"kill -9 {one.pid}")
+
+
+@case
+def one_of_two(t):
+    """of two that were asked for one has ended: images are taken of the other, and stay if ends are not named"""
+    vm, store = common(), new_store(t)
+    one = Eventful(t, vm)
+    program = one.program()
+    one.do("fork")
+    child = int(sh_beside(vm, "pidof eventful-child"))
+    watch = Watch(t, vm, store, program, "--pid", child, "--on", "fork", *AT_ONCE)
+    one.do("end")
+    one.do("fork")
+    image = watch.image("the fork")
+    one.do("end")
+    one.do("exit")
+    result = watch.end()
+    t.equal((result["ended"], result["images"], images_in(store)), (True, [image], [image]), result)
 
 
 @case
