@@ -176,8 +176,10 @@ static void test_adopted(void)
     wait_over(&world, 1);
     g_assert_cmpint(stasisd_jobs_find(world.jobs, other)->state, ==, STASISD_DONE);
     /* What it tells is heard by the daemon that there is by then. */
+    guint limit = g_timeout_add_seconds(LIMIT_S, on_limit, NULL);
     while (world.n_lines == 0)
         g_main_context_iteration(NULL, TRUE);
+    g_source_remove(limit);
     kill(pid, SIGKILL);
     wait_over(&world, 2);
     g_assert_cmpint(stasisd_jobs_find(world.jobs, id)->state, ==, STASISD_LOST);
