@@ -16,6 +16,8 @@
 #ifndef STASIS_GUEST_H
 #define STASIS_GUEST_H
 
+#include <sys/types.h> /* pthread_attr_t */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -70,18 +72,37 @@ STASIS_GUEST_API int stasis_on_checkpoint(void (*before)(void), void (*after)(vo
 STASIS_GUEST_API int stasis_signal_on_checkpoint(int signal_number);
 
 /*
+ * The first call of any function but stasis_freeze() starts a thread of the library's and connects
+ * to the agent: for a second at most, if that is there and takes nobody. What has deadlines makes
+ * it before they begin. The thread is an ordinary one (SCHED_OTHER, on the CPUs that the machine's
+ * first process may use) whatever the caller is. Whoever wants another one, since the callbacks
+ * have deadlines, starts it himself before that, with these attributes (pthread_attr_init(3);
+ * PTHREAD_EXPLICIT_SCHED, or they are the caller's). 0, or -EALREADY: there is one, or another
+ * negative errno.
+ */
+STASIS_GUEST_API int stasis_start_thread(const pthread_attr_t *attributes);
+
+/*
  * The end of a control cycle: the moment at which a periodic checkpoint may fall (`agent-serve
- * --every 5m --cycle-end`). Doesn't wait; costs a look at a variable when none is due. 1 when it
- * has just told that one may be taken now, else 0. After the first call the host waits for these
- * moments, a second at most for each checkpoint.
+ * --every 5m --cycle-end`). After the first call it waits for nothing, also not for another thread
+ * that is in the library; costs a look at a variable when none is due. 1 when it has just told that
+ * one may be taken now, else 0: where it could not tell without waiting, the next call does. After
+ * the first call the host waits for these moments, a second at most for each checkpoint.
  */
 STASIS_GUEST_API int stasis_cycle_end(void);
 
 /*
  * Hold off checkpoints that `agent-serve` takes until stasis_critical_end(), for @limit_ms at most
  * (10,000 at most; 0: 1,000). Waits for one that is under way, for a second at most. Sections
- * of several threads, and nested ones, are one, by the limit of the first. Without an agent there
- * is nothing to hold off: -ENOENT, and no harm.
+ * of several threads, and nested ones, are one, by the limit of the first. An agent that is started
+ * anew meanwhile is told, for what is left of that. Not from a callback.
+ *
+ * After an error nothing has begun, and there is nothing to end: stasis_critical_end() belongs to a
+ * call that returned 0. Without an agent there is nothing to hold off either: -ENOENT or
+ * -ECONNREFUSED, and no harm; each call looks for one again. -ENOTCONN: it has gone while it was
+ * asked. -EAGAIN: it has no time for us. -ETIMEDOUT: it did not answer within 2 s.
+ *
+ * stasis_critical_end() is 0; -EINVAL: none is open; -ENOENT: it is over, and no agent there.
  */
 STASIS_GUEST_API int stasis_critical_begin(unsigned limit_ms);
 STASIS_GUEST_API int stasis_critical_end(void);

@@ -56,20 +56,21 @@ static bool host_is_there(void)
 }
 
 /* The agent's loop goes round until it has taken what there is. */
-static void work(void)
+static G_GNUC_UNUSED void work(void)
 {
     for (guint i = 0; i < 8; i++)
         coop_work(host_hears, host_is_there);
 }
 
-static void later(int64_t ms)
+static G_GNUC_UNUSED void later(int64_t ms)
 {
     world_ms += ms;
     work();
 }
 
 /* @fields: what was put into it; may be NULL. The request's id is the number of the call. */
-static uint64_t host_asks(void (*op)(const Request *, Answer *), const StasisFieldWriter *fields)
+static G_GNUC_UNUSED uint64_t host_asks(void (*op)(const Request *, Answer *),
+                                        const StasisFieldWriter *fields)
 {
     static Answer answer;
     static uint64_t id;
@@ -83,7 +84,7 @@ static uint64_t host_asks(void (*op)(const Request *, Answer *), const StasisFie
     return id;
 }
 
-static uint64_t host_number(StasisAgentTag tag)
+static G_GNUC_UNUSED uint64_t host_number(StasisAgentTag tag)
 {
     return stasis_field_number(host.payload, host.length, tag, 0);
 }
@@ -91,7 +92,7 @@ static uint64_t host_number(StasisAgentTag tag)
 /* ---- programs ---- */
 
 /* A connection that the agent has; the program's end, or -1 when there is no place. */
-static int program_new(pid_t pid, uid_t uid)
+static G_GNUC_UNUSED int program_new(pid_t pid, uid_t uid)
 {
     int ends[2];
     for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++) {
@@ -105,7 +106,7 @@ static int program_new(pid_t pid, uid_t uid)
     return -1;
 }
 
-static void program_says(int fd, uint32_t what, int64_t value, const char *text)
+static G_GNUC_UNUSED void program_says(int fd, uint32_t what, int64_t value, const char *text)
 {
     StasisGuestMessage message = { STASIS_GUEST_MAGIC, what, value, "" };
     g_strlcpy(message.text, text, sizeof message.text);
@@ -113,7 +114,7 @@ static void program_says(int fd, uint32_t what, int64_t value, const char *text)
 }
 
 /* 1, with what it hears; 0 at the end of the connection; -1: nothing yet. */
-static int program_hears(int fd, StasisGuestMessage *ret)
+static G_GNUC_UNUSED int program_hears(int fd, StasisGuestMessage *ret)
 {
     ssize_t n = recv(fd, ret, sizeof *ret, MSG_DONTWAIT);
     if (n == (ssize_t)sizeof *ret)
@@ -121,7 +122,7 @@ static int program_hears(int fd, StasisGuestMessage *ret)
     return n < 0 && errno == EAGAIN ? -1 : 0;
 }
 
-static void check_hears(int fd, StasisGuestWhat what, int64_t value)
+static G_GNUC_UNUSED void check_hears(int fd, StasisGuestWhat what, int64_t value)
 {
     StasisGuestMessage message;
     g_assert_cmpint(program_hears(fd, &message), ==, 1);
@@ -130,14 +131,14 @@ static void check_hears(int fd, StasisGuestWhat what, int64_t value)
     g_assert_cmpint(message.value, ==, value);
 }
 
-static void check_silent(int fd)
+static G_GNUC_UNUSED void check_silent(int fd)
 {
     StasisGuestMessage message;
     g_assert_cmpint(program_hears(fd, &message), ==, -1);
 }
 
 /* That answer, and the connection is over. */
-static void check_result(int fd, StasisGuestWhat what, int64_t value)
+static G_GNUC_UNUSED void check_result(int fd, StasisGuestWhat what, int64_t value)
 {
     StasisGuestMessage message;
     check_hears(fd, what, value);
@@ -147,7 +148,7 @@ static void check_result(int fd, StasisGuestWhat what, int64_t value)
 
 /* ---- cases ---- */
 
-static uint64_t host_waits(const char *token, uint64_t n_ended, uint64_t ms)
+static G_GNUC_UNUSED uint64_t host_waits(const char *token, uint64_t n_ended, uint64_t ms)
 {
     guint8 room[256];
     StasisFieldWriter fields = { room, 0, sizeof room, false };
@@ -161,7 +162,7 @@ static uint64_t host_waits(const char *token, uint64_t n_ended, uint64_t ms)
 
 /* A token of the case's own: nothing of the last one's is left, and counting begins anew. */
 static char token[16];
-static void begin_case(void)
+static G_GNUC_UNUSED void begin_case(void)
 {
     static unsigned n;
     g_snprintf(token, sizeof token, "case %u", ++n);
