@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Checkpoints that programs of a guest have a say in. */
+#include <stasis/error.h>
 #include <stasis/serve.h>
 #include <stdio.h>
 
@@ -13,6 +14,12 @@ static const char *kind_of(const StasisServed *served)
     return words[served->kind];
 }
 
+/* The guest's time went before the image: no failure of anything. */
+static gboolean is_skipped(const StasisServed *served)
+{
+    return g_error_matches(served->error, STASIS_ERROR, STASIS_ERROR_BUDGET);
+}
+
 static JsonObject *to_json(const char *name, const StasisServed *served)
 {
     JsonObject *object = json_object_new();
@@ -21,6 +28,7 @@ static JsonObject *to_json(const char *name, const StasisServed *served)
     cli_json_set_uint(object, "pid", served->pid);
     cli_json_set_string(object, "id", served->id);
     cli_json_set_string(object, "error", served->error != NULL ? served->error->message : NULL);
+    json_object_set_boolean_member(object, "skipped", is_skipped(served));
     cli_json_set_uint(object, "pause_us", served->pause_us);
     cli_json_set_uint(object, "total_us", served->total_us);
     cli_json_set_uint(object, "n_callers", served->n_callers);
@@ -41,8 +49,8 @@ static void show_text(CliCall *call, const StasisServed *served)
         puts(served->id);
     fflush(stdout);
     if (served->error != NULL)
-        cli_note(call, "%s: %s of pid %u: %s", call->args[0], kind_of(served), served->pid,
-                 served->error->message);
+        cli_note(call, "%s: %s of pid %u%s: %s", call->args[0], kind_of(served), served->pid,
+                 is_skipped(served) ? " skipped" : "", served->error->message);
     if (served->n_late > 0)
         cli_note(call, "%s: %u of %u programs were not ready within a second", call->args[0],
                  served->n_late, served->n_told);
@@ -67,12 +75,15 @@ static void show(const StasisServed *served, gpointer data)
 static gboolean serve(CliCall *call, GError **error)
 {
     StasisServeOptions options = STASIS_SERVE_OPTIONS_INIT;
+    StasisCheckpointOptions checkpoint = STASIS_CHECKPOINT_OPTIONS_INIT;
     g_autoptr(JsonArray) all = json_array_new();
     Showing showing = { call, all };
     options.min_interval_us = cli_number(call, "min-interval", MIN_INTERVAL_US);
     options.every_us = cli_number(call, "every", 0);
     options.cycle_end = cli_flag(call, "cycle-end");
     options.cycle_wait_us = cli_number(call, "cycle-wait", 0);
+    checkpoint.max_pause_us = cli_number(call, "max-pause", 0);
+    options.checkpoint = &checkpoint;
     options.max_checkpoints = cli_number(call, "count", 0);
     options.note = cli_text(call, "note");
     options.served = show;
@@ -95,6 +106,8 @@ static const CliOption options[] = {
     { "cycle-end", 0, CLI_FLAG, NULL,
       "those at the end of a control cycle, where a program tells of them (stasis_cycle_end(3))" },
     { "cycle-wait", 0, CLI_MS, "MS", "wait for that so long (default 1000, at most 30000)" },
+    { "max-pause", 0, CLI_MS, "MS",
+      "skip one of the VM rather than pause it for longer, and go on serving" },
     { "min-interval", 0, CLI_MS, "MS",
       "let so much time pass between one and the next that the guest wishes for (default 1000)" },
     { "count", 0, CLI_COUNT, "N", "end after so many" },
@@ -104,6 +117,8 @@ static const CliOption options[] = {
 static const CliExample examples[] = {
     { "agent-serve web", "Take what programs in the guest ask for, until Ctrl-C" },
     { "agent-serve plc --every 5min --cycle-end", "… and one each 5 minutes, between two cycles" },
+    { "agent-serve plc --every 5min --cycle-end --max-pause 5",
+      "… unless that took more than 5 ms" },
     { NULL },
 };
 const CliCommand cli_cmd_agent_serve = {
@@ -118,7 +133,12 @@ const CliCommand cli_cmd_agent_serve = {
         "this way before and after it, and let critical sections come to their end (10 s at "
         "most).\n\nRuns until Ctrl-C. With --progress json each checkpoint is an object on a line "
         "of "
-        "stderr. One that fails is told, and ends nothing. The agent's port serves one at a time: "
+        "stderr. One that fails is told, and ends nothing; one that --max-pause did not allow is "
+        "told "
+        "as skipped (\"skipped\": true), its caller in the guest gets -EREMOTEIO, and the next one "
+        "is "
+        "due "
+        "when it was. The agent's port serves one at a time: "
         "other "
         "commands that speak to the agent wait for half a second.",
     .arguments = arguments,

@@ -127,6 +127,22 @@ def told(t):
 
 
 @case
+def skipped(t):
+    """an image that --max-pause does not allow is told as skipped, its caller gets an error, and serving goes
+    on"""
+    vm, store = common()
+    start_coop(vm, "/tmp/skipped", "freeze", "vm")
+    wait_log(t, vm, "/tmp/skipped", "line 7 count 1")
+    # 0.05 ms: less than a stop takes by itself.
+    result = stasis("agent-serve", "--json", vm.name, "--max-pause", "0.05", "--every", "2s", "--count", 2, *store)
+    t.equal([(one["id"], one["skipped"]) for one in result.json], [(None, True)] * 2, result.out)
+    t.check({"vm", "period"} >= {one["wish"] for one in result.json}, result.out)
+    wait_log(t, vm, "/tmp/skipped", "returned -121 line 8 count 1", what="EREMOTEIO")
+    rc, ids, err = Server(t, vm, "--max-pause", "0.05", "--every", "1s", "--count", 1, *store).wait()
+    t.equal((rc, ids, "skipped" in err), (0, [], True), err)
+
+
+@case
 def held_off(t):
     """a critical section is over before its checkpoint, or its limit is"""
     vm, store = common()
