@@ -16,7 +16,7 @@
 #ifndef STASIS_GUEST_H
 #define STASIS_GUEST_H
 
-#include <sys/types.h> /* pthread_attr_t */
+#include <pthread.h>
 
 #ifdef __cplusplus
 extern "C" {
