@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: an image of a booted machine (--warm) is used for a machine that would be the same, and
- * for no other: other arguments, another QEMU, another kernel, initrd or disk, or one that has
- * changed. */
+ * for no other: other arguments, another QEMU, another kernel, initrd or disk, or one with another
+ * content; a file that was only made anew is the same. */
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stasis/error.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/ci/ci-machine.h"
 #include "test-store-util.h"
@@ -112,18 +113,50 @@ static void test_files(World *world, gconstpointer unused)
     g_autofree char *first = key(&options);
     for (guint i = QEMU; i <= DISK; i++) {
         g_test_message("file %u", i);
-        write_file(world->files[i], "longer text");
-        set_time(world->files[i], 1000, 5);
-        g_autofree char *longer = key(&options);
-        g_assert_cmpstr(longer, !=, first);
         write_file(world->files[i], "next");
-        set_time(world->files[i], 1000, 6);
-        g_autofree char *later = key(&options);
-        g_assert_cmpstr(later, !=, first);
         set_time(world->files[i], 1000, 5);
-        g_autofree char *again = key(&options);
-        g_assert_cmpstr(again, ==, first);
+        g_autofree char *changed = key(&options);
+        g_assert_cmpstr(changed, !=, first);
+        g_assert_true(stasis_ci_machine_is_other_state(changed, first));
+        write_file(world->files[i], "text");
+        set_time(world->files[i], 2000, 6);
+        g_autofree char *made_anew = key(&options);
+        g_assert_cmpstr(made_anew, ==, first);
+        g_assert_false(stasis_ci_machine_is_other_state(made_anew, first));
     }
+    /* What one file lost another one has won. */
+    write_file(world->files[KERNEL], "tex");
+    write_file(world->files[INITRD], "ttext");
+    g_autofree char *moved = key(&options);
+    g_assert_cmpstr(moved, !=, first);
+    options.memory = "257M";
+    g_autofree char *other = key(&options);
+    g_assert_false(stasis_ci_machine_is_other_state(other, moved));
+}
+
+/* A path means the same from wherever. */
+static void test_relative(World *world, gconstpointer unused)
+{
+    StasisCiOptions options = machine(world);
+    g_autofree char *here = g_get_current_dir(), *first = key(&options);
+    g_assert_cmpint(chdir(world->dir), ==, 0);
+    options.kernel = "kernel";
+    g_autofree char *again = key(&options);
+    g_assert_cmpint(chdir(here), ==, 0);
+    g_assert_cmpstr(again, ==, first);
+}
+
+/* One that takes long to read is known by its time. */
+static void test_large(World *world, gconstpointer unused)
+{
+    StasisCiOptions options = machine(world);
+    g_assert_cmpint(truncate(world->files[DISK], STASIS_CI_MACHINE_MAX_READ + 1), ==, 0);
+    set_time(world->files[DISK], 1000, 5);
+    g_autofree char *first = key(&options), *same = key(&options);
+    set_time(world->files[DISK], 1000, 6);
+    g_autofree char *later = key(&options);
+    g_assert_cmpstr(same, ==, first);
+    g_assert_cmpstr(later, !=, first);
 }
 
 static void test_missing(World *world, gconstpointer unused)
@@ -142,6 +175,8 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add("/ci-machine/" name, World, NULL, set_up, func, tear_down)
     ADD("options", test_options);
     ADD("files", test_files);
+    ADD("relative", test_relative);
+    ADD("large", test_large);
     ADD("missing", test_missing);
     return g_test_run();
 }

@@ -6,17 +6,22 @@
 #include "engine/ci/ci-machine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stasis/agent-install.h>
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/sha256.h"
 
 #define DEFAULT_QEMU "qemu-system-x86_64"
 #define DEFAULT_MEMORY "512M"
 #define DEFAULT_APPEND "console=ttyS0"
+#define READ_BYTES ((gsize)256 * 1024)
 
 /* Images of the machine are used from other directories, too. */
 static void add_file(GPtrArray *argv, const char *option, const char *path)
@@ -126,33 +131,24 @@ char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
     return (char **)g_ptr_array_free(g_steal_pointer(&argv), FALSE);
 }
 
-static void sum_text(GChecksum *sum, const char *text)
+/* ---- its name ---- */
+
+static void sum_text(StasisSha256 *sum, const char *text)
 {
     if (text != NULL)
-        g_checksum_update(sum, (const guchar *)text, (gssize)strlen(text));
-    g_checksum_update(sum, (const guchar *)"", 1);
+        stasis_sha256_add(sum, text, strlen(text));
+    stasis_sha256_add(sum, "", 1);
 }
 
-static gboolean sum_file(GChecksum *sum, const char *path, GError **error)
+static void sum_path(StasisSha256 *sum, const char *path)
 {
-    struct stat st = { 0 };
-    sum_text(sum, path);
-    if (path == NULL)
-        return TRUE;
-    if (stat(path, &st) < 0)
-        return stasis_set_errno(error, errno, "%s", path);
-    g_autofree char *state =
-        g_strdup_printf("%" G_GUINT64_FORMAT " %" G_GINT64_FORMAT ".%09ld", (guint64)st.st_size,
-                        (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-    sum_text(sum, state);
-    return TRUE;
+    g_autofree char *absolute = path != NULL ? g_canonicalize_filename(path, NULL) : NULL;
+    sum_text(sum, absolute);
 }
 
-char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
+/* What is on the command line: where the files lie, too, as the machine's image names them. */
+static void sum_machine(StasisSha256 *sum, const StasisCiOptions *options, const char *qemu)
 {
-    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
-    g_autofree char *qemu =
-        g_find_program_in_path(options->qemu != NULL ? options->qemu : DEFAULT_QEMU);
     g_autofree char *shape = g_strdup_printf("%u %d", options->n_vcpus, options->add_agent);
     sum_text(sum, options->append);
     sum_text(sum, options->memory);
@@ -160,8 +156,56 @@ char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
     sum_text(sum, shape);
     for (guint i = 0; options->qemu_args != NULL && options->qemu_args[i] != NULL; i++)
         sum_text(sum, options->qemu_args[i]);
-    if (!sum_file(sum, qemu, error) || !sum_file(sum, options->kernel, error) ||
-        !sum_file(sum, options->initrd, error) || !sum_file(sum, options->image, error))
+    sum_path(sum, qemu);
+    sum_path(sum, options->kernel);
+    sum_path(sum, options->initrd);
+    sum_path(sum, options->image);
+}
+
+static gboolean sum_content(StasisSha256 *sum, int fd, const char *path, GError **error)
+{
+    g_autofree guint8 *bytes = g_malloc(READ_BYTES);
+    ssize_t n;
+    while ((n = read(fd, bytes, READ_BYTES)) > 0)
+        stasis_sha256_add(sum, bytes, (gsize)n);
+    return n == 0 || stasis_set_errno(error, errno, "read %s", path);
+}
+
+/* By what is in it: a fresh checkout or build on a CI runner has other times, and the same bytes. A
+ * large disk is not read each time. */
+static gboolean sum_file(StasisSha256 *sum, const char *path, GError **error)
+{
+    struct stat st;
+    if (path == NULL)
+        return TRUE;
+    stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return stasis_set_errno(error, errno, "%s", path);
+    gboolean large = !S_ISREG(st.st_mode) || st.st_size > STASIS_CI_MACHINE_MAX_READ;
+    g_autofree char *state =
+        large ? g_strdup_printf("%" G_GUINT64_FORMAT " %" G_GINT64_FORMAT ".%09ld",
+                                (guint64)st.st_size, (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec)
+              : g_strdup_printf("%" G_GUINT64_FORMAT, (guint64)st.st_size);
+    sum_text(sum, state);
+    return large || sum_content(sum, fd, path, error);
+}
+
+char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
+{
+    g_autoptr(StasisSha256) machine = stasis_sha256_new(), files = stasis_sha256_new();
+    char machine_hex[STASIS_SHA256_HEX], files_hex[STASIS_SHA256_HEX];
+    g_autofree char *qemu =
+        g_find_program_in_path(options->qemu != NULL ? options->qemu : DEFAULT_QEMU);
+    sum_machine(machine, options, qemu);
+    if (!sum_file(files, qemu, error) || !sum_file(files, options->kernel, error) ||
+        !sum_file(files, options->initrd, error) || !sum_file(files, options->image, error))
         return NULL;
-    return g_strndup(g_checksum_get_string(sum), 32);
+    stasis_sha256_finish(machine, machine_hex);
+    stasis_sha256_finish(files, files_hex);
+    return g_strdup_printf("%.*s-%.32s", STASIS_CI_MACHINE_DIGITS, machine_hex, files_hex);
+}
+
+gboolean stasis_ci_machine_is_other_state(const char *key, const char *of)
+{
+    return strncmp(key, of, STASIS_CI_MACHINE_DIGITS + 1) == 0 && strcmp(key, of) != 0;
 }

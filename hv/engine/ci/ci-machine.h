@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stasis/ci.h>
+#include <sys/types.h>
 
 G_BEGIN_DECLS
 
@@ -11,8 +12,14 @@ G_BEGIN_DECLS
 char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
                               GCancellable *cancellable, GError **error);
 
-/* The same for machines that boot in the same way from files that have not changed (path, size and
- * time of change). Free with g_free(). */
+/* Larger files, and devices, are known by their size and time of change, not by what is in them. */
+#define STASIS_CI_MACHINE_MAX_READ ((off_t)256 << 20)
+#define STASIS_CI_MACHINE_DIGITS 16
+
+/* The same for machines that boot in the same way from files with the same content: one part for
+ * the command line, and one for what is in the files. Free with g_free(). */
 char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error);
+/* Keys of one command line whose files have changed. */
+gboolean stasis_ci_machine_is_other_state(const char *key, const char *of);
 
 G_END_DECLS

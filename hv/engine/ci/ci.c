@@ -7,6 +7,7 @@
 #include <stasis/agent.h>
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
+#include <stasis/maintenance.h>
 #include <stasis/restore.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@
 #define LOOK_MS 50
 #define MAX_CONSOLE_BYTES (1 << 20)
 #define WARM_NOTE "booted for ci-run: "
+#define KEEP_OTHERS 2
 #define RING_NOTE "ci-run"
 
 typedef struct {
@@ -130,6 +132,27 @@ static char *find_warm(Ci *ci, const char *key, GError **error)
     return NULL;
 }
 
+/* Those of what the machine was before: but for the last few, which other branches may be at. */
+static void drop_older(Ci *ci, const char *key)
+{
+    g_autoptr(GPtrArray) images = stasis_store_list(ci->store, NULL);
+    g_autoptr(GPtrArray) ids = g_ptr_array_new();
+    guint n_others = 0;
+    for (guint i = images != NULL ? images->len : 0; i-- > 0;) {
+        const StasisImageInfo *info = g_ptr_array_index(images, i);
+        const char *note = info->note != NULL ? info->note : "";
+        if (g_str_has_prefix(note, WARM_NOTE) &&
+            stasis_ci_machine_is_other_state(note + strlen(WARM_NOTE), key) &&
+            ++n_others > KEEP_OTHERS)
+            g_ptr_array_add(ids, info->id);
+    }
+    g_ptr_array_add(ids, NULL);
+    /* One that can't go is in nobody's way. */
+    if (ids->len > 1)
+        stasis_store_delete_images(ci->store, (const char *const *)ids->pdata, NULL, NULL, NULL,
+                                   NULL);
+}
+
 static gboolean keep_warm(Ci *ci, const char *key, GError **error)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
@@ -138,7 +161,10 @@ static gboolean keep_warm(Ci *ci, const char *key, GError **error)
     options.full = TRUE;
     g_autoptr(StasisImageInfo) info =
         stasis_checkpoint_create(ci->vm, ci->store, &options, ci->cancellable, error);
-    return info != NULL;
+    if (info == NULL)
+        return FALSE;
+    drop_older(ci, key);
+    return TRUE;
 }
 
 static gboolean find_agent(Ci *ci, GError **error)
@@ -198,23 +224,41 @@ static gboolean wait_ready(Ci *ci, GError **error)
     return TRUE;
 }
 
+/* FALSE without an error: there is no such image, or not any more. */
+static gboolean restore_warm(Ci *ci, const char *key, const char *name, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    g_autofree char *id = find_warm(ci, key, NULL);
+    if (id == NULL || (ci->result->warm = restore(ci, id, name, &why)))
+        return id != NULL;
+    if (!g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+        g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
+}
+
+static gboolean begin(Ci *ci, const char *key, const char *name, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    if (ci->options->from != NULL)
+        return restore(ci, ci->options->from, name, error);
+    if (key != NULL && restore_warm(ci, key, name, &why))
+        return TRUE;
+    if (why == NULL)
+        return boot(ci, name, error);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
+}
+
 static gboolean start_machine(Ci *ci, GError **error)
 {
     const StasisCiOptions *options = ci->options;
+    gboolean warm = options->warm && options->from == NULL;
     g_autofree char *name = g_strdup_printf("ci-%08x", g_random_int());
-    g_autofree char *key = NULL, *id = g_strdup(options->from);
-    if (options->warm && id == NULL) {
-        key = stasis_ci_machine_key(options, error);
-        if (key == NULL)
-            return FALSE;
-        id = find_warm(ci, key, NULL);
-        ci->result->warm = id != NULL;
-    }
-    if (!(id != NULL ? restore(ci, id, name, error) : boot(ci, name, error)))
+    g_autofree char *key = warm ? stasis_ci_machine_key(options, error) : NULL;
+    if ((warm && key == NULL) || !begin(ci, key, name, error) || !find_agent(ci, error) ||
+        !wait_ready(ci, error))
         return FALSE;
-    if (!find_agent(ci, error) || !wait_ready(ci, error))
-        return FALSE;
-    return key == NULL || id != NULL || keep_warm(ci, key, error);
+    return !warm || ci->result->warm || keep_warm(ci, key, error);
 }
 
 /* ---- the test ---- */
