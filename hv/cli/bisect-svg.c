@@ -28,8 +28,8 @@ static int x_of(const Plot *plot, guint index)
 
 static int y_of(const StasisReplayRuns *runs)
 {
-    guint n = MAX(runs->n_runs, 1);
-    return HEIGHT - BOTTOM - (int)(runs->n_bad * (HEIGHT - TOP - BOTTOM) / n);
+    guint n = MAX(runs->n_runs - runs->n_unknown, 1);
+    return HEIGHT - BOTTOM - (int)(runs->n_same * (HEIGHT - TOP - BOTTOM) / n);
 }
 
 static void add_axes(GString *svg, const Plot *plot)
@@ -59,7 +59,8 @@ static void add_interval(GString *svg, const Plot *plot)
     gint index = plot->replay->inevitable;
     if (index < 0)
         return;
-    int to = x_of(plot, (guint)index), from = index > 0 ? x_of(plot, (guint)index - 1) : LEFT;
+    gint open = plot->replay->open;
+    int to = x_of(plot, (guint)index), from = open >= 0 ? x_of(plot, (guint)open) : LEFT;
     g_string_append_printf(svg,
                            "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#fdd\"/>\n",
                            from, TOP, MAX(to - from, 2), HEIGHT - TOP - BOTTOM);
@@ -76,8 +77,8 @@ static void add_points(GString *svg, const Plot *plot)
         g_string_append_printf(svg,
                                "<circle cx=\"%d\" cy=\"%d\" r=\"4\" fill=\"#a22\"><title>image %u, "
                                "%s: %u of %u failed</title></circle>\n",
-                               x_of(plot, i), y_of(runs), i + 1, runs->id, runs->n_bad,
-                               runs->n_runs);
+                               x_of(plot, i), y_of(runs), i + 1, runs->id, runs->n_same,
+                               runs->n_runs - runs->n_unknown);
     }
 }
 

@@ -17,6 +17,8 @@ static void runs_to_json(JsonArray *array, const StasisReplayRuns *runs)
     json_object_set_int_member(object, "created_us", runs->created_us);
     cli_json_set_uint(object, "n_runs", runs->n_runs);
     cli_json_set_uint(object, "n_failed", runs->n_bad);
+    cli_json_set_uint(object, "n_same", runs->n_same);
+    cli_json_set_uint(object, "n_unknown", runs->n_unknown);
     for (guint i = 0; i < runs->outcomes->len; i++) {
         const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
         JsonObject *outcome = cli_outcome_to_json(&one->outcome);
@@ -25,6 +27,14 @@ static void runs_to_json(JsonArray *array, const StasisReplayRuns *runs)
     }
     json_object_set_array_member(object, "outcomes", outcomes);
     json_array_add_object_element(array, object);
+}
+
+static void index_to_json(JsonObject *object, const char *name, gint index)
+{
+    if (index >= 0)
+        json_object_set_int_member(object, name, index);
+    else
+        json_object_set_null_member(object, name);
 }
 
 static void replay_to_json(CliCall *call, const StasisReplay *replay, gboolean bisect)
@@ -38,10 +48,10 @@ static void replay_to_json(CliCall *call, const StasisReplay *replay, gboolean b
     json_object_set_array_member(object, "command", argv);
     json_object_set_object_member(object, "failure", cli_outcome_to_json(&replay->failure));
     json_object_set_array_member(object, "images", images);
-    if (bisect && replay->inevitable >= 0)
-        json_object_set_int_member(object, "inevitable", replay->inevitable);
-    else if (bisect)
-        json_object_set_null_member(object, "inevitable");
+    if (bisect) {
+        index_to_json(object, "inevitable", replay->inevitable);
+        index_to_json(object, "open", replay->open);
+    }
     cli_take_object(call, object);
 }
 
@@ -81,28 +91,52 @@ static double since_first(const StasisReplay *replay, guint index)
     return (double)(this->created_us - first->created_us) / 1e6;
 }
 
+/* Not the one that is looked for, and known to be none. */
+static guint other_failures(const StasisReplayRuns *runs)
+{
+    guint n = 0;
+    for (guint i = 0; i < runs->outcomes->len; i++) {
+        const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
+        n += stasis_outcome_is_good(&one->outcome) ? 0 : one->count;
+    }
+    return n - runs->n_same - runs->n_unknown;
+}
+
+static void print_verdict(const StasisReplay *replay)
+{
+    gint first = replay->inevitable, open = replay->open;
+    if (first < 0)
+        puts("from no image on did every run fail: it was open until the end, or it does not come "
+             "from what is in the images");
+    else if (open < 0)
+        printf("every run from every image failed: it was inevitable before image %d\n", first + 1);
+    else
+        printf("it became inevitable between image %d (%.2f s) and image %d (%.2f s)\n", open + 1,
+               since_first(replay, (guint)open), first + 1, since_first(replay, (guint)first));
+}
+
 static void print_bisect(const StasisReplay *replay)
 {
     g_autoptr(CliTable) table = cli_table_new("rlrrl");
+    guint n_others = 0, n_unknown = 0;
     cli_table_add(table, "IMAGE", "ID", "AT", "FAILED", "OUTCOMES");
     for (guint i = 0; i < replay->images->len; i++) {
         const StasisReplayRuns *runs = g_ptr_array_index(replay->images, i);
         g_autofree char *number = g_strdup_printf("%u", i + 1);
         g_autofree char *at = g_strdup_printf("%.2f s", since_first(replay, i));
-        g_autofree char *failed = g_strdup_printf("%u/%u", runs->n_bad, runs->n_runs);
+        g_autofree char *failed =
+            g_strdup_printf("%u/%u", runs->n_same, runs->n_runs - runs->n_unknown);
         g_autofree char *outcomes = list_outcomes(runs);
         cli_table_add(table, number, runs->id, at, failed, outcomes);
+        n_others += other_failures(runs);
+        n_unknown += runs->n_unknown;
     }
     cli_table_print(table, 0);
-    gint first = replay->inevitable;
-    if (first < 0)
-        puts("from no image on did every run fail: it was open until the end, or it does not come "
-             "from what is in the images");
-    else if (first == 0)
-        puts("every run from every image failed: it was inevitable before image 1");
-    else
-        printf("it became inevitable between image %d (%.2f s) and image %d (%.2f s)\n", first,
-               since_first(replay, (guint)first - 1), first + 1, since_first(replay, (guint)first));
+    if (n_others > 0)
+        printf("other failures: %u; counted as runs without %s\n", n_others, replay->failure.name);
+    if (n_unknown > 0)
+        printf("runs that were lost or out of time: %u; not counted\n", n_unknown);
+    print_verdict(replay);
 }
 
 static void tell_run(guint image, const StasisOutcome *outcome, gpointer user_data)
@@ -234,7 +268,10 @@ const CliCommand cli_cmd_replay = {
         "see how it comes out. Prints how often it came out how. Nothing of the VMs stays.\n\n"
         "Without --perturb a guest does not learn that it goes on from an image: its random "
         "numbers and its clock are as they were, and runs differ only by what the timing of the "
-        "host makes of them. --bisect perturbs both unless told what.\n\n"
+        "host makes of them. --bisect perturbs both unless told what. It looks for the bundle's "
+        "failure: another one "
+        "counts as a run without it, and one that was lost or out of time does not "
+        "count.\n\n"
         "A bundle of ci-run --deterministic holds an execution: it comes back instruction by "
         "instruction, one run after the other, and each is compared with what was recorded. With "
         "--gdb it is run once before, and images are kept every few seconds on the way: gdb begins "

@@ -41,6 +41,9 @@ typedef struct {
     char *id;
     gint64 created_us;   /* Unix time of its instant */
     guint n_runs, n_bad; /* bad: not passed */
+    guint n_same;        /* as the bundle's failure */
+    guint n_unknown; /* lost, or out of time, where that is not the failure: what they would have
+                        come to is not known */
     GPtrArray *outcomes; /* of StasisReplayOutcome, the most frequent first */
 } StasisReplayRuns;
 
@@ -48,8 +51,9 @@ typedef struct {
     char **argv;           /* of the test */
     StasisOutcome failure; /* as the bundle has it */
     GPtrArray *images;     /* of StasisReplayRuns, oldest first; without bisect just one */
-    gint inevitable;       /* of bisect: index of the first image from which on every run
-                              failed; -1: there is none */
+    gint inevitable;       /* of bisect: index of the first image from which on every run that is
+                              known came out as the failure; -1: there is none */
+    gint open; /* … and of the last one before that from which one did not; -1: none */
 } StasisReplay;
 
 STASIS_API void stasis_replay_free(StasisReplay *replay);
@@ -58,8 +62,9 @@ STASIS_API void stasis_replay_free(StasisReplay *replay);
 STASIS_API StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
                                        GCancellable *cancellable, GError **error);
 
-/* From each image of the ring: failure became inevitable between the image before `inevitable` and
- * that one. Without options->perturb all that would make runs differ is perturbed. */
+/* From each image of the ring: failure became inevitable between the images `open` and
+ * `inevitable`. Another failure is none: that run shows that this one could be had or not. Without
+ * options->perturb all that would make runs differ is perturbed. */
 STASIS_API StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *options,
                                               GCancellable *cancellable, GError **error);
 

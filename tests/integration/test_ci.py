@@ -159,14 +159,16 @@ def bisect(t):
     said = ciguest.replay(bundle, "--bisect", "--times", 2, "--jobs", 2, "--plot", plot)
     first = said["inevitable"]
     t.check(all(one["n_runs"] >= 2 for one in said["images"]), f"{said}")
-    passed = [n for n, one in enumerate(said["images"]) if one["n_failed"] < one["n_runs"]]
+    known = [one["n_runs"] - one["n_unknown"] for one in said["images"]]
+    passed = [n for n, one in enumerate(said["images"]) if one["n_same"] < known[n]]
     after = passed[-1] + 1 if passed else 0
-    t.equal(first, after if after < len(said["images"]) else None, f"{said}")
+    t.equal(first, next((n for n in range(after, len(known)) if known[n]), None), f"{said}")
+    t.equal(said["open"], passed[-1] if passed else None, f"{said}")
     t.check(first is None or said["images"][first]["n_runs"] == 4, f"that one was asked again: {said}")
     svg, root = "{http://www.w3.org/2000/svg}", ElementTree.parse(plot).getroot()
     t.equal(root.tag, f"{svg}svg", "the plot")
     t.equal([title.text for title in root.iter(f"{svg}title")],
-            [f"image {n}, {one['id']}: {one['n_failed']} of {one['n_runs']} failed"
+            [f"image {n}, {one['id']}: {one['n_same']} of {one['n_runs'] - one['n_unknown']} failed"
              for n, one in enumerate(said["images"], 1)], "its points")
 
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: replays are counted by how they came out, and failure is inevitable from the first image
- * on from which, and from all later ones, every run failed. */
+ * on from which, and from all later ones, every run failed as the bundle's did; another failure is
+ * not taken for it, and a run that was lost, or out of time, tells nothing. */
 #include <string.h>
 
 #include "engine/ci/outcome.h"
 #include "engine/ci/replay-tally.h"
 
-static StasisReplaySource *new_source(void)
+static StasisReplaySource *new_source(StasisOutcomeKind kind, int number)
 {
     static char *argv[] = { (char *)"test", NULL };
     static StasisCiTest test = { .argv = argv };
@@ -14,6 +15,8 @@ static StasisReplaySource *new_source(void)
     static char ids[8][2];
     StasisReplaySource *source = g_new0(StasisReplaySource, 1);
     source->test = &test;
+    test.outcome = (StasisOutcome){ .kind = kind, .number = number };
+    stasis_outcome_name(&test.outcome);
     source->images = g_ptr_array_new();
     for (guint i = 0; i < G_N_ELEMENTS(images); i++) {
         ids[i][0] = (char)('a' + i);
@@ -29,26 +32,27 @@ static void free_source(StasisReplaySource *source)
     g_free(source);
 }
 
-static void add_runs(StasisReplayRuns *runs, StasisOutcomeKind kind, int number, guint n)
+static void add_runs(const StasisReplay *replay, StasisReplayRuns *runs, StasisOutcomeKind kind,
+                     int number, guint n)
 {
     StasisOutcome outcome = { .kind = kind, .number = number };
     stasis_outcome_name(&outcome);
     for (guint i = 0; i < n; i++)
-        stasis_replay_count(runs, &outcome);
+        stasis_replay_count(replay, runs, &outcome);
 }
 
 static void test_histogram(void)
 {
-    StasisReplaySource *source = new_source();
+    StasisReplaySource *source = new_source(STASIS_OUTCOME_SIGNAL, 11);
     g_autoptr(StasisReplay) replay = stasis_replay_new(source);
     StasisReplayRuns *runs = stasis_replay_add_image(replay, source, 2);
     g_assert_cmpstr(runs->id, ==, "c");
     g_assert_cmpint(runs->created_us, ==, 1002);
-    add_runs(runs, STASIS_OUTCOME_EXIT, 0, 2);
-    add_runs(runs, STASIS_OUTCOME_SIGNAL, 11, 3);
-    add_runs(runs, STASIS_OUTCOME_EXIT, 1, 1);
-    add_runs(runs, STASIS_OUTCOME_EXIT, 0, 2);
-    add_runs(runs, STASIS_OUTCOME_TIMEOUT, 0, 1);
+    add_runs(replay, runs, STASIS_OUTCOME_EXIT, 0, 2);
+    add_runs(replay, runs, STASIS_OUTCOME_SIGNAL, 11, 3);
+    add_runs(replay, runs, STASIS_OUTCOME_EXIT, 1, 1);
+    add_runs(replay, runs, STASIS_OUTCOME_EXIT, 0, 2);
+    add_runs(replay, runs, STASIS_OUTCOME_TIMEOUT, 0, 1);
     static const struct {
         const char *name;
         guint count;
@@ -61,6 +65,8 @@ static void test_histogram(void)
     }
     g_assert_cmpuint(runs->n_runs, ==, 9);
     g_assert_cmpuint(runs->n_bad, ==, 5);
+    g_assert_cmpuint(runs->n_same, ==, 3);
+    g_assert_cmpuint(runs->n_unknown, ==, 1);
     free_source(source);
 }
 
@@ -69,29 +75,69 @@ static void test_inevitable(void)
 {
     static const struct {
         guint n_bad[8], n;
-        gint first;
+        gint first, open;
     } cases[] = {
-        { { 0 }, 0, -1 },
-        { { 0 }, 1, -1 },
-        { { 3 }, 1, -1 },
-        { { 4 }, 1, 0 },
-        { { 1, 2, 4, 4 }, 4, 2 },
-        { { 4, 4, 4 }, 3, 0 },
-        { { 1, 2, 3 }, 3, -1 },
+        { { 0 }, 0, -1, -1 },
+        { { 0 }, 1, -1, 0 },
+        { { 3 }, 1, -1, 0 },
+        { { 4 }, 1, 0, -1 },
+        { { 1, 2, 4, 4 }, 4, 2, 1 },
+        { { 4, 4, 4 }, 3, 0, -1 },
+        { { 1, 2, 3 }, 3, -1, 2 },
         /* By chance all failed from one that was still open. */
-        { { 1, 4, 2, 4, 4 }, 5, 3 },
-        { { 4, 4, 4, 3 }, 4, -1 },
+        { { 1, 4, 2, 4, 4 }, 5, 3, 2 },
+        { { 4, 4, 4, 3 }, 4, -1, 3 },
     };
+    gint open;
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
-        StasisReplaySource *source = new_source();
+        StasisReplaySource *source = new_source(STASIS_OUTCOME_PANIC, 0);
         g_autoptr(StasisReplay) replay = stasis_replay_new(source);
         for (guint k = 0; k < cases[i].n; k++) {
             StasisReplayRuns *runs = stasis_replay_add_image(replay, source, k);
-            add_runs(runs, STASIS_OUTCOME_EXIT, 0, 4 - cases[i].n_bad[k]);
-            add_runs(runs, STASIS_OUTCOME_PANIC, 0, cases[i].n_bad[k]);
+            add_runs(replay, runs, STASIS_OUTCOME_EXIT, 0, 4 - cases[i].n_bad[k]);
+            add_runs(replay, runs, STASIS_OUTCOME_PANIC, 0, cases[i].n_bad[k]);
         }
         g_test_message("case %u", i);
-        g_assert_cmpint(stasis_replay_find_inevitable(replay), ==, cases[i].first);
+        g_assert_cmpint(stasis_replay_find_inevitable(replay, &open), ==, cases[i].first);
+        g_assert_cmpint(open, ==, cases[i].open);
+        free_source(source);
+    }
+}
+
+/* What else came out, of images from each of which one run failed (but where that has 0). */
+static void test_others(void)
+{
+    enum { IMAGES = 4 };
+    static const struct {
+        StasisOutcomeKind failure, kind; /* "exit 3" and "exit 4" if those are exits */
+        guint n_same[IMAGES], n_others[IMAGES];
+        gint first, open;
+    } cases[] = {
+        /* Another failure is a run without this one, … */
+        { STASIS_OUTCOME_PANIC, STASIS_OUTCOME_SIGNAL, { 1, 1, 1, 1 }, { 1, 1, 0, 0 }, 2, 1 },
+        { STASIS_OUTCOME_EXIT, STASIS_OUTCOME_EXIT, { 1, 1, 1, 1 }, { 0, 0, 0, 1 }, -1, 3 },
+        { STASIS_OUTCOME_LOST, STASIS_OUTCOME_PANIC, { 1, 1, 1, 1 }, { 1, 0, 0, 0 }, 1, 0 },
+        /* … one whose end was not seen is none, … */
+        { STASIS_OUTCOME_PANIC, STASIS_OUTCOME_LOST, { 1, 1, 1, 1 }, { 0, 1, 2, 1 }, 0, -1 },
+        { STASIS_OUTCOME_PANIC, STASIS_OUTCOME_TIMEOUT, { 1, 1, 1, 1 }, { 9, 0, 0, 1 }, 0, -1 },
+        /* … also where no other was, … */
+        { STASIS_OUTCOME_PANIC, STASIS_OUTCOME_LOST, { 0, 1, 0, 1 }, { 1, 0, 1, 0 }, 1, -1 },
+        { STASIS_OUTCOME_PANIC, STASIS_OUTCOME_LOST, { 0, 0, 0, 0 }, { 1, 1, 1, 1 }, -1, -1 },
+        /* … but where that is the failure. */
+        { STASIS_OUTCOME_TIMEOUT, STASIS_OUTCOME_TIMEOUT, { 0, 0, 0, 0 }, { 1, 1, 1, 1 }, 0, -1 },
+    };
+    gint open;
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        StasisReplaySource *source = new_source(cases[i].failure, 3);
+        g_autoptr(StasisReplay) replay = stasis_replay_new(source);
+        for (guint k = 0; k < IMAGES; k++) {
+            StasisReplayRuns *runs = stasis_replay_add_image(replay, source, k);
+            add_runs(replay, runs, cases[i].failure, 3, cases[i].n_same[k]);
+            add_runs(replay, runs, cases[i].kind, 4, cases[i].n_others[k]);
+        }
+        g_test_message("case %u", i);
+        g_assert_cmpint(stasis_replay_find_inevitable(replay, &open), ==, cases[i].first);
+        g_assert_cmpint(open, ==, cases[i].open);
         free_source(source);
     }
 }
@@ -101,5 +147,6 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/replay/histogram", test_histogram);
     g_test_add_func("/replay/inevitable", test_inevitable);
+    g_test_add_func("/replay/others", test_others);
     return g_test_run();
 }

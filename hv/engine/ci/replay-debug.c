@@ -112,6 +112,6 @@ StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *o
                                                        user_data, &outcome, cancellable, error);
     if (!ok)
         return NULL;
-    stasis_replay_count(runs, &outcome);
+    stasis_replay_count(replay, runs, &outcome);
     return g_steal_pointer(&replay);
 }

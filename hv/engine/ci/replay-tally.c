@@ -28,7 +28,7 @@ StasisReplay *stasis_replay_new(const StasisReplaySource *source)
     replay->argv = g_strdupv(source->test->argv);
     replay->failure = source->test->outcome;
     replay->images = g_ptr_array_new_with_free_func(runs_free);
-    replay->inevitable = -1;
+    replay->inevitable = replay->open = -1;
     return replay;
 }
 
@@ -54,8 +54,16 @@ static gint by_count(gconstpointer a, gconstpointer b)
                                 : strcmp(x->outcome.name, y->outcome.name);
 }
 
-void stasis_replay_count(StasisReplayRuns *runs, const StasisOutcome *outcome)
+/* Of our patience with a busy host, or of our sight of the guest; not of the test. */
+static gboolean is_unknown(const StasisOutcome *outcome)
 {
+    return outcome->kind == STASIS_OUTCOME_LOST || outcome->kind == STASIS_OUTCOME_TIMEOUT;
+}
+
+void stasis_replay_count(const StasisReplay *replay, StasisReplayRuns *runs,
+                         const StasisOutcome *outcome)
+{
+    gboolean same = strcmp(outcome->name, replay->failure.name) == 0;
     StasisReplayOutcome *found = NULL;
     for (guint i = 0; i < runs->outcomes->len && found == NULL; i++) {
         StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
@@ -69,17 +77,21 @@ void stasis_replay_count(StasisReplayRuns *runs, const StasisOutcome *outcome)
     found->count++;
     runs->n_runs++;
     runs->n_bad += !stasis_outcome_is_good(outcome);
+    runs->n_same += same;
+    runs->n_unknown += !same && is_unknown(outcome);
     g_ptr_array_sort(runs->outcomes, by_count);
 }
 
-gint stasis_replay_find_inevitable(const StasisReplay *replay)
+gint stasis_replay_find_inevitable(const StasisReplay *replay, gint *ret_open)
 {
-    gint first = -1;
-    for (guint i = replay->images->len; i-- > 0;) {
-        const StasisReplayRuns *runs = g_ptr_array_index(replay->images, i);
-        if (runs->n_bad < runs->n_runs)
+    gint first = -1, i = (gint)replay->images->len;
+    while (--i >= 0) {
+        const StasisReplayRuns *runs = g_ptr_array_index(replay->images, (guint)i);
+        if (runs->n_same + runs->n_unknown < runs->n_runs)
             break;
-        first = (gint)i;
+        if (runs->n_same > 0)
+            first = i;
     }
+    *ret_open = i;
     return first;
 }

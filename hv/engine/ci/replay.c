@@ -17,6 +17,7 @@
 typedef struct {
     const StasisReplaySource *source;
     const StasisReplayOptions *options;
+    const StasisReplay *replay;
     guint perturb;
     GCancellable *cancellable;
 } Replaying;
@@ -41,7 +42,7 @@ static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRu
         if (!stasis_replay_vm_look(g_ptr_array_index(vms, i), &outcome))
             continue;
         g_ptr_array_remove_index_fast(vms, i);
-        stasis_replay_count(runs, &outcome);
+        stasis_replay_count(r->replay, runs, &outcome);
         if (r->options->ran != NULL)
             r->options->ran(index, &outcome, r->options->ran_data);
     }
@@ -79,7 +80,7 @@ static gboolean run_recorded(const Replaying *r, guint times, StasisReplayRuns *
         StasisOutcome outcome;
         if (!stasis_ci_record_replay(r->source, NULL, &outcome, r->cancellable, error))
             return FALSE;
-        stasis_replay_count(runs, &outcome);
+        stasis_replay_count(r->replay, runs, &outcome);
         if (r->options->ran != NULL)
             r->options->ran(0, &outcome, r->options->ran_data);
     }
@@ -105,8 +106,8 @@ StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options
     if (source == NULL || (source->bundle != NULL && !check_recorded(path, options, error)) ||
         !stasis_replay_source_find(source, options->from, &index, error))
         return NULL;
-    Replaying replaying = { source, options, options->perturb, cancellable };
     g_autoptr(StasisReplay) replay = stasis_replay_new(source);
+    Replaying replaying = { source, options, replay, options->perturb, cancellable };
     StasisReplayRuns *runs = stasis_replay_add_image(replay, source, index);
     guint times = MAX(options->times, 1);
     gboolean ok = source->bundle != NULL ? run_recorded(&replaying, times, runs, error)
@@ -120,7 +121,8 @@ StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options
  * as often again; those behind it say more the nearer they are. */
 static gboolean confirm(const Replaying *r, StasisReplay *replay, guint times, GError **error)
 {
-    for (gint asked = -1, first; (first = stasis_replay_find_inevitable(replay)) > asked;
+    gint open;
+    for (gint asked = -1, first; (first = stasis_replay_find_inevitable(replay, &open)) > asked;
          asked = first)
         if (!run_all(r, (guint)first, times, g_ptr_array_index(replay->images, (guint)first),
                      error))
@@ -142,15 +144,15 @@ StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *
                     path);
         return NULL;
     }
-    Replaying replaying = { source, options, options->perturb != 0 ? options->perturb : all,
-                            cancellable };
     g_autoptr(StasisReplay) replay = stasis_replay_new(source);
+    Replaying replaying = { source, options, replay, options->perturb != 0 ? options->perturb : all,
+                            cancellable };
     guint times = options->times != 0 ? options->times : DEFAULT_BISECT_TIMES;
     for (guint i = 0; i < source->images->len; i++)
         if (!run_all(&replaying, i, times, stasis_replay_add_image(replay, source, i), error))
             return NULL;
     if (!confirm(&replaying, replay, times, error))
         return NULL;
-    replay->inevitable = stasis_replay_find_inevitable(replay);
+    replay->inevitable = stasis_replay_find_inevitable(replay, &replay->open);
     return g_steal_pointer(&replay);
 }
