@@ -12,6 +12,11 @@ JsonObject *cli_outcome_to_json(const StasisOutcome *outcome);
 gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
                          const GString *output, GError **error);
 
+/* The same of one that could not be run, or whose outcome is not known. @output: what it had
+ * written. */
+gboolean cli_write_junit_error(const char *path, char **argv, const GError *why,
+                               const GString *output, GError **error);
+
 /* bisect-svg.c */
 gboolean cli_write_bisect_svg(const char *path, const StasisReplay *replay, GError **error);
 

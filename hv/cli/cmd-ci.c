@@ -50,10 +50,12 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     json_object_set_boolean_member(object, "warm", result->warm);
     cli_json_set_uint(object, "n_images", result->n_images);
     cli_json_set_uint(object, "n_skipped", result->n_skipped);
+    cli_json_set_string(object, "ring_error", result->ring_error);
     cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
     cli_json_set_string(object, "bundle_error", result->bundle_error);
     cli_json_set_string(object, "bundle_kept", result->bundle_kept);
     cli_json_set_string(object, "output", output);
+    cli_json_set_string(object, "console", result->console);
     cli_take_object(call, object);
 }
 
@@ -98,6 +100,8 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
     else
         cli_note(call, "failed after %s: %s%s%s", took, outcome->name,
                  detail[0] != '\0' ? ": " : "", detail);
+    if (result->ring_error != NULL)
+        cli_note(call, "no images were taken any more: %s", result->ring_error);
     if (result->bundle_error != NULL)
         cli_note(call, "no bundle was made: %s", result->bundle_error);
     if (result->bundle_kept != NULL)
@@ -109,40 +113,65 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
                  result->n_images, bundle);
 }
 
-static gboolean run(CliCall *call, GError **error)
+static StasisCiResult *run_test(CliCall *call, StasisCiOptions *options, GError **error)
+{
+    g_autoptr(StasisStore) store =
+        needs_store(options) ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+    if (store == NULL && needs_store(options))
+        return NULL;
+    g_autofree char *from =
+        options->from != NULL ? stasis_store_resolve(store, options->from, error) : NULL;
+    if (from == NULL && options->from != NULL)
+        return NULL;
+    options->from = from;
+    StasisCiResult *result = stasis_ci_run(store, options, call->cancellable, error);
+    options->from = NULL;
+    return result;
+}
+
+static gboolean write_files(CliCall *call, const StasisCiResult *result, const Heard *heard,
+                            GError **error)
+{
+    const char *junit = cli_text(call, "junit"), *console = cli_text(call, "console");
+    if (console != NULL &&
+        !g_file_set_contents(console, result->console != NULL ? result->console : "", -1, error))
+        return FALSE;
+    return junit == NULL || cli_write_junit(junit, call->args, result, heard->output, error);
+}
+
+static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
 {
     StasisCiOptions options = STASIS_CI_OPTIONS_INIT;
     g_auto(GStrv) on = cli_watch_words(call, error);
     if (on == NULL)
         return FALSE;
     read_options(call, &options, on);
-    Heard heard = { .show = !call->json, .output = g_string_new(NULL) };
     options.output = hear;
-    options.output_data = &heard;
+    options.output_data = heard;
     g_autofree const char **qemu_args = cli_texts(call, "qemu-arg");
     options.qemu_args = qemu_args;
+    g_autoptr(StasisCiResult) result = run_test(call, &options, error);
+    if (result == NULL || !write_files(call, result, heard, error))
+        return FALSE;
+    call->exit_code = stasis_outcome_exit_code(&result->outcome);
+    result_to_json(call, result, heard, options.bundle);
+    tell(call, result, options.bundle);
+    return TRUE;
+}
 
-    g_autoptr(StasisStore) store =
-        needs_store(&options) ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
-    g_autofree char *from = NULL;
-    gboolean ok = store != NULL || !needs_store(&options);
-    if (ok && options.from != NULL) {
-        from = stasis_store_resolve(store, options.from, error);
-        options.from = from;
-        ok = from != NULL;
-    }
-    g_autoptr(StasisCiResult) result =
-        ok ? stasis_ci_run(store, &options, call->cancellable, error) : NULL;
-    ok = result != NULL &&
-         (cli_text(call, "junit") == NULL ||
-          cli_write_junit(cli_text(call, "junit"), call->args, result, heard.output, error));
-    if (ok) {
-        call->exit_code = stasis_outcome_exit_code(&result->outcome);
-        result_to_json(call, result, &heard, options.bundle);
-        tell(call, result, options.bundle);
-    }
+/* Our own errors may have the exit status of a test: the report tells them apart. */
+static gboolean run(CliCall *call, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    Heard heard = { .show = !call->json, .output = g_string_new(NULL) };
+    const char *junit = cli_text(call, "junit");
+    if (!run_heard(call, &heard, &why) && junit != NULL)
+        cli_write_junit_error(junit, call->args, why, heard.output, NULL);
     g_string_free(heard.output, TRUE);
-    return ok;
+    if (why == NULL)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
 }
 
 static const CliArgument arguments[] = {
@@ -176,11 +205,14 @@ static const CliOption options[] = {
       .many = TRUE },
     { "every", 0, CLI_MS, "MS", "an image each so often (default: 500 with --bundle, else none)" },
     { "keep", 0, CLI_COUNT, "N", "the last so many of them (default: 10)" },
-    { "bundle", 0, CLI_FILE, "FILE", "on failure, leave them and the console in this new file" },
+    { "bundle", 0, CLI_FILE, "FILE",
+      "on failure, leave them and the console in this new file, which must not be there yet" },
     { "deterministic", 0, CLI_FLAG, NULL,
       "have QEMU record the machine: what --bundle keeps is the execution, instruction by "
       "instruction, instead of images" },
-    { "junit", 0, CLI_FILE, "FILE", "write a report as JUnit's XML" },
+    { "junit", 0, CLI_FILE, "FILE",
+      "write a report as JUnit's XML, also when the test could not be run" },
+    { "console", 0, CLI_FILE, "FILE", "write what the guest said on its console, the last 1M" },
     { "scratch", 0, CLI_DIR, "DIR", "where images lie meanwhile (default: /var/tmp)" },
     { NULL },
 };
@@ -199,13 +231,15 @@ const CliCommand cli_cmd_ci_run = {
         "without a shell, pass on what it writes, and end the machine. The exit status is the "
         "test's; 128 and its number more for a signal, 124 when it took too long, 125 when the "
         "guest panicked or shut down, --on saw something, or the agent was "
-        "lost.\n\n"
+        "lost. When the test could not be run it is that of any stasis command, which a test "
+        "may have as well: --junit and --json tell those apart.\n\n"
         "The guest needs stasis-agent: --install-agent puts it into the overlay that is used "
         "instead of the disk; a kernel with an initrd has to bring it along.\n\n"
         "With --bundle images are taken while the test runs, the last few are kept, and on a "
         "failure they go into one file with the console and the test: `stasis replay` runs it "
         "again from any of them. Where that file can't be written it is left in --scratch's "
-        "directory, and that is told.",
+        "directory, and that is told. Where no more images can be had (the disk of --scratch is "
+        "full, say), the test goes on without.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

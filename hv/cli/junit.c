@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * JUnit's XML, as far as services agree on it (the schema of Jenkins' xUnit plugin): one suite with
- * one case, <failure> when the test itself said so and <error> when it could not.
+ * one case, <failure> when the test itself said so and <error> when it could not; a type
+ * "stasis: …" when it was not even run.
  */
+#include <stasis/error.h>
 #include <string.h>
 
 #include "ci.h"
@@ -31,14 +33,18 @@ static char *escape(const char *text, gsize len)
     return g_string_free(out, FALSE);
 }
 
-static void add_problem(GString *xml, const StasisOutcome *outcome)
+typedef struct {
+    const char *element; /* "failure", "error", or NULL: it passed */
+    const char *message, *type, *detail;
+    guint64 took_us;
+} Verdict;
+
+static void add_problem(GString *xml, const Verdict *verdict)
 {
-    gboolean says_so =
-        outcome->kind == STASIS_OUTCOME_EXIT || outcome->kind == STASIS_OUTCOME_SIGNAL;
-    const char *element = says_so ? "failure" : "error";
-    g_autofree char *detail = escape(outcome->detail, strlen(outcome->detail));
-    g_string_append_printf(xml, "    <%s message=\"%s\" type=\"%s\">%s</%s>\n", element,
-                           outcome->name, outcome->name, detail, element);
+    g_autofree char *message = escape(verdict->message, strlen(verdict->message));
+    g_autofree char *detail = escape(verdict->detail, strlen(verdict->detail));
+    g_string_append_printf(xml, "    <%s message=\"%s\" type=\"%s\">%s</%s>\n", verdict->element,
+                           message, verdict->type, detail, verdict->element);
 }
 
 static void add_text(GString *xml, const char *element, const char *text, gsize len)
@@ -47,28 +53,49 @@ static void add_text(GString *xml, const char *element, const char *text, gsize 
     g_string_append_printf(xml, "    <%s>%s</%s>\n", element, escaped, element);
 }
 
-gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
-                         const GString *output, GError **error)
+static gboolean write_report(const char *path, char **argv, const Verdict *verdict,
+                             const GString *output, const char *console, GError **error)
 {
-    const StasisOutcome *outcome = &result->outcome;
-    gboolean good = stasis_outcome_is_good(outcome);
-    gboolean says_so =
-        outcome->kind == STASIS_OUTCOME_EXIT || outcome->kind == STASIS_OUTCOME_SIGNAL;
     g_autofree char *words = g_strjoinv(" ", argv);
     g_autofree char *name = escape(words, strlen(words));
     char seconds[G_ASCII_DTOSTR_BUF_SIZE];
-    g_ascii_formatd(seconds, sizeof seconds, "%.3f", (double)outcome->took_us / 1e6);
+    g_ascii_formatd(seconds, sizeof seconds, "%.3f", (double)verdict->took_us / 1e6);
     g_autoptr(GString) xml = g_string_new("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     g_string_append_printf(
         xml,
         "<testsuite name=\"stasis\" tests=\"1\" failures=\"%d\" errors=\"%d\" skipped=\"0\" "
         "time=\"%s\">\n  <testcase classname=\"stasis.ci-run\" name=\"%s\" time=\"%s\">\n",
-        !good && says_so, !good && !says_so, seconds, name, seconds);
-    if (!good)
-        add_problem(xml, outcome);
+        g_strcmp0(verdict->element, "failure") == 0, g_strcmp0(verdict->element, "error") == 0,
+        seconds, name, seconds);
+    if (verdict->element != NULL)
+        add_problem(xml, verdict);
     add_text(xml, "system-out", output->str, output->len);
-    if (result->console != NULL)
-        add_text(xml, "system-err", result->console, strlen(result->console));
+    if (console != NULL)
+        add_text(xml, "system-err", console, strlen(console));
     g_string_append(xml, "  </testcase>\n</testsuite>\n");
     return g_file_set_contents(path, xml->str, (gssize)xml->len, error);
+}
+
+gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
+                         const GString *output, GError **error)
+{
+    const StasisOutcome *outcome = &result->outcome;
+    gboolean says_so =
+        outcome->kind == STASIS_OUTCOME_EXIT || outcome->kind == STASIS_OUTCOME_SIGNAL;
+    Verdict verdict = { .element = says_so ? "failure" : "error",
+                        .message = outcome->name,
+                        .type = outcome->name,
+                        .detail = outcome->detail,
+                        .took_us = outcome->took_us };
+    if (stasis_outcome_is_good(outcome))
+        verdict.element = NULL;
+    return write_report(path, argv, &verdict, output, result->console, error);
+}
+
+gboolean cli_write_junit_error(const char *path, char **argv, const GError *why,
+                               const GString *output, GError **error)
+{
+    g_autofree char *type = g_strconcat("stasis: ", stasis_error_name(why), NULL);
+    Verdict verdict = { .element = "error", .message = why->message, .type = type, .detail = "" };
+    return write_report(path, argv, &verdict, output, NULL, error);
 }

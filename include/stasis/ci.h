@@ -65,7 +65,7 @@ typedef struct {
     /* The ring: an image each @every_us, the last @keep of them; 0: no ring. */
     guint64 every_us;
     guint keep;          /* 0: 10 */
-    const char *bundle;  /* where to leave a bundle of a failure, or NULL */
+    const char *bundle;  /* where to leave a bundle of a failure: a new file; or NULL */
     const char *scratch; /* directory for the ring, NULL: /var/tmp */
     /* Have QEMU record the machine, so that its execution can be had again instruction by
      * instruction. Emulated, from a kernel and an initrd, without a ring; the agent has to be of
@@ -83,6 +83,9 @@ typedef struct {
     gboolean warm;    /* it went on from an image of the booted machine */
     guint n_images;   /* in the ring, at the end */
     guint n_skipped;  /* not in it: the guest wrote too much for one */
+    char
+        *ring_error; /* why there were no more images from some moment on, or NULL; the test went on
+                      */
     gboolean bundled;
     char *bundle_error; /* why a failure was not, or NULL */
     char *console;     /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */

@@ -12,6 +12,7 @@ G_BEGIN_DECLS
 /* Name of the job that a test is, in its guest. */
 #define STASIS_CI_JOB "ci-run"
 #define STASIS_CI_TEST_FILE "test.json"
+#define STASIS_CI_MAX_CONSOLE ((gsize)1 << 20) /* so much of it, the last, a result has */
 
 typedef struct {
     char **argv;

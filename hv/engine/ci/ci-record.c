@@ -105,6 +105,16 @@ static gboolean write_bundle(const StasisCiOptions *options, const StasisCiTest 
     return stasis_bundle_create(store, none, options->bundle, &bundle, cancellable, error);
 }
 
+static void read_console(const char *dir, StasisCiResult *result)
+{
+    g_autofree char *path = g_build_filename(dir, STASIS_RECORDED_CONSOLE, NULL);
+    g_autoptr(GMappedFile) said = g_mapped_file_new(path, FALSE, NULL);
+    gsize size = said != NULL ? g_mapped_file_get_length(said) : 0;
+    gsize len = MIN(size, STASIS_CI_MAX_CONSOLE);
+    const char *text = len > 0 ? g_mapped_file_get_contents(said) + (size - len) : "";
+    result->console = g_utf8_make_valid(text, (gssize)len);
+}
+
 gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint64 timeout_us,
                           StasisNursery *nursery, StasisCiResult *result, GCancellable *cancellable,
                           GError **error)
@@ -135,6 +145,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
     if (append == NULL || !stasis_recorded_run(&recorded, &test.outcome, cancellable, error))
         return FALSE;
     result->outcome = test.outcome;
+    read_console(dir, result);
     g_autoptr(GError) why = NULL;
     if (options->bundle != NULL && !stasis_outcome_is_good(&test.outcome)) {
         result->bundled = write_bundle(options, &test, dir, qemu_version, cancellable, &why);

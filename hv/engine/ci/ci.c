@@ -11,6 +11,8 @@
 #include <stasis/restore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -33,7 +35,6 @@
 #define MAX_PING_MS 20000
 #define PACE_US 100000
 #define LOOK_MS 50
-#define MAX_CONSOLE_BYTES (1 << 20)
 #define WARM_NOTE "booted for ci-run: "
 #define KEEP_OTHERS 2
 #define RING_NOTE "ci-run"
@@ -72,6 +73,7 @@ void stasis_ci_result_free(StasisCiResult *result)
     if (result == NULL)
         return;
     g_free(result->console);
+    g_free(result->ring_error);
     g_free(result->bundle_error);
     g_free(result->bundle_kept);
     g_free(result);
@@ -290,8 +292,25 @@ static StasisSession *session(const Ci *ci)
     return ci->ring != NULL ? stasis_ring_get_session(ci->ring) : ci->session;
 }
 
-/* An image that can't be taken because the VM has just come to its end is none; one that the guest
- * outran is left out, as the first one, from before the test, is there. */
+/* How the test comes out is worth more than its images: where there can't be more of them, it goes
+ * on with those that are there. One that the guest outran is left out only. TRUE: it is over. */
+static gboolean take_image(Ci *ci, StasisTrial *trial)
+{
+    g_autoptr(GError) why = NULL;
+    if (stasis_ring_take(ci->ring, ci->cancellable, &why) != NULL)
+        return FALSE;
+    if (stasis_ring_may_skip(why)) {
+        ci->result->n_skipped++;
+        return FALSE;
+    }
+    /* Perhaps because the VM has just come to its end. */
+    if (stasis_trial_look(trial, &ci->result->outcome))
+        return TRUE;
+    if (!g_error_matches(why, STASIS_ERROR, STASIS_ERROR_CANCELLED))
+        ci->result->ring_error = g_strdup(why->message);
+    return FALSE;
+}
+
 static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
 {
     guint64 next_us = stasis_now_us() + ci->options->every_us;
@@ -299,20 +318,13 @@ static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
         if (g_cancellable_is_cancelled(ci->cancellable))
             return stasis_set_cancelled(error);
         guint64 now_us = stasis_now_us();
-        if (ci->ring == NULL || !stasis_trial_has_begun(trial) || now_us < next_us) {
+        if (ci->ring == NULL || ci->result->ring_error != NULL || !stasis_trial_has_begun(trial) ||
+            now_us < next_us) {
             stasis_trial_wait(trial, LOOK_MS);
             continue;
         }
-        g_autoptr(GError) why = NULL;
-        if (stasis_ring_take(ci->ring, ci->cancellable, &why) == NULL &&
-            stasis_ring_may_skip(why)) {
-            ci->result->n_skipped++;
-        } else if (why != NULL) {
-            if (stasis_trial_look(trial, &ci->result->outcome))
-                break;
-            g_propagate_prefixed_error(error, g_steal_pointer(&why), "image of the ring: ");
-            return FALSE;
-        }
+        if (take_image(ci, trial))
+            break;
         next_us = now_us + ci->options->every_us;
     }
     return TRUE;
@@ -320,7 +332,7 @@ static gboolean watch(Ci *ci, StasisTrial *trial, GError **error)
 
 static void read_console(Ci *ci)
 {
-    g_autoptr(GBytes) said = stasis_watch_read_console(session(ci)->record, MAX_CONSOLE_BYTES);
+    g_autoptr(GBytes) said = stasis_watch_read_console(session(ci)->record, STASIS_CI_MAX_CONSOLE);
     gsize len;
     const char *text = g_bytes_get_data(said, &len);
     ci->result->console = g_utf8_make_valid(text != NULL ? text : "", (gssize)len);
@@ -352,9 +364,11 @@ static gboolean run_test(Ci *ci, GError **error)
     ci->events = stasis_event_log_get(stasis_trial_get_log(trial));
     if (ci->ring == NULL)
         return TRUE;
-    gboolean trimmed = stasis_ring_trim(ci->ring, error);
+    g_autoptr(GError) why = NULL;
+    if (!stasis_ring_trim(ci->ring, &why) && ci->result->ring_error == NULL)
+        ci->result->ring_error = g_strdup(why->message);
     ci->result->n_images = stasis_ring_get_n_images(ci->ring);
-    return trimmed;
+    return TRUE;
 }
 
 static gboolean write_bundle(Ci *ci, const StasisCiTest *test, const char *path, GError **error)
@@ -397,6 +411,26 @@ static void keep_failure(Ci *ci)
     keep_aside(ci, &test);
 }
 
+/* That a bundle can't be made there is known before the test, too. */
+static gboolean check_bundle(const char *path, GError **error)
+{
+    g_autofree char *dir = path != NULL ? g_path_get_dirname(path) : NULL;
+    struct stat st;
+    if (path == NULL)
+        return TRUE;
+    if (lstat(path, &st) == 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "bundle %s: a file of that name exists; name a new one, or remove it", path);
+        return FALSE;
+    }
+    if (access(dir, W_OK | X_OK) == 0)
+        return TRUE;
+    int saved = errno;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "bundle %s: its directory: %s", path,
+                g_strerror(saved));
+    return FALSE;
+}
+
 static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)
 {
     const char *what = NULL;
@@ -415,7 +449,8 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
             what = "that the agent is lost always counts, and needs no watching for";
     /* An expression that is none is found before a machine is started for it. */
     if (what == NULL)
-        return options->on == NULL || stasis_watch_check(options->on, error);
+        return check_bundle(options->bundle, error) &&
+               (options->on == NULL || stasis_watch_check(options->on, error));
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;
 }
