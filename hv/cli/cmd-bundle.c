@@ -59,7 +59,7 @@ static void print(const StasisBundleInfo *info)
         print_text("command", command);
     print_text("stasis", info->stasis_version != NULL ? info->stasis_version : "-");
     print_text("QEMU", info->qemu_version != NULL ? info->qemu_version : "-");
-    print_text("kernel", info->kernel != NULL ? info->kernel : "-");
+    print_text("host", info->kernel != NULL ? info->kernel : "-");
     print_text("size", size);
     for (guint i = 0; i < info->images->len; i++) {
         const StasisBundleImage *image = info->images->pdata[i];
@@ -70,6 +70,37 @@ static void print(const StasisBundleInfo *info)
                 : g_strdup("");
         printf("%-10s %s%s\n", i == 0 ? "images" : "", image->id, before);
     }
+}
+
+/* What the guest said is not let loose on a terminal. */
+static void print_lines(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line != NULL; line++) {
+        g_autofree char *shown = cli_printable(g_strchomp(*line));
+        if (line[1] != NULL || shown[0] != '\0')
+            puts(shown);
+    }
+}
+
+/* A text of the bundle's; into @object, and to be seen. */
+static gboolean show_text(CliCall *call, StasisBundle *bundle, const char *option,
+                          const char *member, JsonObject *object, GError **error)
+{
+    gsize len;
+    if (!cli_flag(call, option))
+        return TRUE;
+    g_autoptr(GBytes) bytes = stasis_bundle_read(bundle, member, error);
+    if (bytes == NULL)
+        return FALSE;
+    const char *text = g_bytes_get_data(bytes, &len);
+    g_autofree char *valid = g_utf8_make_valid(text != NULL ? text : "", (gssize)len);
+    cli_json_set_string(object, option, valid);
+    if (call->json)
+        return TRUE;
+    printf("\n%s:\n", member);
+    print_lines(valid);
+    return TRUE;
 }
 
 static gboolean show(CliCall *call, GError **error)
@@ -88,9 +119,15 @@ static gboolean show(CliCall *call, GError **error)
         }
     }
     const StasisBundleInfo *info = stasis_bundle_get_info(bundle);
+    g_autoptr(JsonObject) object = to_json(call->args[0], info);
     if (!call->json)
         print(info);
-    cli_take_object(call, to_json(call->args[0], info));
+    if (!show_text(call, bundle, "console", "console.log", object, error) ||
+        !show_text(call, bundle, "events", "events.jsonl", object, error)) {
+        g_prefix_error(error, "bundle %s: ", call->args[0]);
+        return FALSE;
+    }
+    cli_take_object(call, g_steal_pointer(&object));
     return TRUE;
 }
 
@@ -170,10 +207,13 @@ static const CliArgument info_arguments[] = {
 };
 static const CliOption info_options[] = {
     { "verify", 0, CLI_FLAG, NULL, "read all of it and compare it with its checksums" },
+    { "console", 0, CLI_FLAG, NULL, "print what the guest had said on its console, too" },
+    { "events", 0, CLI_FLAG, NULL, "print what QEMU had told, too" },
     { NULL },
 };
 static const CliExample info_examples[] = {
     { "bundle-info web-panic.bundle --verify", "What failed, and is the file whole?" },
+    { "bundle-info web-panic.bundle --console", "The guest's last words" },
     { NULL },
 };
 const CliCommand cli_cmd_bundle_info = {
@@ -182,7 +222,8 @@ const CliCommand cli_cmd_bundle_info = {
     .summary = "say what a bundle is of",
     .description =
         "Print what failed and when, of which VM, what ran, and the images in the bundle "
-        "with how long before the failure each was taken.",
+        "with how long before the failure each was taken; \"host\" is the kernel of the host "
+        "that made it.",
     .arguments = info_arguments,
     .options = info_options,
     .examples = info_examples,

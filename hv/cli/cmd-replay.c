@@ -203,6 +203,27 @@ static gboolean read_perturb(CliCall *call, guint *ret, GError **error)
     return TRUE;
 }
 
+/* What would say nothing is not taken for something. */
+static gboolean check_options(CliCall *call, GError **error)
+{
+    gboolean bisects = cli_flag(call, "bisect"), debugs = cli_text(call, "gdb") != NULL;
+    g_autofree const char **perturb = cli_texts(call, "perturb");
+    const char *what = NULL;
+    if (bisects && debugs)
+        what = "either --bisect or --gdb";
+    else if (bisects && cli_text(call, "from") != NULL)
+        what = "--bisect runs it from each image: there is no --from for it";
+    else if (!bisects && cli_text(call, "plot") != NULL)
+        what = "--plot draws what --bisect finds, and needs that";
+    else if (debugs && (cli_number(call, "times", 0) != 0 || cli_number(call, "jobs", 0) != 0 ||
+                        (perturb != NULL && perturb[0] != NULL)))
+        what = "--gdb is one run, as it was: without --times, --jobs and --perturb";
+    if (what == NULL)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
+    return FALSE;
+}
+
 static gboolean run(CliCall *call, GError **error)
 {
     StasisReplayOptions options = STASIS_REPLAY_OPTIONS_INIT;
@@ -213,7 +234,7 @@ static gboolean run(CliCall *call, GError **error)
     options.scratch = cli_text(call, "scratch");
     options.ran = tell_run;
     options.ran_data = call;
-    if (!read_perturb(call, &options.perturb, error))
+    if (!check_options(call, error) || !read_perturb(call, &options.perturb, error))
         return FALSE;
     if (cli_flag(call, "bisect"))
         return bisect(call, &options, error);
@@ -277,6 +298,9 @@ const CliCommand cli_cmd_replay = {
         "--gdb it is run once before, and images are kept every few seconds on the way: gdb begins "
         "at the newest, or --from another, and may go backwards (reverse-step, "
         "reverse-continue), which goes by the nearest image before.\n\n"
+        "Only bundles of ci-run have a test in them. Images of another, of a guard's, say, come "
+        "back "
+        "by bundle-import and restore.\n\n"
         "The exit status says whether it could be run, not how it came out.",
     .arguments = arguments,
     .options = options,

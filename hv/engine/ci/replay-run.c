@@ -49,13 +49,30 @@ static gboolean make_dir(StasisReplaySource *source, const char *scratch, GError
     return stasis_nursery_add_dir(source->nursery, source->dir, error);
 }
 
+/* A guard's bundle has images, and nobody's test. */
+static GBytes *read_test(StasisBundle *bundle, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    GBytes *text = stasis_bundle_read(bundle, STASIS_CI_TEST_FILE, &why);
+    if (text != NULL)
+        return text;
+    const char *kind = stasis_bundle_get_info(bundle)->kind;
+    if (!g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+        g_propagate_error(error, g_steal_pointer(&why));
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "there is no test in it to run again (it is of \"%s\", not of ci-run); "
+                    "bundle-import puts its images into a store, and restore brings them back",
+                    kind != NULL ? kind : "-");
+    return NULL;
+}
+
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
                                               GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisReplaySource) source = g_new0(StasisReplaySource, 1);
     g_autoptr(StasisBundle) bundle = stasis_bundle_open(path, error);
-    g_autoptr(GBytes) text =
-        bundle != NULL ? stasis_bundle_read(bundle, STASIS_CI_TEST_FILE, error) : NULL;
+    g_autoptr(GBytes) text = bundle != NULL ? read_test(bundle, error) : NULL;
     if (text == NULL) {
         g_prefix_error(error, "%s: ", path);
         return NULL;

@@ -104,7 +104,7 @@ static gboolean write_new(StasisStore *store, const char *const *ids, const char
     if (!stasis_bundle_place_open(&file, dir, error))
         return FALSE;
     if (faccessat(file.dir_fd, base, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-        return stasis_set_errno(error, EEXIST, "a new one");
+        return stasis_set_errno(error, EEXIST, "name a new file, or remove this one");
     gboolean done = FALSE;
     for (guint tries = 1; !done; tries++) {
         g_autoptr(GError) local = NULL;
