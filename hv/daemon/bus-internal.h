@@ -20,7 +20,7 @@ struct _StasisdBus {
     GSocketService *listener;
     char *guid;
     GPtrArray *peers;        /* of StasisdPeer, referenced */
-    guint n_joining;         /* connections that have not said who they are */
+    GPtrArray *joining;      /* connections that have not said hello: borrowed from bus.c */
     GDBusConnection *system; /* the system bus, held: or NULL */
 };
 

@@ -2,7 +2,8 @@
 /*
  * Connections. On the socket anybody may connect (he is asked who he is by the kernel, and what he
  * may is decided call by call); so there is a limit to how many do, and to how long one may take to
- * say hello.
+ * say hello. Root and the daemon's own user have none: nobody is to lock them out. Each hello has a
+ * thread of its own, as GIO's pool has few of them, for which others' silence would make them wait.
  */
 #include <errno.h>
 #include <gio/gunixsocketaddress.h>
@@ -15,9 +16,9 @@
 #include "daemon/bus-internal.h"
 #include "org.stasis1.h"
 
-#define MAX_PEERS 256u
+#define MAX_PEERS 256u /* of all users that there is a limit for */
 #define MAX_PEERS_OF_A_USER 64u
-#define HELLO_S 30
+#define HELLO_S 10
 #define BUS_TIMEOUT_MS 10000
 
 /* ---- events ---- */
@@ -62,6 +63,38 @@ static void on_name_lost(GDBusConnection *connection, const char *sender, const 
     }
 }
 
+typedef struct {
+    StasisdBus *bus;
+    guint uid;
+    pid_t pid;
+    /* For its thread, which may outlive the bus at the end of the process. */
+    GSocketConnection *stream;
+    GDBusAuthObserver *observer;
+    char *guid;
+    GCancellable *cancellable;
+    guint timeout;
+    GDBusConnection *connection; /* NULL: there was no hello */
+} Joining;
+
+/* Is there room for one more of user @uid, whether he has said hello or not? */
+static gboolean has_room(const StasisdBus *bus, guint uid)
+{
+    guint n = 0, n_own = 0;
+    if (stasisd_uid_is_master(uid))
+        return TRUE;
+    for (guint i = 0; i < bus->peers->len; i++) {
+        guint other = ((const StasisdPeer *)bus->peers->pdata[i])->uid;
+        n += !stasisd_uid_is_master(other);
+        n_own += other == uid;
+    }
+    for (guint i = 0; i < bus->joining->len; i++) {
+        guint other = ((const Joining *)bus->joining->pdata[i])->uid;
+        n += !stasisd_uid_is_master(other);
+        n_own += other == uid;
+    }
+    return n < MAX_PEERS && n_own < MAX_PEERS_OF_A_USER;
+}
+
 static StasisdPeer *ask_for_peer(StasisdBus *bus, GDBusConnection *connection, const char *sender)
 {
     g_autoptr(GVariant) reply = g_dbus_connection_call_sync(
@@ -69,9 +102,11 @@ static StasisdPeer *ask_for_peer(StasisdBus *bus, GDBusConnection *connection, c
         "GetConnectionUnixUser", g_variant_new("(s)", sender), G_VARIANT_TYPE("(u)"),
         G_DBUS_CALL_FLAGS_NONE, BUS_TIMEOUT_MS, NULL, NULL);
     guint32 uid;
-    if (reply == NULL || bus->peers->len >= MAX_PEERS)
+    if (reply == NULL)
         return NULL;
     g_variant_get(reply, "(u)", &uid);
+    if (!has_room(bus, uid))
+        return NULL;
     StasisdPeer *peer = stasisd_peer_new(connection, sender, uid, 0);
     g_ptr_array_add(bus->peers, peer);
     return peer;
@@ -90,13 +125,16 @@ StasisdPeer *stasisd_bus_find_peer(StasisdBus *bus, GDBusConnection *connection,
 
 /* ---- the socket ---- */
 
-typedef struct {
-    StasisdBus *bus;
-    guint uid;
-    pid_t pid;
-    GCancellable *cancellable;
-    guint timeout;
-} Joining;
+static void joining_free(Joining *joining)
+{
+    g_clear_handle_id(&joining->timeout, g_source_remove);
+    g_object_unref(joining->cancellable);
+    g_object_unref(joining->stream);
+    g_object_unref(joining->observer);
+    g_free(joining->guid);
+    g_clear_object(&joining->connection);
+    g_free(joining);
+}
 
 static gboolean on_too_long(gpointer data)
 {
@@ -106,32 +144,39 @@ static gboolean on_too_long(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-static void on_connection(GObject *source, GAsyncResult *result, gpointer data)
+static void join(StasisdBus *bus, const Joining *joining)
 {
-    Joining *joining = data;
-    StasisdBus *bus = joining->bus;
     g_autoptr(GError) error = NULL;
-    g_autoptr(GDBusConnection) connection = g_dbus_connection_new_finish(result, &error);
-    bus->n_joining--;
-    g_clear_handle_id(&joining->timeout, g_source_remove);
-    g_object_unref(joining->cancellable);
-    if (connection != NULL) {
-        g_ptr_array_add(bus->peers, stasisd_peer_new(connection, NULL, joining->uid, joining->pid));
-        g_dbus_connection_set_exit_on_close(connection, FALSE);
-        g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
-        if (!stasisd_bus_export(bus, connection, &error))
-            g_warning("bus: %s", error->message);
-        g_dbus_connection_start_message_processing(connection);
-    }
-    g_free(joining);
+    GDBusConnection *connection = joining->connection;
+    g_ptr_array_add(bus->peers, stasisd_peer_new(connection, NULL, joining->uid, joining->pid));
+    g_dbus_connection_set_exit_on_close(connection, FALSE);
+    g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
+    if (!stasisd_bus_export(bus, connection, &error))
+        g_warning("bus: %s", error->message);
+    g_dbus_connection_start_message_processing(connection);
 }
 
-static guint count_of(const StasisdBus *bus, guint uid)
+static gboolean on_hello(gpointer data)
 {
-    guint n = 0;
-    for (guint i = 0; i < bus->peers->len; i++)
-        n += ((const StasisdPeer *)bus->peers->pdata[i])->uid == uid;
-    return n;
+    Joining *joining = data;
+    g_ptr_array_remove_fast(joining->bus->joining, joining);
+    if (joining->connection != NULL)
+        join(joining->bus, joining);
+    joining_free(joining);
+    return G_SOURCE_REMOVE;
+}
+
+/* In a thread of its own. */
+static gpointer say_hello(gpointer data)
+{
+    Joining *joining = data;
+    joining->connection =
+        g_dbus_connection_new_sync(G_IO_STREAM(joining->stream), joining->guid,
+                                   G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER |
+                                       G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING,
+                                   joining->observer, joining->cancellable, NULL);
+    g_idle_add_full(G_PRIORITY_DEFAULT, on_hello, joining, NULL);
+    return NULL;
 }
 
 static gboolean on_incoming(GSocketService *listener, GSocketConnection *stream, GObject *source,
@@ -140,23 +185,25 @@ static gboolean on_incoming(GSocketService *listener, GSocketConnection *stream,
     StasisdBus *bus = data;
     g_autoptr(GCredentials) credentials =
         g_socket_get_credentials(g_socket_connection_get_socket(stream), NULL);
-    if (credentials == NULL || bus->peers->len + bus->n_joining >= MAX_PEERS)
+    guint uid = credentials != NULL ? g_credentials_get_unix_user(credentials, NULL) : (guint)-1;
+    if (credentials == NULL || !has_room(bus, uid))
         return TRUE;
     Joining *joining = g_new0(Joining, 1);
     joining->bus = bus;
-    joining->uid = g_credentials_get_unix_user(credentials, NULL);
+    joining->uid = uid;
     joining->pid = g_credentials_get_unix_pid(credentials, NULL);
-    if (joining->uid != 0 && count_of(bus, joining->uid) >= MAX_PEERS_OF_A_USER) {
-        g_free(joining);
-        return TRUE;
-    }
+    joining->stream = g_object_ref(stream);
+    joining->observer = g_object_ref(bus->observer);
+    joining->guid = g_strdup(bus->guid);
     joining->cancellable = g_cancellable_new();
     joining->timeout = g_timeout_add_seconds(HELLO_S, on_too_long, joining);
-    bus->n_joining++;
-    g_dbus_connection_new(G_IO_STREAM(stream), bus->guid,
-                          G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER |
-                              G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING,
-                          bus->observer, joining->cancellable, on_connection, joining);
+    GThread *thread = g_thread_try_new("hello", say_hello, joining, NULL);
+    if (thread == NULL) {
+        joining_free(joining);
+        return TRUE;
+    }
+    g_thread_unref(thread);
+    g_ptr_array_add(bus->joining, joining);
     return TRUE;
 }
 
@@ -244,6 +291,7 @@ StasisdBus *stasisd_bus_new(StasisdService *service)
     g_assert_no_error(error);
     bus->guid = g_dbus_generate_guid();
     bus->peers = g_ptr_array_new_with_free_func((GDestroyNotify)stasisd_peer_unref);
+    bus->joining = g_ptr_array_new();
     bus->observer = g_dbus_auth_observer_new();
     g_signal_connect(bus->observer, "allow-mechanism", G_CALLBACK(allow_mechanism), NULL);
     g_signal_connect(bus->observer, "authorize-authenticated-peer", G_CALLBACK(authorize_peer),
@@ -267,6 +315,7 @@ void stasisd_bus_free(StasisdBus *bus)
         g_signal_handlers_disconnect_by_data(((StasisdPeer *)bus->peers->pdata[i])->connection,
                                              bus);
     g_ptr_array_unref(bus->peers);
+    g_ptr_array_unref(bus->joining);
     if (bus->system != NULL)
         g_signal_handlers_disconnect_by_data(bus->system, bus);
     g_clear_object(&bus->system);

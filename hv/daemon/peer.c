@@ -41,9 +41,14 @@ void stasisd_peer_unref(StasisdPeer *peer)
     g_free(peer);
 }
 
+gboolean stasisd_uid_is_master(guint uid)
+{
+    return uid == 0 || uid == geteuid();
+}
+
 gboolean stasisd_peer_is_master(const StasisdPeer *peer)
 {
-    return peer->uid == 0 || peer->uid == geteuid();
+    return stasisd_uid_is_master(peer->uid);
 }
 
 gboolean stasisd_peer_sees(const StasisdPeer *peer, guint owner)

@@ -22,6 +22,7 @@ StasisdPeer *stasisd_peer_ref(StasisdPeer *peer);
 void stasisd_peer_unref(StasisdPeer *peer);
 
 /* The daemon's own user, and root: may everything. */
+gboolean stasisd_uid_is_master(guint uid);
 gboolean stasisd_peer_is_master(const StasisdPeer *peer);
 /* May he see what user @owner has? */
 gboolean stasisd_peer_sees(const StasisdPeer *peer, guint owner);
