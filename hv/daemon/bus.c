@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "daemon/bus-internal.h"
 #include "org.stasis1.h"
+#include "vmm/registry.h"
 
 #define MAX_PEERS 256u /* of all users that there is a limit for */
 #define MAX_PEERS_OF_A_USER 64u
@@ -67,6 +68,7 @@ typedef struct {
     StasisdBus *bus;
     guint uid;
     pid_t pid;
+    guint64 start_time; /* of @pid */
     /* For its thread, which may outlive the bus at the end of the process. */
     GSocketConnection *stream;
     GDBusAuthObserver *observer;
@@ -107,7 +109,7 @@ static StasisdPeer *ask_for_peer(StasisdBus *bus, GDBusConnection *connection, c
     g_variant_get(reply, "(u)", &uid);
     if (!has_room(bus, uid))
         return NULL;
-    StasisdPeer *peer = stasisd_peer_new(connection, sender, uid, 0);
+    StasisdPeer *peer = stasisd_peer_new(connection, sender, uid, 0, 0);
     g_ptr_array_add(bus->peers, peer);
     return peer;
 }
@@ -148,7 +150,8 @@ static void join(StasisdBus *bus, const Joining *joining)
 {
     g_autoptr(GError) error = NULL;
     GDBusConnection *connection = joining->connection;
-    g_ptr_array_add(bus->peers, stasisd_peer_new(connection, NULL, joining->uid, joining->pid));
+    g_ptr_array_add(bus->peers, stasisd_peer_new(connection, NULL, joining->uid, joining->pid,
+                                                 joining->start_time));
     g_dbus_connection_set_exit_on_close(connection, FALSE);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
     if (!stasisd_bus_export(bus, connection, &error))
@@ -192,6 +195,7 @@ static gboolean on_incoming(GSocketService *listener, GSocketConnection *stream,
     joining->bus = bus;
     joining->uid = uid;
     joining->pid = g_credentials_get_unix_pid(credentials, NULL);
+    joining->start_time = stasis_process_start_time(joining->pid);
     joining->stream = g_object_ref(stream);
     joining->observer = g_object_ref(bus->observer);
     joining->guid = g_strdup(bus->guid);

@@ -2,27 +2,27 @@
 /*
  * polkit is asked over the bus as its own library does (org.freedesktop.PolicyKit1.Authority,
  * CheckAuthorization), so that it need not be installed. Whoever has a connection of his own is
- * named by PID, when that was started, and the user id that the kernel has told us of the socket's
- * other end: a PID that is another's by then is started later, and a program that changes its user
- * id behind our back is refused by polkit, which compares.
+ * named by PID, when that was started as we saw it when he connected, and the user id that the
+ * kernel has told us of the socket's other end: a PID that is another's by now was started later,
+ * and a program that changes its user id behind our back is refused by polkit, which compares.
  */
 #include "daemon/peer.h"
 
 #include <unistd.h>
 
-#include "vmm/registry.h"
-
 #define POLKIT_INTERACTIVE 1u
 #define POLKIT_TIMEOUT_MS 120000
 
-StasisdPeer *stasisd_peer_new(GDBusConnection *connection, const char *sender, guint uid, pid_t pid)
+StasisdPeer *stasisd_peer_new(GDBusConnection *connection, const char *sender, guint uid, pid_t pid,
+                              guint64 start_time)
 {
     StasisdPeer *peer = g_new0(StasisdPeer, 1);
     g_atomic_ref_count_init(&peer->refs);
-    peer->connection = g_object_ref(connection);
+    g_set_object(&peer->connection, connection);
     peer->sender = g_strdup(sender);
     peer->uid = uid;
     peer->pid = pid;
+    peer->start_time = start_time;
     return peer;
 }
 
@@ -36,7 +36,7 @@ void stasisd_peer_unref(StasisdPeer *peer)
 {
     if (peer == NULL || !g_atomic_ref_count_dec(&peer->refs))
         return;
-    g_object_unref(peer->connection);
+    g_clear_object(&peer->connection);
     g_free(peer->sender);
     g_free(peer);
 }
@@ -89,7 +89,7 @@ static void on_answer(GObject *source, GAsyncResult *result, gpointer data)
     answer(asked, refusal);
 }
 
-static GVariant *subject_of(const StasisdPeer *peer)
+GVariant *stasisd_peer_subject(const StasisdPeer *peer)
 {
     GVariantBuilder details;
     g_variant_builder_init(&details, G_VARIANT_TYPE_VARDICT);
@@ -98,8 +98,7 @@ static GVariant *subject_of(const StasisdPeer *peer)
         return g_variant_new("(sa{sv})", "system-bus-name", &details);
     }
     g_variant_builder_add(&details, "{sv}", "pid", g_variant_new_uint32((guint32)peer->pid));
-    g_variant_builder_add(&details, "{sv}", "start-time",
-                          g_variant_new_uint64(stasis_process_start_time(peer->pid)));
+    g_variant_builder_add(&details, "{sv}", "start-time", g_variant_new_uint64(peer->start_time));
     g_variant_builder_add(&details, "{sv}", "uid", g_variant_new_int32((gint32)peer->uid));
     return g_variant_new("(sa{sv})", "unix-process", &details);
 }
@@ -111,6 +110,11 @@ void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean inte
     *asked = (Asked){ func, user_data, g_strdup(action) };
     if (stasisd_peer_is_master(peer)) {
         answer(asked, NULL);
+        return;
+    }
+    /* polkit would look for itself who has the PID by now. */
+    if (peer->sender == NULL && peer->start_time == 0) {
+        answer(asked, "whoever has connected is gone");
         return;
     }
     g_autoptr(GError) error = NULL;
@@ -127,7 +131,7 @@ void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean inte
     g_dbus_connection_call(bus, "org.freedesktop.PolicyKit1",
                            "/org/freedesktop/PolicyKit1/Authority",
                            "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization",
-                           g_variant_new("(@(sa{sv})s@a{ss}us)", subject_of(peer), action,
+                           g_variant_new("(@(sa{sv})s@a{ss}us)", stasisd_peer_subject(peer), action,
                                          g_variant_new_array(G_VARIANT_TYPE("{ss}"), NULL, 0),
                                          interactive ? POLKIT_INTERACTIVE : 0, ""),
                            G_VARIANT_TYPE("((bba{ss}))"), G_DBUS_CALL_FLAGS_NONE, POLKIT_TIMEOUT_MS,

@@ -11,13 +11,14 @@ typedef struct {
     GDBusConnection *connection;
     char *sender; /* on a bus: his unique name; NULL: the connection is his alone */
     guint uid;
-    pid_t pid;         /* of a connection that is his alone */
-    gboolean may_read; /* has been allowed to see what is others' */
+    pid_t pid;          /* of a connection that is his alone, with */
+    guint64 start_time; /* field 22 of /proc/PID/stat when he connected, 0: he was gone */
+    gboolean may_read;  /* has been allowed to see what is others' */
     gboolean watches;
 } StasisdPeer;
 
-StasisdPeer *stasisd_peer_new(GDBusConnection *connection, const char *sender, guint uid,
-                              pid_t pid);
+StasisdPeer *stasisd_peer_new(GDBusConnection *connection, const char *sender, guint uid, pid_t pid,
+                              guint64 start_time);
 StasisdPeer *stasisd_peer_ref(StasisdPeer *peer);
 void stasisd_peer_unref(StasisdPeer *peer);
 
@@ -26,6 +27,9 @@ gboolean stasisd_uid_is_master(guint uid);
 gboolean stasisd_peer_is_master(const StasisdPeer *peer);
 /* May he see what user @owner has? */
 gboolean stasisd_peer_sees(const StasisdPeer *peer, guint owner);
+
+/* As whom polkit is to look at him, "(sa{sv})", floating. */
+GVariant *stasisd_peer_subject(const StasisdPeer *peer);
 
 /* @refusal: NULL, he may. Else why not; borrowed. */
 typedef void (*StasisdAuthorizedFunc)(const char *refusal, gpointer user_data);
