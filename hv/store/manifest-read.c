@@ -273,6 +273,8 @@ static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **er
         return stasis_corrupt(error, "id or n_vcpus is malformed");
     info->quiesced = stasis_json_bool_or(root, "quiesced", FALSE);
     info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
+    /* In images that are older than the mark policies were told by their note. */
+    info->by_policy = stasis_json_bool_or(root, "by_policy", g_strcmp0(info->note, "policy") == 0);
     info->created_us = (gint64)created_us;
     info->n_vcpus = (guint32)n_vcpus;
     return TRUE;

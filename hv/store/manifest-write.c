@@ -131,6 +131,7 @@ static void set_about(JsonObject *root, const StasisImageInfo *info)
         json_object_set_null_member(root, "note");
     else
         stasis_json_set_string(root, "note", info->note);
+    json_object_set_boolean_member(root, "by_policy", info->by_policy);
     stasis_json_set_uint(root, "created_us", (guint64)MAX(info->created_us, 0));
     stasis_json_set_string(root, "mode", info->mode);
     stasis_json_set_string(root, "machine", info->machine);

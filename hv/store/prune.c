@@ -32,7 +32,8 @@ static StasisPruneResult *list(StasisStore *store, const StasisPruneOptions *opt
     for (guint i = 0; i < infos->len; i++) {
         const StasisImageInfo *info = g_ptr_array_index(infos, i);
         if ((options->vm != NULL && g_strcmp0(info->vm, options->vm) != 0) ||
-            (options->note != NULL && g_strcmp0(info->note, options->note) != 0))
+            (options->note != NULL && g_strcmp0(info->note, options->note) != 0) ||
+            (options->by_policy && !info->by_policy))
             continue;
         StasisPruneImage *image = g_new0(StasisPruneImage, 1);
         image->info = stasis_image_info_copy(info);

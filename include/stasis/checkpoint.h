@@ -72,6 +72,7 @@ typedef struct {
      * not QEMU's (vhost).
      */
     gboolean hold_output;
+    gboolean by_policy; /* mark the image as a policy's (StasisImageInfo) */
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \

@@ -76,6 +76,7 @@ typedef struct {
      * they do, but for each VM's newest. Without any @keep_… all stay for which there is room. */
     guint64 quota_bytes;
     gboolean keep_newest; /* of each VM, whatever the policy says */
+    gboolean by_policy;   /* look only at images that policies have made */
 } StasisPruneOptions;
 #define STASIS_PRUNE_OPTIONS_INIT                 \
     {                                             \

@@ -12,7 +12,8 @@
 
 G_BEGIN_DECLS
 
-/* The note of each image that a policy has made. Only images with it are ever removed by one. */
+/* The note of each image that a policy has made; what a policy removes goes by StasisImageInfo's
+ * by_policy alone. */
 #define STASIS_POLICY_NOTE "policy"
 /* … and of each image of processes that a policy's watch takes. */
 #define STASIS_POLICY_WATCH_NOTE "policy-watch"

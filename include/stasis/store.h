@@ -71,6 +71,7 @@ typedef struct {
     char *encrypted_with;                           /* ID of the key; NULL: it is not encrypted */
     char *signed_by;                                /* ID of the key; NULL: it is not signed */
     gboolean encryption_checked, signature_checked; /* with the keys that are there */
+    gboolean by_policy; /* a policy's run has made it: it may go when the policy says so */
 } StasisImageInfo;
 
 /* One section of the saved device state. */

@@ -32,7 +32,7 @@ def ids(images):
 def carried_out(t):
     """an image each period, and those of the policy alone go; a VM that is not there harms nobody"""
     vm, daemon = guest(t), Daemon(t).start()
-    mine = daemon.json("checkpoint-create", vm.name, "--note", "mine")["id"]
+    mine = daemon.json("checkpoint-create", vm.name, "--note", "policy")["id"]
     daemon.run("policy-set", vm.name, *SOON)
     daemon.run("policy-set", "absent", "--every", "1s")
     daemon.wait_images(4, vm.name)

@@ -7,6 +7,8 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/internal.h"
+#include "store/manifest-text.h"
 #include "test-store-model.h"
 
 /* ---- pruning ---- */
@@ -75,6 +77,65 @@ static void test_policy(void)
     g_assert_no_error(error);
     g_assert_cmpuint(result->n_removed, ==, 119);
     g_assert_cmpuint(test_count(model.store), ==, 121);
+    model_clear(&model);
+}
+
+/* Its manifest as a program before the mark wrote it, parsed. */
+static StasisManifest *parse_without_mark(const Model *model, const char *id)
+{
+    g_autofree char *path = g_build_filename(model->path, "images", id, "manifest.json", NULL);
+    g_autofree char *text = NULL, *tail = NULL, *digest = NULL;
+    g_autoptr(GError) error = NULL;
+    g_assert_true(g_file_get_contents(path, &text, NULL, &error));
+    text[strlen(text) - STASIS_DIGEST_TAIL_BYTES] = '\0';
+    char *mark = strstr(text, "\"by_policy\"");
+    g_assert_nonnull(mark);
+    char *next = strchr(mark, ',') + 1;
+    memmove(mark, next, strlen(next) + 1);
+    digest = stasis_manifest_digest(text, strlen(text), &tail, &error);
+    g_autofree char *whole = g_strconcat(text, tail, NULL);
+    StasisManifest *manifest = stasis_manifest_parse(whole, strlen(whole), &error);
+    g_assert_no_error(error);
+    return manifest;
+}
+
+static char *add_noted(Model *model, const char *note, gboolean by_policy)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(model->store, NULL, &error);
+    g_assert_no_error(error);
+    StasisImageInfo info = {
+        .vm = (char *)"noted", .mode = (char *)"stop", .note = (char *)note, .by_policy = by_policy
+    };
+    stasis_image_writer_set_info(writer, &info);
+    g_assert_cmpint(stasis_image_writer_add_block(writer, "pc.ram", 4096, &error), ==, 0);
+    g_assert_true(test_add(writer, 0, 0, 1, STASIS_STORED_ZERO, NULL, &error));
+    test_add_parts(writer);
+    g_autoptr(StasisImageInfo) done = stasis_image_writer_commit(writer, &error);
+    g_assert_no_error(error);
+    return g_strdup(done->id);
+}
+
+/* What a policy may remove is told by a mark, not by a note that anybody may give an image. */
+static void test_mark(void)
+{
+    Model model;
+    model_init(&model, 3);
+    g_autofree char *policy = add_noted(&model, "policy", TRUE);
+    g_autofree char *same_note = add_noted(&model, "policy", FALSE);
+    g_autofree char *other = add_noted(&model, "other", FALSE);
+    StasisPruneOptions options = STASIS_PRUNE_OPTIONS_INIT;
+    options.by_policy = options.dry_run = options.allow_remove_all = TRUE;
+    g_autoptr(StasisPruneResult) result = stasis_store_prune(model.store, &options, NULL, NULL);
+    g_assert_cmpuint(result->images->len, ==, 1);
+    const StasisPruneImage *image = result->images->pdata[0];
+    g_assert_cmpstr(image->info->id, ==, policy);
+    if (g_getenv("STASIS_TEST_SEALED") == NULL) {
+        g_autoptr(StasisManifest) old = parse_without_mark(&model, same_note);
+        g_assert_true(old->info->by_policy);
+        g_autoptr(StasisManifest) old_other = parse_without_mark(&model, other);
+        g_assert_false(old_other->info->by_policy);
+    }
     model_clear(&model);
 }
 
@@ -299,6 +360,7 @@ int main(int argc, char **argv)
     g_setenv("TZ", "UTC", TRUE);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/store/maintenance/policy", test_policy);
+    g_test_add_func("/store/maintenance/mark", test_mark);
     g_test_add_func("/store/maintenance/refusals", test_refusals);
     g_test_add_func("/store/maintenance/estimates", test_estimates);
     g_test_add_func("/store/maintenance/stats", test_stats);

@@ -481,6 +481,7 @@ static StasisImageInfo *commit(Job *job, GError **error)
     StasisImageInfo info = {
         .vm = job->record->name,
         .note = (char *)job->options->note,
+        .by_policy = job->options->by_policy,
         .mode = (char *)job->mode->name,
         .machine = described->machine,
         .accel = described->accel,

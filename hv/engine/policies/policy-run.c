@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A policy carried out once: an image with the policies' note, then what is no longer wanted of the
- * images with that note goes. The note is in the image, so that whoever is killed in between, no
- * image is forgotten, and none that somebody else has made is ever taken for one of ours.
+ * A policy carried out once: an image with the policies' mark, then what is no longer wanted of the
+ * images with that mark goes. The mark is in the image, so that whoever is killed in between, no
+ * image is forgotten; and nobody else can set it, so that none that somebody else has made is ever
+ * taken for one of ours.
  */
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
@@ -27,7 +28,7 @@ static StasisPruneOptions prune_options_of(const StasisPolicy *policy, const cha
     return (StasisPruneOptions){
         .struct_size = sizeof(StasisPruneOptions),
         .vm = vm,
-        .note = STASIS_POLICY_NOTE,
+        .by_policy = TRUE,
         .keep_last = policy->keep_last,
         .keep_hourly = policy->keep_hourly,
         .keep_daily = policy->keep_daily,
@@ -133,6 +134,7 @@ static gboolean take(const StasisPolicy *policy, StasisVm *vm, StasisStore *stor
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     options.note = STASIS_POLICY_NOTE;
+    options.by_policy = TRUE;
     options.max_pause_us = policy->max_pause_us;
     options.quiesce = policy->quiesce;
     options.disks =
