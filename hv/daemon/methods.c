@@ -82,8 +82,8 @@ static gboolean check_settings(const Call *call, const StasisPolicy *policy, GEr
         return refuse(error, "only root may name a libvirtd other than " SYSTEM_LIBVIRT);
     if (policy->guard_do != NULL && strcmp(policy->guard_do, "capture") != 0)
         return refuse(error, "only root may have a guard take a VM back");
-    /* What is in it would be told by what it seems to count. */
-    if (policy->missed_word != 0)
+    /* What is in it would be told by what it seems to count, and by when it changes. */
+    if (policy->missed_word != 0 || policy->cycle_word != 0)
         return refuse(error, "only root may have a word of a guest's memory read");
     if (old != NULL && old->owner != call->peer->uid)
         return refuse(error, "that VM's policy is another user's");

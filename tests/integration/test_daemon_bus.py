@@ -130,8 +130,10 @@ def allowed(t):
         t.check("theirs" in said and name in said, said)
         t.equal(daemon.json("policy-show", name)["policy"]["owner"], NOBODY, "whose it is")
         guard = f"'vm': <'{name}'>, 'guard': <'panic'>, 'guard_do': <'rollback'>"
-        loop = "'period_us': <int64 5000>, 'slack_us': <int64 3000>, 'cycle_word': <int64 8>"
-        for words in (f"{setting}, 'store': <'/root'>", guard, f"{setting}, {loop}, 'missed_word': <int64 16>",
+        loop = "'period_us': <int64 5000>, 'slack_us': <int64 3000>"
+        loop += ", 'cycle_word': <int64 8>"
+        for words in (f"{setting}, 'store': <'/root'>", guard, f"{setting}, {loop}",
+                      f"{setting}, {loop}, 'missed_word': <int64 16>",
                       f"{setting}, 'connect': <'qemu+unix:///system?socket=/tmp/x'>"):
             said = call(daemon, "SetPolicy", f"{{{words}}}", uid=NOBODY, address=address)
             t.check("AccessDenied" in said and "only root" in said, said)
