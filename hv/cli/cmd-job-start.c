@@ -154,10 +154,9 @@ static gboolean restore(CliCall *call, GError **error)
 
 static gboolean rollback(CliCall *call, GError **error)
 {
-    g_autoptr(JsonObject) job = carry_out(
-        call, "Rollback",
-        g_variant_new("(ss)", call->args[0], call->args[1] != NULL ? call->args[1] : "latest"),
-        NULL, error);
+    g_autoptr(JsonObject) job =
+        carry_out(call, "Rollback", g_variant_new("(ss)", call->args[0], or_nothing(call->args[1])),
+                  NULL, error);
     return show(call, job, "safety_id");
 }
 
@@ -266,7 +265,8 @@ const CliCommand cli_cmd_job_restore = {
 
 static const CliArgument rollback_arguments[] = {
     { "NAME", CLI_ONE, CLI_VM, "name of the VM" },
-    { "ID", CLI_OPTIONAL, CLI_IMAGE, "image of it (default: the newest of the store)" },
+    { "ID", CLI_OPTIONAL, CLI_IMAGE,
+      "image of it (default: the one that rollback takes, its last)" },
     { NULL },
 };
 static const CliExample rollback_examples[] = {

@@ -5,6 +5,7 @@
  */
 #include <gio/gunixfdlist.h>
 #include <stasis/error.h>
+#include <stasis/store.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,13 +91,17 @@ static gboolean check_settings(const Call *call, const StasisPolicy *policy, GEr
     return TRUE;
 }
 
-static GVariant *set_policy(const Call *call, GError **error)
+static StasisPolicy *read_settings(const Call *call, GError **error)
 {
     g_autoptr(GVariant) settings = g_variant_get_child_value(call->in, 0);
     gsize len;
     g_autofree char *text = json_gvariant_serialize_data(settings, &len);
-    g_autoptr(StasisPolicy) policy =
-        stasis_policy_from_text(text != NULL ? text : "", text != NULL ? (gssize)len : 0, error);
+    return stasis_policy_from_text(text != NULL ? text : "", text != NULL ? (gssize)len : 0, error);
+}
+
+static GVariant *set_policy(const Call *call, GError **error)
+{
+    g_autoptr(StasisPolicy) policy = read_settings(call, error);
     if (policy == NULL || !check_settings(call, policy, error))
         return NULL;
     policy->owner = call->peer->uid;
@@ -175,10 +180,11 @@ static GVariant *rollback(const Call *call, GError **error)
 {
     const char *vm, *image;
     g_variant_get(call->in, "(&s&s)", &vm, &image);
-    if (!check_word("VM", vm, error) || !check_word("image", image, error))
+    if (!check_word("VM", vm, error) || (*image != '\0' && !check_word("image", image, error)))
         return NULL;
     /* Nobody is there to be asked whether what the VM has done since may be lost. */
-    const char *const argv[] = { "rollback", vm, image, "--safety", AS_JOB, NULL };
+    const char *const argv[] = { "rollback", vm, "--safety", AS_JOB, *image != '\0' ? image : NULL,
+                                 NULL };
     return add(call, "rollback", vm, argv, -1);
 }
 
@@ -256,12 +262,103 @@ static GVariant *watch(const Call *call, GError **error)
     return nothing();
 }
 
+/* ---- what it is about, for polkit's rules ---- */
+
+typedef struct {
+    char *vm, *image; /* or NULL */
+} About;
+
+static void about_clear(About *about)
+{
+    g_free(about->vm);
+    g_free(about->image);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(About, about_clear)
+
+static void about_vm(Call *call, About *about)
+{
+    g_variant_get_child(call->in, 0, "s", &about->vm);
+}
+
+/* As they are read for good, since a caller may say things twice. */
+static void about_settings(Call *call, About *about)
+{
+    g_autoptr(StasisPolicy) policy = read_settings(call, NULL);
+    about->vm = policy != NULL ? g_strdup(policy->vm) : NULL;
+}
+
+static void about_job(Call *call, About *about)
+{
+    guint32 id;
+    g_variant_get(call->in, "(u)", &id);
+    const StasisdJob *job = stasisd_jobs_find(stasisd_service_jobs(call->bus->service), id);
+    about->vm = job != NULL ? g_strdup(job->vm) : NULL;
+}
+
+/* The image that argument @at says becomes its full ID, for good: what was looked at is what is
+ * used. NULL: it is none. */
+static StasisImageInfo *settle_image(Call *call, gsize at)
+{
+    const char *word;
+    g_variant_get_child(call->in, at, "&s", &word);
+    g_autoptr(StasisStore) store = stasis_store_open(NULL, STASIS_STORE_EXISTING, NULL);
+    g_autofree char *id = store != NULL ? stasis_store_resolve(store, word, NULL) : NULL;
+    StasisImageInfo *info = id != NULL ? stasis_store_get_image(store, id, NULL) : NULL;
+    if (info == NULL)
+        return NULL;
+    gsize n = g_variant_n_children(call->in);
+    g_autofree GVariant **children = g_new0(GVariant *, n);
+    for (gsize i = 0; i < n; i++)
+        children[i] = i == at ? g_variant_new_take_string(g_strdup(id))
+                              : g_variant_get_child_value(call->in, i);
+    GVariant *settled = g_variant_ref_sink(g_variant_new_tuple(children, n));
+    for (gsize i = 0; i < n; i++)
+        if (i != at)
+            g_variant_unref(children[i]);
+    g_variant_unref(call->in);
+    call->in = settled;
+    return info;
+}
+
+/* An image's VM is the one that it was taken of. */
+static void about_image(Call *call, About *about)
+{
+    g_autoptr(StasisImageInfo) info = settle_image(call, 0);
+    about->vm = info != NULL ? g_strdup(info->vm) : NULL;
+    about->image = info != NULL ? g_strdup(info->id) : NULL;
+}
+
+/* With an image of another VM it is not that VM's matter alone: no VM is told then. */
+static void about_both(Call *call, About *about)
+{
+    g_autofree char *vm = NULL, *image = NULL;
+    g_variant_get(call->in, "(ss)", &vm, &image);
+    g_autoptr(StasisImageInfo) info = *image != '\0' ? settle_image(call, 1) : NULL;
+    if (*image == '\0' || (info != NULL && g_strcmp0(info->vm, vm) == 0))
+        about->vm = g_steal_pointer(&vm);
+    about->image = info != NULL ? g_strdup(info->id) : NULL;
+}
+
+/* "a{ss}", floating. */
+static GVariant *details_of(const About *about)
+{
+    GVariantBuilder details;
+    g_variant_builder_init(&details, G_VARIANT_TYPE("a{ss}"));
+    if (about->vm != NULL)
+        g_variant_builder_add(&details, "{ss}", "vm", about->vm);
+    if (about->image != NULL)
+        g_variant_builder_add(&details, "{ss}", "image", about->image);
+    return g_variant_builder_end(&details);
+}
+
 /* ---- the table ---- */
 
 typedef struct {
     const char *name;
     const char *action; /* of polkit; READ alone decides what is seen, and refuses nothing */
     Handler handler;
+    /* What polkit's rules are told; not of READ, which is granted for all that there is. */
+    void (*about)(Call *call, About *about);
 } Method;
 
 #define READ "org.stasis1.read"
@@ -272,16 +369,16 @@ typedef struct {
 static const Method methods[] = {
     { "ListPolicies", READ, list_policies },
     { "GetPolicy", READ, get_policy },
-    { "SetPolicy", CREATE, set_policy },
-    { "RemovePolicy", CREATE, remove_policy },
-    { "RunPolicy", CREATE, run_policy },
-    { "Checkpoint", CREATE, checkpoint },
-    { "Restore", RESTORE, restore },
-    { "Rollback", RESTORE, rollback },
-    { "Export", EXPORT, export },
+    { "SetPolicy", CREATE, set_policy, about_settings },
+    { "RemovePolicy", CREATE, remove_policy, about_vm },
+    { "RunPolicy", CREATE, run_policy, about_vm },
+    { "Checkpoint", CREATE, checkpoint, about_vm },
+    { "Restore", RESTORE, restore, about_image },
+    { "Rollback", RESTORE, rollback, about_both },
+    { "Export", EXPORT, export, about_image },
     { "ListJobs", READ, list_jobs },
     { "GetJob", READ, get_job },
-    { "AbortJob", CREATE, abort_job },
+    { "AbortJob", CREATE, abort_job, about_job },
     { "Watch", READ, watch },
 };
 
@@ -370,5 +467,9 @@ void stasisd_bus_call(StasisdBus *bus, StasisdPeer *peer, const char *method, GV
     gboolean interactive =
         g_dbus_message_get_flags(g_dbus_method_invocation_get_message(invocation)) &
         G_DBUS_MESSAGE_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION;
-    stasisd_peer_authorize(peer, found->action, interactive, on_authorized, pending);
+    g_auto(About) about = { 0 };
+    if (found->about != NULL && !stasisd_peer_is_master(peer))
+        found->about(&pending->call, &about);
+    stasisd_peer_authorize(peer, found->action, details_of(&about), interactive, on_authorized,
+                           pending);
 }

@@ -103,9 +103,11 @@ GVariant *stasisd_peer_subject(const StasisdPeer *peer)
     return g_variant_new("(sa{sv})", "unix-process", &details);
 }
 
-void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean interactive,
-                            StasisdAuthorizedFunc func, gpointer user_data)
+void stasisd_peer_authorize(StasisdPeer *peer, const char *action, GVariant *details,
+                            gboolean interactive, StasisdAuthorizedFunc func, gpointer user_data)
 {
+    g_autoptr(GVariant) told = g_variant_ref_sink(details);
+    g_autoptr(GVariant) none = g_variant_ref_sink(g_variant_new("a{ss}", NULL));
     Asked *asked = g_new0(Asked, 1);
     *asked = (Asked){ func, user_data, g_strdup(action) };
     if (stasisd_peer_is_master(peer)) {
@@ -128,12 +130,11 @@ void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean inte
     }
     /* A bus that ends must not end us: VMs are looked after with or without it. */
     g_dbus_connection_set_exit_on_close(bus, FALSE);
-    g_dbus_connection_call(bus, "org.freedesktop.PolicyKit1",
-                           "/org/freedesktop/PolicyKit1/Authority",
-                           "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization",
-                           g_variant_new("(@(sa{sv})s@a{ss}us)", stasisd_peer_subject(peer), action,
-                                         g_variant_new_array(G_VARIANT_TYPE("{ss}"), NULL, 0),
-                                         interactive ? POLKIT_INTERACTIVE : 0, ""),
-                           G_VARIANT_TYPE("((bba{ss}))"), G_DBUS_CALL_FLAGS_NONE, POLKIT_TIMEOUT_MS,
-                           NULL, on_answer, asked);
+    g_dbus_connection_call(
+        bus, "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
+        "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization",
+        g_variant_new("(@(sa{sv})s@a{ss}us)", stasisd_peer_subject(peer), action,
+                      geteuid() == 0 ? told : none, interactive ? POLKIT_INTERACTIVE : 0, ""),
+        G_VARIANT_TYPE("((bba{ss}))"), G_DBUS_CALL_FLAGS_NONE, POLKIT_TIMEOUT_MS, NULL, on_answer,
+        asked);
 }

@@ -36,10 +36,12 @@ typedef void (*StasisdAuthorizedFunc)(const char *refusal, gpointer user_data);
 
 /*
  * May @peer do @action, "org.stasis1.…"? polkit is asked, and may ask the user if @interactive.
- * Without polkit only a master may. @func is called once, before or after this returns.
+ * @details, "a{ss}", are what its rules can look up of the action; taken over if floating. polkit
+ * takes them of root alone, so a daemon of somebody else keeps them to itself. Without polkit only
+ * a master may. @func is called once, before or after this returns.
  */
-void stasisd_peer_authorize(StasisdPeer *peer, const char *action, gboolean interactive,
-                            StasisdAuthorizedFunc func, gpointer user_data);
+void stasisd_peer_authorize(StasisdPeer *peer, const char *action, GVariant *details,
+                            gboolean interactive, StasisdAuthorizedFunc func, gpointer user_data);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisdPeer, stasisd_peer_unref)
 

@@ -168,5 +168,41 @@ def each_for_itself(t):
             "nothing came of it")
 
 
+OF_ONE_VM = """
+polkit.addRule(function(action, subject) {
+    if (subject.user == "nobody" && action.id.indexOf("org.stasis1.") == 0 && action.lookup("vm") == "%s")
+        return polkit.Result.YES;
+});
+"""
+
+
+@case
+def of_one_vm(t):
+    """a rule of polkit's that looks up whose image it is, or which VM, allows what is about that one alone"""
+    if polkithost.missing():
+        t.skip(f"{polkithost.missing()} is not installed")
+    vm = guest(t)
+    daemon = open_daemon(t, bus=polkithost.start(t, OF_ONE_VM % vm.name))
+    image_id = daemon.json("checkpoint-create", vm.name)["id"]
+    daemon.run("pause", vm.name)
+
+    def allowed_to(*words):
+        said = call(daemon, *words, uid=NOBODY)
+        t.check(said.startswith("(") or "AccessDenied" in said, words, said)
+        return said.startswith("(")
+    setting = "'every_us': <int64 3600000000>"
+    t.check(allowed_to("Rollback", vm.name, ""), "its newest image")
+    t.check(allowed_to("Rollback", vm.name, image_id[:-1]), "an image of it, by a prefix")
+    t.check(allowed_to("Restore", image_id, "absent/name"), "an image, told by whose it is")
+    t.check(allowed_to("SetPolicy", f"{{'vm': <'{vm.name}'>, {setting}}}"), "its policy")
+    for words in (("Checkpoint", "other", ""), ("Rollback", "other", image_id),
+                  ("Rollback", vm.name, "0123"), ("Restore", "0123", ""),
+                  ("SetPolicy", f"{{'vm': <'other'>, {setting}}}"),
+                  ("SetPolicy", f"{{'vm': <'{vm.name}'>, 'vm': <'other'>, {setting}}}")):
+        t.check(not allowed_to(*words), words)
+    t.wait(lambda: all(j["state"] not in ("waiting", "running") for j in daemon.jobs()), PATIENCE,
+           "all is done")
+
+
 if __name__ == "__main__":
     main()

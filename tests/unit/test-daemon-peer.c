@@ -49,7 +49,8 @@ static void test_gone(void)
 {
     g_autofree char *refusal = NULL;
     g_autoptr(StasisdPeer) peer = stasisd_peer_new(NULL, NULL, SOMEBODY, getpid(), 0);
-    stasisd_peer_authorize(peer, "org.stasis1.create", FALSE, on_answer, &refusal);
+    stasisd_peer_authorize(peer, "org.stasis1.create", g_variant_new("a{ss}", NULL), FALSE,
+                           on_answer, &refusal);
     g_assert_nonnull(refusal);
     g_assert_nonnull(strstr(refusal, "is gone"));
 }
