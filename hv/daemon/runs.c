@@ -288,7 +288,7 @@ static void run_went(StasisdService *service, StasisdEntry *entry, const Stasisd
     /* Of a VM that does not run nothing is missing; it is looked for again when the next is due. */
     gboolean absent = g_strcmp0(job->error_name, "not-found") == 0;
     stasisd_moment_now(&service->now);
-    entry->state.n_runs++;
+    entry->state.n_runs += !absent;
     g_clear_pointer(&entry->state.last_error, g_free);
     if (well || absent) {
         entry->state.last = counted(service, entry, job);
@@ -299,7 +299,7 @@ static void run_went(StasisdService *service, StasisdEntry *entry, const Stasisd
         entry->state.last_success_us = job->ended_us;
         note_result(entry, job);
     } else {
-        entry->state.n_failures++;
+        entry->state.n_failures += !absent;
         entry->state.last_error = g_strdup(job->error != NULL ? job->error : "aborted");
     }
     entry->n_on_end = well ? 0 : entry->n_on_end + 1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What Prometheus gets. Counters and the histogram are of all images seen since we began, also
- * those that a policy has removed since; gauges are of what is there. What stasisd counts is read
- * from its state directory (a file for each policy, state/vm-NAME.json), which it replaces by
+ * What Prometheus gets. Counters and the histogram are of the images that have come since we began,
+ * also those that a policy has removed since; gauges are of what is there. What stasisd counts is
+ * read from its state directory (a file for each policy, state/vm-NAME.json), which it replaces by
  * rename: so it need not be asked, and may be down.
  */
 #include <fcntl.h>
@@ -148,7 +148,7 @@ static void add_totals(GString *out, const StasisWebSnapshot *snapshot)
         const StasisWebTotals *totals = g_hash_table_lookup(snapshot->totals, l->data);
         stasis_metrics_add_histogram(out, "stasis_stop_seconds", &totals->stop, l->data);
     }
-    stasis_metrics_family(out, "stasis_checkpoints_total", "counter", "Images seen.");
+    stasis_metrics_family(out, "stasis_checkpoints_total", "counter", "Images that have come.");
     for (GList *l = vms; l != NULL; l = l->next) {
         const StasisWebTotals *totals = g_hash_table_lookup(snapshot->totals, l->data);
         stasis_metrics_add(out, "stasis_checkpoints_total", (double)totals->n_images, "kind", "vm",
@@ -182,7 +182,7 @@ static const struct {
     { "stasis_policy_runs_total", "counter", "Times that the VM's policy was carried out.", "runs",
       1 },
     { "stasis_policy_failures_total", "counter", "Times that it failed.", "failures", 1 },
-    { "stasis_policy_missed_deadlines_total", "counter",
+    { "stasis_policy_missed_periods_total", "counter",
       "Periods that went by without an image that was due.", "missed", 1 },
     { "stasis_policy_last_success_timestamp_seconds", "gauge",
       "When it went well last, Unix time; 0: never.", "last_success_us", 1e6 },

@@ -25,6 +25,7 @@ struct _StasisWebModel {
     StasisListing *images, *processes;
     StasisWebSnapshot snapshot;
     GHashTable *seen; /* ID of an image that is counted and still there → its parent, or NULL */
+    gboolean looked;  /* once; so what is new now has come since */
     Mark marks[2];
     gint64 marked_ns; /* when they were taken */
 };
@@ -40,6 +41,8 @@ StasisWebModel *stasis_web_model_new(const char *path)
     model->snapshot.images = stasis_listing_get(model->images);
     model->snapshot.processes = stasis_listing_get(model->processes);
     model->snapshot.totals = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    /* From now on images count. */
+    stasis_web_model_look(model);
     return model;
 }
 
@@ -112,10 +115,12 @@ static StasisWebTotals *totals_of(StasisWebModel *model, const char *vm)
 static void count_image(StasisWebModel *model, const StasisImageInfo *info)
 {
     StasisWebTotals *totals = totals_of(model, info->vm);
+    totals->deadlines_counted |= info->cost.deadlines_counted;
+    if (!model->looked)
+        return;
     totals->n_images++;
     totals->copied_bytes += info->cost.copied_bytes;
     totals->missed_deadlines += info->cost.missed_deadlines;
-    totals->deadlines_counted |= info->cost.deadlines_counted;
     if (info->cost.pause_us > 0)
         stasis_histogram_observe(&totals->stop, (double)info->cost.pause_us / 1e6);
 }
@@ -123,6 +128,8 @@ static void count_image(StasisWebModel *model, const StasisImageInfo *info)
 static void count_process_image(StasisWebModel *model, const StasisProcessImageInfo *info)
 {
     StasisWebTotals *totals = totals_of(model, info->vm);
+    if (!model->looked)
+        return;
     totals->n_process_images++;
     if (info->cost.pause_us > 0)
         stasis_histogram_observe(&totals->stop, (double)info->cost.pause_us / 1e6);
@@ -139,7 +146,8 @@ static gboolean remember(StasisWebModel *model, GHashTable *before, const char *
     return *ret_new || g_strcmp0(old, parent) != 0;
 }
 
-/* Each image is counted when it is seen first. TRUE: these are other images than those before. */
+/* Each image is counted when it is seen first, but for those of the first look. TRUE: these are
+ * other images than those before. */
 static gboolean count(StasisWebModel *model, const GPtrArray *images, const GPtrArray *processes)
 {
     gboolean is_new;
@@ -183,11 +191,13 @@ const StasisWebSnapshot *stasis_web_model_look(StasisWebModel *model)
     /* Another store may be at that path by now. */
     g_clear_pointer(&model->store, stasis_store_unref);
     gboolean ok = read_all(model, &error);
+    gboolean none = g_error_matches(error, STASIS_ERROR, STASIS_ERROR_NO_STORE);
+    model->looked |= ok || none;
     if (!ok) {
         model->marked_ns = 0;
         model->snapshot.version++;
         model->snapshot.problem = g_strdup(error->message);
     }
-    model->snapshot.there = ok || !g_error_matches(error, STASIS_ERROR, STASIS_ERROR_NO_STORE);
+    model->snapshot.there = !none;
     return &model->snapshot;
 }

@@ -15,7 +15,8 @@
 G_BEGIN_DECLS
 
 /* What has been seen of one VM's images, also of those that are gone by now: it only grows, as a
- * counter has to. */
+ * counter has to. Those that are there at the first look are not in it: a counter that begins anew
+ * begins at 0, or they would count as new with each start. */
 typedef struct {
     StasisHistogram stop;
     guint64 n_images, n_process_images, copied_bytes, missed_deadlines;

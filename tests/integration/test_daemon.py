@@ -42,6 +42,7 @@ def carried_out(t):
     t.check(mine not in ids(shown["preview"]["images"]), shown)
     [absent] = [p for p in daemon.json("policy-list") if p["policy"]["vm"] == "absent"]
     t.check("absent" in absent["state"]["last_error"], absent)
+    t.equal((absent["state"]["runs"], absent["state"]["failures"]), (0, 0), "of a VM that does not run")
     daemon.run("policy-remove", vm.name)
     t.wait(lambda: not [j for j in daemon.jobs(vm.name) if j["state"] == "running"], PATIENCE,
            "no run is under way")

@@ -67,6 +67,10 @@ def images_show_up(t):
     t.equal(exposition.value(numbers(), "stasis_stop_seconds_count", vm=vm.name), 2,
             "a counter never falls")
     t.equal(web.ask(f"/api/image/{first['id']}").status, 404, "the deleted one")
+    again = exposition.parse(Web(t, *store).ask("/metrics").text)
+    t.equal(exposition.value(again, "stasis_images", vm=vm.name), 1, "one that starts now sees it")
+    t.equal([exposition.value(again, name, vm=vm.name) for name in
+             ("stasis_stop_seconds_count", "stasis_copied_bytes_total")], [0, 0], "but has counted none")
 
 
 @case
@@ -207,7 +211,7 @@ def what_the_daemon_counts(t):
     t.equal(web.token, "0123456789abcdefXYZ_-", "the token of the file")
     values = exposition.parse(web.ask("/metrics").text)
     for name, number in (("stasis_policy_runs_total", 7), ("stasis_policy_failures_total", 2),
-                         ("stasis_policy_missed_deadlines_total", 3),
+                         ("stasis_policy_missed_periods_total", 3),
                          ("stasis_policy_last_success_timestamp_seconds", 1.5)):
         t.equal(exposition.value(values, name, vm='a"b\\c\nd'), number, name)
 
