@@ -72,6 +72,13 @@ static gboolean set_by_daemon(CliCall *call, GDBusConnection *daemon, const char
 static gboolean set(CliCall *call, GError **error)
 {
     g_autoptr(StasisPolicy) policy = policy_of(call);
+    if (cli_text(call, "key-file") != NULL) {
+        g_set_error(
+            error, STASIS_ERROR, STASIS_ERROR_USAGE,
+            "a policy has no --key-file: whoever carries it out has the keys, stasisd those of "
+            "STASIS_KEY_FILE in /etc/default/stasisd");
+        return FALSE;
+    }
     if (!cli_read_address(call, "cycle-word", &policy->cycle_word, error) ||
         !cli_read_address(call, "missed-word", &policy->missed_word, error) ||
         !stasis_policy_check(policy, error))

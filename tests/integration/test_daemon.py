@@ -97,7 +97,8 @@ def without(t):
     last = daemon.json("policy-run", vm.name)
     t.equal((last["removed"], ids(daemon.images())), (2, [last["id"]]), done)
     daemon.run("checkpoint-verify", last["id"])
-    for bad in ([], ["--every", "1s", "--guard", "panic"], ["--every", "1s", "--do", "capture"]):
+    for bad in ([], ["--every", "1m", "--key-file", "/nonexistent"],
+                ["--every", "1s", "--guard", "panic"], ["--every", "1s", "--do", "capture"]):
         daemon.run("policy-set", vm.name, *bad, expect=2)
     file = os.path.join(daemon.state, "policies", f"vm-{vm.name}.json")
     with open(file, "w", encoding="utf-8") as f:
