@@ -4,6 +4,7 @@
 brings a failure back from its bundle: counted, bisected, and under gdb at the instant."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -72,6 +73,22 @@ def usage(t):
         done = stasis("ci-run", "--store", ciguest.store(), *machine, *args, "--", "true",
                       expect=None)
         t.check(done.rc in (2, 10, 12), f"{args}: {done!r}")
+    taken, report = t.path("taken.bundle"), t.path("report.xml")
+    with open(taken, "w", encoding="utf-8"):
+        pass
+    for bundle, words in ((taken, "exists"), (t.path("no/x.bundle"), "No such file or directory")):
+        done = stasis("ci-run", *ciguest.machine(), "--bundle", bundle, "--junit", report, "--", "true", expect=2)
+        t.check(words in done.err, f"{done!r}")
+        suite = ElementTree.parse(report).getroot()
+        error = suite.find("testcase/error")
+        t.equal([suite.get(key) for key in ("tests", "failures", "errors")], ["1", "0", "1"], "JUnit's figures")
+        t.equal(error.get("type"), "stasis: usage", "a test that was not run")
+        t.check(words in error.get("message"), error.get("message"))
+        os.unlink(report)
+    for args in (["--plot", "x"], ["--bisect", "--gdb", "1"], ["--bisect", "--from", "1"],
+                 ["--gdb", "1", "--times", "2"], ["--gdb", "1", "--perturb", "seed"]):
+        done = stasis("replay", "/nonexistent", *args, expect=2)
+        t.check(args[0] in done.err, f"{args}: {done!r}")
     t.check(stasis("replay", "/nonexistent", expect=None).rc != 0, "no bundle there")
     with open(t.path("no.bundle"), "wb") as f:
         f.write(b"no bundle" * 1000)
@@ -128,17 +145,48 @@ def again(t):
         t.check(set(ciguest.counts(said)) <= {"signal 11", "exit 0"}, f"{said}")
     shown = stasis("replay", bundle, "--times", 1)
     t.check("of 1 runs failed" in shown.out, shown.out)
-    done = ciguest.ci_run("--json", "--bundle", bundle, test=["/bin/busybox", "false"], expect=1)
+    console, scratch = t.path("console"), t.path("scratch")
+    os.mkdir(scratch)
+    # A file can't be made there, whoever asks.
+    done = ciguest.ci_run("--json", "--bundle", "/proc/x.bundle", "--scratch", scratch, "--console", console,
+                          test=[*SH, "echo LAST WORDS > /dev/console; exit 1"], expect=1)
     t.equal((done.json["outcome"]["name"], done.json.get("bundle")), ("exit 1", None), f"{done!r}")
-    t.check("exists" in done.json["bundle_error"] and done.json.get("bundle_kept") is None, f"{done!r}")
-    os.mkdir(t.path("scratch"))
-    done = ciguest.ci_run("--json", "--bundle", t.path("nowhere/x"), "--scratch", t.path("scratch"),
-                          test=["/bin/busybox", "false"], expect=1)
-    t.check("No such file" in done.json["bundle_error"], f"{done!r}")
-    t.equal([os.path.join(t.path("scratch"), name) for name in os.listdir(t.path("scratch"))],
-            [done.json["bundle_kept"]], "it lies where images lie meanwhile")
+    t.check("/proc/x.bundle" in done.json["bundle_error"], f"{done!r}")
+    t.equal([os.path.join(scratch, name) for name in os.listdir(scratch)], [done.json["bundle_kept"]],
+            "it lies where images lie meanwhile")
     stasis("bundle-info", done.json["bundle_kept"], "--verify")
+    with open(console, encoding="utf-8") as f:
+        t.check("LAST WORDS" in f.read(), "the console's file")
+    t.check("LAST WORDS" in done.json["console"], f"{done!r}")
+    shown = stasis("bundle-info", bundle, "--console", "--events").out
+    t.check("\nconsole.log:\n" in shown and "\nevents.jsonl:\n" in shown, shown)
+    told = stasis_json("bundle-info", bundle, "--console")
+    t.check("console" in told and "events" not in told, f"{sorted(told)}")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+@case
+def ring_fails(t):
+    """a test goes on when no more images can be taken of it, and what there is makes its bundle"""
+    bundle = t.path("fail.bundle")
+    done = stasis("ci-run", "--store", ciguest.store(), *ciguest.machine(), "--warm", "--json", "--every", 200,
+                  "--keep", 1, "--bundle", bundle, "--", *SH, "busybox sleep 6; exit 3", expect=3,
+                  timeout=900, env={"STASIS_FAULT": "store-copied:busy*99"})
+    t.check("store-copied" in done.json["ring_error"], f"{done!r}")
+    t.equal((done.json["outcome"]["name"], done.json["bundle"]), ("exit 3", bundle), f"{done!r}")
+    t.check(stasis_json("bundle-info", bundle, "--verify")["images"], "images in the bundle")
+
+
+@case
+def no_test(t):
+    """a bundle that ci-run did not leave can't be replayed, and that says what can be done with it"""
+    other = t.path("other.bundle")
+    ciguest.ci_run(test=["/bin/busybox", "true"], expect=0)
+    stasis("bundle-export", "--store", ciguest.store(), other, "latest")
+    done = stasis("replay", other, expect=12)
+    t.check("bundle-import" in done.err and "restore" in done.err, f"{done!r}")
+    done = stasis("bundle-export", "--store", ciguest.store(), other, "latest", expect=1)
+    t.check("name a new file" in done.err, f"{done!r}")
 
 
 @case
@@ -172,10 +220,10 @@ def bisect(t):
              for n, one in enumerate(said["images"], 1)], "its points")
 
 
-def debug(t, bundle, *words):
-    """What gdb says to `words` at the image's instant, and how the test came out after that."""
+def debug(t, bundle, *words, image):
+    """What gdb says to `words` at the instant of that image, and how the test came out after that."""
     sock = t.path(fresh_name("gdb"))
-    process = stasis_start(t, "replay", bundle, "--gdb", sock)
+    process = stasis_start(t, "replay", bundle, "--from", image, "--gdb", sock)
     t.wait(lambda: os.path.exists(sock), PATIENCE, "the stub's socket")
     words = [f"target remote {sock}", *words, "detach"]
     done = subprocess.run(["gdb", "-nx", "-batch", *(w for one in words for w in ("-ex", one)),
@@ -189,18 +237,20 @@ def debug(t, bundle, *words):
 @case
 def debugger(t):
     """gdb finds the test at the image's instant, with its symbols, and lets it go on"""
+    bundle = failure(t)
+    n = max(len(kept["images"]) - 1, 1)  # not the newest: it is to come by spin_here once more
     registers = "info registers rip rsp rax rbx rcx rdx rsi rdi eflags"
-    said, out = debug(t, failure(t), registers, "info symbol $pc", "print racy_state")
+    # At the instant it may be in the kernel, which gdb has no symbols of here; then it comes out of there.
+    said, out = debug(t, bundle, registers, "hbreak spin_here", "continue", "info symbol $pc", "print racy_state",
+                      "delete", image=n)
     t.check(out in (b"signal 11\n", b"exit 0\n"), f"how it came out: {out}")
-    # At the instant it may be in the kernel, which gdb has no symbols of here.
-    if re.search(r"^(spin_here|main|crash_here)", said, re.M):
-        step, = re.findall(r'magic = "RACY-STATE-PAGE.", step = (\d+)', said)
-        t.equal(int(step), ciguest.states(failure(t), last=1)[0][0], "where it stands in the image")
-    else:
-        t.check("No symbol matches" in said, said)
+    t.check(re.search(r"^spin_here\b.* in section", said, re.M), said)
+    step, = re.findall(r'magic = "RACY-STATE-PAGE.", step = (\d+)', said)
+    stands = ciguest.states(bundle)[n - 1][0]
+    t.check(stands <= int(step) <= stands + 1, f"step {step} of the next stop, {stands} in the image")
     # Had it run, it would be elsewhere the next time.
     lines = re.findall(r"^(?:r\w\w|eflags) .*$", said, re.M)
-    again, _ = debug(t, failure(t), registers)
+    again, _ = debug(t, bundle, registers, image=n)
     t.equal(len(lines), 9, "registers")
     t.equal(re.findall(r"^(?:r\w\w|eflags) .*$", again, re.M), lines, "registers at the instant")
 
@@ -235,25 +285,38 @@ def recipes():
         return [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", f.read(), re.S)]
 
 
-def run_lines(t, script, test, variables):
-    """As a runner does: bash -e, in a directory of the job's."""
-    os.makedirs(t.path("job"), exist_ok=True)
+def run_lines(t, script, test, variables, shell="sh"):
+    """As a runner does: sh -e (GitHub's in a container) or bash -e, in a directory of the job's with files
+    that were made for this run."""
+    os.makedirs(t.path("job/build"), exist_ok=True)
+    for path, name in ((image("kernel"), "vmlinuz"), (ciguest.initrd(), "initrd")):
+        shutil.copyfile(path, t.path(f"job/build/{name}"))
     env = {**environment(), **{k: str(v) for k, v in variables.items()},
            "PATH": os.path.dirname(STASIS) + ":" + os.environ["PATH"], "STASIS_STORE": ciguest.store(),
-           "KERNEL": image("kernel"), "INITRD": ciguest.initrd(), "APPEND": ciguest.APPEND,
-           "TEST": test}
-    return subprocess.run(["bash", "-e", "-c", script], cwd=t.path("job"), env=env, text=True,
+           "APPEND": ciguest.APPEND, "TEST": test}
+    return subprocess.run([shell, "-e", "-c", script], cwd=t.path("job"), env=env, text=True,
                           capture_output=True, timeout=900, check=False)
 
 
-def check_recipe(t, test_script, failure_script, variables):
-    done = run_lines(t, test_script, "/bin/busybox true", variables)
+def n_images():
+    return len(stasis_json("checkpoint-list", "--store", ciguest.store()))
+
+
+def check_test(t, script, variables, shell):
+    """A test that passes and one that fails; the second begins from the first one's image of the machine."""
+    done = run_lines(t, script, "/bin/busybox true", variables, shell)
     t.equal(done.returncode, 0, f"{done}")
-    done = run_lines(t, test_script, "/bin/busybox false", variables)
+    before = n_images()
+    done = run_lines(t, script, "/bin/busybox false", variables, shell)
     t.equal(done.returncode, 1, f"{done}")
+    t.equal(n_images(), before, "the machine was not booted again")
+
+
+def check_recipe(t, test_script, failure_script, variables):
+    check_test(t, test_script, variables, "sh")
     done = run_lines(t, failure_script, "", variables)
     t.equal(done.returncode, 0, f"{done}")
-    left = set(os.listdir(t.path("job")))
+    left = set(os.listdir(t.path("job"))) - {"build"}
     t.equal(left, {"report.xml", "failure.bundle", "replay.txt", "bisect.txt", "bisect.svg"}, "left")
     for name, words in (("replay", "10 of 10 runs failed"),
                         ("bisect", "every run from every image failed: it was inevitable before image 1")):
@@ -278,10 +341,9 @@ def github(t):
 def gitlab(t):
     """so does that for GitLab CI"""
     job = recipes()[1]["vm-test"]
-    for word, code in (("true", 0), ("false", 1)):
-        done = run_lines(t, "\n".join(job["script"]), f"/bin/busybox {word}", {})
-        t.equal(done.returncode, code, f"{done}")
-    left = set(os.listdir(t.path("job")))
+    variables = {k: v for k, v in job["variables"].items() if k != "STASIS_STORE"}
+    check_test(t, "\n".join(job["script"]), variables, "bash")
+    left = set(os.listdir(t.path("job"))) - {"build"}
     wanted = {*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]}
     t.check({"failure.bundle", "report.xml"} == left <= wanted, f"{left} {wanted}")
     after = "\n".join(job["after_script"])
