@@ -25,7 +25,7 @@
 #include "vmm/machine.h"
 #include "vmm/shim-preload.h"
 
-#define GREETING_TIMEOUT_MS 30000
+#define GREETING_TIMEOUT_MS 120000 /* it may allocate all of its memory first */
 #define GREETING_POLL_US 500
 #define LOG_TAIL_BYTES 2000
 #define LOG_TAIL_LINES 3

@@ -178,8 +178,10 @@ static void test_twin_leaves_monitor(void)
     g_autofree char *sock = g_strdup_printf("/tmp/stasis-test-mon-%d", (int)getpid());
     g_autofree char *own = g_strdup_printf("unix:%s,server=on,wait=off", sock);
     const char *argv[] = { "qemu-system-x86_64", "-M", "none", "-qmp", own, NULL };
-    g_assert_true(vm_start(&vm, argv, NULL, NULL, &error));
-    g_assert_true(vm_start(&twin, argv, NULL, NULL, &error));
+    vm_start(&vm, argv, NULL, NULL, &error);
+    g_assert_no_error(error);
+    vm_start(&twin, argv, NULL, NULL, &error);
+    g_assert_no_error(error);
     g_autoptr(StasisQmp) qmp = stasis_qmp_connect(sock, 60000, &error);
     g_assert_no_error(error);
     g_assert_cmpint(stasis_qmp_get_peer_pid(qmp), ==, vm.pid);
