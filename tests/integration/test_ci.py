@@ -170,7 +170,7 @@ def ring_fails(t):
     """a test goes on when no more images can be taken of it, and what there is makes its bundle"""
     bundle = t.path("fail.bundle")
     done = stasis("ci-run", "--store", ciguest.store(), *ciguest.machine(), "--warm", "--json", "--every", 200,
-                  "--keep", 1, "--bundle", bundle, "--", *SH, "busybox sleep 6; exit 3", expect=3,
+                  "--keep", 1, "--bundle", bundle, "--", *SH, "busybox sleep 15; exit 3", expect=3,
                   timeout=900, env={"STASIS_FAULT": "store-copied:busy*99"})
     t.check("store-copied" in done.json["ring_error"], f"{done!r}")
     t.equal((done.json["outcome"]["name"], done.json["bundle"]), ("exit 3", bundle), f"{done!r}")
