@@ -151,13 +151,22 @@ static void tell_kept(CliCall *call, const StasisGuardResult *result, const char
 static gboolean read_do(CliCall *call, StasisGuardOptions *options, GError **error)
 {
     g_autofree const char **values = cli_texts(call, "do");
+    gboolean back = FALSE;
     options->capture = values == NULL || *values == NULL;
     for (const char **value = values; value != NULL && *value != NULL; value++) {
-        if (strcmp(*value, "capture") == 0)
+        StasisGuardThen then =
+            strcmp(*value, "restart") == 0 ? STASIS_GUARD_RESTART : STASIS_GUARD_ROLLBACK;
+        if (strcmp(*value, "capture") == 0) {
             options->capture = TRUE;
-        else
-            options->then =
-                strcmp(*value, "restart") == 0 ? STASIS_GUARD_RESTART : STASIS_GUARD_ROLLBACK;
+            continue;
+        }
+        if (back && then != options->then) {
+            g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                                "--do rollback and --do restart: it can be one of them");
+            return FALSE;
+        }
+        back = TRUE;
+        options->then = then;
     }
     return TRUE;
 }

@@ -152,8 +152,10 @@ def asked_to_end(t):
 
 @case
 def no_directory(t):
-    """a directory for bundles that is not there is told before anything is guarded"""
+    """a directory for bundles that is not there, and two ways to go back, are told before anything is guarded"""
     vm = guest(t)
+    done = stasis("guard", vm.name, "--do", "rollback", "--do", "restart", expect=2)
+    t.check("one of them" in done.err, done)
     done = stasis("guard", vm.name, "-o", t.path("nowhere"), expect=1)
     t.check("nowhere" in done.err and "directory for bundles" in done.err, done)
     vm.check_runs()

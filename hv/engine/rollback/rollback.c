@@ -169,11 +169,11 @@ static gboolean compare_all(StasisRollback *rollback, GCancellable *cancellable,
 /* A machine that is paused and has written nothing since image T is what T is. */
 static gboolean is_saved(StasisRollback *rollback, gboolean kept, GError **error)
 {
+    if (rollback->options.force || rollback->safety_id != NULL || rollback->marked)
+        return TRUE;
     g_autofree char *state = stasis_qmp_run_state(rollback->session->qmp, error);
     if (state == NULL)
         return FALSE;
-    if (rollback->options.force || rollback->safety_id != NULL || rollback->marked)
-        return TRUE;
     stasis_dirty_clear(rollback->found);
     if (kept && strcmp(state, "running") != 0) {
         if (!rollback->tracker->ops->harvest(rollback->tracker, rollback->found, FALSE, error))
