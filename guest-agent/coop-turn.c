@@ -55,6 +55,9 @@ static struct {
     unsigned timeout_ms, n_told, n_late, n_cycles, n_cycles_late;
     pid_t pids[STASIS_AGENT_MAX_LIST];
     unsigned n_pids;
+
+    uint64_t n_missed;              /* deadlines of programs since the last END, or BEGIN */
+    uint64_t n_meanwhile, n_before; /* … of the checkpoint before that */
 } turn;
 
 static Answer answer;
@@ -243,6 +246,10 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
     turn.n_told = turn.n_late = turn.n_cycles = turn.n_cycles_late = 0;
     memcpy(turn.pids, pids, n_pids * sizeof *pids);
     turn.n_pids = n_pids;
+    if (held) /* … which no END of wishes follows */
+        return true;
+    turn.n_before = turn.n_missed;
+    turn.n_missed = 0;
     return true;
 }
 
@@ -312,9 +319,32 @@ static void answer_begin(int64_t now, bool (*send)(const Answer *, uint16_t, uin
 
 /* ---- end ---- */
 
+void coop_missed(int64_t n)
+{
+    if (n > 0)
+        turn.n_missed += n < UINT32_MAX ? (uint64_t)n : UINT32_MAX;
+}
+
+void coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before)
+{
+    *ret_meanwhile = turn.n_meanwhile;
+    *ret_before = turn.n_before;
+}
+
+/* One that could not begin has nothing that was missed meanwhile. */
+static void count_missed(void)
+{
+    turn.n_meanwhile = turn.step == BEGUN ? turn.n_missed : 0;
+    if (turn.step == BEGUN)
+        turn.n_missed = 0;
+    else
+        turn.n_before = 0;
+}
+
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
 {
     unsigned n = 0;
+    count_missed();
     turn.n_ended++;
     turn.served_ms = now_ms();
     EACH(c)

@@ -174,6 +174,9 @@ static void take_message(CoopClient *c, const StasisGuestMessage *message)
     case STASIS_GUEST_CYCLE_END:
         c->cycle_wanted = false;
         break;
+    case STASIS_GUEST_MISSED:
+        coop_missed(message->value);
+        break;
     default:
         break; /* of a newer library */
     }

@@ -73,6 +73,8 @@ void coop_close(CoopClient *client);
 
 void coop_wish(CoopClient *client, CoopScope scope);
 void coop_hold(CoopClient *client, int64_t ms);
+/* So many deadlines more, as a program says. */
+void coop_missed(int64_t n);
 /* Milliseconds until something is due, or @otherwise if that is sooner. What has to be sent is not
  * due while nothing can be. */
 int coop_wait_ms(int otherwise, bool can_send);
@@ -91,5 +93,7 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
                 unsigned timeout_ms, bool held);
 /* Of the wish @ticket, or 0: its @result (or -errno) and @image. How many callers were told. */
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image);
+/* Deadlines missed from BEGIN to END of the last one, and between the END before and that BEGIN. */
+void coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before);
 /* Of one that is held. */
 void coop_end_held(int64_t result);

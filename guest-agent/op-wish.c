@@ -58,5 +58,9 @@ void op_wish_end(const Request *request, Answer *answer)
     else
         n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0), result, image);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_CALLERS, n);
+    uint64_t meanwhile, before;
+    coop_count_missed(&meanwhile, &before);
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED, meanwhile);
+    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED_BEFORE, before);
     answer_end(answer);
 }

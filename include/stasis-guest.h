@@ -92,6 +92,14 @@ STASIS_GUEST_API int stasis_start_thread(const pthread_attr_t *attributes);
 STASIS_GUEST_API int stasis_cycle_end(void);
 
 /*
+ * Count @n more deadlines of that loop as missed. The host reports for each checkpoint how many
+ * were, meanwhile and since the one before (`agent-serve --json`: "n_missed", "n_missed_before";
+ * `policy-run --json`). Waits for nothing, always 0; what could not be told at once is told with
+ * the next one, or at the next end of a cycle. It does not connect: stasis_cycle_end() does.
+ */
+STASIS_GUEST_API int stasis_deadline_missed(unsigned n);
+
+/*
  * Hold off checkpoints that `agent-serve` takes until stasis_critical_end(), for @limit_ms at most
  * (10,000 at most; 0: 1,000). Waits for one that is under way, for a second at most. Sections
  * of several threads, and nested ones, are one, by the limit of the first. An agent that is started

@@ -5,7 +5,7 @@
  * connects again when the agent has gone, or when the process goes on elsewhere. A critical section
  * that is open then is told to the next agent, too.
  *
- * Lock: standing.mutex guards all of it but cycle_wanted and has_cycles, and is never held over a
+ * Lock: standing.mutex guards all of it but what is atomic, and is never held over a
  * callback, while connecting, or while waiting for a packet or for room for one. It passes on the
  * priority of who waits for it, and the end of a cycle never does.
  *
@@ -42,6 +42,7 @@ static struct {
     void (*resumed)(void);
     int signal_number;
     atomic_bool cycle_wanted, has_cycles;
+    atomic_uint missed; /* deadlines, of which no agent has heard */
 } standing = { .fd = -1 };
 
 /* ---- lock and time ---- */
@@ -114,6 +115,16 @@ static void drop_locked(void)
     lose_locked();
 }
 
+/* Deadlines; what can't be told now is kept. */
+static int tell_missed_now(int fd)
+{
+    unsigned n = atomic_exchange(&standing.missed, 0);
+    int r = n > 0 ? guest_send_now(fd, STASIS_GUEST_MISSED, n) : 0;
+    if (r < 0)
+        atomic_fetch_add(&standing.missed, n);
+    return r;
+}
+
 /* A section that is open is one for this agent, too; one whose time is over is nothing to it. */
 static int greet_locked(int fd)
 {
@@ -121,6 +132,8 @@ static int greet_locked(int fd)
     int r = standing.subscribed ? guest_send_now(fd, STASIS_GUEST_SUBSCRIBE, 0) : 0;
     if (r == 0 && standing.cycles)
         r = guest_send_now(fd, STASIS_GUEST_CYCLES, 0);
+    if (r == 0)
+        r = tell_missed_now(fd);
     if (r == 0 && left > 0)
         r = guest_send_now(fd, STASIS_GUEST_CRITICAL_BEGIN, left);
     standing.critical_held = left <= 0;
@@ -268,6 +281,7 @@ static void forget(void)
     standing.signal_number = 0;
     atomic_store(&standing.cycle_wanted, false);
     atomic_store(&standing.has_cycles, false);
+    atomic_store(&standing.missed, 0);
     make_lock();
 }
 
@@ -348,8 +362,11 @@ static int begin_cycles(void)
     return r;
 }
 
+/* Missed ones before the end that they belong to. */
 static int tell_cycle_locked(void)
 {
+    if (standing.fd >= 0)
+        tell_missed_now(standing.fd);
     if (!atomic_exchange(&standing.cycle_wanted, false))
         return 0;
     int r = standing.fd >= 0 ? guest_send_now(standing.fd, STASIS_GUEST_CYCLE_END, 0) : -ENOTCONN;
@@ -363,12 +380,25 @@ int stasis_cycle_end(void)
     if (!atomic_load_explicit(&standing.has_cycles, memory_order_relaxed))
         return begin_cycles();
     /* Where somebody has the lock the next one tells: nobody is waited for. */
-    if (!atomic_load_explicit(&standing.cycle_wanted, memory_order_relaxed) ||
+    if ((!atomic_load_explicit(&standing.cycle_wanted, memory_order_relaxed) &&
+         atomic_load_explicit(&standing.missed, memory_order_relaxed) == 0) ||
         pthread_mutex_trylock(&standing.mutex) != 0)
         return 0;
     int r = tell_cycle_locked();
     unlock();
     return r;
+}
+
+int stasis_deadline_missed(unsigned n)
+{
+    atomic_fetch_add(&standing.missed, n);
+    /* has_cycles: there is a lock that can be tried. */
+    if (atomic_load(&standing.has_cycles) && pthread_mutex_trylock(&standing.mutex) == 0) {
+        if (standing.fd >= 0)
+            tell_missed_now(standing.fd);
+        unlock();
+    }
+    return 0;
 }
 
 /* ---- critical sections ---- */

@@ -31,6 +31,7 @@ typedef enum {
     /* Of root alone, as FREEZE: */
     STASIS_GUEST_FREEZE_OTHER, /* value: the process whose closure it is */
     STASIS_GUEST_RESTORE,      /* text: an image of processes, to be restored here */
+    STASIS_GUEST_MISSED,       /* of anybody; value: so many deadlines more */
     /* From the agent. */
     STASIS_GUEST_RESULT = 64, /* 0 or -errno; of RESTORE: the first process; text: the image */
     STASIS_GUEST_RESUMED,     /* the process goes on from an image; of FREEZE: its result */

@@ -35,6 +35,8 @@ static JsonObject *to_json(const char *name, const StasisServed *served)
     cli_json_set_uint(object, "n_told", served->n_told);
     cli_json_set_uint(object, "n_late", served->n_late);
     cli_json_set_uint(object, "n_cycles", served->n_cycles);
+    cli_json_set_uint(object, "n_missed", served->n_missed);
+    cli_json_set_uint(object, "n_missed_before", served->n_missed_before);
     return object;
 }
 
@@ -54,6 +56,11 @@ static void show_text(CliCall *call, const StasisServed *served)
     if (served->n_late > 0)
         cli_note(call, "%s: %u of %u programs were not ready within a second", call->args[0],
                  served->n_late, served->n_told);
+    if (served->n_missed + served->n_missed_before > 0)
+        cli_note(call,
+                 "%s: %" G_GUINT64_FORMAT " deadlines missed meanwhile, %" G_GUINT64_FORMAT
+                 " since the checkpoint before",
+                 call->args[0], served->n_missed, served->n_missed_before);
 }
 
 static void show(const StasisServed *served, gpointer data)

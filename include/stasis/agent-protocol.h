@@ -233,7 +233,9 @@ typedef enum {
      */
     STASIS_AGENT_OP_WISH_BEGIN,
     /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
-     * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told. */
+     * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told,
+     * N_MISSED, N_MISSED_BEFORE: deadlines that programs say they missed since the BEGIN, and
+     * between the END before and that. */
     STASIS_AGENT_OP_WISH_END,
     /*
      * TOKEN (≤ 64 bytes of text: who watches), SEQUENCE (of the last answer that came; 0: none),
@@ -406,12 +408,14 @@ typedef enum {
     STASIS_AGENT_TAG_CHANGE, /* record: KIND, PID, START, COMM, COUNT, [OTHER: the last child] of a
                                 process; KIND, WHAT ("created" or "removed"), OBJECT, [PID: who has
                                 it open] of an object */
-    STASIS_AGENT_TAG_SEQUENCE,  /* number */
-    STASIS_AGENT_TAG_COUNT,     /* number: so often */
-    STASIS_AGENT_TAG_N_WATCHED, /* number: processes */
-    STASIS_AGENT_TAG_LOST,      /* number */
-    STASIS_AGENT_TAG_FRESH,     /* number: 1 */
-    STASIS_AGENT_TAG_LEASE,     /* ms */
+    STASIS_AGENT_TAG_SEQUENCE,        /* number */
+    STASIS_AGENT_TAG_COUNT,           /* number: so often */
+    STASIS_AGENT_TAG_N_WATCHED,       /* number: processes */
+    STASIS_AGENT_TAG_LOST,            /* number */
+    STASIS_AGENT_TAG_FRESH,           /* number: 1 */
+    STASIS_AGENT_TAG_LEASE,           /* ms */
+    STASIS_AGENT_TAG_N_MISSED,        /* number: of deadlines */
+    STASIS_AGENT_TAG_N_MISSED_BEFORE, /* number */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

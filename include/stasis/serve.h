@@ -31,6 +31,9 @@ typedef struct {
     guint n_told;    /* programs that were told before it */
     guint n_late;    /* … of which so many did not get ready in time */
     guint n_cycles;  /* control loops that were at the end of a cycle */
+    /* Deadlines that control loops say they missed (stasis_deadline_missed()): while it was taken,
+     * and between the one before and this one. An agent that is older than that counts none. */
+    guint64 n_missed, n_missed_before;
     guint64 total_us;
 } StasisServed;
 

@@ -143,6 +143,22 @@ def skipped(t):
 
 
 @case
+def deadlines(t):
+    """deadlines that a control loop misses are told with each checkpoint"""
+    vm, store = common()
+    # Work takes longer than its limit, so each is missed.
+    start_coop(vm, "/tmp/missing", "periodic", 200, 20, 1)
+    t.wait(lambda: log_of(vm, "/tmp/missing"), 120, "it runs")
+    result = stasis("agent-serve", "--json", vm.name, "--every", "2s", "--count", 3, *store)
+    t.equal(len(result.json), 3, result.out)
+    for one in result.json[1:]:
+        t.check(one["n_missed"] + one["n_missed_before"] > 0, result.out)
+    rc, _, err = Server(t, vm, "--every", "1s", "--count", 1, *store).wait()
+    t.check(rc == 0 and "deadlines missed" in err, err)
+    sh_beside(vm, "kill -9 $(pidof coop) 2>/dev/null; true")
+
+
+@case
 def held_off(t):
     """a critical section is over before its checkpoint, or its limit is"""
     vm, store = common()

@@ -139,7 +139,7 @@ static void periodic(int period_ms, int work_ms, int limit_ms)
     const int64_t period = period_ms * 1000000LL;
     int fd = open(path, O_WRONLY | O_CREAT, 0666);
     int64_t due = ns_now();
-    for (unsigned long cycles = 0, missed = 0;; due += period) {
+    for (unsigned long cycles = 0, missed = 0, told = 0;; due += period) {
         int64_t now = ns_now();
         if (now < due) {
             struct timespec t = { due / 1000000000, due % 1000000000 };
@@ -151,6 +151,8 @@ static void periodic(int period_ms, int work_ms, int limit_ms)
         for (int64_t end = ns_now() + work_ms * 1000000LL; ns_now() < end;)
             ;
         missed += ns_now() - due > limit_ms * 1000000LL;
+        stasis_deadline_missed((unsigned)(missed - told));
+        told = missed;
         cycles++;
         stasis_cycle_end();
         write_count(fd, cycles, missed);

@@ -26,7 +26,8 @@ static const char *path;
 static struct {
     atomic_bool listens, may_begin, may_end, begun;
     atomic_uint n_rounds, n_clients, n_hold, n_subscribed, n_cycles;
-    atomic_uint n_at_cycle_end; /* of the checkpoint that has begun */
+    atomic_uint n_at_cycle_end;            /* of the checkpoint that has begun */
+    atomic_uint n_missed, n_missed_before; /* of the one that has ended */
 } * seen;
 
 #define WAIT(condition)                                                            \
@@ -67,6 +68,8 @@ static void serve(void)
     }
     if (atomic_exchange(&seen->may_end, false))
         host_asks(op_wish_end, &fields);
+    seen->n_missed = (unsigned)host_number(STASIS_AGENT_TAG_N_MISSED);
+    seen->n_missed_before = (unsigned)host_number(STASIS_AGENT_TAG_N_MISSED_BEFORE);
     seen->n_at_cycle_end = (unsigned)host_number(STASIS_AGENT_TAG_CYCLE);
     seen->begun = id != 0 && host.id == id && host.status == STASIS_AGENT_OK;
 }
@@ -367,6 +370,13 @@ static void test_connects_without_the_lock(void)
     g_assert_cmpint(stasis_critical_end(), ==, 0);
 }
 
+/* The agent has read what was said before this. */
+static void wait_read(void)
+{
+    unsigned rounds = seen->n_rounds;
+    WAIT(seen->n_rounds > rounds + 1);
+}
+
 static void *subscribe_gated(void *unused)
 {
     is_gated = true;
@@ -382,9 +392,12 @@ static void test_end_of_a_cycle_waits_for_nobody(void)
     WAIT(seen->n_cycles == 1);
     WAIT(listens);
     g_assert_cmpint(stasis_cycle_end(), ==, 0); /* none is wanted */
+    g_assert_cmpint(stasis_deadline_missed(3), ==, 0);
+    wait_read();
     gate.closed = true;
     g_assert_cmpint(pthread_create(&other, NULL, subscribe_gated, NULL), ==, 0);
     WAIT(gate.reached); /* and has the lock */
+    g_assert_cmpint(stasis_deadline_missed(5), ==, 0);
     seen->may_begin = true;
     WAIT(knows_cycle);
     g_assert_cmpint(stasis_cycle_end(), ==, 0);
@@ -397,7 +410,10 @@ static void test_end_of_a_cycle_waits_for_nobody(void)
     g_assert_cmpint(stasis_cycle_end(), ==, 0);
     WAIT(seen->begun);
     WAIT(seen->n_at_cycle_end == 1);
+    g_assert_cmpint(stasis_deadline_missed(2), ==, 0);
+    wait_read();
     seen->may_end = true;
+    WAIT(seen->n_missed == 5 + 2 && seen->n_missed_before == 3);
 }
 
 /* ---- cases ---- */

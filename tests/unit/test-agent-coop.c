@@ -367,6 +367,51 @@ static void test_cycles(void)
     close(two);
 }
 
+static void check_missed(uint64_t meanwhile, uint64_t before)
+{
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_MISSED), ==, meanwhile);
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_MISSED_BEFORE), ==, before);
+}
+
+/* Of all programs; none is counted twice, nor what is no number of deadlines. */
+static void test_missed(void)
+{
+    guint8 room[64];
+    StasisFieldWriter fields = { room, 0, sizeof room, false };
+    begin_case();
+    int one = program_new(701, 0), two = program_new(702, 1000);
+    host_begins(0, false, 1000);
+    host_ends(0, 0, "");
+    program_says(one, STASIS_GUEST_MISSED, 2, "");
+    program_says(two, STASIS_GUEST_MISSED, 3, "");
+    program_says(two, STASIS_GUEST_MISSED, -1, "");
+    work();
+    /* One of which no wish has to hear. */
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_HELD, 1);
+    host_asks(op_wish_begin, &fields);
+    work();
+    host_asks(op_wish_end, &fields);
+    host_begins(0, false, 1000);
+    program_says(two, STASIS_GUEST_MISSED, 4, "");
+    work();
+    host_ends(0, 0, "");
+    check_missed(4, 5);
+    host_begins(0, false, 1000);
+    host_ends(0, 0, "");
+    check_missed(0, 0);
+    /* It could not begin: later ones tell. */
+    program_says(one, STASIS_GUEST_MISSED, INT64_MAX, "");
+    work();
+    host_ends(0, EREMOTEIO, "");
+    check_missed(0, 0);
+    host_begins(0, false, 1000);
+    host_ends(0, 0, "");
+    check_missed(0, UINT32_MAX);
+    close(one);
+    close(two);
+    work();
+}
+
 /* One in a single conversation is over when that is, and is no end that the host counts. */
 static void test_held(void)
 {
@@ -428,6 +473,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent-coop/hangs-up-before-it-begins", test_hangs_up_before_it_begins);
     g_test_add_func("/agent-coop/held-off", test_held_off);
     g_test_add_func("/agent-coop/cycles", test_cycles);
+    g_test_add_func("/agent-coop/missed", test_missed);
     g_test_add_func("/agent-coop/held", test_held);
     int result = g_test_run();
     unlink(path);

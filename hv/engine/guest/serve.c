@@ -177,7 +177,8 @@ static gboolean begin(Server *s, const Wish *wish, const StasisBoundaryOptions *
     return TRUE;
 }
 
-static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GError **error)
+static gboolean end(Server *s, const Wish *wish, const char *id, StasisServed *served,
+                    GError **error)
 {
     guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
@@ -186,10 +187,13 @@ static gboolean end(Server *s, const Wish *wish, const char *id, guint pid, GErr
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TICKET, wish->ticket);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, id != NULL ? 0 : EREMOTEIO);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, id != NULL ? id : "");
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID, pid);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID,
+                            wish->kind == STASIS_SERVED_RESTORE ? served->pid : 0);
     g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_END, &fields, &wait, error);
     if (answer == NULL || !stasis_fault(STASIS_FAULT_SERVE_TOLD, error))
         return FALSE;
+    served->n_missed = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED, 0);
+    served->n_missed_before = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED_BEFORE, 0);
     s->n_ended++;
     return save(s, error);
 }
@@ -277,7 +281,7 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
         id = wish->kind == STASIS_SERVED_PROCESS ? take_process(s, &boundary, &served, &failure)
                                                  : take_vm(s, &served, &failure);
     stasis_fault(STASIS_FAULT_SERVE_IMAGED, NULL);
-    gboolean told = end(s, wish, id, wish->kind == STASIS_SERVED_RESTORE ? served.pid : 0, error);
+    gboolean told = end(s, wish, id, &served, error);
     served.id = id;
     served.error = failure;
     served.total_us = stasis_now_us() - from_us;

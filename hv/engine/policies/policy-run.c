@@ -80,6 +80,7 @@ static void place_in_slack(const StasisPolicy *policy, StasisCheckpointOptions *
 typedef struct {
     char *id;
     guint n_cycles;
+    guint64 n_missed;
     GError *error;
 } Taken;
 
@@ -97,7 +98,19 @@ static void on_served(const StasisServed *served, gpointer data)
         return;
     taken->id = g_strdup(served->id);
     taken->n_cycles = served->n_cycles;
+    taken->n_missed = served->n_missed;
     taken->error = served->error != NULL ? g_error_copy(served->error) : NULL;
+}
+
+/* The guest's count came when the image was there already: it is told, and not in it. */
+static StasisImageInfo *get_taken(StasisStore *store, const Taken *taken, GError **error)
+{
+    StasisImageInfo *image = stasis_store_get_image(store, taken->id, error);
+    if (image != NULL) {
+        image->cost.deadlines_counted = TRUE;
+        image->cost.missed_deadlines = taken->n_missed;
+    }
+    return image;
 }
 
 /* One by the agent in the guest, which is told by programs when a cycle ends; it is due at once. */
@@ -119,7 +132,7 @@ static StasisImageInfo *take_at_cycle_end(StasisVm *vm, StasisStore *store,
         g_cancellable_set_error_if_cancelled(cancellable, error))
         return NULL;
     if (taken.id != NULL)
-        return stasis_store_get_image(store, taken.id, error);
+        return get_taken(store, &taken, error);
     if (taken.error != NULL)
         g_propagate_error(error, g_steal_pointer(&taken.error));
     else
