@@ -136,27 +136,38 @@ static const char *or_nothing(const char *text)
     return text != NULL ? text : "";
 }
 
+/* @method of @first and @second (or NULL); of libvirt's, where @uri is said, its like for domains.
+ */
+static JsonObject *carry_out_at(CliCall *call, const char *uri, const char *method,
+                                const char *first, const char *second, GError **error)
+{
+    if (uri == NULL)
+        return carry_out(call, method, g_variant_new("(ss)", first, or_nothing(second)), NULL,
+                         error);
+    g_autofree char *of_domain = g_strconcat(method, "Domain", NULL);
+    return carry_out(call, of_domain, g_variant_new("(sss)", first, or_nothing(second), uri), NULL,
+                     error);
+}
+
 static gboolean checkpoint(CliCall *call, GError **error)
 {
-    g_autoptr(JsonObject) job = carry_out(
-        call, "Checkpoint",
-        g_variant_new("(ss)", call->args[0], or_nothing(cli_text(call, "note"))), NULL, error);
+    g_autoptr(JsonObject) job =
+        carry_out_at(call, cli_daemon_connection(call, call->args[0]), "Checkpoint", call->args[0],
+                     cli_text(call, "note"), error);
     return show(call, job, "id");
 }
 
 static gboolean restore(CliCall *call, GError **error)
 {
-    g_autoptr(JsonObject) job = carry_out(
-        call, "Restore", g_variant_new("(ss)", call->args[0], or_nothing(cli_text(call, "name"))),
-        NULL, error);
+    g_autoptr(JsonObject) job = carry_out_at(call, cli_connection(call), "Restore", call->args[0],
+                                             cli_text(call, "name"), error);
     return show(call, job, "name");
 }
 
 static gboolean rollback(CliCall *call, GError **error)
 {
-    g_autoptr(JsonObject) job =
-        carry_out(call, "Rollback", g_variant_new("(ss)", call->args[0], or_nothing(call->args[1])),
-                  NULL, error);
+    g_autoptr(JsonObject) job = carry_out_at(call, cli_daemon_connection(call, call->args[0]),
+                                             "Rollback", call->args[0], call->args[1], error);
     return show(call, job, "safety_id");
 }
 
@@ -214,7 +225,9 @@ static gboolean export_image(CliCall *call, GError **error)
 
 #define HOW                                                                                    \
     " For users whom polkit allows that (org.stasis1.*), who need no rights to the VM or the " \
-    "store; the daemon's own are used. Waits for the job; Ctrl-C aborts it, and when this "    \
+    "store; the daemon's own are used. With --connect it is about libvirt domains: of "        \
+    "qemu:///system, as another only root may name. Waits for the job; Ctrl-C aborts it, and " \
+    "when this "                                                                               \
     "command is killed it goes on, see job-list."
 
 static const CliArgument vm_argument[] = {

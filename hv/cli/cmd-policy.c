@@ -34,7 +34,7 @@ static StasisPolicy *policy_of(CliCall *call)
     StasisPolicy *policy = stasis_policy_new();
     const char *store = cli_text(call, "store");
     policy->vm = g_strdup(call->args[0]);
-    policy->connect = g_strdup(cli_connection(call));
+    policy->connect = g_strdup(cli_daemon_connection(call, call->args[0]));
     policy->store = store != NULL ? g_canonicalize_filename(store, NULL) : NULL;
     policy->every_us = cli_number(call, "every", 0);
     policy->keep_last = (guint)cli_number(call, "keep-last", 0);
@@ -210,6 +210,9 @@ const CliCommand cli_cmd_policy_set = {
         "for "
         "longer than its slack is none, and tried again in the same way; see `stasis help "
         "checkpoint-create`, --cycle-word. A run is as `stasis policy-run` without a daemon.\n\n"
+        "With --connect, or a name that stasis does not know and $LIBVIRT_DEFAULT_URI, it is the "
+        "policy of a libvirt domain: the URI is kept in it, and is what each run goes by. Who is "
+        "not root may name qemu:///system alone.\n\n"
         "With --watch stasisd keeps a proc-watch at work, and begins it anew, after a second at "
         "first and a minute at most, for as long as the VM, the unit or the control group is not "
         "there. Its images have the note \"policy-watch\", and only those are ever removed: at an "

@@ -2,6 +2,8 @@
 #include "daemon.h"
 
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define PATH "/org/stasis1"
 #define MANAGER "org.stasis1.Manager"
@@ -33,6 +35,26 @@ GDBusConnection *cli_daemon_need(GError **error)
                     "no stasisd at %s (%s): start it, with systemctl start stasisd or by itself",
                     path, failed->message);
     return daemon;
+}
+
+/* Does it know the same VMs as we do? */
+static gboolean is_our_own(void)
+{
+    struct stat st;
+    g_autofree char *path = stasis_daemon_socket();
+    return stat(path, &st) < 0 || st.st_uid == geteuid();
+}
+
+const char *cli_daemon_connection(const CliCall *call, const char *name)
+{
+    const char *uri = cli_connection(call), *fallback = g_getenv("LIBVIRT_DEFAULT_URI");
+    if (uri != NULL || fallback == NULL || *fallback == '\0' || !is_our_own())
+        return uri;
+    g_autoptr(GError) local = NULL;
+    g_autoptr(StasisVm) vm = stasis_vm_open(name, &local);
+    gboolean unknown = g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
+                       g_error_matches(local, STASIS_ERROR, STASIS_ERROR_USAGE);
+    return unknown ? fallback : NULL;
 }
 
 /* "org.stasis1.Error.NotFound" is "not-found". */

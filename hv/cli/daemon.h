@@ -13,6 +13,11 @@ GDBusConnection *cli_daemon_find(void);
 /* The same where one is needed: the error says what to do. */
 GDBusConnection *cli_daemon_need(GError **error);
 
+/* Which libvirtd @name is meant to be of, for the daemon's good: --connect, $STASIS_CONNECT, or
+ * $LIBVIRT_DEFAULT_URI for a name that no VM of stasis has, as cli_open_vm() does it; not that last
+ * one where the daemon is another user's, whose VMs we don't know. NULL for none. Borrowed. */
+const char *cli_daemon_connection(const CliCall *call, const char *name);
+
 /* Call @method of the manager; @parameters may be floating, or NULL. The errors of stasisd are
  * those of the library again. */
 GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *method,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/bus-internal.h"
+#include "vmm/domain.h"
 
 #define SYSTEM_LIBVIRT "qemu:///system"
 
@@ -71,6 +72,15 @@ static GVariant *get_policy(const Call *call, GError **error)
                           : NULL;
 }
 
+/* The daemon believes the libvirtd that it connects to, as root: which one is not for others to
+ * say.
+ */
+static gboolean may_connect(const Call *call, const char *uri, GError **error)
+{
+    return uri == NULL || stasisd_peer_is_master(call->peer) || strcmp(uri, SYSTEM_LIBVIRT) == 0 ||
+           refuse(error, "only root may name a libvirtd other than " SYSTEM_LIBVIRT);
+}
+
 /* The daemon does with its own rights what a policy says: only a master may say where to. */
 static gboolean check_settings(const Call *call, const StasisPolicy *policy, GError **error)
 {
@@ -79,8 +89,8 @@ static gboolean check_settings(const Call *call, const StasisPolicy *policy, GEr
         return TRUE;
     if (policy->store != NULL)
         return refuse(error, "only root may say which store a policy's images go to");
-    if (policy->connect != NULL && strcmp(policy->connect, SYSTEM_LIBVIRT) != 0)
-        return refuse(error, "only root may name a libvirtd other than " SYSTEM_LIBVIRT);
+    if (!may_connect(call, policy->connect, error))
+        return FALSE;
     if (policy->guard_do != NULL && strcmp(policy->guard_do, "capture") != 0)
         return refuse(error, "only root may have a guard take a VM back");
     /* What is in it would be told by what it seems to count, and by when it changes. */
@@ -153,39 +163,80 @@ static GVariant *add(const Call *call, const char *kind, const char *vm, const c
 
 #define AS_JOB "--json", "--progress", "json"
 
+/* Arguments of CheckpointDomain and its like: the third is where the domain is; the others have
+ * none. */
+#define CONNECT_AT 2u
+
+/* "--connect=URI"; "" where none is said. NULL with @error. Free with g_free(). */
+static char *connect_option(const Call *call, GError **error)
+{
+    const char *uri;
+    if (g_variant_n_children(call->in) <= CONNECT_AT)
+        return g_strdup("");
+    g_variant_get_child(call->in, CONNECT_AT, "&s", &uri);
+    return stasis_domain_check_uri(uri, error) && may_connect(call, uri, error)
+               ? g_strconcat("--connect=", uri, NULL)
+               : NULL;
+}
+
+static void get_two(const Call *call, const char **ret_first, const char **ret_second)
+{
+    g_variant_get_child(call->in, 0, "&s", ret_first);
+    g_variant_get_child(call->in, 1, "&s", ret_second);
+}
+
+/* @command of @whom; of @options those that are not "", each a word of its own. */
+static GVariant *add_with(const Call *call, const char *kind, const char *vm, const char *command,
+                          const char *whom, const char *const *options)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    const char *const words[] = { command, whom, AS_JOB };
+    for (guint i = 0; i < G_N_ELEMENTS(words); i++)
+        g_ptr_array_add(argv, (gpointer)words[i]);
+    for (; *options != NULL; options++)
+        if (**options != '\0')
+            g_ptr_array_add(argv, (gpointer)*options);
+    g_ptr_array_add(argv, NULL);
+    return add(call, kind, vm, (const char *const *)argv->pdata, -1);
+}
+
 static GVariant *checkpoint(const Call *call, GError **error)
 {
     const char *vm, *note;
-    g_variant_get(call->in, "(&s&s)", &vm, &note);
-    if (!check_word("VM", vm, error))
+    get_two(call, &vm, &note);
+    g_autofree char *connect = check_word("VM", vm, error) ? connect_option(call, error) : NULL;
+    if (connect == NULL)
         return NULL;
     g_autofree char *option = g_strconcat("--note=", note, NULL);
-    const char *const argv[] = { "checkpoint-create", vm, AS_JOB, *note != '\0' ? option : NULL,
-                                 NULL };
-    return add(call, "checkpoint", vm, argv, -1);
+    const char *const options[] = { connect, *note != '\0' ? option : "", NULL };
+    return add_with(call, "checkpoint", vm, "checkpoint-create", vm, options);
 }
 
 static GVariant *restore(const Call *call, GError **error)
 {
     const char *image, *name;
-    g_variant_get(call->in, "(&s&s)", &image, &name);
-    if (!check_word("image", image, error))
+    get_two(call, &image, &name);
+    g_autofree char *connect =
+        check_word("image", image, error) ? connect_option(call, error) : NULL;
+    if (connect == NULL)
         return NULL;
     g_autofree char *option = g_strconcat("--name=", name, NULL);
-    const char *const argv[] = { "restore", image, AS_JOB, *name != '\0' ? option : NULL, NULL };
-    return add(call, "restore", name, argv, -1);
+    const char *const options[] = { connect, *name != '\0' ? option : "", NULL };
+    return add_with(call, "restore", name, "restore", image, options);
 }
 
 static GVariant *rollback(const Call *call, GError **error)
 {
     const char *vm, *image;
-    g_variant_get(call->in, "(&s&s)", &vm, &image);
+    get_two(call, &vm, &image);
     if (!check_word("VM", vm, error) || (*image != '\0' && !check_word("image", image, error)))
         return NULL;
+    g_autofree char *connect = connect_option(call, error);
+    if (connect == NULL)
+        return NULL;
     /* Nobody is there to be asked whether what the VM has done since may be lost. */
-    const char *const argv[] = { "rollback", vm, "--safety", AS_JOB, *image != '\0' ? image : NULL,
-                                 NULL };
-    return add(call, "rollback", vm, argv, -1);
+    const char *const options[] = { "--safety", connect, image, NULL };
+    return add_with(call, "rollback", vm, "rollback", vm, options);
 }
 
 static GVariant *export(const Call *call, GError **error)
@@ -265,13 +316,14 @@ static GVariant *watch(const Call *call, GError **error)
 /* ---- what it is about, for polkit's rules ---- */
 
 typedef struct {
-    char *vm, *image; /* or NULL */
+    char *vm, *image, *connect; /* or NULL */
 } About;
 
 static void about_clear(About *about)
 {
     g_free(about->vm);
     g_free(about->image);
+    g_free(about->connect);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(About, about_clear)
 
@@ -285,6 +337,7 @@ static void about_settings(Call *call, About *about)
 {
     g_autoptr(StasisPolicy) policy = read_settings(call, NULL);
     about->vm = policy != NULL ? g_strdup(policy->vm) : NULL;
+    about->connect = policy != NULL ? g_strdup(policy->connect) : NULL;
 }
 
 static void about_job(Call *call, About *about)
@@ -332,11 +385,20 @@ static void about_image(Call *call, About *about)
 static void about_both(Call *call, About *about)
 {
     g_autofree char *vm = NULL, *image = NULL;
-    g_variant_get(call->in, "(ss)", &vm, &image);
+    g_variant_get_child(call->in, 0, "s", &vm);
+    g_variant_get_child(call->in, 1, "s", &image);
     g_autoptr(StasisImageInfo) info = *image != '\0' ? settle_image(call, 1) : NULL;
     if (*image == '\0' || (info != NULL && g_strcmp0(info->vm, vm) == 0))
         about->vm = g_steal_pointer(&vm);
     about->image = info != NULL ? g_strdup(info->id) : NULL;
+}
+
+/* Of a domain, where it is: a VM of stasis may have the same name. */
+static void about_domain(const Call *call, About *about)
+{
+    if (g_variant_n_children(call->in) > CONNECT_AT &&
+        g_variant_is_of_type(call->in, G_VARIANT_TYPE("(sss)")))
+        g_variant_get_child(call->in, CONNECT_AT, "s", &about->connect);
 }
 
 /* "a{ss}", floating. */
@@ -348,6 +410,8 @@ static GVariant *details_of(const About *about)
         g_variant_builder_add(&details, "{ss}", "vm", about->vm);
     if (about->image != NULL)
         g_variant_builder_add(&details, "{ss}", "image", about->image);
+    if (about->connect != NULL)
+        g_variant_builder_add(&details, "{ss}", "connect", about->connect);
     return g_variant_builder_end(&details);
 }
 
@@ -373,8 +437,11 @@ static const Method methods[] = {
     { "RemovePolicy", CREATE, remove_policy, about_vm },
     { "RunPolicy", CREATE, run_policy, about_vm },
     { "Checkpoint", CREATE, checkpoint, about_vm },
+    { "CheckpointDomain", CREATE, checkpoint, about_vm },
     { "Restore", RESTORE, restore, about_image },
+    { "RestoreDomain", RESTORE, restore, about_image },
     { "Rollback", RESTORE, rollback, about_both },
+    { "RollbackDomain", RESTORE, rollback, about_both },
     { "Export", EXPORT, export, about_image },
     { "ListJobs", READ, list_jobs },
     { "GetJob", READ, get_job },
@@ -470,6 +537,7 @@ void stasisd_bus_call(StasisdBus *bus, StasisdPeer *peer, const char *method, GV
     g_auto(About) about = { 0 };
     if (found->about != NULL && !stasisd_peer_is_master(peer))
         found->about(&pending->call, &about);
+    about_domain(&pending->call, &about);
     stasisd_peer_authorize(peer, found->action, details_of(&about), interactive, on_authorized,
                            pending);
 }

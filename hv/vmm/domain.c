@@ -15,8 +15,26 @@ guint64 stasis_domain_deadline_us(void)
 
 /* ---- URIs ---- */
 
+#define MAX_URI 1024u
+
+static gboolean is_printable(const char *text)
+{
+    if (!g_utf8_validate(text, -1, NULL))
+        return FALSE;
+    for (const char *c = text; *c != '\0'; c = g_utf8_next_char(c))
+        if (!g_unichar_isprint(g_utf8_get_char(c)))
+            return FALSE;
+    return TRUE;
+}
+
 gboolean stasis_domain_check_uri(const char *uri, GError **error)
 {
+    if (strlen(uri) > MAX_URI || !is_printable(uri)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "libvirtd's URI is longer than %u bytes, or has characters that can't be shown",
+                    MAX_URI);
+        return FALSE;
+    }
     g_autoptr(GUri) parsed = g_uri_parse(uri, G_URI_FLAGS_PARSE_RELAXED, NULL);
     const char *scheme = parsed != NULL ? g_uri_get_scheme(parsed) : "";
     const char *host = parsed != NULL ? g_uri_get_host(parsed) : NULL;

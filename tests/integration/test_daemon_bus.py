@@ -45,6 +45,9 @@ def on_the_bus(t):
                   ("Rollback", vm.name, "'-'")):
         said = call(daemon, *words)
         t.check("Error.Usage" in said, words, said)
+    for uri in ("qemu+ssh://h/system?command=/x", "qemu+ext:///system?command=/x", "--help"):
+        said = call(daemon, "CheckpointDomain", vm.name, "", f"'{uri}'")
+        t.check("Error.Unsupported" in said, uri, said)
     t.check("Error.NotFound" in call(daemon, "GetJob", "999"), "a job that is not there")
     t.check("UnknownObject" in gdbus(daemon, "call", "--object-path", "/org/stasis1/job/999",
                                      "--method", "org.freedesktop.DBus.Properties.Get",
@@ -63,6 +66,9 @@ def others(t):
     t.check(vm.name in call(daemon, "ListPolicies"), "but by root")
     for words in (("SetPolicy", f"{{'vm': <'{vm.name}'>, 'every_us': <int64 1000000>}}"),
                   ("RemovePolicy", vm.name), ("RunPolicy", vm.name), ("Checkpoint", vm.name, ""),
+                  ("CheckpointDomain", vm.name, "", "qemu:///system"),
+                  ("RestoreDomain", image, "", "qemu:///system"),
+                  ("RollbackDomain", vm.name, image, "qemu:///system"),
                   ("Restore", image, ""), ("Rollback", vm.name, image), ("AbortJob", "1")):
         said = call(daemon, *words, uid=NOBODY)
         t.check("AccessDenied" in said, words, said)
@@ -140,6 +146,9 @@ def allowed(t):
         said = call(daemon, "SetPolicy", "{'vm': <'theirs'>, 'every_us': <int64 1000000>}",
                     uid=NOBODY, address=address)
         t.check("another user's" in said, said)
+        for uri in ("qemu+unix:///system?socket=/tmp/x", "qemu:///session"):
+            said = call(daemon, "CheckpointDomain", name, "", uri, uid=NOBODY, address=address)
+            t.check("AccessDenied" in said and "only root" in said, said)
         said = call(daemon, "Restore", "latest", "", uid=NOBODY, address=address)
         t.check("AccessDenied" in said and "org.stasis1.restore" in said, said)
         t.equal(call(daemon, "RemovePolicy", name, uid=NOBODY, address=address).strip(), "()", name)

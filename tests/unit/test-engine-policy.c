@@ -66,6 +66,7 @@ static void test_watch(void)
 }
 
 #define WATCH "{\"vm\": \"a\", \"watch\": \"fork\""
+#define AT "{\"vm\": \"a\", \"every_us\": 1000000, \"connect\": \""
 #define UNIT ", \"watch_unit\": \"u\""
 
 static void test_refused(void)
@@ -89,6 +90,11 @@ static void test_refused(void)
           STASIS_ERROR_CORRUPT },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"store\": \"s\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"disk\": \"overlay\"}", STASIS_ERROR_USAGE },
+        { AT "qemu+ssh://h/system?command=/x\"}", STASIS_ERROR_UNSUPPORTED },
+        { AT "qemu+ext:///system?command=/x\"}", STASIS_ERROR_UNSUPPORTED },
+        { AT "qemu://h/system\"}", STASIS_ERROR_UNSUPPORTED },
+        { AT "--help\"}", STASIS_ERROR_UNSUPPORTED },
+        { AT "qemu:///system\\n\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"nonsense\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 5000}", STASIS_ERROR_USAGE },
@@ -126,6 +132,28 @@ static void test_refused(void)
         g_assert_null(parse(rows[i].text, &error));
         g_assert_error(error, STASIS_ERROR, rows[i].code);
     }
+}
+
+/* What could not be read again is not written. */
+static void test_long(void)
+{
+    g_autoptr(StasisPolicy) policy = stasis_policy_new();
+    g_autoptr(GError) error = NULL;
+    policy->vm = g_strdup("a");
+    policy->every_us = G_TIME_SPAN_SECOND;
+    g_assert_true(stasis_policy_check(policy, NULL));
+    policy->guard_do = g_strdup("");
+    g_assert_false(stasis_policy_check(policy, NULL));
+    g_clear_pointer(&policy->guard_do, g_free);
+    policy->store = g_strnfill(1025, '/');
+    g_assert_false(stasis_policy_check(policy, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    g_clear_error(&error);
+    g_clear_pointer(&policy->store, g_free);
+    g_autofree char *path = g_strnfill(1000, 'x');
+    policy->connect = g_strconcat("qemu+unix:///system?socket=/", path, NULL);
+    g_assert_false(stasis_policy_check(policy, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
 }
 
 static void test_files(void)
@@ -174,6 +202,7 @@ int main(int argc, char **argv)
     g_test_add_func("/engine/policy/text", test_text);
     g_test_add_func("/engine/policy/watch", test_watch);
     g_test_add_func("/engine/policy/refused", test_refused);
+    g_test_add_func("/engine/policy/long", test_long);
     g_test_add_func("/engine/policy/files", test_files);
     return g_test_run();
 }

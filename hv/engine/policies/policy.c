@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "vmm/domain.h"
 
 #define MAX_BYTES 65536
 #define MAX_NAME 64u
@@ -262,8 +263,33 @@ static gboolean check_deadline(const StasisPolicy *policy, GError **error)
            refuse(error, "the address of a word is no multiple of 8");
 }
 
+/* What is too long for stasis_policy_from_text() must not get into a file. */
+static gboolean check_texts(const StasisPolicy *policy, GError **error)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++) {
+        const char *text =
+            fields[i].kind == TEXT ? G_STRUCT_MEMBER(char *, policy, fields[i].offset) : NULL;
+        if (text == NULL || (*text != '\0' && strlen(text) <= MAX_TEXT))
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "policy: %s: empty, or longer than %u bytes", fields[i].name, MAX_TEXT);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean check_connect(const StasisPolicy *policy, GError **error)
+{
+    if (policy->connect == NULL || stasis_domain_check_uri(policy->connect, error))
+        return TRUE;
+    g_prefix_error(error, "policy: ");
+    return FALSE;
+}
+
 gboolean stasis_policy_check(const StasisPolicy *policy, GError **error)
 {
+    if (!check_texts(policy, error) || !check_connect(policy, error))
+        return FALSE;
     if (policy->vm == NULL || strlen(policy->vm) > MAX_NAME || *policy->vm == '-')
         return refuse(error,
                       "the name of a VM is needed, of at most 64 bytes, and not with a - first");
