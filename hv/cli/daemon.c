@@ -54,7 +54,9 @@ const char *cli_daemon_connection(const CliCall *call, const char *name)
     g_autoptr(StasisVm) vm = stasis_vm_open(name, &local);
     gboolean unknown = g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND) ||
                        g_error_matches(local, STASIS_ERROR, STASIS_ERROR_USAGE);
-    return unknown ? fallback : NULL;
+    /* One that stasis knows because it has worked on it is a domain as before. */
+    g_autoptr(StasisVmInfo) info = vm != NULL ? stasis_vm_get_info(vm, NULL) : NULL;
+    return unknown || (info != NULL && info->connect != NULL) ? fallback : NULL;
 }
 
 /* "org.stasis1.Error.NotFound" is "not-found". */

@@ -41,6 +41,8 @@ def of_a_domain(t):
     safety = daemon.run("job-rollback", vm.name, image, "--connect", URI).out.strip()
     t.check(safety in [i["id"] for i in daemon.images()], "it went back, with a checkpoint before")
     vm.check_runs()
+    stasis("policy-set", vm.name, "--every", "1h", env=set_by)
+    t.equal(daemon.json("policy-show", vm.name)["policy"].get("connect"), URI, "of one that is known by now")
     daemon.run("policy-set", vm.name, "--every", "1h", "--connect", "qemu+ssh://h/system?command=/x",
                expect=1)
 
