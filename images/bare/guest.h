@@ -97,6 +97,11 @@ static inline uint64_t clock_step(void)
 /* work.c: never returns. */
 void work(void) __attribute__((noreturn));
 
+static inline void outw(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
+
 static inline void outb(uint16_t port, uint8_t value)
 {
     __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));

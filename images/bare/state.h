@@ -39,8 +39,17 @@
 enum { GUEST_SEQ, GUEST_RANDOM, GUEST_SPARSE };
 enum { GUEST_BOOTING, GUEST_FILLING, GUEST_RUNNING, GUEST_FAILED };
 /* panic: told by pvpanic's port; hang: "jmp ." for ever; line: "DRIVER FAILED" on the console, and
- * the work goes on. */
-enum { GUEST_FAIL_NONE, GUEST_FAIL_PANIC, GUEST_FAIL_HANG, GUEST_FAIL_LINE };
+ * the work goes on; watchdog: it arms an ib700 that barks at once, and hangs; off: it powers the
+ * machine off, reset: resets it, by the PIIX's ports. */
+enum {
+    GUEST_FAIL_NONE,
+    GUEST_FAIL_PANIC,
+    GUEST_FAIL_HANG,
+    GUEST_FAIL_LINE,
+    GUEST_FAIL_WATCHDOG,
+    GUEST_FAIL_OFF,
+    GUEST_FAIL_RESET,
+};
 enum { GUEST_FILL_ZERO, GUEST_FILL_TEXT, GUEST_FILL_RANDOM };
 
 /* Deadlines missed at one time; durations are ticks of the TSC. */

@@ -14,6 +14,12 @@
 #define CATCH_UP_US 20000
 #define PVPANIC_PORT 0x505 /* QEMU's docs/specs/pvpanic */
 #define PVPANIC_PANICKED 1
+#define IB700_ENABLE 0x443 /* QEMU's hw/watchdog/wdt_ib700.c: 15 is a time of 0 s */
+#define IB700_AT_ONCE 15
+#define PM_CONTROL 0x604 /* of PIIX4, where qboot and SeaBIOS have put it */
+#define PM_SOFT_OFF 0x2000
+#define RESET_CONTROL 0xcf9
+#define RESET_NOW 6
 
 static uint64_t next_event, next_poll, next_report, next_send;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
@@ -67,6 +73,12 @@ static void fail(uint64_t how)
     console_flush();
     if (how == GUEST_FAIL_PANIC)
         outb(PVPANIC_PORT, PVPANIC_PANICKED);
+    else if (how == GUEST_FAIL_WATCHDOG)
+        outb(IB700_ENABLE, IB700_AT_ONCE);
+    else if (how == GUEST_FAIL_OFF)
+        outw(PM_CONTROL, PM_SOFT_OFF);
+    else if (how == GUEST_FAIL_RESET)
+        outb(RESET_CONTROL, RESET_NOW);
     for (;;)
         __asm__ volatile("");
 }

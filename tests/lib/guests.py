@@ -173,10 +173,10 @@ class Bare:
         return n, [Miss(data, 8 + Miss.SIZE * (i % State.MISSES_KEPT), khz)
                    for i in range(max(since, n - State.MISSES_KEPT), n)]
 
-    PANIC, HANG, LINE = 1, 2, 3
+    PANIC, HANG, LINE, WATCHDOG, OFF, RESET = 1, 2, 3, 4, 5, 6
 
     def fail(self, vm, how):
-        """Have it fail now; a panic is told only with -device pvpanic."""
+        """Have it fail now; a panic is told only with -device pvpanic, a watchdog barks only with -device ib700."""
         self.memory(vm).write(State.FAIL, struct.pack("<Q", how))
 
     def reset_stalls(self, vm):
