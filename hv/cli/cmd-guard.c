@@ -44,6 +44,8 @@ static JsonObject *event_to_json(const StasisGuardEvent *event)
         cli_json_set_string(object, is(event, "captured") ? "bundle" : "kept", event->path);
     if (event->id != NULL)
         cli_json_set_string(object, "id", event->id);
+    if (event->detail != NULL)
+        cli_json_set_string(object, "detail", event->detail);
     if (event->n_tries > 0 && event->id != NULL)
         cli_json_set_uint(object, "tries", event->n_tries);
     if (event->took_us > 0)
@@ -69,6 +71,8 @@ static void print_event(CliCall *call, const StasisGuardEvent *event)
     g_autofree char *took = cli_format_us(event->took_us);
     if (is(event, "armed")) {
         cli_note(call, "%s: guarded", name);
+    } else if (is(event, "ended")) {
+        cli_note(call, "%s: not guarded any more: %s", name, event->detail);
     } else if (event->image != NULL) {
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
         if (cli_flag(call, "verbose"))
@@ -128,6 +132,8 @@ static void show(CliCall *call, const StasisGuardResult *result)
     for (char **path = result->bundles; *path != NULL; path++)
         json_array_add_string_element(bundles, *path);
     json_object_set_array_member(object, "bundles", bundles);
+    if (result->ended != NULL)
+        cli_json_set_string(object, "ended", result->ended);
     if (result->kept != NULL) {
         cli_json_set_string(object, "kept", result->kept);
         cli_json_set_string(object, "kept_error", result->kept_error);
@@ -197,7 +203,8 @@ static gboolean guard(CliCall *call, GError **error)
     if (result == NULL)
         return FALSE;
     show(call, result);
-    gboolean ended_by_failure = !g_cancellable_is_cancelled(call->cancellable);
+    gboolean ended_by_failure =
+        !g_cancellable_is_cancelled(call->cancellable) && result->ended == NULL;
     call->exit_code = result->kept != NULL ? 1 : ended_by_failure ? EXIT_EVENT : 0;
     if (result->kept != NULL)
         tell_kept(call, result, options.dir);
@@ -211,7 +218,7 @@ static const CliArgument arguments[] = {
 static const CliOption options[] = {
     { "every", 0, CLI_MS, "MS", "from one image to the next (default: 500)" },
     { "keep", 0, CLI_COUNT, "N", "images in the ring (default: 10)" },
-    { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: panic,watchdog,exit)", .many = TRUE },
+    { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: panic,watchdog,crash)", .many = TRUE },
     { "do", 0, CLI_CHOICE, "capture|rollback|restart",
       "make a bundle; go on from the last image before; the same in a new QEMU. capture may be "
       "given beside one of the others (default: capture)",
@@ -256,10 +263,12 @@ const CliCommand cli_cmd_guard = {
         "If it can't be written at the end either the guard says where it is, and how to put it "
         "into its place (exit status 1); the next guard with capture of a VM of that name does it, "
         "too.\n\n"
-        "It runs until Ctrl-C (exit status 0), or ends with 125 after a capture alone, or when it "
+        "It runs until Ctrl-C or until the VM is shut down, by its guest or from outside, which is "
+        "no failure unless --on exit says so (exit status 0), or ends with 125 after a capture "
+        "alone, or when it "
         "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
         "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "
-        "(at a panic, and when the guest shuts down), so that it can be put back.",
+        "(at a panic; with --on exit also when the guest shuts down), so that it can be put back.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

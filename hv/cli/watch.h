@@ -6,9 +6,9 @@
 
 G_BEGIN_DECLS
 
-#define CLI_WATCH_HELP                                                                           \
-    "what to watch for: panic, hang[=SEC], watchdog, reset, exit, agent-lost[=SEC], log=REGEX; " \
-    "with commas, log last"
+#define CLI_WATCH_HELP                                                                       \
+    "what to watch for: panic, hang[=SEC], watchdog, reset, crash, exit, agent-lost[=SEC], " \
+    "log=REGEX; with commas, log last"
 
 /* All values of --on as words. Free with g_strfreev(); empty when it was not given. */
 char **cli_watch_words(const CliCall *call, GError **error);

@@ -77,6 +77,33 @@ gboolean stasis_domain_destroy(StasisDomain *domain, GError **error)
     return call != NULL;
 }
 
+/* flags: the reason of one that is shut off, else none. */
+static int do_find_end(StasisLibvirtCall *call)
+{
+    int state, reason;
+    if (stasis_virt->virDomainGetState(call->domain, &state, &reason, 0) < 0)
+        return -1;
+    call->flags = state == VIR_DOMAIN_SHUTOFF ? (unsigned int)reason : VIR_DOMAIN_SHUTOFF_UNKNOWN;
+    return 0;
+}
+
+StasisDomainEnd stasis_domain_find_end(const char *uri, const char *name)
+{
+    g_autoptr(StasisDomain) domain = stasis_domain_open(uri, name, NULL);
+    g_autoptr(StasisLibvirtCall) call =
+        domain != NULL ? ask(domain, do_find_end, 0, "ask for its end", NULL) : NULL;
+    switch (call != NULL ? call->flags : VIR_DOMAIN_SHUTOFF_UNKNOWN) {
+    case VIR_DOMAIN_SHUTOFF_UNKNOWN:
+    case VIR_DOMAIN_SHUTOFF_DAEMON: /* libvirtd was away and found it gone */
+        return STASIS_DOMAIN_END_UNKNOWN;
+    case VIR_DOMAIN_SHUTOFF_CRASHED:
+    case VIR_DOMAIN_SHUTOFF_FAILED:
+        return STASIS_DOMAIN_END_FAILED;
+    default:
+        return STASIS_DOMAIN_END_ASKED;
+    }
+}
+
 static int do_is_persistent(StasisLibvirtCall *call)
 {
     int r = stasis_virt->virDomainIsPersistent(call->domain);

@@ -49,6 +49,13 @@ char *stasis_domain_get_xml(StasisDomain *domain, StasisDomainXml which, GError 
 gboolean stasis_domain_suspend(StasisDomain *domain, GError **error);
 gboolean stasis_domain_resume(StasisDomain *domain, GError **error);
 gboolean stasis_domain_destroy(StasisDomain *domain, GError **error);
+typedef enum {
+    STASIS_DOMAIN_END_UNKNOWN, /* it runs, is not known any more, or libvirtd can't say */
+    STASIS_DOMAIN_END_ASKED,   /* shut down, destroyed, saved … */
+    STASIS_DOMAIN_END_FAILED,  /* crashed */
+} StasisDomainEnd;
+/* Why a domain that has ended did so. */
+StasisDomainEnd stasis_domain_find_end(const char *uri, const char *name);
 /* Is there a persistent definition? */
 gboolean stasis_domain_is_persistent(StasisDomain *domain);
 

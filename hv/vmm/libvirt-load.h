@@ -34,6 +34,7 @@ G_BEGIN_DECLS
     X(virDomainGetID)                    \
     X(virDomainGetInfo)                  \
     X(virDomainGetName)                  \
+    X(virDomainGetState)                 \
     X(virDomainGetUUIDString)            \
     X(virDomainGetXMLDesc)               \
     X(virDomainIsActive)                 \

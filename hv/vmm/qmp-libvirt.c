@@ -26,12 +26,17 @@
  * there may be many to undo something, and none of them may be able to. */
 #define PATIENCE_MS 30000u
 
+typedef struct {
+    StasisQmpEvent event;
+    char *text; /* as QEMU sent it, as far as we read that; or NULL: it has no data */
+} Told;
+
 /* What the thread of libvirt's event loop shares with us. */
 typedef struct {
     gint refs;
     GMutex mutex;
     GCond cond;
-    GArray *events; /* of StasisQmpEvent, as they came */
+    GArray *events; /* of Told, as they came */
     gboolean closed;
 } Inbox;
 
@@ -49,6 +54,11 @@ typedef struct {
 static const StasisQmpTransport libvirt_transport;
 
 /* ---- events ---- */
+
+static void told_clear(gpointer data)
+{
+    g_free(((Told *)data)->text);
+}
 
 static void inbox_unref(gpointer data)
 {
@@ -71,7 +81,8 @@ static Inbox *inbox_new(void)
 {
     Inbox *inbox = g_new0(Inbox, 1);
     inbox->refs = 1;
-    inbox->events = g_array_new(FALSE, FALSE, sizeof(StasisQmpEvent));
+    inbox->events = g_array_new(FALSE, FALSE, sizeof(Told));
+    g_array_set_clear_func(inbox->events, told_clear);
     g_mutex_init(&inbox->mutex);
     g_cond_init(&inbox->cond);
     return inbox;
@@ -81,12 +92,13 @@ static void on_event(virConnectPtr connection, virDomainPtr domain, const char *
                      long long seconds, unsigned int micros, const char *details, void *data)
 {
     Inbox *inbox = data;
-    StasisQmpEvent event = { .time_us = seconds >= 0 ? (guint64)seconds * 1000000 + micros
-                                                     : (guint64)g_get_real_time() };
-    if (g_strlcpy(event.name, name, sizeof(event.name)) >= sizeof(event.name))
+    Told told = { .event.time_us = seconds >= 0 ? (guint64)seconds * 1000000 + micros
+                                                : (guint64)g_get_real_time() };
+    if (g_strlcpy(told.event.name, name, sizeof(told.event.name)) >= sizeof(told.event.name))
         return;
+    told.text = details != NULL ? g_strdup_printf("{\"data\":%s}", details) : NULL;
     g_mutex_lock(&inbox->mutex);
-    g_array_append_val(inbox->events, event);
+    g_array_append_val(inbox->events, told);
     g_cond_signal(&inbox->cond);
     g_mutex_unlock(&inbox->mutex);
 }
@@ -105,8 +117,9 @@ static gboolean libvirt_take_events(StasisQmp *qmp)
     Inbox *inbox = ((LibvirtQmp *)qmp)->inbox;
     g_mutex_lock(&inbox->mutex);
     for (guint i = 0; i < inbox->events->len; i++) {
-        const StasisQmpEvent *event = &g_array_index(inbox->events, StasisQmpEvent, i);
-        stasis_qmp_note_event(qmp, event->name, strlen(event->name), event->time_us, NULL, 0);
+        const Told *told = &g_array_index(inbox->events, Told, i);
+        stasis_qmp_note_event(qmp, told->event.name, strlen(told->event.name), told->event.time_us,
+                              told->text, told->text != NULL ? strlen(told->text) : 0);
     }
     g_array_set_size(inbox->events, 0);
     g_mutex_unlock(&inbox->mutex);

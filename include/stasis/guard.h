@@ -21,10 +21,10 @@ typedef enum {
 /* Something that a guard has done or seen. Valid only during the call. */
 typedef struct {
     const char *what; /* "armed", "image", "skipped", "failure", "captured", "bundle-failed",
-                         "rolled-back", "restarted", "gave-up" */
+                         "rolled-back", "restarted", "gave-up", "ended" */
     const StasisImageInfo *image; /* of "image" */
-    const StasisFailure *failure; /* of all but "armed", "image" and "skipped"; NULL of a bundle
-                                     that was tried again */
+    const StasisFailure *failure; /* of all but "armed", "image", "skipped" and "ended"; NULL of a
+                                     bundle that was tried again */
     const char *path;             /* of "captured": the bundle; of "bundle-failed": the one that is
                                      in memory meanwhile, or NULL: it could not be kept */
     const char *id;               /* of "rolled-back" and "restarted": the image */
@@ -34,6 +34,7 @@ typedef struct {
     guint64 took_us;              /* from our seeing the failure until that was done */
     const GError *reason;         /* of "skipped": why there is no image; of "bundle-failed" */
     guint n_skipped;              /* of "skipped": of how many on end there is none */
+    const char *detail;           /* of "ended": how, for people */
 } StasisGuardEvent;
 typedef void (*StasisGuardFunc)(const StasisGuardEvent *event, gpointer user_data);
 
@@ -41,7 +42,7 @@ typedef struct {
     size_t struct_size;
     guint64 every_us;      /* from one image to the next; 0: 500 ms */
     guint keep;            /* images in the ring; 0: 10 */
-    const char *const *on; /* words of stasis/watch.h; NULL: panic, watchdog, exit */
+    const char *const *on; /* words of stasis/watch.h; NULL: panic, watchdog, crash */
     gboolean capture;      /* make a bundle in @dir, with one more image of the VM as it is then */
     const char *dir;       /* NULL: the current directory */
     StasisGuardThen then;
@@ -67,15 +68,16 @@ typedef struct {
     char *kept;          /* or NULL; a bundle that could not be put into its directory to the end,
                             and is in memory: any command that reads bundles reads it there */
     char *kept_error;    /* why */
+    char *ended;         /* or NULL; how the VM was shut down meanwhile, for people */
 } StasisGuardResult;
 
 /*
- * Guard @vm until it is cancelled (which is no error), or until a failure after which it does not
- * go on. The VM is held (others get STASIS_ERROR_BUSY). The ring is in @store, or (NULL) in memory;
- * it goes at the end. An image from before the failure began is taken for going on; if the VM fails
- * again within ten seconds an older one, after a pause that doubles each time. An image for which
- * the guest writes too much is left out; so many on end that there might as well be no guard are an
- * error (STASIS_ERROR_OUTRUN, STASIS_ERROR_BUDGET).
+ * Guard @vm until it is cancelled or shut down (which are no errors), or until a failure after
+ * which it does not go on. The VM is held (others get STASIS_ERROR_BUSY). The ring is in @store, or
+ * (NULL) in memory; it goes at the end. An image from before the failure began is taken for going
+ * on; if the VM fails again within ten seconds an older one, after a pause that doubles each time.
+ * An image for which the guest writes too much is left out; so many on end that there might as well
+ * be no guard are an error (STASIS_ERROR_OUTRUN, STASIS_ERROR_BUDGET).
  *
  * A bundle that can't be written (a disk that is full, read-only, or gone) is kept in memory, and
  * tried again while the VM is guarded on, at the end, and by the next guard of a VM of that name.

@@ -9,7 +9,8 @@
  *                        off, for SEC seconds (default 2); or QEMU's monitor does not answer
  *     watchdog           a watchdog device was not fed
  *     reset              the guest was reset, other than by us
- *     exit               the guest has shut down, or QEMU has ended
+ *     crash              QEMU has ended, and nobody (guest, host, libvirt) had asked it to
+ *     exit               any end: the guest has shut down, or QEMU has ended
  *     agent-lost[=SEC]   the agent in the guest does not answer for SEC seconds (default 5)
  *     log=REGEX          a line of the console (of the serial port's file) matches; Perl's syntax
  */

@@ -5,6 +5,7 @@ VM goes on from before."""
 import json
 import os
 import signal
+import socket
 import sys
 import tarfile
 import time
@@ -62,6 +63,73 @@ add_case(captures, Bare.PANIC, "panic", "panic",
          promise="a panic: ring, console and events are one file, which another store takes in")
 add_case(captures, Bare.HANG, "hang=1", "hang", promise="the same of a hang")
 add_case(captures, Bare.LINE, "panic,log=DRIVER FAILED", "log", promise="the same of a line")
+
+
+def happens(t, how, words, kind, *device):
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), *device, accel=FAST)
+    guard = Guard(t, vm, "--every", 100, "--keep", 4, "--on", words, "--output", t.dir)
+    guard.wait("image", 2)
+    vm.guest.fail(vm, how)
+    found = guard.end(EVENT)
+    t.equal((found["failures"], found["last"]["kind"]), (1, kind), found)
+    info = stasis_json("bundle-info", *found["bundles"], "--verify")
+    t.equal((info["kind"], info["domain"]), (kind, vm.name), info)
+    events = [json.loads(line) for line in member(found["bundles"][0], "events.jsonl").splitlines()]
+    t.check(any(e.get("event") == kind.upper() for e in events), events)
+    t.equal(sum(e.get("stasis") == kind for e in events), 1, f"seen once: {events}")
+
+
+for action in ("none", "pause", "reset"):
+    add_case(happens, Bare.WATCHDOG, "watchdog", "watchdog", "-device", "ib700", "-action", f"watchdog={action}",
+             promise=f"a watchdog that was not fed is a failure, once (action {action})")
+add_case(happens, Bare.RESET, "reset", "reset", promise="so is a guest's reset")
+
+
+def monitor_of(t):
+    return "-qmp", f"unix:{t.path('second')},server=on,wait=off"
+
+
+def quit_it(t, _vm):
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.connect(t.path("second"))
+        monitor.sendall(b'{"execute":"qmp_capabilities"}{"execute":"quit"}')
+        while monitor.recv(4096):
+            pass
+
+
+def is_meant(t, how, reason):
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), *monitor_of(t), accel=FAST)
+    words = () if reason == "guest-shutdown" else ("--on", "panic,crash")
+    guard = Guard(t, vm, "--every", 100, "--do", "restart", *words)
+    guard.wait("image", 2)
+    how(t, vm)
+    found = guard.end(0)
+    t.equal((found["failures"], found["restarts"], found["bundles"]), (0, 0, []), found)
+    t.check(reason in found["ended"], found)
+    t.equal(guard.count("ended"), 1, "it is told")
+    t.wait(lambda: not vm.alive(), 60, "QEMU has ended")
+    t.check(not os.path.exists(memory_of(vm)), "nothing is left in memory")
+
+
+add_case(is_meant, lambda _t, vm: vm.guest.fail(vm, Bare.OFF), "guest-shutdown",
+         promise="a guest that shuts down has not failed: its guard ends, and QEMU does")
+add_case(is_meant, quit_it, "host-qmp-quit", promise="the same of a QEMU that was told to quit")
+add_case(is_meant, lambda _t, vm: os.kill(vm.pid, signal.SIGTERM), "host-signal",
+         promise="the same of one that was ended by a signal")
+
+
+@case
+def crashes(t):
+    """a QEMU that is killed has crashed, and is started again"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--do", "restart")
+    guard.wait("image", 2)
+    os.kill(vm.pid, signal.SIGKILL)
+    guard.wait("restarted", 1)
+    t.equal(guard.last("failure")["failure"]["kind"], "crash", "what it was")
+    vm.learn()
+    t.defer(end_pid, vm.pid)
+    guard.end(0, signal.SIGINT)
 
 
 @case

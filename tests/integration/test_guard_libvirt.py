@@ -9,9 +9,10 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import libvirthost  # noqa: E402
+from guardtest import Guard  # noqa: E402
 from libvirthost import URI, host, make_domain  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import FAST, case, main, shared, stasis, stasis_json, stasis_start  # noqa: E402
+from stasistest import FAST, add_case, case, main, shared, stasis, stasis_json, stasis_start  # noqa: E402
 
 os.environ["STASIS_CONNECT"] = URI
 _common = {}
@@ -68,6 +69,20 @@ def guarded(t):
     vm.check_runs()
     vm.guest.check_unharmed(vm)
 
+
+def ends(t, how, kind):
+    vm = make_domain(t, Bare(mem="64M", set="4M", rate=200), FAST)
+    guard = Guard(t, vm, "--every", 200, "--output", t.dir)
+    guard.wait("image", 2)
+    how(vm)
+    found = guard.end(0 if kind is None else 125)
+    t.equal(found.get("last", {}).get("kind"), kind, found)
+    t.equal("ended" in found, kind is None, found)
+
+
+add_case(ends, lambda vm: vm.virsh("destroy"), None, promise="a domain that is destroyed has not failed")
+add_case(ends, lambda vm: os.kill(vm.pid, signal.SIGKILL), "crash",
+         promise="one whose QEMU is killed has")
 
 if __name__ == "__main__":
     libvirthost.enter()

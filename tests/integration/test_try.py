@@ -135,6 +135,23 @@ add_case(sees, None, "exit", "exit", promise="the end of QEMU ends it; it is sta
 
 
 @case
+def may_shut_down(t):
+    """with --on crash a command may shut the VM down; if it fails then, the VM is started again"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), accel=FAST)
+    def end_with(status):
+        return "sh", "-c", f"kill {vm.pid}; while kill -0 {vm.pid}; do sleep 0.1; done; exit {status}"
+    found = outcome(vm, *end_with(7), expect=7, options=("--on", "crash"))
+    t.equal((found["outcome"], found["undone"]["restarted"]), ("failed", True), found)
+    vm.guest._state_memory = vm._state_memory = None
+    vm.learn()
+    t.defer(end_pid, vm.pid)
+    vm.check_runs()
+    found = outcome(vm, *end_with(0), expect=0, options=("--on", "crash"))
+    t.equal((found["outcome"], "undone" in found), ("committed", False), found)
+    t.check(not vm.alive(), "it is shut down")
+
+
+@case
 def what_it_started(t):
     """a command finds the VM's name and the image's ID; what it started and left ends with it when it fails,
     in a session of its own, too; one that does not end at SIGTERM is killed"""

@@ -29,9 +29,9 @@ static void test_split(void)
 
 static void test_check(void)
 {
-    static const char *const good[] = { "panic",       "hang",   "hang=0.1", "hang=3600",
-                                        "watchdog",    "reset",  "exit",     "agent-lost",
-                                        "log=^a(b|c)", "log==x", NULL };
+    static const char *const good[] = { "panic",      "hang",        "hang=0.1", "hang=3600",
+                                        "watchdog",   "reset",       "exit",     "crash",
+                                        "agent-lost", "log=^a(b|c)", "log==x",   NULL };
     static const char *const bad[] = { "",       "panics",  "panic=1",  "hang=",         "hang=0",
                                        "hang=x", "hang=1s", "hang=nan", "hang=9999",     "log",
                                        "log=",   "log=(",   "exit=",    "agent-lost=-1", "Panic" };

@@ -5,6 +5,7 @@
  *     until it is time for an image   watch
  *     image, into the ring; what is too old is folded into its heir; or none, if the guest writes
  *                too much for one, as long as that does not go on and on
+ *     an end of QEMU that was asked for: that is all
  *     a failure: for a capture one more image; end the series and the watch; take the VM back;
  *                the ring becomes a bundle; begin again
  *
@@ -89,6 +90,7 @@ void stasis_guard_result_free(StasisGuardResult *result)
         return;
     g_clear_pointer(&result->last, stasis_failure_free);
     g_strfreev(result->bundles);
+    g_free(result->ended);
     g_free(result->kept);
     g_free(result->kept_error);
     g_free(result);
@@ -116,17 +118,21 @@ static void stop_watching(Guard *guard)
 
 static gboolean start_watching(Guard *guard, GError **error)
 {
-    static const char *const fallback[] = { "panic", "watchdog", "exit", NULL };
+    static const char *const fallback[] = { "panic", "watchdog", "crash", NULL };
+    const char *const *on = guard->options->on != NULL ? guard->options->on : fallback;
     if (!stasis_ring_start(guard->ring, guard->vm, guard->options->disks, guard->cancellable,
                            error))
         return FALSE;
     StasisSession *session = stasis_ring_get_session(guard->ring);
     g_free(guard->uri);
     guard->uri = g_strdup(session->record->uri);
-    stasis_watch_keep_ended(session->qmp, session->record, TRUE);
-    guard->watch = stasis_watch_new(session->record, session->qmp,
-                                    guard->options->on != NULL ? guard->options->on : fallback,
-                                    /* whole_console= */ FALSE, error);
+    /* What is to end without us is not kept from it. */
+    stasis_watch_keep_ended(session->qmp, session->record,
+                            stasis_watch_has(on, "exit") ? STASIS_KEEP_ALL : STASIS_KEEP_PANICKED);
+    guard->watch =
+        stasis_watch_new(session->record, session->qmp, on, /* whole_console= */ FALSE, error);
+    if (guard->watch != NULL)
+        stasis_watch_follow_end(guard->watch);
     return guard->watch != NULL;
 }
 
@@ -134,7 +140,7 @@ static void guard_clear(Guard *guard)
 {
     StasisSession *session = guard->ring != NULL ? stasis_ring_get_session(guard->ring) : NULL;
     if (session != NULL)
-        stasis_watch_keep_ended(session->qmp, session->record, FALSE);
+        stasis_watch_keep_ended(session->qmp, session->record, STASIS_KEEP_NONE);
     stop_watching(guard);
     if (guard->store != NULL && !guard->keep_ring)
         stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
@@ -428,6 +434,18 @@ static StasisFailure *look_again(Guard *guard)
     return stasis_watch_wait(guard->watch, stasis_now_us() + ENDING_US, -1, NULL);
 }
 
+/* It has been shut down: nothing is left to guard. */
+static gboolean has_ended(Guard *guard)
+{
+    const char *end = stasis_watch_get_end(guard->watch);
+    if (end == NULL)
+        return FALSE;
+    StasisGuardEvent event = { .what = "ended", .detail = end };
+    tell(guard, &event);
+    guard->result->ended = g_strdup(end);
+    return TRUE;
+}
+
 /* The next of the ring, unless *ret_failure is why there is none. */
 static gboolean take_next(Guard *guard, StasisFailure **ret_failure, GError **error)
 {
@@ -437,7 +455,7 @@ static gboolean take_next(Guard *guard, StasisFailure **ret_failure, GError **er
     if (stasis_ring_may_skip(local))
         return leave_out(guard, g_steal_pointer(&local), error);
     *ret_failure = is_cancelled(guard) ? NULL : look_again(guard);
-    if (*ret_failure != NULL || is_cancelled(guard))
+    if (*ret_failure != NULL || is_cancelled(guard) || stasis_watch_get_end(guard->watch) != NULL)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
@@ -448,7 +466,7 @@ static gboolean loop(Guard *guard, GError **error)
     guint64 next_us = stasis_now_us();
     while (!is_cancelled(guard)) {
         StasisFailure *failure = stasis_watch_wait(guard->watch, next_us, -1, guard->cancellable);
-        if (is_cancelled(guard) && failure == NULL)
+        if (failure == NULL && (is_cancelled(guard) || has_ended(guard)))
             break;
         if (failure == NULL && !take_next(guard, &failure, error))
             return FALSE;

@@ -136,7 +136,7 @@ static char *action_of(const GPtrArray *options, const char *key, const char *fa
     return g_steal_pointer(&action);
 }
 
-void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, gboolean keep)
+void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, StasisKeepEnded keep)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)record->pid);
     g_autofree char *text = NULL;
@@ -151,7 +151,8 @@ void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, gboolea
     g_autofree char *panic = action_of(options, "panic", "shutdown");
     g_autofree char *shutdown = action_of(options, "shutdown", "poweroff");
     g_autoptr(JsonObject) arguments = json_object_new();
-    json_object_set_string_member(arguments, "panic", keep ? "pause" : panic);
-    json_object_set_string_member(arguments, "shutdown", keep ? "pause" : shutdown);
+    json_object_set_string_member(arguments, "panic", keep != STASIS_KEEP_NONE ? "pause" : panic);
+    json_object_set_string_member(arguments, "shutdown",
+                                  keep == STASIS_KEEP_ALL ? "pause" : shutdown);
     g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, "set-action", arguments, -1, 0, NULL);
 }

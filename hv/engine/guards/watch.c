@@ -13,8 +13,9 @@
 /* All there are; their words are in <stasis/watch.h>. Those of one name watch for the same in
  * different places: what has the better time first. */
 static const StasisWatcherOps *const watchers[] = {
-    &stasis_watch_panic, &stasis_watch_last_words, &stasis_watch_watchdog, &stasis_watch_reset,
-    &stasis_watch_exit,  &stasis_watch_hang,       &stasis_watch_agent,    &stasis_watch_console,
+    &stasis_watch_panic, &stasis_watch_last_words, &stasis_watch_watchdog,
+    &stasis_watch_reset, &stasis_watch_crash,      &stasis_watch_exit,
+    &stasis_watch_hang,  &stasis_watch_agent,      &stasis_watch_console,
 };
 
 #define LOOK_MS 20
@@ -30,6 +31,8 @@ struct _StasisWatch {
     StasisWatched vm;
     StasisRecord record; /* as much of it as watchers ask for */
     GArray *watchers;    /* of Watcher */
+    gboolean any_end;    /* … is a failure */
+    gboolean follows_end;
 };
 
 void stasis_failure_free(StasisFailure *failure)
@@ -76,10 +79,11 @@ static const StasisWatcherOps *find(const char *word, const char **ret_text, dou
         if (strlen(watchers[i]->name) == n && strncmp(watchers[i]->name, word, n) == 0)
             ops = watchers[i];
     if (ops == NULL) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "\"%.80s\" is nothing to watch for: panic, hang[=SEC], watchdog, reset, exit, "
-                    "agent-lost[=SEC], log=REGEX",
-                    word);
+        g_set_error(
+            error, STASIS_ERROR, STASIS_ERROR_USAGE,
+            "\"%.80s\" is nothing to watch for: panic, hang[=SEC], watchdog, reset, crash, exit, "
+            "agent-lost[=SEC], log=REGEX",
+            word);
         return NULL;
     }
     char *end = NULL;
@@ -131,6 +135,15 @@ gboolean stasis_watch_needs_monitor(const char *const *on)
     return FALSE;
 }
 
+gboolean stasis_watch_has(const char *const *on, const char *name)
+{
+    gsize n = strlen(name);
+    for (const char *const *word = on; *word != NULL; word++)
+        if (strncmp(*word, name, n) == 0 && ((*word)[n] == '\0' || (*word)[n] == '='))
+            return TRUE;
+    return FALSE;
+}
+
 /* ---- watching ---- */
 
 static void copy_record(StasisWatch *watch, const StasisRecord *record)
@@ -139,6 +152,8 @@ static void copy_record(StasisWatch *watch, const StasisRecord *record)
     watch->record.pid = record->pid;
     watch->record.start_time = record->start_time;
     watch->record.console_path = g_strdup(record->console_path);
+    watch->record.uri = g_strdup(record->uri);
+    watch->record.uuid = g_strdup(record->uuid);
     watch->vm.record = &watch->record;
 }
 
@@ -183,6 +198,7 @@ StasisWatch *stasis_watch_new(const StasisRecord *record, StasisQmp *qmp, const 
     for (const char *const *word = on; *word != NULL; word++)
         if (!add_watchers(watch, *word, error))
             return NULL;
+    watch->any_end = stasis_watch_has(on, stasis_watch_exit.name);
     return g_steal_pointer(&watch);
 }
 
@@ -199,9 +215,27 @@ void stasis_watch_free(StasisWatch *watch)
     g_array_unref(watch->watchers);
     stasis_event_log_free(watch->vm.log);
     stasis_clear_fd(&watch->vm.pidfd);
+    g_free(watch->vm.ended);
     g_free(watch->record.name);
     g_free(watch->record.console_path);
+    g_free(watch->record.uri);
+    g_free(watch->record.uuid);
     g_free(watch);
+}
+
+void stasis_watch_follow_end(StasisWatch *watch)
+{
+    if (watch->any_end || watch->vm.qmp == NULL)
+        return;
+    Watcher watcher = { .ops = &stasis_watch_end };
+    watcher.state = watcher.ops->open(watcher.ops, &watch->vm, NULL, 0, NULL);
+    g_array_append_val(watch->watchers, watcher);
+    watch->follows_end = TRUE;
+}
+
+const char *stasis_watch_get_end(const StasisWatch *watch)
+{
+    return watch->vm.ended;
 }
 
 StasisEventLog *stasis_watch_get_log(StasisWatch *watch)
@@ -247,8 +281,8 @@ StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wa
     for (;;) {
         failure = stasis_watch_look(watch);
         guint64 now = stasis_now_us();
-        if (failure != NULL || now >= deadline_us ||
-            (cancellable != NULL && g_cancellable_is_cancelled(cancellable)))
+        if (failure != NULL || (watch->follows_end && watch->vm.ended != NULL) ||
+            now >= deadline_us || (cancellable != NULL && g_cancellable_is_cancelled(cancellable)))
             break;
         struct pollfd fds[] = {
             { .fd = wake_fd, .events = POLLIN },

@@ -22,7 +22,8 @@ typedef struct {
     StasisEventLog *log;
     int pidfd;
     gboolean whole_console; /* what stands there by now counts, too */
-    gint64 since_us;        /* set by look() to tell when what it saw began; else that is now */
+    char *ended; /* set by crash: the end of QEMU that was asked for; NULL: it has not ended so */
+    gint64 since_us; /* set by look() to tell when what it saw began; else that is now */
 } StasisWatched;
 
 typedef struct _StasisWatcherOps StasisWatcherOps;
@@ -46,11 +47,13 @@ struct _StasisWatcherOps {
 };
 
 extern const StasisWatcherOps stasis_watch_panic, stasis_watch_watchdog, stasis_watch_reset,
-    stasis_watch_exit, stasis_watch_hang, stasis_watch_agent, stasis_watch_console,
-    stasis_watch_last_words;
+    stasis_watch_crash, stasis_watch_end, stasis_watch_exit, stasis_watch_hang, stasis_watch_agent,
+    stasis_watch_console, stasis_watch_last_words;
 
 /* Does any of the words @on need the monitor? */
 gboolean stasis_watch_needs_monitor(const char *const *on);
+/* Is a word of that name among @on? */
+gboolean stasis_watch_has(const char *const *on, const char *name);
 
 /* Watch @record's VM for @on. @qmp (or NULL: what it would tell is not seen) is the caller's, who
  * goes on to use it; it must be there as long as the watch. With @whole_console what stands on the
@@ -64,15 +67,27 @@ void stasis_watch_rearm(StasisWatch *watch);
 /* Look once, without waiting; NULL: there is nothing. */
 StasisFailure *stasis_watch_look(StasisWatch *watch);
 /* Until something is seen; NULL at @deadline_us (stasis_now_us()), when @wake_fd (or -1) can be
- * read, or when it is cancelled. Looks once at least. */
+ * read, when it is cancelled, or at an end that is followed. Looks once at least. */
 StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wake_fd,
                                  GCancellable *cancellable);
 
+/* Have an end of QEMU that was asked for end stasis_watch_wait(), unless "exit" makes it a failure.
+ */
+void stasis_watch_follow_end(StasisWatch *watch);
+/* How it ended so, for people; NULL: it has not, or nobody looked ("crash", or the above). */
+const char *stasis_watch_get_end(const StasisWatch *watch);
+
 StasisFailure *stasis_failure_new(const char *kind, const char *detail);
 
-/* Have a QEMU whose guest panics, shuts down or lets a watchdog bark stand still instead of ending,
- * so that it can be put back, and afterwards do what it would have done. Failing is no harm. */
-void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, gboolean keep);
+typedef enum {
+    STASIS_KEEP_NONE, /* it does what it would have done */
+    STASIS_KEEP_PANICKED,
+    STASIS_KEEP_ALL, /* also one that was shut down */
+} StasisKeepEnded;
+
+/* Have a QEMU whose guest panics, or shuts down, stand still instead of ending, so that it can be
+ * put back. Failing is no harm. */
+void stasis_watch_keep_ended(StasisQmp *qmp, const StasisRecord *record, StasisKeepEnded keep);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisWatch, stasis_watch_free)
 

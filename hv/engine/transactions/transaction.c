@@ -62,7 +62,7 @@ static void let_end(const char *name)
 {
     g_autoptr(StasisSession) session = stasis_session_open(name, STASIS_LOCK_WAIT_MS, NULL);
     if (session != NULL)
-        stasis_watch_keep_ended(session->qmp, session->record, FALSE);
+        stasis_watch_keep_ended(session->qmp, session->record, STASIS_KEEP_NONE);
 }
 
 /* To the image in @file, whose directory is held. @ready (taken; or NULL) is to that one. */
@@ -204,7 +204,10 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     tx->image = series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
     if (tx->image == NULL)
         return FALSE;
-    stasis_watch_keep_ended(series->session->qmp, series->session->record, TRUE);
+    stasis_watch_keep_ended(series->session->qmp, series->session->record,
+                            options->on != NULL && stasis_watch_has(options->on, "crash")
+                                ? STASIS_KEEP_PANICKED
+                                : STASIS_KEEP_ALL);
     file->pid = series->session->record->pid;
     file->start_time = series->session->record->start_time;
     tx->uri = g_strdup(series->session->record->uri);
@@ -330,10 +333,20 @@ static gboolean check_alive(StasisTransaction *tx, GError **error)
     return FALSE;
 }
 
+/* An end that was asked for is no failure where only others are (--on crash, without exit). */
+static gboolean may_have_ended(StasisTransaction *tx)
+{
+    if (tx->watch != NULL)
+        stasis_failure_free(stasis_watch_look(tx->watch));
+    return tx->watch != NULL && stasis_watch_get_end(tx->watch) != NULL;
+}
+
 gboolean stasis_transaction_commit(StasisTransaction *tx, GError **error)
 {
+    gboolean ended = may_have_ended(tx);
     close_all(tx);
-    if (!check_alive(tx, error) || !stasis_fault(STASIS_FAULT_TRANSACTION_COMMIT, error) ||
+    if ((!ended && !check_alive(tx, error)) ||
+        !stasis_fault(STASIS_FAULT_TRANSACTION_COMMIT, error) ||
         !stasis_transaction_file_remove(tx->memory->dir, error))
         return FALSE;
     tx->open = FALSE;
