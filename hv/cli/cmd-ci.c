@@ -148,6 +148,8 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
     read_options(call, &options, on);
     options.output = hear;
     options.output_data = heard;
+    g_autofree const char **env = cli_texts(call, "env");
+    options.env = env;
     g_autofree const char **qemu_args = cli_texts(call, "qemu-arg");
     options.qemu_args = qemu_args;
     g_autoptr(StasisCiResult) result = run_test(call, &options, error);
@@ -196,6 +198,9 @@ static const CliOption options[] = {
       .many = TRUE },
     { "boot-timeout", 0, CLI_SPAN, "TIME", "until the agent answers (default: 5min)" },
     { "chdir", 0, CLI_TEXT, "DIR", "where in the guest the test starts" },
+    { "env", 0, CLI_TEXT, "NAME=VALUE",
+      "put this into the test's environment, and into its replays'; may be repeated",
+      .many = TRUE },
     { "timeout", 0, CLI_SPAN, "TIME", "the test fails after that (default: 10min)" },
     { "max-output", 0, CLI_SIZE, "SIZE",
       "drop what it writes beyond that (default 1M, at most 16M)" },

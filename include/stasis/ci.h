@@ -71,6 +71,9 @@ typedef struct {
      * instruction. Emulated, from a kernel and an initrd, without a ring; the agent has to be of
      * this version. */
     gboolean deterministic;
+    /* "NAME=value", at most 256: what the test has in its environment beside the agent's; or NULL.
+     * A replay's test has it, too. */
+    const char *const *env;
 } StasisCiOptions;
 #define STASIS_CI_OPTIONS_INIT                 \
     {                                          \

@@ -201,6 +201,22 @@ def perturbed(t):
 
 
 @case
+def environment_of_test(t):
+    """what --env says is in the test's environment, and in that of a replay that starts it anew; what is no
+    NAME=VALUE is refused"""
+    bundle = t.path("env.bundle")
+    test = '[ "$A $B" = "one two=2 " ] && exit 7; echo "A=$A B=$B"; exit 8'
+    for options, name in ((["--env", "A=one two=2", "--env", "B=", "--bundle", bundle], "exit 7"), ([], "exit 8")):
+        said = ciguest.ci_json(*options, test=[*SH, test])
+        t.equal(said["outcome"]["name"], name, f"{options}: {said}")
+    said = ciguest.replay(bundle, "--from", 1)
+    t.equal(ciguest.counts(said["images"][0]), {"exit 7": 1}, f"{said}")
+    for wrong in ("A", "=1"):
+        done = stasis("ci-run", *ciguest.machine(), "--env", wrong, "--", "true", expect=2)
+        t.check("NAME=VALUE" in done.err, f"{done!r}")
+
+
+@case
 def bisect(t):
     """each image is run from, and all runs fail from those on that the first is said to be of"""
     bundle, plot = failure(t), t.path("plot.svg")

@@ -16,12 +16,16 @@ G_BEGIN_DECLS
 
 typedef struct {
     char **argv;
-    char *dir; /* or NULL */
+    char *dir;  /* or NULL */
+    char **env; /* "NAME=value"; or NULL */
     guint64 timeout_us, max_output_bytes;
     char **on;             /* words of stasis/watch.h; or NULL */
     StasisOutcome outcome; /* how it came out */
     char *memory, *append; /* of a machine that was recorded (engine/ci/recorded.h), or NULL */
 } StasisCiTest;
+
+/* STASIS_ERROR_USAGE for what the environment of a test can't be; NULL can. */
+gboolean stasis_ci_env_check(const char *const *env, GError **error);
 
 void stasis_ci_test_free(StasisCiTest *test);
 char *stasis_ci_test_to_text(const StasisCiTest *test);

@@ -121,6 +121,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
 {
     StasisCiTest test = { .argv = (char **)options->argv,
                           .dir = (char *)options->dir,
+                          .env = (char **)options->env,
                           .timeout_us = timeout_us,
                           .max_output_bytes = options->max_output_bytes,
                           .on = (char **)options->on,

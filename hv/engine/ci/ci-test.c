@@ -18,10 +18,29 @@ void stasis_ci_test_free(StasisCiTest *test)
         return;
     g_strfreev(test->argv);
     g_strfreev(test->on);
+    g_strfreev(test->env);
     g_free(test->dir);
     g_free(test->memory);
     g_free(test->append);
     g_free(test);
+}
+
+gboolean stasis_ci_env_check(const char *const *env, GError **error)
+{
+    guint n = 0;
+    for (; env != NULL && env[n] != NULL; n++) {
+        const char *equals = strchr(env[n], '=');
+        if (equals != NULL && equals > env[n])
+            continue;
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "environment \"%.80s\": NAME=VALUE is meant", env[n]);
+        return FALSE;
+    }
+    if (n <= MAX_WORDS)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "environment: %u entries; a test may have %u", n, MAX_WORDS);
+    return FALSE;
 }
 
 static void put_words(JsonObject *object, const char *name, char **words)
@@ -38,6 +57,8 @@ char *stasis_ci_test_to_text(const StasisCiTest *test)
     stasis_json_set_uint(object, "format", FORMAT);
     put_words(object, "argv", test->argv);
     put_words(object, "on", test->on);
+    if (test->env != NULL && test->env[0] != NULL)
+        put_words(object, "env", test->env);
     if (test->dir != NULL)
         stasis_json_set_string(object, "dir", test->dir);
     if (test->append != NULL) {
@@ -68,6 +89,21 @@ static char **take_words(JsonObject *object, const char *name, GError **error)
     return (char **)g_ptr_array_free(g_steal_pointer(&words), FALSE);
 }
 
+/* Added after the format: a test without is as it was. */
+static gboolean take_env(StasisCiTest *test, JsonObject *object, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    if (!json_object_has_member(object, "env"))
+        return TRUE;
+    test->env = take_words(object, "env", error);
+    if (test->env == NULL)
+        return FALSE;
+    if (stasis_ci_env_check((const char *const *)test->env, &why))
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, why->message);
+    return FALSE;
+}
+
 static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
 {
     guint64 format, kind;
@@ -85,7 +121,8 @@ static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, why->message);
         return FALSE;
     }
-    if (test->on == NULL || !stasis_json_uint(object, "outcome", &kind, error))
+    if (test->on == NULL || !take_env(test, object, error) ||
+        !stasis_json_uint(object, "outcome", &kind, error))
         return FALSE;
     test->dir = g_strdup(stasis_json_string_or(object, "dir", NULL));
     test->append = g_strdup(stasis_json_string_or(object, "append", NULL));

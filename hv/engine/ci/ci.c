@@ -350,6 +350,7 @@ static gboolean run_test(Ci *ci, GError **error)
                                    .job = { .name = STASIS_CI_JOB,
                                             .argv = o->argv,
                                             .dir = o->dir,
+                                            .env = o->env,
                                             .max_bytes = o->max_output_bytes },
                                    .timeout_us = test_timeout_us(o),
                                    .on = o->on,
@@ -400,6 +401,7 @@ static void keep_failure(Ci *ci)
         return;
     StasisCiTest test = { .argv = (char **)options->argv,
                           .dir = (char *)options->dir,
+                          .env = (char **)options->env,
                           .timeout_us = test_timeout_us(options),
                           .max_output_bytes = options->max_output_bytes,
                           .on = (char **)options->on,
@@ -449,7 +451,7 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
             what = "that the agent is lost always counts, and needs no watching for";
     /* An expression that is none is found before a machine is started for it. */
     if (what == NULL)
-        return check_bundle(options->bundle, error) &&
+        return check_bundle(options->bundle, error) && stasis_ci_env_check(options->env, error) &&
                (options->on == NULL || stasis_watch_check(options->on, error));
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;

@@ -41,6 +41,8 @@ static void put_exec(StasisFieldWriter *fields, const StasisCiTest *test)
 {
     for (guint i = 0; test->argv[i] != NULL; i++)
         stasis_field_put_text(fields, STASIS_AGENT_TAG_ARG, test->argv[i]);
+    for (guint i = 0; test->env != NULL && test->env[i] != NULL; i++)
+        stasis_field_put_text(fields, STASIS_AGENT_TAG_ENVIRONMENT, test->env[i]);
     stasis_field_put_text(fields, STASIS_AGENT_TAG_PATH, test->dir);
     if (test->max_output_bytes != 0)
         stasis_field_put_number(fields, STASIS_AGENT_TAG_LIMIT, test->max_output_bytes);

@@ -222,6 +222,7 @@ gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError 
                                    .job = { .name = STASIS_CI_JOB,
                                             .argv = (const char *const *)test->argv,
                                             .dir = test->dir,
+                                            .env = (const char *const *)test->env,
                                             .max_bytes = test->max_output_bytes },
                                    .timeout_us = timeout_us,
                                    .on = (const char *const *)test->on };

@@ -24,14 +24,17 @@ gboolean stasis_agent_job_start(StasisAgent *agent, const StasisJob *job, gboole
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, job->name);
     for (guint i = 0; job->argv[i] != NULL; i++)
         stasis_field_put_text(&fields, STASIS_AGENT_TAG_ARG, job->argv[i]);
+    for (guint i = 0; job->env != NULL && job->env[i] != NULL; i++)
+        stasis_field_put_text(&fields, STASIS_AGENT_TAG_ENVIRONMENT, job->env[i]);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, job->dir);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, max_bytes_of(job));
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT,
                             job->timeout_ms != 0 ? MIN(job->timeout_ms, MAX_MS) : MAX_MS);
     if (fields.overflow) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "a command of more than %u bytes; put it into a file in the guest",
-                    STASIS_AGENT_MAX_PAYLOAD);
+        g_set_error(
+            error, STASIS_ERROR, STASIS_ERROR_USAGE,
+            "a command and its environment of more than %u bytes; put it into a file in the guest",
+            STASIS_AGENT_MAX_PAYLOAD);
         return FALSE;
     }
     g_autoptr(GBytes) answer =

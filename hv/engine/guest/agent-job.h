@@ -10,6 +10,7 @@ typedef struct {
     const char *name;        /* 1–64 letters, digits, '.', '_', '-'; of the guest */
     const char *const *argv; /* NULL-terminated */
     const char *dir;         /* where it starts, or NULL */
+    const char *const *env;  /* "NAME=value", NULL-terminated; or NULL */
     guint64 max_bytes;       /* of output that is kept; 0: 1 MiB, at most 16 MiB */
     guint64 timeout_ms;      /* it is killed then, by the guest; 0: 24 h */
 } StasisJob;
