@@ -203,6 +203,14 @@ static gboolean read_perturb(CliCall *call, guint *ret, GError **error)
     return TRUE;
 }
 
+/* From another thread; nothing else writes to stdout meanwhile. */
+static void show(gboolean is_error, const guint8 *bytes, gsize n, G_GNUC_UNUSED gpointer user_data)
+{
+    FILE *to = is_error ? stderr : stdout;
+    fwrite(bytes, 1, n, to);
+    fflush(to);
+}
+
 /* What would say nothing is not taken for something. */
 static gboolean check_options(CliCall *call, GError **error)
 {
@@ -218,6 +226,8 @@ static gboolean check_options(CliCall *call, GError **error)
     else if (debugs && (cli_number(call, "times", 0) != 0 || cli_number(call, "jobs", 0) != 0 ||
                         (perturb != NULL && perturb[0] != NULL)))
         what = "--gdb is one run, as it was: without --times, --jobs and --perturb";
+    else if (debugs && cli_text(call, "output") != NULL)
+        what = "--output keeps what runs write that nobody follows: it can't be had with --gdb";
     if (what == NULL)
         return TRUE;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
@@ -232,6 +242,7 @@ static gboolean run(CliCall *call, GError **error)
     options.from = cli_text(call, "from");
     options.timeout_us = cli_number(call, "timeout", 0);
     options.scratch = cli_text(call, "scratch");
+    options.output_dir = cli_text(call, "output");
     options.ran = tell_run;
     options.ran_data = call;
     if (!check_options(call, error) || !read_perturb(call, &options.perturb, error))
@@ -240,6 +251,7 @@ static gboolean run(CliCall *call, GError **error)
         return bisect(call, &options, error);
     if (cli_text(call, "gdb") != NULL)
         return debug(call, &options, error);
+    options.output = options.times <= 1 && !call->json ? show : NULL;
     g_autoptr(StasisReplay) replay =
         stasis_replay(call->args[0], &options, call->cancellable, error);
     if (replay == NULL)
@@ -271,6 +283,9 @@ static const CliOption options[] = {
       "stand still at the image's instant and wait for gdb, at this TCP port on the loopback "
       "interface or the socket of this path" },
     { "timeout", 0, CLI_SPAN, "TIME", "of each run (default: the test's; with --gdb none)" },
+    { "output", 0, CLI_DIR, "DIR",
+      "leave what each run wrote in this directory: files image-I-run-N-OUTCOME.stdout, .stderr, "
+      ".console" },
     { "scratch", 0, CLI_DIR, "DIR", "where the bundle is unpacked (default: /var/tmp)" },
     { NULL },
 };
@@ -286,7 +301,9 @@ const CliCommand cli_cmd_replay = {
     .summary = "run a test that failed again, from the moments before",
     .description =
         "Start VMs that go on from an image of the bundle's, in which the test is under way, and "
-        "see how it comes out. Prints how often it came out how. Nothing of the VMs stays.\n\n"
+        "see how it comes out. Prints how often it came out how; of a single run, without --json, "
+        "what "
+        "the test writes before, all of it since its start. Nothing of the VMs stays.\n\n"
         "Without --perturb a guest does not learn that it goes on from an image: its random "
         "numbers and its clock are as they were, and runs differ only by what the timing of the "
         "host makes of them. --bisect perturbs both unless told what. It looks for the bundle's "

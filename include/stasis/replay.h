@@ -25,6 +25,14 @@ typedef struct {
     /* After each run, from the thread that made the call; or NULL. */
     void (*ran)(guint image, const StasisOutcome *outcome, gpointer user_data);
     gpointer ran_data;
+    /* What the test writes, from its start on, as it comes, from other threads; or NULL. Of runs
+     * side by side mixed. Not of what was recorded. */
+    StasisOutputFunc output;
+    gpointer output_data;
+    /* A directory, there or made, for what each run wrote: files image-I-run-N-OUTCOME.stdout,
+     * .stderr and .console, by the image's number and the run's, in the order of their ends; or
+     * NULL. Not of what was recorded, nor under a debugger. */
+    const char *output_dir;
 } StasisReplayOptions;
 #define STASIS_REPLAY_OPTIONS_INIT                 \
     {                                              \

@@ -205,12 +205,20 @@ def environment_of_test(t):
     """what --env says is in the test's environment, and in that of a replay that starts it anew; what is no
     NAME=VALUE is refused"""
     bundle = t.path("env.bundle")
-    test = '[ "$A $B" = "one two=2 " ] && exit 7; echo "A=$A B=$B"; exit 8'
+    test = 'echo "A=$A" >&2; echo out; echo con > /dev/console; [ "$A $B" = "one two=2 " ] && exit 7; exit 8'
     for options, name in ((["--env", "A=one two=2", "--env", "B=", "--bundle", bundle], "exit 7"), ([], "exit 8")):
         said = ciguest.ci_json(*options, test=[*SH, test])
         t.equal(said["outcome"]["name"], name, f"{options}: {said}")
-    said = ciguest.replay(bundle, "--from", 1)
+    said = ciguest.replay(bundle, "--from", 1, "--output", t.path("runs"))
     t.equal(ciguest.counts(said["images"][0]), {"exit 7": 1}, f"{said}")
+    base = t.path("runs/image-1-run-1-exit-7")
+    for end, words in (("stdout", "out\n"), ("stderr", "A=one two=2\n"), ("console", "con")):
+        with open(f"{base}.{end}", encoding="utf-8") as f:
+            text = f.read()
+        t.check(words == text or (end == "console" and words in text), f"{end}: {text}")
+    done = stasis("replay", bundle, "--from", 1)
+    t.check(done.out.startswith("out\n") and "1 of 1 runs failed" in done.out, f"{done!r}")
+    t.check("A=one two=2\n" in done.err, f"{done!r}")
     for wrong in ("A", "=1"):
         done = stasis("ci-run", *ciguest.machine(), "--env", wrong, "--", "true", expect=2)
         t.check("NAME=VALUE" in done.err, f"{done!r}")

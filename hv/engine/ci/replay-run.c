@@ -17,6 +17,7 @@
 #include "engine/ci/bound.h"
 #include "engine/ci/ci-record.h"
 #include "engine/guards/bundle-internal.h"
+#include "engine/guards/watch-console.h"
 #include "vmm/agent-channel.h"
 
 /* How timing is disturbed: the VM runs for up to so long, and stands still for up to so long. */
@@ -143,7 +144,10 @@ struct _StasisReplayVm {
     char *channel;
     StasisTrial *trial; /* or NULL: not followed yet */
     gboolean jitter, standing;
-    guint64 change_us; /* when it is stopped, or goes on, next */
+    guint64 change_us;       /* when it is stopped, or goes on, next */
+    StasisOutputFunc output; /* or NULL */
+    gpointer output_data;
+    GString *kept[2]; /* stdout and stderr, the trial's thread's until that has ended; or NULL */
 };
 
 void stasis_replay_vm_free(StasisReplayVm *vm)
@@ -155,6 +159,9 @@ void stasis_replay_vm_free(StasisReplayVm *vm)
     if (vm->vm != NULL)
         stasis_vm_end_bound(vm->vm, vm->source->nursery);
     g_clear_pointer(&vm->vm, stasis_vm_unref);
+    for (guint i = 0; i < G_N_ELEMENTS(vm->kept); i++)
+        if (vm->kept[i] != NULL)
+            g_string_free(vm->kept[i], TRUE);
     g_free(vm->channel);
     g_free(vm);
 }
@@ -214,6 +221,48 @@ StasisQmp *stasis_replay_vm_get_qmp(StasisReplayVm *vm)
     return vm->session->qmp;
 }
 
+void stasis_replay_vm_set_output(StasisReplayVm *vm, StasisOutputFunc output, gpointer user_data)
+{
+    vm->output = output;
+    vm->output_data = user_data;
+}
+
+void stasis_replay_vm_keep_output(StasisReplayVm *vm)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(vm->kept); i++)
+        vm->kept[i] = g_string_new(NULL);
+}
+
+/* Bounded by what a job may write (agent-job.c). */
+static void hear(gboolean is_error, const guint8 *bytes, gsize n, gpointer user_data)
+{
+    StasisReplayVm *vm = user_data;
+    GString *kept = vm->kept[is_error ? 1 : 0];
+    if (kept != NULL)
+        g_string_append_len(kept, (const char *)bytes, (gssize)n);
+    if (vm->output != NULL)
+        vm->output(is_error, bytes, n, vm->output_data);
+}
+
+static gboolean write_file(const char *base, const char *end, const char *bytes, gsize n,
+                           GError **error)
+{
+    g_autofree char *path = g_strconcat(base, end, NULL);
+    return g_file_set_contents(path, bytes != NULL ? bytes : "", (gssize)n, error);
+}
+
+gboolean stasis_replay_vm_write(StasisReplayVm *vm, const char *base, GError **error)
+{
+    gsize n;
+    g_clear_pointer(&vm->trial, stasis_trial_free);
+    g_autoptr(GBytes) console =
+        stasis_watch_read_console(vm->session->record, STASIS_CI_MAX_CONSOLE);
+    const char *said = g_bytes_get_data(console, &n);
+    return write_file(base, ".stdout", vm->kept[0]->str, vm->kept[0]->len, error) &&
+           write_file(base, ".stderr", vm->kept[1]->str, vm->kept[1]->len, error) &&
+           write_file(base, ".console", said, n, error);
+}
+
 gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError **error)
 {
     const StasisCiTest *test = vm->source->test;
@@ -225,7 +274,9 @@ gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError 
                                             .env = (const char *const *)test->env,
                                             .max_bytes = test->max_output_bytes },
                                    .timeout_us = timeout_us,
-                                   .on = (const char *const *)test->on };
+                                   .on = (const char *const *)test->on,
+                                   .output = hear,
+                                   .output_data = vm };
     vm->trial = stasis_trial_new(&options, error);
     return vm->trial != NULL;
 }

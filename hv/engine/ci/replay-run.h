@@ -42,6 +42,12 @@ StasisVm *stasis_replay_vm_get(StasisReplayVm *vm);
 StasisQmp *stasis_replay_vm_get_qmp(StasisReplayVm *vm);
 /* Follow the test from here on; the VM is still paused. */
 gboolean stasis_replay_vm_follow(StasisReplayVm *vm, guint64 timeout_us, GError **error);
+/* Before that: what the test writes goes there, too (StasisReplayOptions). */
+void stasis_replay_vm_set_output(StasisReplayVm *vm, StasisOutputFunc output, gpointer user_data);
+/* Keep it, for stasis_replay_vm_write(). */
+void stasis_replay_vm_keep_output(StasisReplayVm *vm);
+/* Once it is over: what the test and the console wrote, as files @base.stdout and so on. */
+gboolean stasis_replay_vm_write(StasisReplayVm *vm, const char *base, GError **error);
 /* Let it run, once what makes it differ has been sent to it. It is followed. */
 gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error);
 /* As stasis_trial_look(); disturbs the VM if it is to be. */

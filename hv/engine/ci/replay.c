@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Many runs, counted; the first image from which on all fail. */
+#include <errno.h>
 #include <stasis/error.h>
 #include <stasis/replay.h>
 
@@ -28,24 +29,44 @@ static StasisReplayVm *start(const Replaying *r, guint index, GError **error)
         r->options->timeout_us != 0 ? r->options->timeout_us : r->source->test->timeout_us;
     g_autoptr(StasisReplayVm) vm =
         stasis_replay_vm_new(r->source, index, r->perturb, r->cancellable, error);
-    if (vm == NULL || !stasis_replay_vm_follow(vm, timeout_us, error) ||
-        !stasis_replay_vm_go(vm, error))
+    if (vm == NULL)
+        return NULL;
+    stasis_replay_vm_set_output(vm, r->options->output, r->options->output_data);
+    if (r->options->output_dir != NULL)
+        stasis_replay_vm_keep_output(vm);
+    if (!stasis_replay_vm_follow(vm, timeout_us, error) || !stasis_replay_vm_go(vm, error))
         return NULL;
     return g_steal_pointer(&vm);
 }
 
+static gboolean keep(const Replaying *r, guint index, guint run, StasisReplayVm *vm,
+                     const StasisOutcome *outcome, GError **error)
+{
+    const char *dir = r->options->output_dir;
+    if (dir == NULL)
+        return TRUE;
+    g_autofree char *name = g_strdup_printf("image-%u-run-%u-%s", index + 1, run, outcome->name);
+    g_strdelimit(name, " ", '-');
+    g_autofree char *base = g_build_filename(dir, name, NULL);
+    return stasis_replay_vm_write(vm, base, error);
+}
+
 /* Take down those that are over. */
-static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRuns *runs)
+static gboolean reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRuns *runs,
+                     GError **error)
 {
     for (guint i = vms->len; i-- > 0;) {
         StasisOutcome outcome;
         if (!stasis_replay_vm_look(g_ptr_array_index(vms, i), &outcome))
             continue;
-        g_ptr_array_remove_index_fast(vms, i);
         stasis_replay_count(r->replay, runs, &outcome);
+        if (!keep(r, index, runs->n_runs, g_ptr_array_index(vms, i), &outcome, error))
+            return FALSE;
+        g_ptr_array_remove_index_fast(vms, i);
         if (r->options->ran != NULL)
             r->options->ran(index, &outcome, r->options->ran_data);
     }
+    return TRUE;
 }
 
 /* @times runs from image @index, as many at once as wanted. */
@@ -65,7 +86,8 @@ static gboolean run_all(const Replaying *r, guint index, guint times, StasisRepl
             g_ptr_array_add(vms, vm);
             started++;
         }
-        reap(r, index, vms, runs);
+        if (!reap(r, index, vms, runs, error))
+            return FALSE;
         if (vms->len == jobs || started == times)
             g_usleep(LOOK_US);
     }
@@ -87,9 +109,24 @@ static gboolean run_recorded(const Replaying *r, guint times, StasisReplayRuns *
     return TRUE;
 }
 
+/* Before anything is run for it. */
+static gboolean make_output_dir(const StasisReplayOptions *options, GError **error)
+{
+    const char *dir = options->output_dir;
+    if (dir == NULL || g_mkdir_with_parents(dir, 0777) == 0)
+        return TRUE;
+    return stasis_set_errno(error, errno, "make %s", dir);
+}
+
 /* What is recorded has one way to go. */
 static gboolean check_recorded(const char *path, const StasisReplayOptions *options, GError **error)
 {
+    if (options->output_dir != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s was recorded: it writes what it wrote then, and there is no --output of it",
+                    path);
+        return FALSE;
+    }
     if (options->from == NULL && options->perturb == 0)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
@@ -104,7 +141,8 @@ StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options
     g_autoptr(StasisReplaySource) source =
         stasis_replay_source_open(path, options->scratch, cancellable, error);
     if (source == NULL || (source->bundle != NULL && !check_recorded(path, options, error)) ||
-        !stasis_replay_source_find(source, options->from, &index, error))
+        !stasis_replay_source_find(source, options->from, &index, error) ||
+        !make_output_dir(options, error))
         return NULL;
     g_autoptr(StasisReplay) replay = stasis_replay_new(source);
     Replaying replaying = { source, options, replay, options->perturb, cancellable };
@@ -144,6 +182,8 @@ StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *
                     path);
         return NULL;
     }
+    if (!make_output_dir(options, error))
+        return NULL;
     g_autoptr(StasisReplay) replay = stasis_replay_new(source);
     Replaying replaying = { source, options, replay, options->perturb != 0 ? options->perturb : all,
                             cancellable };
