@@ -86,7 +86,8 @@ def usage(t):
         t.check(words in error.get("message"), error.get("message"))
         os.unlink(report)
     for args in (["--plot", "x"], ["--bisect", "--gdb", "1"], ["--bisect", "--from", "1"],
-                 ["--gdb", "1", "--times", "2"], ["--gdb", "1", "--perturb", "seed"]):
+                 ["--gdb", "1", "--times", "2"], ["--gdb", "1", "--perturb", "seed"],
+                 ["--gdb", "1", "--output", "x"]):
         done = stasis("replay", "/nonexistent", *args, expect=2)
         t.check(args[0] in done.err, f"{args}: {done!r}")
     t.check(stasis("replay", "/nonexistent", expect=None).rc != 0, "no bundle there")
