@@ -12,18 +12,21 @@ The host misses some as well, so the bare-metal guest's checkpoints take turns w
 what one costs is the difference. Each miss says when it fell, and by the gaps that the loop saw in that
 cycle what it was: one gap as long as the stop, many small ones (faults of pages that were armed), or the host.
 """
+import itertools
 import math
 import os
 import re
 import subprocess
 import sys
 import time
+import types
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import coopguest  # noqa: E402
 import guests  # noqa: E402
 import libvirthost  # noqa: E402
+import proctree  # noqa: E402
 from bench_stop import migrating  # noqa: E402
 from benchlib import (ACCEL, HAVE_ENGINE, Machine, number_from_env, save, stasis,  # noqa: E402
                       new_store, table, with_case)
@@ -38,6 +41,7 @@ PERIOD, DEADLINE, WORK = 5000, 1000, 20000
 LOOP = dict(set="1M", period=PERIOD, work=WORK, deadline=DEADLINE, touch="128M", fill="random")
 # Milliseconds, of the process.
 LINUX = (100, 20, 30)
+VIRSH = "virsh snapshot-create-as --live"
 
 
 # ---- the bare-metal guest ----
@@ -124,22 +128,30 @@ def bare(t, prepare, memory, prepared):
     return count(machine.guest, machine.vm, prepare(machine))
 
 
-def virsh_live(t):
-    guest = guests.Bare(mem=RAM, **LOOP)
+numbers = itertools.count(1)
+
+
+def live_disk(t):
+    """Of a domain: virsh's live snapshots are of memory and disks together."""
     libvirthost.host(t)
-    path = os.path.join(libvirthost.IMAGES, "disk.qcow2")
+    path = os.path.join(libvirthost.IMAGES, f"disk{next(numbers)}.qcow2")
     os.makedirs(libvirthost.IMAGES, exist_ok=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True)
     os.chmod(path, 0o666)
-    vm = libvirthost.make_domain(t, guest, "kvm", disks=[{"path": path}])
-    numbers = iter(range(1, 1 << 30))
+    return path
 
-    def run():
-        there = os.path.join(libvirthost.IMAGES, f"live{next(numbers)}")
-        vm.virsh("snapshot-create-as", os.path.basename(there), "--live", "--memspec", f"{there}.mem",
-                 "--diskspec", f"vda,file={there}.qcow2", timeout=600)
-        os.unlink(f"{there}.mem")
-    return count(guest, vm, run)
+
+def snapshot_live(vm):
+    there = os.path.join(libvirthost.IMAGES, f"live{next(numbers)}")
+    vm.virsh("snapshot-create-as", os.path.basename(there), "--live", "--memspec", f"{there}.mem",
+             "--diskspec", f"vda,file={there}.qcow2", timeout=600)
+    os.unlink(f"{there}.mem")
+
+
+def virsh_live(t):
+    guest = guests.Bare(mem=RAM, **LOOP)
+    vm = libvirthost.make_domain(t, guest, "kvm", disks=[{"path": live_disk(t)}])
+    return count(guest, vm, lambda: snapshot_live(vm))
 
 
 BARE = (
@@ -154,9 +166,33 @@ BARE = (
 
 # ---- a process under Linux ----
 
-def linux_loop(t, take):
-    """take(t, vm, store, n) takes n checkpoints."""
-    vm = coopguest.coop_vm(t, mem="128M")
+LINUX_RAM = "128M"
+
+
+def own_vm(t):
+    return coopguest.coop_vm(t, mem=LINUX_RAM)
+
+
+def anonymous_vm(t):
+    """QEMU 7.2 takes no background-snapshot of a memfd."""
+    return coopguest.coop_vm(t, "-object", f"memory-backend-ram,id=anon,size={LINUX_RAM}",
+                             "-machine", "memory-backend=anon", mem=LINUX_RAM)
+
+
+def domain(t):
+    os.environ["STASIS_CONNECT"] = libvirthost.URI
+    t.defer(os.environ.pop, "STASIS_CONNECT")
+    guest = coopguest.coop_guest(t, mem=LINUX_RAM)
+    vm = libvirthost.make_domain(t, guest, "tcg", start=False, disks=[{"path": live_disk(t)}])
+    stasis("prepare", vm.name, "--apply")
+    libvirthost.start_domain(vm)
+    proctree.get_ready(t, vm)
+    return vm
+
+
+def linux_loop(t, make, take):
+    """take(t, vm, store, n) takes n checkpoints of the VM of make(t)."""
+    vm = make(t)
     coopguest.start_coop(vm, "/tmp/loop", "periodic", *LINUX)
 
     def counted():
@@ -182,6 +218,19 @@ def by_command(*options):
     return take
 
 
+def background(t, vm, _store, n):
+    run = migrating(types.SimpleNamespace(t=t, vm=vm), True)
+    for _ in range(n):
+        run()
+        time.sleep(1)
+
+
+def virsh(_t, vm, _store, n):
+    for _ in range(n):
+        snapshot_live(vm)
+        time.sleep(1)
+
+
 def at_cycle_end(t, vm, store, n):
     server = coopguest.Server(t, vm, "--every", "1s", "--cycle-end", "--count", n, *store)
     rc, ids, err = server.wait()
@@ -190,10 +239,12 @@ def at_cycle_end(t, vm, store, n):
 
 
 PROCESS = (
-    ("no checkpoint", nothing),
-    ("stop and copy (stasis stop)", by_command("--mode", "stop", "--full")),
-    ("stasis live, by time", by_command()),
-    ("stasis live, at the end of a cycle", at_cycle_end),
+    ("no checkpoint", own_vm, nothing),
+    ("stop and copy (stasis stop)", own_vm, by_command("--mode", "stop", "--full")),
+    ("QEMU background-snapshot", anonymous_vm, background),
+    (VIRSH, domain, virsh),
+    ("stasis live, by time", own_vm, by_command()),
+    ("stasis live, at the end of a cycle", own_vm, at_cycle_end),
 )
 
 
@@ -237,7 +288,7 @@ def main():
     for way in BARE:
         attempt(found["bare"], way[0], bare, *way[1:])
     if ACCEL == "kvm":
-        attempt(found["bare"], "virsh snapshot-create-as --live", virsh_live)
+        attempt(found["bare"], VIRSH, virsh_live)
     show(f"Deadlines missed, {ACCEL}, {RAM}: {WORK} writes each {PERIOD} us, to be done in {DEADLINE}",
          found["bare"])
     for way in PROCESS:

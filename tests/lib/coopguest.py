@@ -6,15 +6,23 @@ import subprocess
 
 import time
 
-from proctree import sh, tree_vm
+from proctree import sh, tree_guest, tree_vm
 from stasistest import BUILD, STASIS, Vm, environment, fresh_name, stasis, stasis_json
 from tap import PATIENCE, Failure
 
 COOP = os.path.join(BUILD, "tests", "lib", "coop")
 
 
+def with_coop(files=None):
+    return {"bin/coop": COOP, **(files or {})}
+
+
+def coop_guest(t, files=None, **kwargs):
+    return tree_guest(t, files=with_coop(files), **kwargs)
+
+
 def coop_vm(t, *qemu_args, files=None, **kwargs):
-    return tree_vm(t, *qemu_args, files={"bin/coop": COOP, **(files or {})}, **kwargs)
+    return tree_vm(t, *qemu_args, files=with_coop(files), **kwargs)
 
 
 # What is said where somebody else has the agent's channel: the request has not come to the guest.
