@@ -56,8 +56,10 @@ static struct {
     pid_t pids[STASIS_AGENT_MAX_LIST];
     unsigned n_pids;
 
-    uint64_t n_missed;              /* deadlines of programs since the last END, or BEGIN */
-    uint64_t n_meanwhile, n_before; /* … of the checkpoint before that */
+    uint64_t n_missed, n_until;     /* deadlines of programs: since the BEGIN, and between the last
+                                       END that there was and that */
+    uint64_t n_meanwhile, n_before; /* … both, of the checkpoint that has ended */
+    bool counts;                    /* some program has told of one */
 } turn;
 
 static Answer answer;
@@ -246,10 +248,10 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
     turn.n_told = turn.n_late = turn.n_cycles = turn.n_cycles_late = 0;
     memcpy(turn.pids, pids, n_pids * sizeof *pids);
     turn.n_pids = n_pids;
-    if (held) /* … which no END of wishes follows */
-        return true;
-    turn.n_before = turn.n_missed;
-    turn.n_missed = 0;
+    if (!held) { /* … which no END of wishes follows */
+        turn.n_until += turn.n_missed;
+        turn.n_missed = 0;
+    }
     return true;
 }
 
@@ -321,24 +323,27 @@ static void answer_begin(int64_t now, bool (*send)(const Answer *, uint16_t, uin
 
 void coop_missed(int64_t n)
 {
-    if (n > 0)
-        turn.n_missed += n < UINT32_MAX ? (uint64_t)n : UINT32_MAX;
+    if (n <= 0)
+        return;
+    turn.n_missed += n < UINT32_MAX ? (uint64_t)n : UINT32_MAX;
+    turn.counts = true;
 }
 
-void coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before)
+bool coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before)
 {
     *ret_meanwhile = turn.n_meanwhile;
     *ret_before = turn.n_before;
+    return turn.counts;
 }
 
-/* One that could not begin has nothing that was missed meanwhile. */
+/* One that has not begun tells of none: those of before it are for the next. */
 static void count_missed(void)
 {
-    turn.n_meanwhile = turn.step == BEGUN ? turn.n_missed : 0;
-    if (turn.step == BEGUN)
-        turn.n_missed = 0;
-    else
-        turn.n_before = 0;
+    bool begun = turn.step == BEGUN && !turn.held;
+    turn.n_meanwhile = begun ? turn.n_missed : 0;
+    turn.n_before = begun ? turn.n_until : 0;
+    if (begun)
+        turn.n_missed = turn.n_until = 0;
 }
 
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image)

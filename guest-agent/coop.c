@@ -198,7 +198,7 @@ static bool take_packet(CoopClient *c)
     return c->fd >= 0;
 }
 
-static void take_all(void)
+void coop_take(void)
 {
     for (unsigned i = 0;
          listener >= 0 && i < AT_ONCE && !is_spent(&coming, MAX_COMING) && take_connection(); i++)
@@ -217,6 +217,6 @@ void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)
 {
     if (stopped)
         return;
-    take_all();
+    coop_take();
     coop_turn(send, can_send);
 }

@@ -63,6 +63,8 @@ unsigned coop_poll_fds(struct pollfd *fds);
 /* Take what programs have said, and do what they and time bring about; answers to the host's
  * requests are sent when they are due, and the host is there and reads. */
 void coop_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*can_send)(void));
+/* Take what programs have said by now. */
+void coop_take(void);
 /* This is a fork in which processes are frozen for CRIU: nothing is said to anybody any more. */
 void coop_stop(void);
 /* Say that; a program that does not read is let go. */
@@ -93,7 +95,8 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
                 unsigned timeout_ms, bool held);
 /* Of the wish @ticket, or 0: its @result (or -errno) and @image. How many callers were told. */
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image);
-/* Deadlines missed from BEGIN to END of the last one, and between the END before and that BEGIN. */
-void coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before);
+/* Deadlines missed from BEGIN to END of the last one, and between the END before and that BEGIN.
+ * False: no program has ever told of one. */
+bool coop_count_missed(uint64_t *ret_meanwhile, uint64_t *ret_before);
 /* Of one that is held. */
 void coop_end_held(int64_t result);

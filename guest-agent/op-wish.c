@@ -53,14 +53,16 @@ void op_wish_end(const Request *request, Answer *answer)
                      : error_number < 4096 ? -(int64_t)error_number
                                            : -EREMOTEIO;
     unsigned n = 0;
+    coop_take(); /* what was missed meanwhile */
     if (request_number(request, STASIS_AGENT_TAG_HELD, 0) != 0)
         coop_end_held(result < 0 ? result : 0);
     else
         n = coop_end(request_number(request, STASIS_AGENT_TAG_TICKET, 0), result, image);
     stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_CALLERS, n);
     uint64_t meanwhile, before;
-    coop_count_missed(&meanwhile, &before);
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED, meanwhile);
-    stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED_BEFORE, before);
+    if (coop_count_missed(&meanwhile, &before)) {
+        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED, meanwhile);
+        stasis_field_put_number(&answer->fields, STASIS_AGENT_TAG_N_MISSED_BEFORE, before);
+    }
     answer_end(answer);
 }

@@ -24,6 +24,7 @@
 #define AGAIN_MS 500          /* between two tries to connect */
 #define CONNECT_LIMIT_MS 1000 /* for an agent that has too many before us */
 #define ACK_LIMIT_MS 2000     /* for an answer to CRITICAL_BEGIN: the agent takes 1,000 at most */
+#define MISSED_MS 10          /* between two words of missed deadlines */
 #define DEFAULT_CRITICAL_MS 1000
 #define MAX_CRITICAL_MS 10000
 
@@ -43,6 +44,7 @@ static struct {
     int signal_number;
     atomic_bool cycle_wanted, has_cycles;
     atomic_uint missed; /* deadlines, of which no agent has heard */
+    int64_t missed_ms;  /* when one did */
 } standing = { .fd = -1 };
 
 /* ---- lock and time ---- */
@@ -115,11 +117,14 @@ static void drop_locked(void)
     lose_locked();
 }
 
-/* Deadlines; what can't be told now is kept. */
+/* Deadlines; what can't be told now is kept, and what would come too often for the agent. */
 static int tell_missed_now(int fd)
 {
+    if (atomic_load(&standing.missed) == 0 || now_ms() - standing.missed_ms < MISSED_MS)
+        return 0;
+    standing.missed_ms = now_ms();
     unsigned n = atomic_exchange(&standing.missed, 0);
-    int r = n > 0 ? guest_send_now(fd, STASIS_GUEST_MISSED, n) : 0;
+    int r = guest_send_now(fd, STASIS_GUEST_MISSED, n);
     if (r < 0)
         atomic_fetch_add(&standing.missed, n);
     return r;

@@ -301,7 +301,8 @@ const CliCommand cli_cmd_replay = {
     .summary = "run a test that failed again, from the moments before",
     .description =
         "Start VMs that go on from an image of the bundle's, in which the test is under way, and "
-        "see how it comes out. Prints how often it came out how; of a single run, without --json, "
+        "see how it comes out. Prints how often it came out how; of a single run that was not "
+        "recorded, without --json, "
         "what "
         "the test writes before, all of it since its start. Nothing of the VMs stays.\n\n"
         "Without --perturb a guest does not learn that it goes on from an image: its random "

@@ -234,7 +234,7 @@ typedef enum {
     STASIS_AGENT_OP_WISH_BEGIN,
     /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
      * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told,
-     * N_MISSED, N_MISSED_BEFORE: deadlines that programs say they missed since the BEGIN, and
+     * [N_MISSED, N_MISSED_BEFORE]: deadlines that programs say they missed since the BEGIN, and
      * between the END before and that. */
     STASIS_AGENT_OP_WISH_END,
     /*

@@ -32,8 +32,9 @@ typedef struct {
     guint n_late;    /* … of which so many did not get ready in time */
     guint n_cycles;  /* control loops that were at the end of a cycle */
     /* Deadlines that control loops say they missed (stasis_deadline_missed()): while it was taken,
-     * and between the one before and this one. An agent that is older than that counts none. */
+     * and between the one before and this one. */
     guint64 n_missed, n_missed_before;
+    gboolean deadlines_counted; /* some program ever told of one; else they are 0 */
     guint64 total_us;
 } StasisServed;
 

@@ -401,9 +401,19 @@ static void test_missed(void)
     check_missed(0, 0);
     /* It could not begin: later ones tell. */
     program_says(one, STASIS_GUEST_MISSED, INT64_MAX, "");
+    program_says(two, STASIS_GUEST_CYCLES, 0, "");
     work();
+    host_begins(0, true, 1000);
+    coop_forget_requests();
     host_ends(0, EREMOTEIO, "");
     check_missed(0, 0);
+    /* Right before its end. */
+    host_begins(0, false, 1000);
+    program_says(two, STASIS_GUEST_MISSED, 6, "");
+    host_ends(0, 0, "");
+    check_missed(6, UINT32_MAX);
+    program_says(one, STASIS_GUEST_MISSED, INT64_MAX, "");
+    work();
     host_begins(0, false, 1000);
     host_ends(0, 0, "");
     check_missed(0, UINT32_MAX);

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "engine/guards/watch.h"
 #include "vmm/domain.h"
@@ -17,10 +18,13 @@
 #define EVENT "SHUTDOWN"
 /* For what a QEMU that is no more has told before; the end of the connection ends it. */
 #define REST_MS 1000u
+/* From the event to the end of the process, on a busy host. */
+#define REST_US (REST_MS * 1000u)
 
 typedef struct {
     guint64 seen_us;
-    gboolean quiet; /* only an end that was asked for is told */
+    guint64 told_us, rests_us; /* of an event; until when QEMU may take to end */
+    gboolean quiet;            /* only an end that was asked for is told */
 } Crash;
 
 static gpointer open_crash(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
@@ -32,10 +36,11 @@ static gpointer open_crash(const StasisWatcherOps *ops, StasisWatched *vm, const
     return crash;
 }
 
-/* ShutdownCause of QEMU's qapi/run-state.json. These are nobody's wish. */
+/* ShutdownCause of QEMU's qapi/run-state.json. These are nobody's wish; who wanted a reset, and has
+ * a QEMU that ends by it (-no-reboot; a kernel that panics, a triple fault), wanted to go on. */
 static gboolean is_failure(const char *reason)
 {
-    static const char *const failures[] = { "host-error", "guest-panic", NULL };
+    static const char *const failures[] = { "host-error", "guest-panic", "guest-reset", NULL };
     return reason != NULL && g_strv_contains(failures, reason);
 }
 
@@ -60,6 +65,52 @@ static gboolean judge(const Crash *crash, StasisWatched *vm, gboolean asked, con
     return !crash->quiet;
 }
 
+static StasisDomainEnd ask_libvirt(const StasisWatched *vm)
+{
+    return vm->record->uri != NULL ? stasis_domain_find_end(vm->record->uri, vm->record->uuid)
+                                   : STASIS_DOMAIN_END_UNKNOWN;
+}
+
+/* QEMU is no more. What it told before that has come, or comes now; libvirt may take a moment to
+ * learn of it, and forgets a transient domain. */
+static gboolean look_at_end(Crash *crash, StasisWatched *vm, guint64 at_us, char **ret_detail)
+{
+    gboolean told = at_us > crash->seen_us;
+    StasisDomainEnd end = told ? STASIS_DOMAIN_END_UNKNOWN : ask_libvirt(vm);
+    if (!told && end == STASIS_DOMAIN_END_UNKNOWN) {
+        guint lag_ms = stasis_qmp_get_event_lag_ms(vm->qmp);
+        at_us = stasis_qmp_wait_event(vm->qmp, EVENT, crash->seen_us, MAX(lag_ms, REST_MS));
+        told = at_us > crash->seen_us;
+        end = told ? end : ask_libvirt(vm);
+    }
+    if (!told)
+        return judge(crash, vm, end == STASIS_DOMAIN_END_ASKED,
+                     end != STASIS_DOMAIN_END_UNKNOWN ? "says libvirt" : NULL, ret_detail);
+    vm->since_us = (gint64)at_us;
+    g_autofree char *reason = read_reason(vm);
+    return judge(crash, vm, !is_failure(reason), reason, ret_detail);
+}
+
+/* It has told of a SHUTDOWN, and is still there: on its way out, or to stand still (-no-shutdown),
+ * or somebody lets it begin anew (libvirt, at a reboot). */
+static gboolean look_at_rest(Crash *crash, StasisWatched *vm, guint64 at_us, char **ret_detail)
+{
+    if (crash->told_us != at_us) {
+        crash->told_us = at_us;
+        crash->rests_us = stasis_now_us() + REST_US;
+    }
+    vm->ending = stasis_now_us() < crash->rests_us;
+    g_autofree char *state = vm->ending ? NULL : stasis_qmp_run_state(vm->qmp, NULL);
+    if (state == NULL)
+        return FALSE;
+    crash->seen_us = at_us;
+    if (strcmp(state, "shutdown") != 0)
+        return FALSE;
+    vm->since_us = (gint64)at_us;
+    g_autofree char *reason = read_reason(vm);
+    return judge(crash, vm, !is_failure(reason), reason, ret_detail);
+}
+
 static gboolean look_for_crash(gpointer data, StasisWatched *vm, char **ret_detail)
 {
     Crash *crash = data;
@@ -69,20 +120,10 @@ static gboolean look_for_crash(gpointer data, StasisWatched *vm, char **ret_deta
     /* In this order: what it told before it ended has come then. */
     gboolean gone = vm->pidfd < 0 || poll(&process, 1, 0) > 0;
     guint64 at_us = stasis_qmp_wait_event(vm->qmp, EVENT, crash->seen_us, 0);
-    StasisDomainEnd end = gone && at_us <= crash->seen_us && vm->record->uri != NULL
-                              ? stasis_domain_find_end(vm->record->uri, vm->record->uuid)
-                              : STASIS_DOMAIN_END_UNKNOWN;
-    if (end != STASIS_DOMAIN_END_UNKNOWN)
-        return judge(crash, vm, end == STASIS_DOMAIN_END_ASKED, "says libvirt", ret_detail);
-    if (gone && at_us <= crash->seen_us)
-        at_us = stasis_qmp_wait_event(vm->qmp, EVENT, crash->seen_us,
-                                      MAX(stasis_qmp_get_event_lag_ms(vm->qmp), REST_MS));
-    if (at_us <= crash->seen_us)
-        return gone && judge(crash, vm, FALSE, NULL, ret_detail);
-    crash->seen_us = at_us;
-    vm->since_us = (gint64)at_us;
-    g_autofree char *reason = read_reason(vm);
-    return judge(crash, vm, !is_failure(reason), reason, ret_detail);
+    vm->ending = FALSE;
+    if (gone)
+        return look_at_end(crash, vm, at_us, ret_detail);
+    return at_us > crash->seen_us && look_at_rest(crash, vm, at_us, ret_detail);
 }
 
 static void rearm_crash(gpointer data, StasisWatched *vm)

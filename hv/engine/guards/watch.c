@@ -238,6 +238,11 @@ const char *stasis_watch_get_end(const StasisWatch *watch)
     return watch->vm.ended;
 }
 
+gboolean stasis_watch_is_ending(const StasisWatch *watch)
+{
+    return watch->vm.ending;
+}
+
 StasisEventLog *stasis_watch_get_log(StasisWatch *watch)
 {
     return watch->vm.log;

@@ -23,6 +23,7 @@ typedef struct {
     int pidfd;
     gboolean whole_console; /* what stands there by now counts, too */
     char *ended; /* set by crash: the end of QEMU that was asked for; NULL: it has not ended so */
+    gboolean ending; /* … it has been, and the process is there yet */
     gint64 since_us; /* set by look() to tell when what it saw began; else that is now */
 } StasisWatched;
 
@@ -76,6 +77,8 @@ StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wa
 void stasis_watch_follow_end(StasisWatch *watch);
 /* How it ended so, for people; NULL: it has not, or nobody looked ("crash", or the above). */
 const char *stasis_watch_get_end(const StasisWatch *watch);
+/* It was told to end, and by the next looks it has, or has not. */
+gboolean stasis_watch_is_ending(const StasisWatch *watch);
 
 StasisFailure *stasis_failure_new(const char *kind, const char *detail);
 

@@ -192,7 +192,10 @@ static gboolean end(Server *s, const Wish *wish, const char *id, StasisServed *s
     g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_END, &fields, &wait, error);
     if (answer == NULL || !stasis_fault(STASIS_FAULT_SERVE_TOLD, error))
         return FALSE;
-    served->n_missed = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED, 0);
+    served->n_missed = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED, G_MAXUINT64);
+    served->deadlines_counted = served->n_missed != G_MAXUINT64;
+    if (!served->deadlines_counted)
+        served->n_missed = 0;
     served->n_missed_before = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED_BEFORE, 0);
     s->n_ended++;
     return save(s, error);

@@ -81,6 +81,7 @@ typedef struct {
     char *id;
     guint n_cycles;
     guint64 n_missed;
+    gboolean counted;
     GError *error;
 } Taken;
 
@@ -99,6 +100,7 @@ static void on_served(const StasisServed *served, gpointer data)
     taken->id = g_strdup(served->id);
     taken->n_cycles = served->n_cycles;
     taken->n_missed = served->n_missed;
+    taken->counted = served->deadlines_counted;
     taken->error = served->error != NULL ? g_error_copy(served->error) : NULL;
 }
 
@@ -107,7 +109,7 @@ static StasisImageInfo *get_taken(StasisStore *store, const Taken *taken, GError
 {
     StasisImageInfo *image = stasis_store_get_image(store, taken->id, error);
     if (image != NULL) {
-        image->cost.deadlines_counted = TRUE;
+        image->cost.deadlines_counted = taken->counted;
         image->cost.missed_deadlines = taken->n_missed;
     }
     return image;

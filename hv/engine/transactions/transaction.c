@@ -205,7 +205,8 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     if (tx->image == NULL)
         return FALSE;
     stasis_watch_keep_ended(series->session->qmp, series->session->record,
-                            options->on != NULL && stasis_watch_has(options->on, "crash")
+                            options->on != NULL && stasis_watch_has(options->on, "crash") &&
+                                    !stasis_watch_has(options->on, "exit")
                                 ? STASIS_KEEP_PANICKED
                                 : STASIS_KEEP_ALL);
     file->pid = series->session->record->pid;
@@ -334,15 +335,32 @@ static gboolean check_alive(StasisTransaction *tx, GError **error)
 }
 
 /* An end that was asked for is no failure where only others are (--on crash, without exit). */
-static gboolean may_have_ended(StasisTransaction *tx)
+static gboolean may_have_ended(const StasisTransaction *tx)
 {
-    if (tx->watch != NULL)
-        stasis_failure_free(stasis_watch_look(tx->watch));
     return tx->watch != NULL && stasis_watch_get_end(tx->watch) != NULL;
+}
+
+/* A last look: one that is on its way out has ended, or has failed, or goes on. */
+static gboolean has_not_failed(StasisTransaction *tx, GError **error)
+{
+    StasisFailure *failure = NULL;
+    if (tx->watch == NULL)
+        return TRUE;
+    while ((failure = stasis_watch_look(tx->watch)) == NULL && stasis_watch_is_ending(tx->watch))
+        g_usleep(10000);
+    if (failure == NULL)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "VM %s has failed: %s%s%s", tx->name,
+                failure->kind, failure->detail != NULL ? ": " : "",
+                failure->detail != NULL ? failure->detail : "");
+    stasis_failure_free(failure);
+    return FALSE;
 }
 
 gboolean stasis_transaction_commit(StasisTransaction *tx, GError **error)
 {
+    if (!has_not_failed(tx, error))
+        return FALSE;
     gboolean ended = may_have_ended(tx);
     close_all(tx);
     if ((!ended && !check_alive(tx, error)) ||
