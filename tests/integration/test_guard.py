@@ -119,6 +119,32 @@ add_case(is_meant, lambda _t, vm: os.kill(vm.pid, signal.SIGTERM), "host-signal"
 
 
 @case
+def stands_still(t):
+    """the same of one that stays when the guest has shut down (-no-shutdown)"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-no-shutdown", accel=FAST)
+    guard = Guard(t, vm, "--every", 100, "--do", "restart")
+    guard.wait("image", 2)
+    vm.guest.fail(vm, Bare.OFF)
+    found = guard.end(0)
+    t.equal((found["failures"], vm.status()), (0, "shutdown"), found)
+
+
+@case
+def is_no_wish(t):
+    """a reset that ends QEMU (-no-reboot) is a failure: the VM is started again"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-no-reboot", accel=FAST)
+    guard = Guard(t, vm, "--every", 100, "--do", "restart")
+    guard.wait("image", 2)
+    vm.guest.fail(vm, Bare.RESET)
+    guard.wait("restarted", 1)
+    failure = guard.last("failure")["failure"]
+    t.check(failure["kind"] == "crash" and "guest-reset" in failure["detail"], failure)
+    vm.learn()
+    t.defer(end_pid, vm.pid)
+    guard.end(0, signal.SIGINT)
+
+
+@case
 def crashes(t):
     """a QEMU that is killed has crashed, and is started again"""
     vm = guest(t)
