@@ -285,7 +285,7 @@ static const CliOption options[] = {
     { "timeout", 0, CLI_SPAN, "TIME", "of each run (default: the test's; with --gdb none)" },
     { "output", 0, CLI_DIR, "DIR",
       "leave what each run wrote in this directory: files image-I-run-N-OUTCOME.stdout, .stderr, "
-      ".console" },
+      ".console; those of an earlier replay stay, or are replaced" },
     { "scratch", 0, CLI_DIR, "DIR", "where the bundle is unpacked (default: /var/tmp)" },
     { NULL },
 };

@@ -332,6 +332,14 @@ static void about_vm(Call *call, About *about)
     g_variant_get_child(call->in, 0, "s", &about->vm);
 }
 
+/* The policy that it has. */
+static void about_policy(Call *call, About *about)
+{
+    about_vm(call, about);
+    const StasisPolicy *policy = stasisd_service_policy(call->bus->service, about->vm);
+    about->connect = policy != NULL ? g_strdup(policy->connect) : NULL;
+}
+
 /* As they are read for good, since a caller may say things twice. */
 static void about_settings(Call *call, About *about)
 {
@@ -434,8 +442,8 @@ static const Method methods[] = {
     { "ListPolicies", READ, list_policies },
     { "GetPolicy", READ, get_policy },
     { "SetPolicy", CREATE, set_policy, about_settings },
-    { "RemovePolicy", CREATE, remove_policy, about_vm },
-    { "RunPolicy", CREATE, run_policy, about_vm },
+    { "RemovePolicy", CREATE, remove_policy, about_policy },
+    { "RunPolicy", CREATE, run_policy, about_policy },
     { "Checkpoint", CREATE, checkpoint, about_vm },
     { "CheckpointDomain", CREATE, checkpoint, about_vm },
     { "Restore", RESTORE, restore, about_image },

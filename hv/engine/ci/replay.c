@@ -113,9 +113,9 @@ static gboolean run_recorded(const Replaying *r, guint times, StasisReplayRuns *
 static gboolean make_output_dir(const StasisReplayOptions *options, GError **error)
 {
     const char *dir = options->output_dir;
-    if (dir == NULL || g_mkdir_with_parents(dir, 0777) == 0)
+    if (dir == NULL || (g_mkdir_with_parents(dir, 0777) == 0 && access(dir, W_OK | X_OK) == 0))
         return TRUE;
-    return stasis_set_errno(error, errno, "make %s", dir);
+    return stasis_set_errno(error, errno, "write to %s", dir);
 }
 
 /* What is recorded has one way to go. */
