@@ -97,11 +97,17 @@ def quit_it(t, _vm):
             pass
 
 
-def is_meant(t, how, reason):
-    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), *monitor_of(t), accel=FAST)
-    words = () if reason == "guest-shutdown" else ("--on", "panic,crash")
+def to_be_restarted(t, *qemu_args, words=()):
+    """A VM whose guard starts it again, with images."""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), *qemu_args, accel=FAST)
     guard = Guard(t, vm, "--every", 100, "--do", "restart", *words)
     guard.wait("image", 2)
+    return vm, guard
+
+
+def is_meant(t, how, reason):
+    words = () if reason == "guest-shutdown" else ("--on", "panic,crash")
+    vm, guard = to_be_restarted(t, *monitor_of(t), words=words)
     how(t, vm)
     found = guard.end(0)
     t.equal((found["failures"], found["restarts"], found["bundles"]), (0, 0, []), found)
@@ -121,9 +127,7 @@ add_case(is_meant, lambda _t, vm: os.kill(vm.pid, signal.SIGTERM), "host-signal"
 @case
 def stands_still(t):
     """the same of one that stays when the guest has shut down (-no-shutdown)"""
-    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-no-shutdown", accel=FAST)
-    guard = Guard(t, vm, "--every", 100, "--do", "restart")
-    guard.wait("image", 2)
+    vm, guard = to_be_restarted(t, "-no-shutdown")
     vm.guest.fail(vm, Bare.OFF)
     found = guard.end(0)
     t.equal((found["failures"], vm.status()), (0, "shutdown"), found)
@@ -132,9 +136,7 @@ def stands_still(t):
 @case
 def is_no_wish(t):
     """a reset that ends QEMU (-no-reboot) is a failure: the VM is started again"""
-    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-no-reboot", accel=FAST)
-    guard = Guard(t, vm, "--every", 100, "--do", "restart")
-    guard.wait("image", 2)
+    vm, guard = to_be_restarted(t, "-no-reboot")
     vm.guest.fail(vm, Bare.RESET)
     guard.wait("restarted", 1)
     failure = guard.last("failure")["failure"]

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stasis/error.h>
 #include <stasis/replay.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "engine/ci/ci-record.h"
