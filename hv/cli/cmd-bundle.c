@@ -13,6 +13,16 @@ static JsonObject *image_to_json(const StasisBundleImage *image)
     return object;
 }
 
+static JsonArray *words_to_json(char **words)
+{
+    JsonArray *array = json_array_new();
+    for (char **word = words; word != NULL && *word != NULL; word++) {
+        g_autofree char *valid = g_utf8_make_valid(*word, -1);
+        json_array_add_string_element(array, valid);
+    }
+    return array;
+}
+
 static JsonObject *to_json(const char *path, const StasisBundleInfo *info)
 {
     JsonObject *object = json_object_new();
@@ -22,12 +32,9 @@ static JsonObject *to_json(const char *path, const StasisBundleInfo *info)
     json_object_set_int_member(object, "at_us", info->at_us);
     json_object_set_int_member(object, "created_us", info->created_us);
     cli_json_set_string(object, "domain", info->domain);
-    JsonArray *command = json_array_new();
-    for (char **word = info->command; word != NULL && *word != NULL; word++) {
-        g_autofree char *valid = g_utf8_make_valid(*word, -1);
-        json_array_add_string_element(command, valid);
-    }
-    json_object_set_array_member(object, "argv", command);
+    json_object_set_array_member(object, "argv", words_to_json(info->command));
+    if (info->on != NULL)
+        json_object_set_array_member(object, "on", words_to_json(info->on));
     cli_json_set_string(object, "stasis_version", info->stasis_version);
     cli_json_set_string(object, "qemu_version", info->qemu_version);
     cli_json_set_string(object, "kernel", info->kernel);
@@ -50,11 +57,14 @@ static void print(const StasisBundleInfo *info)
     g_autofree char *size = cli_format_bytes(info->size_bytes);
     g_autofree char *at = info->at_us != 0 ? cli_format_time(info->at_us) : g_strdup("-");
     g_autofree char *command = info->command != NULL ? g_strjoinv(" ", info->command) : NULL;
+    g_autofree char *on = info->on != NULL ? g_strjoinv(", ", info->on) : NULL;
     print_text("failure", info->kind != NULL ? info->kind : "-");
     if (info->detail != NULL)
         print_text("detail", info->detail);
     print_text("at", at);
     print_text("VM", info->domain != NULL ? info->domain : "-");
+    if (on != NULL)
+        print_text("watched", on);
     if (command != NULL)
         print_text("command", command);
     print_text("stasis", info->stasis_version != NULL ? info->stasis_version : "-");

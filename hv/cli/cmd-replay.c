@@ -48,6 +48,10 @@ static void replay_to_json(CliCall *call, const StasisReplay *replay, gboolean b
     json_object_set_array_member(object, "command", argv);
     json_object_set_object_member(object, "failure", cli_outcome_to_json(&replay->failure));
     json_object_set_array_member(object, "images", images);
+    cli_json_set_uint(object, "n_unwritten", replay->n_unwritten);
+    if (replay->n_unwritten > 0)
+        cli_note(call, "what %u runs wrote is not all in %s: %s", replay->n_unwritten,
+                 cli_text(call, "output"), replay->output_error);
     if (bisect) {
         index_to_json(object, "inevitable", replay->inevitable);
         index_to_json(object, "open", replay->open);
@@ -263,7 +267,7 @@ static gboolean run(CliCall *call, GError **error)
 }
 
 static const CliArgument arguments[] = {
-    { "BUNDLE", CLI_ONE, CLI_FILE, "a bundle that ci-run left" },
+    { "BUNDLE", CLI_ONE, CLI_FILE, "a bundle that ci-run or a guard left" },
     { NULL },
 };
 static const CliOption options[] = {
@@ -282,7 +286,9 @@ static const CliOption options[] = {
     { "gdb", 0, CLI_TEXT, "PORT",
       "stand still at the image's instant and wait for gdb, at this TCP port on the loopback "
       "interface or the socket of this path" },
-    { "timeout", 0, CLI_SPAN, "TIME", "of each run (default: the test's; with --gdb none)" },
+    { "timeout", 0, CLI_SPAN, "TIME",
+      "of each run (default: the test's; without one twice what it took from the image to the "
+      "failure, and 5 s; with --gdb none)" },
     { "output", 0, CLI_DIR, "DIR",
       "leave what each run wrote in this directory: files image-I-run-N-OUTCOME.stdout, .stderr, "
       ".console; those of an earlier replay stay, or are replaced" },
@@ -293,12 +299,13 @@ static const CliExample examples[] = {
     { "replay fail.bundle --times 50 --jobs 4", "How often does it come out how?" },
     { "replay fail.bundle --bisect --plot fail.svg", "When did it become inevitable?" },
     { "replay fail.bundle --from 3 --gdb 1234", "Look around in that moment" },
+    { "replay web-panic-20261127-101500-123.bundle --times 20", "Does it panic each time?" },
     { NULL },
 };
 const CliCommand cli_cmd_replay = {
     .group = "failure",
     .name = "replay",
-    .summary = "run a test that failed again, from the moments before",
+    .summary = "run what failed again, from the moments before",
     .description =
         "Start VMs that go on from an image of the bundle's, in which the test is under way, and "
         "see how it comes out. Prints how often it came out how; of a single run that was not "
@@ -316,9 +323,9 @@ const CliCommand cli_cmd_replay = {
         "--gdb it is run once before, and images are kept every few seconds on the way: gdb begins "
         "at the newest, or --from another, and may go backwards (reverse-step, "
         "reverse-continue), which goes by the nearest image before.\n\n"
-        "Only bundles of ci-run have a test in them. Images of another, of a guard's, say, come "
-        "back "
-        "by bundle-import and restore.\n\n"
+        "A guard's bundle has no test in it: the VM goes on without a network and is watched for "
+        "what the guard watched for. It has survived if there was none of that in time. Images "
+        "from after the failure are left out. A bundle of a libvirt domain is not replayed.\n\n"
         "The exit status says whether it could be run, not how it came out.",
     .arguments = arguments,
     .options = options,

@@ -108,7 +108,8 @@ typedef struct {
                                                        are left out */
     uint64_t touched_range[GUEST_RANGES][2]; /* 0x1c8  gpa of start and end */
 
-    uint64_t fail; /* 0x248  the host stores one of GUEST_FAIL_PANIC …: it happens within 1 ms */
+    uint64_t fail; /* 0x248  the host stores one of GUEST_FAIL_PANIC …: it happens within 1 ms; with
+                              n << 8, n ms later */
 
     uint64_t cycles; /* 0x250  with period=: ends of cycles; what follows is slack until the next */
 

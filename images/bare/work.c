@@ -101,7 +101,9 @@ static void __attribute__((noinline)) events(uint64_t now)
     state->index = state->stores % state->pages;
     if (state->reset != 0)
         reset();
-    if (state->fail != GUEST_FAIL_NONE)
+    if (state->fail >> 8 != 0)
+        state->fail -= 1 << 8;
+    else if (state->fail != GUEST_FAIL_NONE)
         fail(state->fail);
     if (options.check)
         memory_verify(COLD_PAGES);

@@ -31,6 +31,7 @@ typedef struct {
     StasisProgressFunc progress;
     gpointer progress_data;
     const char *qemu_version; /* of what is in it; NULL: as its images say */
+    const char *const *on;    /* what the VM was watched for (stasis/watch.h), or NULL */
 } StasisBundleOptions;
 #define STASIS_BUNDLE_OPTIONS_INIT                 \
     {                                              \
@@ -61,6 +62,7 @@ typedef struct {
     GPtrArray *images;                            /* of StasisBundleImage, oldest first */
     GPtrArray *members;                           /* of StasisBundleMember, in order */
     guint64 size_bytes;                           /* of the file */
+    char **on; /* what the VM was watched for (stasis/watch.h), unchecked; or NULL */
 } StasisBundleInfo;
 
 typedef struct _StasisBundle StasisBundle;

@@ -18,6 +18,7 @@ typedef enum {
     STASIS_OUTCOME_HANG,     /* a virtual CPU made no progress; */
     STASIS_OUTCOME_WATCHDOG, /* … a watchdog was not fed; */
     STASIS_OUTCOME_RESET,    /* … the guest was reset: where one watched for that */
+    STASIS_OUTCOME_SURVIVED, /* there was no test, and nothing of this for as long as one looked */
 } StasisOutcomeKind;
 
 typedef struct {

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A failure again: the test in a bundle goes on from an image of its ring, as often as wanted. */
+/*
+ * A failure again: what ran in a VM goes on from an image of a bundle's ring, as often as wanted.
+ * In a bundle of ci-run that is a test, and how it comes out is the outcome. In one of a guard the
+ * VM is watched for what the guard watched for, and has survived if there was none of that in time.
+ */
 #pragma once
 
 #include <stasis/ci.h>
@@ -20,7 +24,8 @@ typedef struct {
                             oldest; NULL: the newest. Of what was recorded under a debugger alone,
                             by number */
     guint perturb;       /* of 1 << StasisPerturb */
-    guint64 timeout_us;  /* of each run; 0: what the test had */
+    guint64 timeout_us;  /* of each run; 0: what the test had; without one twice what it took from
+                            the image to the failure, and 5 s */
     const char *scratch; /* directory for what is in the bundle; NULL: /var/tmp */
     /* After each run, from the thread that made the call; or NULL. */
     void (*ran)(guint image, const StasisOutcome *outcome, gpointer user_data);
@@ -56,12 +61,14 @@ typedef struct {
 } StasisReplayRuns;
 
 typedef struct {
-    char **argv;           /* of the test */
+    char **argv;           /* of the test; empty: there was none */
     StasisOutcome failure; /* as the bundle has it */
     GPtrArray *images;     /* of StasisReplayRuns, oldest first; without bisect just one */
     gint inevitable;       /* of bisect: index of the first image from which on every run that is
                               known came out as the failure; -1: there is none */
-    gint open; /* … and of the last one before that from which one did not; -1: none */
+    gint open;          /* … and of the last one before that from which one did not; -1: none */
+    guint n_unwritten;  /* runs whose output could not be written to output_dir … */
+    char *output_error; /* … and why, of the first; NULL: all could */
 } StasisReplay;
 
 STASIS_API void stasis_replay_free(StasisReplay *replay);

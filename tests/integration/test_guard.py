@@ -65,6 +65,35 @@ add_case(captures, Bare.HANG, "hang=1", "hang", promise="the same of a hang")
 add_case(captures, Bare.LINE, "panic,log=DRIVER FAILED", "log", promise="the same of a line")
 
 
+@case
+def replayed(t):
+    """a guard's bundle is run again from the images before: where it became inevitable is found"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 200, "--keep", 6, "--on", "panic", "--output", t.dir)
+    guard.wait("image", 2)
+    n_before = guard.count("image")
+    vm.guest.fail(vm, Bare.PANIC, in_ms=700)
+    [path] = guard.end(EVENT)["bundles"]
+    info = stasis_json("bundle-info", path)
+    t.equal(info["on"], ["panic"], "what was watched for")
+    vm.kill()
+    found = stasis_json("replay", path, "--bisect", "--times", 1, "--jobs", 2, "--timeout", "3s")
+    t.equal((found["command"], found["failure"]["name"]), ([], "panic"), found)
+    ids = [one["id"] for one in found["images"]]
+    t.equal(ids, [i["id"] for i in info["images"] if i["created_us"] < info["at_us"]],
+            "images from before the failure")
+    outcomes = [one["outcomes"][0]["name"] for one in found["images"]]
+    last_open, first = found["open"], found["inevitable"]
+    t.equal((first, outcomes), (last_open + 1, ["survived"] * first + ["panic"] * (len(ids) - first)), found)
+    # The image that was being taken when the guest was told to fail may be from either side.
+    t.check(n_before <= first <= n_before + 1, f"{n_before} images before, {found}")
+    names = [f"image-{len(ids)}-run-{n}-panic.console" for n in (1, 2)]
+    os.makedirs(os.path.join(t.path("out"), names[0]))  # in the way
+    found = stasis_json("replay", path, "--times", 2, "--jobs", 2, "--output", t.path("out"))
+    t.equal((found["images"][0]["id"], found["images"][0]["n_same"]), (ids[-1], 2), found)
+    t.equal((sorted(os.listdir(t.path("out"))), found["n_unwritten"]), (names, 1), "what there is of the runs")
+
+
 def happens(t, how, words, kind, *device):
     vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), *device, accel=FAST)
     guard = Guard(t, vm, "--every", 100, "--keep", 4, "--on", words, "--output", t.dir)

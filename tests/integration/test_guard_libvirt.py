@@ -66,6 +66,7 @@ def guarded(t):
     [path] = json.loads(out)["result"]["bundles"]
     info = stasis_json("bundle-info", path, "--verify")
     t.equal((info["kind"], info["domain"]), ("hang", vm.name), info)
+    t.check("restore or clone --connect" in stasis("replay", path, expect=1).err, "what is said of a replay")
     vm.check_runs()
     vm.guest.check_unharmed(vm)
 

@@ -175,9 +175,9 @@ class Bare:
 
     PANIC, HANG, LINE, WATCHDOG, OFF, RESET = 1, 2, 3, 4, 5, 6
 
-    def fail(self, vm, how):
-        """Have it fail now; a panic is told only with -device pvpanic, a watchdog barks only with -device ib700."""
-        self.memory(vm).write(State.FAIL, struct.pack("<Q", how))
+    def fail(self, vm, how, in_ms=0):
+        """Have it fail now, or some time from now on; a panic is told only with -device pvpanic, a watchdog barks only with -device ib700."""
+        self.memory(vm).write(State.FAIL, struct.pack("<Q", how | in_ms << 8))
 
     def reset_stalls(self, vm):
         memory, offset = self.memory(vm), 16 + 8 * State.FIELDS.index("reset")

@@ -73,6 +73,7 @@ static char *large_image(StasisStore *store, guint n_pages, guint odd, GError **
 static void create(Fixture *f, const char *const *ids)
 {
     static const char *const command[] = { "make", "test", NULL };
+    static const char *const on[] = { "panic", "log=DRIVER .* FAILED", NULL };
     g_autoptr(GError) error = NULL;
     g_autoptr(GBytes) console = g_bytes_new_static("hello\n", 6);
     StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
@@ -81,6 +82,7 @@ static void create(Fixture *f, const char *const *ids)
     options.at_us = 1234567;
     options.domain = "small";
     options.command = command;
+    options.on = on;
     options.console = console;
     stasis_bundle_create(f->store, ids, f->path, &options, NULL, &error);
     g_assert_no_error(error);
@@ -97,6 +99,8 @@ static void test_whole(Fixture *f, gconstpointer unused)
     g_assert_cmpstr(info->kind, ==, "panic");
     g_assert_cmpint(info->at_us, ==, 1234567);
     g_assert_cmpstr(info->command[1], ==, "test");
+    g_assert_cmpuint(g_strv_length(info->on), ==, 2);
+    g_assert_cmpstr(info->on[1], ==, "log=DRIVER .* FAILED");
     g_assert_cmpuint(info->images->len, ==, 2);
     g_assert_cmpstr(((StasisBundleImage *)info->images->pdata[1])->id, ==, f->ids[2]);
     stasis_bundle_verify(bundle, NULL, NULL, NULL, &error);

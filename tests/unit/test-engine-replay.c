@@ -2,6 +2,7 @@
 /* Promise: replays are counted by how they came out, and failure is inevitable from the first image
  * on from which, and from all later ones, every run failed as the bundle's did; another failure is
  * not taken for it, and a run that was lost, or out of time, tells nothing. */
+#include <stasis/error.h>
 #include <string.h>
 
 #include "engine/ci/outcome.h"
@@ -142,11 +143,48 @@ static void test_others(void)
     }
 }
 
+/* Of a VM that is only watched. */
+static void test_watched(void)
+{
+    StasisOutcome outcome = { .kind = STASIS_OUTCOME_SURVIVED };
+    stasis_outcome_name(&outcome);
+    g_assert_cmpstr(outcome.name, ==, "survived");
+    g_assert_true(stasis_outcome_is_good(&outcome));
+    g_assert_cmpint(stasis_outcome_exit_code(&outcome), ==, 0);
+    g_assert_cmpint(stasis_outcome_kind("agent-lost"), ==, STASIS_OUTCOME_LOST);
+    g_assert_cmpint(stasis_outcome_kind("crash"), ==, STASIS_OUTCOME_VM_END);
+    g_assert_cmpint(stasis_outcome_kind("hang"), ==, STASIS_OUTCOME_HANG);
+    g_assert_cmpint(stasis_outcome_kind("survived"), ==, STASIS_OUTCOME_VM_END);
+}
+
+static StasisCiTest *test_of(guint n_words, GError **error)
+{
+    g_autoptr(GString) text = g_string_new("{\"format\": 2, \"outcome\": 0, \"on\": [], "
+                                           "\"argv\": [");
+    for (guint i = 0; i < n_words; i++)
+        g_string_append(text, i == 0 ? "\"a\"" : ", \"a\"");
+    g_string_append(text, "]}");
+    return stasis_ci_test_from_text(text->str, text->len, error);
+}
+
+/* What is not taken whole is not taken. */
+static void test_words(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisCiTest) most = test_of(256, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(g_strv_length(most->argv), ==, 256);
+    g_assert_null(test_of(257, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/replay/histogram", test_histogram);
     g_test_add_func("/replay/inevitable", test_inevitable);
     g_test_add_func("/replay/others", test_others);
+    g_test_add_func("/replay/watched", test_watched);
+    g_test_add_func("/replay/words", test_words);
     return g_test_run();
 }

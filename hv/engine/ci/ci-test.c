@@ -79,7 +79,13 @@ static char **take_words(JsonObject *object, const char *name, GError **error)
     g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
     if (!stasis_json_array(object, name, &array, error))
         return NULL;
-    for (guint i = 0; i < MIN(json_array_get_length(array), MAX_WORDS); i++) {
+    guint n = json_array_get_length(array);
+    if (n > MAX_WORDS) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "\"%s\" has %u words, more than %u",
+                    name, n, MAX_WORDS);
+        return NULL;
+    }
+    for (guint i = 0; i < n; i++) {
         const char *word;
         if (!stasis_json_string_at(array, i, &word, error))
             return NULL;

@@ -10,15 +10,16 @@ static const char *const words[] = {
     [STASIS_OUTCOME_LOG] = "log",           [STASIS_OUTCOME_VM_END] = "vm ended",
     [STASIS_OUTCOME_LOST] = "lost",         [STASIS_OUTCOME_HANG] = "hang",
     [STASIS_OUTCOME_WATCHDOG] = "watchdog", [STASIS_OUTCOME_RESET] = "reset",
+    [STASIS_OUTCOME_SURVIVED] = "survived",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(words) == STASIS_N_OUTCOMES);
 
 StasisOutcomeKind stasis_outcome_kind(const char *failure)
 {
-    for (guint i = STASIS_OUTCOME_PANIC; i < STASIS_N_OUTCOMES; i++)
+    for (guint i = STASIS_OUTCOME_PANIC; i < STASIS_OUTCOME_SURVIVED; i++)
         if (strcmp(words[i], failure) == 0)
             return (StasisOutcomeKind)i;
-    return STASIS_OUTCOME_VM_END;
+    return strcmp(failure, "agent-lost") == 0 ? STASIS_OUTCOME_LOST : STASIS_OUTCOME_VM_END;
 }
 
 void stasis_outcome_name(StasisOutcome *outcome)
@@ -34,7 +35,8 @@ void stasis_outcome_name(StasisOutcome *outcome)
 
 gboolean stasis_outcome_is_good(const StasisOutcome *outcome)
 {
-    return outcome->kind == STASIS_OUTCOME_EXIT && outcome->number == 0;
+    return outcome->kind == STASIS_OUTCOME_SURVIVED ||
+           (outcome->kind == STASIS_OUTCOME_EXIT && outcome->number == 0);
 }
 
 int stasis_outcome_exit_code(const StasisOutcome *outcome)
@@ -46,6 +48,8 @@ int stasis_outcome_exit_code(const StasisOutcome *outcome)
         return 128 + outcome->number;
     case STASIS_OUTCOME_TIMEOUT:
         return 124;
+    case STASIS_OUTCOME_SURVIVED:
+        return 0;
     default:
         return 125;
     }

@@ -5,7 +5,7 @@
 
 G_BEGIN_DECLS
 
-#define STASIS_N_OUTCOMES (STASIS_OUTCOME_RESET + 1)
+#define STASIS_N_OUTCOMES (STASIS_OUTCOME_SURVIVED + 1)
 
 /* How a test came out that was ended by such a StasisFailure. */
 StasisOutcomeKind stasis_outcome_kind(const char *failure);

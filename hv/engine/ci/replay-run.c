@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stasis/clone.h>
 #include <stasis/error.h>
+#include <stasis/watch.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -16,13 +17,17 @@
 #include "base/io.h"
 #include "engine/ci/bound.h"
 #include "engine/ci/ci-record.h"
+#include "engine/ci/outcome.h"
 #include "engine/guards/bundle-internal.h"
 #include "engine/guards/watch-console.h"
+#include "store/image.h"
 #include "vmm/agent-channel.h"
 
 /* How timing is disturbed: the VM runs for up to so long, and stands still for up to so long. */
 #define RUN_US 40000
 #define STAND_US 15000
+/* A guest that had a failure ahead of it and no test has at least so long for it. */
+#define WATCH_MORE_US 5000000u
 
 /* ---- the bundle ---- */
 
@@ -50,22 +55,90 @@ static gboolean make_dir(StasisReplaySource *source, const char *scratch, GError
     return stasis_nursery_add_dir(source->nursery, source->dir, error);
 }
 
-/* A guard's bundle has images, and nobody's test. */
-static GBytes *read_test(StasisBundle *bundle, GError **error)
+/* What a guard's bundle has instead of a test. One from before they named what they watched for has
+ * the failure's kind, and what else makes a watcher is not known. */
+static StasisCiTest *watch_instead(const StasisBundleInfo *info, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    GBytes *text = stasis_bundle_read(bundle, STASIS_CI_TEST_FILE, &why);
-    if (text != NULL)
-        return text;
-    const char *kind = stasis_bundle_get_info(bundle)->kind;
-    if (!g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
-        g_propagate_error(error, g_steal_pointer(&why));
-    else
+    g_autoptr(StasisCiTest) test = g_new0(StasisCiTest, 1);
+    const char *kind = info->kind != NULL ? info->kind : "", *const fallback[] = { kind, NULL };
+    test->on = g_strdupv(info->on != NULL ? info->on : (char **)fallback);
+    if (info->at_us == 0 || !stasis_watch_check((const char *const *)test->on, NULL)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
-                    "there is no test in it to run again (it is of \"%s\", not of ci-run); "
-                    "bundle-import puts its images into a store, and restore brings them back",
-                    kind != NULL ? kind : "-");
-    return NULL;
+                    "there is no test in it to run again, and nothing to watch for (it is of "
+                    "\"%.80s\"); bundle-import puts its images into a store, and restore brings "
+                    "them back",
+                    kind[0] != '\0' ? kind : "-");
+        return NULL;
+    }
+    test->outcome.kind = stasis_outcome_kind(kind);
+    stasis_outcome_name(&test->outcome);
+    if (info->detail != NULL)
+        g_strlcpy(test->outcome.detail, info->detail, sizeof test->outcome.detail);
+    return g_steal_pointer(&test);
+}
+
+static StasisCiTest *read_test(StasisBundle *bundle, GError **error)
+{
+    gsize len;
+    g_autoptr(GError) why = NULL;
+    g_autoptr(GBytes) text = stasis_bundle_read(bundle, STASIS_CI_TEST_FILE, &why);
+    if (g_error_matches(why, STASIS_ERROR, STASIS_ERROR_NOT_FOUND))
+        return watch_instead(stasis_bundle_get_info(bundle), error);
+    if (text == NULL) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return NULL;
+    }
+    const char *data = g_bytes_get_data(text, &len);
+    return stasis_ci_test_from_text(data, len, error);
+}
+
+/* What a guard took once it had failed shows how it is then, and nothing fails after it. */
+static void leave_failed_ones(StasisReplaySource *source)
+{
+    GPtrArray *images = source->images;
+    const StasisImageInfo *last;
+    while (source->test->argv == NULL && images->len > 0 &&
+           (last = images->pdata[images->len - 1])->created_us >= source->at_us)
+        g_ptr_array_set_size(images, (gint)images->len - 1);
+}
+
+/* A replay's VMs are ended with us, whatever becomes of us: they are none of libvirtd's. */
+static gboolean check_bare(StasisReplaySource *source, const char *path, GError **error)
+{
+    const StasisImageInfo *image = g_ptr_array_index(source->images, 0);
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(source->store, image->id, error);
+    if (reader == NULL)
+        return FALSE;
+    g_autoptr(GBytes) xml = stasis_image_reader_get_part(reader, STASIS_PART_DOMAIN_XML, NULL);
+    if (xml == NULL)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "%s is of a libvirt domain, which can't be replayed; bundle-import puts its images "
+                "into a store, and restore or clone --connect brings them back",
+                path);
+    return FALSE;
+}
+
+static gboolean unpack(StasisReplaySource *source, StasisBundle *bundle, const char *path,
+                       GCancellable *cancellable, GError **error)
+{
+    g_autofree char *boot_dir = g_build_filename(source->dir, "boot", NULL);
+    gboolean has_boot_files;
+    if (!stasis_bundle_extract_boot_files(bundle, boot_dir, &has_boot_files, error))
+        return FALSE;
+    if (has_boot_files)
+        source->boot_dir = g_steal_pointer(&boot_dir);
+    g_autofree char *store = g_build_filename(source->dir, "store", NULL);
+    source->store = stasis_bundle_extract(bundle, store, cancellable, error);
+    source->images = source->store != NULL ? stasis_store_list(source->store, error) : NULL;
+    if (source->images == NULL)
+        return FALSE;
+    leave_failed_ones(source);
+    if (source->images->len > 0)
+        return check_bare(source, path, error);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                "%s: there is no image in it from before the failure", path);
+    return FALSE;
 }
 
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
@@ -73,39 +146,29 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
 {
     g_autoptr(StasisReplaySource) source = g_new0(StasisReplaySource, 1);
     g_autoptr(StasisBundle) bundle = stasis_bundle_open(path, error);
-    g_autoptr(GBytes) text = bundle != NULL ? read_test(bundle, error) : NULL;
-    if (text == NULL) {
+    source->test = bundle != NULL ? read_test(bundle, error) : NULL;
+    if (source->test == NULL) {
         g_prefix_error(error, "%s: ", path);
         return NULL;
     }
-    gsize len;
-    const char *data = g_bytes_get_data(text, &len);
-    source->test = stasis_ci_test_from_text(data, len, error);
-    source->nursery = source->test != NULL ? stasis_nursery_new(error) : NULL;
+    source->at_us = stasis_bundle_get_info(bundle)->at_us;
+    source->nursery = stasis_nursery_new(error);
     if (source->nursery == NULL || !make_dir(source, scratch, error))
         return NULL;
-    if (source->test->append != NULL) {
-        source->images = g_ptr_array_new();
-        source->bundle = g_steal_pointer(&bundle);
-        return stasis_ci_record_extract(source->bundle, source->dir, error)
-                   ? g_steal_pointer(&source)
-                   : NULL;
-    }
-    g_autofree char *boot_dir = g_build_filename(source->dir, "boot", NULL);
-    gboolean has_boot_files;
-    if (!stasis_bundle_extract_boot_files(bundle, boot_dir, &has_boot_files, error))
-        return NULL;
-    if (has_boot_files)
-        source->boot_dir = g_steal_pointer(&boot_dir);
-    g_autofree char *store = g_build_filename(source->dir, "store", NULL);
-    source->store = stasis_bundle_extract(bundle, store, cancellable, error);
-    source->images = source->store != NULL ? stasis_store_list(source->store, error) : NULL;
-    if (source->images == NULL)
-        return NULL;
-    if (source->images->len > 0)
-        return g_steal_pointer(&source);
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "%s: there is no image in it", path);
-    return NULL;
+    if (source->test->append == NULL)
+        return unpack(source, bundle, path, cancellable, error) ? g_steal_pointer(&source) : NULL;
+    source->images = g_ptr_array_new();
+    source->bundle = g_steal_pointer(&bundle);
+    return stasis_ci_record_extract(source->bundle, source->dir, error) ? g_steal_pointer(&source)
+                                                                        : NULL;
+}
+
+guint64 stasis_replay_source_timeout_us(const StasisReplaySource *source, guint index)
+{
+    const StasisImageInfo *image = g_ptr_array_index(source->images, index);
+    gint64 took_us = MAX(source->at_us - image->created_us, 0);
+    return source->test->argv != NULL ? source->test->timeout_us
+                                      : 2 * (guint64)took_us + WATCH_MORE_US;
 }
 
 gboolean stasis_replay_source_find(const StasisReplaySource *source, const char *from,
@@ -199,13 +262,16 @@ StasisReplayVm *stasis_replay_vm_new(const StasisReplaySource *source, guint ind
     if (!make_clone(vm, index, (perturb & 1u << STASIS_PERTURB_SEED) != 0, cancellable, error))
         return NULL;
     vm->session = stasis_session_open(stasis_vm_get_name(vm->vm), STASIS_LOCK_WAIT_MS, error);
-    g_autoptr(StasisAgentChannel) channel =
-        vm->session != NULL
-            ? stasis_agent_channel_find(vm->session->qmp, vm->session->record->pid, error)
-            : NULL;
-    if (channel == NULL)
+    if (vm->session == NULL)
         return NULL;
-    vm->channel = g_strdup(channel->path);
+    g_autoptr(GError) why = NULL;
+    g_autoptr(StasisAgentChannel) channel =
+        stasis_agent_channel_find(vm->session->qmp, vm->session->record->pid, &why);
+    if (channel == NULL && source->test->argv != NULL) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return NULL;
+    }
+    vm->channel = channel != NULL ? g_strdup(channel->path) : NULL;
     if (vm->jitter)
         setpriority(PRIO_PROCESS, (id_t)vm->session->record->pid, g_random_int_range(0, 10));
     return g_steal_pointer(&vm);
@@ -258,8 +324,10 @@ gboolean stasis_replay_vm_write(StasisReplayVm *vm, const char *base, GError **e
     g_autoptr(GBytes) console =
         stasis_watch_read_console(vm->session->record, STASIS_CI_MAX_CONSOLE);
     const char *said = g_bytes_get_data(console, &n);
-    return write_file(base, ".stdout", vm->kept[0]->str, vm->kept[0]->len, error) &&
-           write_file(base, ".stderr", vm->kept[1]->str, vm->kept[1]->len, error) &&
+    gboolean has_test = vm->source->test->argv != NULL;
+    return (!has_test ||
+            (write_file(base, ".stdout", vm->kept[0]->str, vm->kept[0]->len, error) &&
+             write_file(base, ".stderr", vm->kept[1]->str, vm->kept[1]->len, error))) &&
            write_file(base, ".console", said, n, error);
 }
 

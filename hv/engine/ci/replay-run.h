@@ -16,8 +16,9 @@ G_BEGIN_DECLS
 typedef struct {
     StasisNursery *nursery; /* whatever becomes of us ends its VMs, and removes the directory */
     char *dir;
-    char *boot_dir; /* of the kernel and so on, or NULL: as the machine names them */
-    StasisCiTest *test;
+    char *boot_dir;     /* of the kernel and so on, or NULL: as the machine names them */
+    StasisCiTest *test; /* of a guard's bundle without argv, but with what was watched for */
+    gint64 at_us;       /* Unix time of the failure */
     StasisStore *store;
     GPtrArray *images; /* of StasisImageInfo, oldest first; none of a machine that was recorded */
     StasisBundle *bundle; /* of that; else NULL */
@@ -27,6 +28,8 @@ typedef struct {
 StasisReplaySource *stasis_replay_source_open(const char *path, const char *scratch,
                                               GCancellable *cancellable, GError **error);
 void stasis_replay_source_free(StasisReplaySource *source);
+/* How long a run from image @index has unless told. */
+guint64 stasis_replay_source_timeout_us(const StasisReplaySource *source, guint index);
 /* Index of the image that @from means (StasisReplayOptions). */
 gboolean stasis_replay_source_find(const StasisReplaySource *source, const char *from,
                                    guint *ret_index, GError **error);

@@ -18,6 +18,7 @@ void stasis_replay_free(StasisReplay *replay)
     if (replay == NULL)
         return;
     g_strfreev(replay->argv);
+    g_free(replay->output_error);
     g_ptr_array_unref(replay->images);
     g_free(replay);
 }
@@ -25,7 +26,7 @@ void stasis_replay_free(StasisReplay *replay)
 StasisReplay *stasis_replay_new(const StasisReplaySource *source)
 {
     StasisReplay *replay = g_new0(StasisReplay, 1);
-    replay->argv = g_strdupv(source->test->argv);
+    replay->argv = source->test->argv != NULL ? g_strdupv(source->test->argv) : g_new0(char *, 1);
     replay->failure = source->test->outcome;
     replay->images = g_ptr_array_new_with_free_func(runs_free);
     replay->inevitable = replay->open = -1;

@@ -19,15 +19,16 @@
 typedef struct {
     const StasisReplaySource *source;
     const StasisReplayOptions *options;
-    const StasisReplay *replay;
+    StasisReplay *replay;
     guint perturb;
     GCancellable *cancellable;
 } Replaying;
 
 static StasisReplayVm *start(const Replaying *r, guint index, GError **error)
 {
-    guint64 timeout_us =
-        r->options->timeout_us != 0 ? r->options->timeout_us : r->source->test->timeout_us;
+    guint64 timeout_us = r->options->timeout_us != 0
+                             ? r->options->timeout_us
+                             : stasis_replay_source_timeout_us(r->source, index);
     g_autoptr(StasisReplayVm) vm =
         stasis_replay_vm_new(r->source, index, r->perturb, r->cancellable, error);
     if (vm == NULL)
@@ -40,34 +41,36 @@ static StasisReplayVm *start(const Replaying *r, guint index, GError **error)
     return g_steal_pointer(&vm);
 }
 
-static gboolean keep(const Replaying *r, guint index, guint run, StasisReplayVm *vm,
-                     const StasisOutcome *outcome, GError **error)
+/* What can't be written is not a reason to know nothing of all that ran, and will run. */
+static void keep(const Replaying *r, guint index, guint run, StasisReplayVm *vm,
+                 const StasisOutcome *outcome)
 {
     const char *dir = r->options->output_dir;
+    g_autoptr(GError) why = NULL;
     if (dir == NULL)
-        return TRUE;
+        return;
     g_autofree char *name = g_strdup_printf("image-%u-run-%u-%s", index + 1, run, outcome->name);
     g_strdelimit(name, " ", '-');
     g_autofree char *base = g_build_filename(dir, name, NULL);
-    return stasis_replay_vm_write(vm, base, error);
+    if (stasis_replay_vm_write(vm, base, &why))
+        return;
+    if (r->replay->n_unwritten++ == 0)
+        r->replay->output_error = g_strdup(why->message);
 }
 
 /* Take down those that are over. */
-static gboolean reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRuns *runs,
-                     GError **error)
+static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRuns *runs)
 {
     for (guint i = vms->len; i-- > 0;) {
         StasisOutcome outcome;
         if (!stasis_replay_vm_look(g_ptr_array_index(vms, i), &outcome))
             continue;
         stasis_replay_count(r->replay, runs, &outcome);
-        if (!keep(r, index, runs->n_runs, g_ptr_array_index(vms, i), &outcome, error))
-            return FALSE;
+        keep(r, index, runs->n_runs, g_ptr_array_index(vms, i), &outcome);
         g_ptr_array_remove_index_fast(vms, i);
         if (r->options->ran != NULL)
             r->options->ran(index, &outcome, r->options->ran_data);
     }
-    return TRUE;
 }
 
 /* @times runs from image @index, as many at once as wanted. */
@@ -87,8 +90,7 @@ static gboolean run_all(const Replaying *r, guint index, guint times, StasisRepl
             g_ptr_array_add(vms, vm);
             started++;
         }
-        if (!reap(r, index, vms, runs, error))
-            return FALSE;
+        reap(r, index, vms, runs);
         if (vms->len == jobs || started == times)
             g_usleep(LOOK_US);
     }

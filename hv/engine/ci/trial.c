@@ -42,6 +42,11 @@ static void set(StasisTrial *trial, gboolean *flag)
     g_mutex_unlock(&trial->lock);
 }
 
+static gboolean has_test(const StasisTrial *trial)
+{
+    return trial->options.job.argv != NULL;
+}
+
 static gboolean follow(StasisTrial *trial, GError **error)
 {
     const StasisTrialOptions *o = &trial->options;
@@ -54,7 +59,7 @@ static gboolean follow(StasisTrial *trial, GError **error)
     if (agent == NULL || !stasis_awaken_send(agent, vm, &awakening, &wait, error))
         return FALSE;
     set(trial, &trial->told);
-    if (!stasis_awaken_settle(agent, vm, awakening, &wait, error) ||
+    if (!stasis_awaken_settle(agent, vm, awakening, &wait, error) || !has_test(trial) ||
         !stasis_agent_job_start(agent, &o->job, &old, &wait, error))
         return FALSE;
     set(trial, &trial->begun);
@@ -66,7 +71,8 @@ static gpointer run_thread(gpointer data)
 {
     StasisTrial *trial = data;
     g_autoptr(GError) error = NULL;
-    follow(trial, &error);
+    if (trial->options.channel != NULL)
+        follow(trial, &error);
     g_mutex_lock(&trial->lock);
     trial->error = g_steal_pointer(&error);
     trial->done = TRUE;
@@ -191,7 +197,7 @@ static gboolean look_at_job(StasisTrial *trial, StasisOutcome *ret)
     g_mutex_lock(&trial->lock);
     gboolean done = trial->done;
     g_mutex_unlock(&trial->lock);
-    if (!done)
+    if (!done || !has_test(trial))
         return FALSE;
     if (trial->error != NULL && stasis_now_us() >= trial->end_us)
         return conclude(trial, ret, STASIS_OUTCOME_TIMEOUT, 0, NULL);
@@ -218,7 +224,8 @@ gboolean stasis_trial_look(StasisTrial *trial, StasisOutcome *ret)
         *ret = job;
         return TRUE;
     }
-    return now >= trial->end_us && conclude(trial, ret, STASIS_OUTCOME_TIMEOUT, 0, NULL);
+    StasisOutcomeKind late = has_test(trial) ? STASIS_OUTCOME_TIMEOUT : STASIS_OUTCOME_SURVIVED;
+    return now >= trial->end_us && conclude(trial, ret, late, 0, NULL);
 }
 
 StasisEventLog *stasis_trial_get_log(StasisTrial *trial)

@@ -4,6 +4,8 @@
  * agent, and beside it the VM is watched (engine/guards/watch.h). A VM that goes on from an image
  * in which the test runs already is followed from there.
  *
+ * Without a test the VM is only watched, and has survived if nothing was seen in time.
+ *
  * A thread of its own speaks to the agent, so that whoever has the VM may take checkpoints of it
  * meanwhile, over the same monitor. Used by one thread at a time.
  */
@@ -22,10 +24,10 @@ typedef struct _StasisTrial StasisTrial;
 
 typedef struct {
     StasisSession *session; /* of the VM, the caller's */
-    const char *channel;    /* of its agent: path of the socket */
-    StasisJob job;
-    guint64 timeout_us;         /* from now on; 0: none */
-    const char *const *on;      /* what is a failure, beside panic and exit; or NULL */
+    const char *channel;    /* of its agent: path of the socket; NULL: there is none, nor a test */
+    StasisJob job;          /* no argv: there is no test */
+    guint64 timeout_us;     /* from now on; 0: none */
+    const char *const *on;  /* what is a failure, beside panic and exit; or NULL */
     StasisJobOutputFunc output; /* from the trial's thread; or NULL */
     gpointer output_data;
 } StasisTrialOptions;

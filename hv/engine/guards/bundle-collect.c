@@ -218,6 +218,7 @@ static void describe_reason(StasisBundleWork *work, const StasisBundleOptions *o
     info->at_us = options->at_us;
     info->domain = g_strdup(options->domain);
     info->command = g_strdupv((char **)options->command);
+    info->on = g_strdupv((char **)options->on);
     info->stasis_version = g_strdup(STASIS_VERSION);
     info->qemu_version = g_strdup(options->qemu_version);
     info->kernel = uname(&host) == 0 ? g_strdup(host.release) : NULL;

@@ -44,6 +44,7 @@ void stasis_bundle_info_free(StasisBundleInfo *info)
     g_free(info->detail);
     g_free(info->domain);
     g_strfreev(info->command);
+    g_strfreev(info->on);
     g_free(info->stasis_version);
     g_free(info->qemu_version);
     g_free(info->kernel);
@@ -105,23 +106,25 @@ static void set_text(JsonObject *object, const char *name, const char *text)
         json_object_set_null_member(object, name);
 }
 
+static JsonArray *words_to_json(char **words)
+{
+    JsonArray *array = json_array_new();
+    for (char **word = words; *word != NULL; word++) {
+        g_autofree char *valid = g_utf8_make_valid(*word, -1);
+        json_array_add_string_element(array, valid);
+    }
+    return array;
+}
+
 static JsonObject *reason_to_json(const StasisBundleInfo *info)
 {
     JsonObject *reason = json_object_new();
     set_text(reason, "kind", info->kind);
     set_text(reason, "detail", info->detail);
     json_object_set_int_member(reason, "at_us", info->at_us);
+    if (info->on != NULL)
+        json_object_set_array_member(reason, "on", words_to_json(info->on));
     return reason;
-}
-
-static JsonArray *command_to_json(char **command)
-{
-    JsonArray *array = json_array_new();
-    for (char **word = command; *word != NULL; word++) {
-        g_autofree char *valid = g_utf8_make_valid(*word, -1);
-        json_array_add_string_element(array, valid);
-    }
-    return array;
 }
 
 static JsonArray *images_to_json(const GPtrArray *images)
@@ -173,7 +176,7 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info)
     json_object_set_object_member(object, "reason", reason_to_json(info));
     set_text(object, "domain", info->domain);
     if (info->command != NULL)
-        json_object_set_array_member(object, "command", command_to_json(info->command));
+        json_object_set_array_member(object, "command", words_to_json(info->command));
     else
         json_object_set_null_member(object, "command");
     json_object_set_object_member(object, "versions", versions_to_json(info));
@@ -191,13 +194,13 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info)
 
 /* ---- reading ---- */
 
-static gboolean parse_command(JsonObject *object, StasisBundleInfo *info, GError **error)
+/* None, or null: *ret stays as it is. */
+static gboolean parse_list(JsonObject *object, const char *name, char ***ret, GError **error)
 {
     JsonArray *array;
-    if (!json_object_has_member(object, "command") ||
-        json_object_get_null_member(object, "command"))
+    if (!json_object_has_member(object, name) || json_object_get_null_member(object, name))
         return TRUE;
-    if (!stasis_json_array(object, "command", &array, error))
+    if (!stasis_json_array(object, name, &array, error))
         return FALSE;
     guint n = json_array_get_length(array);
     g_auto(GStrv) words = g_new0(char *, n + 1);
@@ -207,7 +210,7 @@ static gboolean parse_command(JsonObject *object, StasisBundleInfo *info, GError
             return FALSE;
         words[i] = g_strdup(word);
     }
-    info->command = g_steal_pointer(&words);
+    *ret = g_steal_pointer(&words);
     return TRUE;
 }
 
@@ -300,7 +303,8 @@ static gboolean parse_words(JsonObject *object, StasisBundleInfo *info, GError *
 {
     JsonObject *reason, *versions;
     if (!stasis_json_object(object, "reason", &reason, error) ||
-        !stasis_json_object(object, "versions", &versions, error))
+        !stasis_json_object(object, "versions", &versions, error) ||
+        !parse_list(reason, "on", &info->on, error))
         return FALSE;
     info->created_us = (gint64)stasis_json_uint_or(object, "created_us", 0);
     info->kind = g_strdup(stasis_json_string_or(reason, "kind", NULL));
@@ -329,7 +333,8 @@ StasisBundleInfo *stasis_bundle_info_parse(const char *text, gsize len, GError *
                     STASIS_BUNDLE_FORMAT);
         return NULL;
     }
-    gboolean ok = parse_words(object, info, error) && parse_command(object, info, error) &&
+    gboolean ok = parse_words(object, info, error) &&
+                  parse_list(object, "command", &info->command, error) &&
                   parse_images(object, info, error) && parse_members(object, info, error);
     return ok ? g_steal_pointer(&info) : NULL;
 }

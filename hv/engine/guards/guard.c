@@ -116,10 +116,15 @@ static void stop_watching(Guard *guard)
         stasis_ring_stop(guard->ring);
 }
 
-static gboolean start_watching(Guard *guard, GError **error)
+static const char *const *words(const Guard *guard)
 {
     static const char *const fallback[] = { "panic", "watchdog", "crash", NULL };
-    const char *const *on = guard->options->on != NULL ? guard->options->on : fallback;
+    return guard->options->on != NULL ? guard->options->on : fallback;
+}
+
+static gboolean start_watching(Guard *guard, GError **error)
+{
+    const char *const *on = words(guard);
     if (!stasis_ring_start(guard->ring, guard->vm, guard->options->disks, guard->cancellable,
                            error))
         return FALSE;
@@ -230,6 +235,7 @@ static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const E
     options.command = guard->options->command;
     options.console = evidence->console;
     options.events = evidence->events;
+    options.on = words(guard);
     return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
