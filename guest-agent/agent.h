@@ -171,6 +171,8 @@ void op_wish_end(const Request *request, Answer *answer);
 void op_watch(const Request *request, Answer *answer);
 void op_watch_end(const Request *request, Answer *answer);
 void op_file_read(const Request *request, Answer *answer);
+void op_file_write(const Request *request, Answer *answer);
+void op_file_list(const Request *request, Answer *answer);
 void op_shutdown(const Request *request, Answer *answer);
 void op_processes(const Request *request, Answer *answer);
 bool op_boundary_before(const Request *request, Answer *answer);

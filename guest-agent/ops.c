@@ -39,6 +39,8 @@ const AgentOp agent_ops[] = {
     { STASIS_AGENT_OP_WISH_END, "wish-end", .run = op_wish_end },
     { STASIS_AGENT_OP_WATCH, "watch", .run = op_watch },
     { STASIS_AGENT_OP_WATCH_END, "watch-end", .run = op_watch_end },
+    { STASIS_AGENT_OP_FILE_WRITE, "file-write", OP_WORKER, 60000, .run = op_file_write },
+    { STASIS_AGENT_OP_FILE_LIST, "file-list", OP_WORKER, 60000, .run = op_file_list },
     { 0 },
 };
 

@@ -174,10 +174,10 @@ extern const CliCommand cli_cmd_run, cli_cmd_attach, cli_cmd_detach, cli_cmd_lis
     cli_cmd_device_diff, cli_cmd_device_checkpoint, cli_cmd_device_restore, cli_cmd_export,
     cli_cmd_import, cli_cmd_file_ls, cli_cmd_file_cat, cli_cmd_file_copy_out, cli_cmd_mount,
     cli_cmd_umount, cli_cmd_doctor, cli_cmd_help, cli_cmd_agent_info, cli_cmd_agent_ping,
-    cli_cmd_agent_exec, cli_cmd_agent_install, cli_cmd_proc_list, cli_cmd_proc_graph,
-    cli_cmd_proc_checkpoint, cli_cmd_proc_restore, cli_cmd_proc_export, cli_cmd_try,
-    cli_cmd_bundle_info, cli_cmd_bundle_export, cli_cmd_bundle_import, cli_cmd_guard,
-    cli_cmd_ci_run, cli_cmd_replay;
+    cli_cmd_agent_exec, cli_cmd_agent_copy_in, cli_cmd_agent_copy_out, cli_cmd_agent_install,
+    cli_cmd_proc_list, cli_cmd_proc_graph, cli_cmd_proc_checkpoint, cli_cmd_proc_restore,
+    cli_cmd_proc_export, cli_cmd_try, cli_cmd_bundle_info, cli_cmd_bundle_export,
+    cli_cmd_bundle_import, cli_cmd_guard, cli_cmd_ci_run, cli_cmd_replay;
 extern const CliCommand cli_cmd_agent_serve;
 extern const CliCommand cli_cmd_store_init, cli_cmd_store_key_generate, cli_cmd_store_rekey;
 extern const CliCommand cli_cmd_policy_set, cli_cmd_policy_list, cli_cmd_policy_show,

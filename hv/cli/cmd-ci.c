@@ -54,6 +54,7 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     cli_json_set_string(object, "bundle", result->bundled ? bundle : NULL);
     cli_json_set_string(object, "bundle_error", result->bundle_error);
     cli_json_set_string(object, "bundle_kept", result->bundle_kept);
+    cli_json_set_string(object, "copy_error", result->copy_error);
     cli_json_set_string(object, "output", output);
     cli_json_set_string(object, "console", result->console);
     cli_take_object(call, object);
@@ -100,6 +101,8 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
     else
         cli_note(call, "failed after %s: %s%s%s", took, outcome->name,
                  detail[0] != '\0' ? ": " : "", detail);
+    if (result->copy_error != NULL)
+        cli_note(call, "not all of --copy-out was fetched: %s", result->copy_error);
     if (result->ring_error != NULL)
         cli_note(call, "no images were taken any more: %s", result->ring_error);
     if (result->bundle_error != NULL)
@@ -139,6 +142,26 @@ static gboolean write_files(CliCall *call, const StasisCiResult *result, const H
     return junit == NULL || cli_write_junit(junit, call->args, result, heard->output, error);
 }
 
+/* "PATH:DIR" each, at the last colon; the texts are cut there. Free with g_free(). */
+static StasisCiCopy *split_copies(char **words, const char *option, guint *ret_n, GError **error)
+{
+    guint n = words != NULL ? g_strv_length(words) : 0;
+    g_autofree StasisCiCopy *copies = g_new0(StasisCiCopy, n + 1);
+    for (guint i = 0; i < n; i++) {
+        char *colon = strrchr(words[i], ':');
+        if (colon == NULL || colon == words[i] || colon[1] == '\0') {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "--%s %s: PATH:DIR is meant, what and into which directory", option,
+                        words[i]);
+            return NULL;
+        }
+        *colon = '\0';
+        copies[i] = (StasisCiCopy){ words[i], colon + 1 };
+    }
+    *ret_n = n;
+    return g_steal_pointer(&copies);
+}
+
 static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
 {
     StasisCiOptions options = STASIS_CI_OPTIONS_INIT;
@@ -152,6 +175,17 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
     options.env = env;
     g_autofree const char **qemu_args = cli_texts(call, "qemu-arg");
     options.qemu_args = qemu_args;
+    g_autofree const char **in_words = cli_texts(call, "copy-in");
+    g_autofree const char **out_words = cli_texts(call, "copy-out");
+    g_auto(GStrv) in = g_strdupv((char **)in_words), out = g_strdupv((char **)out_words);
+    g_autofree StasisCiCopy *copy_in = split_copies(in, "copy-in", &options.n_copy_in, error);
+    g_autofree StasisCiCopy *copy_out =
+        copy_in != NULL ? split_copies(out, "copy-out", &options.n_copy_out, error) : NULL;
+    if (copy_out == NULL)
+        return FALSE;
+    options.copy_in = copy_in;
+    options.copy_out = copy_out;
+    options.max_copy_bytes = cli_number(call, "max-copy", 0);
     g_autoptr(StasisCiResult) result = run_test(call, &options, error);
     if (result == NULL || !write_files(call, result, heard, error))
         return FALSE;
@@ -201,6 +235,14 @@ static const CliOption options[] = {
     { "env", 0, CLI_TEXT, "NAME=VALUE",
       "put this into the test's environment, and into its replays'; may be repeated",
       .many = TRUE },
+    { "copy-in", 0, CLI_TEXT, "PATH:DIR",
+      "put this file or directory into the guest's directory DIR before the test; may be repeated",
+      .many = TRUE },
+    { "copy-out", 0, CLI_TEXT, "PATH:DIR",
+      "when it is over, put the guest's file or directory PATH into the directory DIR; may be "
+      "repeated",
+      .many = TRUE },
+    { "max-copy", 0, CLI_SIZE, "SIZE", "of what is copied out, at most (default: 1G)" },
     { "timeout", 0, CLI_SPAN, "TIME", "the test fails after that (default: 10min)" },
     { "max-output", 0, CLI_SIZE, "SIZE",
       "drop what it writes beyond that (default 1M, at most 16M)" },
@@ -225,6 +267,9 @@ static const CliExample examples[] = {
     { "ci-run --kernel vmlinuz --initrd initrd -- /bin/selftest", "Boot, test, exit as the test" },
     { "ci-run --image d.qcow2 --install-agent --warm --bundle fail -- make check",
       "On a disk of yours; from the second time on without booting" },
+    { "ci-run --image d.qcow2 --copy-in build:/srv --copy-out /srv/build/logs:. -- "
+      "/srv/build/check",
+      "What is tested goes in, and the logs come out, whether it passed or failed" },
     { NULL },
 };
 const CliCommand cli_cmd_ci_run = {
@@ -240,6 +285,8 @@ const CliCommand cli_cmd_ci_run = {
         "may have as well: --junit and --json tell those apart.\n\n"
         "The guest needs stasis-agent: --install-agent puts it into the overlay that is used "
         "instead of the disk; a kernel with an initrd has to bring it along.\n\n"
+        "The agent also copies files in before the test, and out of the guest afterwards, unless "
+        "that has panicked or ended; that not all could be fetched is told, and is no failure.\n\n"
         "With --bundle images are taken while the test runs, the last few are kept, and on a "
         "failure they go into one file with the console and the test: `stasis replay` runs it "
         "again from any of them. Where that file can't be written it is left in --scratch's "

@@ -37,6 +37,8 @@ const CliCommand *const cli_commands[] = {
     &cli_cmd_agent_info,
     &cli_cmd_agent_ping,
     &cli_cmd_agent_exec,
+    &cli_cmd_agent_copy_in,
+    &cli_cmd_agent_copy_out,
     &cli_cmd_agent_serve,
     &cli_cmd_agent_install,
     &cli_cmd_proc_list,

@@ -251,6 +251,16 @@ typedef enum {
     STASIS_AGENT_OP_WATCH,
     /* TOKEN → nothing: nobody watches any more by that. */
     STASIS_AGENT_OP_WATCH_END,
+    /*
+     * PATH, absolute, KIND "file", "directory" or "link", [MODE] → SIZE. A file is made, or made
+     * empty, at OFFSET 0 (MODE left out: 0644); at another it has to end there, or status STATE.
+     * INPUT comes behind that. A directory is made with those above it (MODE left out: 0755),
+     * unless it is there. A link is made to INPUT, in place of another link.
+     */
+    STASIS_AGENT_OP_FILE_WRITE,
+    /* PATH, absolute → if it is a directory an ENTRY for all that is in it, in no order; last KIND,
+     * MODE and SIZE of what is at PATH. Status FAILED for more than STASIS_AGENT_MAX_ENTRIES. */
+    STASIS_AGENT_OP_FILE_LIST,
 } StasisAgentOp;
 
 typedef enum {
@@ -283,6 +293,8 @@ typedef enum {
 #define STASIS_AGENT_MAX_WATCHED 4096u
 #define STASIS_AGENT_MAX_LOOK_AT 2048u
 #define STASIS_AGENT_MAX_CHANGES 4608u
+
+#define STASIS_AGENT_MAX_ENTRIES 65536u /* of one directory */
 
 /* CLASS of an edge: what may be done about it when one end stays outside. */
 typedef enum {
@@ -416,6 +428,10 @@ typedef enum {
     STASIS_AGENT_TAG_LEASE,           /* ms */
     STASIS_AGENT_TAG_N_MISSED,        /* number: of deadlines */
     STASIS_AGENT_TAG_N_MISSED_BEFORE, /* number */
+    STASIS_AGENT_TAG_MODE,            /* number: permissions, ≤ 07777 */
+    STASIS_AGENT_TAG_ENTRY,           /* record: KIND ("file", "directory", "link", "other"), NAME,
+                                         MODE, SIZE, [OUTPUT: where a link leads] */
+    STASIS_AGENT_TAG_NAME,            /* bytes: of an ENTRY in its directory, ≤ 255 */
 } StasisAgentTag;
 
 /* So many bytes at a guest-physical address, little-endian. */

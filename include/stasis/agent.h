@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include <stasis/progress.h>
 #include <stasis/vm.h>
 
 G_BEGIN_DECLS
@@ -69,6 +70,41 @@ STASIS_API void stasis_agent_exec_free(StasisAgentExec *exec);
 STASIS_API StasisAgentExec *stasis_vm_agent_exec(StasisVm *vm, const char *const *argv,
                                                  const StasisAgentExecOptions *options,
                                                  GCancellable *cancellable, GError **error);
+
+typedef struct {
+    size_t struct_size;
+    guint64 max_bytes; /* of all files together that are copied out; 0: 1 GiB */
+    StasisProgressFunc progress;
+    gpointer progress_data;
+} StasisAgentCopyOptions;
+#define STASIS_AGENT_COPY_OPTIONS_INIT                \
+    {                                                 \
+        .struct_size = sizeof(StasisAgentCopyOptions) \
+    }
+
+typedef struct {
+    guint n_files, n_directories, n_links;
+    guint n_left_out;   /* sockets, devices and so on */
+    guint64 size_bytes; /* of the files */
+} StasisAgentCopied;
+
+/*
+ * Copy @path of this host, a file or a directory with all that is in it, into the guest's directory
+ * @dir (absolute; made if need be), by the agent: no network, and no disk of the guest's that is
+ * shared. Contents and permissions, and links as links; owners are the agent's user. What is there
+ * of that name is overwritten. When it fails, what was copied by then stays. *ret may be NULL.
+ */
+STASIS_API gboolean stasis_vm_agent_copy_in(StasisVm *vm, const char *path, const char *dir,
+                                            const StasisAgentCopyOptions *options,
+                                            StasisAgentCopied *ret, GCancellable *cancellable,
+                                            GError **error);
+
+/* The other way round: @path of the guest (absolute) into the directory @dir of this host, which is
+ * there. Nothing is written outside of it, whatever the guest says; no set-user-ID bits. */
+STASIS_API gboolean stasis_vm_agent_copy_out(StasisVm *vm, const char *path, const char *dir,
+                                             const StasisAgentCopyOptions *options,
+                                             StasisAgentCopied *ret, GCancellable *cancellable,
+                                             GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisAgentInfo, stasis_agent_info_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisAgentExec, stasis_agent_exec_free)

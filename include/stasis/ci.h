@@ -38,6 +38,11 @@ typedef void (*StasisOutputFunc)(gboolean is_error, const guint8 *bytes, gsize n
                                  gpointer user_data);
 
 typedef struct {
+    const char *path; /* a file, or a directory with all that is in it … */
+    const char *dir;  /* … and the directory of the other side that it is put into */
+} StasisCiCopy;
+
+typedef struct {
     size_t struct_size;
     /* The machine: either an image of @store … */
     const char *from;
@@ -75,6 +80,11 @@ typedef struct {
     /* "NAME=value", at most 256: what the test has in its environment beside the agent's; or NULL.
      * A replay's test has it, too. */
     const char *const *env;
+    /* Files that the guest gets before the test (stasis_vm_agent_copy_in()), and files of the guest
+     * that are fetched when it is over, however it came out, if the guest is still there. */
+    const StasisCiCopy *copy_in, *copy_out;
+    guint n_copy_in, n_copy_out;
+    guint64 max_copy_bytes; /* of those that are fetched, all together; 0: 1 GiB */
 } StasisCiOptions;
 #define STASIS_CI_OPTIONS_INIT                 \
     {                                          \
@@ -93,6 +103,7 @@ typedef struct {
     gboolean bundled;
     char *bundle_error; /* why a failure was not, or NULL */
     char *console;     /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
+    char *copy_error;  /* why not all was fetched of copy_out, or NULL */
     char *bundle_kept; /* that bundle all the same, a file of the scratch directory; or NULL */
 } StasisCiResult;
 

@@ -4,6 +4,7 @@
 nobody's twin; and a guest that lies costs the host bounded memory and time."""
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -111,6 +112,79 @@ def files(t):
         t.equal(host.call("FILE_READ", PATH="/proc/version").output()[:6], b"Linux ", "procfs")
         for path in ("/dev/zero", "/", "bin/sh", "/nosuch"):
             t.check(host.call("FILE_READ", PATH=path).status in ("INVALID", "FAILED"), path)
+
+
+def make_tree(top):
+    """What there may be in a directory that is copied."""
+    os.makedirs(os.path.join(top, "sub", "empty"))
+    for name, data, mode in (("big", os.urandom(300000) * 11, 0o640), ("none", b"", 0o600),
+                             ("run me", b"#!/bin/busybox sh\necho ran\n", 0o755), ("sub/ä\n", b"x" * 57344, 0o644)):
+        with open(os.path.join(top, name), "wb") as f:
+            f.write(data)
+        os.chmod(f.name, mode)
+    os.symlink("run me", os.path.join(top, "link"))
+    os.symlink("/nowhere", os.path.join(top, "sub", "loose"))
+    os.mkfifo(os.path.join(top, "pipe"))
+
+
+def tree_of(top):
+    """{path: (mode, content)} of all that is copied of it."""
+    found = {}
+    for directory, names, files in os.walk(top):
+        for name in names + files:
+            path = os.path.join(directory, name)
+            st = os.lstat(path)
+            if stat.S_ISREG(st.st_mode):
+                with open(path, "rb") as f:
+                    found[path[len(top):]] = (st.st_mode, f.read())
+            elif stat.S_ISLNK(st.st_mode):
+                found[path[len(top):]] = os.readlink(path)
+            elif stat.S_ISDIR(st.st_mode):
+                found[path[len(top):]] = st.st_mode
+    return found
+
+
+@case
+def copies(t):
+    """a directory is copied into a guest, and out of it, as it was; what is there is overwritten, a link
+    in the way is not followed"""
+    vm = common()
+    top, out = t.path("tree"), t.path("out")
+    make_tree(top)
+    said = stasis_json("agent-copy-in", vm.name, top, "/tmp/deep/er")
+    t.equal([said[f"n_{what}"] for what in ("files", "directories", "links", "left_out")], [4, 3, 2, 1], said)
+    t.equal(sh(vm, "readlink /tmp/deep/er/tree/link; /tmp/deep/er/tree/link; stat -c %a /tmp/deep/er/tree/big")
+            .out, "run me\nran\n640\n", "in the guest")
+    os.mkdir(out)
+    os.mkdir(os.path.join(out, "tree"))
+    kept = t.path("kept")
+    with open(kept, "w", encoding="utf-8") as f:
+        f.write("it stays")
+    os.symlink(kept, os.path.join(out, "tree", "link"))  # replaced, as it is one there
+    stasis("agent-copy-out", vm.name, "/tmp/deep/er/tree", out)
+    t.equal(tree_of(os.path.join(out, "tree")), tree_of(top), "what comes back")
+    # One file, and in its place a link: for the guest's file to be written through?
+    os.unlink(os.path.join(out, "tree", "none"))
+    os.symlink(kept, os.path.join(out, "tree", "none"))
+    said = stasis("agent-copy-out", vm.name, "/tmp/deep/er/tree/none", os.path.join(out, "tree"), expect=1)
+    with open(kept, encoding="utf-8") as f:
+        t.equal((f.read(), "symbolic links" in said.err), ("it stays", True), said)
+    # Shorter than what was there.
+    with open(os.path.join(top, "big"), "wb") as f:
+        f.write(b"short")
+    stasis("agent-copy-in", vm.name, os.path.join(top, "big"), "/tmp/deep/er/tree")
+    t.equal(sh(vm, "cat /tmp/deep/er/tree/big").out, "short", "made anew")
+    for words, code in ((("agent-copy-in", vm.name, top, "tmp"), 2),
+                        (("agent-copy-in", vm.name, "/nosuch", "/tmp"), 1),
+                        (("agent-copy-in", vm.name, top, "/proc"), 1),
+                        (("agent-copy-out", vm.name, "tmp", out), 2),
+                        (("agent-copy-out", vm.name, "/nosuch", out), 1),
+                        (("agent-copy-out", vm.name, "/dev/zero", out), 1),
+                        (("agent-copy-out", vm.name, "/tmp", t.path("missing")), 1),
+                        (("agent-copy-out", vm.name, "/bin/stasis-agent", out, "--max-size", "10K"), 1)):
+        t.equal(stasis(*words, expect=code).err.count("\n"), code, words)  # of 2: and where to look
+    t.equal(os.listdir(out), ["tree"], "nothing is left of what failed")
+    sh(vm, "rm -r /tmp/deep")
 
 
 @case
@@ -357,6 +431,17 @@ def hostile(t):
         t.check(rc == code and words in said or rc == 1 and "no answer" in said, f"{mode}: {said}")
         t.check(said.count("\n") == 1, f"{mode}: one line: {said}")
         t.check(rss < 40 * MIB, f"{mode}: {rss} bytes of memory")
+    # What is copied out lies where it is to, is not endless, and no link is followed.
+    for mode in ("outside", "deep", "list", "link", "endless"):
+        tell_hostile(vm, f"fi-{mode}")
+        out = t.path(f"out-{mode}")
+        os.mkdir(out)
+        rc, said, rss, _ = measured("agent-copy-out", vm.name, "/top", out, "--max-size", "6M", seconds=300)
+        t.note(f"{mode}: exit {rc}, {rss / MIB:.1f} MiB: {said.strip()}")
+        t.check(rc in (1, 13) and said.count("\n") == 1 and rss < 60 * MIB, f"{mode}: exit {rc}, {rss}: {said}")
+        t.check(not os.path.exists(t.path("outside")) and not os.path.exists("/etc/d"), "nothing outside")
+        t.equal([name for _, _, files in os.walk(out) for name in files], [], f"{mode}: no half files")
+    tell_hostile(vm, "echo")
     said = stasis("agent-info", vm.name, expect=None)  # mode echo: lies in a good form
     t.check("\x1b" not in said.out and "\xff" not in said.out, f"{said!r}")
     vm.check_runs()

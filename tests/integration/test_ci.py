@@ -226,6 +226,34 @@ def environment_of_test(t):
 
 
 @case
+def files_of_test(t):
+    """a test is given files, a replay's, too, and leaves some, also when it fails; of a guest that is gone there
+    are none, and that is told"""
+    given, left, bundle = t.path("given"), t.path("left"), t.path("bundle")
+    os.mkdir(given)
+    os.mkdir(left)
+    for name, text in (("check", "#!/bin/busybox sh\necho ran > /srv/log; busybox cat /srv/given/number; exit 5\n"),
+                       ("number", "4711\n")):
+        with open(os.path.join(given, name), "w", encoding="utf-8") as f:
+            f.write(text)
+        os.chmod(f.name, 0o755)
+    copy = ["--copy-in", f"{given}:/srv", "--copy-out", f"/nosuch:{left}", "--copy-out", f"/srv:{left}"]
+    said = ciguest.ci_json(*copy, "--bundle", bundle, test=["/srv/given/check"])
+    t.equal((said["outcome"]["name"], said["output"]), ("exit 5", "4711\n"), said)
+    with open(os.path.join(left, "srv", "log"), encoding="utf-8") as f:
+        t.equal(f.read(), "ran\n", "what it left")
+    t.check("/nosuch" in said["copy_error"], said)
+    t.equal(ciguest.counts(ciguest.replay(bundle, "--from", 1)["images"][0]), {"exit 5": 1}, "a replay's test")
+    said = ciguest.ci_json(*copy[4:], test=[*SH, "echo c > /proc/sysrq-trigger; sleep 100"])
+    t.equal((said["outcome"]["name"], said["copy_error"]), ("panic", "the guest is gone (panic)"), said)
+    for words, code in ((("--copy-in", given), 2), (("--copy-in", f"{given}:srv"), 2),
+                        (("--copy-out", f"srv:{left}"), 2),
+                        (("--copy-in", f"{given}/no:/srv"), 1), (("--copy-out", f"/srv:{left}/no"), 1),
+                        (("--deterministic", "--copy-in", f"{given}:/srv"), 2)):
+        stasis("ci-run", *ciguest.machine(), *words, "--", "true", expect=code)
+
+
+@case
 def bisect(t):
     """each image is run from, and all runs fail from those on that the first is said to be of"""
     bundle, plot = failure(t), t.path("plot.svg")

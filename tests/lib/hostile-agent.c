@@ -3,8 +3,8 @@
  * A guest that lies: it has the agent's port, and does with each host what the first line that it
  * gets says: "hang", "garbage", "flood", "huge", "half", "endless" or "echo"; or with "proc-LIE" it
  * lies about processes (hostile-lies.c). With "im-LIE" it lies of the image of a process
- * (image_lies[]), and with "re-LIE" when it is to restore one (lie_of_restoring()). Static, for the
- * Linux test guest.
+ * (image_lies[]), with "re-LIE" when it is to restore one (lie_of_restoring()), and with "fi-LIE"
+ * of files that are to be copied out (lie_of_files()). Static, for the Linux test guest.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -272,18 +272,61 @@ static void lie_of_restoring(const char *mode, const StasisAgentFrame *frame)
     send_part(frame->id, STASIS_AGENT_END);
 }
 
+/* ---- files ---- */
+
+static void put_entry(uint64_t id, const char *kind, const char *name)
+{
+    static uint8_t room[1024];
+    StasisFieldWriter record = { .payload = room, .room = sizeof room };
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_KIND, kind);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_NAME, name);
+    stasis_field_put_text(&record, STASIS_AGENT_TAG_OUTPUT, "/etc");
+    stasis_field_put(&part, STASIS_AGENT_TAG_ENTRY, room, record.length);
+    send_part(id, 0);
+}
+
+/* All is a directory: of what is to lie elsewhere, of itself, of more than there can be, of a link
+ * that is a directory as well, or of a file without an end. */
+static void lie_of_files(const char *mode, const StasisAgentFrame *frame)
+{
+    const char *lie = mode + 3;
+    uint64_t id = frame->id;
+    if (frame->code == STASIS_AGENT_OP_FILE_READ)
+        for (unsigned i = 0; i < 128 && !host_has_left(); i++) /* 4 MiB */
+            put_bytes(id, 32768);
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "outside") == 0)
+        put_entry(id, "file", "../outside");
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "deep") == 0)
+        put_entry(id, "directory", "d");
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "list") == 0)
+        for (unsigned i = 0; i < 100000 && !host_has_left(); i++)
+            put_entry(id, "file", "f");
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "link") == 0) {
+        put_entry(id, "link", "l");
+        put_entry(id, "directory", "l");
+    }
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "endless") == 0)
+        put_entry(id, "file", "f");
+    stasis_field_put_text(&part, STASIS_AGENT_TAG_KIND, "directory");
+    stasis_field_put_number(&part, STASIS_AGENT_TAG_MODE, UINT64_MAX);
+    send_part(id, STASIS_AGENT_END);
+}
+
 /* A true greeting, and then parts without end. */
 static void answer(const char *mode, const StasisAgentFrame *frame)
 {
     StasisFieldWriter fields = { .payload = bytes, .room = 1024 };
     bool of_image = strncmp(mode, "im-", 3) == 0, of_restoring = strncmp(mode, "re-", 3) == 0;
-    bool lies = strncmp(mode, "proc-", 5) == 0 || of_image || of_restoring;
+    bool of_files = strncmp(mode, "fi-", 3) == 0;
+    bool lies = strncmp(mode, "proc-", 5) == 0 || of_image || of_restoring || of_files;
     if (lies && frame->type == STASIS_AGENT_REQUEST &&
-        (of_image || of_restoring || frame->code != STASIS_AGENT_OP_INSTANT)) {
+        (of_image || of_restoring || of_files || frame->code != STASIS_AGENT_OP_INSTANT)) {
         if (of_image)
             lie_of_image(mode, frame);
         else if (of_restoring)
             lie_of_restoring(mode, frame);
+        else if (of_files)
+            lie_of_files(mode, frame);
         else
             lie_of_processes(mode, frame->id);
         return;

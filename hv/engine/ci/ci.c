@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "engine/ci/bound.h"
 #include "engine/ci/ci-bundle.h"
+#include "engine/ci/ci-copy.h"
 #include "engine/ci/ci-machine.h"
 #include "engine/ci/ci-record.h"
 #include "engine/ci/trial.h"
@@ -76,6 +77,7 @@ void stasis_ci_result_free(StasisCiResult *result)
     g_free(result->ring_error);
     g_free(result->bundle_error);
     g_free(result->bundle_kept);
+    g_free(result->copy_error);
     g_free(result);
 }
 
@@ -338,6 +340,20 @@ static void read_console(Ci *ci)
     ci->result->console = g_utf8_make_valid(text != NULL ? text : "", (gssize)len);
 }
 
+/* From a guest that there is still: what it left says why it failed. */
+static void fetch(Ci *ci)
+{
+    const StasisOutcome *outcome = &ci->result->outcome;
+    g_autoptr(GError) why = NULL;
+    if (ci->options->n_copy_out == 0)
+        return;
+    if (outcome->kind == STASIS_OUTCOME_PANIC || outcome->kind == STASIS_OUTCOME_VM_END)
+        ci->result->copy_error = g_strdup_printf("the guest is gone (%s)", outcome->name);
+    else if (!stasis_ci_copy_out(ci->options, stasis_vm_get_name(ci->vm), ci->channel,
+                                 ci->cancellable, &why))
+        ci->result->copy_error = g_strdup(why->message);
+}
+
 static guint64 test_timeout_us(const StasisCiOptions *options)
 {
     return options->timeout_us != 0 ? options->timeout_us : DEFAULT_TEST_US;
@@ -451,7 +467,8 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
             what = "that the agent is lost always counts, and needs no watching for";
     /* An expression that is none is found before a machine is started for it. */
     if (what == NULL)
-        return check_bundle(options->bundle, error) && stasis_ci_env_check(options->env, error) &&
+        return check_bundle(options->bundle, error) && stasis_ci_copy_check(options, error) &&
+               stasis_ci_env_check(options->env, error) &&
                (options->on == NULL || stasis_watch_check(options->on, error));
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;
@@ -473,8 +490,11 @@ StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options
                                        ci.result, cancellable, error);
         return ok ? g_steal_pointer(&ci.result) : NULL;
     }
-    if (!start_machine(&ci, error) || !run_test(&ci, error))
+    if (!start_machine(&ci, error) ||
+        !stasis_ci_copy_in(options, stasis_vm_get_name(ci.vm), ci.channel, cancellable, error) ||
+        !run_test(&ci, error))
         return NULL;
+    fetch(&ci);
     read_console(&ci);
     keep_failure(&ci);
     return g_steal_pointer(&ci.result);

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Out of a guest. It is untrusted: it may list what is not there, for ever, and change its mind. So
+ * all is made by descriptors of directories that were made before, no link is followed, what is
+ * read has a limit, and so have the directories in each other and their entries.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/entry.h"
+#include "base/fd.h"
+#include "base/io.h"
+#include "engine/guest/agent-copy.h"
+
+#define PIECE (4u << 20)
+#define DEFAULT_MAX_BYTES (G_GUINT64_CONSTANT(1) << 30)
+#define MAX_ENTRIES 1000000u
+/* Of a directory's list: names, targets of links, numbers. */
+#define MAX_LIST_BYTES (64u << 20)
+
+static StasisFieldWriter begin_fields(guint8 *room, guint32 bytes, const char *path)
+{
+    StasisFieldWriter fields = { .payload = room, .room = bytes };
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, path);
+    return fields;
+}
+
+/* ---- a file ---- */
+
+typedef struct {
+    StasisAgentCopy *copy;
+    int fd;
+    guint64 offset, left; /* of what was asked for */
+} Sink;
+
+static gboolean take_output(const guint8 *fields, guint32 length, gpointer user_data,
+                            GError **error)
+{
+    Sink *sink = user_data;
+    StasisField output;
+    if (!stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &output))
+        return TRUE;
+    if (output.length > sink->left) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                            "agent: more of a file than was asked for");
+        return FALSE;
+    }
+    int r = stasis_pwrite_all(sink->fd, output.value, output.length, (off_t)sink->offset);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "write");
+    sink->offset += output.length;
+    sink->left -= output.length;
+    return stasis_agent_copy_count(sink->copy, output.length, error);
+}
+
+/* *ret_ended: there was less than that. */
+static gboolean read_piece(StasisAgentCopy *copy, const char *path, Sink *sink, gboolean *ret_ended,
+                           GError **error)
+{
+    guint8 room[8192];
+    guint64 id;
+    StasisFieldWriter fields = begin_fields(room, sizeof room, path);
+    sink->left = PIECE;
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, sink->offset);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, PIECE);
+    StasisAgentWait wait = stasis_agent_copy_wait(copy);
+    if (!stasis_agent_begin(copy->agent, STASIS_AGENT_OP_FILE_READ, &fields, &id, &wait, error))
+        return FALSE;
+    g_autoptr(GBytes) last =
+        stasis_agent_finish(copy->agent, id, take_output, sink, 2 * PIECE, &wait, error);
+    *ret_ended = sink->left > 0;
+    return last != NULL;
+}
+
+static gboolean has_room(const StasisAgentCopy *copy, GError **error)
+{
+    guint64 most = copy->options->max_bytes != 0 ? copy->options->max_bytes : DEFAULT_MAX_BYTES;
+    if (copy->copied.size_bytes <= most)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "more than %" G_GUINT64_FORMAT " bytes, which is the limit", most);
+    return FALSE;
+}
+
+static gboolean take_content(StasisAgentCopy *copy, const char *path, int fd, GError **error)
+{
+    Sink sink = { copy, fd, 0, 0 };
+    for (gboolean ended = FALSE; !ended;)
+        if (!read_piece(copy, path, &sink, &ended, error) || !has_room(copy, error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean take_file(StasisAgentCopy *copy, const char *path, int dir_fd, const char *name,
+                          guint mode, GError **error)
+{
+    struct stat st;
+    stasis_autofd int fd =
+        openat(dir_fd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return stasis_set_errno(error, errno, "make it");
+    if (!S_ISREG(st.st_mode))
+        return stasis_set_errno(error, EEXIST, "in its place is no file");
+    if (ftruncate(fd, 0) < 0)
+        return stasis_set_errno(error, errno, "make it");
+    if (!take_content(copy, path, fd, error)) {
+        unlinkat(dir_fd, name, 0);
+        return FALSE;
+    }
+    copy->copied.n_files++;
+    return fchmod(fd, mode) == 0 || stasis_set_errno(error, errno, "set its mode");
+}
+
+/* ---- directories ---- */
+
+static gboolean take_entry(const guint8 *fields, guint32 length, gpointer user_data, GError **error)
+{
+    GPtrArray *entries = user_data;
+    StasisField field;
+    for (guint32 at = 0; stasis_field_next(fields, length, &at, &field);) {
+        if (field.tag != STASIS_AGENT_TAG_ENTRY)
+            continue;
+        StasisAgentEntry *entry = NULL;
+        if (entries->len < STASIS_AGENT_MAX_ENTRIES)
+            entry = stasis_agent_entry_read(field.value, field.length, /* named= */ TRUE, error);
+        else
+            g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                                "agent: a directory of too many files");
+        if (entry == NULL)
+            return FALSE;
+        g_ptr_array_add(entries, entry);
+    }
+    return TRUE;
+}
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    const StasisAgentEntry *x = *(const StasisAgentEntry *const *)a;
+    const StasisAgentEntry *y = *(const StasisAgentEntry *const *)b;
+    return strcmp(x->name, y->name);
+}
+
+/* What is at @path, and in *ret_entries what is in it. */
+static StasisAgentEntry *list(StasisAgentCopy *copy, const char *path, GPtrArray **ret_entries,
+                              GError **error)
+{
+    guint8 room[8192];
+    guint64 id;
+    gsize length;
+    StasisFieldWriter fields = begin_fields(room, sizeof room, path);
+    StasisAgentWait wait = stasis_agent_copy_wait(copy);
+    g_autoptr(GPtrArray) entries =
+        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_agent_entry_free);
+    if (!stasis_agent_begin(copy->agent, STASIS_AGENT_OP_FILE_LIST, &fields, &id, &wait, error))
+        return NULL;
+    g_autoptr(GBytes) last =
+        stasis_agent_finish(copy->agent, id, take_entry, entries, MAX_LIST_BYTES, &wait, error);
+    if (last == NULL)
+        return NULL;
+    const guint8 *bytes = g_bytes_get_data(last, &length);
+    if (!take_entry(bytes, (guint32)length, entries, error))
+        return NULL;
+    g_ptr_array_sort(entries, by_name);
+    *ret_entries = g_steal_pointer(&entries);
+    return stasis_agent_entry_read(bytes, (guint32)length, /* named= */ FALSE, error);
+}
+
+static gboolean take_link(StasisAgentCopy *copy, int dir_fd, const StasisAgentEntry *entry,
+                          GError **error)
+{
+    struct stat st;
+    if (entry->target == NULL) {
+        copy->copied.n_left_out++;
+        return TRUE;
+    }
+    if (fstatat(dir_fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+        unlinkat(dir_fd, entry->name, 0);
+    if (symlinkat(entry->target, dir_fd, entry->name) < 0)
+        return stasis_set_errno(error, errno, "make a link");
+    copy->copied.n_links++;
+    return TRUE;
+}
+
+static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_fd,
+                               const char *name, guint mode, const GPtrArray *entries, guint depth,
+                               GError **error);
+
+static gboolean is_bounded(const StasisAgentCopy *copy, guint depth, GError **error)
+{
+    const StasisAgentCopied *c = &copy->copied;
+    if (c->n_files + c->n_directories + c->n_links + c->n_left_out <= MAX_ENTRIES &&
+        depth <= STASIS_AGENT_COPY_DEPTH)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "more than %u files, or %u directories in each other", MAX_ENTRIES,
+                STASIS_AGENT_COPY_DEPTH);
+    return FALSE;
+}
+
+static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
+                     const StasisAgentEntry *entry, guint depth, GError **error)
+{
+    g_autoptr(GPtrArray) entries = NULL;
+    if (!is_bounded(copy, depth, error))
+        return FALSE;
+    if (entry->kind == 'f')
+        return take_file(copy, path, dir_fd, entry->name, entry->mode, error);
+    if (entry->kind == 'l')
+        return take_link(copy, dir_fd, entry, error);
+    if (entry->kind != 'd') {
+        copy->copied.n_left_out++;
+        return TRUE;
+    }
+    g_autoptr(StasisAgentEntry) self = list(copy, path, &entries, error);
+    return self != NULL &&
+           take_directory(copy, path, dir_fd, entry->name, entry->mode, entries, depth, error);
+}
+
+static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_fd,
+                               const char *name, guint mode, const GPtrArray *entries, guint depth,
+                               GError **error)
+{
+    if (mkdirat(dir_fd, name, 0700) < 0 && errno != EEXIST)
+        return stasis_set_errno(error, errno, "make it");
+    stasis_autofd int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return stasis_set_errno(error, errno, "make it");
+    copy->copied.n_directories++;
+    for (guint i = 0; i < entries->len; i++) {
+        const StasisAgentEntry *entry = g_ptr_array_index(entries, i);
+        g_autofree char *inner = g_build_filename(path, entry->name, NULL);
+        if (!take(copy, inner, fd, entry, depth + 1, error)) {
+            if (!g_str_has_prefix((*error)->message, "…/"))
+                g_prefix_error(error, "…/%s: ", entry->name);
+            return FALSE;
+        }
+    }
+    return fchmod(fd, mode) == 0 || stasis_set_errno(error, errno, "set its mode");
+}
+
+/* The top is what it is for the guest: a link is followed there. */
+static gboolean take_top(StasisAgentCopy *copy, const char *path, int dir_fd, const char *name,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) entries = NULL;
+    g_autoptr(StasisAgentEntry) self = list(copy, path, &entries, error);
+    if (self == NULL)
+        return FALSE;
+    if (self->kind == 'd')
+        return take_directory(copy, path, dir_fd, name, self->mode, entries, 0, error);
+    if (self->kind == 'f')
+        return take_file(copy, path, dir_fd, name, self->mode, error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED, "it is no file and no directory");
+    return FALSE;
+}
+
+gboolean stasis_agent_copy_out(StasisAgentCopy *copy, const char *path, const char *dir,
+                               GError **error)
+{
+    g_autofree char *whole = path[0] == '/' ? g_canonicalize_filename(path, "/") : NULL;
+    g_autofree char *name = whole != NULL ? g_path_get_basename(whole) : NULL;
+    if (name == NULL || strcmp(name, "/") == 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s: an absolute path of the guest is meant, and not all of it", path);
+        return FALSE;
+    }
+    stasis_autofd int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return stasis_set_errno(error, errno, "%s", dir);
+    g_autoptr(GError) why = NULL;
+    if (take_top(copy, whole, dir_fd, name, &why))
+        return TRUE;
+    g_propagate_prefixed_error(error, g_steal_pointer(&why), "copy %s: ", path);
+    return FALSE;
+}
