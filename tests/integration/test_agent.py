@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: the agent in a guest answers over restores, clones and reconnections, knows the time and is
 nobody's twin; and a guest that lies costs the host bounded memory and time."""
+import hashlib
 import json
 import os
 import stat
@@ -128,7 +129,7 @@ def make_tree(top):
 
 
 def tree_of(top):
-    """{path: (mode, content)} of all that is copied of it."""
+    """{path: (mode, digest)} of all that is copied of it."""
     found = {}
     for directory, names, files in os.walk(top):
         for name in names + files:
@@ -136,7 +137,7 @@ def tree_of(top):
             st = os.lstat(path)
             if stat.S_ISREG(st.st_mode):
                 with open(path, "rb") as f:
-                    found[path[len(top):]] = (st.st_mode, f.read())
+                    found[path[len(top):]] = (st.st_mode, hashlib.sha256(f.read()).hexdigest())
             elif stat.S_ISLNK(st.st_mode):
                 found[path[len(top):]] = os.readlink(path)
             elif stat.S_ISDIR(st.st_mode):

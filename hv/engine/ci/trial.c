@@ -184,8 +184,10 @@ static gboolean look_at_machine(StasisTrial *trial, StasisOutcome *ret)
     trial->state_looked_us = now;
     g_autoptr(GError) error = NULL;
     g_autofree char *state = stasis_qmp_run_state(trial->options.session->qmp, &error);
+    /* It may have told why just before. */
     if (state == NULL)
-        return conclude(trial, ret, STASIS_OUTCOME_VM_END, 0, error->message);
+        return look_at_watch(trial, ret) ||
+               conclude(trial, ret, STASIS_OUTCOME_VM_END, 0, error->message);
     if (strcmp(state, "internal-error") == 0 || strcmp(state, "io-error") == 0)
         return conclude(trial, ret, STASIS_OUTCOME_VM_END, 0, state);
     return FALSE;
