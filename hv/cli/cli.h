@@ -27,8 +27,8 @@ typedef enum {
     CLI_COUNT,      /* 1 … 2^31-1 */
     CLI_SIZE,       /* bytes, with K, M, G or T for powers of 1024 */
     CLI_MS,         /* milliseconds with a fraction, or with a unit; the number is microseconds */
-    CLI_SPAN,       /* "1h30m": y, w, d, h, min or m, s; the number is microseconds */
-    CLI_AGE,        /* the same without "m", which could be months */
+    CLI_SPAN,       /* "1h30m": y, w, d, h, min or m, s, ms; the number is microseconds */
+    CLI_AGE,        /* the same without "m", which could be months, and "ms" */
     CLI_TOPIC,      /* a command or a group */
     CLI_ARGV,       /* words of a command line, behind "--" */
     CLI_N_TYPES,

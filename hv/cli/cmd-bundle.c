@@ -32,6 +32,7 @@ static JsonObject *to_json(const char *path, const StasisBundleInfo *info)
     json_object_set_int_member(object, "at_us", info->at_us);
     json_object_set_int_member(object, "created_us", info->created_us);
     cli_json_set_string(object, "domain", info->domain);
+    cli_json_set_string(object, "by", info->by);
     json_object_set_array_member(object, "argv", words_to_json(info->command));
     if (info->on != NULL)
         json_object_set_array_member(object, "on", words_to_json(info->on));

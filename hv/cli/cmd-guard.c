@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "output.h"
 #include "watch.h"
 
@@ -41,7 +42,7 @@ static JsonObject *event_to_json(const StasisGuardEvent *event)
     if (event->failure != NULL)
         json_object_set_object_member(object, "failure", cli_failure_to_json(event->failure));
     if (event->path != NULL)
-        cli_json_set_string(object, is(event, "captured") ? "bundle" : "kept", event->path);
+        cli_json_set_string(object, is(event, "bundle-failed") ? "kept" : "bundle", event->path);
     if (event->id != NULL)
         cli_json_set_string(object, "id", event->id);
     if (event->detail != NULL)
@@ -65,6 +66,15 @@ static void print_bundle_failed(CliCall *call, const StasisGuardEvent *event)
                  name, why, event->path);
 }
 
+static void print_bundle_removed(CliCall *call, const StasisGuardEvent *event)
+{
+    const char *name = call->args[0];
+    if (event->reason != NULL)
+        cli_note(call, "%s: an old bundle is left: %s", name, event->reason->message);
+    else if (cli_flag(call, "verbose"))
+        cli_note(call, "%s: %s removed", name, event->path);
+}
+
 static void print_event(CliCall *call, const StasisGuardEvent *event)
 {
     const char *name = call->args[0];
@@ -73,6 +83,8 @@ static void print_event(CliCall *call, const StasisGuardEvent *event)
         cli_note(call, "%s: guarded", name);
     } else if (is(event, "ended")) {
         cli_note(call, "%s: not guarded any more: %s", name, event->detail);
+    } else if (is(event, "bundle-removed")) {
+        print_bundle_removed(call, event);
     } else if (event->image != NULL) {
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
         if (cli_flag(call, "verbose"))
@@ -132,6 +144,7 @@ static void show(CliCall *call, const StasisGuardResult *result)
     for (char **path = result->bundles; *path != NULL; path++)
         json_array_add_string_element(bundles, *path);
     json_object_set_array_member(object, "bundles", bundles);
+    cli_json_set_uint(object, "bundles_removed", result->n_removed);
     if (result->ended != NULL)
         cli_json_set_string(object, "ended", result->ended);
     if (result->kept != NULL) {
@@ -154,35 +167,13 @@ static void tell_kept(CliCall *call, const StasisGuardResult *result, const char
              call->args[0], result->kept_error, path, to);
 }
 
-static gboolean read_do(CliCall *call, StasisGuardOptions *options, GError **error)
-{
-    g_autofree const char **values = cli_texts(call, "do");
-    gboolean back = FALSE;
-    options->capture = values == NULL || *values == NULL;
-    for (const char **value = values; value != NULL && *value != NULL; value++) {
-        StasisGuardThen then =
-            strcmp(*value, "restart") == 0 ? STASIS_GUARD_RESTART : STASIS_GUARD_ROLLBACK;
-        if (strcmp(*value, "capture") == 0) {
-            options->capture = TRUE;
-            continue;
-        }
-        if (back && then != options->then) {
-            g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                                "--do rollback and --do restart: it can be one of them");
-            return FALSE;
-        }
-        back = TRUE;
-        options->then = then;
-    }
-    return TRUE;
-}
-
 static gboolean guard(CliCall *call, GError **error)
 {
     const char *disk = cli_text(call, "disk");
     StasisGuardOptions options = STASIS_GUARD_OPTIONS_INIT;
     g_auto(GStrv) on = cli_watch_words(call, error);
-    if (on == NULL || !read_do(call, &options, error))
+    g_autofree const char **how = cli_texts(call, "do");
+    if (on == NULL || !stasis_guard_options_set_do(&options, how, error))
         return FALSE;
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store = NULL;
@@ -193,6 +184,8 @@ static gboolean guard(CliCall *call, GError **error)
     options.keep = (guint)cli_number(call, "keep", 0);
     options.max_tries = (guint)cli_number(call, "max-tries", 0);
     options.max_skips = (guint)cli_number(call, "max-skips", 0);
+    options.max_bundles = (guint)cli_number(call, "max-bundles", 0);
+    options.by_policy = cli_flag(call, "by-policy");
     options.on = on[0] != NULL ? (const char *const *)on : NULL;
     options.dir = cli_text(call, "output");
     options.disks = disk != NULL ? (StasisDisks)stasis_disks_from_string(disk) : STASIS_DISKS_COPY;
@@ -217,18 +210,10 @@ static const CliArgument arguments[] = {
 };
 static const CliOption options[] = {
     { "every", 0, CLI_MS, "MS", "from one image to the next (default: 500)" },
-    { "keep", 0, CLI_COUNT, "N", "images in the ring (default: 10)" },
     { "on", 0, CLI_TEXT, "WORDS", CLI_WATCH_HELP " (default: panic,watchdog,crash)", .many = TRUE },
-    { "do", 0, CLI_CHOICE, "capture|rollback|restart",
-      "make a bundle; go on from the last image before; the same in a new QEMU. capture may be "
-      "given beside one of the others (default: capture)",
-      .many = TRUE },
-    { "max-tries", 0, CLI_COUNT, "N", "give up after so many failures on end (default: 3)" },
-    { "max-skips", 0, CLI_COUNT, "N",
-      "fail when so many images on end could not be taken, because the guest wrote too much "
-      "meanwhile (default: 20)" },
+    CLI_GUARD_OPTIONS,
     { "output", 'o', CLI_DIR, "DIR", "where bundles go (default: the current directory)" },
-    { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
+    { "by-policy", 0, CLI_FLAG, NULL, "stasisd runs it, for a policy", .hidden = TRUE },
     { NULL },
 };
 static const CliExample examples[] = {
@@ -263,6 +248,11 @@ const CliCommand cli_cmd_guard = {
         "If it can't be written at the end either the guard says where it is, and how to put it "
         "into its place (exit status 1); the next guard with capture of a VM of that name does it, "
         "too.\n\n"
+        "With --max-bundles the oldest bundles in DIR go when a new one is there, also those of "
+        "guards before this one; but only bundles that a guard of this VM wrote with "
+        "--max-bundles, "
+        "as they say themselves, and that have the name that it gave them: one that was renamed or "
+        "copied, one without that option, and a policy's stay.\n\n"
         "It runs until Ctrl-C or until the VM is shut down, by its guest or from outside, which is "
         "no failure unless --on exit says so (exit status 0), or ends with 125 after a capture "
         "alone, or when it "

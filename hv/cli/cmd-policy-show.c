@@ -59,21 +59,36 @@ static JsonObject *get_one(CliCall *call, GError **error)
 
 /* ---- words ---- */
 
-/* "5m", "1h30m", as --every takes it. */
+/* "5m", "1h30m", "200ms", as --every takes it. */
 static char *format_span(gint64 us)
 {
     static const struct {
         const char *unit;
-        gint64 seconds;
-    } units[] = { { "d", 86400 }, { "h", 3600 }, { "m", 60 }, { "s", 1 } };
+        gint64 us;
+    } units[] = { { "d", G_TIME_SPAN_DAY },
+                  { "h", G_TIME_SPAN_HOUR },
+                  { "m", G_TIME_SPAN_MINUTE },
+                  { "s", G_TIME_SPAN_SECOND },
+                  { "ms", G_TIME_SPAN_MILLISECOND } };
     GString *text = g_string_new(NULL);
-    gint64 left = us / G_TIME_SPAN_SECOND;
     for (guint i = 0; i < G_N_ELEMENTS(units); i++) {
-        if (left >= units[i].seconds)
-            g_string_append_printf(text, "%" G_GINT64_FORMAT "%s", left / units[i].seconds,
-                                   units[i].unit);
-        left %= units[i].seconds;
+        if (us >= units[i].us)
+            g_string_append_printf(text, "%" G_GINT64_FORMAT "%s", us / units[i].us, units[i].unit);
+        us %= units[i].us;
     }
+    return g_string_free(text, FALSE);
+}
+
+static char *guard_of(JsonObject *policy)
+{
+    const char *how = cli_member_text(policy, "guard_do");
+    const char *also = cli_member_text(policy, "guard_also");
+    GString *text = g_string_new("guard ");
+    g_string_append(text, cli_member_text(policy, "guard"));
+    if (also != NULL)
+        g_string_append_printf(text, " %s", also);
+    g_string_replace(text, "\n", " ", 0);
+    g_string_append_printf(text, ": %s", how != NULL ? how : "capture");
     return g_string_free(text, FALSE);
 }
 
@@ -98,17 +113,32 @@ static char *what_of(JsonObject *policy)
 {
     if (cli_member_text(policy, "watch") != NULL)
         return watch_of(policy);
-    const char *guard = cli_member_text(policy, "guard"),
-               *how = cli_member_text(policy, "guard_do");
-    if (guard == NULL) {
-        g_autofree char *span = format_span(cli_member_number(policy, "every_us"));
-        return g_strconcat("every ", span, NULL);
-    }
-    return g_strdup_printf("guard %s: %s", guard, how != NULL ? how : "capture");
+    if (cli_member_text(policy, "guard") != NULL)
+        return guard_of(policy);
+    g_autofree char *span = format_span(cli_member_number(policy, "every_us"));
+    return g_strconcat("every ", span, NULL);
+}
+
+/* What a guard keeps: images in its ring, and bundles. */
+static char *kept_by_guard(JsonObject *policy)
+{
+    gint64 ring = cli_member_number(policy, "guard_keep");
+    gint64 bundles = cli_member_number(policy, "guard_max_bundles");
+    g_autofree char *span = format_span(cli_member_number(policy, "every_us"));
+    GString *text = g_string_new("ring");
+    if (ring > 0)
+        g_string_append_printf(text, " of %" G_GINT64_FORMAT, ring);
+    if (*span != '\0')
+        g_string_append_printf(text, " every %s", span);
+    if (bundles > 0)
+        g_string_append_printf(text, ", %" G_GINT64_FORMAT " bundles", bundles);
+    return g_string_free(text, FALSE);
 }
 
 static char *kept_of(JsonObject *policy)
 {
+    if (cli_member_text(policy, "guard") != NULL)
+        return kept_by_guard(policy);
     static const struct {
         const char *member, *word;
     } rules[] = { { "keep_last", "last" },       { "keep_hourly", "hourly" },

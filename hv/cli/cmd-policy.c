@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon.h"
+#include "guard.h"
 #include "output.h"
 #include "policy.h"
 #include "progress.h"
@@ -16,6 +17,45 @@ static char *join(CliCall *call, const char *option)
 {
     g_autofree const char **words = cli_texts(call, option);
     return words != NULL && words[0] != NULL ? g_strjoinv(",", (char **)words) : NULL;
+}
+
+/* The first --guard, and the others on lines of their own. */
+static void guard_words_of(CliCall *call, StasisPolicy *policy)
+{
+    g_autofree const char **values = cli_texts(call, "guard");
+    if (values == NULL || values[0] == NULL)
+        return;
+    policy->guard = g_strdup(values[0]);
+    policy->guard_also = values[1] != NULL ? g_strjoinv("\n", (char **)values + 1) : NULL;
+}
+
+static void guard_of(CliCall *call, StasisPolicy *policy)
+{
+    guard_words_of(call, policy);
+    policy->guard_do = join(call, "do");
+    policy->guard_keep = (guint)cli_number(call, "keep", 0);
+    policy->guard_max_tries = (guint)cli_number(call, "max-tries", 0);
+    policy->guard_max_skips = (guint)cli_number(call, "max-skips", 0);
+    policy->guard_max_bundles = (guint)cli_number(call, "max-bundles", 0);
+}
+
+/* What an image of a period's needs, and a guard does not go by: --keep is its ring, say. */
+static gboolean check_for_guard(CliCall *call, const StasisPolicy *policy, GError **error)
+{
+    static const char *const others[] = { "keep-last",   "keep-hourly",  "keep-daily",
+                                          "keep-weekly", "keep-monthly", "keep-yearly",
+                                          "keep-within", "quota",        "max-pause" };
+    const char *other = cli_flag(call, "quiesce") ? "quiesce" : NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(others) && other == NULL; i++)
+        other = cli_text(call, others[i]) != NULL ? others[i] : NULL;
+    if (policy->guard == NULL || other == NULL)
+        return TRUE;
+    g_set_error(
+        error, STASIS_ERROR, STASIS_ERROR_USAGE,
+        "--%s is not for a guard, which has a ring of images in memory (--keep) and bundles "
+        "(--max-bundles)",
+        other);
+    return FALSE;
 }
 
 static void watch_of(CliCall *call, StasisPolicy *policy)
@@ -50,8 +90,7 @@ static StasisPolicy *policy_of(CliCall *call)
     policy->period_us = cli_number(call, "deadline", 0);
     policy->slack_us = cli_number(call, "slack", 0);
     policy->disk = g_strdup(cli_text(call, "disk"));
-    policy->guard = g_strdup(cli_text(call, "guard"));
-    policy->guard_do = g_strdup(cli_text(call, "do"));
+    guard_of(call, policy);
     watch_of(call, policy);
     policy->owner = (guint)getuid();
     return policy;
@@ -81,7 +120,7 @@ static gboolean set(CliCall *call, GError **error)
     }
     if (!cli_read_address(call, "cycle-word", &policy->cycle_word, error) ||
         !cli_read_address(call, "missed-word", &policy->missed_word, error) ||
-        !stasis_policy_check(policy, error))
+        !check_for_guard(call, policy, error) || !stasis_policy_check(policy, error))
         return FALSE;
     g_autofree char *text = stasis_policy_to_text(policy);
     g_autoptr(GDBusConnection) daemon = cli_daemon_find();
@@ -143,14 +182,14 @@ static const CliArgument arguments[] = {
     { NULL },
 };
 static const CliOption set_options[] = {
-    { "every", 0, CLI_SPAN, "DURATION", "from one image to the next: 30s, 5m, 1h, 1d" },
+    { "every", 0, CLI_SPAN, "DURATION",
+      "from one image to the next: 30s, 5m, 1h, 1d; of a guard, 200ms (default: 500ms)" },
     CLI_KEEP_OPTIONS,
     { "quota", 0, CLI_SIZE, "SIZE",
       "what its images may take on the disk; the oldest go, never the newest" },
     { "max-pause", 0, CLI_MS, "MS", "pause the VM for no longer, or try again" },
     { "quiesce", 0, CLI_FLAG, NULL,
       "have the agent in the guest freeze its file systems for that moment" },
-    { "disk", 0, CLI_CHOICE, "copy|none", "disks are in the images, or not (default: copy)" },
     { "deadline", 0, CLI_MS, "MS",
       "the guest has a control loop with that period: stop it at the end of a cycle only, and for "
       "no longer than its slack" },
@@ -162,9 +201,10 @@ static const CliOption set_options[] = {
     { "missed-word", 0, CLI_TEXT, "ADDRESS",
       "the guest counts there which deadlines it has missed: kept in each image, and summed up" },
     { "guard", 0, CLI_TEXT, "WORDS",
-      "instead of images: guard the VM, see `stasis help guard`, --on" },
-    { "do", 0, CLI_CHOICE, "capture|rollback|restart",
-      "what the guard does (default: capture; bundles are in the state directory)" },
+      "instead of images: guard the VM, see `stasis help guard`, --on; bundles are in the state "
+      "directory",
+      .many = TRUE },
+    CLI_GUARD_OPTIONS,
     { "watch", 0, CLI_TEXT, "EVENTS",
       "instead of images of the VM: of processes, at what happens to them, see `stasis help "
       "proc-watch`, --on",
@@ -191,6 +231,8 @@ static const CliExample set_examples[] = {
     { "policy-set plc --every 5m --deadline 5 --slack 3 --cycle-word 0x400250",
       "Between two cycles of a loop of 200 Hz, which has nothing to do for 3 of each 5 ms" },
     { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
+    { "policy-set web --guard panic,log=Oops --do capture --do rollback --max-bundles 20",
+      "The same, with what led there, of the last 20 times" },
     { "policy-set web --watch fork,exec,exit,ipc --unit db.service --keep-last 5",
       "Of a service's processes, at what happens to them" },
     { NULL },
@@ -213,6 +255,9 @@ const CliCommand cli_cmd_policy_set = {
         "With --connect, or a name that stasis does not know and $LIBVIRT_DEFAULT_URI, it is the "
         "policy of a libvirt domain: the URI is kept in it, and is what each run goes by. Who is "
         "not root may name qemu:///system alone.\n\n"
+        "With --guard stasisd keeps a guard at work, with what `stasis guard` takes, too; of its "
+        "bundles, in bundles/ of the state directory, --max-bundles leaves the newest. Only "
+        "those that the policy wrote ever go, and none that was renamed.\n\n"
         "With --watch stasisd keeps a proc-watch at work, and begins it anew, after a second at "
         "first and a minute at most, for as long as the VM, the unit or the control group is not "
         "there. Its images have the note \"policy-watch\", and only those are ever removed: at an "

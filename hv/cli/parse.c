@@ -26,6 +26,8 @@ static void value_free(gpointer data)
     g_free(value);
 }
 
+#define MAX_SPAN_US ((guint64)1000 * 365 * G_TIME_SPAN_DAY)
+
 static gboolean parse_flag(const char *text, const char *shown, guint64 *ret)
 {
     *ret = 1;
@@ -110,35 +112,37 @@ static gboolean parse_ms(const char *text, const char *shown, guint64 *ret)
 }
 
 /* Whole numbers, each with its unit, the larger units first or not. @months_exist: "m" could be
- * taken for months, and is refused. */
+ * taken for months, and is refused, as what is less than a second is. */
 static gboolean parse_units(const char *text, gboolean months_exist, guint64 *ret)
 {
     static const struct {
         const char *unit;
-        guint64 seconds;
-    } units[] = { { "min", 60 },      { "s", 1 },           { "h", 3600 }, { "d", 86400 },
-                  { "w", 7 * 86400 }, { "y", 365 * 86400 }, { "m", 60 } };
-    guint n_units = G_N_ELEMENTS(units) - (months_exist ? 1 : 0);
+        guint64 us;
+    } units[] = { { "min", G_TIME_SPAN_MINUTE },     { "s", G_TIME_SPAN_SECOND },
+                  { "h", G_TIME_SPAN_HOUR },         { "d", G_TIME_SPAN_DAY },
+                  { "w", 7 * G_TIME_SPAN_DAY },      { "y", 365 * G_TIME_SPAN_DAY },
+                  { "ms", G_TIME_SPAN_MILLISECOND }, { "m", G_TIME_SPAN_MINUTE } };
+    guint n_units = G_N_ELEMENTS(units) - (months_exist ? 2 : 0);
     guint64 sum = 0;
     while (*text != '\0') {
-        guint64 number = 0, seconds = 0;
+        guint64 number = 0, us = 0;
         gsize digits = strspn(text, "0123456789");
         g_autofree char *word = g_strndup(text, digits);
         if (digits > 9 || !g_ascii_string_to_unsigned(word, 10, 1, 999999999, &number, NULL))
             return FALSE;
         text += digits;
-        for (guint i = 0; i < n_units && seconds == 0; i++) {
+        for (guint i = 0; i < n_units && us == 0; i++) {
             if (!g_str_has_prefix(text, units[i].unit))
                 continue;
-            seconds = units[i].seconds;
+            us = units[i].us;
             text += strlen(units[i].unit);
         }
-        sum += number * seconds;
         /* 1000 years: beyond that it is a mistake. */
-        if (seconds == 0 || sum > G_GUINT64_CONSTANT(1000) * 365 * 86400)
+        if (us == 0 || number > MAX_SPAN_US / us || number * us > MAX_SPAN_US - sum)
             return FALSE;
+        sum += number * us;
     }
-    *ret = sum * G_TIME_SPAN_SECOND;
+    *ret = sum;
     return sum > 0;
 }
 
@@ -169,7 +173,7 @@ static const struct {
     [CLI_SIZE] = { parse_size, "a size such as 512M or 2G", "none" },
     [CLI_MS] = { parse_ms, "a time such as 5 or 2.5 (milliseconds), 30s or 10min, at most a day",
                  "none" },
-    [CLI_SPAN] = { parse_span, "a time such as 30s, 5m, 1h or 1d", "none" },
+    [CLI_SPAN] = { parse_span, "a time such as 500ms, 30s, 5m, 1h or 1d", "none" },
     [CLI_AGE] = { parse_age, "a time such as 90min, 36h, 7d12h, 2w or 1y", "none" },
     [CLI_TOPIC] = { parse_text, "a command or a group", "topic" },
     [CLI_ARGV] = { parse_path, "a command line", "command-line" },

@@ -69,17 +69,6 @@ static void add_place(GStrvBuilder *words, const StasisPolicy *policy)
         g_strv_builder_add_many(words, "--store", policy->store, NULL);
 }
 
-static char **guard_words(StasisdService *service, const StasisPolicy *policy)
-{
-    g_autoptr(GStrvBuilder) words = g_strv_builder_new();
-    g_autofree char *bundles = g_build_filename(service->state_dir, "bundles", NULL);
-    const char *how = policy->guard_do != NULL ? policy->guard_do : "capture";
-    g_strv_builder_add_many(words, "guard", policy->vm, "--on", policy->guard, "--do", how,
-                            "--output", bundles, "--json", "--progress", "json", NULL);
-    add_place(words, policy);
-    return g_strv_builder_end(words);
-}
-
 static void add_word(GStrvBuilder *words, const char *option, const char *value)
 {
     g_autofree char *word = value != NULL ? g_strconcat("--", option, "=", value, NULL) : NULL;
@@ -93,22 +82,52 @@ static void add_number(GStrvBuilder *words, const char *option, guint64 value)
     add_word(words, option, text);
 }
 
+static void add_ms(GStrvBuilder *words, const char *option, guint64 us)
+{
+    char ms[G_ASCII_DTOSTR_BUF_SIZE];
+    g_ascii_formatd(ms, sizeof ms, "%.3f", (double)us / 1000);
+    add_word(words, option, us > 0 ? ms : NULL);
+}
+
+/* @text's parts between @separator, each a value of @option; NULL has none. */
+static void add_parts(GStrvBuilder *words, const char *option, const char *text,
+                      const char *separator)
+{
+    g_auto(GStrv) parts = g_strsplit(text != NULL ? text : "", separator, -1);
+    for (char **part = parts; *part != NULL; part++)
+        add_word(words, option, *part);
+}
+
+char **stasisd_runs_guard_words(const StasisPolicy *policy, const char *state_dir)
+{
+    g_autoptr(GStrvBuilder) words = g_strv_builder_new();
+    g_autofree char *bundles = g_build_filename(state_dir, "bundles", NULL);
+    g_strv_builder_add_many(words, "guard", policy->vm, "--on", policy->guard, "--output", bundles,
+                            "--by-policy", "--json", "--progress", "json", NULL);
+    add_parts(words, "on", policy->guard_also, "\n");
+    add_parts(words, "do", policy->guard_do, ",");
+    add_ms(words, "every", policy->every_us);
+    add_number(words, "keep", policy->guard_keep);
+    add_number(words, "max-tries", policy->guard_max_tries);
+    add_number(words, "max-skips", policy->guard_max_skips);
+    add_number(words, "max-bundles", policy->guard_max_bundles);
+    add_word(words, "disk", policy->disk);
+    add_place(words, policy);
+    return g_strv_builder_end(words);
+}
+
 char **stasisd_runs_watch_words(const StasisPolicy *policy)
 {
     g_autoptr(GStrvBuilder) words = g_strv_builder_new();
-    g_auto(GStrv) pids = g_strsplit(policy->watch_pids != NULL ? policy->watch_pids : "", ",", -1);
     g_strv_builder_add_many(words, "proc-watch", policy->vm, "--on", policy->watch, "--note",
                             STASIS_POLICY_WATCH_NOTE, "--take-up", "--json", "--progress", "json",
                             NULL);
-    for (char **pid = pids; *pid != NULL; pid++)
-        add_word(words, "pid", *pid);
+    add_parts(words, "pid", policy->watch_pids, ",");
     add_word(words, "unit", policy->watch_unit);
     add_word(words, "cgroup", policy->watch_cgroup);
     add_word(words, "boundary", policy->watch_boundary);
     add_number(words, "keep", policy->keep_last);
-    char ms[G_ASCII_DTOSTR_BUF_SIZE];
-    g_ascii_formatd(ms, sizeof ms, "%.3f", (double)policy->watch_interval_us / 1000);
-    add_word(words, "min-interval", policy->watch_interval_us > 0 ? ms : NULL);
+    add_ms(words, "min-interval", policy->watch_interval_us);
     if (policy->watch_incremental)
         g_strv_builder_add(words, "--incremental");
     add_place(words, policy);
@@ -118,7 +137,8 @@ char **stasisd_runs_watch_words(const StasisPolicy *policy)
 /* What carries out a policy of a kind that lasts. */
 static char **lasting_words(StasisdService *service, const StasisPolicy *policy)
 {
-    return policy->guard != NULL ? guard_words(service, policy) : stasisd_runs_watch_words(policy);
+    return policy->guard != NULL ? stasisd_runs_guard_words(policy, service->state_dir)
+                                 : stasisd_runs_watch_words(policy);
 }
 
 void stasisd_runs_end_strays(StasisdService *service)

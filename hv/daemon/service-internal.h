@@ -43,7 +43,9 @@ StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry);
 /* End guards and watches that were taken up, but carry out no policy there is: it was removed or
  * changed while no daemon was there. */
 void stasisd_runs_end_strays(StasisdService *service);
-/* What carries out a policy that is a watch, behind "stasis". Free with g_strfreev(). */
+/* What carries out a policy that is a guard, or a watch, behind "stasis". Free with g_strfreev().
+ */
+char **stasisd_runs_guard_words(const StasisPolicy *policy, const char *state_dir);
 char **stasisd_runs_watch_words(const StasisPolicy *policy);
 /* When it is due, in CLOCK_BOOTTIME; of service->now. */
 gint64 stasisd_runs_due(const StasisdService *service, const StasisdEntry *entry);

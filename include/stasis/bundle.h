@@ -32,6 +32,9 @@ typedef struct {
     gpointer progress_data;
     const char *qemu_version; /* of what is in it; NULL: as its images say */
     const char *const *on;    /* what the VM was watched for (stasis/watch.h), or NULL */
+    /* By whom ("guard", "policy") it may be removed when there are newer ones, for as long as it
+     * has that name; or NULL, both. */
+    const char *by, *name;
 } StasisBundleOptions;
 #define STASIS_BUNDLE_OPTIONS_INIT                 \
     {                                              \
@@ -57,6 +60,7 @@ typedef struct {
     gint64 at_us;
     char *domain;
     char **command;                               /* NULL-terminated; or NULL */
+    char *by, *name;                              /* as StasisBundleOptions; or NULL */
     char *stasis_version, *qemu_version, *kernel; /* of the host that made it */
     char *machine;                                /* description of the machine, JSON; or NULL */
     GPtrArray *images;                            /* of StasisBundleImage, oldest first */

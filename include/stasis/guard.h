@@ -21,18 +21,20 @@ typedef enum {
 /* Something that a guard has done or seen. Valid only during the call. */
 typedef struct {
     const char *what; /* "armed", "image", "skipped", "failure", "captured", "bundle-failed",
-                         "rolled-back", "restarted", "gave-up", "ended" */
+                         "bundle-removed", "rolled-back", "restarted", "gave-up", "ended" */
     const StasisImageInfo *image; /* of "image" */
-    const StasisFailure *failure; /* of all but "armed", "image", "skipped" and "ended"; NULL of a
-                                     bundle that was tried again */
-    const char *path;             /* of "captured": the bundle; of "bundle-failed": the one that is
-                                     in memory meanwhile, or NULL: it could not be kept */
+    const StasisFailure *failure; /* of all but "armed", "image", "skipped", "bundle-removed" and
+                                     "ended"; NULL of a bundle that was tried again */
+    const char *path;             /* of "captured" and "bundle-removed": the bundle, or NULL with
+                                     @reason; of "bundle-failed": the one that is in memory
+                                     meanwhile, or NULL: it could not be kept */
     const char *id;               /* of "rolled-back" and "restarted": the image */
     const StasisUndone *undone;   /* the same */
     guint n_tries;                /* the same: for how many failures on end that was done; of
                                      "bundle-failed": how often it has been tried */
     guint64 took_us;              /* from our seeing the failure until that was done */
-    const GError *reason;         /* of "skipped": why there is no image; of "bundle-failed" */
+    const GError *reason;         /* of "skipped": why there is no image; of "bundle-failed"; of
+                                     "bundle-removed": why one could not be */
     guint n_skipped;              /* of "skipped": of how many on end there is none */
     const char *detail;           /* of "ended": how, for people */
 } StasisGuardEvent;
@@ -51,7 +53,10 @@ typedef struct {
     const char *const *command; /* what runs in the VM, for the bundle; or NULL */
     StasisGuardFunc func;       /* or NULL */
     gpointer func_data;
-    guint max_skips; /* images on end that are left out after which it fails; 0: 20 */
+    guint max_skips;    /* images on end that are left out after which it fails; 0: 20 */
+    guint max_bundles;  /* in @dir of those that guards of the VM have written with this; the oldest
+                           go; 0: all stay */
+    gboolean by_policy; /* a policy's: its bundles are marked as such, and are those that go */
 } StasisGuardOptions;
 #define STASIS_GUARD_OPTIONS_INIT                 \
     {                                             \
@@ -63,13 +68,19 @@ typedef struct {
     guint n_failures, n_rollbacks, n_restarts;
     gboolean gave_up;
     StasisFailure *last; /* or NULL: there was none */
-    char **bundles;      /* paths, NULL-terminated */
+    char **bundles;      /* paths of those that are there still, NULL-terminated */
     guint64 n_skipped;   /* images that could not be taken, and were left out */
     char *kept;          /* or NULL; a bundle that could not be put into its directory to the end,
                             and is in memory: any command that reads bundles reads it there */
     char *kept_error;    /* why */
     char *ended;         /* or NULL; how the VM was shut down meanwhile, for people */
+    guint n_removed;     /* bundles, for max_bundles */
 } StasisGuardResult;
+
+/* Into @options' capture and then: what @words ("capture", "rollback", "restart"; NULL or none:
+ * "capture") say. STASIS_ERROR_USAGE for others, and for both ways to go on. */
+STASIS_API gboolean stasis_guard_options_set_do(StasisGuardOptions *options,
+                                                const char *const *words, GError **error);
 
 /*
  * Guard @vm until it is cancelled or shut down (which are no errors), or until a failure after
@@ -82,6 +93,10 @@ typedef struct {
  * A bundle that can't be written (a disk that is full, read-only, or gone) is kept in memory, and
  * tried again while the VM is guarded on, at the end, and by the next guard of a VM of that name.
  * There is room for one: the first.
+ *
+ * With max_bundles the oldest bundles go once a new one is in its place, and at the beginning. Only
+ * those are ever looked at that say themselves that a guard of this VM with max_bundles (by_policy:
+ * of its policy) wrote them, and under that name: one that was renamed or copied stays.
  */
 STASIS_API StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
                                                const StasisGuardOptions *options,

@@ -25,15 +25,17 @@ typedef struct {
     char *vm;         /* name of the VM, or of the domain of @connect */
     char *connect;    /* libvirtd's URI */
     char *store;      /* directory; NULL: that of whoever carries it out */
-    guint64 every_us; /* from one image to the next; 0: a guard alone */
+    guint64 every_us; /* from one image to the next; of a guard, too, 0: as stasis/guard.h has it */
     guint keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly;
     guint64 keep_within_us;
     guint64 quota_bytes; /* that the policy's images of the VM may take on the disk */
     guint64 max_pause_us;
     gboolean quiesce;
-    char *disk;     /* "copy", "none" */
-    char *guard;    /* words of stasis/watch.h, with commas: a guard instead of images */
-    char *guard_do; /* "capture", "rollback", "restart" */
+    char *disk;       /* "copy", "none" */
+    char *guard;      /* words of stasis/watch.h, with commas: a guard instead of images */
+    char *guard_also; /* more of them, on lines of their own, as a log= takes all of a line */
+    char *guard_do;   /* of "capture", "rollback", "restart" some, with commas */
+    guint guard_keep, guard_max_tries, guard_max_skips, guard_max_bundles; /* stasis/guard.h */
     /* The guest's control loop: it has slack_us of each period_us in which nothing is to be done,
      * at the end of its cycles. Images are taken then, and stop it for no longer. 0: there is none.
      */

@@ -13,7 +13,7 @@ import exposition  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import BUILD, FAST, case, environment, main, run_vm, stasis_start  # noqa: E402
+from stasistest import BUILD, FAST, case, environment, main, run_vm, stasis_json, stasis_start  # noqa: E402
 from tap import PATIENCE  # noqa: E402
 from webpage import Site  # noqa: E402
 
@@ -98,7 +98,9 @@ def without(t):
     t.equal((last["removed"], ids(daemon.images())), (2, [last["id"]]), done)
     daemon.run("checkpoint-verify", last["id"])
     for bad in ([], ["--every", "1m", "--key-file", "/nonexistent"],
-                ["--every", "1s", "--guard", "panic"], ["--every", "1s", "--do", "capture"]):
+                ["--every", "1s", "--do", "capture"], ["--every", "1s", "--max-bundles", "3"],
+                ["--guard", "panic", "--keep-last", "3"],
+                ["--guard", "panic", "--do", "rollback", "--do", "restart"]):
         daemon.run("policy-set", vm.name, *bad, expect=2)
     file = os.path.join(daemon.state, "policies", f"vm-{vm.name}.json")
     with open(file, "w", encoding="utf-8") as f:
@@ -185,13 +187,15 @@ def lost_and_aborted(t):
 
 @case
 def guarded(t):
-    """a policy that is a guard masks a panic, is told of, and ends with its policy, whoever is there then"""
+    """a policy that is a guard masks a panic and leaves as many bundles as it says, is told of, and ends with its
+    policy, whoever is there then"""
     vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-serial", "stdio",
                 accel=FAST)
     daemon = Daemon(t).start()
     events = stasis_start(t, "event", vm.name, "--loop", env=daemon.env)
     t.check("waiting" in events.stderr.readline().decode(), "it listens")
-    daemon.run("policy-set", vm.name, "--guard", "panic", "--do", "rollback")
+    daemon.run("policy-set", vm.name, "--guard", "panic", "--guard", "log=NO SUCH LINE", "--do", "capture",
+               "--do", "rollback", "--every", "200ms", "--max-tries", "20", "--max-bundles", "1")
 
     def wait_for(what):
         while True:
@@ -203,10 +207,16 @@ def guarded(t):
     wait_for("guard-armed")
     ring = os.path.join(os.environ["STASIS_RUNTIME_DIR"], ".memory", vm.name, "store", "images")
     t.wait(lambda: os.path.isdir(ring) and len(os.listdir(ring)) >= 3, PATIENCE, "it has images")
-    vm.guest.fail(vm, Bare.PANIC)
-    wait_for("guard-rolled-back")
-    before = vm.progress()
-    t.wait(lambda: vm.progress() > before + 1000, PATIENCE, "the guest works")
+    bundles = os.path.join(daemon.state, "bundles")
+    for told in ("guard-captured", "guard-bundle-removed"):
+        vm.guest.fail(vm, Bare.PANIC)
+        wait_for("guard-rolled-back")
+        wait_for(told)
+        before = vm.progress()
+        t.wait(lambda: vm.progress() > before + 1000, PATIENCE, "the guest works")  # noqa: B023
+    t.wait(lambda: len(os.listdir(bundles)) == 1, PATIENCE, "one bundle is left")
+    info = stasis_json("bundle-info", os.path.join(bundles, os.listdir(bundles)[0]), "--verify")
+    t.equal((info["by"], info["domain"], info["kind"]), ("policy", vm.name, "panic"), info)
     t.equal([j["state"] for j in daemon.jobs(vm.name, "guard")], ["running"], "the guard goes on")
     events.send_signal(signal.SIGINT)
     events.wait(PATIENCE)
@@ -216,7 +226,7 @@ def guarded(t):
     daemon.kill()
     daemon.run("policy-set", vm.name, "--guard", "panic", "--do", "capture")
     daemon.start()
-    t.wait(lambda: [argv[argv.index("--do") + 1] for argv in guards()] == ["capture"], PATIENCE,
+    t.wait(lambda: [[word for word in argv if "--do" in word] for argv in guards()] == [["--do=capture"]], PATIENCE,
            "it is the guard of the policy that was set meanwhile")
     daemon.kill()
     daemon.run("policy-remove", vm.name)

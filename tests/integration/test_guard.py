@@ -338,6 +338,31 @@ def was_before(t):
 
 
 @case
+def few_bundles(t):
+    """--max-bundles: the oldest that guards wrote with it go, and no other, and none that was renamed"""
+    vm, out = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-device", "pvpanic", "-action", "panic=pause",
+                     accel=FAST), t.path("out")
+    os.mkdir(out)
+    vm.guest.fail(vm, Bare.PANIC)
+    t.wait(lambda: vm.status() == "guest-panicked", 60, "it has panicked")
+
+    def captured(*words):
+        found = Guard(t, vm, "--output", out, *words).end(EVENT)
+        [path] = found["bundles"]
+        return os.path.basename(path), found["bundles_removed"]
+    plain, _ = captured()
+    few = ("--max-bundles", 1)
+    first, removed = captured(*few)
+    t.equal((removed, set(os.listdir(out))), (0, {plain, first}), "the plain one is not one of them")
+    second, removed = captured(*few)
+    t.equal((removed, set(os.listdir(out))), (1, {plain, second}), first)
+    os.rename(os.path.join(out, second), os.path.join(out, "kept.bundle"))
+    third, removed = captured(*few)
+    t.equal((removed, set(os.listdir(out))), (0, {plain, "kept.bundle", third}), second)
+    t.equal(stasis_json("bundle-info", os.path.join(out, third))["by"], "guard", "whose it is")
+
+
+@case
 def ends_cleanly(t):
     """Ctrl-C ends it with 0 and leaves nothing, QEMU does at a panic what it would have done; the ring keeps
     no more images than it is to; another guard, or a transaction, is refused meanwhile"""

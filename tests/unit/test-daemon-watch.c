@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Promise: what stasisd runs for a policy that is a watch says all that the policy says, and no
- * text of it is taken for an option. */
+/* Promise: what stasisd runs for a policy that is a watch, or a guard, says all that the policy
+ * says, and no text of it is taken for an option. */
 #include <stasis/error.h>
 
 #include "daemon/service-internal.h"
@@ -10,7 +10,8 @@ static char *words_of(const char *text)
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisPolicy) policy = stasis_policy_from_text(text, -1, &error);
     g_assert_no_error(error);
-    g_auto(GStrv) words = stasisd_runs_watch_words(policy);
+    g_auto(GStrv) words = policy->guard != NULL ? stasisd_runs_guard_words(policy, "/state")
+                                                : stasisd_runs_watch_words(policy);
     return g_strjoinv(" ", words);
 }
 
@@ -36,6 +37,23 @@ static void test_little(void)
     g_assert_cmpstr(words, ==, "proc-watch a --on ipc " ALWAYS " --unit=--scratch=/");
 }
 
+#define GUARD "--output /state/bundles --by-policy --json --progress json"
+
+static void test_guard(void)
+{
+    g_autofree char *words = words_of(
+        "{ \"vm\": \"web\", \"connect\": \"qemu:///system\", \"store\": \"/s\", "
+        "\"every_us\": 200500, \"disk\": \"none\", \"guard\": \"panic,log=a,b\", "
+        "\"guard_also\": \"log=c\\nhang\", \"guard_do\": \"capture,rollback\", \"guard_keep\": 5, "
+        "\"guard_max_tries\": 6, \"guard_max_skips\": 7, \"guard_max_bundles\": 8 }");
+    g_assert_cmpstr(words, ==,
+                    "guard web --on panic,log=a,b " GUARD " --on=log=c --on=hang --do=capture "
+                    "--do=rollback --every=200.500 --keep=5 --max-tries=6 --max-skips=7 "
+                    "--max-bundles=8 --disk=none --connect qemu:///system --store /s");
+    g_autofree char *little = words_of("{ \"vm\": \"a\", \"guard\": \"hang\" }");
+    g_assert_cmpstr(little, ==, "guard a --on hang " GUARD);
+}
+
 static void test_kinds(void)
 {
     g_assert_true(stasisd_job_lasts("watch") && stasisd_job_is_policys("watch"));
@@ -49,6 +67,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/daemon/watch/all", test_all);
     g_test_add_func("/daemon/watch/little", test_little);
+    g_test_add_func("/daemon/watch/guard", test_guard);
     g_test_add_func("/daemon/watch/kinds", test_kinds);
     return g_test_run();
 }

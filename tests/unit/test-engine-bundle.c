@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "engine/guards/bundle-draft.h"
 #include "engine/guards/bundle-place.h"
+#include "engine/guards/bundle-prune.h"
 #include "test-store-util.h"
 
 typedef struct {
@@ -413,6 +414,69 @@ static void test_hidden(Fixture *f, gconstpointer unused)
     }
 }
 
+/* A bundle @name in f->other that says of itself that @by wrote it of @domain, as @said. */
+static char *write_by(Fixture *f, const char *name, const char *by, const char *domain,
+                      const char *said)
+{
+    g_autoptr(GError) error = NULL;
+    StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
+    options.by = by;
+    options.name = said;
+    options.domain = domain;
+    char *path = g_build_filename(f->other, name, NULL);
+    stasis_bundle_create(f->store, (const char *const[]){ f->ids[0], NULL }, path, &options, NULL,
+                         &error);
+    g_assert_no_error(error);
+    return path;
+}
+
+static void expect_removed(Fixture *f, guint keep, const char *newest, const char *expected)
+{
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) removed = NULL;
+    guint before = count_files(f->other);
+    stasis_bundle_prune(f->other, "policy", "web", keep, newest, &removed, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(g_strv_length(removed), ==, expected != NULL);
+    g_assert_cmpuint(count_files(f->other), ==, before - g_strv_length(removed));
+    g_assert_cmpstr(removed[0], ==, expected);
+    g_assert_true(expected == NULL || access(expected, F_OK) < 0);
+}
+
+/* Of many that look alike only those go that say whose they are, and are where they were put. */
+static void test_prune(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) removed = NULL;
+    g_assert_cmpint(g_mkdir(f->other, 0700), ==, 0);
+    g_autofree char *half = write_by(f, "half.bundle", "policy", "web", "half.bundle");
+    g_autofree char *copy = write_by(f, "copy.bundle", "policy", "web", "a.bundle");
+    g_autofree char *theirs = write_by(f, "guard.bundle", "guard", "web", "guard.bundle");
+    g_autofree char *other = write_by(f, "db.bundle", "policy", "db", "db.bundle");
+    g_autofree char *nobody = write_by(f, "plain.bundle", NULL, "web", "plain.bundle");
+    g_autofree char *suffix = write_by(f, "a.tar", "policy", "web", "a.tar");
+    g_autofree char *hidden = write_by(f, ".a.bundle", "policy", "web", ".a.bundle");
+    g_autofree char *text = make(f, "text.bundle", NULL);
+    g_autofree char *dir = g_build_filename(f->other, "dir.bundle", NULL);
+    g_autofree char *symbolic = g_build_filename(f->other, "c.bundle", NULL);
+    struct stat st;
+    g_assert_cmpint(stat(half, &st), ==, 0);
+    g_assert_cmpint(truncate(half, st.st_size / 2), ==, 0);
+    g_assert_cmpint(g_mkdir(dir, 0700), ==, 0);
+    g_assert_cmpint(symlink(copy, symbolic), ==, 0);
+    expect_removed(f, 1, NULL, NULL);
+    g_autofree char *z = write_by(f, "z.bundle", "policy", "web", "z.bundle");
+    g_autofree char *y = write_by(f, "y.bundle", "policy", "web", "y.bundle");
+    g_autofree char *x = write_by(f, "x.bundle", "policy", "web", "x.bundle");
+    expect_removed(f, 3, "x.bundle", NULL);
+    expect_removed(f, 2, "x.bundle", z);
+    expect_removed(f, 1, "y.bundle", x); /* the clock was set back since */
+    expect_removed(f, 1, NULL, NULL);
+    g_assert_false(stasis_bundle_prune("/nowhere", "policy", "web", 1, NULL, &removed, &error));
+    g_assert_nonnull(error);
+    g_assert_null(removed[0]);
+}
+
 /* Files that begin and end anywhere in blocks of the disk, some longer than one piece. */
 static void test_large(Fixture *f, gconstpointer unused)
 {
@@ -453,6 +517,7 @@ int main(int argc, char **argv)
     ADD("draft-left", test_draft_left);
     ADD("sweep", test_sweep);
     ADD("hidden", test_hidden);
+    ADD("prune", test_prune);
     ADD("large", test_large);
     return g_test_run();
 }

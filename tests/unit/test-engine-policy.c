@@ -65,6 +65,54 @@ static void test_watch(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
 }
 
+static void test_guard(void)
+{
+    static const char text[] =
+        "{ \"vm\": \"web\", \"every_us\": 200000, \"disk\": \"none\", "
+        "\"guard\": \"panic,log=Oops, or so\", \"guard_also\": \"log=BUG\\nhang=3,crash\", "
+        "\"guard_do\": \"capture,rollback\", \"guard_keep\": 5, \"guard_max_tries\": 6, "
+        "\"guard_max_skips\": 7, \"guard_max_bundles\": 8 }";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisPolicy) policy = parse(text, &error);
+    g_assert_no_error(error);
+    g_autofree char *once = stasis_policy_to_text(policy);
+    g_autoptr(StasisPolicy) again = parse(once, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(again->every_us, ==, 200000);
+    g_assert_cmpstr(again->guard, ==, "panic,log=Oops, or so");
+    g_assert_cmpstr(again->guard_also, ==, "log=BUG\nhang=3,crash");
+    g_assert_cmpstr(again->guard_do, ==, "capture,rollback");
+    g_assert_cmpuint(again->guard_keep, ==, 5);
+    g_assert_cmpuint(again->guard_max_tries, ==, 6);
+    g_assert_cmpuint(again->guard_max_skips, ==, 7);
+    g_assert_cmpuint(again->guard_max_bundles, ==, 8);
+    g_assert_null(stasis_policy_run(policy, NULL, NULL, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+}
+
+/* As programs before this one wrote them; of a guard they took what it does not go by. */
+static void test_older(void)
+{
+    static const char *const texts[] = {
+        "{ \"vm\": \"a\", \"guard\": \"panic,log=a,b\", \"guard_do\": \"rollback\", \"owner\": 7 }",
+        "{ \"vm\": \"a\", \"guard\": \"hang=3\", \"guard_do\": \"restart\", \"store\": \"/s\" }",
+        "{ \"vm\": \"a\", \"guard\": \"log=(?x)a\\nb\", \"guard_do\": \"capture\" }",
+        "{ \"vm\": \"a\", \"guard\": \"panic\", \"keep_last\": 3, \"quota_bytes\": 4096, "
+        "\"max_pause_us\": 5, \"quiesce\": true, \"disk\": \"copy\" }",
+        "{ \"vm\": \"a\", \"every_us\": 1000000, \"keep_daily\": 3 }",
+        "{ \"vm\": \"a\", \"watch\": \"exit\", \"watch_pids\": \"812\", \"keep_last\": 3 }",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(StasisPolicy) policy = parse(texts[i], &error);
+        g_test_message("%s", texts[i]);
+        g_assert_no_error(error);
+        g_assert_cmpstr(policy->vm, ==, "a");
+        g_assert_null(policy->guard_also);
+    }
+}
+
+#define GUARD "{\"vm\": \"a\", \"guard\": \"panic\""
 #define WATCH "{\"vm\": \"a\", \"watch\": \"fork\""
 #define AT "{\"vm\": \"a\", \"every_us\": 1000000, \"connect\": \""
 #define UNIT ", \"watch_unit\": \"u\""
@@ -95,7 +143,6 @@ static void test_refused(void)
         { AT "qemu://h/system\"}", STASIS_ERROR_UNSUPPORTED },
         { AT "--help\"}", STASIS_ERROR_UNSUPPORTED },
         { AT "qemu:///system\\n\"}", STASIS_ERROR_USAGE },
-        { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"nonsense\"}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"period_us\": 5000}", STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"every_us\": 1000000, \"slack_us\": 5000}", STASIS_ERROR_USAGE },
@@ -112,7 +159,19 @@ static void test_refused(void)
           STASIS_ERROR_USAGE },
         { "{\"vm\": \"a\", \"guard\": \"panic\", \"period_us\": 9, \"slack_us\": 1}",
           STASIS_ERROR_USAGE },
-        { "{\"vm\": \"a\", \"guard\": \"panic\", \"guard_do\": \"x\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_do\": \"x\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_do\": \"capture,\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_do\": \"rollback,restart\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_also\": \"log=a\\nnonsense\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_also\": \"hang\\n\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_also\": \"log=(\"}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_keep\": 4001}", STASIS_ERROR_USAGE },
+        { GUARD ", \"guard_keep\": 4294967296}", STASIS_ERROR_CORRUPT },
+        { GUARD ", \"guard_do\": \"rollback\", \"guard_max_bundles\": 1}", STASIS_ERROR_USAGE },
+        { GUARD ", \"every_us\": 9223372036854775807}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard_also\": \"hang\"}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard_keep\": 1}", STASIS_ERROR_USAGE },
+        { "{\"vm\": \"a\", \"every_us\": 1000000, \"guard_max_bundles\": 1}", STASIS_ERROR_USAGE },
         { WATCH "}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"every_us\": 1000000}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
@@ -201,6 +260,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/engine/policy/text", test_text);
     g_test_add_func("/engine/policy/watch", test_watch);
+    g_test_add_func("/engine/policy/guard", test_guard);
+    g_test_add_func("/engine/policy/older", test_older);
     g_test_add_func("/engine/policy/refused", test_refused);
     g_test_add_func("/engine/policy/long", test_long);
     g_test_add_func("/engine/policy/files", test_files);

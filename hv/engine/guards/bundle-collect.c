@@ -217,6 +217,8 @@ static void describe_reason(StasisBundleWork *work, const StasisBundleOptions *o
     info->detail = g_strdup(options->detail);
     info->at_us = options->at_us;
     info->domain = g_strdup(options->domain);
+    info->by = g_strdup(options->by);
+    info->name = g_strdup(options->name);
     info->command = g_strdupv((char **)options->command);
     info->on = g_strdupv((char **)options->on);
     info->stasis_version = g_strdup(STASIS_VERSION);

@@ -43,6 +43,8 @@ void stasis_bundle_info_free(StasisBundleInfo *info)
     g_free(info->kind);
     g_free(info->detail);
     g_free(info->domain);
+    g_free(info->by);
+    g_free(info->name);
     g_strfreev(info->command);
     g_strfreev(info->on);
     g_free(info->stasis_version);
@@ -175,6 +177,10 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info)
     json_object_set_int_member(object, "created_us", info->created_us);
     json_object_set_object_member(object, "reason", reason_to_json(info));
     set_text(object, "domain", info->domain);
+    if (info->by != NULL && info->name != NULL) {
+        stasis_json_set_string(object, "by", info->by);
+        stasis_json_set_string(object, "name", info->name);
+    }
     if (info->command != NULL)
         json_object_set_array_member(object, "command", words_to_json(info->command));
     else
@@ -311,6 +317,8 @@ static gboolean parse_words(JsonObject *object, StasisBundleInfo *info, GError *
     info->detail = g_strdup(stasis_json_string_or(reason, "detail", NULL));
     info->at_us = (gint64)stasis_json_uint_or(reason, "at_us", 0);
     info->domain = g_strdup(stasis_json_string_or(object, "domain", NULL));
+    info->by = g_strdup(stasis_json_string_or(object, "by", NULL));
+    info->name = g_strdup(stasis_json_string_or(object, "name", NULL));
     info->stasis_version = g_strdup(stasis_json_string_or(versions, "stasis", NULL));
     info->qemu_version = g_strdup(stasis_json_string_or(versions, "qemu", NULL));
     info->kernel = g_strdup(stasis_json_string_or(versions, "kernel", NULL));

@@ -26,6 +26,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "engine/guards/bundle-place.h"
+#include "engine/guards/bundle-prune.h"
 #include "engine/guards/kept.h"
 #include "engine/guards/memory-store.h"
 #include "engine/guards/ring.h"
@@ -224,9 +225,41 @@ static void gather(Guard *guard, Evidence *evidence)
     evidence->events = stasis_event_log_get(log);
 }
 
+/* By whom a bundle may be removed again. */
+static const char *bundle_mark(const Guard *guard)
+{
+    return guard->options->by_policy ? "policy" : guard->options->max_bundles > 0 ? "guard" : NULL;
+}
+
+/* Those that are too many. @newest: the one that has just come, or NULL. */
+static void prune_bundles(Guard *guard, const char *newest)
+{
+    g_auto(GStrv) removed = NULL;
+    g_autoptr(GError) why = NULL;
+    StasisGuardEvent event = { .what = "bundle-removed" };
+    guint at;
+    if (!guard->options->capture || guard->options->max_bundles == 0)
+        return;
+    stasis_bundle_prune(bundle_dir(guard), bundle_mark(guard), guard->name,
+                        guard->options->max_bundles, newest, &removed, &why);
+    for (char **path = removed; *path != NULL; path++) {
+        guard->result->n_removed++;
+        event.path = *path;
+        tell(guard, &event);
+        if (g_ptr_array_find_with_equal_func(guard->bundles, *path, g_str_equal, &at))
+            g_ptr_array_remove_index(guard->bundles, at);
+    }
+    if (why == NULL)
+        return;
+    event.path = NULL;
+    event.reason = why;
+    tell(guard, &event);
+}
+
 static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const Evidence *evidence,
                              const char *path, GError **error)
 {
+    g_autofree char *name = g_path_get_basename(path);
     StasisBundleOptions options = STASIS_BUNDLE_OPTIONS_INIT;
     options.kind = failure->kind;
     options.detail = failure->detail;
@@ -236,18 +269,22 @@ static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const E
     options.console = evidence->console;
     options.events = evidence->events;
     options.on = words(guard);
+    options.by = bundle_mark(guard);
+    options.name = name;
     return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
-/* Takes @path. */
+/* Takes @path. It is durable, so older ones may go. */
 static void tell_captured(Guard *guard, const StasisFailure *failure, char *path, guint64 seen_us)
 {
+    g_autofree char *name = g_path_get_basename(path);
     StasisGuardEvent event = { .what = "captured",
                                .failure = failure,
                                .path = path,
                                .took_us = seen_us != 0 ? stasis_now_us() - seen_us : 0 };
     tell(guard, &event);
     g_ptr_array_add(guard->bundles, path);
+    prune_bundles(guard, name);
 }
 
 static void tell_failed(Guard *guard, const StasisFailure *failure, const GError *why,
@@ -501,6 +538,7 @@ static gboolean find_place(Guard *guard, GError **error)
         return stasis_set_errno(error, ENOENT, "the directory for bundles, %s", bundle_dir(guard));
     stasis_bundle_sweep(bundle_dir(guard));
     guard->kept.path = stasis_kept_find(guard->memory->dir);
+    prune_bundles(guard, NULL);
     return TRUE;
 }
 

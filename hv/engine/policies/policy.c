@@ -3,6 +3,7 @@
 #include <stasis/policy.h>
 
 #include <stasis/error.h>
+#include <stasis/guard.h>
 #include <stasis/process-watch.h>
 #include <stasis/watch.h>
 #include <string.h>
@@ -13,7 +14,8 @@
 #define MAX_BYTES 65536
 #define MAX_NAME 64u
 #define MAX_TEXT 1024u
-#define MAX_PIDS 256u /* as of a boundary */
+#define MAX_PIDS 256u  /* as of a boundary */
+#define MAX_RING 4000u /* a bundle can have no more images than 4096 */
 #define MAX_PERIOD_US ((guint64)10 * G_TIME_SPAN_SECOND)
 #define MAX_SPAN_US ((guint64)100 * 365 * G_TIME_SPAN_DAY)
 
@@ -46,7 +48,12 @@ static const Field fields[] = {
     FIELD(quiesce, FLAG),
     FIELD(disk, TEXT),
     FIELD(guard, TEXT),
+    FIELD(guard_also, TEXT),
     FIELD(guard_do, TEXT),
+    FIELD(guard_keep, COUNT),
+    FIELD(guard_max_tries, COUNT),
+    FIELD(guard_max_skips, COUNT),
+    FIELD(guard_max_bundles, COUNT),
     FIELD(period_us, NUMBER),
     FIELD(slack_us, NUMBER),
     FIELD(cycle_word, NUMBER),
@@ -188,17 +195,46 @@ static gboolean refuse(GError **error, const char *what)
     return FALSE;
 }
 
+/* A value of --on. */
+static gboolean check_line(const char *line, GError **error)
+{
+    g_auto(GStrv) words = stasis_watch_split(line);
+    return stasis_watch_check((const char *const *)words, error) &&
+           (*words != NULL || refuse(error, "a line without a word of what to guard against"));
+}
+
+static gboolean check_words(const StasisPolicy *policy, GError **error)
+{
+    g_auto(GStrv) lines =
+        g_strsplit(policy->guard_also != NULL ? policy->guard_also : "", "\n", -1);
+    for (char **line = lines; *line != NULL; line++)
+        if (!check_line(*line, error))
+            return FALSE;
+    return check_line(policy->guard, error);
+}
+
+static gboolean says_how_to_guard(const StasisPolicy *policy)
+{
+    return policy->guard_also != NULL || policy->guard_do != NULL || policy->guard_keep != 0 ||
+           policy->guard_max_tries != 0 || policy->guard_max_skips != 0 ||
+           policy->guard_max_bundles != 0;
+}
+
 static gboolean check_guard(const StasisPolicy *policy, GError **error)
 {
-    static const char *const ways[] = { "capture", "rollback", "restart", NULL };
+    StasisGuardOptions options = STASIS_GUARD_OPTIONS_INIT;
     if (policy->guard == NULL)
-        return policy->guard_do == NULL || refuse(error, "guard_do without a guard");
-    if (policy->every_us > 0)
-        return refuse(error, "a guard takes images by itself: give a period or a guard, not both");
-    if (policy->guard_do != NULL && !g_strv_contains(ways, policy->guard_do))
-        return refuse(error, "guard_do is capture, rollback or restart");
-    g_auto(GStrv) words = stasis_watch_split(policy->guard);
-    return stasis_watch_check((const char *const *)words, error);
+        return !says_how_to_guard(policy) ||
+               refuse(error, "what a guard does is said, but not at what: --guard");
+    if (policy->guard_keep > MAX_RING)
+        return refuse(error, "a guard's ring has 4,000 images at most");
+    g_auto(GStrv) ways =
+        g_strsplit(policy->guard_do != NULL ? policy->guard_do : "capture", ",", -1);
+    if (!stasis_guard_options_set_do(&options, (const char *const *)ways, error))
+        return FALSE;
+    if (policy->guard_max_bundles > 0 && !options.capture)
+        return refuse(error, "a guard that captures nothing has no bundles to remove");
+    return check_words(policy, error);
 }
 
 /* "812,813" */
