@@ -260,7 +260,8 @@ const CliCommand cli_cmd_policy_set = {
         "those that the policy wrote ever go, and none that was renamed.\n\n"
         "With --watch stasisd keeps a proc-watch at work, and begins it anew, after a second at "
         "first and a minute at most, for as long as the VM, the unit or the control group is not "
-        "there. Its images have the note \"policy-watch\", and only those are ever removed: at an "
+        "there. Its images have the note \"policy-watch\", and only what policies took is ever "
+        "removed: at an "
         "exit and an exec if EVENTS name them, and beyond --keep-last, also those that a run "
         "before took. A process that is asked for by its PID is watched until it, its agent or "
         "the VM has ended: the number is another one's then.",

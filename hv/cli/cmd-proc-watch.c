@@ -150,6 +150,7 @@ static gboolean watch(CliCall *call, GError **error)
     options.incremental = cli_flag(call, "incremental");
     options.note = cli_text(call, "note");
     options.take_up = cli_flag(call, "take-up");
+    options.by_policy = cli_flag(call, "by-policy");
     options.scratch = cli_text(call, "scratch");
     options.func = show_event;
     options.func_data = call;
@@ -187,6 +188,7 @@ static const CliOption options[] = {
     { "take-up", 0, CLI_FLAG, NULL,
       "images of NAME with the same --note count as taken here: by a proc-watch before this one" },
     { "scratch", 0, CLI_DIR, "DIR", "as with proc-checkpoint" },
+    { "by-policy", 0, CLI_FLAG, NULL, "stasisd runs it, for a policy", .hidden = TRUE },
     { NULL },
 };
 static const CliExample examples[] = {

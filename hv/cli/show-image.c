@@ -50,6 +50,7 @@ JsonObject *cli_image_to_json(const StasisImageInfo *info)
     cli_json_set_string(object, "digest", info->digest);
     cli_json_set_string(object, "vm", info->vm);
     cli_json_set_string(object, "note", info->note);
+    json_object_set_boolean_member(object, "by_policy", info->by_policy);
     cli_json_set_string(object, "mode", info->mode);
     cli_json_set_string(object, "machine", info->machine);
     cli_json_set_string(object, "accel", info->accel);

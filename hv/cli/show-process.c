@@ -38,6 +38,7 @@ JsonObject *cli_process_image_to_json(const StasisProcessImageInfo *info)
     json_object_set_boolean_member(object, "shell_job", info->shell_job);
     json_object_set_boolean_member(object, "direct", info->direct);
     json_object_set_boolean_member(object, "session", info->session);
+    json_object_set_boolean_member(object, "by_policy", info->by_policy);
     cli_json_set_uint(object, "n_trees", info->n_trees);
     cli_json_set_uint(object, "n_files", info->n_files);
     cli_json_set_uint(object, "size_bytes", info->size_bytes);

@@ -120,8 +120,8 @@ char **stasisd_runs_watch_words(const StasisPolicy *policy)
 {
     g_autoptr(GStrvBuilder) words = g_strv_builder_new();
     g_strv_builder_add_many(words, "proc-watch", policy->vm, "--on", policy->watch, "--note",
-                            STASIS_POLICY_WATCH_NOTE, "--take-up", "--json", "--progress", "json",
-                            NULL);
+                            STASIS_POLICY_WATCH_NOTE, "--take-up", "--by-policy", "--json",
+                            "--progress", "json", NULL);
     add_parts(words, "pid", policy->watch_pids, ",");
     add_word(words, "unit", policy->watch_unit);
     add_word(words, "cgroup", policy->watch_cgroup);

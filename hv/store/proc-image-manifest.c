@@ -126,6 +126,7 @@ char *stasis_proc_image_manifest_write(const StasisProcessImageInfo *info, const
     json_object_set_boolean_member(root, "shell_job", info->shell_job);
     json_object_set_boolean_member(root, "direct", info->direct);
     json_object_set_boolean_member(root, "session", info->session);
+    json_object_set_boolean_member(root, "by_policy", info->by_policy);
     stasis_json_set_uint(root, "n_trees", MAX(info->n_trees, 1));
     set_cost(root, &info->cost);
     set_processes(root, info->processes);
@@ -315,6 +316,9 @@ static gboolean parse_about(JsonObject *root, StasisProcessImageInfo *info, GErr
     info->note = g_strdup(stasis_json_string_or(root, "note", NULL));
     info->created_us = (gint64)created_us;
     info->direct = stasis_json_bool_or(root, "direct", FALSE);
+    /* Before there was a mark a policy knew its images by their note. */
+    info->by_policy =
+        stasis_json_bool_or(root, "by_policy", g_strcmp0(info->note, "policy-watch") == 0);
     return TRUE;
 }
 

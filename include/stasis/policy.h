@@ -15,7 +15,8 @@ G_BEGIN_DECLS
 /* The note of each image that a policy has made; what a policy removes goes by StasisImageInfo's
  * by_policy alone. */
 #define STASIS_POLICY_NOTE "policy"
-/* … and of each image of processes that a policy's watch takes. */
+/* … and of each image of processes that a policy's watch takes, where StasisProcessImageInfo's
+ * by_policy counts. Programs before that mark went by the note. */
 #define STASIS_POLICY_WATCH_NOTE "policy-watch"
 #define STASIS_POLICY_MIN_EVERY_US ((guint64)G_TIME_SPAN_SECOND)
 

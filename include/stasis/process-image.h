@@ -45,6 +45,7 @@ typedef struct {
     gint64 created_us;    /* Unix time of the instant */
     gboolean shell_job;   /* `criu restore` needs --shell-job */
     gboolean direct;      /* taken in the VM itself */
+    gboolean by_policy;   /* a policy's watch has taken it, and may remove it */
     guint n_trees;        /* of several, the first process is their parent for CRIU's sake alone: it
                              ends as soon as it is restored */
     gboolean session;     /* they are a stasis-session: their PIDs are free wherever they go, and
@@ -97,8 +98,9 @@ typedef struct {
     /* Share pages of memory with the newest image of the same processes, if there is one. It may be
      * deleted all the same. */
     gboolean incremental;
-    guint timeout_ms; /* for each step in the guest, the longest of which is CRIU's work and the
-                         way out; 0 or more than that: 600,000 */
+    gboolean by_policy; /* mark the image as a policy's (StasisProcessImageInfo) */
+    guint timeout_ms;   /* for each step in the guest, the longest of which is CRIU's work and the
+                           way out; 0 or more than that: 600,000 */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisProcessCheckpointOptions;

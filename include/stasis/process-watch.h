@@ -61,7 +61,8 @@ typedef struct {
     gboolean incremental;    /* as StasisProcessCheckpointOptions */
     const char *note;        /* of the images, or NULL */
     gboolean take_up;    /* images of the VM with that note, which is needed then, are this watch's
-                            own: an earlier one has taken them */
+                            own: an earlier one has taken them; by_policy: those of policies are */
+    gboolean by_policy;  /* as StasisProcessCheckpointOptions */
     const char *scratch; /* as StasisProcessCheckpointOptions */
     StasisProcessWatchFunc func; /* or NULL */
     gpointer func_data;

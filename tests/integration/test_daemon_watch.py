@@ -68,7 +68,7 @@ def watched(t):
     t.equal((watching.job()["id"], watching.job()["state"]), (first, "running"), "it is taken up")
     one.do("fork")
     image = watching.wait_images(1, "an image of both")[0]
-    t.equal((image["note"], len(image["processes"]) > 1), ("policy-watch", True), image)
+    t.equal((image["note"], image["by_policy"], len(image["processes"]) > 1), ("policy-watch", True, True), image)
     os.kill(watching.pid(), signal.SIGKILL)
     t.wait(lambda: watching.job()["id"] > first, PATIENCE, "another one begins")
     second = watching.wait_begun("it watches on")

@@ -15,7 +15,7 @@ static char *words_of(const char *text)
     return g_strjoinv(" ", words);
 }
 
-#define ALWAYS "--note policy-watch --take-up --json --progress json"
+#define ALWAYS "--note policy-watch --take-up --by-policy --json --progress json"
 
 static void test_all(void)
 {

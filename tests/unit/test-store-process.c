@@ -3,6 +3,7 @@
  * changed byte is found, and a name or a number that can't be right is refused. */
 #include "engine/processes/proc-receive.h"
 #include "store/internal.h"
+#include "store/manifest-text.h"
 #include "store/proc-image-manifest.h"
 #include "test-agent-part.h"
 #include "test-store-process.h"
@@ -109,6 +110,65 @@ static void test_damage(void)
         }
         g_assert_true(g_file_set_contents(file, whole, (gssize)len, NULL));
         g_assert_true(stasis_store_verify_process(store, id, NULL, NULL, NULL, &error));
+    }
+    test_remove_tree(path);
+}
+
+/* ---- whose it is ---- */
+
+static char *commit_noted(StasisStore *store, const char *note, gboolean by_policy)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisProcessImageInfo) info = test_process_info();
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
+    info->note = g_strdup(note);
+    info->by_policy = by_policy;
+    add_file(writer, "inventory.img", "abc");
+    g_autoptr(StasisProcessImageInfo) listed =
+        stasis_proc_image_writer_commit(writer, info, &error);
+    g_assert_no_error(error);
+    g_assert_true(listed->by_policy == by_policy);
+    return g_strdup(listed->id);
+}
+
+/* Its manifest as a program before the mark wrote it. */
+static gboolean is_marked_without(const char *path, const char *id)
+{
+    g_autofree char *file = g_build_filename(path, "processes", id, "manifest.json", NULL);
+    g_autofree char *text = NULL, *tail = NULL, *digest = NULL;
+    g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(GError) error = NULL;
+    g_assert_true(g_file_get_contents(file, &text, NULL, &error));
+    text[strlen(text) - STASIS_DIGEST_TAIL_BYTES] = '\0';
+    char *mark = strstr(text, "\"by_policy\"");
+    g_assert_nonnull(mark);
+    char *next = strchr(mark, ',') + 1;
+    memmove(mark, next, strlen(next) + 1);
+    digest = stasis_manifest_digest(text, strlen(text), &tail, &error);
+    g_autofree char *whole = g_strconcat(text, tail, NULL);
+    g_autoptr(StasisProcessImageInfo) info =
+        stasis_proc_image_manifest_parse(whole, strlen(whole), &files, &error);
+    g_assert_no_error(error);
+    return info->by_policy;
+}
+
+/* What a policy may remove is told by a mark, not by a note that anybody may give an image. */
+static void test_mark(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autofree char *policy = commit_noted(store, "policy-watch", TRUE);
+    g_autofree char *same_note = commit_noted(store, "policy-watch", FALSE);
+    g_autofree char *other = commit_noted(store, "policy", FALSE);
+    g_autoptr(GPtrArray) all = stasis_store_list_processes(store, NULL);
+    for (guint i = 0; i < all->len; i++) {
+        const StasisProcessImageInfo *info = all->pdata[i];
+        g_assert_true(info->by_policy == g_str_equal(info->id, policy));
+    }
+    g_assert_cmpuint(all->len, ==, 3);
+    if (g_getenv("STASIS_TEST_SEALED") == NULL) {
+        g_assert_true(is_marked_without(path, same_note));
+        g_assert_false(is_marked_without(path, other));
     }
     test_remove_tree(path);
 }
@@ -267,6 +327,7 @@ int main(int argc, char **argv)
     g_test_add_func("/process/lives", test_lives);
     g_test_add_func("/process/not-committed", test_not_committed);
     g_test_add_func("/process/damage", test_damage);
+    g_test_add_func("/process/mark", test_mark);
     g_test_add_func("/process/received", test_received);
     g_test_add_func("/process/placed", test_placed);
     g_test_add_func("/process/lies", test_lies);

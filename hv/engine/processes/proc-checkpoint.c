@@ -462,6 +462,7 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
                         .info = g_new0(StasisProcessImageInfo, 1),
                         .began_us = stasis_now_us() };
     job.info->note = g_strdup(options->note);
+    job.info->by_policy = options->by_policy;
     if (!check_boundary(&job, error) || !check_guest(&job, error))
         return NULL;
     job.writer = stasis_proc_image_writer_new(store, error);

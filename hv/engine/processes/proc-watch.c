@@ -319,6 +319,7 @@ static void take_image(Watch *w)
     }
     options.boundary = &boundary;
     options.note = w->options->note;
+    options.by_policy = w->options->by_policy;
     options.incremental = w->options->incremental;
     options.scratch = w->options->scratch;
     g_autoptr(StasisProcessImageInfo) info =
@@ -344,13 +345,20 @@ static void take_image(Watch *w)
     tell(w, &(StasisProcessWatchEvent){ .what = "image", .image = info });
 }
 
+/* Of a policy by its mark, which nobody else sets; else by the note. */
+static gboolean is_own(const Watch *w, const StasisProcessImageInfo *info)
+{
+    return strcmp(info->vm, stasis_vm_get_name(w->vm)) == 0 &&
+           (w->options->by_policy ? info->by_policy : g_strcmp0(info->note, w->options->note) == 0);
+}
+
 /* Those that a watch before this one has taken. Who of their processes has ended is in the next
  * answer; what they did meanwhile is not known. */
 static gboolean take_up(Watch *w, GError **error)
 {
     if (!w->options->take_up)
         return TRUE;
-    if (w->options->note == NULL) {
+    if (w->options->note == NULL && !w->options->by_policy) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                             "images are taken up by their note: say which (--note)");
         return FALSE;
@@ -358,8 +366,7 @@ static gboolean take_up(Watch *w, GError **error)
     g_autoptr(GPtrArray) all = stasis_store_list_processes(w->store, error);
     for (guint i = 0; all != NULL && i < all->len; i++) {
         const StasisProcessImageInfo *info = all->pdata[i];
-        if (strcmp(info->vm, stasis_vm_get_name(w->vm)) != 0 ||
-            g_strcmp0(info->note, w->options->note) != 0)
+        if (!is_own(w, info))
             continue;
         stasis_watch_images_add(w->images, info);
         for (guint k = info->n_trees > 1; k < info->processes->len; k++) {
