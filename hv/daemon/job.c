@@ -12,6 +12,7 @@
 
 /* What the command puts before its complaints. */
 #define PROGRAM "stasis: "
+#define CONNECT "--connect"
 #define MAX_OUT_BYTES (4 * 1024 * 1024)
 
 static const char *const state_names[] = { "waiting", "running", "done", "failed",
@@ -32,13 +33,14 @@ gboolean stasisd_job_is_policys(const char *kind)
     return strcmp(kind, "policy") == 0 || stasisd_job_lasts(kind);
 }
 
-StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, guint owner,
-                            const char *const *argv)
+StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, const char *connect,
+                            guint owner, const char *const *argv)
 {
     StasisdJob *job = g_new0(StasisdJob, 1);
     job->id = id;
     job->kind = g_strdup(kind);
     job->vm = g_strdup(vm);
+    job->connect = g_strdup(connect);
     job->owner = owner;
     job->argv = g_strdupv((char **)argv);
     job->created_us = g_get_real_time();
@@ -59,6 +61,7 @@ void stasisd_job_free(StasisdJob *job)
         close(job->out_fd);
     g_free(job->kind);
     g_free(job->vm);
+    g_free(job->connect);
     g_strfreev(job->argv);
     g_free(job->boot_id);
     g_free(job->error_name);
@@ -76,6 +79,8 @@ JsonObject *stasisd_job_to_json(const StasisdJob *job, gboolean live)
     stasis_json_set_uint(object, "id", job->id);
     stasis_json_set_string(object, "kind", job->kind);
     stasis_json_set_string(object, "vm", job->vm);
+    if (job->connect != NULL)
+        stasis_json_set_string(object, "connect", job->connect);
     stasis_json_set_uint(object, "owner", job->owner);
     stasis_json_set_string(object, "state", state_names[job->state]);
     for (char **word = job->argv; *word != NULL; word++)
@@ -131,6 +136,19 @@ static char **read_words(JsonObject *object, GError **error)
     return g_strv_builder_end(words);
 }
 
+/* A daemon before us may have written of it in the command line alone. */
+static const char *find_connect(JsonObject *object, char **argv)
+{
+    const char *found = stasis_json_string_or(object, "connect", NULL);
+    for (char **word = argv; found == NULL && *word != NULL; word++) {
+        if (g_str_has_prefix(*word, CONNECT "="))
+            found = *word + strlen(CONNECT "=");
+        else if (strcmp(*word, CONNECT) == 0)
+            found = word[1];
+    }
+    return found;
+}
+
 StasisdJob *stasisd_job_from_text(const char *text, gssize len, GError **error)
 {
     g_autoptr(JsonObject) object = stasis_json_parse_object(text, len, error);
@@ -145,7 +163,7 @@ StasisdJob *stasisd_job_from_text(const char *text, gssize len, GError **error)
     if (argv == NULL)
         return NULL;
     StasisdJob *job =
-        stasisd_job_new((guint)MIN(id, G_MAXINT32), kind, vm,
+        stasisd_job_new((guint)MIN(id, G_MAXINT32), kind, vm, find_connect(object, argv),
                         (guint)stasis_json_uint_or(object, "owner", 0), (const char *const *)argv);
     job->state = state;
     job->created_us = (gint64)stasis_json_uint_or(object, "created_us", 0);

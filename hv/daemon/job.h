@@ -30,6 +30,7 @@ typedef struct {
     guint id;
     char *kind; /* "policy", "guard", "checkpoint", "restore", "rollback", "export" */
     char *vm;
+    char *connect; /* of a libvirt domain: the URI that it is looked for at; or NULL */
     guint owner;
     char **argv; /* behind "stasis" */
     StasisdJobState state;
@@ -60,8 +61,9 @@ static inline gboolean stasisd_job_is_over(const StasisdJob *job)
 gboolean stasisd_job_is_policys(const char *kind);
 gboolean stasisd_job_lasts(const char *kind);
 
-StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, guint owner,
-                            const char *const *argv);
+/* @connect: or NULL. */
+StasisdJob *stasisd_job_new(guint id, const char *kind, const char *vm, const char *connect,
+                            guint owner, const char *const *argv);
 void stasisd_job_free(StasisdJob *job);
 
 /* What there is to tell of it; what its file has, and (@live) how far it is. */

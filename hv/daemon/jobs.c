@@ -210,10 +210,10 @@ void stasisd_jobs_adopt(StasisdJobs *jobs)
     start_some(jobs);
 }
 
-StasisdJob *stasisd_jobs_add(StasisdJobs *jobs, const char *kind, const char *vm, guint owner,
-                             const char *const *argv, int out_fd)
+StasisdJob *stasisd_jobs_add(StasisdJobs *jobs, const char *kind, const char *vm,
+                             const char *connect, guint owner, const char *const *argv, int out_fd)
 {
-    StasisdJob *job = stasisd_job_new(jobs->next_id++, kind, vm, owner, argv);
+    StasisdJob *job = stasisd_job_new(jobs->next_id++, kind, vm, connect, owner, argv);
     job->out_fd = out_fd;
     g_ptr_array_add(jobs->all, job);
     /* What a policy wants is known without it, and what somebody else's descriptor was for is lost

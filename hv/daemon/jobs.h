@@ -28,9 +28,10 @@ void stasisd_jobs_free(StasisdJobs *jobs);
 /* Take up those that ran when the daemon before us ended; @funcs hear of it. */
 void stasisd_jobs_adopt(StasisdJobs *jobs);
 
-/* A new one. @out_fd: its stdout, taken over, or -1. Begins as soon as there is a place. */
-StasisdJob *stasisd_jobs_add(StasisdJobs *jobs, const char *kind, const char *vm, guint owner,
-                             const char *const *argv, int out_fd);
+/* A new one. @connect: as StasisdJob. @out_fd: its stdout, taken over, or -1. Begins as soon as
+ * there is a place. */
+StasisdJob *stasisd_jobs_add(StasisdJobs *jobs, const char *kind, const char *vm,
+                             const char *connect, guint owner, const char *const *argv, int out_fd);
 /* @id, or NULL. */
 StasisdJob *stasisd_jobs_find(StasisdJobs *jobs, guint id);
 void stasisd_jobs_abort(StasisdJobs *jobs, StasisdJob *job);

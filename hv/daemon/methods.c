@@ -21,6 +21,10 @@ typedef struct {
     GDBusMethodInvocation *invocation;
 } Call;
 
+/* Arguments of CheckpointDomain and its like: the third is where the domain is; the others have
+ * none. */
+#define CONNECT_AT 2u
+
 /* The reply, floating; NULL with @error. */
 typedef GVariant *(*Handler)(const Call *call, GError **error);
 
@@ -154,18 +158,25 @@ static gboolean check_word(const char *what, const char *word, GError **error)
     return FALSE;
 }
 
+/* Of a domain, where it is. Free with g_free(); NULL: of none. */
+static char *connect_of(const Call *call)
+{
+    char *uri = NULL;
+    if (g_variant_n_children(call->in) > CONNECT_AT &&
+        g_variant_is_of_type(call->in, G_VARIANT_TYPE("(sss)")))
+        g_variant_get_child(call->in, CONNECT_AT, "s", &uri);
+    return uri;
+}
+
 static GVariant *add(const Call *call, const char *kind, const char *vm, const char *const *argv,
                      int out_fd)
 {
-    return job_reply(stasisd_jobs_add(stasisd_service_jobs(call->bus->service), kind, vm,
+    g_autofree char *connect = connect_of(call);
+    return job_reply(stasisd_jobs_add(stasisd_service_jobs(call->bus->service), kind, vm, connect,
                                       call->peer->uid, argv, out_fd));
 }
 
 #define AS_JOB "--json", "--progress", "json"
-
-/* Arguments of CheckpointDomain and its like: the third is where the domain is; the others have
- * none. */
-#define CONNECT_AT 2u
 
 /* "--connect=URI"; "" where none is said. NULL with @error. Free with g_free(). */
 static char *connect_option(const Call *call, GError **error)
@@ -354,6 +365,7 @@ static void about_job(Call *call, About *about)
     g_variant_get(call->in, "(u)", &id);
     const StasisdJob *job = stasisd_jobs_find(stasisd_service_jobs(call->bus->service), id);
     about->vm = job != NULL ? g_strdup(job->vm) : NULL;
+    about->connect = job != NULL ? g_strdup(job->connect) : NULL;
 }
 
 /* The image that argument @at says becomes its full ID, for good: what was looked at is what is
@@ -404,9 +416,8 @@ static void about_both(Call *call, About *about)
 /* Of a domain, where it is: a VM of stasis may have the same name. */
 static void about_domain(const Call *call, About *about)
 {
-    if (g_variant_n_children(call->in) > CONNECT_AT &&
-        g_variant_is_of_type(call->in, G_VARIANT_TYPE("(sss)")))
-        g_variant_get_child(call->in, CONNECT_AT, "s", &about->connect);
+    if (about->connect == NULL)
+        about->connect = connect_of(call);
 }
 
 /* "a{ss}", floating. */

@@ -163,10 +163,11 @@ StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry)
     const char *const once[] = { "policy-run", policy->vm, "--json", "--progress", "json", NULL };
     entry->retry_us = 0;
     if (!lasts(policy))
-        return stasisd_jobs_add(service->jobs, "policy", policy->vm, policy->owner, once, -1);
+        return stasisd_jobs_add(service->jobs, "policy", policy->vm, policy->connect, policy->owner,
+                                once, -1);
     g_auto(GStrv) words = lasting_words(service, policy);
-    return stasisd_jobs_add(service->jobs, kind_of(policy), policy->vm, policy->owner,
-                            (const char *const *)words, -1);
+    return stasisd_jobs_add(service->jobs, kind_of(policy), policy->vm, policy->connect,
+                            policy->owner, (const char *const *)words, -1);
 }
 
 gint64 stasisd_runs_due(const StasisdService *service, const StasisdEntry *entry)

@@ -154,6 +154,62 @@ def allowed(t):
         t.equal(call(daemon, "RemovePolicy", name, uid=NOBODY, address=address).strip(), "()", name)
 
 
+# What is asked for, a line each, in a file of the test's: polkitd is a user of its own, who runs what rules say.
+TOLD = """
+polkit.addRule(function(action, subject) {
+    if (subject.user != "nobody" || action.id.indexOf("org.stasis1.") != 0)
+        return polkit.Result.NOT_HANDLED;
+    polkit.spawn(["sh", "-c", 'echo "$1 $2 $3 $4" >> "$0"', "%s", action.id, "" + action.lookup("vm"),
+                  "" + action.lookup("image"), "" + action.lookup("connect")]);
+    return polkit.Result.YES;
+});
+"""
+
+
+@case
+def told(t):
+    """polkit is told of what it is asked: the VM, the image and the libvirtd, of policies, jobs and their ends"""
+    if polkithost.missing():
+        t.skip(f"{polkithost.missing()} is not installed")
+    path, uri = t.path("told"), "qemu:///system"
+    with open(path, "w", encoding="utf-8"):
+        os.chmod(path, 0o666)
+    daemon = open_daemon(t, bus=polkithost.start(t, TOLD % path))
+    daemon.run("policy-set", "theirs", "--every", "1h", "--connect", uri)
+    daemon.run("policy-set", "plain", "--every", "1h")
+
+    def job_of(vm, kind):
+        found = [job["id"] for job in daemon.jobs(vm, kind)]
+        return found[-1] if found else None
+    t.wait(lambda: job_of("theirs", "policy") and job_of("plain", "policy"), PATIENCE, "the policies' runs")
+    for words in (("Checkpoint", "plain", ""), ("CheckpointDomain", "dom", "", uri)):
+        call(daemon, *words)
+
+    def is_told(action, vm, connect, *words):
+        said = call(daemon, *map(str, words), uid=NOBODY)
+        t.check("AccessDenied" not in said, words, said)
+        with open(path, "r+", encoding="utf-8") as f:
+            t.equal(f.read().split("\n"), [f"org.stasis1.{action} {vm} undefined {connect}", ""],
+                    f"{words}: {said}")
+            f.truncate(0)
+    none = "undefined"
+    setting = "{'vm': <'his'>, 'every_us': <int64 3600000000>%s}"
+    is_told("create", "his", none, "SetPolicy", setting % "")
+    is_told("create", "his", uri, "SetPolicy", setting % f", 'connect': <'{uri}'>")
+    is_told("create", "dom", none, "Checkpoint", "dom", "")
+    is_told("create", "dom", uri, "CheckpointDomain", "dom", "", uri)
+    is_told("restore", none, uri, "RestoreDomain", "latest", "", uri)
+    is_told("restore", "dom", uri, "RollbackDomain", "dom", "", uri)
+    for vm, kind, connect in (("theirs", "policy", uri), ("plain", "policy", none), ("plain", "checkpoint", none),
+                              ("dom", "checkpoint", uri)):
+        job = next(job for job in daemon.jobs(vm, kind) if job["owner"] == 0)
+        t.equal(job.get("connect"), None if connect == none else uri, job)
+        is_told("create", vm, connect, "AbortJob", job["id"])
+    for method in ("RunPolicy", "RemovePolicy"):
+        is_told("create", "theirs", uri, method, "theirs")
+        is_told("create", "plain", none, method, "plain")
+
+
 @case
 def unit(t):
     """the unit of systemd is in order, and hardened; a run needs none of what it takes away"""

@@ -71,7 +71,7 @@ static void world_clear(World *world)
 static guint add(World *world, const char *kind, const char *script)
 {
     const char *const argv[] = { "-c", script, NULL };
-    return stasisd_jobs_add(world->jobs, kind, "vm", 0, argv, -1)->id;
+    return stasisd_jobs_add(world->jobs, kind, "vm", "test:///x", 0, argv, -1)->id;
 }
 
 static void wait_over(World *world, guint n)
@@ -214,6 +214,31 @@ static void test_strangers(void)
     world_clear(&world);
 }
 
+/* Where its domain is, also of a job that a daemon wrote which had that in the command line. */
+static void test_connect(void)
+{
+    static const struct {
+        const char *text, *connect;
+    } rows[] = {
+        { "\"argv\": [\"policy-run\", \"a\"], \"connect\": \"qemu:///system\"", "qemu:///system" },
+        { "\"argv\": [\"guard\", \"a\", \"--connect\", \"qemu:///system\"]", "qemu:///system" },
+        { "\"argv\": [\"restore\", \"a\", \"--connect=qemu:///session\"]", "qemu:///session" },
+        { "\"argv\": [\"restore\", \"a\", \"--connect\"]", NULL },
+        { "\"argv\": [\"policy-run\", \"a\"]", NULL },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *text =
+            g_strconcat("{\"id\": 7, \"kind\": \"x\", \"vm\": \"a\", \"state\": \"running\", ",
+                        rows[i].text, "}", NULL);
+        g_autoptr(StasisdJob) job = stasisd_job_from_text(text, -1, &error);
+        g_assert_no_error(error);
+        g_assert_cmpstr(job->connect, ==, rows[i].connect);
+        g_autoptr(JsonObject) told = stasisd_job_to_json(job, FALSE);
+        g_assert_true(json_object_has_member(told, "connect") == (rows[i].connect != NULL));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -221,5 +246,6 @@ int main(int argc, char **argv)
     g_test_add_func("/daemon/jobs/places", test_places);
     g_test_add_func("/daemon/jobs/adopted", test_adopted);
     g_test_add_func("/daemon/jobs/strangers", test_strangers);
+    g_test_add_func("/daemon/jobs/connect", test_connect);
     return g_test_run();
 }
