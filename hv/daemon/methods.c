@@ -55,13 +55,14 @@ static GVariant *list_policies(const Call *call, GError **error)
     return g_variant_new("(aa{sv})", &all);
 }
 
-/* What he does not see is not there. */
-static const StasisPolicy *find_policy(const Call *call, GError **error)
+/* What he does not see is not there, when he is @to_see it; he who was allowed to do something with
+ * it may. */
+static const StasisPolicy *find_policy(const Call *call, gboolean to_see, GError **error)
 {
     const char *vm;
     g_variant_get(call->in, "(&s)", &vm);
     const StasisPolicy *policy = stasisd_service_policy(call->bus->service, vm);
-    if (policy != NULL && stasisd_peer_sees(call->peer, policy->owner))
+    if (policy != NULL && (!to_see || stasisd_peer_sees(call->peer, policy->owner)))
         return policy;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                 "VM \"%s\" has no policy; see `stasis policy-list`", vm);
@@ -70,7 +71,7 @@ static const StasisPolicy *find_policy(const Call *call, GError **error)
 
 static GVariant *get_policy(const Call *call, GError **error)
 {
-    const StasisPolicy *policy = find_policy(call, error);
+    const StasisPolicy *policy = find_policy(call, /* to_see= */ TRUE, error);
     return policy != NULL ? g_variant_new("(@a{sv})", stasisd_to_variant(stasisd_service_describe(
                                                           call->bus->service, policy->vm)))
                           : NULL;
@@ -127,7 +128,7 @@ static GVariant *set_policy(const Call *call, GError **error)
 
 static GVariant *remove_policy(const Call *call, GError **error)
 {
-    const StasisPolicy *policy = find_policy(call, error);
+    const StasisPolicy *policy = find_policy(call, /* to_see= */ FALSE, error);
     if (policy == NULL || !stasis_policy_remove(policy->vm, error))
         return NULL;
     stasisd_service_reload(call->bus->service);
@@ -144,7 +145,7 @@ static GVariant *job_reply(const StasisdJob *job)
 
 static GVariant *run_policy(const Call *call, GError **error)
 {
-    const StasisPolicy *policy = find_policy(call, error);
+    const StasisPolicy *policy = find_policy(call, /* to_see= */ FALSE, error);
     return policy != NULL ? job_reply(stasisd_service_run(call->bus->service, policy->vm, error))
                           : NULL;
 }
@@ -289,12 +290,12 @@ static GVariant *list_jobs(const Call *call, GError **error)
     return g_variant_new("(aa{sv})", &all);
 }
 
-static StasisdJob *find_job(const Call *call, GError **error)
+static StasisdJob *find_job(const Call *call, gboolean to_see, GError **error)
 {
     guint32 id;
     g_variant_get(call->in, "(u)", &id);
     StasisdJob *job = stasisd_jobs_find(stasisd_service_jobs(call->bus->service), id);
-    if (job != NULL && stasisd_peer_sees(call->peer, job->owner))
+    if (job != NULL && (!to_see || stasisd_peer_sees(call->peer, job->owner)))
         return job;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "no job %u; see `stasis job-list`",
                 id);
@@ -303,7 +304,7 @@ static StasisdJob *find_job(const Call *call, GError **error)
 
 static GVariant *get_job(const Call *call, GError **error)
 {
-    const StasisdJob *job = find_job(call, error);
+    const StasisdJob *job = find_job(call, /* to_see= */ TRUE, error);
     return job != NULL
                ? g_variant_new("(@a{sv})", stasisd_to_variant(stasisd_job_to_json(job, TRUE)))
                : NULL;
@@ -311,7 +312,7 @@ static GVariant *get_job(const Call *call, GError **error)
 
 static GVariant *abort_job(const Call *call, GError **error)
 {
-    StasisdJob *job = find_job(call, error);
+    StasisdJob *job = find_job(call, /* to_see= */ FALSE, error);
     if (job == NULL)
         return NULL;
     stasisd_jobs_abort(stasisd_service_jobs(call->bus->service), job);

@@ -192,6 +192,7 @@ def told(t):
             t.equal(f.read().split("\n"), [f"org.stasis1.{action} {vm} undefined {connect}", ""],
                     f"{words}: {said}")
             f.truncate(0)
+        return said.strip()
     none = "undefined"
     setting = "{'vm': <'his'>, 'every_us': <int64 3600000000>%s}"
     is_told("create", "his", none, "SetPolicy", setting % "")
@@ -204,10 +205,10 @@ def told(t):
                               ("dom", "checkpoint", uri)):
         job = next(job for job in daemon.jobs(vm, kind) if job["owner"] == 0)
         t.equal(job.get("connect"), None if connect == none else uri, job)
-        is_told("create", vm, connect, "AbortJob", job["id"])
-    for method in ("RunPolicy", "RemovePolicy"):
-        is_told("create", "theirs", uri, method, "theirs")
-        is_told("create", "plain", none, method, "plain")
+        t.equal(is_told("create", vm, connect, "AbortJob", job["id"]), "()", "and what polkit allows is done")
+    for vm, connect in (("theirs", uri), ("plain", none)):
+        t.check("/job/" in is_told("create", vm, connect, "RunPolicy", vm), "a run of it")
+        t.equal(is_told("create", vm, connect, "RemovePolicy", vm), "()", "it is removed")
 
 
 @case
