@@ -233,7 +233,7 @@ static const CliExample set_examples[] = {
     { "policy-set web --guard panic,hang --do rollback", "It goes on from before it failed" },
     { "policy-set web --guard panic,log=Oops --do capture --do rollback --max-bundles 20",
       "The same, with what led there, of the last 20 times" },
-    { "policy-set web --watch fork,exec,exit,ipc --unit db.service --keep-last 5",
+    { "policy-set web --watch fork,exec,exit,ipc --unit db.service --keep-last 5 --keep-daily 7",
       "Of a service's processes, at what happens to them" },
     { NULL },
 };
@@ -261,9 +261,10 @@ const CliCommand cli_cmd_policy_set = {
         "With --watch stasisd keeps a proc-watch at work, and begins it anew, after a second at "
         "first and a minute at most, for as long as the VM, the unit or the control group is not "
         "there. Its images have the note \"policy-watch\", and only what policies took is ever "
-        "removed: at an "
-        "exit and an exec if EVENTS name them, and beyond --keep-last, also those that a run "
-        "before took. A process that is asked for by its PID is watched until it, its agent or "
+        "removed: at an exit and an exec if EVENTS name them, and those that no --keep option "
+        "keeps "
+        "or that are beyond --quota, also those that a run before took. A process that is asked "
+        "for by its PID is watched until it, its agent or "
         "the VM has ended: the number is another one's then.",
     .arguments = arguments,
     .options = set_options,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "output.h"
+#include "policy.h"
 #include "proc.h"
 
 /* ---- as it goes ---- */
@@ -135,6 +136,7 @@ static gboolean run(CliCall *call, StasisProcessWatchOptions *options, GError **
 static gboolean watch(CliCall *call, GError **error)
 {
     StasisProcessWatchOptions options = STASIS_PROCESS_WATCH_OPTIONS_INIT;
+    StasisPruneOptions retain = STASIS_PRUNE_OPTIONS_INIT;
     CliBoundary asked;
     g_autofree const char **words = cli_texts(call, "on");
     options.events = stasis_process_events_from_words(words, error);
@@ -146,6 +148,11 @@ static gboolean watch(CliCall *call, GError **error)
     options.boundary = &asked.options;
     options.min_interval_us = cli_number(call, "min-interval", 0);
     options.keep = (guint)cli_number(call, "keep", 0);
+    if (cli_read_keep_times(call, &retain)) {
+        retain.keep_last = options.keep;
+        options.keep = 0;
+        options.retain = &retain;
+    }
     options.max_images = cli_number(call, "count", 0);
     options.incremental = cli_flag(call, "incremental");
     options.note = cli_text(call, "note");
@@ -178,6 +185,9 @@ static const CliOption options[] = {
       "who comes along: all that belongs together; those asked for and their descendants; or those "
       "that really said something to each other since the last image (default)" },
     { "keep", 0, CLI_COUNT, "N", "keep so many of the images that are taken here (default: all)" },
+    CLI_KEEP_TIMES,
+    { "quota", 0, CLI_SIZE, "SIZE",
+      "what they may take on the disk; the oldest go, never the newest" },
     { "min-interval", 0, CLI_MS, "MS",
       "let so much time pass between one image and the next (default 1000); what happens meanwhile "
       "is one reason for one image" },
@@ -207,9 +217,9 @@ const CliCommand cli_cmd_proc_watch = {
         "proc-checkpoint does, and print its ID, when one of them does what --on names. At a fork "
         "parent and child are in it. At an exec, older images with the program that was before are "
         "removed once the new one is there. At an exit none is taken, and images of which no "
-        "process lives any more are removed; with --keep so are all but the newest. Only images "
-        "that "
-        "this command took are ever removed.\n\n"
+        "process lives any more are removed; so are those that no --keep option keeps, if there is "
+        "one, and the oldest beyond --quota. Only images that this command took are ever "
+        "removed.\n\n"
         "Message queues, semaphores and shared memory are told as they come and go: POSIX ones "
         "that a watched process has open or mapped, and in an IPC namespace of its own (as that of "
         "stasis-session) SysV ones, too. The guest looks for them ten times a second: one that was "

@@ -52,26 +52,37 @@ void cli_show_prune(const StasisPruneResult *result, gboolean dry_run)
            dry_run ? "would be removed" : "removed", bytes, dry_run ? "would be free" : "freed");
 }
 
+gboolean cli_read_keep_times(const CliCall *call, StasisPruneOptions *options)
+{
+    options->keep_hourly = (guint)cli_number(call, "keep-hourly", 0);
+    options->keep_daily = (guint)cli_number(call, "keep-daily", 0);
+    options->keep_weekly = (guint)cli_number(call, "keep-weekly", 0);
+    options->keep_monthly = (guint)cli_number(call, "keep-monthly", 0);
+    options->keep_yearly = (guint)cli_number(call, "keep-yearly", 0);
+    options->keep_within_us = cli_number(call, "keep-within", 0);
+    options->quota_bytes = cli_number(call, "quota", 0);
+    return options->keep_hourly != 0 || options->keep_daily != 0 || options->keep_weekly != 0 ||
+           options->keep_monthly != 0 || options->keep_yearly != 0 ||
+           options->keep_within_us != 0 || options->quota_bytes != 0;
+}
+
 static gboolean prune(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
     StasisPruneOptions options = STASIS_PRUNE_OPTIONS_INIT;
     options.vm = cli_text(call, "vm");
     options.keep_last = (guint)cli_number(call, "keep-last", 0);
-    options.keep_hourly = (guint)cli_number(call, "keep-hourly", 0);
-    options.keep_daily = (guint)cli_number(call, "keep-daily", 0);
-    options.keep_weekly = (guint)cli_number(call, "keep-weekly", 0);
-    options.keep_monthly = (guint)cli_number(call, "keep-monthly", 0);
-    options.keep_yearly = (guint)cli_number(call, "keep-yearly", 0);
-    options.keep_within_us = cli_number(call, "keep-within", 0);
-    options.quota_bytes = cli_number(call, "quota", 0);
+    cli_read_keep_times(call, &options);
     options.dry_run = cli_flag(call, "dry-run");
     options.allow_remove_all = cli_flag(call, "allow-remove-all");
     options.progress = cli_progress_show;
     options.progress_data = &progress;
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
-    g_autoptr(StasisPruneResult) result =
-        store != NULL ? stasis_store_prune(store, &options, call->cancellable, error) : NULL;
+    g_autoptr(StasisPruneResult) result = NULL;
+    if (store != NULL)
+        result = cli_flag(call, "processes")
+                     ? stasis_store_prune_processes(store, &options, NULL, call->cancellable, error)
+                     : stasis_store_prune(store, &options, call->cancellable, error);
     cli_progress_end(&progress);
     if (result == NULL)
         return FALSE;
@@ -123,6 +134,7 @@ static const CliOption prune_options[] = {
     { "quota", 0, CLI_SIZE, "SIZE",
       "what they may take on the disk together: the oldest go, each VM's newest never" },
     { "vm", 0, CLI_VM, "NAME", "only images of this VM; others stay" },
+    { "processes", 0, CLI_FLAG, NULL, "images of processes, instead of those of VMs" },
     { "dry-run", 'n', CLI_FLAG, NULL, "only show what would be removed, and what that frees" },
     { "allow-remove-all", 0, CLI_FLAG, NULL, "let all images of a VM go if the policy says so" },
     { NULL },

@@ -12,6 +12,8 @@
 #include "daemon/service-internal.h"
 
 #define MAX_BACKOFF_S 60u
+#define DAY_S ((guint64)24 * 3600)
+#define MAX_AGE_US ((guint64)999 * 365 * G_TIME_SPAN_DAY)
 
 /* ---- events ---- */
 
@@ -116,6 +118,31 @@ char **stasisd_runs_guard_words(const StasisPolicy *policy, const char *state_di
     return g_strv_builder_end(words);
 }
 
+/* Whole seconds; a day and more as days, since a number has nine digits at most. */
+static void add_age(GStrvBuilder *words, const char *option, guint64 us)
+{
+    guint64 s = (MIN(us, MAX_AGE_US) + G_TIME_SPAN_SECOND - 1) / G_TIME_SPAN_SECOND;
+    guint64 days = s / DAY_S;
+    g_autofree char *long_part = g_strdup_printf("%" G_GUINT64_FORMAT "d", days);
+    g_autofree char *rest = g_strdup_printf("%" G_GUINT64_FORMAT "s", s % DAY_S);
+    g_autofree char *text = g_strconcat(days > 0 ? long_part : "", s % DAY_S > 0 ? rest : "", NULL);
+    add_word(words, option, s > 0 ? text : NULL);
+}
+
+/* As cli_read_keep_times() reads them. */
+static void add_keep_times(GStrvBuilder *words, const StasisPolicy *policy)
+{
+    g_autofree char *quota = g_strdup_printf(
+        "%" G_GUINT64_FORMAT "K", policy->quota_bytes / 1024 + (policy->quota_bytes % 1024 > 0));
+    add_number(words, "keep-hourly", policy->keep_hourly);
+    add_number(words, "keep-daily", policy->keep_daily);
+    add_number(words, "keep-weekly", policy->keep_weekly);
+    add_number(words, "keep-monthly", policy->keep_monthly);
+    add_number(words, "keep-yearly", policy->keep_yearly);
+    add_age(words, "keep-within", policy->keep_within_us);
+    add_word(words, "quota", policy->quota_bytes > 0 ? quota : NULL);
+}
+
 char **stasisd_runs_watch_words(const StasisPolicy *policy)
 {
     g_autoptr(GStrvBuilder) words = g_strv_builder_new();
@@ -127,6 +154,7 @@ char **stasisd_runs_watch_words(const StasisPolicy *policy)
     add_word(words, "cgroup", policy->watch_cgroup);
     add_word(words, "boundary", policy->watch_boundary);
     add_number(words, "keep", policy->keep_last);
+    add_keep_times(words, policy);
     add_ms(words, "min-interval", policy->watch_interval_us);
     if (policy->watch_incremental)
         g_strv_builder_add(words, "--incremental");

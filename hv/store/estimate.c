@@ -23,10 +23,10 @@ static gboolean equal_files(gconstpointer a, gconstpointer b)
     return x->ino == y->ino && x->dev == y->dev;
 }
 
-/* Count each file of images/@id into @files. */
-static void count_files(StasisStore *store, const char *id, GHashTable *files)
+/* Count each file of the image @id in directory @place_fd into @files. */
+static void count_files(int place_fd, const char *id, GHashTable *files)
 {
-    stasis_autofd int dir_fd = stasis_store_open_dir(store->images_fd, id);
+    stasis_autofd int dir_fd = stasis_store_open_dir(place_fd, id);
     g_auto(GStrv) names = dir_fd < 0 ? NULL : stasis_store_list_names(dir_fd);
     for (guint i = 0; names != NULL && names[i] != NULL; i++) {
         struct stat st;
@@ -53,7 +53,7 @@ StasisUsage *stasis_usage_new(StasisStore *store, const StasisGraph *graph)
     StasisUsage *usage = g_new0(StasisUsage, 1);
     usage->files = new_table();
     for (guint i = 0; i < graph->nodes->len; i++)
-        count_files(store, stasis_graph_node(graph, i)->id, usage->files);
+        count_files(store->images_fd, stasis_graph_node(graph, i)->id, usage->files);
     GHashTableIter iter;
     gpointer file;
     g_hash_table_iter_init(&iter, usage->files);
@@ -80,7 +80,7 @@ void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisN
                      guint64 *ret_bytes, guint64 *ret_shared_bytes)
 {
     g_autoptr(GHashTable) own = new_table();
-    count_files(store, node->id, own);
+    count_files(store->images_fd, node->id, own);
     GHashTableIter iter;
     gpointer file;
     g_hash_table_iter_init(&iter, own);
@@ -94,9 +94,14 @@ void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisN
 
 guint64 stasis_usage_of_images(StasisStore *store, const char *const *ids)
 {
+    return stasis_usage_of_dirs(store->images_fd, ids);
+}
+
+guint64 stasis_usage_of_dirs(int place_fd, const char *const *ids)
+{
     g_autoptr(GHashTable) files = new_table();
     for (guint i = 0; ids[i] != NULL; i++)
-        count_files(store, ids[i], files);
+        count_files(place_fd, ids[i], files);
     guint64 sum = 0;
     GHashTableIter iter;
     gpointer file;
@@ -175,7 +180,7 @@ static gboolean add_heir(Estimate *estimate, const StasisNode *node, GError **er
 {
     if (node->manifest == NULL)
         return TRUE;
-    count_files(estimate->store, node->id, estimate->lost);
+    count_files(estimate->store->images_fd, node->id, estimate->lost);
     g_autoptr(StasisMerge) merge = stasis_merge_new(node->manifest);
     if (!add_layers(estimate, node, merge, error))
         return FALSE;
@@ -201,7 +206,7 @@ gboolean stasis_usage_estimate(const StasisUsage *usage, StasisStore *store,
     Estimate estimate = { store, graph, lost, linked, 0 };
     for (guint i = 0; i < graph->nodes->len; i++)
         if (stasis_graph_node(graph, i)->going)
-            count_files(store, stasis_graph_node(graph, i)->id, lost);
+            count_files(store->images_fd, stasis_graph_node(graph, i)->id, lost);
     for (guint i = 0; i < graph->nodes->len; i++) {
         const StasisNode *node = stasis_graph_node(graph, i);
         if (stasis_graph_is_bereft(graph, node) && !add_heir(&estimate, node, error))

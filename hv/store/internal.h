@@ -452,6 +452,8 @@ void stasis_usage_of(const StasisUsage *usage, StasisStore *store, const StasisN
                      guint64 *ret_bytes, guint64 *ret_shared_bytes);
 /* What the files of images @ids (NULL-terminated) take on the disk, each file once. */
 guint64 stasis_usage_of_images(StasisStore *store, const char *const *ids);
+/* The same of those in directory @place_fd. */
+guint64 stasis_usage_of_dirs(int place_fd, const char *const *ids);
 /* What deleting the images that are marked as going would free; negative when the files of those
  * that need their data grow by more. */
 gboolean stasis_usage_estimate(const StasisUsage *usage, StasisStore *store,

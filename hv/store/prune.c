@@ -3,6 +3,7 @@
 #include <stasis/maintenance.h>
 
 #include "store/internal.h"
+#include "store/prune.h"
 #include "store/retain.h"
 
 static void free_image(gpointer data)
@@ -21,14 +22,30 @@ void stasis_prune_result_free(StasisPruneResult *result)
     g_free(result);
 }
 
+StasisPruneResult *stasis_prune_result_new(void)
+{
+    StasisPruneResult *result = g_new0(StasisPruneResult, 1);
+    result->images = g_ptr_array_new_with_free_func(free_image);
+    return result;
+}
+
+gboolean stasis_prune_check(const StasisPruneOptions *options, GError **error)
+{
+    if (stasis_retain_has_rule(options) || options->allow_remove_all)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "prune: no policy says what to keep: give --keep-last or another, or "
+                        "--allow-remove-all");
+    return FALSE;
+}
+
 static StasisPruneResult *list(StasisStore *store, const StasisPruneOptions *options,
                                GError **error)
 {
     g_autoptr(GPtrArray) infos = stasis_store_list(store, error);
     if (infos == NULL)
         return NULL;
-    StasisPruneResult *result = g_new0(StasisPruneResult, 1);
-    result->images = g_ptr_array_new_with_free_func(free_image);
+    StasisPruneResult *result = stasis_prune_result_new();
     for (guint i = 0; i < infos->len; i++) {
         const StasisImageInfo *info = g_ptr_array_index(infos, i);
         if ((options->vm != NULL && g_strcmp0(info->vm, options->vm) != 0) ||
@@ -106,12 +123,8 @@ static gboolean decide(StasisStore *store, const StasisPruneOptions *options,
 StasisPruneResult *stasis_store_prune(StasisStore *store, const StasisPruneOptions *options,
                                       GCancellable *cancellable, GError **error)
 {
-    if (!stasis_retain_has_rule(options) && !options->allow_remove_all) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                            "prune: no policy says what to keep: give --keep-last or another, or "
-                            "--allow-remove-all");
+    if (!stasis_prune_check(options, error))
         return NULL;
-    }
     g_autoptr(StasisPruneResult) result = list(store, options, error);
     if (result == NULL || !decide(store, options, result, error))
         return NULL;

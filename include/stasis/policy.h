@@ -29,7 +29,7 @@ typedef struct {
     guint64 every_us; /* from one image to the next; of a guard, too, 0: as stasis/guard.h has it */
     guint keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly;
     guint64 keep_within_us;
-    guint64 quota_bytes; /* that the policy's images of the VM may take on the disk */
+    guint64 quota_bytes; /* that the policy's images of the VM, or of its processes, may take */
     guint64 max_pause_us;
     gboolean quiesce;
     char *disk;       /* "copy", "none" */
@@ -43,8 +43,7 @@ typedef struct {
     guint64 period_us, slack_us;
     guint64 cycle_word, missed_word; /* as stasis/checkpoint.h has them; without the first the
                                         guest's agent tells of cycles (stasis_cycle_end()) */
-    /* Words of stasis/process-watch.h, with commas: images of processes, of which keep_last stay,
-     * instead of the VM's. */
+    /* Words of stasis/process-watch.h, with commas: images of processes instead of the VM's. */
     char *watch;
     char *watch_pids; /* "812,813"; until these have ended */
     char *watch_unit, *watch_cgroup;

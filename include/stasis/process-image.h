@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stasis/maintenance.h>
 #include <stasis/process.h>
 #include <stasis/store.h>
 #include <stasis/vm.h>
@@ -81,6 +82,12 @@ STASIS_API gboolean stasis_store_verify_process(StasisStore *store, const char *
                                                 StasisProgressFunc progress, gpointer user_data,
                                                 GCancellable *cancellable, GError **error);
 STASIS_API gboolean stasis_store_delete_process(StasisStore *store, const char *id, GError **error);
+/* As stasis_store_prune(), of images of processes, or (@ids, NULL-terminated) of those among these
+ * alone. Of the infos in the result is there what both kinds of images have: ID, VM, note, time,
+ * by_policy, stored_bytes. */
+STASIS_API StasisPruneResult *
+stasis_store_prune_processes(StasisStore *store, const StasisPruneOptions *options,
+                             const char *const *ids, GCancellable *cancellable, GError **error);
 
 /* ---- taking and using them ---- */
 

@@ -57,13 +57,16 @@ typedef struct {
     guint events;                          /* StasisProcessEvents, at least one */
     guint64 min_interval_us; /* from the end of one image to the begin of the next; 0: a second */
     guint keep;              /* of the images taken here, so many; 0: all */
-    guint64 max_images;      /* end after so many, tries that failed too; 0: go on */
-    gboolean incremental;    /* as StasisProcessCheckpointOptions */
-    const char *note;        /* of the images, or NULL */
-    gboolean take_up;    /* images of the VM with that note, which is needed then, are this watch's
-                            own: an earlier one has taken them; by_policy: those of policies are */
-    gboolean by_policy;  /* as StasisProcessCheckpointOptions */
-    const char *scratch; /* as StasisProcessCheckpointOptions */
+    /* Which of them stay, by its keep_… and quota_bytes, each time that there is a new one, which
+     * always does; or NULL. With @keep, too, one has to be kept by both. */
+    const StasisPruneOptions *retain;
+    guint64 max_images;   /* end after so many, tries that failed too; 0: go on */
+    gboolean incremental; /* as StasisProcessCheckpointOptions */
+    const char *note;     /* of the images, or NULL */
+    gboolean take_up;     /* images of the VM with that note, which is needed then, are this watch's
+                             own: an earlier one has taken them; by_policy: those of policies are */
+    gboolean by_policy;   /* as StasisProcessCheckpointOptions */
+    const char *scratch;  /* as StasisProcessCheckpointOptions */
     StasisProcessWatchFunc func; /* or NULL */
     gpointer func_data;
 } StasisProcessWatchOptions;

@@ -57,9 +57,9 @@ def watched(t):
     vm = watched_vm(t)
     daemon = Daemon(t).start()
     watching = Watching(t, daemon, vm)
-    daemon.run("policy-set", vm.name, "--watch", "fork,exit", "--cgroup", GROUP, "--keep-last", 3)
+    daemon.run("policy-set", vm.name, "--watch", "fork,exit", "--cgroup", GROUP, "--keep-hourly", 1)
     shown = daemon.run("policy-show", vm.name).out
-    t.check(f"watch fork,exit of control group {GROUP}\n" in shown and "3 last\n" in shown, shown)
+    t.check(f"watch fork,exit of control group {GROUP}\n" in shown and "1 hourly\n" in shown, shown)
     t.wait(lambda: "no process in" in watching.error(), PATIENCE, "it is told what is missing")
     one, pid = start_in_group(t, vm)
     first = watching.wait_begun("it begins once they are there")
@@ -67,7 +67,14 @@ def watched(t):
     daemon.start()
     t.equal((watching.job()["id"], watching.job()["state"]), (first, "running"), "it is taken up")
     one.do("fork")
-    image = watching.wait_images(1, "an image of both")[0]
+    before = watching.wait_images(1, "an image of both")[0]["id"]
+    one.do("end")
+    one.do("fork")
+    t.wait(lambda: [i["id"] for i in daemon.images()] not in ([], [before]) and len(daemon.images()) == 1, PATIENCE,
+           "the newest of the hour stays")
+    image = daemon.images()[0]
+    shown = daemon.json("policy-show", vm.name, "--dry-run")["preview"]["images"]
+    t.equal([(i["id"], i["keep"]) for i in shown], [(image["id"], True)], "that is what it says")
     t.equal((image["note"], image["by_policy"], len(image["processes"]) > 1), ("policy-watch", True, True), image)
     os.kill(watching.pid(), signal.SIGKILL)
     t.wait(lambda: watching.job()["id"] > first, PATIENCE, "another one begins")

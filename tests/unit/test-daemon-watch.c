@@ -30,6 +30,21 @@ static void test_all(void)
                     "--incremental --connect qemu:///system --store /s");
 }
 
+static void test_keeps(void)
+{
+    g_autofree char *words =
+        words_of("{ \"vm\": \"a\", \"watch\": \"ipc\", \"watch_unit\": \"u\", \"keep_last\": 1, "
+                 "\"keep_hourly\": 2, \"keep_daily\": 3, \"keep_weekly\": 4, \"keep_monthly\": 5, "
+                 "\"keep_yearly\": 6, \"keep_within_us\": 90061000001, \"quota_bytes\": 4097 }");
+    g_assert_cmpstr(words, ==,
+                    "proc-watch a --on ipc " ALWAYS " --unit=u --keep=1 --keep-hourly=2 "
+                    "--keep-daily=3 --keep-weekly=4 --keep-monthly=5 --keep-yearly=6 "
+                    "--keep-within=1d3662s --quota=5K");
+    g_autofree char *ever = words_of("{ \"vm\": \"a\", \"watch\": \"ipc\", \"watch_unit\": \"u\", "
+                                     "\"keep_within_us\": 9223372036854775807 }");
+    g_assert_true(g_str_has_suffix(ever, " --keep-within=364635d"));
+}
+
 static void test_little(void)
 {
     g_autofree char *words =
@@ -66,6 +81,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/daemon/watch/all", test_all);
+    g_test_add_func("/daemon/watch/keeps", test_keeps);
     g_test_add_func("/daemon/watch/little", test_little);
     g_test_add_func("/daemon/watch/guard", test_guard);
     g_test_add_func("/daemon/watch/kinds", test_kinds);

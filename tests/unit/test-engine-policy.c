@@ -46,7 +46,8 @@ static void test_watch(void)
     static const char text[] =
         "{ \"vm\": \"web\", \"watch\": \"fork,exec,exit,ipc\", \"watch_unit\": \"db.service\", "
         "\"watch_cgroup\": \"/a\", \"watch_pids\": \"812,813\", \"watch_boundary\": \"tree\", "
-        "\"watch_interval_us\": 250000, \"watch_incremental\": true, \"keep_last\": 5 }";
+        "\"watch_interval_us\": 250000, \"watch_incremental\": true, \"keep_last\": 5, "
+        "\"keep_hourly\": 24, \"keep_within_us\": 3600000000, \"quota_bytes\": 4096 }";
     g_autoptr(GError) error = NULL;
     g_autoptr(StasisPolicy) policy = parse(text, &error);
     g_assert_no_error(error);
@@ -175,7 +176,8 @@ static void test_refused(void)
         { WATCH "}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"every_us\": 1000000}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"guard\": \"panic\"}", STASIS_ERROR_USAGE },
-        { WATCH UNIT ", \"keep_daily\": 1}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"max_pause_us\": 1}", STASIS_ERROR_USAGE },
+        { WATCH UNIT ", \"guard_keep\": 1}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"quiesce\": true}", STASIS_ERROR_USAGE },
         { WATCH UNIT ", \"watch_boundary\": \"all\"}", STASIS_ERROR_USAGE },
         { WATCH ", \"watch_pids\": \"812,\"}", STASIS_ERROR_USAGE },

@@ -213,6 +213,11 @@ static void test_keep(void)
     g_auto(GStrv) left = stasis_watch_images_list(images);
     g_assert_cmpstr(left[0], ==, "b");
     g_assert_cmpstr(left[1], ==, "c");
+    stasis_watch_images_spare(images, "a"); /* it is gone */
+    check_goes(images, 0, 0, NULL);
+    stasis_watch_images_spare(images, "c");
+    check_goes(images, 0, 0, "c");
+    check_goes(images, 0, 0, NULL);
 }
 
 int main(int argc, char **argv)

@@ -173,6 +173,78 @@ static void test_mark(void)
     test_remove_tree(path);
 }
 
+/* ---- which stay ---- */
+
+static char *commit_at(StasisStore *store, const char *vm, gint64 hour, gboolean by_policy)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisProcessImageInfo) info = test_process_info();
+    g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
+    g_autofree char *content = g_strnfill(100000, 'x');
+    g_free(info->vm);
+    info->vm = g_strdup(vm);
+    info->created_us = hour * G_TIME_SPAN_HOUR + 1;
+    info->by_policy = by_policy;
+    add_file(writer, "inventory.img", content);
+    g_autoptr(StasisProcessImageInfo) listed =
+        stasis_proc_image_writer_commit(writer, info, &error);
+    g_assert_no_error(error);
+    return g_strdup(listed->id);
+}
+
+static StasisPruneResult *prune(StasisStore *store, const StasisPruneOptions *options,
+                                const char *const *ids, guint n_kept, guint n_removed)
+{
+    g_autoptr(GError) error = NULL;
+    guint before = count(store);
+    StasisPruneResult *result = stasis_store_prune_processes(store, options, ids, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(result->n_kept, ==, n_kept);
+    g_assert_cmpuint(result->n_removed, ==, n_removed);
+    g_assert_true((result->freed_bytes > 0) == (n_removed > 0));
+    g_assert_cmpuint(count(store), ==, before - (options->dry_run ? 0 : n_removed));
+    return result;
+}
+
+/* By the rules that images of VMs have: hours, a quota, the mark; none that is not looked at. */
+static void test_prune(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    StasisPruneOptions options = STASIS_PRUNE_OPTIONS_INIT;
+    g_assert_null(stasis_store_prune_processes(store, &options, NULL, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    g_clear_error(&error);
+    options.keep_hourly = 2;
+    options.by_policy = TRUE;
+    g_autoptr(StasisPruneResult) none = prune(store, &options, NULL, 0, 0);
+    char *ids[6] = { commit_at(store, "web", 10, TRUE), commit_at(store, "web", 10, TRUE),
+                     commit_at(store, "web", 11, TRUE), commit_at(store, "web", 12, TRUE),
+                     commit_at(store, "web", 9, FALSE), NULL };
+    g_autofree char *other = commit_at(store, "db", 1, TRUE);
+    options.vm = "web";
+    options.dry_run = TRUE;
+    g_autoptr(StasisPruneResult) shown = prune(store, &options, NULL, 2, 2);
+    const StasisPruneImage *oldest = shown->images->pdata[0];
+    g_assert_cmpstr(oldest->info->id, ==, ids[0]);
+    g_assert_null(oldest->reasons);
+    const char *const some[] = { ids[1], ids[2], ids[4], NULL };
+    g_autoptr(StasisPruneResult) of_some = prune(store, &options, some, 2, 0);
+    options.dry_run = FALSE;
+    g_autoptr(StasisPruneResult) done = prune(store, &options, NULL, 2, 2);
+    g_assert_false(stasis_store_delete_process(store, ids[1], NULL));
+    /* All that a quota leaves is the newest. */
+    StasisPruneOptions quota = STASIS_PRUNE_OPTIONS_INIT;
+    quota.quota_bytes = 1;
+    g_autoptr(StasisPruneResult) newest = prune(store, &quota, NULL, 2, 2);
+    g_assert_true(stasis_store_delete_process(store, ids[3], &error));
+    g_assert_true(stasis_store_delete_process(store, other, NULL));
+    for (guint i = 0; i < 5; i++)
+        g_free(ids[i]);
+    test_remove_tree(path);
+}
+
 /* ---- out of a guest ---- */
 
 static gboolean take(StasisProcReceiver *receiver, TestPart *part)
@@ -328,6 +400,7 @@ int main(int argc, char **argv)
     g_test_add_func("/process/not-committed", test_not_committed);
     g_test_add_func("/process/damage", test_damage);
     g_test_add_func("/process/mark", test_mark);
+    g_test_add_func("/process/prune", test_prune);
     g_test_add_func("/process/received", test_received);
     g_test_add_func("/process/placed", test_placed);
     g_test_add_func("/process/lies", test_lies);

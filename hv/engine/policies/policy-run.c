@@ -8,6 +8,7 @@
 #include <stasis/checkpoint.h>
 #include <stasis/error.h>
 #include <stasis/policy.h>
+#include <stasis/process-image.h>
 #include <stasis/serve.h>
 
 /* An end of a cycle is waited for over so many, and for a second at least; the agent waits for 30
@@ -62,7 +63,9 @@ StasisPruneResult *stasis_policy_preview(const StasisPolicy *policy, GCancellabl
     options.dry_run = TRUE;
     if (!says_what_stays(policy))
         options.keep_last = G_MAXUINT;
-    return stasis_store_prune(store, &options, cancellable, error);
+    return policy->watch != NULL
+               ? stasis_store_prune_processes(store, &options, NULL, cancellable, error)
+               : stasis_store_prune(store, &options, cancellable, error);
 }
 
 /* ---- deadlines ---- */

@@ -249,10 +249,8 @@ static gboolean are_pids(const char *text)
 
 static gboolean says_more_than_watch(const StasisPolicy *policy)
 {
-    return policy->keep_hourly != 0 || policy->keep_daily != 0 || policy->keep_weekly != 0 ||
-           policy->keep_monthly != 0 || policy->keep_yearly != 0 || policy->keep_within_us != 0 ||
-           policy->quota_bytes != 0 || policy->max_pause_us != 0 || policy->quiesce ||
-           policy->disk != NULL || policy->period_us != 0;
+    return policy->max_pause_us != 0 || policy->quiesce || policy->disk != NULL ||
+           policy->period_us != 0;
 }
 
 static gboolean check_watch(const StasisPolicy *policy, GError **error)
@@ -276,8 +274,9 @@ static gboolean check_watch(const StasisPolicy *policy, GError **error)
     if (policy->watch_interval_us > MAX_SPAN_US)
         return refuse(error, "from one image to the next are a hundred years at most");
     if (says_more_than_watch(policy))
-        return refuse(error, "of a watch can be said how many of its images stay (keep_last), and "
-                             "nothing that is about images of the VM");
+        return refuse(error,
+                      "of a watch can be said which of its images stay (keep_last and so on, "
+                      "quota), and nothing else that is about images of the VM");
     return stasis_process_events_from_words(words, error) != 0;
 }
 

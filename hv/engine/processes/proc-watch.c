@@ -290,6 +290,30 @@ static void clear_away(Watch *w)
     }
 }
 
+/* What the rules do not keep is for clear_away() to remove. */
+static void retain(Watch *w)
+{
+    if (w->options->retain == NULL)
+        return;
+    g_autoptr(GError) failure = NULL;
+    g_auto(GStrv) ids = stasis_watch_images_list(w->images);
+    StasisPruneOptions options = *w->options->retain;
+    options.vm = options.note = NULL;
+    options.by_policy = FALSE;
+    options.keep_newest = options.dry_run = TRUE;
+    g_autoptr(StasisPruneResult) result = stasis_store_prune_processes(
+        w->store, &options, (const char *const *)ids, w->cancellable, &failure);
+    if (result == NULL) {
+        tell(w, &(StasisProcessWatchEvent){ .what = "failed", .error = failure });
+        return;
+    }
+    for (guint i = 0; i < result->images->len; i++) {
+        const StasisPruneImage *image = result->images->pdata[i];
+        if (image->reasons == NULL)
+            stasis_watch_images_spare(w->images, image->info->id);
+    }
+}
+
 /* Who of those that were asked for by their PIDs still lives; of others that are left, all. */
 static GArray *find_roots(const Watch *w)
 {
@@ -343,6 +367,7 @@ static void take_image(Watch *w)
         know(w, p->pid, p->start);
     }
     tell(w, &(StasisProcessWatchEvent){ .what = "image", .image = info });
+    retain(w);
 }
 
 /* Of a policy by its mark, which nobody else sets; else by the note. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "engine/processes/watch-images.h"
 
+#include <string.h>
+
 typedef struct {
     guint pid;
     guint64 start;
@@ -10,7 +12,7 @@ typedef struct {
 typedef struct {
     char *id;
     GArray *members; /* Member */
-    gboolean changed;
+    gboolean changed, spare;
 } Image;
 
 struct _StasisWatchImages {
@@ -89,13 +91,21 @@ static gboolean all_ended(const Image *image)
     return image->members->len > 0;
 }
 
+void stasis_watch_images_spare(StasisWatchImages *images, const char *id)
+{
+    for (guint i = 0; i < images->all->len; i++) {
+        Image *image = g_ptr_array_index(images->all, i);
+        image->spare |= strcmp(image->id, id) == 0;
+    }
+}
+
 char *stasis_watch_images_take(StasisWatchImages *images, guint reasons, guint keep)
 {
     for (guint i = 0; i < images->all->len; i++) {
         const Image *image = g_ptr_array_index(images->all, i);
         gboolean last = i == images->all->len - 1;
         if (((reasons & STASIS_WATCH_ENDED) != 0 && all_ended(image)) ||
-            ((reasons & STASIS_WATCH_CHANGED) != 0 && image->changed && !last) ||
+            ((reasons & STASIS_WATCH_CHANGED) != 0 && image->changed && !last) || image->spare ||
             (keep != 0 && images->all->len > keep)) {
             char *id = g_strdup(image->id);
             g_ptr_array_remove_index(images->all, i);

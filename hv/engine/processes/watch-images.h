@@ -26,8 +26,10 @@ typedef enum {
     STASIS_WATCH_CHANGED = 1 << 1, /* one is another program now, and there is a newer image */
 } StasisWatchReasons;
 
-/* The ID of the oldest that goes for one of @reasons or that is more than the @keep (0: all)
- * newest; NULL: none does. It is forgotten. Free with g_free(). */
+/* That image need not stay. */
+void stasis_watch_images_spare(StasisWatchImages *images, const char *id);
+/* The ID of the oldest that goes for one of @reasons, that need not stay, or that is more than the
+ * @keep (0: all) newest; NULL: none does. It is forgotten. Free with g_free(). */
 char *stasis_watch_images_take(StasisWatchImages *images, guint reasons, guint keep);
 
 /* IDs of those that are left, oldest first. Free with g_strfreev(). */
