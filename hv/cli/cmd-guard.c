@@ -167,13 +167,24 @@ static void tell_kept(CliCall *call, const StasisGuardResult *result, const char
              call->args[0], result->kept_error, path, to);
 }
 
+static gboolean check_bundles(const CliCall *call, const StasisGuardOptions *options,
+                              GError **error)
+{
+    if (options->capture || cli_text(call, "max-bundles") == NULL)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                        "--max-bundles without --do capture: there are no bundles to remove");
+    return FALSE;
+}
+
 static gboolean guard(CliCall *call, GError **error)
 {
     const char *disk = cli_text(call, "disk");
     StasisGuardOptions options = STASIS_GUARD_OPTIONS_INIT;
     g_auto(GStrv) on = cli_watch_words(call, error);
     g_autofree const char **how = cli_texts(call, "do");
-    if (on == NULL || !stasis_guard_options_set_do(&options, how, error))
+    if (on == NULL || !stasis_guard_options_set_do(&options, how, error) ||
+        !check_bundles(call, &options, error))
         return FALSE;
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store = NULL;

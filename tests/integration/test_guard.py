@@ -352,6 +352,7 @@ def few_bundles(t):
         return os.path.basename(path), found["bundles_removed"]
     plain, _ = captured()
     few = ("--max-bundles", 1)
+    stasis("guard", vm.name, "--do", "rollback", *few, expect=2)
     first, removed = captured(*few)
     t.equal((removed, set(os.listdir(out))), (0, {plain, first}), "the plain one is not one of them")
     second, removed = captured(*few)
