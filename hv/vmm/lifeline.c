@@ -181,15 +181,15 @@ StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error)
     return start_for(qmp, NULL, NULL, error);
 }
 
-StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *const *sweeper,
-                                             GError **error)
-{
-    return start_for(qmp, NULL, sweeper, error);
-}
-
 StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error)
 {
     return start_for(qmp, mark, NULL, error);
+}
+
+StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *mark,
+                                             const char *const *sweeper, GError **error)
+{
+    return start_for(qmp, mark, sweeper, error);
 }
 
 StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error)

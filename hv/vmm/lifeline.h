@@ -18,13 +18,13 @@ G_BEGIN_DECLS
 typedef struct _StasisLifeline StasisLifeline;
 
 StasisLifeline *stasis_lifeline_new(StasisQmp *qmp, GError **error);
-/* The same; if we die while there is something to clear away, it becomes the program @sweeper
- * (NULL: it does not) once the VM runs. */
-StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *const *sweeper,
-                                             GError **error);
 /* The same; before it lets the VM go on it removes the file @mark (or NULL), which says that the VM
  * must not. */
 StasisLifeline *stasis_lifeline_new_unmarking(StasisQmp *qmp, const char *mark, GError **error);
+/* That; if we die while there is something to clear away, it becomes the program @sweeper (NULL: it
+ * does not) once the VM runs. */
+StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *mark,
+                                             const char *const *sweeper, GError **error);
 /* Our death makes the process become the program @argv (argv[0] its path), which does what is to be
  * done; no mark, no "cont". */
 StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error);

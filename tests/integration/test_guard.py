@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: a guard keeps the last images of a VM in memory; when the VM fails they are one file, or the
 VM goes on from before."""
+import glob
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -13,8 +15,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guardtest import Guard, guest, memory_of  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (FAST, add_case, case, end_pid, main, new_store, restored_vm,  # noqa: E402
-                        run_vm, stasis, stasis_json)
+from stasistest import (FAST, add_case, case, end_pid, main, new_store,  # noqa: E402
+                        restored_vm, run_vm, stasis, stasis_json)
 
 EVENT = 125
 
@@ -300,6 +302,55 @@ def hangs_and_is_held(t, vm, guard):
     t.wait(lambda: vm.progress() > before + 1000, 120, "the guest works")
     vm.guest.check_unharmed(vm)
     return events[:seen].count("image") - began
+
+
+def is_let_go(t, vm):
+    t.wait(lambda: vm.status() == "running", 60, "the VM runs, as it did before")
+    with vm.qmp() as qmp:
+        t.equal(qmp.cmd("query-jobs"), [], "left in QEMU")
+
+
+def fails_on_the_way(t, how):
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--on", "hang=0.2", "--do", "rollback",
+                  env={"STASIS_FAULT": f"rollback-ready:{how}"})
+    guard.wait("image", 2)
+    vm.guest.fail(vm, Bare.HANG)
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal((guard.count("failure"), guard.count("rolled-back")), (1, 0), guard.events[-3:])
+    is_let_go(t, vm)
+
+
+for _how in ("kill", "error"):
+    add_case(fails_on_the_way, _how, promise=f"{_how} while a VM that hangs, and was stopped for that, is about to be "
+             "taken back: it runs, as it did")
+
+
+def damage(images):
+    for path in glob.glob(f"{images}/*/pages"):
+        with open(path, "r+b") as pages:
+            size = os.fstat(pages.fileno()).st_size
+            for at in range(0, size, 512):
+                pages.seek(at)
+                pages.write(b"\xa5")
+
+
+def is_of_no_use(t, spoil):
+    # What is random is not compressed, and so not found out by unpacking.
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200, fill="random"), accel=FAST)
+    store = new_store(t)
+    guard = Guard(t, vm, "--every", 600000, "--on", "hang=0.2", "--do", "rollback", *store)
+    guard.wait("image")
+    spoil(os.path.join(store[1], "images"))
+    vm.guest.fail(vm, Bare.HANG)
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal((guard.count("failure"), guard.count("rolled-back")), (1, 0), guard.events[-3:])
+    is_let_go(t, vm)
+
+
+add_case(is_of_no_use, damage, promise="an image of a guard's --store that is damaged is not put into the VM, which "
+         "runs, as it did")
+add_case(is_of_no_use, shutil.rmtree, promise="the same of one that is gone")
 
 
 @case

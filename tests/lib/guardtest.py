@@ -12,10 +12,10 @@ from stasistest import FAST, run_vm, stasis_start
 class Guard:
     """`stasis guard`, and what it has told so far: events, or with `people` what a person is told."""
 
-    def __init__(self, t, vm, *words, people=False):
+    def __init__(self, t, vm, *words, people=False, env=None):
         self.t, self.vm, self.events, self.lines = t, vm, [], []
         form = () if people else ("--json", "--progress", "json")
-        self.process = stasis_start(t, "guard", vm.name, *form, *words)
+        self.process = stasis_start(t, "guard", vm.name, *form, *words, env=env)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

@@ -53,7 +53,7 @@ static void be_holder(int argc, char **argv)
     StasisLifeline *lifeline = NULL;
     if (qmp != NULL)
         lifeline = what == HOLD_UNTIDY || what == HOLD_TIDIED
-                       ? stasis_lifeline_new_sweeping(qmp, sweeper, NULL)
+                       ? stasis_lifeline_new_sweeping(qmp, mark, sweeper, NULL)
                        : stasis_lifeline_new_unmarking(qmp, mark, NULL);
     if (lifeline == NULL)
         _exit(1);

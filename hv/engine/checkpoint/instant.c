@@ -391,6 +391,16 @@ GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error)
     return g_bytes_new_take(g_steal_pointer(&data), (gsize)size);
 }
 
+GBytes *stasis_instant_save_devices(StasisInstant *instant, GError **error)
+{
+    if (!ensure_lent(instant, error) || !rewind_state(instant, error))
+        return NULL;
+    g_autofree char *line = stasis_stopper_save_line(instant->fdset);
+    return stasis_qmp_execute_line(instant->qmp, line, 0, error)
+               ? stasis_instant_get_vmstate(instant, error)
+               : NULL;
+}
+
 gint64 stasis_instant_get_time_us(StasisInstant *instant)
 {
     return instant->time_us;

@@ -38,6 +38,9 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
 /* The take failed for want of memory for the residual (−ENOBUFS); another may be made. */
 gboolean stasis_instant_lacked_memory(const StasisInstant *instant);
 
+/* The devices alone of a VM that is stopped, between two checkpoints. */
+GBytes *stasis_instant_save_devices(StasisInstant *instant, GError **error);
+
 /* After a take. */
 GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error);
 gint64 stasis_instant_get_time_us(StasisInstant *instant);         /* Unix time of the stop */

@@ -104,7 +104,11 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
         (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))
         return FALSE;
     g_auto(GStrv) sweeper = stasis_vm_sweep_argv(record->name);
-    series->lifeline = stasis_lifeline_new_sweeping(qmp, (const char *const *)sweeper, error);
+    /* There is no such mark now: it is for whoever takes the VM back later. */
+    g_autofree char *mark = stasis_rollback_mark_path(record->name, error);
+    if (mark != NULL)
+        series->lifeline =
+            stasis_lifeline_new_sweeping(qmp, mark, (const char *const *)sweeper, error);
     if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error) ||
         !hold_output(series, sweeper != NULL, error))
         return FALSE;
@@ -149,17 +153,18 @@ const char *const *stasis_series_get_held(StasisSeries *series)
     return series->hold != NULL ? stasis_output_hold_get_names(series->hold) : NULL;
 }
 
-void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
-                           StasisMachine **ret_machine)
+void stasis_series_release(StasisSeries *series, StasisHeld *ret)
 {
-    if (series->tracker != NULL)
-        series->tracker->ops->close(g_steal_pointer(&series->tracker), TRUE);
-    g_clear_pointer(&series->instant, stasis_instant_free);
     g_clear_pointer(&series->hold, stasis_output_hold_free);
-    g_clear_pointer(&series->lifeline, stasis_lifeline_free);
-    *ret_ram = g_steal_pointer(&series->ram);
-    *ret_machine = g_steal_pointer(&series->machine);
-    *ret_session = g_steal_pointer(&series->session);
+    stasis_series_set_untidy(series, FALSE);
+    *ret = (StasisHeld){
+        .session = g_steal_pointer(&series->session),
+        .ram = g_steal_pointer(&series->ram),
+        .machine = g_steal_pointer(&series->machine),
+        .tracker = g_steal_pointer(&series->tracker),
+        .lifeline = g_steal_pointer(&series->lifeline),
+        .instant = g_steal_pointer(&series->instant),
+    };
 }
 
 void stasis_series_free(StasisSeries *series)

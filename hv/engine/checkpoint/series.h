@@ -50,10 +50,18 @@ gboolean stasis_series_refresh(StasisSeries *series, GError **error);
 /* Is there something of ours in QEMU that is to be cleared away if we die? Besides what holds the
  * VM's output. */
 void stasis_series_set_untidy(StasisSeries *series, gboolean untidy);
-/* No more images: what it holds and knows of the VM is the caller's. *@ret_ram and *@ret_machine
- * are as of the last refresh. Tracking stays on. @series is to be freed all the same. */
-void stasis_series_release(StasisSeries *series, StasisSession **ret_session, StasisRam **ret_ram,
-                           StasisMachine **ret_machine);
+/* What a series holds and knows of its VM. */
+typedef struct {
+    StasisSession *session;
+    StasisRam *ram; /* as of the last refresh, and so is the machine */
+    StasisMachine *machine;
+    StasisTracker *tracker;   /* it counts from the image in the record; or NULL */
+    StasisLifeline *lifeline; /* knows the mark of a rollback */
+    StasisInstant *instant;
+} StasisHeld;
+
+/* No more images: all of that is the caller's. @series is to be freed all the same. */
+void stasis_series_release(StasisSeries *series, StasisHeld *ret);
 /* As stasis_checkpoint_create(), mode live, but tracking counts on from the image that it counts
  * from now, as if this one were not: what was taken from the tracker is given back. The image is a
  * full one. If we are killed in the middle, the VM's next image is a full one as well. */

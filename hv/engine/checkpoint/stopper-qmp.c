@@ -25,6 +25,13 @@ typedef struct {
     guint64 save_us;
 } QmpStopper;
 
+char *stasis_stopper_save_line(gint64 fdset)
+{
+    return g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
+                           "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
+                           fdset);
+}
+
 static StasisStopper *qmp_open(const StasisStopperMeans *means)
 {
     QmpStopper *self = g_new0(QmpStopper, 1);
@@ -32,10 +39,7 @@ static StasisStopper *qmp_open(const StasisStopperMeans *means)
     self->qmp = means->qmp;
     self->lifeline = means->lifeline;
     self->disks = means->disks;
-    self->save_line =
-        g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
-                        "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
-                        means->fdset);
+    self->save_line = stasis_stopper_save_line(means->fdset);
     return &self->base;
 }
 

@@ -135,6 +135,8 @@ static gboolean start_watching(Guard *guard, GError **error)
     /* What is to end without us is not kept from it. */
     stasis_watch_keep_ended(session->qmp, session->record,
                             stasis_watch_has(on, "exit") ? STASIS_KEEP_ALL : STASIS_KEEP_PANICKED);
+    if (!stasis_device_load_sweep(session->qmp, error))
+        return FALSE;
     guard->watch =
         stasis_watch_new(session->record, session->qmp, on, /* whole_console= */ FALSE, error);
     if (guard->watch != NULL)
@@ -386,8 +388,9 @@ static StasisRollback *get_ready(Guard *guard, const char *image)
 {
     StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
     options.force = TRUE;
+    StasisHeldFlags flags = STASIS_HELD_FAILED | STASIS_HELD_SWEPT;
     return stasis_rollback_prepare_held(stasis_ring_release(guard->ring), guard->store, image,
-                                        &options, NULL, NULL);
+                                        flags, &options, NULL, NULL);
 }
 
 /* To the image from before, which is returned: the ring still has what came after it. */

@@ -45,6 +45,17 @@ typedef struct {
     guint32 *kept;
 } Block;
 
+/* What several threads take pieces from. */
+typedef struct {
+    StasisRewrite *rewrite;
+    GArray *pieces; /* of Piece */
+    gint next;      /* atomic */
+    GError *failed; /* atomic: the first one's */
+    guint64 n_read_before;
+    guint n_helpers;
+    GThread *helpers[MAX_HELPERS];
+} Reading;
+
 struct _StasisRewrite {
     const StasisRam *ram;
     StasisImageReader *reader;
@@ -54,6 +65,7 @@ struct _StasisRewrite {
     guint64 n_kept, max_kept;
     guint64 n_read;                  /* pages that were prefetched, zero pages left out */
     guint8 *image_chunk, *ram_chunk; /* CHUNK_PAGES each */
+    Reading *reading;                /* under way, or NULL */
 };
 
 static const guint8 zero_page[PAGE];
@@ -135,6 +147,8 @@ void stasis_rewrite_free(StasisRewrite *rewrite)
 {
     if (rewrite == NULL)
         return;
+    if (rewrite->reading != NULL)
+        stasis_rewrite_prefetch_end(rewrite, NULL, NULL);
     for (guint i = 0; i < rewrite->n_blocks; i++) {
         if (rewrite->blocks[i].map != NULL)
             munmap(rewrite->blocks[i].map, rewrite->blocks[i].map_bytes);
@@ -306,14 +320,6 @@ static gboolean plan_block(StasisRewrite *rewrite, Block *self, const StasisBitm
     return TRUE;
 }
 
-/* What several threads take pieces from. */
-typedef struct {
-    StasisRewrite *rewrite;
-    const GArray *pieces;
-    gint next;      /* atomic */
-    GError *failed; /* atomic: the first one's */
-} Reading;
-
 /* A mapping that it goes to is made ready, too: to fault page by page takes as long as to copy. */
 static gboolean read_piece(const StasisRewrite *rewrite, const Piece *piece, guint8 *spare,
                            GError **error)
@@ -341,23 +347,6 @@ static gpointer read_pieces(gpointer data)
     }
 }
 
-/* With all CPUs: somebody waits for it, and most of it is unpacking and checking. */
-static gboolean read_all(StasisRewrite *rewrite, const GArray *pieces, GError **error)
-{
-    Reading reading = { .rewrite = rewrite, .pieces = pieces };
-    GThread *helpers[MAX_HELPERS];
-    guint n = MIN(pieces->len / PIECES_FOR_HELPER, MIN(g_get_num_processors() - 1, MAX_HELPERS));
-    for (guint i = 0; i < n; i++)
-        helpers[i] = g_thread_new("stasis-read", read_pieces, &reading);
-    read_pieces(&reading);
-    for (guint i = 0; i < n; i++)
-        g_thread_join(helpers[i]);
-    if (reading.failed == NULL)
-        return TRUE;
-    g_propagate_error(error, reading.failed);
-    return FALSE;
-}
-
 /* What was planned and not read is not kept. */
 static void forget(const GArray *pieces)
 {
@@ -368,20 +357,62 @@ static void forget(const GArray *pieces)
     }
 }
 
+static void reading_free(Reading *reading)
+{
+    g_array_unref(reading->pieces);
+    g_free(reading);
+}
+
+/* With all CPUs: somebody waits for it. */
+gboolean stasis_rewrite_prefetch_begin(StasisRewrite *rewrite, const StasisDirty *dirty,
+                                       GError **error)
+{
+    Reading *reading = g_new0(Reading, 1);
+    *reading = (Reading){ .rewrite = rewrite,
+                          .pieces = g_array_new(FALSE, FALSE, sizeof(Piece)),
+                          .n_read_before = rewrite->n_read };
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        if (plan_block(rewrite, &rewrite->blocks[i], dirty->blocks[i], reading->pieces, error))
+            continue;
+        forget(reading->pieces);
+        reading_free(reading);
+        return FALSE;
+    }
+    guint n = MIN(g_get_num_processors() - 1, MAX_HELPERS);
+    reading->n_helpers = MIN(reading->pieces->len / PIECES_FOR_HELPER, n);
+    for (guint i = 0; i < reading->n_helpers; i++)
+        reading->helpers[i] = g_thread_new("stasis-read", read_pieces, reading);
+    rewrite->reading = reading;
+    return TRUE;
+}
+
+gboolean stasis_rewrite_prefetch_end(StasisRewrite *rewrite, guint64 *ret_read, GError **error)
+{
+    Reading *reading = g_steal_pointer(&rewrite->reading);
+    read_pieces(reading);
+    for (guint i = 0; i < reading->n_helpers; i++)
+        g_thread_join(reading->helpers[i]);
+    gboolean ok = reading->failed == NULL;
+    if (!ok) {
+        forget(reading->pieces);
+        g_propagate_error(error, reading->failed);
+    } else if (ret_read != NULL) {
+        *ret_read = rewrite->n_read - reading->n_read_before;
+    }
+    reading_free(reading);
+    return ok;
+}
+
+gboolean stasis_rewrite_is_prefetching(const StasisRewrite *rewrite)
+{
+    return rewrite->reading != NULL;
+}
+
 gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirty,
                                  guint64 *ret_read, GError **error)
 {
-    guint64 before = rewrite->n_read;
-    g_autoptr(GArray) pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
-    gboolean ok = TRUE;
-    for (guint i = 0; ok && i < rewrite->n_blocks; i++)
-        ok = plan_block(rewrite, &rewrite->blocks[i], dirty->blocks[i], pieces, error);
-    ok = ok && read_all(rewrite, pieces, error);
-    if (!ok)
-        forget(pieces);
-    else if (ret_read != NULL)
-        *ret_read = rewrite->n_read - before;
-    return ok;
+    return stasis_rewrite_prefetch_begin(rewrite, dirty, error) &&
+           stasis_rewrite_prefetch_end(rewrite, ret_read, error);
 }
 
 /* ---- writing ---- */

@@ -39,6 +39,13 @@ gboolean stasis_rewrite_compare(StasisRewrite *rewrite, StasisDirty *dirty,
  * *ret_read (if wanted): how many that were, zero pages left out. */
 gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirty,
                                  guint64 *ret_read, GError **error);
+/* The same in two halves, so that the caller can do something else meanwhile, but nothing with
+ * @rewrite; end() helps with what is left, and must come, if begin() went well. */
+gboolean stasis_rewrite_prefetch_begin(StasisRewrite *rewrite, const StasisDirty *dirty,
+                                       GError **error);
+gboolean stasis_rewrite_prefetch_end(StasisRewrite *rewrite, guint64 *ret_read, GError **error);
+/* Is one under way? */
+gboolean stasis_rewrite_is_prefetching(const StasisRewrite *rewrite);
 
 /* Give the VM, which is stopped, the image's pages of @dirty. @compare: only those that differ.
  * *ret_written: how many were written. */

@@ -59,9 +59,12 @@ static gboolean has_all(StasisVmstate *have, StasisVmstate *want, const char *wh
     return TRUE;
 }
 
-gboolean stasis_rollback_check_devices(StasisQmp *qmp, StasisVmstate *image, GError **error)
+gboolean stasis_rollback_check_devices(StasisRollback *rollback, GError **error)
 {
-    g_autoptr(GBytes) stream = stasis_device_save(qmp, error);
+    StasisVmstate *image = rollback->vmstate;
+    g_autoptr(GBytes) stream = rollback->instant != NULL
+                                   ? stasis_instant_save_devices(rollback->instant, error)
+                                   : stasis_device_save(rollback->session->qmp, error);
     g_autoptr(StasisVmstate) now = stream != NULL ? stasis_vmstate_parse(stream, error) : NULL;
     return now != NULL && has_all(now, image, "the image has", "the machine has not", error) &&
            has_all(image, now, "the machine has", "the image has not", error);

@@ -16,6 +16,14 @@
 
 G_BEGIN_DECLS
 
+/* The VM does not run, since we have looked. */
+typedef struct {
+    gboolean stands;
+    gboolean by_us;     /* it ran, and our death lets it run again */
+    guint64 resumed_us; /* QEMU's last RESUME by then, and the connection that heard it */
+    guint generation;
+} StasisRollbackStop;
+
 struct _StasisRollback {
     StasisRollbackOptions options;
     char *safety_id; /* until it was told */
@@ -31,6 +39,8 @@ struct _StasisRollback {
     StasisTracker *tracker; /* NULL: none that outlives us; then all pages are compared each time */
     StasisDeviceLoader *loader;
     StasisLifeline *lifeline;
+    StasisInstant *instant;  /* of a series that held the VM, or NULL: to save devices with */
+    StasisRollbackStop stop; /* before a run */
     /* What may differ from the image besides what the tracker says; empty after a run. */
     StasisDirty *differs;
     StasisDirty *pages;   /* of the run under way: to be rewritten */
@@ -54,11 +64,30 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
                                               const StasisRollbackOptions *options,
                                               GCancellable *cancellable, GError **error);
 
+typedef enum {
+    /* The VM has failed: it is stopped at once, and stands until it is the image. */
+    STASIS_HELD_FAILED = 1,
+    /* Nothing of an earlier load of devices is in QEMU, which was seen to since the VM is held. */
+    STASIS_HELD_SWEPT = 2,
+} StasisHeldFlags;
+
 /* The same for a VM that @series holds, which is taken: whatever it knows is not asked again, so
  * that the VM runs sooner. */
 StasisRollback *stasis_rollback_prepare_held(StasisSeries *series, StasisStore *store,
-                                             const char *id, const StasisRollbackOptions *options,
+                                             const char *id, StasisHeldFlags flags,
+                                             const StasisRollbackOptions *options,
                                              GCancellable *cancellable, GError **error);
+
+/* rollback-stop.c. Stop the VM if it runs; armed before, @lifeline is disarmed if it did not. */
+gboolean stasis_rollback_stop(StasisQmp *qmp, StasisLifeline *lifeline, StasisRollbackStop *ret,
+                              GError **error);
+/* It stands anyhow, since when is told by nobody. */
+void stasis_rollback_note_stop(StasisQmp *qmp, StasisRollbackStop *ret);
+/* Has nobody let it run since? */
+gboolean stasis_rollback_still_stands(const StasisRollbackStop *stop, StasisQmp *qmp,
+                                      GError **error);
+/* Let it run, one way or the other; FALSE: when is not known. */
+gboolean stasis_rollback_resume(StasisQmp *qmp, StasisLifeline *lifeline, GError **error);
 
 /* The same for a VM that stands, stopped, where image @id was taken of it, and that is to get the
  * devices of @stream (the image's, but for the state of some). Takes @session. @held: it was
@@ -74,6 +103,6 @@ gboolean stasis_rollback_unsplice(StasisRollback *rollback, GError **error);
  */
 gboolean stasis_rollback_check_disks(StasisQmp *qmp, GError **error);
 /* STASIS_ERROR_UNSUPPORTED when the machine, which is stopped, has other devices than @image. */
-gboolean stasis_rollback_check_devices(StasisQmp *qmp, StasisVmstate *image, GError **error);
+gboolean stasis_rollback_check_devices(StasisRollback *rollback, GError **error);
 
 G_END_DECLS

@@ -29,8 +29,6 @@
 #include "engine/rollback/rollback-mark.h"
 #include "vmm/agent-channel.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
 #define RESET_LINE "{\"execute\":\"system_reset\"}\n"
 /* Hang limits, not expectations. */
 #define TIMEOUT_MS 30000
@@ -42,6 +40,7 @@ typedef struct {
     StasisRollback *rollback;
     StasisQmp *qmp;
     const char *name; /* of the VM */
+    StasisRollbackStop stop;
     gboolean stopped; /* by us: to be resumed if nothing was changed */
     gboolean reset;   /* the machine has to be reset before it can run again */
     gboolean changed; /* no way back */
@@ -74,6 +73,9 @@ static gboolean check_state(Run *run, gboolean *ret_running, GError **error)
     /* A question costs 0.3 ms: after the first run its events tell. */
     *ret_running = TRUE;
     if (last_event(run, "RESUME") > last_event(run, "STOP"))
+        return TRUE;
+    *ret_running = FALSE;
+    if (run->stop.by_us)
         return TRUE;
     g_autofree char *state = stasis_qmp_run_state(run->qmp, error);
     if (state == NULL)
@@ -108,12 +110,15 @@ static gboolean check_saved(Run *run, gboolean running, GError **error)
     return FALSE;
 }
 
-static gboolean look_ahead(Run *run, GError **error)
+/* A VM that stands writes no more pages: they are read once. */
+static gboolean look_ahead(Run *run, gboolean running, GError **error)
 {
     StasisRollback *rollback = run->rollback;
+    if (stasis_rewrite_is_prefetching(rollback->rewrite))
+        return TRUE;
     stasis_dirty_clear(rollback->pages);
     stasis_dirty_or(rollback->pages, rollback->differs);
-    if (rollback->tracker == NULL || rollback->cold_pages < FEW_PAGES)
+    if (rollback->tracker == NULL || !running || rollback->cold_pages < FEW_PAGES)
         return TRUE;
     return rollback->tracker->ops->harvest(rollback->tracker, rollback->pages, FALSE, error) &&
            stasis_rewrite_prefetch(rollback->rewrite, rollback->pages, NULL, error);
@@ -121,32 +126,37 @@ static gboolean look_ahead(Run *run, GError **error)
 
 /* ---- stopped, nothing changed ---- */
 
-/* QEMU tells of a stop only when the VM was running: otherwise somebody else has stopped it. */
-static gboolean stop(Run *run, GError **error)
+static gboolean stop(Run *run, gboolean running, GError **error)
 {
-    guint64 before = last_event(run, "STOP");
-    stasis_lifeline_arm(run->rollback->lifeline);
-    run->stopped = TRUE;
-    if (!stasis_qmp_execute_line(run->qmp, STOP_LINE, TIMEOUT_MS, error))
-        return FALSE;
-    guint lag_ms = stasis_qmp_get_event_lag_ms(run->qmp);
-    if (stasis_qmp_wait_event(run->qmp, "STOP", before, lag_ms) == before) {
-        stasis_lifeline_disarm(run->rollback->lifeline);
-        run->stopped = FALSE;
+    if (run->stop.stands)
+        return TRUE;
+    if (!running) {
+        stasis_rollback_note_stop(run->qmp, &run->stop);
+        return TRUE;
     }
-    return TRUE;
+    gboolean ok = stasis_rollback_stop(run->qmp, run->rollback->lifeline, &run->stop, error);
+    run->stopped = run->stop.by_us;
+    return ok;
 }
 
-static gboolean read_pages(Run *run, GError **error)
+static gboolean begin_reading(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
+    if (stasis_rewrite_is_prefetching(rollback->rewrite))
+        return TRUE;
     if (rollback->tracker == NULL)
         return stasis_rewrite_compare(rollback->rewrite, rollback->pages, NULL, NULL, NULL, error);
     int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);
     if (r < 0)
         return stasis_set_errno(error, -r, "find the pages that were written");
-    return stasis_rewrite_prefetch(rollback->rewrite, rollback->pages, &rollback->cold_pages,
-                                   error);
+    return stasis_rewrite_prefetch_begin(rollback->rewrite, rollback->pages, error);
+}
+
+static gboolean end_reading(Run *run, GError **error)
+{
+    StasisRollback *rollback = run->rollback;
+    return rollback->tracker == NULL ||
+           stasis_rewrite_prefetch_end(rollback->rewrite, &rollback->cold_pages, error);
 }
 
 /* Once, and again when the guest has given a device back. */
@@ -157,28 +167,22 @@ static gboolean check_devices(Run *run, GError **error)
     if (rollback->devices_checked && unplugged_us == rollback->unplugged_us)
         return TRUE;
     /* A machine in the middle of things is one no more; its devices can't be told from these. */
-    if (!rollback->marked && !stasis_rollback_check_devices(run->qmp, rollback->vmstate, error))
+    if (!rollback->marked && !stasis_rollback_check_devices(rollback, error))
         return FALSE;
     rollback->devices_checked = TRUE;
     rollback->unplugged_us = unplugged_us;
     return TRUE;
 }
 
+/* Pages are read while QEMU answers. */
 static gboolean get_ready_stopped(Run *run, GError **error)
 {
-    guint64 resumed_us = last_event(run, "RESUME");
-    guint generation = stasis_qmp_get_generation(run->qmp);
-    if (!stasis_fault(STASIS_FAULT_ROLLBACK_STOPPED, error) || !read_pages(run, error) ||
-        !check_devices(run, error) || !stasis_fault(STASIS_FAULT_ROLLBACK_READ, error))
+    if (!stasis_fault(STASIS_FAULT_ROLLBACK_STOPPED, error) || !begin_reading(run, error))
         return FALSE;
-    if (last_event(run, "RESUME") == resumed_us &&
-        stasis_qmp_get_generation(run->qmp) == generation)
-        return TRUE;
-    g_set_error_literal(
-        error, STASIS_ERROR, STASIS_ERROR_FAILED,
-        "the VM may have been resumed by someone else while it was stopped for the rollback; "
-        "try again");
-    return FALSE;
+    gboolean checked = check_devices(run, error);
+    return end_reading(run, checked ? error : NULL) && checked &&
+           stasis_fault(STASIS_FAULT_ROLLBACK_READ, error) &&
+           stasis_rollback_still_stands(&run->stop, run->qmp, error);
 }
 
 /* ---- no way back ---- */
@@ -309,19 +313,7 @@ static gboolean change(Run *run, GError **error)
 
 static gboolean resume(Run *run, GError **error)
 {
-    StasisRollback *rollback = run->rollback;
-    g_autoptr(GError) local = NULL;
-    /* Twice: as in stopper-qmp.c. */
-    if (!stasis_qmp_execute_line(run->qmp, CONT_LINE, TIMEOUT_MS, &local) &&
-        !stasis_qmp_execute_line(run->qmp, CONT_LINE, TIMEOUT_MS, NULL)) {
-        g_propagate_error(error, g_steal_pointer(&local));
-        stasis_lifeline_fire(rollback->lifeline);
-        g_prefix_error(error, "the VM could not be resumed at once; see stasis info, and stasis "
-                              "resume: ");
-        return FALSE;
-    }
-    stasis_lifeline_disarm(rollback->lifeline);
-    return TRUE;
+    return stasis_rollback_resume(run->qmp, run->rollback->lifeline, error);
 }
 
 /* A guest that is frozen as it was at the instant, or has devices suspended, would come back by
@@ -397,16 +389,23 @@ static gboolean give_up(Run *run, GError **error)
     return FALSE;
 }
 
+static gboolean get_ready_running(Run *run, gboolean *ret_running, GCancellable *cancellable,
+                                  GError **error)
+{
+    if (!check_state(run, ret_running, error) || !check_saved(run, *ret_running, error) ||
+        !look_ahead(run, *ret_running, error) || !stasis_fault(STASIS_FAULT_ROLLBACK_READY, error))
+        return FALSE;
+    return cancellable == NULL || !g_cancellable_is_cancelled(cancellable) ||
+           stasis_set_cancelled(error);
+}
+
 static gboolean run_all(Run *run, GCancellable *cancellable, GError **error)
 {
     gboolean running;
-    if (!check_state(run, &running, error) || !check_saved(run, running, error) ||
-        !look_ahead(run, error) || !stasis_fault(STASIS_FAULT_ROLLBACK_READY, error))
-        return FALSE;
-    if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
-        return stasis_set_cancelled(error);
+    if (!get_ready_running(run, &running, cancellable, error))
+        return run->stop.by_us ? give_up(run, error) : FALSE;
     run->stop_us = stasis_now_us();
-    if ((running && !stop(run, error)) || !get_ready_stopped(run, error) || !change(run, error) ||
+    if (!stop(run, running, error) || !get_ready_stopped(run, error) || !change(run, error) ||
         !finish(run, error))
         return give_up(run, error);
     return TRUE;
@@ -421,7 +420,9 @@ StasisRollbackInfo *stasis_rollback_run(StasisRollback *rollback, GCancellable *
                 .name = rollback->session->record->name,
                 .begun_us = stasis_now_us(),
                 .info = info,
-                .stopped = rollback->held };
+                .stop = rollback->stop,
+                .stopped = rollback->held || rollback->stop.by_us };
+    rollback->stop = (StasisRollbackStop){ 0 };
     info->id = g_strdup(rollback->id);
     info->compared = rollback->compared || rollback->tracker == NULL;
     gboolean ok = run_all(&run, cancellable, error);

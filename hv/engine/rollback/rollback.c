@@ -15,6 +15,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "disk/disk.h"
 #include "engine/checkpoint/dma.h"
 #include "engine/restore/pager.h"
@@ -31,7 +32,10 @@ void stasis_rollback_free(StasisRollback *rollback)
     if (rollback == NULL)
         return;
     g_clear_pointer(&rollback->loader, stasis_device_loader_close);
+    if (rollback->stop.by_us) /* there was no run */
+        stasis_rollback_resume(rollback->session->qmp, rollback->lifeline, NULL);
     g_clear_pointer(&rollback->lifeline, stasis_lifeline_free);
+    g_clear_pointer(&rollback->instant, stasis_instant_free);
     if (rollback->tracker != NULL)
         rollback->tracker->ops->close(rollback->tracker, TRUE);
     g_clear_pointer(&rollback->differs, stasis_dirty_free);
@@ -134,22 +138,34 @@ static gboolean open_image(StasisRollback *rollback, GError **error)
 
 /* ---- which pages ---- */
 
+/* Has tracking been on since the image in the record, which is of our store? */
+static gboolean is_counting(const StasisRollback *rollback)
+{
+    const StasisRecord *record = rollback->session->record;
+    if (rollback->marked || record->track_image == NULL || record->track_store == NULL ||
+        strcmp(record->track_store, stasis_store_get_path(rollback->store)) != 0)
+        return FALSE;
+    if (rollback->tracker != NULL)
+        return TRUE;
+    const StasisTrackerOps *ops = stasis_tracker_choose(rollback->ram, NULL, FALSE, NULL);
+    return ops != NULL && ops->is_kept != NULL && ops->is_kept(rollback->ram, record->track_token);
+}
+
 /* Does tracking tell what differs from the image? Then *ret, and differs is filled. */
 static void use_tracking(StasisRollback *rollback, gboolean *ret)
 {
-    const StasisRecord *record = rollback->session->record;
-    const StasisTrackerOps *ops = stasis_tracker_choose(rollback->ram, NULL, FALSE, NULL);
+    const char *since = rollback->session->record->track_image;
     *ret = FALSE;
-    if (rollback->marked || record->track_image == NULL || record->track_store == NULL ||
-        strcmp(record->track_store, stasis_store_get_path(rollback->store)) != 0 || ops == NULL ||
-        ops->is_kept == NULL || !ops->is_kept(rollback->ram, record->track_token))
+    if (!is_counting(rollback))
         return;
-    g_autoptr(StasisImageReader) base =
-        stasis_image_reader_open(rollback->store, record->track_image, NULL);
+    g_autoptr(StasisImageReader) other =
+        strcmp(since, rollback->id) != 0 ? stasis_image_reader_open(rollback->store, since, NULL)
+                                         : NULL;
+    StasisImageReader *base = strcmp(since, rollback->id) != 0 ? other : rollback->reader;
     *ret =
         base != NULL && stasis_rewrite_mark_differing(rollback->rewrite, base, rollback->differs);
     if (*ret)
-        stasis_disk_rewrite_set_base(rollback->disks, record->track_image, base);
+        stasis_disk_rewrite_set_base(rollback->disks, since, base);
 }
 
 /* From now on the tracker says what was written; what differs already is found by comparing. */
@@ -189,22 +205,30 @@ static gboolean is_saved(StasisRollback *rollback, gboolean kept, GError **error
     return FALSE;
 }
 
+/* One that outlives us, if there is such a one. */
+static gboolean open_tracker(StasisRollback *rollback, gboolean kept, GError **error)
+{
+    const StasisSession *session = rollback->session;
+    if (rollback->tracker != NULL)
+        return kept || stasis_uffd_drop(session->record->pid, 0, error);
+    const StasisTrackerOps *ops = stasis_tracker_choose(rollback->ram, NULL, FALSE, NULL);
+    if (ops == NULL || ops->synchronous)
+        return TRUE;
+    if (!kept && !stasis_uffd_drop(session->record->pid, 0, error))
+        return FALSE;
+    rollback->tracker = ops->open(rollback->ram, session->qmp, error);
+    return rollback->tracker != NULL;
+}
+
 static gboolean plan(StasisRollback *rollback, GCancellable *cancellable, GError **error)
 {
-    StasisSession *session = rollback->session;
-    const StasisTrackerOps *ops = stasis_tracker_choose(rollback->ram, NULL, FALSE, NULL);
     gboolean kept;
     rollback->differs = stasis_dirty_new(rollback->ram);
     rollback->pages = stasis_dirty_new(rollback->ram);
     rollback->found = stasis_dirty_new(rollback->ram);
     use_tracking(rollback, &kept);
-    if (ops != NULL && !ops->synchronous) {
-        if (!kept && !stasis_uffd_drop(session->record->pid, 0, error))
-            return FALSE;
-        rollback->tracker = ops->open(rollback->ram, session->qmp, error);
-        if (rollback->tracker == NULL)
-            return FALSE;
-    }
+    if (!open_tracker(rollback, kept, error))
+        return FALSE;
     if (!is_saved(rollback, kept, error))
         return FALSE;
     rollback->saved = TRUE;
@@ -303,10 +327,11 @@ static gboolean open_memory(StasisRollback *rollback, GCancellable *cancellable,
 static gboolean open_switches(StasisRollback *rollback, GError **error)
 {
     StasisQmp *qmp = rollback->session->qmp;
-    g_autofree char *mark = stasis_rollback_mark_path(rollback->session->record->name, error);
-    if (mark == NULL)
-        return FALSE;
-    rollback->lifeline = stasis_lifeline_new_unmarking(qmp, mark, error);
+    if (rollback->lifeline == NULL) {
+        g_autofree char *mark = stasis_rollback_mark_path(rollback->session->record->name, error);
+        if (mark != NULL)
+            rollback->lifeline = stasis_lifeline_new_unmarking(qmp, mark, error);
+    }
     if (rollback->lifeline == NULL)
         return FALSE;
     rollback->loader = stasis_device_load_choose(qmp)->open(
@@ -350,9 +375,56 @@ StasisRollback *stasis_rollback_prepare_fresh(StasisVm *vm, StasisStore *store, 
     return open_all(rollback, vm, id, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
 }
 
+static void take_over(StasisRollback *rollback, StasisSeries *series)
+{
+    StasisHeld held;
+    stasis_series_release(series, &held);
+    rollback->session = held.session;
+    rollback->ram = held.ram;
+    rollback->machine = held.machine;
+    rollback->tracker = held.tracker;
+    rollback->lifeline = held.lifeline;
+    rollback->instant = held.instant;
+}
+
+/* It would only take a CPU from us until all is ready. */
+static gboolean stop_failed(StasisRollback *rollback, GError **error)
+{
+    StasisQmp *qmp = rollback->session->qmp;
+    if (stasis_qmp_wait_event(qmp, "STOP", 0, 0) <= stasis_qmp_wait_event(qmp, "RESUME", 0, 0))
+        return stasis_rollback_stop(qmp, rollback->lifeline, &rollback->stop, error);
+    stasis_rollback_note_stop(qmp, &rollback->stop);
+    return TRUE;
+}
+
+/* Of a VM that stands, while QEMU is asked for what else is needed. */
+static gboolean read_at_once(StasisRollback *rollback, GError **error)
+{
+    if (!rollback->stop.stands || rollback->tracker == NULL)
+        return TRUE;
+    stasis_dirty_or(rollback->pages, rollback->differs);
+    int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);
+    if (r < 0)
+        return stasis_set_errno(error, -r, "find the pages that were written");
+    return stasis_rewrite_prefetch_begin(rollback->rewrite, rollback->pages, error);
+}
+
+static gboolean open_held(StasisRollback *rollback, StasisHeldFlags flags,
+                          GCancellable *cancellable, GError **error)
+{
+    if (((flags & STASIS_HELD_FAILED) != 0 && !stop_failed(rollback, error)) ||
+        !open_image(rollback, error) || !open_disks(rollback, error))
+        return FALSE;
+    return ((flags & STASIS_HELD_SWEPT) != 0 ||
+            stasis_device_load_sweep(rollback->session->qmp, error)) &&
+           open_memory(rollback, cancellable, error) && read_at_once(rollback, error) &&
+           open_switches(rollback, error);
+}
+
 /* Nobody else can have begun anything with the VM since the series has it. */
 StasisRollback *stasis_rollback_prepare_held(StasisSeries *series, StasisStore *store,
-                                             const char *id, const StasisRollbackOptions *options,
+                                             const char *id, StasisHeldFlags flags,
+                                             const StasisRollbackOptions *options,
                                              GCancellable *cancellable, GError **error)
 {
     g_autoptr(StasisSeries) held = series;
@@ -360,12 +432,8 @@ StasisRollback *stasis_rollback_prepare_held(StasisSeries *series, StasisStore *
     rollback->id = g_strdup(id);
     if (!stasis_series_refresh(held, error))
         return NULL;
-    stasis_series_release(held, &rollback->session, &rollback->ram, &rollback->machine);
-    return open_image(rollback, error) && open_disks(rollback, error) &&
-                   stasis_device_load_sweep(rollback->session->qmp, error) &&
-                   open_memory(rollback, cancellable, error) && open_switches(rollback, error)
-               ? g_steal_pointer(&rollback)
-               : NULL;
+    take_over(rollback, held);
+    return open_held(rollback, flags, cancellable, error) ? g_steal_pointer(&rollback) : NULL;
 }
 
 StasisRollback *stasis_rollback_prepare_spliced(StasisSession *session, StasisStore *store,

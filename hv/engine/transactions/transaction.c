@@ -184,7 +184,7 @@ static StasisRollback *get_ready(StasisSeries *series, StasisStore *store, const
 {
     StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
     options.force = TRUE;
-    return stasis_rollback_prepare_held(series, store, image, &options, NULL, NULL);
+    return stasis_rollback_prepare_held(series, store, image, /* flags= */ 0, &options, NULL, NULL);
 }
 
 static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
