@@ -284,6 +284,7 @@ typedef struct {
     int data_fds[STASIS_MAX_DATA_FILES];
     StasisKeys *keys;
     const StasisKey *key; /* NULL: not encrypted, or its key is not there */
+    gboolean trusted;     /* checksums of extents are not compared */
 } StasisLayer;
 
 StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error);

@@ -15,7 +15,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from guardtest import Guard, guest, memory_of  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
-from stasistest import (FAST, add_case, case, end_pid, main, new_store,  # noqa: E402
+from stasistest import (FAST, add_case, case, end_pid, main, mount_tmpfs, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json)
 
 EVENT = 125
@@ -351,6 +351,24 @@ def is_of_no_use(t, spoil):
 add_case(is_of_no_use, damage, promise="an image of a guard's --store that is damaged is not put into the VM, which "
          "runs, as it did")
 add_case(is_of_no_use, shutil.rmtree, promise="the same of one that is gone")
+
+
+@case
+def in_memory(t):
+    """what a guard has written into memory itself it puts back without checking it again, as it was"""
+    vm = guest(t)
+    place = os.path.dirname(memory_of(vm))
+    if not os.path.exists(os.path.dirname(place)):
+        os.mkdir(os.path.dirname(place), 0o700)
+    mount_tmpfs(t, place, "512m,mode=700")
+    guard = Guard(t, vm, "--every", 100, "--on", "panic", "--do", "rollback")
+    guard.wait("image", 3)
+    vm.guest.fail(vm, Bare.PANIC)
+    guard.wait("rolled-back")
+    before = vm.progress()
+    t.wait(lambda: vm.progress() > before + 1000, 120, "the guest works")
+    guard.end(0, signal.SIGINT)
+    vm.guest.check_unharmed(vm)
 
 
 @case

@@ -190,6 +190,32 @@ static void test_other_parent(Fixture *f, gconstpointer unused)
     g_assert_true(g_file_set_contents(path, text, -1, NULL));
 }
 
+/* Who trusts what he has written himself is given it as it is. What is sealed is found out anyhow.
+ */
+static void test_trusted(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    guint8 page[STASIS_PAGE_BYTES];
+    guint64 size;
+    gboolean sealed = g_getenv("STASIS_TEST_SEALED") != NULL;
+    stasis_autofd int fd = open_file(f, f->tip, "pages", &size);
+    StasisImageReader *reader = stasis_image_reader_open(f->store, f->tip, &error);
+    g_assert_no_error(error);
+    flip(fd, size - 1, 0); /* in page 3, which is raw */
+    g_assert_false(stasis_image_reader_read_pages(reader, 0, 3, 1, page, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_clear_error(&error);
+    stasis_image_reader_trust(reader);
+    g_assert_cmpint(stasis_image_reader_read_pages(reader, 0, 3, 1, page, &error), ==, !sealed);
+    if (sealed)
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    page[STASIS_PAGE_BYTES - 1] ^= 1;
+    if (!sealed)
+        g_assert_cmpmem(page, sizeof(page), f->expected + 3 * STASIS_PAGE_BYTES, sizeof(page));
+    flip(fd, size - 1, 0);
+    stasis_image_reader_free(reader);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -198,6 +224,7 @@ int main(int argc, char **argv)
     ADD("truncations", test_truncations);
     ADD("truncated-under-reader", test_truncated_under_reader);
     ADD("not-a-file", test_not_a_file);
+    ADD("trusted", test_trusted);
     ADD("exchanged", test_exchanged);
     ADD("other-parent", test_other_parent);
     return g_test_run();

@@ -389,6 +389,8 @@ static StasisRollback *get_ready(Guard *guard, const char *image)
     StasisRollbackOptions options = STASIS_ROLLBACK_OPTIONS_INIT;
     options.force = TRUE;
     StasisHeldFlags flags = STASIS_HELD_FAILED | STASIS_HELD_SWEPT;
+    if (guard->in_memory && stasis_memory_is_ram(guard->memory))
+        flags |= STASIS_HELD_TRUSTED;
     return stasis_rollback_prepare_held(stasis_ring_release(guard->ring), guard->store, image,
                                         flags, &options, NULL, NULL);
 }

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stasis/error.h>
 #include <stasis/maintenance.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -143,6 +145,12 @@ StasisStore *stasis_memory_get_store(StasisMemory *memory, GError **error)
 {
     g_autofree char *path = g_build_filename(memory->dir, STORE_DIR, NULL);
     return stasis_store_open(path, STASIS_STORE_CREATE, error);
+}
+
+gboolean stasis_memory_is_ram(const StasisMemory *memory)
+{
+    struct statfs fs;
+    return statfs(memory->dir, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
 gboolean stasis_memory_prune(StasisStore *store, const char *vm_name, const char *note,

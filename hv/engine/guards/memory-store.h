@@ -23,6 +23,8 @@ StasisMemory *stasis_memory_open(const char *name, const char *doing, guint wait
 void stasis_memory_close(StasisMemory *memory, gboolean drop);
 void stasis_memory_free(StasisMemory *memory);
 StasisStore *stasis_memory_get_store(StasisMemory *memory, GError **error);
+/* Is it really in memory, and not on a disk that $STASIS_RUNTIME_DIR names? */
+gboolean stasis_memory_is_ram(const StasisMemory *memory);
 /* Delete all images of VM @vm_name in @store with note @note but the newest @n_keep. */
 gboolean stasis_memory_prune(StasisStore *store, const char *vm_name, const char *note,
                              guint n_keep, GError **error);

@@ -69,6 +69,8 @@ typedef enum {
     STASIS_HELD_FAILED = 1,
     /* Nothing of an earlier load of devices is in QEMU, which was seen to since the VM is held. */
     STASIS_HELD_SWEPT = 2,
+    /* The image, and what it is incremental to, is ours, in memory that nobody else writes. */
+    STASIS_HELD_TRUSTED = 4,
 } StasisHeldFlags;
 
 /* The same for a VM that @series holds, which is taken: whatever it knows is not asked again, so

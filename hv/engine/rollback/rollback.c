@@ -415,6 +415,8 @@ static gboolean open_held(StasisRollback *rollback, StasisHeldFlags flags,
     if (((flags & STASIS_HELD_FAILED) != 0 && !stop_failed(rollback, error)) ||
         !open_image(rollback, error) || !open_disks(rollback, error))
         return FALSE;
+    if ((flags & STASIS_HELD_TRUSTED) != 0)
+        stasis_image_reader_trust(rollback->reader);
     return ((flags & STASIS_HELD_SWEPT) != 0 ||
             stasis_device_load_sweep(rollback->session->qmp, error)) &&
            open_memory(rollback, cancellable, error) && read_at_once(rollback, error) &&
