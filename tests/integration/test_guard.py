@@ -354,6 +354,21 @@ add_case(is_of_no_use, shutil.rmtree, promise="the same of one that is gone")
 
 
 @case
+def is_left_half_back(t):
+    """a VM that could be taken back by half only has its image still, and is taken back with that"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--on", "hang=0.2", "--do", "rollback",
+                  env={"STASIS_FAULT": "rollback-loaded:error"})
+    guard.wait("image", 3)
+    vm.guest.fail(vm, Bare.HANG)
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal(vm.info()["state"], "half-rolled-back", "state")
+    stasis("rollback", vm.name, "--store", memory_of(vm))
+    vm.check_runs()
+    vm.guest.check_unharmed(vm)
+
+
+@case
 def in_memory(t):
     """what a guard has written into memory itself it puts back without checking it again, as it was"""
     vm = guest(t)

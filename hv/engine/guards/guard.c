@@ -33,6 +33,7 @@
 #include "engine/guards/watch-console.h"
 #include "engine/guards/watch.h"
 #include "engine/rollback/rollback-internal.h"
+#include "engine/rollback/rollback-mark.h"
 #include "engine/transactions/undo.h"
 #include "store/image.h"
 
@@ -68,7 +69,8 @@ typedef struct {
     guint64 back_us; /* when the VM was last taken back; 0: never */
     GPtrArray *bundles;
     StasisKept kept;
-    gboolean keep_ring; /* it is all that is left of a failure */
+    gboolean
+        keep_ring; /* it is all that is left of a failure, or the VM is half rolled back to it */
     StasisGuardResult *result;
     GCancellable *cancellable;
 } Guard;
@@ -441,6 +443,13 @@ static gboolean may_go_back(Guard *guard, const StasisFailure *failure, guint64 
     return !guard->result->gave_up;
 }
 
+/* It was left in the middle of going back: whoever completes that needs the image. */
+static gboolean is_half_back(const Guard *guard)
+{
+    g_autoptr(StasisRollbackMark) mark = stasis_rollback_mark_get(guard->name);
+    return mark != NULL;
+}
+
 /* With each failure on end one image older. Service comes first: the bundle is written when the VM
  * runs again. *ret_on: it is guarded further. */
 static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, GError **error)
@@ -459,6 +468,7 @@ static gboolean handle(Guard *guard, StasisFailure *failure, gboolean *ret_on, G
     if (!capture(guard, failure, &evidence, seen_us, &lost) && (!*ret_on || local != NULL))
         keep_ring(guard, lost, &local);
     if (local != NULL) {
+        guard->keep_ring |= is_half_back(guard);
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }

@@ -52,6 +52,7 @@ typedef struct {
     gint next;      /* atomic */
     GError *failed; /* atomic: the first one's */
     guint64 n_read_before;
+    gboolean put; /* each is written where it belongs, and not kept */
     guint n_helpers;
     GThread *helpers[MAX_HELPERS];
 } Reading;
@@ -66,6 +67,7 @@ struct _StasisRewrite {
     guint64 n_read;                  /* pages that were prefetched, zero pages left out */
     guint8 *image_chunk, *ram_chunk; /* CHUNK_PAGES each */
     Reading *reading;                /* under way, or NULL */
+    gboolean direct;
 };
 
 static const guint8 zero_page[PAGE];
@@ -320,6 +322,20 @@ static gboolean plan_block(StasisRewrite *rewrite, Block *self, const StasisBitm
     return TRUE;
 }
 
+static gboolean write_pages(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
+                            const guint8 *data, GError **error)
+{
+    if (self->by_file && stasis_pwrite_all(self->block->fd, data, n * PAGE,
+                                           (off_t)(self->block->fd_offset + first * PAGE)) == 0)
+        return TRUE;
+    if (self->map != NULL) {
+        memcpy(self->map + first * PAGE, data, n * PAGE);
+        return TRUE;
+    }
+    int r = stasis_ram_write(rewrite->ram, self->block, first * PAGE, data, n * PAGE);
+    return r == 0 || stasis_set_errno(error, -r, "write RAM block %s", self->block->name);
+}
+
 /* A mapping that it goes to is made ready, too: to fault page by page takes as long as to copy. */
 static gboolean read_piece(const StasisRewrite *rewrite, const Piece *piece, guint8 *spare,
                            GError **error)
@@ -331,6 +347,12 @@ static gboolean read_piece(const StasisRewrite *rewrite, const Piece *piece, gui
                                           piece->n, piece->to != NULL ? piece->to : spare, error);
 }
 
+static gboolean put_piece(StasisRewrite *rewrite, const Piece *piece, guint8 *spare, GError **error)
+{
+    return read_piece(rewrite, piece, spare, error) &&
+           write_pages(rewrite, piece->block, piece->first, piece->n, spare, error);
+}
+
 static gpointer read_pieces(gpointer data)
 {
     Reading *reading = data;
@@ -340,9 +362,10 @@ static gpointer read_pieces(gpointer data)
         if (i >= reading->pieces->len || g_atomic_pointer_get(&reading->failed) != NULL)
             return NULL;
         GError *local = NULL;
-        if (!read_piece(reading->rewrite, &g_array_index(reading->pieces, Piece, i), spare,
-                        &local) &&
-            !g_atomic_pointer_compare_and_exchange(&reading->failed, NULL, local))
+        const Piece *piece = &g_array_index(reading->pieces, Piece, i);
+        gboolean ok = reading->put ? put_piece(reading->rewrite, piece, spare, &local)
+                                   : read_piece(reading->rewrite, piece, spare, &local);
+        if (!ok && !g_atomic_pointer_compare_and_exchange(&reading->failed, NULL, local))
             g_error_free(local);
     }
 }
@@ -364,6 +387,25 @@ static void reading_free(Reading *reading)
 }
 
 /* With all CPUs: somebody waits for it. */
+static void start_helpers(Reading *reading)
+{
+    guint n = MIN(g_get_num_processors() - 1, MAX_HELPERS);
+    reading->n_helpers = MIN(reading->pieces->len / PIECES_FOR_HELPER, n);
+    for (guint i = 0; i < reading->n_helpers; i++)
+        reading->helpers[i] = g_thread_new("stasis-read", read_pieces, reading);
+}
+
+static gboolean finish_reading(Reading *reading, GError **error)
+{
+    read_pieces(reading);
+    for (guint i = 0; i < reading->n_helpers; i++)
+        g_thread_join(reading->helpers[i]);
+    if (reading->failed == NULL)
+        return TRUE;
+    g_propagate_error(error, reading->failed);
+    return FALSE;
+}
+
 gboolean stasis_rewrite_prefetch_begin(StasisRewrite *rewrite, const StasisDirty *dirty,
                                        GError **error)
 {
@@ -371,17 +413,14 @@ gboolean stasis_rewrite_prefetch_begin(StasisRewrite *rewrite, const StasisDirty
     *reading = (Reading){ .rewrite = rewrite,
                           .pieces = g_array_new(FALSE, FALSE, sizeof(Piece)),
                           .n_read_before = rewrite->n_read };
-    for (guint i = 0; i < rewrite->n_blocks; i++) {
+    for (guint i = 0; !rewrite->direct && i < rewrite->n_blocks; i++) {
         if (plan_block(rewrite, &rewrite->blocks[i], dirty->blocks[i], reading->pieces, error))
             continue;
         forget(reading->pieces);
         reading_free(reading);
         return FALSE;
     }
-    guint n = MIN(g_get_num_processors() - 1, MAX_HELPERS);
-    reading->n_helpers = MIN(reading->pieces->len / PIECES_FOR_HELPER, n);
-    for (guint i = 0; i < reading->n_helpers; i++)
-        reading->helpers[i] = g_thread_new("stasis-read", read_pieces, reading);
+    start_helpers(reading);
     rewrite->reading = reading;
     return TRUE;
 }
@@ -389,13 +428,9 @@ gboolean stasis_rewrite_prefetch_begin(StasisRewrite *rewrite, const StasisDirty
 gboolean stasis_rewrite_prefetch_end(StasisRewrite *rewrite, guint64 *ret_read, GError **error)
 {
     Reading *reading = g_steal_pointer(&rewrite->reading);
-    read_pieces(reading);
-    for (guint i = 0; i < reading->n_helpers; i++)
-        g_thread_join(reading->helpers[i]);
-    gboolean ok = reading->failed == NULL;
+    gboolean ok = finish_reading(reading, error);
     if (!ok) {
         forget(reading->pieces);
-        g_propagate_error(error, reading->failed);
     } else if (ret_read != NULL) {
         *ret_read = rewrite->n_read - reading->n_read_before;
     }
@@ -416,20 +451,6 @@ gboolean stasis_rewrite_prefetch(StasisRewrite *rewrite, const StasisDirty *dirt
 }
 
 /* ---- writing ---- */
-
-static gboolean write_pages(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
-                            const guint8 *data, GError **error)
-{
-    if (self->by_file && stasis_pwrite_all(self->block->fd, data, n * PAGE,
-                                           (off_t)(self->block->fd_offset + first * PAGE)) == 0)
-        return TRUE;
-    if (self->map != NULL) {
-        memcpy(self->map + first * PAGE, data, n * PAGE);
-        return TRUE;
-    }
-    int r = stasis_ram_write(rewrite->ram, self->block, first * PAGE, data, n * PAGE);
-    return r == 0 || stasis_set_errno(error, -r, "write RAM block %s", self->block->name);
-}
 
 static gboolean make_zero(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
                           GError **error)
@@ -506,10 +527,62 @@ static gboolean put_block_compared(StasisRewrite *rewrite, const Block *self,
     return put_block(rewrite, self, differs, written, error);
 }
 
+/* ---- without reading ahead ---- */
+
+void stasis_rewrite_set_direct(StasisRewrite *rewrite)
+{
+    rewrite->direct = TRUE;
+}
+
+gboolean stasis_rewrite_is_direct(const StasisRewrite *rewrite)
+{
+    return rewrite->direct;
+}
+
+/* What is zero is written at once, the rest becomes pieces. */
+static gboolean plan_direct(StasisRewrite *rewrite, Block *self, const StasisBitmap *pages,
+                            GArray *pieces, guint64 *written, GError **error)
+{
+    guint64 first, n, run;
+    gboolean zero;
+    for (guint64 at = 0; stasis_bitmap_next_run(pages, at, G_MAXUINT64, &first, &n);) {
+        if (!stasis_image_reader_locate(rewrite->reader, self->image_block, first, &run, &zero,
+                                        error))
+            return FALSE;
+        n = MIN(n, zero ? run : MIN(run, CHUNK_PAGES));
+        if (zero && !make_zero(rewrite, self, first, n, error))
+            return FALSE;
+        Piece piece = { .block = self, .first = first, .n = n };
+        if (!zero)
+            g_array_append_val(pieces, piece);
+        *written += n;
+        at = first + n;
+    }
+    return TRUE;
+}
+
+static gboolean put_direct(StasisRewrite *rewrite, const StasisDirty *dirty, guint64 *ret_written,
+                           GError **error)
+{
+    g_autoptr(GArray) pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
+    Reading reading = { .rewrite = rewrite, .pieces = pieces, .put = TRUE };
+    guint64 written = 0;
+    for (guint i = 0; i < rewrite->n_blocks; i++)
+        if (!plan_direct(rewrite, &rewrite->blocks[i], dirty->blocks[i], pieces, &written, error))
+            return FALSE;
+    start_helpers(&reading);
+    if (!finish_reading(&reading, error))
+        return FALSE;
+    *ret_written = written;
+    return TRUE;
+}
+
 gboolean stasis_rewrite_put(StasisRewrite *rewrite, const StasisDirty *dirty, gboolean compare,
                             guint64 *ret_written, GError **error)
 {
     guint64 written = 0;
+    if (rewrite->direct && !compare)
+        return put_direct(rewrite, dirty, ret_written, error);
     for (guint i = 0; i < rewrite->n_blocks; i++) {
         const Block *block = &rewrite->blocks[i];
         if (!(compare ? put_block_compared : put_block)(rewrite, block, dirty->blocks[i], &written,

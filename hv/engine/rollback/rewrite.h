@@ -47,6 +47,12 @@ gboolean stasis_rewrite_prefetch_end(StasisRewrite *rewrite, guint64 *ret_read, 
 /* Is one under way? */
 gboolean stasis_rewrite_is_prefetching(const StasisRewrite *rewrite);
 
+/* Nothing is read ahead from now on, nor kept: put() reads each page right before it is written,
+ * which takes half the work, and finds out in the middle what can't be read. For an image that is
+ * in memory and trusted. */
+void stasis_rewrite_set_direct(StasisRewrite *rewrite);
+gboolean stasis_rewrite_is_direct(const StasisRewrite *rewrite);
+
 /* Give the VM, which is stopped, the image's pages of @dirty. @compare: only those that differ.
  * *ret_written: how many were written. */
 gboolean stasis_rewrite_put(StasisRewrite *rewrite, const StasisDirty *dirty, gboolean compare,

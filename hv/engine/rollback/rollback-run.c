@@ -146,6 +146,8 @@ static gboolean begin_reading(Run *run, GError **error)
         return TRUE;
     if (rollback->tracker == NULL)
         return stasis_rewrite_compare(rollback->rewrite, rollback->pages, NULL, NULL, NULL, error);
+    if (stasis_rewrite_is_direct(rollback->rewrite))
+        return TRUE;
     int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);
     if (r < 0)
         return stasis_set_errno(error, -r, "find the pages that were written");
@@ -155,7 +157,7 @@ static gboolean begin_reading(Run *run, GError **error)
 static gboolean end_reading(Run *run, GError **error)
 {
     StasisRollback *rollback = run->rollback;
-    return rollback->tracker == NULL ||
+    return !stasis_rewrite_is_prefetching(rollback->rewrite) ||
            stasis_rewrite_prefetch_end(rollback->rewrite, &rollback->cold_pages, error);
 }
 

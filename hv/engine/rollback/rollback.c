@@ -400,7 +400,8 @@ static gboolean stop_failed(StasisRollback *rollback, GError **error)
 /* Of a VM that stands, while QEMU is asked for what else is needed. */
 static gboolean read_at_once(StasisRollback *rollback, GError **error)
 {
-    if (!rollback->stop.stands || rollback->tracker == NULL)
+    if (!rollback->stop.stands || rollback->tracker == NULL ||
+        stasis_rewrite_is_direct(rollback->rewrite))
         return TRUE;
     stasis_dirty_or(rollback->pages, rollback->differs);
     int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);
@@ -415,12 +416,16 @@ static gboolean open_held(StasisRollback *rollback, StasisHeldFlags flags,
     if (((flags & STASIS_HELD_FAILED) != 0 && !stop_failed(rollback, error)) ||
         !open_image(rollback, error) || !open_disks(rollback, error))
         return FALSE;
-    if ((flags & STASIS_HELD_TRUSTED) != 0)
+    if ((flags & STASIS_HELD_SWEPT) == 0 &&
+        !stasis_device_load_sweep(rollback->session->qmp, error))
+        return FALSE;
+    if (!open_memory(rollback, cancellable, error))
+        return FALSE;
+    if ((flags & STASIS_HELD_TRUSTED) != 0) {
         stasis_image_reader_trust(rollback->reader);
-    return ((flags & STASIS_HELD_SWEPT) != 0 ||
-            stasis_device_load_sweep(rollback->session->qmp, error)) &&
-           open_memory(rollback, cancellable, error) && read_at_once(rollback, error) &&
-           open_switches(rollback, error);
+        stasis_rewrite_set_direct(rollback->rewrite);
+    }
+    return read_at_once(rollback, error) && open_switches(rollback, error);
 }
 
 /* Nobody else can have begun anything with the VM since the series has it. */
