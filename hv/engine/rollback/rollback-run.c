@@ -2,7 +2,8 @@
 /*
  *     VM runs     look ahead: pages written so far are read from the image
  *     stop        the last pages are read, the devices compared with the image's: what can be
- *                 refused or fail is behind us
+ *                 refused or fail is behind us. (A VM that has failed stands from the beginning;
+ *                 and what is trusted is read only where it is written: rewrite.h)
  *     mark        "half rolled back"; the dead man's switch is off from here on
  *     ---------------------------------------------------------------- no way back
  *     harvest     what was written since the image; re-armed
