@@ -71,7 +71,7 @@ add_case(captures, Bare.LINE, "panic,log=DRIVER FAILED", "log", promise="the sam
 def replayed(t):
     """a guard's bundle is run again from the images before: where it became inevitable is found"""
     vm = guest(t)
-    guard = Guard(t, vm, "--every", 200, "--keep", 6, "--on", "panic", "--output", t.dir)
+    guard = Guard(t, vm, "--every", 200, "--keep", 40, "--on", "panic", "--output", t.dir)
     guard.wait("image", 2)
     n_before = guard.count("image")
     vm.guest.fail(vm, Bare.PANIC, in_ms=700)
