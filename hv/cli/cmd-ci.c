@@ -267,8 +267,7 @@ static const CliExample examples[] = {
     { "ci-run --kernel vmlinuz --initrd initrd -- /bin/selftest", "Boot, test, exit as the test" },
     { "ci-run --image d.qcow2 --install-agent --warm --bundle fail -- make check",
       "On a disk of yours; from the second time on without booting" },
-    { "ci-run --image d.qcow2 --copy-in build:/srv --copy-out /srv/build/logs:. -- "
-      "/srv/build/check",
+    { "ci-run --image d.qcow2 --copy-in t:/srv --copy-out /srv/t/logs:. -- /srv/t/check",
       "What is tested goes in, and the logs come out, whether it passed or failed" },
     { NULL },
 };

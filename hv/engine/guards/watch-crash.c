@@ -136,6 +136,7 @@ static void rearm_crash(gpointer data, StasisWatched *vm)
 const StasisWatcherOps stasis_watch_crash = {
     .name = "crash",
     .needs_monitor = TRUE,
+    .of_end = TRUE,
     .open = open_crash,
     .look = look_for_crash,
     .rearm = rearm_crash,

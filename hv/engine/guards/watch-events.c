@@ -105,6 +105,7 @@ static gboolean look_for_exit(gpointer data, StasisWatched *vm, char **ret_detai
 
 const StasisWatcherOps stasis_watch_exit = {
     .name = "exit",
+    .of_end = TRUE,
     .event = "SHUTDOWN",
     .state = "shutdown",
     .open = open_event,

@@ -257,21 +257,41 @@ void stasis_watch_rearm(StasisWatch *watch)
     }
 }
 
-StasisFailure *stasis_watch_look(StasisWatch *watch)
+/* Of one that has ended there is what it said, and nothing to be asked. */
+static gboolean hears(const StasisWatcherOps *ops)
 {
-    for (guint i = 0; i < watch->watchers->len; i++) {
-        Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
+    return ops->event != NULL || !ops->needs_monitor;
+}
+
+/* The first of the first @n watchers that sees something, as a failure; NULL: none does. */
+static StasisFailure *first_seen(StasisWatch *watch, guint n, gboolean ended, guint *ret_index)
+{
+    for (guint i = 0; i < n; i++) {
+        const Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
         g_autofree char *detail = NULL;
         watch->vm.since_us = 0;
-        if (!watcher->ops->look(watcher->state, &watch->vm, &detail))
+        if ((ended && !hears(watcher->ops)) ||
+            !watcher->ops->look(watcher->state, &watch->vm, &detail))
             continue;
         stasis_event_log_note(watch->vm.log, watcher->ops->name, detail);
         StasisFailure *failure = stasis_failure_new(watcher->ops->name, detail);
         if (watch->vm.since_us != 0)
             failure->since_us = watch->vm.since_us;
+        *ret_index = i;
         return failure;
     }
     return NULL;
+}
+
+StasisFailure *stasis_watch_look(StasisWatch *watch)
+{
+    guint index, of_why;
+    g_autoptr(StasisFailure) seen = first_seen(watch, watch->watchers->len, FALSE, &index);
+    if (seen == NULL || !g_array_index(watch->watchers, Watcher, index).ops->of_end)
+        return g_steal_pointer(&seen);
+    /* Why it ended was told before that, and perhaps since the others looked. */
+    StasisFailure *why = first_seen(watch, index, TRUE, &of_why);
+    return why != NULL ? why : g_steal_pointer(&seen);
 }
 
 StasisFailure *stasis_watch_wait(StasisWatch *watch, guint64 deadline_us, int wake_fd,

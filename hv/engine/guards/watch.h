@@ -34,6 +34,7 @@ struct _StasisWatcherOps {
     gboolean value_needed;  /* else it may be left out */
     gboolean value_is_text; /* else seconds, 0.1 to 3600 */
     gboolean needs_monitor;
+    gboolean of_end;   /* what it sees is that the VM has ended */
     const char *event; /* of QEMU's, that tells it, and the run state … */
     const char *state; /* … that a VM has afterwards; NULL, both or the latter: none */
     /* Begin; @seconds is 0 when no value was given. NULL with @error, or without: this VM has
