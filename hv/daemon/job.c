@@ -2,8 +2,10 @@
 /* What is known of a job, and its file. */
 #include "daemon/job.h"
 
+#include <fcntl.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -220,6 +222,14 @@ static gboolean read_envelope(StasisdJob *job, int dir_fd)
     return TRUE;
 }
 
+/* Its process says who it is before anything else (job-process.c). */
+static gboolean has_begun(const StasisdJob *job, int dir_fd)
+{
+    struct stat st;
+    g_autofree char *name = g_strdup_printf("%u.pid", job->id);
+    return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
 void stasisd_job_settle(StasisdJob *job, int dir_fd, int status)
 {
     job->ended_us = g_get_real_time();
@@ -239,7 +249,10 @@ void stasisd_job_settle(StasisdJob *job, int dir_fd, int status)
         message =
             *said != '\0' ? g_strdup(said) : g_strdup_printf("exit status %d", WEXITSTATUS(status));
     else
-        message = g_strdup("its process ended while no daemon was there, and left no result");
+        message =
+            g_strdup(has_begun(job, dir_fd)
+                         ? "its process ended while no daemon was there, and left no result"
+                         : "the daemon ended while its process was begun, which left no result");
     if (status < 0 || !WIFEXITED(status)) {
         fail(job, STASISD_LOST, "lost", message);
         return;

@@ -214,6 +214,24 @@ static void test_strangers(void)
     world_clear(&world);
 }
 
+/* Of one whose daemon ended before its process said who it is. */
+static void test_begun(void)
+{
+    World world;
+    world_init(&world);
+    guint id = add(&world, "test", "exec sleep 1000");
+    wait_running(&world, id);
+    kill(stasisd_jobs_find(world.jobs, id)->pid, SIGKILL);
+    g_autofree char *name = g_strdup_printf("%s/jobs/%u.pid", world.dir, id);
+    g_assert_true(g_file_set_contents(name, "", 0, NULL));
+    succeed(&world, "boot");
+    stasisd_jobs_adopt(world.jobs);
+    const StasisdJob *job = stasisd_jobs_find(world.jobs, id);
+    g_assert_cmpint(job->state, ==, STASISD_LOST);
+    g_assert_nonnull(strstr(job->error, "while its process was begun"));
+    world_clear(&world);
+}
+
 /* Where its domain is, also of a job that a daemon wrote which had that in the command line. */
 static void test_connect(void)
 {
@@ -245,6 +263,7 @@ int main(int argc, char **argv)
     g_test_add_func("/daemon/jobs/ends", test_ends);
     g_test_add_func("/daemon/jobs/places", test_places);
     g_test_add_func("/daemon/jobs/adopted", test_adopted);
+    g_test_add_func("/daemon/jobs/begun", test_begun);
     g_test_add_func("/daemon/jobs/strangers", test_strangers);
     g_test_add_func("/daemon/jobs/connect", test_connect);
     return g_test_run();
