@@ -80,9 +80,21 @@ static void run(const char *const *argv)
         ;
 }
 
+static gboolean is_missing(int error)
+{
+    return error == ENOENT || error == ENOTDIR;
+}
+
+/* Where nothing can be removed, what is not there is no less gone. */
+static gboolean is_unmarked(const char *mark)
+{
+    return mark == NULL || unlink(mark) == 0 || is_missing(errno) ||
+           (access(mark, F_OK) < 0 && is_missing(errno));
+}
+
 static void resume(const Will *will)
 {
-    if (will->mark != NULL && unlink(will->mark) < 0 && errno != ENOENT)
+    if (!is_unmarked(will->mark))
         return;
     if (will->legacy->fd >= 0)
         resume_over(will->legacy->fd);

@@ -355,7 +355,8 @@ add_case(is_of_no_use, shutil.rmtree, promise="the same of one that is gone")
 
 @case
 def is_left_half_back(t):
-    """a VM that could be taken back by half only has its image still, and is taken back with that"""
+    """a VM that could be taken back by half only has its image still, also when it is to be guarded or tried
+    again, and is taken back with that"""
     vm = guest(t)
     guard = Guard(t, vm, "--every", 100, "--on", "hang=0.2", "--do", "rollback",
                   env={"STASIS_FAULT": "rollback-loaded:error"})
@@ -363,6 +364,9 @@ def is_left_half_back(t):
     vm.guest.fail(vm, Bare.HANG)
     t.wait(guard.ended, 120, "the guard ends")
     t.equal(vm.info()["state"], "half-rolled-back", "state")
+    for words in (("guard", vm.name), ("try", vm.name, "--", "true")):
+        said = stasis(*words, expect=None)
+        t.check(said.rc not in (0, EVENT) and "rollback" in said.err, said)
     stasis("rollback", vm.name, "--store", memory_of(vm))
     vm.check_runs()
     vm.guest.check_unharmed(vm)

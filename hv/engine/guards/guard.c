@@ -576,6 +576,10 @@ static gboolean begin(Guard *guard, StasisStore *store, GError **error)
     guard->memory = stasis_memory_open(guard->name, "a guard", WAIT_MS, error);
     if (guard->memory == NULL || !find_place(guard, error))
         return FALSE;
+    /* Whoever completes that needs its image, which may be of the guard before. */
+    guard->keep_ring = is_half_back(guard);
+    if (!stasis_rollback_check_whole(guard->name, error))
+        return FALSE;
     guard->in_memory = store == NULL;
     guard->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);

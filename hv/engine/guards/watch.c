@@ -263,21 +263,22 @@ static gboolean hears(const StasisWatcherOps *ops)
     return ops->event != NULL || !ops->needs_monitor;
 }
 
-/* The first of the first @n watchers that sees something, as a failure; NULL: none does. */
-static StasisFailure *first_seen(StasisWatch *watch, guint n, gboolean ended, guint *ret_index)
+/* The first that a watcher sees, as a failure; NULL: none does. Of a VM that has @ended, but its
+ * end. */
+static StasisFailure *first_seen(StasisWatch *watch, gboolean ended, gboolean *ret_of_end)
 {
-    for (guint i = 0; i < n; i++) {
+    for (guint i = 0; i < watch->watchers->len; i++) {
         const Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
         g_autofree char *detail = NULL;
         watch->vm.since_us = 0;
-        if ((ended && !hears(watcher->ops)) ||
+        if ((ended && (watcher->ops->of_end || !hears(watcher->ops))) ||
             !watcher->ops->look(watcher->state, &watch->vm, &detail))
             continue;
         stasis_event_log_note(watch->vm.log, watcher->ops->name, detail);
         StasisFailure *failure = stasis_failure_new(watcher->ops->name, detail);
         if (watch->vm.since_us != 0)
             failure->since_us = watch->vm.since_us;
-        *ret_index = i;
+        *ret_of_end = watcher->ops->of_end;
         return failure;
     }
     return NULL;
@@ -285,12 +286,12 @@ static StasisFailure *first_seen(StasisWatch *watch, guint n, gboolean ended, gu
 
 StasisFailure *stasis_watch_look(StasisWatch *watch)
 {
-    guint index, of_why;
-    g_autoptr(StasisFailure) seen = first_seen(watch, watch->watchers->len, FALSE, &index);
-    if (seen == NULL || !g_array_index(watch->watchers, Watcher, index).ops->of_end)
+    gboolean of_end = FALSE, of_why;
+    g_autoptr(StasisFailure) seen = first_seen(watch, /* ended= */ FALSE, &of_end);
+    if (seen != NULL ? !of_end : !watch->follows_end || watch->vm.ended == NULL)
         return g_steal_pointer(&seen);
     /* Why it ended was told before that, and perhaps since the others looked. */
-    StasisFailure *why = first_seen(watch, index, TRUE, &of_why);
+    StasisFailure *why = first_seen(watch, /* ended= */ TRUE, &of_why);
     return why != NULL ? why : g_steal_pointer(&seen);
 }
 

@@ -391,8 +391,12 @@ static void start_helpers(Reading *reading)
 {
     guint n = MIN(g_get_num_processors() - 1, MAX_HELPERS);
     reading->n_helpers = MIN(reading->pieces->len / PIECES_FOR_HELPER, n);
-    for (guint i = 0; i < reading->n_helpers; i++)
-        reading->helpers[i] = g_thread_new("stasis-read", read_pieces, reading);
+    for (guint i = 0; i < reading->n_helpers; i++) {
+        reading->helpers[i] = g_thread_try_new("stasis-read", read_pieces, reading, NULL);
+        /* There may be no more threads: who waits reads the rest himself. */
+        if (reading->helpers[i] == NULL)
+            reading->n_helpers = i;
+    }
 }
 
 static gboolean finish_reading(Reading *reading, GError **error)

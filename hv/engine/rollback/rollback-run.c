@@ -76,8 +76,7 @@ static gboolean check_state(Run *run, gboolean *ret_running, GError **error)
     if (last_event(run, "RESUME") > last_event(run, "STOP"))
         return TRUE;
     *ret_running = FALSE;
-    if (run->stop.by_us)
-        return TRUE;
+    /* Also where it was we who stopped it: it may have come to an end of its own just before. */
     g_autofree char *state = stasis_qmp_run_state(run->qmp, error);
     if (state == NULL)
         return FALSE;

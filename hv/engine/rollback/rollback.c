@@ -387,14 +387,11 @@ static void take_over(StasisRollback *rollback, StasisSeries *series)
     rollback->instant = held.instant;
 }
 
-/* It would only take a CPU from us until all is ready. */
+/* It would only take a CPU from us until all is ready. Also one that stands by what we have heard:
+ * that it went on again may not have come to us. */
 static gboolean stop_failed(StasisRollback *rollback, GError **error)
 {
-    StasisQmp *qmp = rollback->session->qmp;
-    if (stasis_qmp_wait_event(qmp, "STOP", 0, 0) <= stasis_qmp_wait_event(qmp, "RESUME", 0, 0))
-        return stasis_rollback_stop(qmp, rollback->lifeline, &rollback->stop, error);
-    stasis_rollback_note_stop(qmp, &rollback->stop);
-    return TRUE;
+    return stasis_rollback_stop(rollback->session->qmp, rollback->lifeline, &rollback->stop, error);
 }
 
 /* Of a VM that stands, while QEMU is asked for what else is needed. */

@@ -23,6 +23,7 @@
 #include "engine/checkpoint/series.h"
 #include "engine/guards/memory-store.h"
 #include "engine/guards/watch.h"
+#include "engine/rollback/rollback-mark.h"
 #include "engine/rollback/rollback-internal.h"
 #include "engine/transactions/transaction-device.h"
 #include "engine/transactions/transaction-file.h"
@@ -280,6 +281,11 @@ StasisTransaction *stasis_transaction_begin(StasisVm *vm, StasisStore *store,
     tx->memory = stasis_memory_open(tx->name, "a transaction", WAIT_MS, error);
     if (tx->memory == NULL || !recover_first(tx, cancellable, error))
         return NULL;
+    /* Whoever completes that needs its image, which may be a guard's, here. */
+    if (!stasis_rollback_check_whole(tx->name, error)) {
+        tx->keep = TRUE;
+        return NULL;
+    }
     tx->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(tx->memory, error);
     StasisTransactionFile file = { .in_memory = tx->in_memory };
