@@ -48,7 +48,8 @@ StasisAgentEntry *stasis_agent_entry_read(const guint8 *fields, guint32 length, 
     entry->kind = kind_of(fields, length);
     entry->mode = (guint)(stasis_field_number(fields, length, STASIS_AGENT_TAG_MODE, 0644) & 0777);
     entry->name = take_bytes(fields, length, STASIS_AGENT_TAG_NAME, MAX_NAME);
-    entry->target = take_bytes(fields, length, STASIS_AGENT_TAG_OUTPUT, MAX_TARGET);
+    if (entry->kind == 'l')
+        entry->target = take_bytes(fields, length, STASIS_AGENT_TAG_OUTPUT, MAX_TARGET);
     if (!named || is_name(entry->name))
         return g_steal_pointer(&entry);
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,

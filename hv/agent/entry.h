@@ -10,7 +10,7 @@ G_BEGIN_DECLS
 
 /* @name and @target are the guest's bytes, without zero bytes. */
 typedef struct {
-    char *name, *target; /* NULL: not said */
+    char *name, *target; /* NULL: not said; @target of a link */
     char kind;           /* 'f'ile, 'd'irectory, 'l'ink, or 'o'ther */
     guint mode;          /* permissions, ≤ 0777 */
 } StasisAgentEntry;

@@ -169,7 +169,12 @@ def copies(t):
     os.symlink(kept, os.path.join(out, "tree", "none"))
     said = stasis("agent-copy-out", vm.name, "/tmp/deep/er/tree/none", os.path.join(out, "tree"), expect=1)
     with open(kept, encoding="utf-8") as f:
-        t.equal((f.read(), "symbolic links" in said.err), ("it stays", True), said)
+        t.equal((f.read(), "no file" in said.err), ("it stays", True), said)
+    # Again, over what can't be written to.
+    os.unlink(os.path.join(out, "tree", "none"))
+    os.chmod(os.path.join(out, "tree", "big"), 0o400)
+    stasis("agent-copy-out", vm.name, "/tmp/deep/er/tree", out)
+    t.equal(tree_of(os.path.join(out, "tree")), tree_of(top), "the second time")
     # Shorter than what was there.
     with open(os.path.join(top, "big"), "wb") as f:
         f.write(b"short")
@@ -433,7 +438,7 @@ def hostile(t):
         t.check(said.count("\n") == 1, f"{mode}: one line: {said}")
         t.check(rss < 40 * MIB, f"{mode}: {rss} bytes of memory")
     # What is copied out lies where it is to, is not endless, and no link is followed.
-    for mode in ("outside", "deep", "list", "link", "endless"):
+    for mode in ("outside", "deep", "wide", "list", "link", "endless"):
         tell_hostile(vm, f"fi-{mode}")
         out = t.path(f"out-{mode}")
         os.mkdir(out)

@@ -274,6 +274,7 @@ static void lie_of_restoring(const char *mode, const StasisAgentFrame *frame)
 
 /* ---- files ---- */
 
+/* Sent when there is enough of it. */
 static void put_entry(uint64_t id, const char *kind, const char *name)
 {
     static uint8_t room[1024];
@@ -282,7 +283,8 @@ static void put_entry(uint64_t id, const char *kind, const char *name)
     stasis_field_put_text(&record, STASIS_AGENT_TAG_NAME, name);
     stasis_field_put_text(&record, STASIS_AGENT_TAG_OUTPUT, "/etc");
     stasis_field_put(&part, STASIS_AGENT_TAG_ENTRY, room, record.length);
-    send_part(id, 0);
+    if (part.length > 30000)
+        send_part(id, 0);
 }
 
 /* All is a directory: of what is to lie elsewhere, of itself, of more than there can be, of a link
@@ -298,6 +300,14 @@ static void lie_of_files(const char *mode, const StasisAgentFrame *frame)
         put_entry(id, "file", "../outside");
     if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "deep") == 0)
         put_entry(id, "directory", "d");
+    if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "wide") == 0) {
+        char name[256];
+        put_entry(id, "directory", "a");
+        for (unsigned i = 0; i < 60000 && !host_has_left(); i++) { /* all to come after that */
+            snprintf(name, sizeof name, "b%0250u", i);
+            put_entry(id, "other", name);
+        }
+    }
     if (frame->code == STASIS_AGENT_OP_FILE_LIST && strcmp(lie, "list") == 0)
         for (unsigned i = 0; i < 100000 && !host_has_left(); i++)
             put_entry(id, "file", "f");

@@ -5,11 +5,14 @@
 #include <stasis/error.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "engine/guest/agent-copy.h"
 #include "engine/guest/agent-vm.h"
 
 #define CONNECT_MS 20000
+/* A guest that answers each time just in time does not keep us for ever. */
+#define COPY_OUT_US (G_GUINT64_CONSTANT(600) * 1000000)
 
 gboolean stasis_ci_copy_check(const StasisCiOptions *options, GError **error)
 {
@@ -65,7 +68,10 @@ gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, co
     g_autoptr(StasisAgent) agent = connect_to(name, channel, cancellable, error);
     if (agent == NULL)
         return FALSE;
-    StasisAgentCopy copy = { .agent = agent, .options = &how, .cancellable = cancellable };
+    StasisAgentCopy copy = { .agent = agent,
+                             .options = &how,
+                             .cancellable = cancellable,
+                             .deadline_us = stasis_now_us() + COPY_OUT_US };
     g_autoptr(GError) first = NULL;
     for (guint i = 0; i < options->n_copy_out && stasis_agent_is_usable(agent); i++)
         stasis_agent_copy_out(&copy, options->copy_out[i].path, options->copy_out[i].dir,

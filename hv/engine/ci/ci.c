@@ -494,8 +494,8 @@ StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options
         !stasis_ci_copy_in(options, stasis_vm_get_name(ci.vm), ci.channel, cancellable, error) ||
         !run_test(&ci, error))
         return NULL;
-    fetch(&ci);
     read_console(&ci);
     keep_failure(&ci);
+    fetch(&ci);
     return g_steal_pointer(&ci.result);
 }

@@ -28,6 +28,8 @@
 #define STAND_US 15000
 /* A guest that had a failure ahead of it and no test has at least so long for it. */
 #define WATCH_MORE_US 5000000u
+#define MAX_TOOK_US (G_GUINT64_CONSTANT(12) * 3600 * 1000000)
+#define MAX_WORDS 256u /* to watch for */
 
 /* ---- the bundle ---- */
 
@@ -62,7 +64,8 @@ static StasisCiTest *watch_instead(const StasisBundleInfo *info, GError **error)
     g_autoptr(StasisCiTest) test = g_new0(StasisCiTest, 1);
     const char *kind = info->kind != NULL ? info->kind : "", *const fallback[] = { kind, NULL };
     test->on = g_strdupv(info->on != NULL ? info->on : (char **)fallback);
-    if (info->at_us == 0 || !stasis_watch_check((const char *const *)test->on, NULL)) {
+    if (info->at_us <= 0 || g_strv_length(test->on) > MAX_WORDS ||
+        !stasis_watch_check((const char *const *)test->on, NULL)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "there is no test in it to run again, and nothing to watch for (it is of "
                     "\"%.80s\"); bundle-import puts its images into a store, and restore brings "
@@ -166,9 +169,10 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
 guint64 stasis_replay_source_timeout_us(const StasisReplaySource *source, guint index)
 {
     const StasisImageInfo *image = g_ptr_array_index(source->images, index);
-    gint64 took_us = MAX(source->at_us - image->created_us, 0);
-    return source->test->argv != NULL ? source->test->timeout_us
-                                      : 2 * (guint64)took_us + WATCH_MORE_US;
+    guint64 from_us = (guint64)MAX(image->created_us, 0), to_us = (guint64)MAX(source->at_us, 0);
+    /* Whatever the clocks said, or the bundle says that they did. */
+    guint64 took_us = MIN(to_us > from_us ? to_us - from_us : 0, MAX_TOOK_US);
+    return source->test->argv != NULL ? source->test->timeout_us : 2 * took_us + WATCH_MORE_US;
 }
 
 gboolean stasis_replay_source_find(const StasisReplaySource *source, const char *from,

@@ -235,7 +235,8 @@ static const char *bundle_mark(const Guard *guard)
     return guard->options->by_policy ? "policy" : guard->options->max_bundles > 0 ? "guard" : NULL;
 }
 
-/* Those that are too many. @newest: the one that has just come, or NULL. */
+/* Those that are too many, when one has come. @newest: that one, whatever the clock says; NULL: it
+ * is of an earlier failure. */
 static void prune_bundles(Guard *guard, const char *newest)
 {
     g_auto(GStrv) removed = NULL;
@@ -278,7 +279,8 @@ static gboolean write_bundle(Guard *guard, const StasisFailure *failure, const E
     return stasis_ring_bundle(guard->ring, path, &options, NULL, error);
 }
 
-/* Takes @path. It is durable, so older ones may go. */
+/* Takes @path. It is durable, so older ones may go. @failure NULL: of an earlier one, kept till
+ * now. */
 static void tell_captured(Guard *guard, const StasisFailure *failure, char *path, guint64 seen_us)
 {
     g_autofree char *name = g_path_get_basename(path);
@@ -288,7 +290,7 @@ static void tell_captured(Guard *guard, const StasisFailure *failure, char *path
                                .took_us = seen_us != 0 ? stasis_now_us() - seen_us : 0 };
     tell(guard, &event);
     g_ptr_array_add(guard->bundles, path);
-    prune_bundles(guard, name);
+    prune_bundles(guard, failure != NULL ? name : NULL);
 }
 
 static void tell_failed(Guard *guard, const StasisFailure *failure, const GError *why,
@@ -553,7 +555,6 @@ static gboolean find_place(Guard *guard, GError **error)
         return stasis_set_errno(error, ENOENT, "the directory for bundles, %s", bundle_dir(guard));
     stasis_bundle_sweep(bundle_dir(guard));
     guard->kept.path = stasis_kept_find(guard->memory->dir);
-    prune_bundles(guard, NULL);
     return TRUE;
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stasis/error.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,8 +20,10 @@
 #define PIECE (4u << 20)
 #define DEFAULT_MAX_BYTES (G_GUINT64_CONSTANT(1) << 30)
 #define MAX_ENTRIES 1000000u
-/* Of a directory's list: names, targets of links, numbers. */
+/* Of a directory's list, as it comes: names, targets of links, numbers. */
 #define MAX_LIST_BYTES (64u << 20)
+/* Of all lists that are held. */
+#define MAX_HELD_BYTES (24u << 20)
 
 static StasisFieldWriter begin_fields(guint8 *room, guint32 bytes, const char *path)
 {
@@ -95,31 +98,50 @@ static gboolean take_content(StasisAgentCopy *copy, const char *path, int fd, GE
     return TRUE;
 }
 
+/* Under another name until it is whole: what was there stays till then. */
 static gboolean take_file(StasisAgentCopy *copy, const char *path, int dir_fd, const char *name,
                           guint mode, GError **error)
 {
     struct stat st;
-    stasis_autofd int fd =
-        openat(dir_fd, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return stasis_set_errno(error, errno, "make it");
-    if (!S_ISREG(st.st_mode))
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return stasis_set_errno(error, EEXIST, "in its place is no file");
-    if (ftruncate(fd, 0) < 0)
+    g_autofree char *draft = g_strdup_printf(".stasis-%08x", g_random_int());
+    stasis_autofd int fd =
+        openat(dir_fd, draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
         return stasis_set_errno(error, errno, "make it");
-    if (!take_content(copy, path, fd, error)) {
-        unlinkat(dir_fd, name, 0);
-        return FALSE;
-    }
-    copy->copied.n_files++;
-    return fchmod(fd, mode) == 0 || stasis_set_errno(error, errno, "set its mode");
+    gboolean ok = take_content(copy, path, fd, error) &&
+                  ((fchmod(fd, mode) == 0 && renameat(dir_fd, draft, dir_fd, name) == 0) ||
+                   stasis_set_errno(error, errno, "make it"));
+    if (!ok)
+        unlinkat(dir_fd, draft, 0);
+    copy->copied.n_files += ok;
+    return ok;
 }
 
 /* ---- directories ---- */
 
+typedef struct {
+    StasisAgentCopy *copy;
+    GPtrArray *entries;
+} Listing;
+
+/* Those of directories in each other are held together. */
+static gboolean hold(StasisAgentCopy *copy, const StasisAgentEntry *entry, GError **error)
+{
+    copy->listed_bytes +=
+        sizeof *entry + strlen(entry->name) + (entry->target != NULL ? strlen(entry->target) : 0);
+    if (copy->listed_bytes <= MAX_HELD_BYTES)
+        return TRUE;
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                        "agent: directories of too many files");
+    return FALSE;
+}
+
 static gboolean take_entry(const guint8 *fields, guint32 length, gpointer user_data, GError **error)
 {
-    GPtrArray *entries = user_data;
+    const Listing *listing = user_data;
+    GPtrArray *entries = listing->entries;
     StasisField field;
     for (guint32 at = 0; stasis_field_next(fields, length, &at, &field);) {
         if (field.tag != STASIS_AGENT_TAG_ENTRY)
@@ -133,6 +155,8 @@ static gboolean take_entry(const guint8 *fields, guint32 length, gpointer user_d
         if (entry == NULL)
             return FALSE;
         g_ptr_array_add(entries, entry);
+        if (!hold(listing->copy, entry, error))
+            return FALSE;
     }
     return TRUE;
 }
@@ -155,14 +179,15 @@ static StasisAgentEntry *list(StasisAgentCopy *copy, const char *path, GPtrArray
     StasisAgentWait wait = stasis_agent_copy_wait(copy);
     g_autoptr(GPtrArray) entries =
         g_ptr_array_new_with_free_func((GDestroyNotify)stasis_agent_entry_free);
+    Listing listing = { copy, entries };
     if (!stasis_agent_begin(copy->agent, STASIS_AGENT_OP_FILE_LIST, &fields, &id, &wait, error))
         return NULL;
     g_autoptr(GBytes) last =
-        stasis_agent_finish(copy->agent, id, take_entry, entries, MAX_LIST_BYTES, &wait, error);
+        stasis_agent_finish(copy->agent, id, take_entry, &listing, MAX_LIST_BYTES, &wait, error);
     if (last == NULL)
         return NULL;
     const guint8 *bytes = g_bytes_get_data(last, &length);
-    if (!take_entry(bytes, (guint32)length, entries, error))
+    if (!take_entry(bytes, (guint32)length, &listing, error))
         return NULL;
     g_ptr_array_sort(entries, by_name);
     *ret_entries = g_steal_pointer(&entries);
@@ -215,9 +240,12 @@ static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
         copy->copied.n_left_out++;
         return TRUE;
     }
+    guint64 held = copy->listed_bytes;
     g_autoptr(StasisAgentEntry) self = list(copy, path, &entries, error);
-    return self != NULL &&
-           take_directory(copy, path, dir_fd, entry->name, entry->mode, entries, depth, error);
+    gboolean ok = self != NULL && take_directory(copy, path, dir_fd, entry->name, entry->mode,
+                                                 entries, depth, error);
+    copy->listed_bytes = held;
+    return ok;
 }
 
 static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_fd,
@@ -230,6 +258,7 @@ static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_
     if (fd < 0)
         return stasis_set_errno(error, errno, "make it");
     copy->copied.n_directories++;
+    fchmod(fd, mode | 0700); /* one that was there may be one that nothing can be put into */
     for (guint i = 0; i < entries->len; i++) {
         const StasisAgentEntry *entry = g_ptr_array_index(entries, i);
         g_autofree char *inner = g_build_filename(path, entry->name, NULL);

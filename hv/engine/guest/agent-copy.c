@@ -12,7 +12,10 @@
 
 StasisAgentWait stasis_agent_copy_wait(const StasisAgentCopy *copy)
 {
-    return stasis_agent_wait_until(ANSWER_MS, copy->cancellable);
+    StasisAgentWait wait = stasis_agent_wait_until(ANSWER_MS, copy->cancellable);
+    if (copy->deadline_us != 0)
+        wait.deadline_us = MIN(wait.deadline_us, copy->deadline_us);
+    return wait;
 }
 
 gboolean stasis_agent_copy_count(StasisAgentCopy *copy, guint64 n, GError **error)

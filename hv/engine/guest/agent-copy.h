@@ -14,6 +14,8 @@ typedef struct {
     GCancellable *cancellable;
     StasisAgentCopied copied; /* so far */
     guint64 told_us;
+    guint64 deadline_us;  /* stasis_now_us(), of all together; 0: none */
+    guint64 listed_bytes; /* of names of the guest's that are held */
 } StasisAgentCopy;
 
 gboolean stasis_agent_copy_in(StasisAgentCopy *copy, const char *path, const char *dir,

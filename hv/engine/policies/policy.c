@@ -17,6 +17,8 @@
 #define MAX_PIDS 256u  /* as of a boundary */
 #define MAX_RING 4000u /* a bundle can have no more images than 4096 */
 #define MAX_PERIOD_US ((guint64)10 * G_TIME_SPAN_SECOND)
+#define MAX_SHORT_US ((guint64)G_TIME_SPAN_DAY) /* as the commands take it */
+#define MAX_COUNT ((guint)G_MAXINT32)
 #define MAX_SPAN_US ((guint64)100 * 365 * G_TIME_SPAN_DAY)
 
 typedef enum { TEXT, COUNT, FLAG, NUMBER } Kind;
@@ -226,6 +228,11 @@ static gboolean check_guard(const StasisPolicy *policy, GError **error)
     if (policy->guard == NULL)
         return !says_how_to_guard(policy) ||
                refuse(error, "what a guard does is said, but not at what: --guard");
+    if (policy->every_us > MAX_SHORT_US)
+        return refuse(error, "from one image of a guard to the next is a day at most");
+    if (MAX(MAX(policy->guard_max_tries, policy->guard_max_skips), policy->guard_max_bundles) >
+        MAX_COUNT)
+        return refuse(error, "a number of a guard's is too large");
     if (policy->guard_keep > MAX_RING)
         return refuse(error, "a guard's ring has 4,000 images at most");
     g_auto(GStrv) ways =
@@ -271,8 +278,8 @@ static gboolean check_watch(const StasisPolicy *policy, GError **error)
         return refuse(error, "PIDs are numbers, 256 at most, with commas between them");
     if (policy->watch_boundary != NULL && !g_strv_contains(shapes, policy->watch_boundary))
         return refuse(error, "watch_boundary is closure, tree or talked");
-    if (policy->watch_interval_us > MAX_SPAN_US)
-        return refuse(error, "from one image to the next are a hundred years at most");
+    if (policy->watch_interval_us > MAX_SHORT_US)
+        return refuse(error, "from one image of a watch to the next is a day at most");
     if (says_more_than_watch(policy))
         return refuse(error,
                       "of a watch can be said which of its images stay (keep_last and so on, "

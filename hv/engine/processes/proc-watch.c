@@ -290,8 +290,9 @@ static void clear_away(Watch *w)
     }
 }
 
-/* What the rules do not keep is for clear_away() to remove. */
-static void retain(Watch *w)
+/* What the rules do not keep is for clear_away() to remove; not @newest, whatever the clock says.
+ */
+static void retain(Watch *w, const char *newest)
 {
     if (w->options->retain == NULL)
         return;
@@ -309,7 +310,7 @@ static void retain(Watch *w)
     }
     for (guint i = 0; i < result->images->len; i++) {
         const StasisPruneImage *image = result->images->pdata[i];
-        if (image->reasons == NULL)
+        if (image->reasons == NULL && strcmp(image->info->id, newest) != 0)
             stasis_watch_images_spare(w->images, image->info->id);
     }
 }
@@ -367,7 +368,7 @@ static void take_image(Watch *w)
         know(w, p->pid, p->start);
     }
     tell(w, &(StasisProcessWatchEvent){ .what = "image", .image = info });
-    retain(w);
+    retain(w, info->id);
 }
 
 /* Of a policy by its mark, which nobody else sets; else by the note. */
