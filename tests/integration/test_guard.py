@@ -79,7 +79,8 @@ def replayed(t):
     info = stasis_json("bundle-info", path)
     t.equal(info["on"], ["panic"], "what was watched for")
     vm.kill()
-    found = stasis_json("replay", path, "--bisect", "--times", 1, "--jobs", 2, "--timeout", "3s")
+    # A busy host may take seconds for what took one: as long as it is given by itself.
+    found = stasis_json("replay", path, "--bisect", "--times", 1, "--jobs", 2)
     t.equal((found["command"], found["failure"]["name"]), ([], "panic"), found)
     ids = [one["id"] for one in found["images"]]
     t.equal(ids, [i["id"] for i in info["images"] if i["created_us"] < info["at_us"]],
