@@ -33,7 +33,7 @@ def of_a_domain(t):
     daemon.start()
     daemon.wait_images(daemon.state_of(vm.name)["runs"] + 1, vm.name)
     daemon.run("policy-remove", vm.name)
-    t.wait(lambda: all(j["state"] == "done" for j in daemon.jobs()), 120, "all runs end well")
+    daemon.check_jobs()
     image = daemon.run("job-checkpoint", vm.name, "--connect", URI, "--note", "x").out.strip()
     t.check(image in [i["id"] for i in daemon.images() if i["note"] == "x"], "a job's image")
     t.check(f"--connect={URI}" in daemon.jobs(kind="checkpoint")[-1]["argv"], "by that URI")

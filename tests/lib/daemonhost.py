@@ -65,6 +65,17 @@ class Daemon:
         return [job for job in self.json("job-list")
                 if vm in (None, job["vm"]) and kind in (None, job["kind"])]
 
+    def check_jobs(self):
+        """None is under way any more, and each went well, or had to do with a policy that was removed, a
+        daemon that was killed, or a VM that another one had."""
+        self.t.wait(lambda: all(j["state"] not in ("waiting", "running") for j in self.jobs()), PATIENCE,
+                    "no job is under way")
+        for job in self.jobs():
+            said = job.get("error", "")
+            self.t.check(job["state"] == "done" or "has no policy" in said
+                         or "ended while its process was begun" in said
+                         or "busy" in job.get("error_name", ""), f"a job that did not go well: {job}")
+
     def state_of(self, vm):
         return self.json("policy-show", vm)["state"]
 
