@@ -9,12 +9,14 @@
  *     coop LOG critical MS LIMIT       "holding", MS later "held", in one critical section of LIMIT
  *     coop LOG cycle MS                cycles of that length: "cycle end" when one was wanted
  *     coop LOG periodic MS WORK LIMIT  each MS: computes for WORK ms, which is to be done LIMIT ms
- * after the period began, and tells of the end of the cycle; to LOG, in place, "cycles N missed M"
+ * after the period began, and tells of the end of the cycle; to LOG, in place, "cycles N missed M".
+ * Ahead of all that have no deadlines (SCHED_FIFO)
  *     coop LOG flood                   asks all the time, without waiting for answers
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -138,6 +140,8 @@ static void periodic(int period_ms, int work_ms, int limit_ms)
 {
     const int64_t period = period_ms * 1000000LL;
     int fd = open(path, O_WRONLY | O_CREAT, 0666);
+    if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = 1 }) != 0)
+        _exit(2);
     int64_t due = ns_now();
     for (unsigned long cycles = 0, missed = 0, told = 0;; due += period) {
         int64_t now = ns_now();
