@@ -94,9 +94,9 @@ STASIS_API gboolean stasis_guard_options_set_do(StasisGuardOptions *options,
  * tried again while the VM is guarded on, at the end, and by the next guard of a VM of that name.
  * There is room for one: the first.
  *
- * With max_bundles the oldest bundles go once a new one is in its place, and at the beginning. Only
- * those are ever looked at that say themselves that a guard of this VM with max_bundles (by_policy:
- * of its policy) wrote them, and under that name: one that was renamed or copied stays.
+ * With max_bundles the oldest bundles go once a new one is in its place. Only those are ever looked
+ * at that say themselves that a guard of this VM with max_bundles (by_policy: of its policy) wrote
+ * them, and under that name: one that was renamed or copied stays.
  */
 STASIS_API StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
                                                const StasisGuardOptions *options,
