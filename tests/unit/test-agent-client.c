@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent/client.h"
+#include "agent/file-read.h"
 #include "agent/frame.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -331,6 +332,58 @@ static void test_cancel(void)
     end(peer);
 }
 
+/* ---- files ---- */
+
+/* A file in parts, some of them empty: as much as was asked for at first, and then a thousand
+ * times that. */
+static void send_file(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint64 limit = 0;
+    if (frame->type == STASIS_AGENT_HELLO) {
+        greet(peer, frame);
+        return;
+    }
+    limit = stasis_field_number(frame->payload, frame->length, STASIS_AGENT_TAG_LIMIT, 0);
+    guint64 from = stasis_field_number(frame->payload, frame->length, STASIS_AGENT_TAG_OFFSET, 0);
+    for (guint64 left = from == 0 ? limit : limit * 1000, n; left > 0; left -= n) {
+        static const guint8 bytes[30000];
+        StasisFieldWriter fields = { .payload = peer->payload, .room = sizeof peer->payload };
+        n = MIN(left, sizeof bytes);
+        reply(peer, STASIS_AGENT_ANSWER, 0, 0, frame->id, 0);
+        stasis_field_put(&fields, STASIS_AGENT_TAG_OUTPUT, bytes, (guint32)n);
+        reply(peer, STASIS_AGENT_ANSWER, 0, 0, frame->id, fields.length);
+    }
+    reply(peer, STASIS_AGENT_ANSWER, 0, STASIS_AGENT_END, frame->id, 0);
+}
+
+static gboolean add_up(const guint8 *bytes, guint32 n, gpointer user_data, GError **error)
+{
+    *(guint64 *)user_data += n;
+    return TRUE;
+}
+
+/* A file comes in parts; whoever takes it never gets more than was asked for. */
+static void test_file_read(void)
+{
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(StasisAgent) agent = agent_with(peer, send_file);
+    g_autoptr(GError) error = NULL;
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
+    guint64 sum = 0;
+    guint32 n = 0;
+    g_assert_true(stasis_agent_file_read(agent, "/f", 0, 100000, add_up, &sum, &n, &wait, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(n, ==, 100000);
+    g_assert_cmpuint(sum, ==, 100000);
+    sum = 0;
+    g_assert_false(
+        stasis_agent_file_read(agent, "/f", 100000, 100000, add_up, &sum, &n, &wait, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_assert_cmpuint(sum, <=, 100000);
+    g_assert_false(stasis_agent_is_usable(agent));
+    end(peer);
+}
+
 /* ---- the real one ---- */
 
 /* The agent as a process of this host: only what harms nobody is asked of it. */
@@ -402,6 +455,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent/client/stale", test_stale);
     g_test_add_func("/agent/client/asking", test_asking);
     g_test_add_func("/agent/client/cancel", test_cancel);
+    g_test_add_func("/agent/client/file-read", test_file_read);
     g_test_add_func("/agent/client/real", test_real);
     return g_test_run();
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent/entry.h"
+#include "agent/file-read.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/guest/agent-copy.h"
@@ -25,58 +26,22 @@
 /* Of all lists that are held. */
 #define MAX_HELD_BYTES (24u << 20)
 
-static StasisFieldWriter begin_fields(guint8 *room, guint32 bytes, const char *path)
-{
-    StasisFieldWriter fields = { .payload = room, .room = bytes };
-    stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, path);
-    return fields;
-}
-
 /* ---- a file ---- */
 
 typedef struct {
     StasisAgentCopy *copy;
     int fd;
-    guint64 offset, left; /* of what was asked for */
+    guint64 offset;
 } Sink;
 
-static gboolean take_output(const guint8 *fields, guint32 length, gpointer user_data,
-                            GError **error)
+static gboolean write_bytes(const guint8 *bytes, guint32 n, gpointer user_data, GError **error)
 {
     Sink *sink = user_data;
-    StasisField output;
-    if (!stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &output))
-        return TRUE;
-    if (output.length > sink->left) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                            "agent: more of a file than was asked for");
-        return FALSE;
-    }
-    int r = stasis_pwrite_all(sink->fd, output.value, output.length, (off_t)sink->offset);
+    int r = stasis_pwrite_all(sink->fd, bytes, n, (off_t)sink->offset);
     if (r < 0)
         return stasis_set_errno(error, -r, "write");
-    sink->offset += output.length;
-    sink->left -= output.length;
-    return stasis_agent_copy_count(sink->copy, output.length, error);
-}
-
-/* *ret_ended: there was less than that. */
-static gboolean read_piece(StasisAgentCopy *copy, const char *path, Sink *sink, gboolean *ret_ended,
-                           GError **error)
-{
-    guint8 room[8192];
-    guint64 id;
-    StasisFieldWriter fields = begin_fields(room, sizeof room, path);
-    sink->left = PIECE;
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, sink->offset);
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, PIECE);
-    StasisAgentWait wait = stasis_agent_copy_wait(copy);
-    if (!stasis_agent_begin(copy->agent, STASIS_AGENT_OP_FILE_READ, &fields, &id, &wait, error))
-        return FALSE;
-    g_autoptr(GBytes) last =
-        stasis_agent_finish(copy->agent, id, take_output, sink, 2 * PIECE, &wait, error);
-    *ret_ended = sink->left > 0;
-    return last != NULL;
+    sink->offset += n;
+    return stasis_agent_copy_count(sink->copy, n, error);
 }
 
 static gboolean has_room(const StasisAgentCopy *copy, GError **error)
@@ -91,10 +56,15 @@ static gboolean has_room(const StasisAgentCopy *copy, GError **error)
 
 static gboolean take_content(StasisAgentCopy *copy, const char *path, int fd, GError **error)
 {
-    Sink sink = { copy, fd, 0, 0 };
-    for (gboolean ended = FALSE; !ended;)
-        if (!read_piece(copy, path, &sink, &ended, error) || !has_room(copy, error))
+    Sink sink = { copy, fd, 0 };
+    guint32 n;
+    do {
+        StasisAgentWait wait = stasis_agent_copy_wait(copy);
+        if (!stasis_agent_file_read(copy->agent, path, sink.offset, PIECE, write_bytes, &sink, &n,
+                                    &wait, error) ||
+            !has_room(copy, error))
             return FALSE;
+    } while (n == PIECE);
     return TRUE;
 }
 
@@ -175,11 +145,12 @@ static StasisAgentEntry *list(StasisAgentCopy *copy, const char *path, GPtrArray
     guint8 room[8192];
     guint64 id;
     gsize length;
-    StasisFieldWriter fields = begin_fields(room, sizeof room, path);
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
     StasisAgentWait wait = stasis_agent_copy_wait(copy);
     g_autoptr(GPtrArray) entries =
         g_ptr_array_new_with_free_func((GDestroyNotify)stasis_agent_entry_free);
     Listing listing = { copy, entries };
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, path);
     if (!stasis_agent_begin(copy->agent, STASIS_AGENT_OP_FILE_LIST, &fields, &id, &wait, error))
         return NULL;
     g_autoptr(GBytes) last =

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "agent/file-read.h"
 #include "base/fault.h"
 
 /* ---- what the guest has told ---- */
@@ -91,47 +92,24 @@ static gboolean read_memory(const StasisProcFetch *from, const StasisProcPiece *
            stasis_fault(STASIS_FAULT_PROC_PLACED, NULL);
 }
 
-typedef struct {
-    guint8 *bytes;
-    guint32 done, room;
-} Sink;
-
-static gboolean take_output(const guint8 *fields, guint32 length, gpointer user_data,
-                            GError **error)
+static gboolean add_bytes(const guint8 *bytes, guint32 n, gpointer user_data, GError **error)
 {
-    Sink *sink = user_data;
-    StasisField output;
-    if (!stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &output))
-        return TRUE;
-    if (output.length > sink->room - sink->done) {
-        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                            "agent: a file of the image is longer than it said");
-        return FALSE;
-    }
-    memcpy(sink->bytes + sink->done, output.value, output.length);
-    sink->done += output.length;
+    guint8 **end = user_data;
+    memcpy(*end, bytes, n);
+    *end += n;
     return TRUE;
 }
 
 static gboolean ask_for(const StasisProcFetch *from, const char *name, guint64 offset,
                         const StasisProcPiece *piece, guint8 *bytes, GError **error)
 {
-    guint8 room[4096];
-    guint64 id;
-    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
-    Sink sink = { bytes, 0, piece->bytes };
+    guint8 *end = bytes;
+    guint32 n;
     g_autofree char *path = g_build_filename(from->dir != NULL ? from->dir : "/", name, NULL);
-    stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, path);
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, offset);
-    stasis_field_put_number(&fields, STASIS_AGENT_TAG_LIMIT, piece->bytes);
-    if (!stasis_agent_begin(from->agent, STASIS_AGENT_OP_FILE_READ, &fields, &id, from->wait,
-                            error))
+    if (!stasis_agent_file_read(from->agent, path, offset, piece->bytes, add_bytes, &end, &n,
+                                from->wait, error))
         return FALSE;
-    g_autoptr(GBytes) last = stasis_agent_finish(from->agent, id, take_output, &sink,
-                                                 2 * STASIS_AGENT_PIECE_BYTES, from->wait, error);
-    if (last == NULL)
-        return FALSE;
-    if (sink.done == piece->bytes && is_right(piece, bytes))
+    if (n == piece->bytes && is_right(piece, bytes))
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
                 "agent: the image of the processes is not whole: %s is not what it said", name);
