@@ -17,9 +17,10 @@
 static void read_file(int fd, uint64_t offset, uint64_t left, Answer *answer)
 {
     static uint8_t bytes[AGENT_PART_BYTES];
-    struct stat st;
+    struct stat st = { 0 };
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        answer_error(answer, STASIS_AGENT_INVALID, 0, "file-read: no regular file");
+        answer_error(answer, STASIS_AGENT_INVALID, S_ISDIR(st.st_mode) ? EISDIR : ENXIO,
+                     "file-read: no regular file");
         return;
     }
     while (left > 0) {

@@ -20,6 +20,7 @@
 #define MARK_US 100000u
 #define ASK_MS 1000
 #define MAX_WORD 64
+#define MAX_ERRNO 4095u /* include/linux/err.h */
 
 struct _StasisAgent {
     int fd;
@@ -33,6 +34,7 @@ struct _StasisAgent {
     char *version;
     char **operations;
     guint protocol;
+    int refused;         /* errno of the last answer, or 0 */
     guint64 noise_bytes; /* in the present wait */
     gsize at, end;       /* in[at, end) is not decoded yet */
     guint8 in[BUFFER_BYTES];
@@ -348,6 +350,8 @@ static GBytes *report(StasisAgent *agent, const StasisAgentFrame *frame, GError 
     for (char *c = message; c != NULL && *c != '\0'; c++)
         if (g_ascii_iscntrl(*c))
             *c = ' ';
+    agent->refused = (int)MIN(
+        stasis_field_number(frame->payload, frame->length, STASIS_AGENT_TAG_ERRNO, 0), MAX_ERRNO);
     g_set_error(error, STASIS_ERROR,
                 frame->code == STASIS_AGENT_UNSUPPORTED ? STASIS_ERROR_UNSUPPORTED
                                                         : STASIS_ERROR_FAILED,
@@ -361,6 +365,7 @@ GBytes *stasis_agent_finish(StasisAgent *agent, guint64 id, StasisAgentPartFunc 
                             GError **error)
 {
     gsize taken = 0;
+    agent->refused = 0;
     if (!stasis_agent_greet(agent, wait, error))
         return NULL;
     agent->noise_bytes = 0;
@@ -386,6 +391,11 @@ GBytes *stasis_agent_finish(StasisAgent *agent, guint64 id, StasisAgentPartFunc 
             return NULL;
         }
     }
+}
+
+int stasis_agent_get_errno(const StasisAgent *agent)
+{
+    return agent->refused;
 }
 
 GBytes *stasis_agent_call(StasisAgent *agent, StasisAgentOp op, const StasisFieldWriter *fields,

@@ -16,12 +16,16 @@ static void tell(CliCall *call, const StasisAgentCopied *copied)
     cli_json_set_uint(object, "n_directories", copied->n_directories);
     cli_json_set_uint(object, "n_links", copied->n_links);
     cli_json_set_uint(object, "n_left_out", copied->n_left_out);
+    cli_json_set_uint(object, "n_vanished", copied->n_vanished);
     cli_json_set_uint(object, "size_bytes", copied->size_bytes);
     cli_take_object(call, object);
     cli_note(call, "%u files, %u directories, %u links; %s", copied->n_files, copied->n_directories,
              copied->n_links, size);
     if (copied->n_left_out > 0)
         cli_note(call, "%u left out: neither files nor directories nor links", copied->n_left_out);
+    if (copied->n_vanished > 0)
+        cli_note(call, "%u not copied: they were gone, or something else, when their turn came",
+                 copied->n_vanished);
 }
 
 static gboolean copy(CliCall *call, CopyFunc run, guint64 max_bytes, GError **error)
@@ -69,7 +73,7 @@ const CliCommand cli_cmd_agent_copy_in = {
         "Have the agent write a file, or a directory with all that is in it, into a directory of "
         "the guest that runs: no network is needed, and no disk is shared. Contents, permissions "
         "and links are kept; all belongs to root. What is there of that name is overwritten. "
-        "What was copied when it failed stays.",
+        "What was copied when it failed stays. What vanishes meanwhile is counted, and no failure.",
     .arguments = in_arguments,
     .examples = in_examples,
     .handler = copy_in,
@@ -96,7 +100,9 @@ const CliCommand cli_cmd_agent_copy_out = {
     .description =
         "Have the agent read a file, or a directory with all that is in it, and write it into a "
         "directory of this host, and nowhere else, whatever the guest says. Permissions (without "
-        "set-user-ID) and links are kept. Of an image's files, without its guest: file-copy-out.",
+        "set-user-ID) and links are kept. What vanishes meanwhile from a directory (logs that are "
+        "rotated, say) is counted, and no failure. Of an image's files, without its guest: "
+        "file-copy-out.",
     .arguments = out_arguments,
     .options = out_options,
     .examples = out_examples,

@@ -105,7 +105,7 @@ typedef enum {
      * of its process group when it has ended is killed in any case. */
     STASIS_AGENT_OP_EXEC,
     /* PATH of a regular file, [OFFSET, from its beginning], [LIMIT ≤ 16 MiB] → OUTPUT…; last SIZE
-     * of the file. */
+     * of the file. ERRNO EISDIR or ENXIO: it is none. */
     STASIS_AGENT_OP_FILE_READ,
     /* [KIND "poweroff" or "reboot"] → nothing: it has begun. */
     STASIS_AGENT_OP_SHUTDOWN,

@@ -85,7 +85,9 @@ typedef struct {
 typedef struct {
     guint n_files, n_directories, n_links;
     guint n_left_out;   /* sockets, devices and so on */
-    guint64 size_bytes; /* of the files */
+    guint64 size_bytes; /* of the files, as far as they were read */
+    guint n_vanished;   /* were there when their directory was read, and gone, or something else,
+                           when their turn came; none of these is there */
 } StasisAgentCopied;
 
 /*
@@ -93,6 +95,7 @@ typedef struct {
  * @dir (absolute; made if need be), by the agent: no network, and no disk of the guest's that is
  * shared. Contents and permissions, and links as links; owners are the agent's user. What is there
  * of that name is overwritten. When it fails, what was copied by then stays. *ret may be NULL.
+ * What vanishes meanwhile from a directory that is copied is counted, and no failure.
  */
 STASIS_API gboolean stasis_vm_agent_copy_in(StasisVm *vm, const char *path, const char *dir,
                                             const StasisAgentCopyOptions *options,

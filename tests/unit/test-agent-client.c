@@ -3,13 +3,10 @@
  * client has one clear error in bounded time; with a true agent it has the answer. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/client.h"
@@ -17,6 +14,7 @@
 #include "agent/frame.h"
 #include "base/clock.h"
 #include "base/fd.h"
+#include "test-agent-real.h"
 
 /* ---- an agent that is played ---- */
 
@@ -386,26 +384,6 @@ static void test_file_read(void)
 
 /* ---- the real one ---- */
 
-/* The agent as a process of this host: only what harms nobody is asked of it. */
-static StasisAgent *real_agent(pid_t *ret_pid)
-{
-    g_autofree char *dir = g_path_get_dirname(g_test_get_filename(G_TEST_BUILT, "x", NULL));
-    g_autofree char *program = g_build_filename(dir, "..", "..", "stasis-agent", NULL);
-    int ends[2];
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
-    *ret_pid = fork();
-    if (*ret_pid == 0) {
-        char fd[16];
-        int kept = dup(ends[1]);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        g_snprintf(fd, sizeof fd, "%d", kept);
-        execl(program, "stasis-agent", "--no-realtime", "--fd", fd, NULL);
-        _exit(127);
-    }
-    close(ends[1]);
-    return stasis_agent_new(ends[0], "VM real");
-}
-
 static gboolean count_output(const guint8 *fields, guint32 length, gpointer user_data,
                              GError **error)
 {
@@ -418,7 +396,7 @@ static gboolean count_output(const guint8 *fields, guint32 length, gpointer user
 static void test_real(void)
 {
     pid_t pid;
-    g_autoptr(StasisAgent) agent = real_agent(&pid);
+    StasisAgent *agent = test_agent_new(&pid);
     g_autoptr(GError) error = NULL;
     guint8 room[512];
     StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
@@ -442,10 +420,7 @@ static void test_real(void)
     g_assert_cmpuint(stasis_agent_number(done, STASIS_AGENT_TAG_EXIT_STATUS, 9), ==, 0);
     g_autoptr(GBytes) none = stasis_agent_call(agent, (StasisAgentOp)999, NULL, &wait, &error);
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
-    g_clear_pointer(&agent, stasis_agent_free);
-    int status;
-    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-    g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    test_agent_end(agent, pid);
 }
 
 int main(int argc, char **argv)

@@ -65,13 +65,21 @@ static gboolean put_file(StasisAgentCopy *copy, int fd, const struct stat *st, c
     return TRUE;
 }
 
+/* By errno: has it vanished from the directory that is read, or become a link? That is counted. */
+static gboolean skip_gone(StasisAgentCopy *copy, guint depth)
+{
+    gboolean gone = depth > 0 && (errno == ENOENT || errno == ELOOP);
+    copy->copied.n_vanished += gone;
+    return gone;
+}
+
 static gboolean put_link(StasisAgentCopy *copy, int dir_fd, const char *name, const char *to,
-                         GError **error)
+                         guint depth, GError **error)
 {
     char target[4096];
     ssize_t n = readlinkat(dir_fd, name, target, sizeof target - 1);
     if (n < 0)
-        return stasis_set_errno(error, errno, "read link");
+        return skip_gone(copy, depth) || stasis_set_errno(error, errno, "read link");
     copy->copied.n_links++;
     Piece piece = { "link", to, 0777, 0, target, (guint32)n };
     return put(copy, &piece, error);
@@ -114,9 +122,9 @@ static gboolean put_what(StasisAgentCopy *copy, int dir_fd, const char *name, in
 {
     struct stat st;
     if (fstatat(dir_fd, name, &st, follow) < 0)
-        return stasis_set_errno(error, errno, "look at it");
+        return skip_gone(copy, depth) || stasis_set_errno(error, errno, "look at it");
     if (S_ISLNK(st.st_mode))
-        return put_link(copy, dir_fd, name, to, error);
+        return put_link(copy, dir_fd, name, to, depth, error);
     if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
         copy->copied.n_left_out++;
         return TRUE;
@@ -124,7 +132,7 @@ static gboolean put_what(StasisAgentCopy *copy, int dir_fd, const char *name, in
     stasis_autofd int fd =
         openat(dir_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | (follow != 0 ? O_NOFOLLOW : 0));
     if (fd < 0 || fstat(fd, &st) < 0)
-        return stasis_set_errno(error, errno, "open");
+        return skip_gone(copy, depth) || stasis_set_errno(error, errno, "open");
     return S_ISDIR(st.st_mode) ? put_directory(copy, fd, &st, to, depth, error)
                                : put_file(copy, fd, &st, to, error);
 }

@@ -26,6 +26,16 @@
 /* Of all lists that are held. */
 #define MAX_HELD_BYTES (24u << 20)
 
+/* The agent refused: is what was listed not there any more, or something else by now? As in a guest
+ * that is at work. Always FALSE, for whom it failed. */
+static gboolean note_gone(StasisAgentCopy *copy)
+{
+    static const int errors[] = { ENOENT, ENOTDIR, EISDIR, ENXIO, ELOOP, ESTALE };
+    for (guint i = 0; i < G_N_ELEMENTS(errors); i++)
+        copy->gone |= stasis_agent_get_errno(copy->agent) == errors[i];
+    return FALSE;
+}
+
 /* ---- a file ---- */
 
 typedef struct {
@@ -61,8 +71,9 @@ static gboolean take_content(StasisAgentCopy *copy, const char *path, int fd, GE
     do {
         StasisAgentWait wait = stasis_agent_copy_wait(copy);
         if (!stasis_agent_file_read(copy->agent, path, sink.offset, PIECE, write_bytes, &sink, &n,
-                                    &wait, error) ||
-            !has_room(copy, error))
+                                    &wait, error))
+            return note_gone(copy);
+        if (!has_room(copy, error))
             return FALSE;
     } while (n == PIECE);
     return TRUE;
@@ -155,8 +166,10 @@ static StasisAgentEntry *list(StasisAgentCopy *copy, const char *path, GPtrArray
         return NULL;
     g_autoptr(GBytes) last =
         stasis_agent_finish(copy->agent, id, take_entry, &listing, MAX_LIST_BYTES, &wait, error);
-    if (last == NULL)
+    if (last == NULL) {
+        note_gone(copy);
         return NULL;
+    }
     const guint8 *bytes = g_bytes_get_data(last, &length);
     if (!take_entry(bytes, (guint32)length, &listing, error))
         return NULL;
@@ -188,7 +201,7 @@ static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_
 static gboolean is_bounded(const StasisAgentCopy *copy, guint depth, GError **error)
 {
     const StasisAgentCopied *c = &copy->copied;
-    if (c->n_files + c->n_directories + c->n_links + c->n_left_out <= MAX_ENTRIES &&
+    if (c->n_files + c->n_directories + c->n_links + c->n_left_out + c->n_vanished <= MAX_ENTRIES &&
         depth <= STASIS_AGENT_COPY_DEPTH)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -197,12 +210,10 @@ static gboolean is_bounded(const StasisAgentCopy *copy, guint depth, GError **er
     return FALSE;
 }
 
-static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
-                     const StasisAgentEntry *entry, guint depth, GError **error)
+static gboolean take_what(StasisAgentCopy *copy, const char *path, int dir_fd,
+                          const StasisAgentEntry *entry, guint depth, GError **error)
 {
     g_autoptr(GPtrArray) entries = NULL;
-    if (!is_bounded(copy, depth, error))
-        return FALSE;
     if (entry->kind == 'f')
         return take_file(copy, path, dir_fd, entry->name, entry->mode, error);
     if (entry->kind == 'l')
@@ -213,10 +224,31 @@ static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
     }
     guint64 held = copy->listed_bytes;
     g_autoptr(StasisAgentEntry) self = list(copy, path, &entries, error);
-    gboolean ok = self != NULL && take_directory(copy, path, dir_fd, entry->name, entry->mode,
-                                                 entries, depth, error);
+    copy->gone |= self != NULL && self->kind != 'd';
+    gboolean ok =
+        self != NULL && self->kind == 'd' &&
+        take_directory(copy, path, dir_fd, entry->name, entry->mode, entries, depth, error);
     copy->listed_bytes = held;
     return ok;
+}
+
+/* What vanishes is told, like tar does, and ends nothing. */
+static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
+                     const StasisAgentEntry *entry, guint depth, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    if (!is_bounded(copy, depth, error))
+        return FALSE;
+    copy->gone = FALSE;
+    if (take_what(copy, path, dir_fd, entry, depth, &why))
+        return TRUE;
+    if (copy->gone) {
+        copy->gone = FALSE;
+        copy->copied.n_vanished++;
+        return TRUE;
+    }
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
 }
 
 static gboolean take_directory(StasisAgentCopy *copy, const char *path, int dir_fd,

@@ -16,6 +16,7 @@ typedef struct {
     guint64 told_us;
     guint64 deadline_us;  /* stasis_now_us(), of all together; 0: none */
     guint64 listed_bytes; /* of names of the guest's that are held */
+    gboolean gone;        /* why it fails: what it is about to copy out is not there any more */
 } StasisAgentCopy;
 
 gboolean stasis_agent_copy_in(StasisAgentCopy *copy, const char *path, const char *dir,
