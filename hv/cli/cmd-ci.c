@@ -6,21 +6,24 @@
 
 #include "ci.h"
 #include "output.h"
+#include "progress.h"
 #include "watch.h"
 
 /* What the test wrote, for the report. */
 typedef struct {
     gboolean show;
     GString *output;
+    CliProgress progress; /* of what is copied before the test and after it */
 } Heard;
 
-/* From another thread; nothing else writes to stdout meanwhile. */
+/* From another thread; nothing else writes to stdout meanwhile, and nothing is copied. */
 static void hear(gboolean is_error, const guint8 *bytes, gsize n, gpointer user_data)
 {
     Heard *heard = user_data;
     g_string_append_len(heard->output, (const char *)bytes, (gssize)n);
     if (!heard->show)
         return;
+    cli_progress_end(&heard->progress);
     FILE *to = is_error ? stderr : stdout;
     fwrite(bytes, 1, n, to);
     fflush(to);
@@ -171,6 +174,8 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
     read_options(call, &options, on);
     options.output = hear;
     options.output_data = heard;
+    options.progress = cli_progress_show;
+    options.progress_data = &heard->progress;
     g_autofree const char **env = cli_texts(call, "env");
     options.env = env;
     g_autofree const char **qemu_args = cli_texts(call, "qemu-arg");
@@ -187,6 +192,7 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
     options.copy_out = copy_out;
     options.max_copy_bytes = cli_number(call, "max-copy", 0);
     g_autoptr(StasisCiResult) result = run_test(call, &options, error);
+    cli_progress_end(&heard->progress);
     if (result == NULL || !write_files(call, result, heard, error))
         return FALSE;
     call->exit_code = stasis_outcome_exit_code(&result->outcome);
@@ -199,7 +205,7 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
 static gboolean run(CliCall *call, GError **error)
 {
     g_autoptr(GError) why = NULL;
-    Heard heard = { .show = !call->json, .output = g_string_new(NULL) };
+    Heard heard = { !call->json, g_string_new(NULL), cli_progress_new(call) };
     const char *junit = cli_text(call, "junit");
     if (!run_heard(call, &heard, &why) && junit != NULL)
         cli_write_junit_error(junit, call->args, why, heard.output, NULL);
@@ -285,7 +291,8 @@ const CliCommand cli_cmd_ci_run = {
         "The guest needs stasis-agent: --install-agent puts it into the overlay that is used "
         "instead of the disk; a kernel with an initrd has to bring it along.\n\n"
         "The agent also copies files in before the test, and out of the guest afterwards, unless "
-        "that has panicked or ended; that not all could be fetched is told, and is no failure.\n\n"
+        "that has panicked or ended; that not all could be fetched is told, and is no failure. "
+        "--progress tells how far that is.\n\n"
         "With --bundle images are taken while the test runs, the last few are kept, and on a "
         "failure they go into one file with the console and the test: `stasis replay` runs it "
         "again from any of them. Where that file can't be written it is left in --scratch's "

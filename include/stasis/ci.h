@@ -2,6 +2,7 @@
 /* A test in a guest, for CI: its outcome, and on failure what is needed to have it again. */
 #pragma once
 
+#include <stasis/progress.h>
 #include <stasis/store.h>
 #include <stasis/vm.h>
 
@@ -85,6 +86,10 @@ typedef struct {
     const StasisCiCopy *copy_in, *copy_out;
     guint n_copy_in, n_copy_out;
     guint64 max_copy_bytes; /* of those that are fetched, all together; 0: 1 GiB */
+    /* Of both: "copy in" and "copy out", by all files together; not while the test runs. Or NULL.
+     */
+    StasisProgressFunc progress;
+    gpointer progress_data;
 } StasisCiOptions;
 #define STASIS_CI_OPTIONS_INIT                 \
     {                                          \

@@ -7,7 +7,8 @@ G_BEGIN_DECLS
 
 /* Where a long operation is. Valid only during the call. */
 typedef struct {
-    const char *phase; /* "copy", "round 2", "pause", "commit", "verify", "load" */
+    const char *phase; /* "copy", "copy in", "copy out", "round 2", "pause", "commit",
+                          "verify", "load" */
     guint64 done_bytes;
     guint64 total_bytes; /* 0 when unknown */
 } StasisProgress;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: ci-run tells how a test in a guest came out, whatever happens to the guest, and replay
 brings a failure back from its bundle: counted, bisected, and under gdb at the instant."""
+import json
 import os
 import re
 import shutil
@@ -227,8 +228,8 @@ def environment_of_test(t):
 
 @case
 def files_of_test(t):
-    """a test is given files, a replay's, too, and leaves some, also when it fails; of a guest that is gone there
-    are none, and that is told"""
+    """a test is given files, a replay's, too, and leaves some, also when it fails, and it shows how far that is; of a
+    guest that is gone there are none, and that is told"""
     given, left, bundle = t.path("given"), t.path("left"), t.path("bundle")
     os.mkdir(given)
     os.mkdir(left)
@@ -238,7 +239,9 @@ def files_of_test(t):
             f.write(text)
         os.chmod(f.name, 0o755)
     copy = ["--copy-in", f"{given}:/srv", "--copy-out", f"/nosuch:{left}", "--copy-out", f"/srv:{left}"]
-    said = ciguest.ci_json(*copy, "--bundle", bundle, test=["/srv/given/check"])
+    done = ciguest.ci_run("--json", "--progress", "json", *copy, "--bundle", bundle, test=["/srv/given/check"])
+    said, steps = done.json, [json.loads(line)["progress"]["phase"] for line in done.err.splitlines()]
+    t.equal(sorted(set(steps), key=steps.index), ["copy in", "copy out"], "progress")
     t.equal((said["outcome"]["name"], said["output"]), ("exit 5", "4711\n"), said)
     with open(os.path.join(left, "srv", "log"), encoding="utf-8") as f:
         t.equal(f.read(), "ran\n", "what it left")

@@ -37,6 +37,15 @@ gboolean stasis_ci_copy_check(const StasisCiOptions *options, GError **error)
     return FALSE;
 }
 
+static StasisAgentCopyOptions copy_options(const StasisCiOptions *options)
+{
+    StasisAgentCopyOptions how = STASIS_AGENT_COPY_OPTIONS_INIT;
+    how.max_bytes = options->max_copy_bytes;
+    how.progress = options->progress;
+    how.progress_data = options->progress_data;
+    return how;
+}
+
 static StasisAgent *connect_to(const char *name, const char *channel, GCancellable *cancellable,
                                GError **error)
 {
@@ -47,11 +56,13 @@ static StasisAgent *connect_to(const char *name, const char *channel, GCancellab
 gboolean stasis_ci_copy_in(const StasisCiOptions *options, const char *name, const char *channel,
                            GCancellable *cancellable, GError **error)
 {
-    StasisAgentCopyOptions how = STASIS_AGENT_COPY_OPTIONS_INIT;
+    StasisAgentCopyOptions how = copy_options(options);
     if (options->n_copy_in == 0)
         return TRUE;
     g_autoptr(StasisAgent) agent = connect_to(name, channel, cancellable, error);
-    StasisAgentCopy copy = { .agent = agent, .options = &how, .cancellable = cancellable };
+    StasisAgentCopy copy = {
+        .agent = agent, .options = &how, .phase = "copy in", .cancellable = cancellable
+    };
     for (guint i = 0; agent != NULL && i < options->n_copy_in; i++)
         if (!stasis_agent_copy_in(&copy, options->copy_in[i].path, options->copy_in[i].dir, error))
             return FALSE;
@@ -61,8 +72,7 @@ gboolean stasis_ci_copy_in(const StasisCiOptions *options, const char *name, con
 gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, const char *channel,
                             GCancellable *cancellable, GError **error)
 {
-    StasisAgentCopyOptions how = STASIS_AGENT_COPY_OPTIONS_INIT;
-    how.max_bytes = options->max_copy_bytes;
+    StasisAgentCopyOptions how = copy_options(options);
     if (options->n_copy_out == 0)
         return TRUE;
     g_autoptr(StasisAgent) agent = connect_to(name, channel, cancellable, error);
@@ -70,6 +80,7 @@ gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, co
         return FALSE;
     StasisAgentCopy copy = { .agent = agent,
                              .options = &how,
+                             .phase = "copy out",
                              .cancellable = cancellable,
                              .deadline_us = stasis_now_us() + COPY_OUT_US };
     g_autoptr(GError) first = NULL;

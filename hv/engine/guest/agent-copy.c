@@ -26,7 +26,8 @@ gboolean stasis_agent_copy_count(StasisAgentCopy *copy, guint64 n, GError **erro
     if (g_cancellable_is_cancelled(copy->cancellable))
         return stasis_set_cancelled(error);
     if (options->progress != NULL && now - copy->told_us >= TELL_US) {
-        StasisProgress progress = { "copy", copy->copied.size_bytes, 0 };
+        const char *phase = copy->phase != NULL ? copy->phase : "copy";
+        StasisProgress progress = { phase, copy->copied.size_bytes, 0 };
         options->progress(&progress, options->progress_data);
         copy->told_us = now;
     }

@@ -11,6 +11,7 @@ G_BEGIN_DECLS
 typedef struct {
     StasisAgent *agent;
     const StasisAgentCopyOptions *options;
+    const char *phase; /* of its progress; NULL: "copy" */
     GCancellable *cancellable;
     StasisAgentCopied copied; /* so far */
     guint64 told_us;
