@@ -155,6 +155,9 @@ const char *const *stasis_series_get_held(StasisSeries *series)
 
 void stasis_series_release(StasisSeries *series, StasisHeld *ret)
 {
+    /* They can't be let go of without the session, and the lifeline is told that nothing is left.
+     */
+    g_assert(series->held_disks == NULL);
     g_clear_pointer(&series->hold, stasis_output_hold_free);
     stasis_series_set_untidy(series, FALSE);
     *ret = (StasisHeld){

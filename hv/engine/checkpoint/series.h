@@ -60,7 +60,8 @@ typedef struct {
     StasisInstant *instant;
 } StasisHeld;
 
-/* No more images: all of that is the caller's. @series is to be freed all the same. */
+/* No more images: all of that is the caller's. @series is to be freed all the same. Not of one that
+ * holds disks. */
 void stasis_series_release(StasisSeries *series, StasisHeld *ret);
 /* As stasis_checkpoint_create(), mode live, but tracking counts on from the image that it counts
  * from now, as if this one were not: what was taken from the tracker is given back. The image is a
