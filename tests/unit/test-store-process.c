@@ -3,9 +3,9 @@
  * changed byte is found, and a name or a number that can't be right is refused. */
 #include "engine/processes/proc-receive.h"
 #include "store/internal.h"
-#include "store/manifest-text.h"
 #include "store/proc-image-manifest.h"
 #include "test-agent-part.h"
+#include "test-store-manifest.h"
 #include "test-store-process.h"
 
 static void add_file(StasisProcImageWriter *writer, const char *name, const char *text)
@@ -134,18 +134,10 @@ static char *commit_noted(StasisStore *store, const char *note, gboolean by_poli
 /* Its manifest as a program before the mark wrote it. */
 static gboolean is_marked_without(const char *path, const char *id)
 {
-    g_autofree char *file = g_build_filename(path, "processes", id, "manifest.json", NULL);
-    g_autofree char *text = NULL, *tail = NULL, *digest = NULL;
+    g_autofree char *dir = g_build_filename(path, "processes", id, NULL);
+    g_autofree char *whole = test_manifest_without(dir, "by_policy");
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(GError) error = NULL;
-    g_assert_true(g_file_get_contents(file, &text, NULL, &error));
-    text[strlen(text) - STASIS_DIGEST_TAIL_BYTES] = '\0';
-    char *mark = strstr(text, "\"by_policy\"");
-    g_assert_nonnull(mark);
-    char *next = strchr(mark, ',') + 1;
-    memmove(mark, next, strlen(next) + 1);
-    digest = stasis_manifest_digest(text, strlen(text), &tail, &error);
-    g_autofree char *whole = g_strconcat(text, tail, NULL);
     g_autoptr(StasisProcessImageInfo) info =
         stasis_proc_image_manifest_parse(whole, strlen(whole), &files, &error);
     g_assert_no_error(error);
