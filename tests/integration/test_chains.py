@@ -13,6 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import forgery  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (FAST, case, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json, stasis_start)
@@ -207,6 +208,42 @@ def commands_tell(t):
     states = {i["id"]: i["state"] for i in told["result"]["images"]}
     t.check(states[ids[2]] == "damaged" and states[ids[3]] in ("affected", "damaged"), told)
     t.equal(told["error"]["code"], "corrupt", told)
+
+
+@case
+def prune_processes(t):
+    """store-prune --processes is about images of processes alone, each VM's by themselves; it tells as text and
+    as JSON what would go, and then that goes"""
+    store = new_store(t)
+    stasis("store-init", *store)
+    hour, web_server = 3_600_000_000, forgery.web_server_boundary()
+    web = [forgery.process_image(store[1], n, "web", 1_800_000_000_000_000 + n * hour, web_server) for n in (1, 2, 3)]
+    other = forgery.process_image(store[1], 4, "db", 1_800_000_000_000_000, web_server)
+    vm_image = forgery.listed_image(store[1], 5, "web", 1_800_000_000_000_000)
+    every = sorted([*web, other, vm_image])
+    prune = ("store-prune", "--processes", *store)
+    t.check(stasis(*prune, expect=2).err.startswith("stasis: prune: no policy"), "of no option")
+    for words, kept in ((("--keep-last", 2), [web[1], web[2], other]), (("--keep-last", 1, "--vm", "web"), [web[2]]),
+                        (("--keep-within", "90min"), [web[1], web[2], other]),
+                        (("--quota", "1K"), [web[2], other])):
+        dry = stasis_json(*prune, *words, "--dry-run")
+        looked_at = [*web, *([] if "--vm" in words else [other])]
+        t.equal({i["id"]: i["keep"] for i in dry["images"]}, {i: i in kept for i in looked_at}, words)
+        t.equal((dry["dry_run"], dry["kept"], dry["removed"]), (True, len(kept), len(looked_at) - len(kept)), words)
+        text = stasis(*prune, *words, "--dry-run").out
+        t.check(f"{dry['kept']} kept, {dry['removed']} would be removed, " in text, text)
+        t.equal(text.count("- would be removed"), dry["removed"], text)
+        t.equal(sorted(image_ids(store)), every, "nothing is removed")
+    dry = stasis_json(*prune, "--keep-last", 2, "--dry-run")
+    done = stasis_json(*prune, "--keep-last", 2)
+    t.equal(done, {**dry, "dry_run": False}, "it does what it said")
+    t.check(done["freed_bytes"] > 0, done)
+    t.equal(sorted(image_ids(store)), sorted({*every} - {web[0]}), "the oldest of three")
+    text = stasis(*prune, "--keep-last", 1, "--vm", "web").out
+    t.check(re.search(rf"^{web[1]} .* - removed$", text, re.M) and "1 kept, 1 removed, " in text, text)
+    t.equal(sorted(image_ids(store)), sorted([web[2], other, vm_image]), "what is left")
+    stasis("store-prune", "--keep-last", 1, *store)
+    t.equal(sorted(image_ids(store)), sorted([web[2], other, vm_image]), "without --processes: VMs' alone")
 
 
 main()

@@ -51,6 +51,28 @@ def image_like(store, template, number, parent=None, **members):
     return image_id, digest, depth
 
 
+def listed_image(store, number, vm, created_us, *parts):
+    """An image of a VM that lists and has no content; `parts` are its files besides. Its ID."""
+    image_id = make_id(created_us, number)
+    aside = os.path.join(store, "tmp", image_id)
+    os.makedirs(aside)
+    nothing = {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    cost = ("pause_us", "device_us", "ram_us", "residual_pages", "faults", "worst_stall_us", "total_us",
+            "copied_bytes", "rounds")
+    text, _ = manifest_text({
+        "format": 1, "id": image_id, "parent": None, "depth": 0, "vm": vm, "mode": "live", "machine": "pc",
+        "accel": "tcg", "qemu_version": "7.2.0", "note": None, "by_policy": False, "created_us": created_us,
+        "n_vcpus": 1, "paused": False, "cost": dict.fromkeys(cost, 0),
+        "ram": {"page_bytes": 4096, "data_pages": 0, "zero_pages": 0,
+                "blocks": [{"name": "pc.ram", "size": 4096}]},
+        "files": {"index": nothing, "pages": {"size": 0, "dead": 0, "holes": 0},
+                  **dict.fromkeys(("vmstate", "machine.json", *parts), nothing)}})
+    with open(os.path.join(aside, "manifest.json"), "w", encoding="utf-8") as f:
+        f.write(text)
+    os.rename(aside, os.path.join(store, "images", image_id))
+    return image_id
+
+
 def process_image(store, number, vm, created_us, boundary, note=None):
     """An image of the processes of `boundary`, the members of boundary.json; its ID."""
     image_id = make_id(created_us, number)
