@@ -181,6 +181,44 @@ def interrupted(t):
     t.equal(os.listdir(t.path("tmp")), [], "directories left")
 
 
+DEFERS = """
+import os, signal, sys
+from tap import case, main, shared
+
+def told(where):
+    if os.environ.get("TOLD_IN") == where:
+        del os.environ["TOLD_IN"]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def undo(what):
+    told(what)
+    print("undone", what)
+
+@case
+def works(t):
+    "it works"
+    shared().defer(undo, "shared")
+    for what in ("first", "second"):
+        t.defer(undo, what)
+    told("case")
+
+main()
+"""
+
+
+@case
+def terminated(t):
+    """a program by itself that is told to end undoes what was deferred, also when it is at that already"""
+    for where in ("case", "second", "first", "shared"):
+        env = {**os.environ, "TOLD_IN": where, "PYTHONPATH": os.path.join(ROOT, "tests", "lib")}
+        done = subprocess.run([sys.executable, "-B", "-c", DEFERS], env=env, text=True, capture_output=True,
+                              check=False, timeout=600)
+        t.equal([line for line in done.stdout.splitlines() if line.startswith("undone")],
+                ["undone second", "undone first", "undone shared"], f"told in {where}: {done}")
+        t.check(done.returncode == 1 and "told to end" in done.stderr, where, done)
+        t.check("not ok" not in done.stdout, where, done)
+
+
 @case
 def ci_counts_last(t):
     """.ci/run ends with the counts, also when make talks after them or never came to the tests"""

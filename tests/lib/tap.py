@@ -72,14 +72,22 @@ class Case:
         self._undo.append((function, args, kwargs))
 
     def undo(self):
-        """Undo everything; returns the errors met on the way."""
-        errors = []
+        """Undo everything; returns the errors met on the way. Also when it is told to end meanwhile, which it does
+        after that."""
+        errors, told = [], None
         while self._undo:
             function, args, kwargs = self._undo.pop()
             try:
                 function(*args, **kwargs)
+            except SystemExit as end:
+                # What was interrupted is done once more: an end of what has ended is none.
+                if told is None:
+                    self.defer(function, *args, **kwargs)
+                told = end
             except Exception as error:  # pylint: disable=broad-except
                 errors.append(f"{getattr(function, '__name__', function)}: {error}")
+        if told is not None:
+            raise told
         return errors
 
     @staticmethod
