@@ -13,6 +13,8 @@
 #include "vmm/domain.h"
 
 #define SYSTEM_LIBVIRT "qemu:///system"
+/* What rules are told of a domain's image: which libvirtd had that is not in it. */
+#define SOME_LIBVIRT "libvirt"
 
 typedef struct {
     StasisdBus *bus;
@@ -394,11 +396,24 @@ static StasisImageInfo *settle_image(Call *call, gsize at)
     return info;
 }
 
-/* An image's VM is the one that it was taken of. */
+/* Of a libvirtd's domain, if the call names one; else of a VM of stasis. These may have the same
+ * names. */
+static gboolean is_of_kind(const Call *call, const StasisImageInfo *info)
+{
+    g_autofree char *connect = connect_of(call);
+    return info->of_domain == (connect != NULL);
+}
+
+/* An image's VM is the one that it was taken of. Where that was a domain, and no libvirtd is
+ * named, rules are told so; a domain that is to have a VM's memory is not that VM's matter alone.
+ */
 static void about_image(Call *call, About *about)
 {
     g_autoptr(StasisImageInfo) info = settle_image(call, 0);
-    about->vm = info != NULL ? g_strdup(info->vm) : NULL;
+    if (info != NULL && (info->of_domain || is_of_kind(call, info)))
+        about->vm = g_strdup(info->vm);
+    if (info != NULL && info->of_domain && !is_of_kind(call, info))
+        about->connect = g_strdup(SOME_LIBVIRT);
     about->image = info != NULL ? g_strdup(info->id) : NULL;
 }
 
@@ -409,7 +424,7 @@ static void about_both(Call *call, About *about)
     g_variant_get_child(call->in, 0, "s", &vm);
     g_variant_get_child(call->in, 1, "s", &image);
     g_autoptr(StasisImageInfo) info = *image != '\0' ? settle_image(call, 1) : NULL;
-    if (*image == '\0' || (info != NULL && g_strcmp0(info->vm, vm) == 0))
+    if (*image == '\0' || (info != NULL && g_strcmp0(info->vm, vm) == 0 && is_of_kind(call, info)))
         about->vm = g_steal_pointer(&vm);
     about->image = info != NULL ? g_strdup(info->id) : NULL;
 }

@@ -334,6 +334,7 @@ StasisManifest *stasis_manifest_parse(const char *text, size_t len, GError **err
         !parse_parent(root, manifest, error) || !parse_ram(root, manifest, error) ||
         !parse_disks(root, manifest, error) || !parse_files(root, manifest, error))
         return NULL;
+    manifest->info->of_domain = stasis_manifest_find_part(manifest, STASIS_PART_DOMAIN_XML) != NULL;
     manifest->info->stored_bytes = stasis_manifest_stored_bytes(manifest, len);
     note_seals(manifest, text, len);
     return g_steal_pointer(&manifest);

@@ -72,6 +72,7 @@ typedef struct {
     char *signed_by;                                /* ID of the key; NULL: it is not signed */
     gboolean encryption_checked, signature_checked; /* with the keys that are there */
     gboolean by_policy; /* a policy's run has made it: it may go when the policy says so */
+    gboolean of_domain; /* of a libvirt domain, whose definition is in it; set of what is read */
 } StasisImageInfo;
 
 /* One section of the saved device state. */

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from daemonbus import NOBODY, call, gdbus, open_daemon  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare  # noqa: E402
+import forgery  # noqa: E402
 import polkithost  # noqa: E402
 from stasistest import BUILD, FAST, ROOT, case, main, run_vm  # noqa: E402
 from tap import PATIENCE  # noqa: E402
@@ -175,6 +176,7 @@ def told(t):
     with open(path, "w", encoding="utf-8"):
         os.chmod(path, 0o666)
     daemon = open_daemon(t, bus=polkithost.start(t, TOLD % path))
+    daemon.run("store-init")
     daemon.run("policy-set", "theirs", "--every", "1h", "--connect", uri)
     daemon.run("policy-set", "plain", "--every", "1h")
 
@@ -185,11 +187,11 @@ def told(t):
     for words in (("Checkpoint", "plain", ""), ("CheckpointDomain", "dom", "", uri)):
         call(daemon, *words)
 
-    def is_told(action, vm, connect, *words):
+    def is_told(action, vm, connect, *words, image="undefined"):
         said = call(daemon, *map(str, words), uid=NOBODY)
         t.check("AccessDenied" not in said, words, said)
         with open(path, "r+", encoding="utf-8") as f:
-            t.equal(f.read().split("\n"), [f"org.stasis1.{action} {vm} undefined {connect}", ""],
+            t.equal(f.read().split("\n"), [f"org.stasis1.{action} {vm} {image} {connect}", ""],
                     f"{words}: {said}")
             f.truncate(0)
         return said.strip()
@@ -201,6 +203,14 @@ def told(t):
     is_told("create", "dom", uri, "CheckpointDomain", "dom", "", uri)
     is_told("restore", none, uri, "RestoreDomain", "latest", "", uri)
     is_told("restore", "dom", uri, "RollbackDomain", "dom", "", uri)
+    # An image of a VM and one of a domain of the same name.
+    plain, domain = [forgery.listed_image(daemon.store, n, "web", 1_800_000_000_000_000 + n, *parts)
+                     for n, parts in enumerate(((), ("domain.xml",)), 1)]
+    for image, kind, vm, of_domain in ((plain, none, "web", none), (domain, "libvirt", none, "web")):
+        is_told("restore", "web", kind, "Restore", image, "", image=image)
+        is_told("restore", of_domain, uri, "RestoreDomain", image, "", uri, image=image)
+        is_told("restore", vm, none, "Rollback", "web", image, image=image)
+        is_told("restore", of_domain, uri, "RollbackDomain", "web", image, uri, image=image)
     for vm, kind, connect in (("theirs", "policy", uri), ("plain", "policy", none), ("plain", "checkpoint", none),
                               ("dom", "checkpoint", uri)):
         job = next(job for job in daemon.jobs(vm, kind) if job["owner"] == 0)
