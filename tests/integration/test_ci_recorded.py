@@ -35,10 +35,12 @@ def altered(bundle, path, member):
 
 @case
 def again(t):
-    """a recorded failure is replayed, with its console and what the test wrote, and what does not come out
-    as recorded is lost; it can't be bisected"""
+    """a recorded failure is replayed, with its console, its environment and what the test wrote, and what does
+    not come out as recorded is lost; it can't be bisected"""
     bundle = t.path("fail.bundle")
-    ciguest.recorded_failure(bundle)
+    script = """[ "$STEPS $SAID" = "20 it's \\"said\\"" ] || exit 9; exec /bin/racy 20 40 5 $STEPS"""
+    ciguest.recorded_failure(bundle, "--env", "STEPS=20", "--env", 'SAID=it\'s "said"',
+                             test=["/bin/busybox", "sh", "-c", script])
     told = stasis_json("bundle-info", bundle)
     t.check(re.fullmatch(r"\d+\.\d+\.\d+", told["qemu_version"]), f"{told}")
     for member in ("console.log", "recorded/answer")[:2 if FULL else 1]:
