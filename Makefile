@@ -308,7 +308,7 @@ $(UNIT_CLI): ALL_LIBS += $(CLI_LIBS)
 
 # The daemon's.
 UNIT_DAEMON := $(filter $(B)/tests/unit/test-daemon-%,$(UNIT_BIN))
-$(UNIT_DAEMON): $(filter-out %/main.o %/bus.o %/objects.o %/methods.o,$(DAEMON_OBJ))
+$(UNIT_DAEMON): $(filter-out %/main.o %/bus.o %/objects.o %/methods.o %/images.o,$(DAEMON_OBJ))
 
 # The page's, but the server.
 UNIT_WEB := $(filter $(B)/tests/unit/test-web-%,$(UNIT_BIN))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the files of the bus share: bus.c has connections and who is on them, objects.c what they
- * find there, methods.c what that does. */
+ * find there, methods.c what that does, images.c the part of it that takes time. */
 #pragma once
 
 #include "daemon/bus.h"
@@ -22,6 +22,7 @@ struct _StasisdBus {
     GPtrArray *peers;        /* of StasisdPeer, referenced */
     GPtrArray *joining;      /* connections that have not said hello: borrowed from bus.c */
     GDBusConnection *system; /* the system bus, held: or NULL */
+    guint n_listings;        /* that are under way for others than masters */
 };
 
 /* bus.c: who has sent it; NULL when that can't be told. Borrowed. */
@@ -39,5 +40,12 @@ GVariant *stasisd_to_variant(JsonObject *object);
 /* methods.c: @method of the manager. @invocation is taken over. */
 void stasisd_bus_call(StasisdBus *bus, StasisdPeer *peer, const char *method, GVariant *parameters,
                       GDBusMethodInvocation *invocation);
+/* @invocation, which is taken over, fails. */
+void stasisd_bus_return_error(GDBusMethodInvocation *invocation, const GError *error);
+
+/* images.c: what `stasis checkpoint-list --json` says of the daemon's store, as far as @peer sees
+ * it; of @vm alone unless that is "". TRUE: @invocation is taken over, and answered by and by. */
+gboolean stasisd_bus_list_images(StasisdBus *bus, StasisdPeer *peer, const char *vm,
+                                 GDBusMethodInvocation *invocation, GError **error);
 
 G_END_DECLS

@@ -95,6 +95,11 @@ void stasisd_jobs_free(StasisdJobs *jobs)
     g_free(jobs);
 }
 
+const char *stasisd_jobs_program(const StasisdJobs *jobs)
+{
+    return jobs->program;
+}
+
 const GPtrArray *stasisd_jobs_all(StasisdJobs *jobs)
 {
     return jobs->all;

@@ -25,6 +25,8 @@ StasisdJobs *stasisd_jobs_new(const char *state_dir, const char *program, const 
                               guint n_places, const StasisdJobsFuncs *funcs, gpointer user_data,
                               GError **error);
 void stasisd_jobs_free(StasisdJobs *jobs);
+/* The command; borrowed. */
+const char *stasisd_jobs_program(const StasisdJobs *jobs);
 /* Take up those that ran when the daemon before us ended; @funcs hear of it. */
 void stasisd_jobs_adopt(StasisdJobs *jobs);
 

@@ -27,7 +27,7 @@ typedef struct {
  * none. */
 #define CONNECT_AT 2u
 
-/* The reply, floating; NULL with @error. */
+/* The reply, floating; NULL with @error, or without one if the call is answered by and by. */
 typedef GVariant *(*Handler)(const Call *call, GError **error);
 
 static gboolean refuse(GError **error, const char *what)
@@ -321,6 +321,16 @@ static GVariant *abort_job(const Call *call, GError **error)
     return nothing();
 }
 
+/* ---- images ---- */
+
+static GVariant *list_images(const Call *call, GError **error)
+{
+    const char *vm;
+    g_variant_get(call->in, "(&s)", &vm);
+    stasisd_bus_list_images(call->bus, call->peer, vm, call->invocation, error);
+    return NULL;
+}
+
 static GVariant *watch(const Call *call, GError **error)
 {
     call->peer->watches = TRUE;
@@ -481,6 +491,7 @@ static const Method methods[] = {
     { "ListJobs", READ, list_jobs },
     { "GetJob", READ, get_job },
     { "AbortJob", CREATE, abort_job, about_job },
+    { "ListImages", READ, list_images },
     { "Watch", READ, watch },
 };
 
@@ -504,19 +515,24 @@ static char *error_name(const GError *error)
     return g_string_free(name, FALSE);
 }
 
+void stasisd_bus_return_error(GDBusMethodInvocation *invocation, const GError *error)
+{
+    g_autofree char *name = error_name(error);
+    if (error->domain == G_DBUS_ERROR)
+        g_dbus_method_invocation_return_gerror(invocation, error);
+    else
+        g_dbus_method_invocation_return_dbus_error(invocation, name, error->message);
+}
+
 static void carry_out(Pending *pending)
 {
     g_autoptr(GError) error = NULL;
     GDBusMethodInvocation *invocation = pending->call.invocation;
     GVariant *reply = pending->method->handler(&pending->call, &error);
-    if (reply != NULL) {
+    if (reply != NULL)
         g_dbus_method_invocation_return_value(invocation, reply);
-    } else if (error->domain == G_DBUS_ERROR) {
-        g_dbus_method_invocation_return_gerror(invocation, error);
-    } else {
-        g_autofree char *name = error_name(error);
-        g_dbus_method_invocation_return_dbus_error(invocation, name, error->message);
-    }
+    else if (error != NULL)
+        stasisd_bus_return_error(invocation, error);
 }
 
 static void on_authorized(const char *refusal, gpointer data)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: stasisd is asked over D-Bus, as it says there itself; nobody sees or does what he may not; and its
 unit of systemd takes away nothing that a run needs."""
+import json
 import os
 import shutil
 import socket
@@ -27,7 +28,7 @@ def on_the_bus(t):
     """what is on the bus is described there, and works: policies, jobs"""
     vm, daemon = guest(t), open_daemon(t)
     found = gdbus(daemon, "introspect", "--object-path", "/org/stasis1")
-    for method in ("SetPolicy", "ListJobs", "Restore", "Export", "Watch"):
+    for method in ("SetPolicy", "ListJobs", "ListImages", "Restore", "Export", "Watch"):
         t.check(f"{method}(" in found, found)
     daemon.run("policy-set", vm.name, "--every", "1h")
     daemon.wait_images(1, vm.name)
@@ -84,6 +85,50 @@ def others(t):
                             env={**os.environ, **daemon.env}, capture_output=True, text=True,
                             timeout=PATIENCE, check=False)
     t.check(second.returncode == 1 and "another stasisd has" in second.stderr, second)
+
+
+def write_job(daemon, number, kind, owner, **result):
+    """A job that is over, of which the next daemon knows."""
+    job = {"id": number, "kind": kind, "vm": "web", "owner": owner, "state": "done", "argv": [],
+           "result": json.dumps(result)}
+    with open(os.path.join(daemon.state, "jobs", f"{number}.json"), "w", encoding="utf-8") as f:
+        json.dump(job, f)
+
+
+@case
+def images(t):
+    """images are told as the command tells them: all to root, to others those that jobs of theirs have taken"""
+    daemon = open_daemon(t)
+    t.check("Error.NoStore" in call(daemon, "ListImages", "''"), "there is no store")
+    daemon.run("store-init")
+    t.check("@aa{sv} []" in call(daemon, "ListImages", "''"), "it is empty")
+    ids = [forgery.listed_image(daemon.store, n, vm, 1_800_000_000_000_000 + n)
+           for n, vm in enumerate(("web", "web", "web", "web", "db"), 1)]
+    ids.append(forgery.process_image(daemon.store, 6, "web", 1_800_000_000_000_006, forgery.web_server_boundary()))
+    of_web = [one for one in daemon.images() if one["vm"] == "web"]
+    said = call(daemon, "ListImages", "web")
+    for name in {name for one in of_web for name in one}:
+        values = [one[name] for one in of_web if one.get(name) is not None]
+        t.equal(said.count(f"'{name}': <"), len(values), f"{name}: {said}")
+        for value in values:
+            t.check(not isinstance(value, str) or f"'{name}': <'{value}'>" in said, name, value, said)
+    said = call(daemon, "ListImages", "''")
+    t.check(all(one in said for one in ids), said)
+    t.check("@aa{sv} []" in call(daemon, "ListImages", "'--help'"), "of another VM")
+
+    def seen(uid):
+        said = call(daemon, "ListImages", "''", uid=uid)
+        t.check(said.startswith("("), said)
+        return [one for one in ids if one in said]
+    t.equal(seen(NOBODY), [], "what who has nothing sees")
+    daemon.kill()
+    write_job(daemon, 1, "checkpoint", NOBODY, id=ids[1])
+    write_job(daemon, 2, "policy", NOBODY, id=ids[2])
+    write_job(daemon, 3, "rollback", NOBODY, id=ids[0], safety_id=ids[3])
+    write_job(daemon, 4, "checkpoint", NOBODY - 1, id=ids[4])
+    daemon.start()
+    t.equal(seen(NOBODY), ids[1:4], "what his jobs have taken")
+    t.equal(seen(0), ids, "what root sees")
 
 
 def connect_silently(path, n, uid):
