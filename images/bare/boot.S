@@ -7,7 +7,7 @@
  * added by ring 3 itself (memory.c), which may write these tables since all is mapped for users.
  * Accessed and dirty bits are set from the start, so that walking the tables never writes to them.
  *
- * Interrupts stay off for ever. Ring 3 does its own port I/O: IOPL is 3, and the TSS has an I/O
+ * Interrupts stay off but in a nap (nap.c). Ring 3 does its own port I/O: IOPL is 3, and the TSS has an I/O
  * permission map besides, for a KVM that does not keep IOPL. An exception ends in fault_stop
  * below, which says FAULT and halts, so that it cannot be mistaken for a reboot.
  */
@@ -91,6 +91,13 @@ long_mode:
         add     $8, %esi
         add     $16, %edi
         loop    3b
+        mov     $tick, %eax             /* nap.c: the timer's interrupt, and sleeping until it */
+        mov     $0x8e, %ecx
+        call    set_gate
+        mov     $idt + 48 * 16, %edi
+        mov     $sleep, %eax
+        mov     $0xee, %ecx             /* ring 3 may */
+        call    set_gate
         lidt    idt_pointer
 
         pushq   $0x1b
@@ -99,6 +106,20 @@ long_mode:
         pushq   $0x23
         pushq   $guest_main
         iretq
+
+/* At %rdi: an interrupt gate of type %cl to %eax. */
+set_gate:
+        mov     %ax, (%rdi)
+        movw    $0x08, 2(%rdi)
+        mov     %cl, 5(%rdi)
+        shr     $16, %eax
+        mov     %ax, 6(%rdi)
+        ret
+
+sleep:  sti
+        hlt
+        cli
+tick:   iretq
 
 /* One entry of 8 bytes per exception. Error codes are left where they are: nothing returns. */
         .balign 8
@@ -135,7 +156,7 @@ gdt_pointer:
         .word   gdt_pointer - gdt - 1
         .quad   gdt
 idt_pointer:
-        .word   32 * 16 - 1
+        .word   49 * 16 - 1
         .quad   idt
         .balign 16
 tss:    .fill   102, 1, 0
@@ -156,7 +177,7 @@ page_dir_ptrs:
         .skip   4096
 page_dirs:
         .skip   64 * 4096               /* one per GiB */
-idt:    .skip   32 * 16
+idt:    .skip   49 * 16
         .balign 16
         .skip   4096
 ring0_stack_top:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the files of the bare-metal guest share. One CPU, no interrupts: no locks anywhere. */
+/* What the files of the bare-metal guest share. One CPU, and no interrupt but the one that ends a
+ * nap: no locks anywhere. */
 #pragma once
 
 #include <stdbool.h>
@@ -27,6 +28,7 @@ typedef struct {
     uint64_t poll_us;     /* poll=1000: look at COM1's input, 0 = never */
     uint64_t tsc_khz;     /* tsc_khz=0: measure it */
     uint64_t send_us;     /* send=0: none */
+    uint64_t idle_ms;     /* idle=0: with rate=, sleep for so long while no visit is due; 0: turn */
     bool check;           /* check=0 */
 } Options;
 
@@ -93,6 +95,13 @@ static inline uint64_t clock_step(void)
         clock_gap(gap);
     return now;
 }
+
+/* nap.c */
+#define NAP_VECTOR 0x20
+/* Ticks each @ms, 50 at most, from now on. */
+void nap_init(uint64_t ms);
+/* Sleep until the next tick; the TSC then. */
+uint64_t nap(void);
 
 /* work.c: never returns. */
 void work(void) __attribute__((noreturn));

@@ -81,6 +81,9 @@ void guest_main(void)
     if (!memory_is_free(state->base, state->base + state->pages * state->stride))
         fail("the set does not lie in one piece of RAM above 8M: see set=, base=, pattern=");
 
+    if (options.idle_ms > 50 ||
+        (options.idle_ms != 0 && (options.rate == 0 || options.period_us != 0)))
+        fail("idle= is 50 at most, needs rate=, and knows no period=");
     if (options.send_us != 0 && !net_init())
         fail("send= needs an rtl8139 on PCI bus 0");
 

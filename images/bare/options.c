@@ -84,6 +84,7 @@ static bool parse_word(const char *key, size_t key_n, const char *value, size_t 
         { "poll", &options.poll_us },
         { "tsc_khz", &options.tsc_khz },
         { "send", &options.send_us },
+        { "idle", &options.idle_ms },
     };
     uint64_t check;
 

@@ -24,6 +24,7 @@
 static uint64_t next_event, next_poll, next_report, next_send;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
 static uint64_t begun_due;                               /* when the quantum under way was due */
+static uint64_t event_ms = 1; /* between two of them: a nap, or EVENT_US */
 
 static void status(void)
 {
@@ -101,12 +102,14 @@ static void __attribute__((noinline)) events(uint64_t now)
     state->index = state->stores % state->pages;
     if (state->reset != 0)
         reset();
-    if (state->fail >> 8 != 0)
-        state->fail -= 1 << 8;
+    if (state->fail >> 8 >= event_ms)
+        state->fail -= event_ms << 8;
+    else if (state->fail >> 8 != 0)
+        state->fail &= 0xff;
     else if (state->fail != GUEST_FAIL_NONE)
         fail(state->fail);
     if (options.check)
-        memory_verify(COLD_PAGES);
+        memory_verify(COLD_PAGES * event_ms);
     if (is_due(now, &next_send, options.send_us))
         net_send();
     if (is_due(now, &next_poll, options.poll_us))
@@ -172,7 +175,10 @@ static void __attribute__((noinline)) pace(uint64_t n)
     if (due > now && due - now > 2 * quantum_ticks) /* the TSC went back */
         due = now;
     while (now < due) {
-        __asm__ volatile("pause");
+        if (options.idle_ms != 0)
+            nap();
+        else
+            __asm__ volatile("pause");
         now = step();
     }
     allow_for_lateness(now - due);
@@ -190,9 +196,15 @@ static void pace_init(void)
         quantum = options.rate < 16 * BATCH ? 1 : BATCH;
         quantum_ticks = quantum * state->tsc_khz / options.rate;
     }
+    state->batch = quantum != 0 && quantum < BATCH ? quantum : BATCH;
+    if (options.idle_ms != 0) {
+        quantum = options.rate * options.idle_ms;
+        quantum_ticks = options.idle_ms * state->tsc_khz;
+        event_ms = options.idle_ms;
+        nap_init(options.idle_ms);
+    }
     if (quantum_ticks == 0)
         quantum = 0;
-    state->batch = quantum != 0 && quantum < BATCH ? quantum : BATCH;
     begun_due = rdtsc();
     due = begun_due + quantum_ticks;
 }

@@ -44,7 +44,7 @@ class Machine:
     def __init__(self, t, ram, memory="memfd", touch=None, more=(), prepared=False, **options):
         backend = {"memfd": f"memory-backend-memfd,id=m,size={ram},share=on",
                    "anonymous": f"memory-backend-ram,id=m,size={ram}"}[memory]
-        options = {"set": SET, "fill": "random", **options}
+        options = {"set": SET, "fill": "random", "idle": 0, **options}  # a nap would hide a stall
         if touch:
             options["touch"] = touch
         self.t, self.ram = t, ram

@@ -307,6 +307,35 @@ def paced(t):
 
 
 @case
+def naps(t):
+    """with idle= the bare-metal guest sleeps between visits, makes as many, and shows a torn image as ever"""
+    vm = start_bare(t, "tcg", mem="64M", set="4M", touch="8M", rate=100, idle=5, check=1, report=100)
+
+    def paced_second():
+        a = vm.guest.state(vm)
+        t.wait(lambda: vm.guest.state(vm).tsc - a.tsc > a.tsc_khz * 1000, 20, "a second passes")
+        b = vm.guest.state(vm)
+        rate = (b.stores - a.stores) / ((b.tsc - a.tsc) / a.tsc_khz)
+        t.check(rate < 105, f"{rate:.1f} visits per ms, asked for 100")
+        return rate > 50
+    t.wait(paced_second, 60, "100 visits per ms, as asked for")
+
+    def halted():
+        with vm.qmp() as qmp:
+            return "HLT=1" in qmp.hmp("info registers")
+    t.wait(halted, 60, "it is met asleep")
+    for _ in range(5):
+        state, memory = stopped_copy(t, vm)
+        ok, text = seqcheck.check_sequence(memory, state, origin=state.base)
+        t.check(ok, text)
+        t.wait(lambda s=state: vm.progress() > s.stores, 60, "it goes on after a stop")
+    t.wait(lambda: vm.guest.state(vm).cold_checked > 2048, 60, "touched RAM was verified")
+    vm.guest.fail(vm, Bare.LINE, in_ms=20)
+    t.wait(lambda: "DRIVER FAILED" in debug_text(vm), 60, "it fails when told to")
+    vm.guest.check_unharmed(vm)
+
+
+@case
 def speed(t):
     """under KVM the bare-metal guest runs natively: more than 20 million visits per second"""
     need_kvm(t)
@@ -329,7 +358,7 @@ def speed(t):
 def bad_parameters(t):
     """a parameter that the bare-metal guest does not know, or cannot keep, stops it with a reason"""
     for options, reason in (({"pages": 5}, "not understood"), ({"set": "1G"}, "one piece of RAM"),
-                            ({"base": 4097}, "multiple of 4K"), ({"pattern": "zig"}, "pattern=zig")):
+                            ({"base": 4097}, "multiple of 4K"), ({"idle": 5}, "needs rate="), ({"pattern": "zig"}, "pattern=zig")):
         try:
             start_bare(t, "tcg", mem="64M", **options)
         except RuntimeError as error:
