@@ -37,6 +37,8 @@ limit=${STASIS_TEST_LIMIT:-1800}
 grace=${STASIS_TEST_GRACE:-60}
 fuzz_seconds=${STASIS_FUZZ_SECONDS:-1}
 fuzz_seed=${STASIS_FUZZ_SEED:-1}
+# Not each time what chooses among several: a script in the path may take half a second.
+python=$(python3 -c "import sys; print(sys.executable)" 2>/dev/null) || python=python3
 jobs=${STASIS_TEST_JOBS:-$(($(nproc) + 1))}
 logs=$build/logs
 mkdir -p "$logs"
@@ -174,7 +176,7 @@ run_program() {
         read -r -a wrap <<<"${STASIS_TEST_WRAP:-}"
         command=(${wrap[@]+"${wrap[@]}"} "$build/tests/unit/$name" --tap)
         ;;
-    integration | fault | long) command=(python3 -B "$root/tests/$kind/$name.py") ;;
+    integration | fault | long) command=("$python" -B "$root/tests/$kind/$name.py") ;;
     fuzz) command=("$build/tests/fuzz/$name" -max_total_time="$fuzz_seconds"
                    -seed="$fuzz_seed" -timeout=10
                    -rss_limit_mb=2048 -print_final_stats=1) ;;
