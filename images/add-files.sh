@@ -27,12 +27,14 @@ for pair; do
     path=${pair%%=*} file=${pair#*=}
     mkdir -p "$root/$(dirname "$path")"
     cp --preserve=mode "$file" "$root/$path"
+    # Symbols are for those who have the file itself; the guest has to unpack them at each start.
+    [ "$(head -c 4 "$file" | tr -d '\0')" != $'\x7fELF' ] || strip "$root/$path"
 done
 {
     for part in "${parts[@]}"; do
         cat "$("$here"/build.sh --print "$part")"
     done
     (cd "$root" && find . -mindepth 1 -print0 | LC_ALL=C sort -z |
-        cpio --null --quiet -o -H newc -R 0:0) | gzip -1n
+        cpio --null --quiet -o -H newc -R 0:0)
 } > "$out.new"
 mv "$out.new" "$out"

@@ -13,9 +13,9 @@
 #   bare.elf           the bare-metal guest
 #   kernel-VERSION/    Debian's cloud kernel, unpacked: boot/vmlinuz-*, lib/modules/*
 #   vmlinuz            link to it
-#   initrd.gz          the Linux guest's root
+#   initrd.cpio        the Linux guest's root
 #   stasis-edu.ko      a driver for that guest, which can fail
-#   criu.gz            what that guest needs for CRIU, to be put behind initrd.gz
+#   criu.cpio          what that guest needs for CRIU, to be put behind initrd.cpio
 #   debian.ext4        a Debian system's disk
 #
 # Each output is written aside and renamed, under one lock, so that concurrent runs are safe and an
@@ -141,13 +141,13 @@ download_kernel()
 build_initrd()
 {
     local flags="-std=gnu17 -O2 -Wall -Wextra -Werror -static"
-    local out=$cache/initrd.gz busybox=/bin/busybox root=$tmp/root kernel_dir sum
+    local out=$cache/initrd.cpio busybox=/bin/busybox root=$tmp/root kernel_dir sum
 
     kernel_dir=$(dirname "$(dirname "$(readlink -f "$cache/vmlinuz")")")
     [ -x "$busybox" ] || die "$busybox is missing (package busybox-static): run tests/deps.sh"
     sum=$(digest "$flags $modules $kernel_dir" "$here"/linux/* "$busybox" "$here/build.sh")
     current "$out" "$sum" && return
-    need gcc cpio gzip
+    need gcc cpio
 
     mkdir -p "$root"/{bin,dev,lib/modules,proc,run,sys,tmp}
     cp "$busybox" "$root/bin/busybox"
@@ -156,8 +156,8 @@ build_initrd()
     gcc $flags "$here"/linux/*.c -o "$root/bin/stasis-job"
     strip "$root/bin/stasis-job"
     add_modules "$root" $modules
-    pack "$root" "$tmp/initrd.gz"
-    publish "$tmp/initrd.gz" "$out" "$sum"
+    pack "$root" "$tmp/initrd.cpio"
+    publish "$tmp/initrd.cpio" "$out" "$sum"
 }
 
 # Modules of the guest's kernel, in the order in which init loads them.
@@ -176,17 +176,18 @@ add_modules() # ROOT MODULE...
     done
 }
 
+# Not compressed: an emulated CPU takes a second for what CRIU needs.
 pack() # ROOT OUTPUT
 {
     (cd "$1" && find . -exec touch -h -d @0 {} + && find . -print0 | LC_ALL=C sort -z |
-        cpio --null --quiet -o -H newc -R 0:0 --reproducible) | gzip -1n > "$2"
+        cpio --null --quiet -o -H newc -R 0:0 --reproducible) > "$2"
 }
 
 # Debian's criu with the libraries that it is linked with, as they are on this host. An archive of
 # its own, since most guests have no use for it, and unpacking takes them time.
 build_criu()
 {
-    local out=$cache/criu.gz criu=/usr/sbin/criu root=$tmp/criu libraries sum
+    local out=$cache/criu.cpio criu=/usr/sbin/criu root=$tmp/criu libraries sum
 
     [ -x "$criu" ] || die "$criu is missing (package criu): run tests/deps.sh"
     libraries=$(ldd "$criu" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) .*/\1/p')
@@ -194,7 +195,7 @@ build_criu()
     sum=$(digest "$modules $criu_modules $(readlink -f "$cache/vmlinuz")" \
         "$criu" $libraries "$here/build.sh")
     current "$out" "$sum" && return
-    need cpio gzip ldd
+    need cpio ldd
 
     mkdir -p "$root/bin"
     cp "$criu" "$root/bin/"
@@ -205,8 +206,8 @@ build_criu()
     done
     # shellcheck disable=SC2086
     add_modules "$root" $modules $criu_modules
-    pack "$root" "$tmp/criu.gz"
-    publish "$tmp/criu.gz" "$out" "$sum"
+    pack "$root" "$tmp/criu.cpio"
+    publish "$tmp/criu.cpio" "$out" "$sum"
 }
 
 # shellcheck source=images/debian/recipe.sh
@@ -222,8 +223,8 @@ case "${1:-}" in
     case "${2:-}" in
     bare) echo "$cache/bare.elf" ;;
     kernel) echo "$cache/vmlinuz" ;;
-    initrd) echo "$cache/initrd.gz" ;;
-    criu) echo "$cache/criu.gz" ;;
+    initrd) echo "$cache/initrd.cpio" ;;
+    criu) echo "$cache/criu.cpio" ;;
     module) echo "$cache/stasis-edu.ko" ;;
     debian) echo "$cache/debian.ext4" ;;
     *) die "--print bare, kernel, initrd, criu, module or debian" ;;
