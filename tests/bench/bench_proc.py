@@ -139,7 +139,7 @@ def measure(t):
     for kind in ("anonymous", "shared"):
         for mib in MEMORY:
             row = {"kind": kind, "mib": mib}
-            root = start_tree(vm, *((mib, 0) if kind == "anonymous" else (0, mib)))
+            root = start_tree(vm, *((mib, 0) if kind == "anonymous" else (0, mib)), calm=False)
             set_niceness(vm.pid, NICENESS)
             for way in WAYS:
                 measure_way(vm, way, root, store, row)

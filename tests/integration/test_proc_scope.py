@@ -135,7 +135,7 @@ def session(t):
     t.check("stasis-session" in result.err and result.err.count("\n") == 3, f"{result!r}")
     end_tree(vm, root)
     first = int(sh(vm, f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid; "
-                       "stasis-session -b -- proc-tree start 1 1 sysv pty"))
+                       "stasis-session -b -- proc-tree start 1 1 sysv pty calm"))
     t.wait(lambda: stasis("agent-exec", vm.name, "--", "proc-tree", "ask", expect=None).rc == 0, 120,
            "it answers")
     check_works(t, vm, "in a session")

@@ -13,7 +13,9 @@
  * Words: "apart", each of the three is a tree of its own; "tcp", a connection over loopback instead
  * of the socketpair; "posix", the shared memory that is looked at is in /dev/shm, and b counts in a
  * named semaphore, too; "sysv", b counts in a SysV semaphore and sends its numbers back by a SysV
- * queue, and the memory that is looked at is a SysV segment; "pty", the pipe is a pseudo-terminal.
+ * queue, and the memory that is looked at is a SysV segment; "pty", the pipe is a pseudo-terminal;
+ * "calm", they work once in 10 milliseconds: at one, which is the usual, an emulated CPU has little
+ * time for anything else.
  *
  * Numbers go round that way, each one higher than the last; whoever gets another one counts it as
  * bad. The root keeps at most WINDOW of them under way, so that pipe and socket hold some at any
@@ -21,7 +23,7 @@
  * socket.
  *
  * Each of them works once a millisecond, as a control loop would; a gap is the time between two
- * turns of the root's, beyond that millisecond, by its own clock. What comes within SETTLE_NS of
+ * turns of the root's, beyond that (or the 10), by its own clock. What comes within SETTLE_NS of
  * being asked is left out: whoever asks is started, and ends, on the same CPU.
  */
 #include <errno.h>
@@ -62,7 +64,7 @@ typedef struct {
 } State;
 
 typedef struct {
-    bool apart, tcp, posix, sysv, pty;
+    bool apart, tcp, posix, sysv, pty, calm;
 } Words;
 
 typedef struct {
@@ -81,6 +83,7 @@ typedef struct {
 } Memory;
 
 static State *state;
+static unsigned turn_ms = 1;
 
 static uint64_t now_ns(void)
 {
@@ -97,7 +100,6 @@ static void __attribute__((noreturn)) die(const char *what)
 
 /* ---- gaps: the longest that ended in each slot of time, in a ring ---- */
 
-#define TURN_NS 1000000u
 #define SLOT_NS 100000000u
 #define SETTLE_NS 1000000000u
 #define N_SLOTS 16384u /* 27 minutes */
@@ -109,9 +111,9 @@ static uint64_t since_ns;
 static void note_gap(uint64_t *last)
 {
     static uint64_t newest;
-    uint64_t now = now_ns(), slot = now / SLOT_NS, gap = 0;
-    if (*last != 0 && now - *last > TURN_NS)
-        gap = now - *last - TURN_NS;
+    uint64_t now = now_ns(), slot = now / SLOT_NS, gap = 0, usual = turn_ms * 1000000u;
+    if (*last != 0 && now - *last > usual)
+        gap = now - *last - usual;
     for (; newest < slot; newest = newest + N_SLOTS < slot ? slot - N_SLOTS : newest + 1)
         gaps[(newest + 1) % N_SLOTS] = 0;
     if (gap > gaps[slot % N_SLOTS])
@@ -210,7 +212,7 @@ static void *take_turns(void *data)
         pthread_cond_signal(&cond);
         if (mine == 0) {
             pthread_mutex_unlock(&mutex);
-            usleep(1000);
+            usleep(turn_ms * 1000);
             pthread_mutex_lock(&mutex);
         }
     }
@@ -339,7 +341,7 @@ static void __attribute__((noreturn)) work(int listener, int pipe_fd, const Memo
     since_ns = now_ns();
     for (size_t i = 0;; i++) {
         struct pollfd fds = { .fd = listener, .events = POLLIN };
-        if (poll(&fds, 1, 1) > 0)
+        if (poll(&fds, 1, (int)turn_ms) > 0)
             answer(listener);
         note_gap(&last);
         uint64_t n = state->sent + 1;
@@ -423,6 +425,7 @@ be_root(int ready, size_t anon_mib, size_t shared_mib, const Words *words)
     Memory memory[2];
     pthread_t threads[2];
     socklen_t len;
+    turn_ms = words->calm ? 10 : 1;
     setsid();
     signal(SIGPIPE, SIG_IGN);
     struct sockaddr_un a = address(&len);
@@ -501,6 +504,7 @@ static Words read_words(char **words)
         set.posix |= strcmp(*words, "posix") == 0;
         set.sysv |= strcmp(*words, "sysv") == 0;
         set.pty |= strcmp(*words, "pty") == 0;
+        set.calm |= strcmp(*words, "calm") == 0;
     }
     return set;
 }

@@ -52,8 +52,9 @@ def sh(vm, script, expect=0, timeout=60000):
                   script, expect=expect).out
 
 
-def start_tree(vm, anon_mib=1, shared_mib=1, *words):
-    """The PID of its root."""
+def start_tree(vm, anon_mib=1, shared_mib=1, *words, calm=True):
+    """The PID of its root. A calm one leaves an emulated CPU time for others."""
+    words = [*words, "calm"] if calm else words
     out = sh(vm, f"echo {FIRST_PID} > /proc/sys/kernel/ns_last_pid; "
                  f"proc-tree start {anon_mib} {shared_mib} {' '.join(words)}")
     return int(out)
