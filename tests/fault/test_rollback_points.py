@@ -30,7 +30,7 @@ def the_vm():
         t = shared()
         disk = t.path("disk.qcow2")
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "4M"], check=True)
-        vm = run_vm(t, Bare(mem="32M", set="4M"), "-rtc", "clock=vm", "-drive",
+        vm = run_vm(t, Bare(mem="32M", set="4M", rate=200), "-rtc", "clock=vm", "-drive",
                     f"file={disk},format=qcow2,if=virtio", accel=FAST)
         store = new_store(t)
         _vm.extend((vm, store, vm.checkpoint_id(*store)))
@@ -115,14 +115,14 @@ for _point in ("rollback-read", "rollback-loaded", "rollback-harvested", "rollba
 @case
 def completed_by_a_kill(t):
     """a VM that is half rolled back can be killed, and its name has no mark then"""
-    vm = run_vm(t, Bare(mem="32M", set="1M"), accel=FAST)
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200), accel=FAST)
     store = new_store(t)
     vm.checkpoint_id(*store)
     stasis("rollback", vm.name, "--force", *store, expect=None,
            env={"STASIS_FAULT": "rollback-loaded"})
     t.equal(vm.info()["state"], "half-rolled-back", "state")
     stasis("kill", vm.name)
-    again = run_vm(t, Bare(mem="32M", set="1M"), accel=FAST, name=vm.name)
+    again = run_vm(t, Bare(mem="32M", set="1M", rate=200), accel=FAST, name=vm.name)
     t.equal(again.info()["rolling_back_to"], None, "marked")
     again.check_runs()
 

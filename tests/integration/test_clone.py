@@ -24,7 +24,7 @@ def source():
     """(guest, image ID, store, state in the image): made once; nobody changes it."""
     if not _source:
         t = shared()
-        guest = Bare(mem="128M", set="4M", touch="64M", fill="random", pattern="random", check=1)
+        guest = Bare(mem="128M", set="4M", touch="64M", fill="random", pattern="random", check=1, rate=200)
         vm = run_vm(t, guest, accel=FAST)
         store = new_store(t)
         stasis("pause", vm.name)
@@ -345,7 +345,7 @@ for _delay in (None, 0.0, 0.05, 0.2):
 @case
 def refused_by_name(t):
     """what two VMs can't both have is refused by name before anything is made or started"""
-    guest = Bare(mem="48M", set="1M")
+    guest = Bare(mem="48M", set="1M", rate=200)
     with open(t.path("disk"), "wb") as f:
         f.truncate(MIB)
     vm = run_vm(t, guest, "-blockdev", f"file,filename={t.path('disk')},node-name=d0",

@@ -446,12 +446,12 @@ def build_is_quick_and_safe(t):
     """images/build.sh has nothing to do the second time, and says where the guests are"""
     script = os.path.join(ROOT, "images", "build.sh")
     # In a cache of our own: the host's may just be brought up to date for another tree. The kernel
-    # is there, because that would be downloaded.
+    # is there, because that would be downloaded; with its headers it is fourteen thousand files.
     cache, kernel = t.path("cache"), image("kernel")
     os.mkdir(cache)
     unpacked = os.path.join(os.path.dirname(kernel), os.readlink(kernel).split("/")[0])
-    if subprocess.run(["cp", "-al", kernel, unpacked, cache], check=False).returncode != 0:
-        subprocess.run(["cp", "-a", kernel, unpacked, cache], check=True)
+    os.symlink(unpacked, os.path.join(cache, os.path.basename(unpacked)))
+    subprocess.run(["cp", "-a", kernel, cache], check=True)
     env = {**os.environ, "STASIS_CACHE": cache}
     first = subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
     t.check(f"built {cache}/bare.elf" in first, first)
