@@ -142,9 +142,9 @@ for _prepared in (False, True):
 def list_as_virsh(t):
     """`list` shows every domain as virsh does, known to stasis or not, and runs no QEMU command"""
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST, start=False)
+    vm = make_domain(t, Bare(rate=200), accel=FAST, start=False)
     vm.virsh("start")
-    off = make_domain(t, Bare(), accel=FAST, start=False)
+    off = make_domain(t, Bare(rate=200), accel=FAST, start=False)
     found = {i["name"]: i for i in stasis_json("list")}
     t.equal((found[vm.name]["state"], found[off.name]["state"]), ("running", "shut off"), "states")
     t.check("custom-monitor" not in open(f"{libvirthost.LOGS}/{vm.name}.log").read(),
@@ -196,7 +196,7 @@ def clones(t):
 def other_name_and_xml(t):
     """restored under another name it is another domain; --xml replaces the image's definition"""
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     twin = fresh_name("twin")
@@ -259,7 +259,7 @@ def prepare_and_back(t):
 
 def libvirtd_restarted(t, point, sig, may_succeed):
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     vm.checkpoint(*store)
     fds = [f for f in procmem.open_fds(vm.pid) if "socket" not in f]
@@ -291,7 +291,7 @@ for _point, _sig, _ok in (("copy-half", signal.SIGTERM, True), ("stopped", signa
 
 def destroyed(t, point):
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     vm.checkpoint(*store)
     full = ["--full"] if point == "copy-half" else []
@@ -320,7 +320,7 @@ for _point in ("copy-half", "stopped"):
 def virsh_waits_for_nobody(t):
     """while a checkpoint is under way virsh asks and changes the domain as ever"""
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     process = held(t, "copy-half", "checkpoint-create", vm.name, *store)
     vm.virsh("dominfo")  # it would wait until we let go, that is for ever
@@ -334,7 +334,7 @@ def virsh_waits_for_nobody(t):
 
 def killed(t, point, command):
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     if command == "restore":
@@ -366,7 +366,7 @@ for _point, _command in (("stopped", "checkpoint-create"), ("rollback-stopped", 
 def names_and_uris(t):
     """which domain is meant, and which libvirtd can't be meant, is said clearly"""
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST, name="web server ü")
+    vm = make_domain(t, Bare(rate=200), accel=FAST, name="web server ü")
     uuid = virsh("domuuid", vm.name).stdout.strip()
     known_as = stasis_json("info", uuid)["name"]
     t.equal(known_as, f"web_server___-{uuid[:8]}", "name of a domain that can't be one here")
@@ -410,7 +410,7 @@ def session_of_a_user(t):
     t.defer(end_process, daemon)
     t.wait(lambda: os.path.exists(sock), 30, "the session's socket")
     uri = f"qemu+unix:///session?socket={sock}"
-    xml = libvirthost.domain_xml(t, Bare(), "mine", FAST)
+    xml = libvirthost.domain_xml(t, Bare(rate=200), "mine", FAST)
     path = t.path("mine.xml")
     with open(path, "w") as f:
         f.write(re.sub("<serial.*</serial>", "", xml))
@@ -433,7 +433,7 @@ def session_of_a_user(t):
 def bare_images_stay_bare(t):
     """an image of a domain is not started without libvirt, nor one of a bare VM with it"""
     host(t)
-    vm = make_domain(t, Bare(), accel=FAST)
+    vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
     image = vm.checkpoint_id(*store)
     for command in ("restore", "clone"):
