@@ -17,7 +17,7 @@ MIB = 1 << 20
 @case
 def only_the_id_on_stdout(t):
     """stdout of checkpoint-create is the image's ID and nothing else"""
-    vm = run_vm(t, Bare(mem="48M"))
+    vm = run_vm(t, Bare(mem="48M", rate=200))
     store = new_store(t)
     result = stasis("checkpoint-create", vm.name, *store)
     t.equal(result.out, image_ids(store)[0] + "\n", "stdout")
@@ -137,7 +137,7 @@ for _mode in MODES:
 @case
 def paused_stays_paused(t):
     """a paused VM stays paused, its image says so, and the guest has not moved"""
-    guest = Bare(mem="48M")
+    guest = Bare(mem="48M", rate=200)
     vm = run_vm(t, guest)
     store = new_store(t)
     stasis("pause", vm.name)
@@ -154,7 +154,7 @@ def paused_stays_paused(t):
 @case
 def increment_costs_by_what_changed(t):
     """an incremental image holds what changed, whatever the size of RAM"""
-    guest = Bare(mem="384M", set="4M", touch="192M", fill="random")
+    guest = Bare(mem="384M", set="4M", touch="192M", fill="random", rate=200)
     vm = run_vm(t, guest, accel=FAST)
     store = new_store(t)
     full = vm.checkpoint("--mode", "live", *store)
@@ -231,7 +231,7 @@ def one_at_a_time(t):
 def writers_wait_their_turn(t):
     """one writer at a time in a store: a second VM's checkpoint gets exit 11 and its VM runs"""
     big = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
-    small = run_vm(t, Bare(mem="48M"))
+    small = run_vm(t, Bare(mem="48M", rate=200))
     store = new_store(t)
     process = held.held(t, "copy-half", "checkpoint-create", big.name, *store)
     stasis("checkpoint-create", small.name, *store, expect=11)
