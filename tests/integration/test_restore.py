@@ -64,7 +64,7 @@ for _mode in MODES:
 @case
 def stays_paused_on_request(t):
     """--paused leaves the VM at the instant of the image until it is resumed"""
-    guest = Bare(mem="48M")
+    guest = Bare(mem="48M", rate=200)
     vm = run_vm(t, guest)
     store = new_store(t)
     image_id = vm.checkpoint_id(*store)
@@ -143,7 +143,7 @@ def loading_vm_is_checkpointed(t):
 @case
 def twins(t):
     """two VMs from one image run side by side, and a name that is taken is refused"""
-    guest = Bare(mem="64M")
+    guest = Bare(mem="64M", rate=200)
     vm = run_vm(t, guest)
     store = new_store(t)
     image_id = vm.checkpoint_id(*store)
