@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Prints the figures of one run, and writes them to BUILD/bench.json.
 #
-#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|hold|disks|libvirt|proc|guard|recovery|seal …]
+#   tests/bench/run.sh BUILD [stop|stall|hot|cost|harvest|restore|rollback|clone|prefetch|series|deadlines|cycles|hold|disks|libvirt|proc|guard|recovery|seal|copy …]
 #
 #   STASIS_BENCH_RUNS=5             repetitions of each measurement
 #   STASIS_BENCH_RAM="512M 2G 8G"   sizes of the machine
@@ -18,6 +18,7 @@
 #   STASIS_BENCH_HOLD=8             seconds of each period of hold
 #   STASIS_BENCH_MACHINES=3         VMs that a stop from inside QEMU is measured on
 #   STASIS_BENCH_STALLS=200         checkpoints of stall
+#   STASIS_BENCH_COPY="8M 100"      the file of copy, and how many small ones its tree has
 #   STASIS_BENCH_PEERS_ONLY=1       QEMU's own ways only
 set -uo pipefail
 
@@ -28,7 +29,7 @@ fi
 build=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.." || exit 2
-[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles hold disks libvirt proc guard recovery seal
+[ $# -gt 0 ] || set -- stop stall hot cost harvest restore rollback clone prefetch series deadlines cycles hold disks libvirt proc guard recovery seal copy
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/sb.XXXXXX") || exit 2
 mkdir "$dir/out" "$dir/run" "$dir/tmp"
