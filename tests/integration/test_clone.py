@@ -87,16 +87,7 @@ def own_bytes(vm):
 
 def qemus_of(store):
     """PIDs of QEMUs that have a template of this store mapped, or wait for their state."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                words = f.read().decode(errors="replace").split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if any(store[1] in word for word in words) and "qemu" in words[0]:
-            found.append(int(pid))
-    return found
+    return procmem.pids_of(lambda words: any(store[1] in word for word in words) and "qemu" in words[0])
 
 
 @case

@@ -58,17 +58,13 @@ def _files(top):
 def _ours(runtime):
     """Names of processes that live for this test's VMs."""
     found = Counter()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                words = f.read().decode(errors="replace")
-            with open(f"/proc/{pid}/environ", "rb") as f:
-                environ = f.read().decode(errors="replace").split("\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+    for pid in procmem.pids():
+        words, environ = procmem.words(pid), procmem.words(pid, "environ")
+        if words is None or environ is None:
             continue
-        name = os.path.basename(words.split("\0")[0])
-        if runtime in words or (name.startswith("stasis") and
-                                f"STASIS_RUNTIME_DIR={runtime}" in environ):
+        name = os.path.basename(words[0])
+        if any(runtime in word for word in words) or (name.startswith("stasis") and
+                                                      f"STASIS_RUNTIME_DIR={runtime}" in environ):
             found[name] += 1
     return found
 

@@ -198,7 +198,7 @@ class Host:
 def qemu_pids():
     """Of the namespace, so ours."""
     found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in procmem.pids():
         try:
             if os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("qemu-system") and \
                     procmem.is_alive(int(pid)):

@@ -13,6 +13,25 @@ UFFD_FEATURE_WP_ASYNC = 1 << 15
 _TOP_BYTES_WITH_WP = bytes(b for b in range(256) if b & 0x02)
 
 
+def pids():
+    """Of all processes, as text."""
+    return filter(str.isdigit, os.listdir("/proc"))
+
+
+def words(pid, name="cmdline"):
+    """The words of a process's command line, or of its environment ("environ"); None: it is gone, or another's."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as f:
+            return f.read().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def pids_of(is_meant):
+    """PIDs of the processes whose words is_meant()."""
+    return sorted(int(pid) for pid in pids() if is_meant(words(pid) or [""]))
+
+
 def maps(pid):
     """(start, end, permissions, name) of each mapping."""
     rows = []

@@ -4,6 +4,7 @@ import os
 import re
 import time
 
+import procmem
 from agentguest import WithAgent, wait_agent
 from stasistest import BUILD, Vm, fresh_name, run_vm, stasis
 
@@ -95,16 +96,8 @@ def check_works(t, vm, what, seconds=120):
 
 def fork_pids(vm):
     """Processes of QEMUs that are forks of `vm`."""
-    runtime, found = os.environ["STASIS_RUNTIME_DIR"], []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                words = f.read().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if f"{runtime}/{vm.name}.fork-" in words:
-            found.append(int(pid))
-    return found
+    mark = f"{os.environ['STASIS_RUNTIME_DIR']}/{vm.name}.fork-"
+    return procmem.pids_of(lambda words: any(mark in word for word in words))
 
 
 def check_no_fork(vm):

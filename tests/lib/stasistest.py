@@ -332,27 +332,10 @@ def restored_vm(t, image_id, store, guest, *options):
 
 def pager_pids(vm):
     """PIDs of the processes that serve an on-demand restore: the supervisor, and its worker."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                words = f.read().decode(errors="replace").split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        # Another run of the tests may have a VM of the same name.
-        if os.path.basename(words[0]) == "stasis-pager" and words[1] == vm.name and \
-                _runtime_dir_of(pid) == os.environ["STASIS_RUNTIME_DIR"]:
-            found.append(int(pid))
-    return sorted(found)
-
-
-def _runtime_dir_of(pid):
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as f:
-            words = f.read().decode(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return dict(w.split("=", 1) for w in words if "=" in w).get("STASIS_RUNTIME_DIR")
+    found = procmem.pids_of(lambda words: os.path.basename(words[0]) == "stasis-pager" and words[1] == vm.name)
+    # Another run of the tests may have a VM of the same name.
+    ours = f"STASIS_RUNTIME_DIR={os.environ['STASIS_RUNTIME_DIR']}"
+    return [pid for pid in found if ours in (procmem.words(pid, "environ") or [])]
 
 
 def _kill_by_name(name):
