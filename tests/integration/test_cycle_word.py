@@ -16,16 +16,18 @@ from stasistest import (FAST, case, image_ids, main, new_store, run_vm, stasis, 
 
 WORD = hex(State.GPA + State.CYCLES)
 MISSED = hex(State.GPA + 16 + 8 * State.FIELDS.index("missed"))
-PERIOD_S = 2
+PERIOD_S, WORK = 2, 64
 
 
 def cycles_in(t, image, store):
-    """Ends of cycles by the image's memory, which is one instant."""
+    """Ends of cycles by the image's memory, which is one instant, and in the slack after the last of them: no work of
+    the next has been done."""
     stasis("export", image["id"], "--format", "raw-memory", t.path("raw"), *store)
     with open(t.path("raw"), "rb") as f:
         f.seek(State.GPA + State.CYCLES)
         found, = struct.unpack("<Q", f.read(8))
-    check_memory_image(t, t.path("raw"))
+    state = check_memory_image(t, t.path("raw"))
+    t.equal(state.stores, found * WORK, f"visits in {found} cycles")
     os.unlink(t.path("raw"))
     return found
 
@@ -33,7 +35,7 @@ def cycles_in(t, image, store):
 @case
 def at_the_end(t):
     """the image has one end of a cycle more than there were when it was asked for"""
-    vm = run_vm(t, Bare(mem="32M", set="1M", period=PERIOD_S * 1000000, work=64), accel=FAST)
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=PERIOD_S * 1000000, work=WORK), accel=FAST)
     store = new_store(t)
     for _ in range(2):
         before = vm.guest.cycles(vm)
@@ -87,7 +89,7 @@ def by_policy(t):
     """a policy's image falls at the end of a cycle and tells of deadlines; where the slack is too short, or the
     loop stands still, there is none, and the VM runs on"""
     # A stop on a host that has no time takes what it takes: long cycles, of which nearly all is slack.
-    vm = run_vm(t, Bare(mem="32M", set="1M", period=2000000, work=64), accel=FAST)
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=PERIOD_S * 1000000, work=WORK), accel=FAST)
     daemon = Daemon(t)
     store = ("--store", daemon.store)
     loop = ("--every", "1h", "--cycle-word", WORD, "--missed-word", MISSED, "--deadline", 2000)
@@ -99,6 +101,7 @@ def by_policy(t):
     run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=daemon.env, expect=None)).json
     image = stasis_json("checkpoint-info", run["id"], *store)
     t.check(cycles_in(t, image, store) > before, "an end of a cycle was waited for")
+    t.check(image["cost"]["pause_us"] <= 1999000, "the stop is no longer than the slack", image)
     t.equal(run["missed_deadlines"], image["cost"]["missed_deadlines"], "what the run tells")
     # No stop is as short as a microsecond.
     daemon.run("policy-set", vm.name, *loop, "--slack", 0.001)
