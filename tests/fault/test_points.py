@@ -51,9 +51,9 @@ _met = {"kill": set(), "error": set()}
 # The guest of each mode. For live a slow one: a page that a failed checkpoint took from the tracker
 # and lost is not written again before the next one, and shows there as torn.
 GUESTS = {"live": {"mem": "48M", "set": "24M", "rate": 1},
-          "protect": {"mem": "48M", "set": "32M", "rate": 20, "pattern": "random"},
+          "protect": {"mem": "48M", "set": "32M", "rate": 20, "idle": 0, "pattern": "random"},
           "cow": {"mem": "32M", "set": "4M", "pattern": "random"},
-          "stop": {"mem": "32M", "set": "4M"}}
+          "stop": {"mem": "32M", "set": "4M", "rate": 200}}
 _vms = {}
 
 

@@ -91,7 +91,7 @@ for _accel, _tracker in TRACKERS:
                  full=(_pattern == "seq") == (_tracker == "kvm-log"))
     # Slow enough that a write which the tracker missed is not made good by the next one.
     add_case(chain, _accel, _tracker,
-             {"mem": "48M", "set": "32M", "rate": 4, "pattern": "random"}, 4 if FULL else 3,
+             {"mem": "48M", "set": "32M", "rate": 4, "idle": 0, "pattern": "random"}, 4 if FULL else 3,
              promise=f"{_accel}, {_tracker}, a slow guest: no write is lost for the next increment",
              full=(_accel, _tracker) == ("kvm", "uffd-async"))
 

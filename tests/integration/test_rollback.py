@@ -247,7 +247,7 @@ def nothing_is_lost(t):
 def disks_stay(t):
     """a VM that has written to a disk is refused by the disk's name if the image does not have it"""
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", t.path("disk"), "1M"], check=True)
-    vm = run_vm(t, Bare(mem="32M", set="1M"), "-drive",
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200), "-drive",
                 f"file={t.path('disk')},format=raw,if=none,id=precious", "-device",
                 "virtio-blk-pci,drive=precious", accel=FAST)
     store = new_store(t)
@@ -269,10 +269,10 @@ def another_machine(t):
     """refused before anything is touched: an image of another machine, or of one that had other
     devices or memory"""
     store = new_store(t)
-    other = run_vm(t, Bare(mem="32M", set="1M", machine="q35"), accel=FAST)
+    other = run_vm(t, Bare(mem="32M", set="1M", rate=200, machine="q35"), accel=FAST)
     foreign = other.checkpoint_id(*store)
     stasis("kill", other.name)
-    vm = run_vm(t, Bare(mem="32M", set="1M"), accel=FAST)
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200), accel=FAST)
     image_id = vm.checkpoint_id(*store)
     refused(vm, 1, "pc-q35", foreign, "--force", *store)
     with vm.qmp() as qmp:
@@ -287,7 +287,7 @@ def another_machine(t):
 @case
 def a_panicked_guest(t):
     """a guest that has shut down, and can't go on, is brought back"""
-    vm = run_vm(t, Bare(mem="32M", set="1M"), "-no-shutdown", accel="tcg")
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200), "-no-shutdown", accel="tcg")
     store = new_store(t)
     vm.checkpoint_id(*store)
     with vm.qmp() as qmp:

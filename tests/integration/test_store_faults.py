@@ -28,7 +28,7 @@ def check_after_failure(t, vm, store):
 
 def disk_full(t, mode):
     """the disk is full in the middle: a clear error, the VM runs, and with room the next works"""
-    vm = run_vm(t, Bare(mem="128M", set="4M", touch="64M", fill="random"))
+    vm = run_vm(t, Bare(mem="128M", set="4M", touch="64M", fill="random", rate=200))
     disk = t.path("disk")
     mount_tmpfs(t, disk, "24m")
     store = ["--store", os.path.join(disk, "store")]
@@ -51,7 +51,7 @@ for _mode in MODES:
 @case
 def read_only_store(t):
     """a read-only store is refused before the VM is touched; it can still be read"""
-    vm = run_vm(t, Bare(mem="48M"))
+    vm = run_vm(t, Bare(mem="48M", rate=200))
     store = new_store(t)
     first = vm.checkpoint_id(*store)
     mount_read_only(t, store[1], t.path("ro"))
@@ -77,7 +77,7 @@ def no_store(t):
         for command in (["checkpoint-list"], ["checkpoint-info", "latest"],
                         ["checkpoint-verify", "latest"], ["restore", "latest"]):
             one_line(t, stasis(*command, "--store", t.path(path), expect=10))
-    vm = run_vm(t, Bare(mem="48M"))
+    vm = run_vm(t, Bare(mem="48M", rate=200))
     one_line(t, stasis("checkpoint-create", vm.name, "--store", t.path("file"), expect=10))
     vm.check_runs()
 
@@ -85,7 +85,7 @@ def no_store(t):
 def small_chain(t, mode):
     """A store with a full image and an increment, and the files of both. Those of mode live hold
     pages, too, that were copied once more later; mode stop has no such dead data."""
-    vm = run_vm(t, Bare(mem="32M", set="1M"))
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200))
     store = new_store(t)
     ids = [vm.checkpoint_id("--mode", mode, *store) for _ in range(2)]
     stasis("kill", vm.name)
@@ -110,7 +110,7 @@ def check_found(t, store, ids, what):
 
 def try_restore(t, image_id, store):
     """Result of an eager restore; a VM that comes of it is looked at and ended."""
-    guest = Bare(mem="32M", set="1M")
+    guest = Bare(mem="32M", set="1M", rate=200)
     name = fresh_name("damaged")
     t.defer(stasis, "kill", name, expect=None)
     result = stasis("restore", image_id, "--eager", "--name", name, *store, expect=None)
