@@ -20,7 +20,7 @@ def common():
     """A bundle of a chain of images, and its IDs."""
     if not _common:
         t = shared()
-        vm, store = run_vm(t, Bare(mem="32M", set="4M"), accel=FAST), new_store(t)
+        vm, store = run_vm(t, Bare(mem="32M", set="4M", rate=200), accel=FAST), new_store(t)
         ids = [vm.checkpoint(*store)["id"] for _ in range(N_IMAGES)]
         bundle = t.path("bundle")
         stasis("bundle-export", bundle, *ids, *store)

@@ -18,7 +18,7 @@ USAGE = 2
 
 
 def bare(t, *qemu_args, **options):
-    guest = Bare(mem="64M", set="2M", touch="16M", fill="random", check=1, **options)
+    guest = Bare(mem="64M", set="2M", touch="16M", fill="random", check=1, **{"rate": 200, **options})
     return guest, run_vm(t, guest, *qemu_args, accel=FAST)
 
 

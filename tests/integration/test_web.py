@@ -29,7 +29,7 @@ def images_show_up(t):
     web = Web(t, *store)
     empty = web.ask("/api/images").json
     t.equal((empty["there"], empty["images"]), (False, []), "before there is a store")
-    vm = run_vm(t, Bare(mem="32M", set="2M"), accel=ACCEL)
+    vm = run_vm(t, Bare(mem="32M", set="2M", rate=200), accel=ACCEL)
     first = vm.checkpoint(*store, "--note", "a \"note\" <b>\n")
     second = vm.checkpoint(*store)
     shown = listing(web)
@@ -77,7 +77,7 @@ def images_show_up(t):
 def processes_have_their_graph(t):
     """an image of processes has its boundary as a graph, also one from before edges had their ends as numbers; damage is told"""
     store = new_store(t)
-    vm = run_vm(t, Bare(mem="32M", set="1M"), accel=ACCEL)
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200), accel=ACCEL)
     vm.checkpoint(*store)
     boundary = forgery.web_server_boundary()
     known = forgery.process_image(store[1], 1, "web", 1_800_000_000_000_000, boundary)
