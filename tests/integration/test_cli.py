@@ -324,6 +324,7 @@ def no_image_is_12(t):
 def no_vm_is_12(t):
     """a VM that is not known is error not-found, exit 12, and makes no store"""
     store = t.path("missing")
+    table()
     for name in NEEDS_VM:
         result = stasis(name, *GOOD[name], "--store", store, expect=12)
         t.check(result.out == "" and "nosuch" in result.err, "does not name the VM:", result)
