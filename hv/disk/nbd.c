@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "disk/internal.h"
-#include "disk/nbd-load.h"
 #include "disk/nbd-server.h"
 
 #define PAGE 4096u
@@ -89,8 +88,6 @@ static void close_handle(gpointer handle)
 
 StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted, GError **error)
 {
-    if (!stasis_nbd_load(error))
-        return NULL;
     g_autoptr(StasisNbd) nbd = g_new0(StasisNbd, 1);
     nbd->server = server;
     nbd->id = g_strdup(wanted->id);
