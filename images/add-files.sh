@@ -27,8 +27,9 @@ for pair; do
     path=${pair%%=*} file=${pair#*=}
     mkdir -p "$root/$(dirname "$path")"
     cp --preserve=mode "$file" "$root/$path"
-    # Symbols are for those who have the file itself; the guest has to unpack them at each start.
-    [ "$(head -c 4 "$file" | tr -d '\0')" != $'\x7fELF' ] || strip "$root/$path"
+    # Symbols are for those who have the file itself; the guest has to unpack them at each start. The kernel
+    # links its modules by theirs.
+    [[ $path == *.ko || "$(head -c 4 "$file" | tr -d '\0')" != $'\x7fELF' ]] || strip "$root/$path"
 done
 {
     for part in "${parts[@]}"; do

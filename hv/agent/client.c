@@ -329,6 +329,7 @@ guint stasis_agent_get_protocol(StasisAgent *agent)
 gboolean stasis_agent_begin(StasisAgent *agent, StasisAgentOp op, const StasisFieldWriter *fields,
                             guint64 *ret_id, const StasisAgentWait *wait, GError **error)
 {
+    agent->refused = 0;
     if (agent->broken)
         return fail(agent, STASIS_ERROR_FAILED, error, "the conversation failed before");
     if (!say_hello(agent, wait, error))

@@ -67,8 +67,8 @@ GBytes *stasis_agent_finish(StasisAgent *agent, guint64 id, StasisAgentPartFunc 
                             gpointer user_data, gsize max_bytes, const StasisAgentWait *wait,
                             GError **error);
 
-/* Linux's error with which the agent refused the request that was finished last; 0: it did not, or
- * did not say. */
+/* Linux's error with which the agent refused the last request, if that is finished; 0: it did not,
+ * or did not say. */
 int stasis_agent_get_errno(const StasisAgent *agent);
 
 /* Begin, and finish an answer of one part. */

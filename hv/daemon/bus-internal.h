@@ -22,7 +22,7 @@ struct _StasisdBus {
     GPtrArray *peers;        /* of StasisdPeer, referenced */
     GPtrArray *joining;      /* connections that have not said hello: borrowed from bus.c */
     GDBusConnection *system; /* the system bus, held: or NULL */
-    guint n_listings;        /* that are under way for others than masters */
+    GHashTable *listing_for; /* users (no masters) for whom images are being listed */
 };
 
 /* bus.c: who has sent it; NULL when that can't be told. Borrowed. */

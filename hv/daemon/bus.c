@@ -296,6 +296,7 @@ StasisdBus *stasisd_bus_new(StasisdService *service)
     bus->guid = g_dbus_generate_guid();
     bus->peers = g_ptr_array_new_with_free_func((GDestroyNotify)stasisd_peer_unref);
     bus->joining = g_ptr_array_new();
+    bus->listing_for = g_hash_table_new(NULL, NULL);
     bus->observer = g_dbus_auth_observer_new();
     g_signal_connect(bus->observer, "allow-mechanism", G_CALLBACK(allow_mechanism), NULL);
     g_signal_connect(bus->observer, "authorize-authenticated-peer", G_CALLBACK(authorize_peer),
@@ -320,6 +321,7 @@ void stasisd_bus_free(StasisdBus *bus)
                                              bus);
     g_ptr_array_unref(bus->peers);
     g_ptr_array_unref(bus->joining);
+    g_hash_table_unref(bus->listing_for);
     if (bus->system != NULL)
         g_signal_handlers_disconnect_by_data(bus->system, bus);
     g_clear_object(&bus->system);

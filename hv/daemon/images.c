@@ -10,24 +10,34 @@
 #include "base/json.h"
 #include "daemon/bus-internal.h"
 
-/* Of others than masters, at a time. */
+/* Of others than masters, at a time: one each, and in all. */
 #define MAX_LISTINGS 4u
-/* An array in a message of D-Bus has 64 MiB at most, with other paddings than ours. */
-#define MAX_REPLY_BYTES (32u * 1024 * 1024)
+#define MAX_SECONDS 60u
+/* A bus closes the connection of who sends more than 32 MiB (dbus-daemon's max_message_size), and
+ * D-Bus has other paddings than ours. */
+#define MAX_REPLY_BYTES (16u << 20)
+/* It is parsed by the daemon's one thread. */
+#define MAX_TEXT_BYTES (4u * MAX_REPLY_BYTES)
 
 typedef struct {
     StasisdBus *bus;
     StasisdPeer *peer;
     GDBusMethodInvocation *invocation; /* borrowed until it is answered */
     GHashTable *own;                   /* IDs that alone are to be told, or NULL: all */
+    GSubprocess *process;
+    GCancellable *late;
+    guint timer;
 } Listing;
 
 static void listing_free(Listing *listing)
 {
     if (!stasisd_peer_is_master(listing->peer))
-        listing->bus->n_listings--;
+        g_hash_table_remove(listing->bus->listing_for, GUINT_TO_POINTER(listing->peer->uid));
     stasisd_peer_unref(listing->peer);
     g_clear_pointer(&listing->own, g_hash_table_unref);
+    g_clear_handle_id(&listing->timer, g_source_remove);
+    g_clear_object(&listing->process);
+    g_clear_object(&listing->late);
     g_free(listing);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Listing, listing_free)
@@ -86,6 +96,12 @@ static void drop_nulls(JsonNode *node)
     }
 }
 
+static void set_too_many(GError **error)
+{
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "there are more images than fit into a message: ask for one VM's");
+}
+
 static GVariant *to_reply(JsonArray *images, GHashTable *own, GError **error)
 {
     GVariantBuilder all;
@@ -102,8 +118,7 @@ static GVariant *to_reply(JsonArray *images, GHashTable *own, GError **error)
     g_autoptr(GVariant) reply = g_variant_ref_sink(g_variant_new("(aa{sv})", &all));
     if (g_variant_get_size(reply) <= MAX_REPLY_BYTES)
         return g_steal_pointer(&reply);
-    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                        "there are more images than fit into a message: ask for one VM's");
+    set_too_many(error);
     return NULL;
 }
 
@@ -125,14 +140,39 @@ static GVariant *read_envelope(const char *text, GHashTable *own, GError **error
                                                                  : NULL;
 }
 
+/* A store may hang (NFS), and its reader with it, whatever it is told. */
+static gboolean on_late(gpointer data)
+{
+    Listing *listing = data;
+    listing->timer = 0;
+    g_subprocess_force_exit(listing->process);
+    g_cancellable_cancel(listing->late);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean too_much(const char *text, GError **error)
+{
+    if (strnlen(text, MAX_TEXT_BYTES + 1) <= MAX_TEXT_BYTES)
+        return FALSE;
+    set_too_many(error);
+    return TRUE;
+}
+
 static void on_listed(GObject *source, GAsyncResult *result, gpointer data)
 {
     g_autoptr(Listing) listing = data;
     g_autoptr(GError) error = NULL;
     g_autofree char *text = NULL;
     g_autoptr(GVariant) reply = NULL;
-    if (g_subprocess_communicate_utf8_finish(G_SUBPROCESS(source), result, &text, NULL, &error))
+    if (g_subprocess_communicate_utf8_finish(G_SUBPROCESS(source), result, &text, NULL, &error) &&
+        !too_much(text, &error))
         reply = read_envelope(text, listing->own, &error);
+    if (g_cancellable_is_cancelled(listing->late)) {
+        g_clear_error(&error);
+        g_clear_pointer(&reply, g_variant_unref);
+        g_set_error(&error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "the store could not be read within %u s", MAX_SECONDS);
+    }
     if (reply != NULL)
         g_dbus_method_invocation_return_value(listing->invocation, reply);
     else
@@ -148,9 +188,10 @@ gboolean stasisd_bus_list_images(StasisdBus *bus, StasisdPeer *peer, const char 
         g_dbus_method_invocation_return_value(invocation, g_variant_new_parsed("(@aa{sv} [],)"));
         return TRUE;
     }
-    if (!master && bus->n_listings >= MAX_LISTINGS) {
+    if (!master && (g_hash_table_size(bus->listing_for) >= MAX_LISTINGS ||
+                    g_hash_table_contains(bus->listing_for, GUINT_TO_POINTER(peer->uid)))) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                            "images are being listed for others; try again");
+                            "images are being listed already; try again");
         return FALSE;
     }
     g_autofree char *option = g_strconcat("--vm=", vm, NULL);
@@ -161,8 +202,15 @@ gboolean stasisd_bus_list_images(StasisdBus *bus, StasisdPeer *peer, const char 
     if (process == NULL)
         return FALSE;
     Listing *listing = g_new0(Listing, 1);
-    *listing = (Listing){ bus, stasisd_peer_ref(peer), invocation, g_steal_pointer(&own) };
-    bus->n_listings += !master;
-    g_subprocess_communicate_utf8_async(process, NULL, NULL, on_listed, listing);
+    *listing = (Listing){ .bus = bus,
+                          .peer = stasisd_peer_ref(peer),
+                          .invocation = invocation,
+                          .own = g_steal_pointer(&own),
+                          .process = g_object_ref(process),
+                          .late = g_cancellable_new(),
+                          .timer = g_timeout_add_seconds(MAX_SECONDS, on_late, listing) };
+    if (!master)
+        g_hash_table_add(bus->listing_for, GUINT_TO_POINTER(peer->uid));
+    g_subprocess_communicate_utf8_async(process, NULL, listing->late, on_listed, listing);
     return TRUE;
 }

@@ -24,7 +24,7 @@
 static uint64_t next_event, next_poll, next_report, next_send;
 static uint64_t quantum, quantum_ticks, due, in_quantum; /* pacing; quantum 0: none */
 static uint64_t begun_due;                               /* when the quantum under way was due */
-static uint64_t event_ms = 1; /* between two of them: a nap, or EVENT_US */
+static uint64_t last_event, event_ms = 1; /* between two of them at most: a nap, or EVENT_US */
 
 static void status(void)
 {
@@ -62,7 +62,7 @@ static void command(int byte)
     }
 }
 
-/* Interrupts are off all the time. The guest that has told of its panic does nothing more. */
+/* Interrupts are off but in a nap. The guest that has told of its panic does nothing more. */
 static void fail(uint64_t how)
 {
     state->fail = GUEST_FAIL_NONE;
@@ -95,21 +95,32 @@ static bool is_due(uint64_t now, uint64_t *next, uint64_t interval_us)
     return true;
 }
 
+/* Whole milliseconds since the last event, those of a nap at most. */
+static uint64_t ms_passed(uint64_t now)
+{
+    uint64_t ms = now > last_event ? (now - last_event) / (1000 * clock_per_us) : 0;
+
+    last_event = now;
+    return ms < 1 ? 1 : ms < event_ms ? ms : event_ms;
+}
+
 static void __attribute__((noinline)) events(uint64_t now)
 {
+    uint64_t ms = ms_passed(now);
+
     next_event = now + EVENT_US * clock_per_us;
     state->round = state->stores / state->pages + 1;
     state->index = state->stores % state->pages;
     if (state->reset != 0)
         reset();
-    if (state->fail >> 8 >= event_ms)
-        state->fail -= event_ms << 8;
+    if (state->fail >> 8 >= ms)
+        state->fail -= ms << 8;
     else if (state->fail >> 8 != 0)
         state->fail &= 0xff;
     else if (state->fail != GUEST_FAIL_NONE)
         fail(state->fail);
     if (options.check)
-        memory_verify(COLD_PAGES * event_ms);
+        memory_verify(COLD_PAGES * ms);
     if (is_due(now, &next_send, options.send_us))
         net_send();
     if (is_due(now, &next_poll, options.poll_us))

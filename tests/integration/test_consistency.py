@@ -88,7 +88,7 @@ def instants(t, mode, accel, pattern, count, tracker=(), **options):
 def aside(t, accel):
     """An image aside (of which a fork is made) between each two of a chain: the chain goes on in
     increments, as if it had not been; the guest is slow enough that each write counts."""
-    guest = Bare(mem="48M", set="32M", pattern="random", rate=200)
+    guest = Bare(mem="48M", set="32M", pattern="random", rate=200, idle=0)
     vm = run_vm(t, guest, accel=accel)
     store, other = new_store(t), new_store(t, "other")
     last = vm.checkpoint_id(*store)
@@ -121,7 +121,7 @@ for _accel in accelerators():
     # the next one.
     _count = max(4, N_CHECKPOINTS // 10)
     add_case(lambda t, accel=_accel, count=_count:
-             instants(t, "live", accel, "random", count, mem="80M", set="64M", rate=200),
+             instants(t, "live", accel, "random", count, mem="80M", set="64M", rate=200, idle=0),
              promise=f"{_count} checkpoints, mode live, {_accel}, guest writing random pages "
                      "slowly: none torn, equal to the stopped VM, restored guests go on")
     _count = max(4, N_CHECKPOINTS // 5)

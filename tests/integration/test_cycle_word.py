@@ -101,7 +101,6 @@ def by_policy(t):
     run = willing(t, lambda: stasis("policy-run", "--json", vm.name, env=daemon.env, expect=None)).json
     image = stasis_json("checkpoint-info", run["id"], *store)
     t.check(cycles_in(t, image, store) > before, "an end of a cycle was waited for")
-    t.check(image["cost"]["pause_us"] <= 1999000, "the stop is no longer than the slack", image)
     t.equal(run["missed_deadlines"], image["cost"]["missed_deadlines"], "what the run tells")
     # No stop is as short as a microsecond.
     daemon.run("policy-set", vm.name, *loop, "--slack", 0.001)

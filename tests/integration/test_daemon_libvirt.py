@@ -34,6 +34,7 @@ def of_a_domain(t):
     daemon.wait_images(daemon.state_of(vm.name)["runs"] + 1, vm.name)
     daemon.run("policy-remove", vm.name)
     daemon.check_jobs()
+    t.check(sum(j["state"] == "done" for j in daemon.jobs()) >= 2, "before and after a restart", daemon.jobs())
     image = daemon.run("job-checkpoint", vm.name, "--connect", URI, "--note", "x").out.strip()
     t.check(image in [i["id"] for i in daemon.images() if i["note"] == "x"], "a job's image")
     t.check(f"--connect={URI}" in daemon.jobs(kind="checkpoint")[-1]["argv"], "by that URI")

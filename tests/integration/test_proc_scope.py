@@ -22,7 +22,7 @@ def common():
         disk, options = disk_for_criu(t)
         vm, store = tree_vm(t, *options), new_store(t)
         spare = vm.checkpoint_id(*new_store(t, "spare"))
-        root = start_tree(vm, 1, 1, "apart", "tcp", "posix")
+        root = start_tree(vm, 1, 1, "apart", "tcp", "posix", calm=False)
         check_works(t, vm, "at first")
         before = ask(vm)
         info = stasis_json("proc-checkpoint", vm.name, "--pid", root, *store)

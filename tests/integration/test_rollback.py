@@ -64,7 +64,7 @@ def anywhere(t, accel):
     """to an ancestor, a descendant, a sibling, again and again: all RAM and every device is the
     image's, byte for byte, and the guest goes on unharmed"""
     # Slow: most pages that differ between two images were not written since the last one.
-    vm = run_vm(t, Bare(mem="48M", set="24M", pattern="random", rate=10), *EXACT, accel=accel)
+    vm = run_vm(t, Bare(mem="48M", set="24M", pattern="random", rate=10, idle=0), *EXACT, accel=accel)
     store = new_store(t)
     before = nodes(vm)
     full, a, b, c = tree(t, vm, store)

@@ -76,13 +76,15 @@ class Case:
         after that."""
         errors, told = [], None
         while self._undo:
-            function, args, kwargs = self._undo.pop()
+            one = None
             try:
+                one = function, args, kwargs = self._undo[-1]
+                self._undo.pop()
                 function(*args, **kwargs)
             except SystemExit as end:
                 # What was interrupted is done once more: an end of what has ended is none.
-                if told is None:
-                    self.defer(function, *args, **kwargs)
+                if told is None and one is not None:
+                    self._undo.append(one)
                 told = end
             except Exception as error:  # pylint: disable=broad-except
                 errors.append(f"{getattr(function, '__name__', function)}: {error}")
@@ -192,6 +194,8 @@ def main():
             began = time.monotonic()
             verdicts.append(_run_one(number, function, args, promise))
             print(f"#   took {time.monotonic() - began:.1f} s", flush=True)
+            if _ending:  # somebody made another exception of that
+                raise SystemExit("told to end by SIGTERM")
     finally:
         if _shared is not None:
             errors = _shared.undo()

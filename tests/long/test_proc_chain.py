@@ -27,7 +27,7 @@ def common():
 def again_and_again(t, make):
     c = common()
     vm, store, images, reached = c["vm"], c["store"], [], []
-    root = start_tree(vm, 8, 8, *make.split())
+    root = start_tree(vm, 8, 8, *make.split(), calm=False)
     t.defer(end_tree, vm, root)
     check_works(t, vm, "at first")
     for i in range(IMAGES):

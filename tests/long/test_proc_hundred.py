@@ -19,7 +19,7 @@ def hundred(t):
     """the tree goes on, guest and host are as they were; the VM's own chain goes on in increments, and
     all images are whole"""
     vm = tree_vm(t)
-    root = start_tree(vm, 8, 8)
+    root = start_tree(vm, 8, 8, calm=False)
     # CRIU gets to know the kernel, once and for some time, before there is other work.
     stasis("proc-checkpoint", vm.name, "--pid", root, "--dry-run")
     start_load(vm)

@@ -51,7 +51,7 @@ def taken(t, words):
         t.wait(lambda: stasis("agent-exec", vm.name, "--", "proc-tree", "ask", expect=None).rc == 0, 120,
                "it answers")
     else:
-        root = start_tree(vm, 1, 1, *words)
+        root = start_tree(vm, 1, 1, *words, calm=False)
     t.defer(end_tree, vm, root)
     clocks = start_clocks(vm)
     t.defer(sh, vm, f"kill -9 {clocks}")

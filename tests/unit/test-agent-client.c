@@ -330,6 +330,36 @@ static void test_cancel(void)
     end(peer);
 }
 
+/* ---- why the agent refused ---- */
+
+static void refuse_by_errno(Peer *peer, const StasisAgentFrame *frame)
+{
+    StasisFieldWriter fields = { .payload = peer->payload, .room = 1024 };
+    if (frame->type == STASIS_AGENT_HELLO) {
+        greet(peer, frame);
+        return;
+    }
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, ENOENT);
+    reply(peer, STASIS_AGENT_ANSWER, STASIS_AGENT_FAILED, STASIS_AGENT_END, frame->id,
+          fields.length);
+}
+
+/* A request that could not even be made has no errno of the guest's, whatever the one before had.
+ */
+static void test_errno(void)
+{
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(StasisAgent) agent = agent_with(peer, refuse_by_errno);
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
+    g_autoptr(GBytes) none = stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, NULL);
+    g_assert_null(none);
+    g_assert_cmpint(stasis_agent_get_errno(agent), ==, ENOENT);
+    end(peer);
+    g_autoptr(GBytes) never = stasis_agent_call(agent, STASIS_AGENT_OP_INFO, NULL, &wait, NULL);
+    g_assert_null(never);
+    g_assert_cmpint(stasis_agent_get_errno(agent), ==, 0);
+}
+
 /* ---- files ---- */
 
 /* A file in parts, some of them empty: as much as was asked for at first, and then a thousand
@@ -430,6 +460,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent/client/stale", test_stale);
     g_test_add_func("/agent/client/asking", test_asking);
     g_test_add_func("/agent/client/cancel", test_cancel);
+    g_test_add_func("/agent/client/errno", test_errno);
     g_test_add_func("/agent/client/file-read", test_file_read);
     g_test_add_func("/agent/client/real", test_real);
     return g_test_run();

@@ -65,10 +65,12 @@ static gboolean put_file(StasisAgentCopy *copy, int fd, const struct stat *st, c
     return TRUE;
 }
 
-/* By errno: has it vanished from the directory that is read, or become a link? That is counted. */
+/* By errno: has it vanished from the directory that is read, or become something else (a link, no
+ * link any more, a socket)? That is counted. */
 static gboolean skip_gone(StasisAgentCopy *copy, guint depth)
 {
-    gboolean gone = depth > 0 && (errno == ENOENT || errno == ELOOP);
+    gboolean gone =
+        depth > 0 && (errno == ENOENT || errno == ELOOP || errno == EINVAL || errno == ENXIO);
     copy->copied.n_vanished += gone;
     return gone;
 }
@@ -103,7 +105,7 @@ static gboolean put_directory(StasisAgentCopy *copy, int fd, const struct stat *
     stasis_autofd int list_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = list_fd >= 0 ? fdopendir(list_fd) : NULL;
     if (dir == NULL)
-        return stasis_set_errno(error, errno, "read directory");
+        return skip_gone(copy, depth) || stasis_set_errno(error, errno, "read directory");
     stasis_steal_fd(&list_fd);
     gboolean ok = TRUE;
     for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;) {
@@ -116,6 +118,17 @@ static gboolean put_directory(StasisAgentCopy *copy, int fd, const struct stat *
     return ok;
 }
 
+static gboolean is_copied(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode);
+}
+
+static gboolean leave_out(StasisAgentCopy *copy)
+{
+    copy->copied.n_left_out++;
+    return TRUE;
+}
+
 /* @follow 0, or AT_SYMLINK_NOFOLLOW. */
 static gboolean put_what(StasisAgentCopy *copy, int dir_fd, const char *name, int follow,
                          const char *to, guint depth, GError **error)
@@ -125,14 +138,14 @@ static gboolean put_what(StasisAgentCopy *copy, int dir_fd, const char *name, in
         return skip_gone(copy, depth) || stasis_set_errno(error, errno, "look at it");
     if (S_ISLNK(st.st_mode))
         return put_link(copy, dir_fd, name, to, depth, error);
-    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
-        copy->copied.n_left_out++;
-        return TRUE;
-    }
+    if (!is_copied(&st))
+        return leave_out(copy);
     stasis_autofd int fd =
         openat(dir_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | (follow != 0 ? O_NOFOLLOW : 0));
     if (fd < 0 || fstat(fd, &st) < 0)
         return skip_gone(copy, depth) || stasis_set_errno(error, errno, "open");
+    if (!is_copied(&st))
+        return leave_out(copy);
     return S_ISDIR(st.st_mode) ? put_directory(copy, fd, &st, to, depth, error)
                                : put_file(copy, fd, &st, to, error);
 }

@@ -245,7 +245,7 @@ static gboolean take(StasisAgentCopy *copy, const char *path, int dir_fd,
     if (copy->gone) {
         copy->gone = FALSE;
         copy->copied.n_vanished++;
-        return TRUE;
+        return has_room(copy, error); /* what was read of it counts */
     }
     g_propagate_error(error, g_steal_pointer(&why));
     return FALSE;

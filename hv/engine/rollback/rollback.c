@@ -61,18 +61,20 @@ const char *stasis_rollback_get_id(StasisRollback *rollback)
 
 /* ---- which image ---- */
 
-static char *newest_of(StasisStore *store, const char *vm_name, GError **error)
+/* Not a domain's of that name, if it is a VM of ours, nor the other way round. */
+static char *newest_of(StasisStore *store, const StasisRecord *record, GError **error)
 {
     g_autoptr(GPtrArray) images = stasis_store_list(store, error);
     for (guint i = images != NULL ? images->len : 0; i > 0; i--) {
         const StasisImageInfo *info = g_ptr_array_index(images, i - 1);
-        if (g_strcmp0(info->vm, vm_name) == 0 && info->ram_bytes > 0)
+        if (g_strcmp0(info->vm, record->name) == 0 && info->ram_bytes > 0 &&
+            info->of_domain == (record->uri != NULL))
             return g_strdup(info->id);
     }
     if (images != NULL)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "store %s has no image of VM %s; name an image", stasis_store_get_path(store),
-                    vm_name);
+                    record->name);
     return NULL;
 }
 
@@ -91,7 +93,7 @@ static char *choose_image(StasisStore *store, const StasisRecord *record,
     }
     if (record->track_image != NULL && g_strcmp0(record->track_store, path) == 0)
         return g_strdup(record->track_image);
-    return newest_of(store, record->name, error);
+    return newest_of(store, record, error);
 }
 
 static gboolean set_devices(StasisRollback *rollback, GBytes *stream, GError **error)
