@@ -280,7 +280,9 @@ const CliCommand cli_cmd_event = {
         "Wait for an event and print it; with --loop, for more. Kinds are: job (one has come, "
         "begun or ended), missed (a policy's run is late by a period or more), and guard-armed, "
         "guard-failure, guard-skipped (the first image on end that is left out), guard-captured, "
-        "guard-rolled-back, guard-restarted, guard-gave-up, and "
+        "guard-bundle-failed (it is in memory, and tried again), guard-bundle-removed, "
+        "guard-rolled-back, guard-restarted, guard-gave-up, guard-ended (the VM was shut down), "
+        "and "
         "watch-watching, watch-image, watch-removed, watch-failed (no image could be taken, or "
         "removed), watch-lost. With "
         "--json each is one object a line, without an envelope.",

@@ -244,8 +244,8 @@ const CliCommand cli_cmd_policy_set = {
     .description =
         "Set the policy of VM NAME, in the place of the one it had. stasisd takes an image each "
         "DURATION, and then removes what no --keep option keeps, and the oldest of what is beyond "
-        "--quota. Only images that policies have made are ever removed (their note is "
-        "\"policy\"), and the newest of them never; without any --keep option and --quota all "
+        "--quota. Only images that policies have made are ever removed (they bear a mark, whatever "
+        "their note is), and the newest of them never; without any --keep option and --quota all "
         "stay.\n\n"
         "What has failed is tried again after an eighth of the period; what was missed while the "
         "host was off or asleep is done once. With --deadline an image that would stop the guest "

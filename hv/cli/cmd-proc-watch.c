@@ -196,7 +196,7 @@ static const CliOption options[] = {
       "store only those pages of memory that the newest image of these processes does not have" },
     { "note", 0, CLI_TEXT, "TEXT", "description to keep in the images" },
     { "take-up", 0, CLI_FLAG, NULL,
-      "images of NAME with the same --note count as taken here: by a proc-watch before this one" },
+      "images of NAME with the same --note, which is needed, are taken up: a proc-watch's before" },
     { "scratch", 0, CLI_DIR, "DIR", "as with proc-checkpoint" },
     { "by-policy", 0, CLI_FLAG, NULL, "stasisd runs it, for a policy", .hidden = TRUE },
     { NULL },

@@ -128,8 +128,8 @@ const CliCommand cli_cmd_rollback = {
         "the VM will do: an older one, a newer one, one of another branch. The next checkpoint is "
         "incremental to it.\n\n"
         "Without --force or --safety it is refused (exit status 6) when the VM has run since its "
-        "last image. Disks are no part of images and don't go back; a VM that has written to one "
-        "is refused without --force.\n\n"
+        "last image. Disks go back as well. An image that does not have them (--disk none) is "
+        "refused without --force where the VM has written to one.\n\n"
         "If a rollback fails half-way, or is killed, the VM stays paused and `info` says \"half "
         "rolled back\"; the command again completes it.",
     .arguments = arguments,

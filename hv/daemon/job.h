@@ -28,7 +28,7 @@ typedef enum {
 
 typedef struct {
     guint id;
-    char *kind; /* "policy", "guard", "checkpoint", "restore", "rollback", "export" */
+    char *kind; /* "policy", "guard", "watch", "checkpoint", "restore", "rollback", "export" */
     char *vm;
     char *connect; /* of a libvirt domain: the URI that it is looked for at; or NULL */
     guint owner;

@@ -280,7 +280,7 @@ static gboolean ask_version(StasisQmp *qmp, guint timeout_ms, GError **error)
 /* Without that program the VM would stay stopped if we die; then we don't stop it either. */
 static char **make_legacy(StasisDomain *domain)
 {
-    g_autofree char *program = stasis_libexec_find("stasis-domain", "STASIS_DOMAIN");
+    g_autofree char *program = stasis_libexec_find("stasis-domain", "STASIS_DOMAIN_PROGRAM");
     const char *argv[] = { program, "resume", domain->uri, domain->uuid, NULL };
     return program != NULL ? g_strdupv((char **)argv) : NULL;
 }

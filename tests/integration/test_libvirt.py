@@ -346,7 +346,9 @@ def killed(t, point, command):
         check_unharmed(vm, "restored after all")
         return
     words = [image, "--force"] if command == "rollback" else []
-    done = stasis(command, vm.name, *words, *store, expect=None, env={"STASIS_FAULT": point})
+    # $STASIS_DOMAIN as try has it.
+    done = stasis(command, vm.name, *words, *store, expect=None,
+                  env={"STASIS_FAULT": point, "STASIS_DOMAIN": vm.name})
     t.equal(done.rc, -signal.SIGKILL, "how it ended")
     t.wait(lambda: vm.state().startswith("running"), 30, f"the domain runs on: {vm.state()}")
     check_unharmed(vm, f"killed at {point}")

@@ -85,7 +85,7 @@ def no_store(t):
 def small_chain(t, mode):
     """A store with a full image and an increment, and the files of both. Those of mode live hold
     pages, too, that were copied once more later; mode stop has no such dead data."""
-    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200))
+    vm = run_vm(t, Bare(mem="32M", set="1M", rate=200 if mode == "stop" else 0))
     store = new_store(t)
     ids = [vm.checkpoint_id("--mode", mode, *store) for _ in range(2)]
     stasis("kill", vm.name)

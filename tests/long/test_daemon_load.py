@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from daemonload import load  # noqa: E402
-from stasistest import add_case, main, need_kvm, number_from_env  # noqa: E402
+from stasistest import FAST, add_case, main, number_from_env  # noqa: E402
 
 VMS = number_from_env("STASIS_TEST_DAEMON_VMS", 20)
 KILLS = number_from_env("STASIS_TEST_DAEMON_KILLS", 50)
@@ -15,8 +15,7 @@ EVERY = number_from_env("STASIS_TEST_DAEMON_EVERY", 60)
 
 
 def killed(t):
-    need_kvm(t)
-    load(t, "kvm", VMS, KILLS, EVERY, pause=4, periods=True)
+    load(t, FAST, VMS, KILLS, EVERY, pause=4, periods=True)
 
 
 add_case(killed, promise=f"{VMS} VMs, each {EVERY} s, {KILLS} kills")

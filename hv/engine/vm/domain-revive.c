@@ -84,7 +84,7 @@ StasisDomainDoc *stasis_source_domain_doc(const StasisSource *source, const char
  * it is there, as one of that UUID may be there already, and be somebody's. */
 static gboolean guard(Revival *revival, GError **error)
 {
-    g_autofree char *program = stasis_libexec_find("stasis-domain", "STASIS_DOMAIN");
+    g_autofree char *program = stasis_libexec_find("stasis-domain", "STASIS_DOMAIN_PROGRAM");
     g_autofree char *run = g_strdup_printf("%d", stasis_domain_get_run(revival->domain));
     const char *argv[] = { program,
                            "destroy",
