@@ -230,6 +230,13 @@ def clock(t):
     t.check(max(found) < 1.01 * min(found), f"kHz, undisturbed and not: {found}")
 
 
+def stand_still(vm):
+    """For 50 ms, by a signal: under TCG the guest's clock does not run on over QMP's stop."""
+    os.kill(vm.pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    os.kill(vm.pid, signal.SIGCONT)
+
+
 @case
 def commands(t):
     """the bare-metal guest answers on COM1, and the state page's reset word starts a new count"""
@@ -245,10 +252,7 @@ def commands(t):
             line.sendall(command)
             while not re.search(answer, text):
                 text += line.recv(4096)
-    with vm.qmp() as qmp:
-        qmp.cmd("stop")
-        time.sleep(0.05)
-        qmp.cmd("cont")
+    stand_still(vm)
     t.wait(lambda: max(vm.guest.state(vm).worst_ns, vm.guest.state(vm).worst_io_ns) > 45000000, 5,
            "a stop of 50 ms is a stall of 45 ms or more")
     resets = vm.guest.state(vm).resets
@@ -285,10 +289,7 @@ def paced(t):
     vm = start_bare(t, accelerators()[0], mem="64M", set="256K", period=1000, work=64)
     vm.guest.reset_stalls(vm)
     before = vm.guest.state(vm)
-    # By a signal: under TCG the guest's clock does not run on over QMP's stop.
-    os.kill(vm.pid, signal.SIGSTOP)
-    time.sleep(0.05)
-    os.kill(vm.pid, signal.SIGCONT)
+    stand_still(vm)
     t.wait(lambda: vm.guest.state(vm).missed >= 45, 5, "50 ms of stop miss 45 deadlines or more")
 
     def accounted_for():
