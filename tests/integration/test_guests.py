@@ -451,8 +451,9 @@ def build_is_quick_and_safe(t):
     unpacked = os.path.join(os.path.dirname(kernel), os.readlink(kernel).split("/")[0])
     os.symlink(unpacked, os.path.join(cache, os.path.basename(unpacked)))
     module = image("module")
-    # Another tree may be about to replace it; then it is built here.
-    subprocess.run(["cp", "-a", kernel, module, f"{module}.made-of", cache], check=False)
+    subprocess.run(["cp", "-a", kernel, cache], check=True)
+    # Another tree may be about to replace the module; then it is built here.
+    subprocess.run(["cp", "-a", module, f"{module}.made-of", cache], check=False)
     env = {**os.environ, "STASIS_CACHE": cache}
     first = subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
     t.check(f"built {cache}/bare.elf" in first, first)
