@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files into a guest and out of it, by its agent. */
+#include "ci.h"
 #include "output.h"
 #include "progress.h"
 
@@ -7,18 +8,19 @@ typedef gboolean (*CopyFunc)(StasisVm *vm, const char *path, const char *dir,
                              const StasisAgentCopyOptions *options, StasisAgentCopied *ret,
                              GCancellable *cancellable, GError **error);
 
-static void tell(CliCall *call, const StasisAgentCopied *copied)
+void cli_json_set_copied(JsonObject *object, const StasisAgentCopied *copied)
 {
-    JsonObject *object = json_object_new();
-    g_autofree char *size = cli_format_bytes(copied->size_bytes);
-    cli_json_set_string(object, "name", call->args[0]);
     cli_json_set_uint(object, "n_files", copied->n_files);
     cli_json_set_uint(object, "n_directories", copied->n_directories);
     cli_json_set_uint(object, "n_links", copied->n_links);
     cli_json_set_uint(object, "n_left_out", copied->n_left_out);
     cli_json_set_uint(object, "n_vanished", copied->n_vanished);
     cli_json_set_uint(object, "size_bytes", copied->size_bytes);
-    cli_take_object(call, object);
+}
+
+void cli_note_copied(CliCall *call, const StasisAgentCopied *copied)
+{
+    g_autofree char *size = cli_format_bytes(copied->size_bytes);
     cli_note(call, "%u files, %u directories, %u links; %s", copied->n_files, copied->n_directories,
              copied->n_links, size);
     if (copied->n_left_out > 0)
@@ -26,6 +28,15 @@ static void tell(CliCall *call, const StasisAgentCopied *copied)
     if (copied->n_vanished > 0)
         cli_note(call, "%u not copied: they were gone, or something else, when their turn came",
                  copied->n_vanished);
+}
+
+static void tell(CliCall *call, const StasisAgentCopied *copied)
+{
+    JsonObject *object = json_object_new();
+    cli_json_set_string(object, "name", call->args[0]);
+    cli_json_set_copied(object, copied);
+    cli_take_object(call, object);
+    cli_note_copied(call, copied);
 }
 
 static gboolean copy(CliCall *call, CopyFunc run, guint64 max_bytes, GError **error)

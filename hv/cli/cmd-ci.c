@@ -58,6 +58,9 @@ static void result_to_json(CliCall *call, const StasisCiResult *result, const He
     cli_json_set_string(object, "bundle_error", result->bundle_error);
     cli_json_set_string(object, "bundle_kept", result->bundle_kept);
     cli_json_set_string(object, "copy_error", result->copy_error);
+    JsonObject *copied = json_object_new();
+    cli_json_set_copied(copied, &result->copied_out);
+    json_object_set_object_member(object, "copied_out", copied);
     cli_json_set_string(object, "output", output);
     cli_json_set_string(object, "console", result->console);
     cli_take_object(call, object);
@@ -104,6 +107,8 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
     else
         cli_note(call, "failed after %s: %s%s%s", took, outcome->name,
                  detail[0] != '\0' ? ": " : "", detail);
+    if (result->copied_out.n_files + result->copied_out.n_directories > 0)
+        cli_note_copied(call, &result->copied_out);
     if (result->copy_error != NULL)
         cli_note(call, "not all of --copy-out was fetched: %s", result->copy_error);
     if (result->ring_error != NULL)

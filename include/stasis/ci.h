@@ -2,6 +2,7 @@
 /* A test in a guest, for CI: its outcome, and on failure what is needed to have it again. */
 #pragma once
 
+#include <stasis/agent.h>
 #include <stasis/progress.h>
 #include <stasis/store.h>
 #include <stasis/vm.h>
@@ -107,8 +108,9 @@ typedef struct {
                       */
     gboolean bundled;
     char *bundle_error; /* why a failure was not, or NULL */
-    char *console;     /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
-    char *copy_error;  /* why not all was fetched of copy_out, or NULL */
+    char *console; /* what the guest said there, the last 1 MiB; the guest's bytes made UTF-8 */
+    StasisAgentCopied copied_out; /* what was fetched of copy_out */
+    char *copy_error;             /* why that isn't all, or NULL */
     char *bundle_kept; /* that bundle all the same, a file of the scratch directory; or NULL */
 } StasisCiResult;
 

@@ -246,6 +246,8 @@ def files_of_test(t):
     with open(os.path.join(left, "srv", "log"), encoding="utf-8") as f:
         t.equal(f.read(), "ran\n", "what it left")
     t.check("/nosuch" in said["copy_error"], said)
+    count = sum(len(files) for _, _, files in os.walk(left))
+    t.equal([said["copied_out"][n] for n in ("n_files", "n_vanished")], [count, 0], said["copied_out"])
     t.equal(ciguest.counts(ciguest.replay(bundle, "--from", 1)["images"][0]), {"exit 5": 1}, "a replay's test")
     said = ciguest.ci_json(*copy[4:], test=[*SH, "echo c > /proc/sysrq-trigger; sleep 100"])
     t.equal((said["outcome"]["name"], said["copy_error"]), ("panic", "the guest is gone (panic)"), said)

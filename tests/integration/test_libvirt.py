@@ -16,7 +16,7 @@ from heldoutput import FAST, Outside, kill_qemu, remembered_by_image, series  # 
 from libvirthost import (MEMFD, URI, Domain, Events, destroy, forget, host,  # noqa: E402
                          make_domain, start_domain, virsh)
 from stasistest import (FAST, NOBODY, STASIS, add_case, case, checkpoint_with_reference,  # noqa: E402
-                        end_process, fresh_name, image_ids, main, new_store, stasis,
+                        end_process, fresh_name, image_ids, main, new_store, run_vm, stasis,
                         stasis_json)
 
 os.environ["STASIS_CONNECT"] = URI
@@ -433,7 +433,8 @@ def session_of_a_user(t):
 
 @case
 def bare_images_stay_bare(t):
-    """an image of a domain is not started without libvirt, nor one of a bare VM with it"""
+    """an image of a domain is not started without libvirt, nor one of a bare VM with it; a bare VM of a domain's
+    name doesn't go back to the domain's newest"""
     host(t)
     vm = make_domain(t, Bare(rate=200), accel=FAST)
     store = new_store(t)
@@ -443,6 +444,13 @@ def bare_images_stay_bare(t):
                          env={"STASIS_CONNECT": ""})
         t.check("--connect qemu:///system" in refused.err, refused)
     t.check(procmem.is_alive(vm.pid), "the domain lives")
+    vm.virsh("destroy")
+    t.defer(os.environ.update, {"STASIS_CONNECT": URI})
+    os.environ["STASIS_CONNECT"] = ""
+    bare = run_vm(t, Bare(rate=200), accel=FAST, name=vm.name)
+    refused = stasis("rollback", bare.name, "--force", *store, expect=12)
+    t.check(f"has no image of VM {vm.name}" in refused.err, refused)
+    bare.check_runs()
 
 
 @case

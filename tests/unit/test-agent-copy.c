@@ -166,6 +166,29 @@ static void test_out_half(Fixture *f, gconstpointer unused)
     assert_in(copied, there);
 }
 
+/* Who is killed now leaves nothing: what is not whole has no name. */
+static void see_no_draft(const char *from)
+{
+    static const char *const nothing[] = { NULL };
+    g_autofree char *copied = g_build_filename(from, "..", "to", "from", NULL);
+    assert_in(copied, nothing);
+}
+
+static void test_out_draft(Fixture *f, gconstpointer unused)
+{
+    static const char *const there[] = { "a-large", NULL };
+    g_autoptr(GError) error = NULL;
+    g_autofree char *copied = g_build_filename(f->to, "from", NULL);
+    set_file(f->from, "a-large", LARGE);
+    f->meanwhile = see_no_draft;
+    for (guint i = 0; i < 2; i++) { /* a new one, and in place of one */
+        stasis_agent_copy_out(&f->copy, f->from, f->to, &error);
+        g_assert_no_error(error);
+        g_assert_null(f->meanwhile);
+        assert_in(copied, there);
+    }
+}
+
 static void lose_b(const char *from)
 {
     remove_in(from, "b");
@@ -222,6 +245,7 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add("/agent/copy/" name, Fixture, NULL, set_up, func, tear_down)
     ADD("out", test_out);
     ADD("out-half", test_out_half);
+    ADD("out-draft", test_out_draft);
     ADD("out-error", test_out_error);
     ADD("in", test_in);
     return g_test_run();

@@ -70,7 +70,7 @@ gboolean stasis_ci_copy_in(const StasisCiOptions *options, const char *name, con
 }
 
 gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, const char *channel,
-                            GCancellable *cancellable, GError **error)
+                            StasisAgentCopied *ret, GCancellable *cancellable, GError **error)
 {
     StasisAgentCopyOptions how = copy_options(options);
     if (options->n_copy_out == 0)
@@ -87,6 +87,7 @@ gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, co
     for (guint i = 0; i < options->n_copy_out && stasis_agent_is_usable(agent); i++)
         stasis_agent_copy_out(&copy, options->copy_out[i].path, options->copy_out[i].dir,
                               first == NULL ? &first : NULL);
+    *ret = copy.copied;
     if (first == NULL)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&first));

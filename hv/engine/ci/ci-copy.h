@@ -11,8 +11,9 @@ gboolean stasis_ci_copy_check(const StasisCiOptions *options, GError **error);
 /* By the agent of VM @name, whose channel is @channel. */
 gboolean stasis_ci_copy_in(const StasisCiOptions *options, const char *name, const char *channel,
                            GCancellable *cancellable, GError **error);
-/* Likewise; one that can't be fetched keeps no other from it. */
+/* Likewise; one that can't be fetched keeps no other from it. *ret is what was, also when it fails.
+ */
 gboolean stasis_ci_copy_out(const StasisCiOptions *options, const char *name, const char *channel,
-                            GCancellable *cancellable, GError **error);
+                            StasisAgentCopied *ret, GCancellable *cancellable, GError **error);
 
 G_END_DECLS

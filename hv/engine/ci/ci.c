@@ -350,7 +350,7 @@ static void fetch(Ci *ci)
     if (outcome->kind == STASIS_OUTCOME_PANIC || outcome->kind == STASIS_OUTCOME_VM_END)
         ci->result->copy_error = g_strdup_printf("the guest is gone (%s)", outcome->name);
     else if (!stasis_ci_copy_out(ci->options, stasis_vm_get_name(ci->vm), ci->channel,
-                                 ci->cancellable, &why))
+                                 &ci->result->copied_out, ci->cancellable, &why))
         ci->result->copy_error = g_strdup(why->message);
 }
 

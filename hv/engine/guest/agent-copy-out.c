@@ -79,20 +79,39 @@ static gboolean take_content(StasisAgentCopy *copy, const char *path, int fd, GE
     return TRUE;
 }
 
-/* Under another name until it is whole: what was there stays till then. */
+/* Without a name, where the file system has such files: the draft of one who is killed is gone with
+ * him. Elsewhere it is called @name. */
+static int open_draft(int dir_fd, const char *name, gboolean *ret_named)
+{
+    int fd = openat(dir_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    *ret_named = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT);
+    return *ret_named
+               ? openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)
+               : fd;
+}
+
+/* A link replaces nothing, a rename does: so the draft has a name for as long as that takes. */
+static gboolean name_draft(int fd, int dir_fd, const char *draft, gboolean named, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    return (named || linkat(AT_FDCWD, path, dir_fd, draft, AT_SYMLINK_FOLLOW) == 0) &&
+           renameat(dir_fd, draft, dir_fd, name) == 0;
+}
+
+/* What was there stays till it is whole. */
 static gboolean take_file(StasisAgentCopy *copy, const char *path, int dir_fd, const char *name,
                           guint mode, GError **error)
 {
     struct stat st;
+    gboolean named;
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return stasis_set_errno(error, EEXIST, "in its place is no file");
     g_autofree char *draft = g_strdup_printf(".stasis-%08x", g_random_int());
-    stasis_autofd int fd =
-        openat(dir_fd, draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    stasis_autofd int fd = open_draft(dir_fd, draft, &named);
     if (fd < 0)
         return stasis_set_errno(error, errno, "make it");
     gboolean ok = take_content(copy, path, fd, error) &&
-                  ((fchmod(fd, mode) == 0 && renameat(dir_fd, draft, dir_fd, name) == 0) ||
+                  ((fchmod(fd, mode) == 0 && name_draft(fd, dir_fd, draft, named, name)) ||
                    stasis_set_errno(error, errno, "make it"));
     if (!ok)
         unlinkat(dir_fd, draft, 0);
