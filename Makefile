@@ -30,9 +30,9 @@ SOVER   := 0
 SHELL   := bash
 .SHELLFLAGS := -eu -o pipefail -c
 CC      ?= gcc
-PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libxxhash libcrypto libnbd libxml-2.0
-# Only their headers: the library looks libvirt up when it is needed (hv/vmm/libvirt-load.h).
-HEADER_PKGS := libvirt libvirt-qemu
+PKGS    := gio-unix-2.0 json-glib-1.0 liblz4 libzstd libxxhash libcrypto
+# Only their headers: the library looks these up when they are needed (hv/base/load.h).
+HEADER_PKGS := libvirt libvirt-qemu libnbd libxml-2.0
 CLI_PKGS := libedit
 CFLAGS  ?= -O2 -g
 WERROR  ?= -Werror

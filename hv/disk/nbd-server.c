@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "disk/internal.h"
+#include "disk/nbd-load.h"
 
 #define OUR_SOCKET "stasis-nbd.sock"
 #define FD_NAME "stasis-nbd"
@@ -266,12 +267,12 @@ gboolean stasis_nbd_server_connect(StasisNbdServer *server, struct nbd_handle *h
         return stasis_set_errno(error, errno, "connect to QEMU's NBD server at %s", server->path);
     if (keep_open && !keep_open_in_qemu(server, fd, error))
         return FALSE;
-    if (nbd_connect_socket(handle, fd) == 0) {
+    if (stasis_libnbd->nbd_connect_socket(handle, fd) == 0) {
         stasis_steal_fd(&fd);
         return TRUE;
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "QEMU's NBD server at %s: %s",
-                server->path, nbd_get_error());
+                server->path, stasis_libnbd->nbd_get_error());
     stasis_steal_fd(&fd); /* the handle's, whatever became of it */
     return FALSE;
 }

@@ -2,11 +2,11 @@
 /* One export and our connections to it: libnbd(3). A connection serves one request at a time. */
 #include "disk/nbd.h"
 
-#include <libnbd.h>
 #include <stasis/error.h>
 #include <string.h>
 
 #include "disk/internal.h"
+#include "disk/nbd-load.h"
 #include "disk/nbd-server.h"
 
 #define PAGE 4096u
@@ -27,7 +27,7 @@ struct _StasisNbd {
 
 static gboolean fail(const StasisNbd *nbd, const char *what, GError **error)
 {
-    const char *why = nbd_get_error();
+    const char *why = stasis_libnbd->nbd_get_error();
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "NBD export %s: %s: %s", nbd->id, what,
                 why != NULL ? why : "unknown");
     return FALSE;
@@ -37,7 +37,8 @@ static gboolean fail(const StasisNbd *nbd, const char *what, GError **error)
 static gboolean fail_request(const StasisNbd *nbd, struct nbd_handle *handle, const char *what,
                              GError **error)
 {
-    if (nbd_aio_is_dead(handle) == 0 && nbd_aio_is_closed(handle) == 0)
+    if (stasis_libnbd->nbd_aio_is_dead(handle) == 0 &&
+        stasis_libnbd->nbd_aio_is_closed(handle) == 0)
         return fail(nbd, what, error);
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
                 "NBD export %s: %s: QEMU has closed the connection", nbd->id, what);
@@ -61,18 +62,18 @@ static gboolean add_export(StasisNbd *nbd, const StasisNbdExport *wanted, GError
 
 static gboolean connect_one(StasisNbd *nbd, gboolean keep_open, GError **error)
 {
-    struct nbd_handle *handle = nbd_create();
+    struct nbd_handle *handle = stasis_libnbd->nbd_create();
     if (handle == NULL)
         return fail(nbd, "make a connection", error);
     g_async_queue_push(nbd->idle, handle);
     nbd->n++;
-    if (nbd_set_export_name(handle, nbd->id) < 0 ||
-        nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-        (nbd->context != NULL && nbd_add_meta_context(handle, nbd->context) < 0))
+    if (stasis_libnbd->nbd_set_export_name(handle, nbd->id) < 0 ||
+        stasis_libnbd->nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+        (nbd->context != NULL && stasis_libnbd->nbd_add_meta_context(handle, nbd->context) < 0))
         return fail(nbd, "connect", error);
     if (!stasis_nbd_server_connect(nbd->server, handle, keep_open, error))
         return FALSE;
-    int64_t size = nbd_get_size(handle);
+    int64_t size = stasis_libnbd->nbd_get_size(handle);
     if (size >= 0 && (guint64)size == nbd->size_bytes)
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -83,11 +84,13 @@ static gboolean connect_one(StasisNbd *nbd, gboolean keep_open, GError **error)
 
 static void close_handle(gpointer handle)
 {
-    nbd_close(handle);
+    stasis_libnbd->nbd_close(handle);
 }
 
 StasisNbd *stasis_nbd_new(StasisNbdServer *server, const StasisNbdExport *wanted, GError **error)
 {
+    if (!stasis_libnbd_load(error))
+        return NULL;
     g_autoptr(StasisNbd) nbd = g_new0(StasisNbd, 1);
     nbd->server = server;
     nbd->id = g_strdup(wanted->id);
@@ -178,7 +181,8 @@ static gboolean ask_status(Map *map, struct nbd_handle *handle, GError **error)
     for (guint64 at = 0, end; at < nbd->size_bytes; at = end) {
         nbd_extent_callback callback = { .callback = on_extents, .user_data = map };
         map->dirty_end = map->zero_end = 0;
-        if (nbd_block_status(handle, MIN(nbd->size_bytes - at, STATUS_BYTES), at, callback, 0) < 0)
+        if (stasis_libnbd->nbd_block_status(handle, MIN(nbd->size_bytes - at, STATUS_BYTES), at,
+                                            callback, 0) < 0)
             return fail_request(nbd, handle, "block status", error);
         end = nbd->context != NULL ? MIN(map->dirty_end, map->zero_end) : map->zero_end;
         if (end > at)
@@ -197,11 +201,11 @@ gboolean stasis_nbd_map(StasisNbd *nbd, StasisBitmap *dirty, StasisBitmap *zero,
     gboolean ok = TRUE;
     if (nbd->context == NULL)
         stasis_bitmap_set_range(dirty, 0, dirty->n_pages);
-    else if (nbd_can_meta_context(handle, nbd->context) != 1)
+    else if (stasis_libnbd->nbd_can_meta_context(handle, nbd->context) != 1)
         ok = fail(nbd, "QEMU does not tell of the bitmap", error);
     /* Without base:allocation no page is known to be zero before it is read. */
-    if (ok &&
-        (nbd->context != NULL || nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1))
+    if (ok && (nbd->context != NULL ||
+               stasis_libnbd->nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1))
         ok = ask_status(&map, handle, error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
@@ -212,8 +216,8 @@ gboolean stasis_nbd_map(StasisNbd *nbd, StasisBitmap *dirty, StasisBitmap *zero,
 gboolean stasis_nbd_read(StasisNbd *nbd, guint64 offset, void *buf, gsize len, GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok =
-        nbd_pread(handle, buf, len, offset, 0) == 0 || fail_request(nbd, handle, "read", error);
+    gboolean ok = stasis_libnbd->nbd_pread(handle, buf, len, offset, 0) == 0 ||
+                  fail_request(nbd, handle, "read", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
 }
@@ -222,8 +226,8 @@ gboolean stasis_nbd_write(StasisNbd *nbd, guint64 offset, const void *buf, gsize
                           GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok =
-        nbd_pwrite(handle, buf, len, offset, 0) == 0 || fail_request(nbd, handle, "write", error);
+    gboolean ok = stasis_libnbd->nbd_pwrite(handle, buf, len, offset, 0) == 0 ||
+                  fail_request(nbd, handle, "write", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;
 }
@@ -234,7 +238,8 @@ gboolean stasis_nbd_zero(StasisNbd *nbd, guint64 offset, guint64 len, GError **e
     gboolean ok = TRUE;
     for (guint64 n; ok && len > 0; offset += n, len -= n) {
         n = MIN(len, ZERO_BYTES);
-        ok = nbd_zero(handle, n, offset, 0) == 0 || fail_request(nbd, handle, "write zeros", error);
+        ok = stasis_libnbd->nbd_zero(handle, n, offset, 0) == 0 ||
+             fail_request(nbd, handle, "write zeros", error);
     }
     g_async_queue_push(nbd->idle, handle);
     return ok;
@@ -243,7 +248,8 @@ gboolean stasis_nbd_zero(StasisNbd *nbd, guint64 offset, guint64 len, GError **e
 gboolean stasis_nbd_flush(StasisNbd *nbd, GError **error)
 {
     struct nbd_handle *handle = g_async_queue_pop(nbd->idle);
-    gboolean ok = nbd_can_flush(handle) != 1 || nbd_flush(handle, 0) == 0 ||
+    gboolean ok = stasis_libnbd->nbd_can_flush(handle) != 1 ||
+                  stasis_libnbd->nbd_flush(handle, 0) == 0 ||
                   fail_request(nbd, handle, "flush", error);
     g_async_queue_push(nbd->idle, handle);
     return ok;

@@ -8,6 +8,7 @@
 #include "vmm/domain-internal.h"
 #include "vmm/domain-xml.h"
 #include "vmm/libvirt-call.h"
+#include "vmm/libxml-load.h"
 
 #define POLL_US 20000
 
@@ -32,9 +33,9 @@ char *stasis_domain_snapshot_xml(StasisDomain *domain, const char *const *paths,
     if (doc == NULL)
         return NULL;
     g_auto(GStrv) targets = stasis_domain_xml_list_targets(doc);
-    g_autoptr(StasisDomainDoc) snapshot = xmlNewDoc((const xmlChar *)"1.0");
-    xmlNode *root = xmlNewNode(NULL, (const xmlChar *)"domainsnapshot");
-    xmlDocSetRootElement(snapshot, root);
+    g_autoptr(StasisDomainDoc) snapshot = stasis_libxml->xmlNewDoc((const xmlChar *)"1.0");
+    xmlNode *root = stasis_libxml->xmlNewNode(NULL, (const xmlChar *)"domainsnapshot");
+    stasis_libxml->xmlDocSetRootElement(snapshot, root);
     xmlNode *disks = stasis_xml_add(root, "disks");
     g_autoptr(GPtrArray) named = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < n; i++) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vmm/domain-xml.h"
+#include "vmm/libxml-load.h"
 
 typedef struct {
     const char *name; /* the new one */
@@ -140,8 +141,8 @@ static void clone_character_devices(const Clone *clone, xmlNode *devices)
 {
     static const char *const characters[] = { "serial",    "parallel", "console", "channel",
                                               "smartcard", "redirdev", NULL };
-    for (xmlNode *node = xmlFirstElementChild(devices); node != NULL;
-         node = xmlNextElementSibling(node)) {
+    for (xmlNode *node = stasis_libxml->xmlFirstElementChild(devices); node != NULL;
+         node = stasis_libxml->xmlNextElementSibling(node)) {
         if (strcmp((const char *)node->name, "graphics") == 0)
             clone_graphics(node);
         else if (g_strv_contains(characters, (const char *)node->name))
@@ -151,8 +152,8 @@ static void clone_character_devices(const Clone *clone, xmlNode *devices)
 
 static void clone_devices(Clone *clone, xmlNode *devices)
 {
-    for (xmlNode *node = xmlFirstElementChild(devices); node != NULL;
-         node = xmlNextElementSibling(node)) {
+    for (xmlNode *node = stasis_libxml->xmlFirstElementChild(devices); node != NULL;
+         node = stasis_libxml->xmlNextElementSibling(node)) {
         if (strcmp((const char *)node->name, "interface") == 0)
             clone_interface(clone, node);
         else if (strcmp((const char *)node->name, "disk") == 0)
@@ -164,7 +165,7 @@ static void clone_devices(Clone *clone, xmlNode *devices)
 void stasis_domain_xml_move_paths(StasisDomainDoc *doc, const char *name)
 {
     Clone clone = { .name = name };
-    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *devices = stasis_xml_child(stasis_xml_root(doc), "devices");
     if (devices != NULL)
         clone_character_devices(&clone, devices);
 }
@@ -173,7 +174,7 @@ gboolean stasis_domain_xml_make_clone(StasisDomainDoc *doc, const char *name,
                                       gboolean keep_identity, gboolean keep_network,
                                       char ***ret_macs, GError **error)
 {
-    xmlNode *root = xmlDocGetRootElement(doc);
+    xmlNode *root = stasis_xml_root(doc);
     xmlNode *devices = stasis_xml_child(root, "devices");
     Clone clone = { .name = name, .keep_identity = keep_identity, .keep_network = keep_network };
     if (!check(&clone, root, devices, error))

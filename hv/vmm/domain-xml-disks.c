@@ -25,7 +25,7 @@ static void forget_file(xmlNode *disk)
 
 static xmlNode *find(StasisDomainDoc *doc, const char *path)
 {
-    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *devices = stasis_xml_child(stasis_xml_root(doc), "devices");
     xmlNode *disk = stasis_xml_child(devices, "disk");
     while (disk != NULL && !shows(disk, path))
         disk = stasis_xml_next(disk, "disk");
@@ -65,7 +65,7 @@ char *stasis_domain_xml_get_target(StasisDomainDoc *doc, const char *path)
 char **stasis_domain_xml_list_targets(StasisDomainDoc *doc)
 {
     GPtrArray *targets = g_ptr_array_new();
-    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *devices = stasis_xml_child(stasis_xml_root(doc), "devices");
     for (xmlNode *disk = stasis_xml_child(devices, "disk"); disk != NULL;
          disk = stasis_xml_next(disk, "disk")) {
         char *target = stasis_xml_get(stasis_xml_child(disk, "target"), "dev");
@@ -106,7 +106,7 @@ static char *describe(xmlNode *disk, GError **error)
 GPtrArray *stasis_domain_xml_list_disks(StasisDomainDoc *doc, GError **error)
 {
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
-    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *devices = stasis_xml_child(stasis_xml_root(doc), "devices");
     for (xmlNode *disk = stasis_xml_child(devices, "disk"); disk != NULL;
          disk = stasis_xml_next(disk, "disk")) {
         char *described = is_written(disk) ? describe(disk, error) : NULL;

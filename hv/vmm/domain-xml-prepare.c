@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vmm/domain-xml.h"
+#include "vmm/libxml-load.h"
 
 #define NAMESPACE "https://stasis.invalid/prepared/1"
 #define QEMU_NAMESPACE "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -56,7 +57,7 @@ static xmlNode *child_of_namespace(xmlNode *parent, const char *name, const char
 
 static gboolean has_elements(xmlNode *node)
 {
-    return xmlFirstElementChild(node) != NULL;
+    return stasis_libxml->xmlFirstElementChild(node) != NULL;
 }
 
 /* ---- controllers ---- */
@@ -96,7 +97,8 @@ static gboolean is_in_use(xmlNode *devices, xmlNode *controller)
     if (type == NULL || index == NULL)
         return TRUE;
     gboolean pci = strcmp(type, "pci") == 0;
-    for (xmlNode *n = xmlFirstElementChild(devices); n != NULL; n = xmlNextElementSibling(n)) {
+    for (xmlNode *n = stasis_libxml->xmlFirstElementChild(devices); n != NULL;
+         n = stasis_libxml->xmlNextElementSibling(n)) {
         xmlNode *address = stasis_xml_child(n, "address");
         g_autofree char *kind = stasis_xml_get(address, "type");
         if (n == controller || kind == NULL || strcmp(kind, pci ? "pci" : type) != 0)
@@ -192,9 +194,10 @@ static xmlNode *find_preload(xmlNode *commandline)
 static xmlNs *qemu_namespace(xmlNode *root)
 {
     static const char *const prefixes[] = { "qemu", "stasis-qemu" };
-    xmlNs *ns = xmlSearchNsByHref(root->doc, root, (const xmlChar *)QEMU_NAMESPACE);
+    xmlNs *ns = stasis_libxml->xmlSearchNsByHref(root->doc, root, (const xmlChar *)QEMU_NAMESPACE);
     for (gsize i = 0; i < G_N_ELEMENTS(prefixes) && ns == NULL; i++)
-        ns = xmlNewNs(root, (const xmlChar *)QEMU_NAMESPACE, (const xmlChar *)prefixes[i]);
+        ns = stasis_libxml->xmlNewNs(root, (const xmlChar *)QEMU_NAMESPACE,
+                                     (const xmlChar *)prefixes[i]);
     return ns;
 }
 
@@ -224,8 +227,8 @@ static void prepare_shim(Prepare *p, const char *shim)
         return;
     }
     if (commandline == NULL)
-        commandline = xmlNewChild(p->root, ns, (const xmlChar *)"commandline", NULL);
-    preload = xmlNewChild(commandline, ns, (const xmlChar *)"env", NULL);
+        commandline = stasis_libxml->xmlNewChild(p->root, ns, (const xmlChar *)"commandline", NULL);
+    preload = stasis_libxml->xmlNewChild(commandline, ns, (const xmlChar *)"env", NULL);
     stasis_xml_set(preload, "name", "LD_PRELOAD");
     stasis_xml_set(preload, "value", shim);
     did(p, "shim");
@@ -292,8 +295,9 @@ static void add_mark(Prepare *p)
     if (p->mark != NULL)
         return;
     xmlNode *metadata = stasis_xml_ensure(p->root, "metadata");
-    p->mark = xmlNewChild(metadata, NULL, (const xmlChar *)"prepared", NULL);
-    xmlSetNs(p->mark, xmlNewNs(p->mark, (const xmlChar *)NAMESPACE, (const xmlChar *)"stasis"));
+    p->mark = stasis_libxml->xmlNewChild(metadata, NULL, (const xmlChar *)"prepared", NULL);
+    stasis_libxml->xmlSetNs(p->mark, stasis_libxml->xmlNewNs(p->mark, (const xmlChar *)NAMESPACE,
+                                                             (const xmlChar *)"stasis"));
     note_controllers(p);
 }
 
@@ -308,7 +312,7 @@ static void remove_mark(xmlNode *mark)
 static gboolean prepare(StasisDomainDoc *doc, gboolean agent_only, const char *shim,
                         const char *agent_socket, GPtrArray *notes)
 {
-    Prepare p = { .root = xmlDocGetRootElement(doc), .notes = notes };
+    Prepare p = { .root = stasis_xml_root(doc), .notes = notes };
     gboolean had_mark;
     p.mark = find_mark(p.root);
     had_mark = p.mark != NULL;
@@ -337,7 +341,7 @@ gboolean stasis_domain_xml_prepare_agent(StasisDomainDoc *doc, const char *agent
 
 gboolean stasis_domain_xml_unprepare(StasisDomainDoc *doc)
 {
-    xmlNode *root = xmlDocGetRootElement(doc);
+    xmlNode *root = stasis_xml_root(doc);
     xmlNode *mark = find_mark(root);
     if (mark == NULL)
         return FALSE;

@@ -70,6 +70,7 @@ gboolean stasis_domain_xml_unprepare(StasisDomainDoc *doc);
 
 /* ---- for the files that edit ---- */
 
+xmlNode *stasis_xml_root(StasisDomainDoc *doc);
 xmlNode *stasis_xml_child(xmlNode *parent, const char *name);
 /* Made, as the last child, where it is missing. */
 xmlNode *stasis_xml_ensure(xmlNode *parent, const char *name);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm/domain-xml.h"
+#include "vmm/libxml-load.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     g_autoptr(GPtrArray) disks = stasis_domain_xml_list_disks(doc, NULL);
 
-    g_autoptr(StasisDomainDoc) copy = xmlCopyDoc(doc, 1);
+    g_autoptr(StasisDomainDoc) copy = stasis_libxml->xmlCopyDoc(doc, 1);
     g_auto(GStrv) macs = NULL;
     if (stasis_domain_xml_make_clone(copy, "clone", FALSE, FALSE, &macs, NULL)) {
         g_autoptr(StasisDomainDoc) read = again(copy);

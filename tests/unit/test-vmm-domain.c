@@ -242,7 +242,7 @@ static void controllers(void)
     g_autoptr(StasisDomainDoc) doc =
         parse("<domain type='kvm'><devices><controller type='pci' index='0'/></devices></domain>");
     g_assert_true(stasis_domain_xml_prepare(doc, NULL, "/agent", NULL));
-    xmlNode *devices = stasis_xml_child(xmlDocGetRootElement(doc), "devices");
+    xmlNode *devices = stasis_xml_child(stasis_xml_root(doc), "devices");
     static const char *const added[][2] = { { "virtio-serial", "0" },
                                             { "pci", "1" },
                                             { "pci", "2" } };
