@@ -120,6 +120,8 @@ const CliGroup *cli_find_group(const char *id);
 /* The command whose name is nearest to @name, or NULL when none is near. */
 const char *cli_nearest_command(const char *name);
 const char *cli_completer_name(CliType type);
+/* A command line that has to stand behind "--", if it is there at all? */
+gboolean cli_is_behind(const CliArgument *argument);
 /* @typed is "--name" or "-n"; looked for in @command's options (@command may be NULL) and in those
  * of every command. */
 const CliOption *cli_find_option(const CliCommand *command, const char *typed);

@@ -133,7 +133,7 @@ static void offer_command_line(const Line *line, const char *shown, CliOffer *of
 {
     const CliArgument *first = line->command->arguments;
     guint before = 0;
-    while (first[before].arity != CLI_BEHIND)
+    while (!cli_is_behind(&first[before]))
         before++;
     offer->kind = line->n_args > before ? CLI_OFFER_FILES : CLI_OFFER_PROGRAMS;
 }
@@ -204,7 +204,7 @@ static void offer_argument(const Line *line, CliOffer *offer)
     const CliArgument *argument = argument_at(line->command, line->n_args);
     if (argument == NULL)
         return;
-    if (argument->arity == CLI_BEHIND && !line->behind)
+    if (cli_is_behind(argument) && !line->behind)
         add(offer, "--");
     else
         offer_value(line, argument->type, NULL, offer);
@@ -234,7 +234,7 @@ static void offer_next(const Line *line, CliOffer *offer)
         offer_options(line, cli_global_options, offer);
         const CliArgument *argument =
             line->command != NULL ? argument_at(line->command, line->n_args) : NULL;
-        if (argument != NULL && argument->arity == CLI_BEHIND)
+        if (argument != NULL && cli_is_behind(argument))
             add(offer, "--");
     } else if (line->command == NULL) {
         offer_commands(line, offer);

@@ -289,7 +289,7 @@ static gboolean check_required(CliCall *call, GError **error)
     return TRUE;
 }
 
-static gboolean is_behind(const CliArgument *argument)
+gboolean cli_is_behind(const CliArgument *argument)
 {
     return argument->arity == CLI_BEHIND || argument->arity == CLI_MAY_BE_BEHIND;
 }
@@ -320,7 +320,7 @@ static gboolean check_arguments(CliCall *call, int before, GError **error)
     for (const CliArgument *a = call->command->arguments; a != NULL && a->name != NULL; a++) {
         if (a->arity == CLI_MAY_BE_BEHIND && before < 0)
             continue;
-        if (is_behind(a) && !check_behind(call, a, at, before, error))
+        if (cli_is_behind(a) && !check_behind(call, a, at, before, error))
             return FALSE;
         if ((a->arity == CLI_ONE || a->arity == CLI_SOME) && at == n_args) {
             g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s is missing", a->name);
@@ -345,7 +345,7 @@ static gboolean check_arguments(CliCall *call, int before, GError **error)
 static gboolean takes_command_line(const CliCommand *command)
 {
     for (const CliArgument *a = command->arguments; a != NULL && a->name != NULL; a++) {
-        if (is_behind(a))
+        if (cli_is_behind(a))
             return TRUE;
     }
     return FALSE;

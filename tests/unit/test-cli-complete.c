@@ -150,6 +150,17 @@ static void test_arguments(void)
     g_assert_cmpint(program->kind, ==, CLI_OFFER_PROGRAMS);
     g_autoptr(CliOffer) theirs = offer(FALSE, "run vm -- qemu --acc");
     g_assert_cmpint(theirs->kind, ==, CLI_OFFER_FILES);
+    static const char *const optional[] = { "try vm", "import file" };
+    for (guint i = 0; i < G_N_ELEMENTS(optional); i++) {
+        g_autoptr(CliOffer) no_dashes = offer_for("%s %s", optional[i], "");
+        g_assert_true(has(no_dashes, "--"));
+        g_autoptr(CliOffer) begun = offer_for("%s %s", optional[i], "-");
+        g_assert_true(has(begun, "--"));
+        g_autoptr(CliOffer) command = offer_for("%s -- %s", optional[i], "");
+        g_assert_cmpint(command->kind, ==, CLI_OFFER_PROGRAMS);
+        g_autoptr(CliOffer) its_own = offer_for("%s -- %s", optional[i], "program --acc");
+        g_assert_cmpint(its_own->kind, ==, CLI_OFFER_FILES);
+    }
     g_autoptr(CliOffer) file = offer(FALSE, "export latest --format raw-memory ");
     g_assert_cmpint(file->kind, ==, CLI_OFFER_FILES);
     g_autoptr(CliOffer) surplus = offer(FALSE, "export latest file ");
