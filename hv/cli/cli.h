@@ -41,6 +41,7 @@ typedef enum {
     CLI_SOME,          /* one or more */
     CLI_BEHIND,        /* one or more, behind "--" and not looked at */
     CLI_MAY_BE_BEHIND, /* the same, or no "--" either */
+    CLI_N_ARITIES,
 } CliArity;
 
 typedef struct {

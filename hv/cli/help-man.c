@@ -115,8 +115,9 @@ static JsonObject *command_to_json(const CliCommand *command)
     JsonArray *arguments = json_array_new();
     for (const CliArgument *a = command->arguments; a != NULL && a->name != NULL; a++) {
         static const char *const arities[] = {
-            "", "one", "optional", "any", "some", "behind-dashes"
+            "", "one", "optional", "any", "some", "behind-dashes", "optional-behind-dashes"
         };
+        G_STATIC_ASSERT(G_N_ELEMENTS(arities) == CLI_N_ARITIES);
         JsonObject *argument = json_object_new();
         cli_json_set_string(argument, "name", a->name);
         cli_json_set_string(argument, "arity", arities[a->arity]);

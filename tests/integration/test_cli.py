@@ -55,6 +55,7 @@ GOOD = {
     "doctor": [],
     "help": [],
 }
+ARITIES = ("one", "optional", "any", "some", "behind-dashes", "optional-behind-dashes")
 NEEDS_VM = ("detach", "info", "pause", "resume", "kill", "console", "disk-list", "disk-prune",
             "disk-commit",
             "checkpoint-create",
@@ -113,6 +114,8 @@ def table_is_whole(t):
                 "incomplete:", command)
         for part in command["arguments"] + command["options"]:
             t.check(part["name"] and part["summary"] and part["completer"], "incomplete:", part)
+        for part in command["arguments"]:
+            t.check(part["arity"] in ARITIES, "no such arity:", command["name"], part)
 
 
 @case
