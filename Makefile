@@ -449,7 +449,7 @@ install: all
 	install -m 644 hv/daemon/org.stasis1.policy $(DESTDIR)$(datadir)/polkit-1/actions/
 	install -m 644 hv/daemon/org.stasis1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
 	install -m 644 hv/daemon/org.stasis1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
-	install -m 644 docs/man/stasisd.8 $(DESTDIR)$(mandir)/man8/
+	install -m 644 docs/man/stasisd.8 docs/man/stasis-agent.8 $(DESTDIR)$(mandir)/man8/
 	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(B)/stasis-mqueue $(DESTDIR)$(libexecdir)/guest/
 	install -m 644 guest-agent/stasis-agent.service $(DESTDIR)$(libexecdir)/guest/
 	install -m 755 $(B)/libstasis.so.$(SOVER) $(DESTDIR)$(libdir)/
@@ -460,7 +460,7 @@ install: all
 	install -m 755 $(B)/libstasis-guest.so.$(SOVER) $(DESTDIR)$(libdir)/
 	ln -sf libstasis-guest.so.$(SOVER) $(DESTDIR)$(libdir)/libstasis-guest.so
 	install -m 644 $(B)/libstasis-guest.a $(DESTDIR)$(libdir)/
-	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-session.1 \
+	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-mqueue.1 docs/man/stasis-session.1 \
 	    $(DESTDIR)$(mandir)/man1/
 	install -d $(DESTDIR)$(mandir)/man3
 	install -m 644 docs/man/stasis_freeze.3 $(DESTDIR)$(mandir)/man3/
@@ -470,7 +470,8 @@ install: all
 	    -e 's|@version@|$(VERSION)|' include/stasis.pc.in > $(DESTDIR)$(libdir)/pkgconfig/stasis.pc
 
 # From a copy, as building a package begins with cleaning its tree. The changelog has the version, for
-# the packages' names, and nothing else: what changed is told by the history.
+# the packages' names, and nothing else: what changed is told by the history. It is built with options of
+# its own, so those of this make (B=, SAN=1) are not for it.
 DEB := $(B)/deb
 .PHONY: deb
 deb:
@@ -480,7 +481,7 @@ deb:
 	@printf 'stasis (%s) unstable; urgency=medium\n\n  * See the history of the source.\n\n -- %s  %s\n' \
 	    $(VERSION) "$$(sed -n 's/^Maintainer: //p' debian/control)" "$$(date -R)" \
 	    > $(DEB)/stasis-$(VERSION)/debian/changelog
-	@cd $(DEB)/stasis-$(VERSION) && dpkg-buildpackage -b -us -uc -j$(JOBS) > ../build.log 2>&1 || \
+	@cd $(DEB)/stasis-$(VERSION) && env -u MAKEFLAGS -u B -u SAN dpkg-buildpackage -b -us -uc -j$(JOBS) > ../build.log 2>&1 || \
 	    { tail -n 30 ../build.log >&2; exit 1; }
 	@rm -rf $(DEB)/stasis-$(VERSION)
 	@ls $(DEB)/*.deb

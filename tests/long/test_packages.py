@@ -4,6 +4,7 @@
 trace when they are purged; images stay."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -148,6 +149,12 @@ def images_stay(t):
     said = system.purge("stasis")
     t.check("images are left in /var/lib/stasis" in said, said[-500:])
     t.check(os.path.isdir(image), "the image is gone")
+    # A store that nothing was ever put into is what the service's unit makes: an empty directory.
+    shutil.rmtree(os.path.join(system.root, "var/lib/stasis"))
+    system.install([packages()["stasis"]])
+    os.makedirs(os.path.join(system.root, "var/lib/stasis"), exist_ok=True)
+    said = system.purge("stasis")
+    t.check("left in" not in said and not os.path.exists(os.path.join(system.root, "var/lib/stasis")), said[-500:])
 
 
 @case
