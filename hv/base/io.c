@@ -90,7 +90,7 @@ gboolean stasis_write_file_at(int dir_fd, const char *name, const void *data, si
 char *stasis_read_file_at(int dir_fd, const char *name, size_t max_bytes, size_t *ret_len,
                           GError **error)
 {
-    stasis_autofd int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+    stasis_autofd int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0) {
         stasis_set_errno(error, errno, "open %s", name);

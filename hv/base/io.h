@@ -20,8 +20,8 @@ int stasis_write_all(int fd, const void *buf, size_t len);
 gboolean stasis_write_file_at(int dir_fd, const char *name, const void *data, size_t len,
                               gboolean durable, GError **error);
 
-/* Read all of @name in @dir_fd, at most @max_bytes (a larger file is an error). NUL-terminated
- * behind its end. Free with g_free(). */
+/* Read all of @name in @dir_fd, at most @max_bytes (a larger file, or what is no file, is
+ * an error). NUL-terminated behind its end. Free with g_free(). */
 char *stasis_read_file_at(int dir_fd, const char *name, size_t max_bytes, size_t *ret_len,
                           GError **error);
 

@@ -96,7 +96,7 @@ static gboolean describes(StasisImageReader *reader, int dir_fd, GError **error)
     const char *digest;
     guint64 format;
     g_autofree char *text =
-        stasis_read_file_at(dir_fd, DESCRIPTION, MAX_DESCRIPTION_BYTES, &len, error);
+        stasis_store_read_text(dir_fd, DESCRIPTION, MAX_DESCRIPTION_BYTES, &len, error);
     g_autoptr(JsonObject) object =
         text != NULL ? stasis_json_parse_object(text, (gssize)len, error) : NULL;
     if (object == NULL || !stasis_json_uint(object, "format", &format, error) ||

@@ -83,12 +83,13 @@ static void test_template(Fixture *f, gconstpointer unused)
     test_assert_small(f->store, f->id, 7);
 }
 
-/* Deleted at any time, cut short, or of another image: it is made again. */
+/* Deleted at any time, cut short, of another image, or never to end: it is made again. */
 static void test_made_again(Fixture *f, gconstpointer unused)
 {
-    static const char *const damages[] = { "rm -r", "truncate -s 5000", "rm", "echo '{}' >" };
+    static const char *const damages[] = { "rm -r", "truncate -s 5000", "rm", "echo '{}' >",
+                                           "f() { rm $1; mkfifo $1; }; f" };
     static const char *const files[] = { ".ram", ".ram/ram-0", ".ram/template.json",
-                                         ".ram/template.json" };
+                                         ".ram/template.json", ".ram/template.json" };
     stasis_template_free(get(f));
     for (guint i = 0; i < G_N_ELEMENTS(damages); i++) {
         g_autofree char *file = cached(f, files[i]);
