@@ -17,6 +17,7 @@
 /* Names the store that a directory is of, so that one of a store that is gone can be cleared. */
 #define OWNER_FILE "store"
 #define MAX_PATH_BYTES 4096u
+#define DISKS "disks"
 
 /* Nobody signs what is derived from signed images: it has to be where only we can write.
  * Sealed images may also be in another store, where only who has a key can open or check them. */
@@ -63,17 +64,21 @@ static int open_base(const char *base, GError **error)
     return -1;
 }
 
-/* Directories of stores that are no more. */
-static void sweep(const char *base, int base_fd)
+/* Directories of stores that are no more; but not of one that may only be somewhere else now, while
+ * VMs have their disks there (whose sweep knows which of these are wanted). */
+static void sweep(const char *base, int base_fd, const char *own)
 {
     g_auto(GStrv) names = stasis_store_list_names(base_fd);
     for (guint i = 0; names != NULL && names[i] != NULL; i++) {
+        if (strcmp(names[i], own) == 0)
+            continue;
         gsize len;
         stasis_autofd int fd = stasis_store_open_dir(base_fd, names[i]);
         g_autofree char *owner =
             fd >= 0 ? stasis_read_file_at(fd, OWNER_FILE, MAX_PATH_BYTES, &len, NULL) : NULL;
         g_autofree char *dir = g_build_filename(base, names[i], NULL);
-        if (owner != NULL && access(owner, F_OK) < 0 && errno == ENOENT)
+        if (owner != NULL && access(owner, F_OK) < 0 && errno == ENOENT &&
+            (unlinkat(fd, DISKS, AT_REMOVEDIR) == 0 || errno == ENOENT))
             stasis_remove_tree(dir);
     }
 }
@@ -89,7 +94,6 @@ static int open_memory(StasisStore *store, GError **error)
     stasis_autofd int base_fd = open_base(base, error);
     if (base_fd < 0)
         return -1;
-    sweep(base, base_fd);
     if (mkdirat(base_fd, uuid, 0700) < 0 && errno != EEXIST) {
         stasis_set_errno(error, errno, "make %s/%s", base, uuid);
         return -1;
@@ -99,9 +103,10 @@ static int open_memory(StasisStore *store, GError **error)
         stasis_set_errno(error, errno, "open %s/%s", base, uuid);
         return -1;
     }
-    return stasis_write_file_at(fd, OWNER_FILE, store->path, strlen(store->path), FALSE, error)
-               ? stasis_steal_fd(&fd)
-               : -1;
+    if (!stasis_write_file_at(fd, OWNER_FILE, store->path, strlen(store->path), FALSE, error))
+        return -1;
+    sweep(base, base_fd, uuid);
+    return stasis_steal_fd(&fd);
 }
 
 int stasis_store_scratch_fd(StasisStore *store, GError **error)

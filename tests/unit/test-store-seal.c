@@ -391,6 +391,52 @@ static void test_scratch(Fixture *f, gconstpointer what)
     test_remove_tree(path);
 }
 
+/* A VM's disk in memory, kept. */
+static char *put_disk(StasisStore *store)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *disks = stasis_store_scratch_path(store, "disks", &error);
+    g_assert_no_error(error);
+    g_autofree char *dir = g_build_filename(disks, "web.x7Gh2a", NULL);
+    char *disk = g_build_filename(dir, "disk-0.qcow2", NULL);
+    g_assert_cmpint(mkdir(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(disk, "disk", -1, NULL));
+    return disk;
+}
+
+static void open_scratch(const char *path)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) store = stasis_store_open(path, STASIS_STORE_EXISTING, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(stasis_store_scratch_fd(store, &error), >=, 0);
+    g_assert_no_error(error);
+}
+
+/* The disks of VMs in memory outlive a store that is moved, or out of sight for a while; of one
+ * that is gone, and has none, nothing stays. */
+static void test_scratch_kept(Fixture *f, gconstpointer what)
+{
+    g_autofree char *other = test_make_dir(), *moved = g_strconcat(f->path, ".moved", NULL);
+    g_autofree char *disk = put_disk(f->store), *dir = g_path_get_dirname(disk);
+    g_autofree char *disks = g_path_get_dirname(dir), *memory = g_path_get_dirname(disks);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisStore) made =
+        stasis_store_init(other, (StasisSealFlags)GPOINTER_TO_UINT(what), &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(rename(f->path, moved), ==, 0);
+    open_scratch(other);
+    g_assert_true(g_file_test(disk, G_FILE_TEST_EXISTS));
+    open_scratch(moved);
+    g_assert_true(g_file_test(disk, G_FILE_TEST_EXISTS));
+    g_assert_cmpint(rename(moved, f->path), ==, 0);
+    test_remove_tree(dir);
+    open_scratch(other);
+    g_assert_false(g_file_test(memory, G_FILE_TEST_EXISTS));
+    g_assert_true(is_in_memory(made)); /* which removes it */
+    test_remove_tree(other);
+}
+
 /* New images are sealed with the new key; both can be read by who has both. */
 static void test_rekey(Fixture *f, gconstpointer what)
 {
@@ -511,6 +557,7 @@ int main(int argc, char **argv)
     ADD("nonces", BOTH, test_nonces);
     ADD("scratch/encrypt", ENCRYPT, test_scratch);
     ADD("scratch/sign", SIGN, test_scratch);
+    ADD("scratch-kept", ENCRYPT, test_scratch_kept);
     ADD("rekey", BOTH, test_rekey);
     ADD("downgraded", BOTH, test_downgraded);
     g_test_add_data_func("/store/seal/as-others/differ", "test-store-differ", test_as_others);

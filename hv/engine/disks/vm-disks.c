@@ -131,7 +131,8 @@ void stasis_vm_disks_remove(const char *dir)
     rmdir(dir);
 }
 
-/* Is it of a VM that is there, or that wanted to leave its disks behind? */
+/* Is it of a VM that is there, or that wanted to leave its disks behind? Also if nobody can tell.
+ */
 static gboolean is_wanted(int dir_fd)
 {
     gsize len;
@@ -140,7 +141,8 @@ static gboolean is_wanted(int dir_fd)
     g_autoptr(JsonObject) mark =
         text != NULL ? stasis_json_parse_object(text, (gssize)len, NULL) : NULL;
     if (mark == NULL)
-        return text != NULL;
+        return text != NULL || faccessat(dir_fd, MARK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+               errno != ENOENT;
     return !stasis_json_bool_or(mark, "temporary", FALSE) ||
            !stasis_json_uint(mark, "pid", &pid, NULL) ||
            !stasis_json_uint(mark, "start_time", &start_time, NULL) ||
@@ -158,6 +160,15 @@ static void sweep(const char *parent)
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !is_wanted(fd))
             stasis_vm_disks_remove(dir);
     }
+}
+
+/* Those of stores that are gone, too: their memory is given back when no disks are there. */
+static void sweep_all(const char *parent)
+{
+    g_auto(GStrv) memory = stasis_scratch_find("disks");
+    for (guint i = 0; memory[i] != NULL; i++)
+        sweep(memory[i]);
+    sweep(parent);
 }
 
 /* ---- making ---- */
@@ -324,7 +335,7 @@ StasisVmDisks *stasis_vm_disks_new(const StasisVmDisksWanted *wanted, GCancellab
     g_autofree char *dir = g_build_filename(parent, name, NULL);
     g_autoptr(GPtrArray) none = g_ptr_array_new();
     g_autoptr(StasisVmDisks) disks = stasis_vm_disks_plan(none, dir);
-    sweep(parent);
+    sweep_all(parent);
     if (!open_dir(disks, parent, error) || !fill(disks, wanted, cancellable, error))
         return NULL;
     return g_steal_pointer(&disks);
