@@ -4,14 +4,15 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#define MAX_DEPTH 32
+#define MAX_DEPTH 32u
+#define MAX_DEEP 128u
 
 /* Digits after a minus sign that a gint64 surely holds; json-glib lets larger ones wrap around. */
 #define MAX_NEGATIVE_DIGITS 18
 
 /* json-glib's parser recurses, and takes more than JSON (comments, 'strings', hexadecimal):
  * whatever is not JSON's own is refused, and brackets are counted, before it may. */
-static gboolean is_acceptable(const char *text, gsize len)
+static gboolean is_acceptable(const char *text, gsize len, guint max_depth)
 {
     static const char allowed[] = " \t\r\n{}[],:\"+-.0123456789eEtrufalsn";
     guint depth = 0;
@@ -22,7 +23,7 @@ static gboolean is_acceptable(const char *text, gsize len)
             for (i++; i < len && text[i] != '"'; i++)
                 i += text[i] == '\\';
         } else if (text[i] == '{' || text[i] == '[') {
-            if (++depth > MAX_DEPTH)
+            if (++depth > max_depth)
                 return FALSE;
         } else if ((text[i] == '}' || text[i] == ']') && depth > 0) {
             depth--;
@@ -37,12 +38,12 @@ static gboolean is_acceptable(const char *text, gsize len)
     return TRUE;
 }
 
-JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error)
+static JsonObject *parse_object(const char *text, gssize len, guint max_depth, GError **error)
 {
     gsize n = len < 0 ? strlen(text) : (gsize)len;
-    if (!g_utf8_validate(text, (gssize)n, NULL) || !is_acceptable(text, n)) {
+    if (!g_utf8_validate(text, (gssize)n, NULL) || !is_acceptable(text, n, max_depth)) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
-                    "JSON: not UTF-8, not JSON, or nested more than %d deep", MAX_DEPTH);
+                    "JSON: not UTF-8, not JSON, or nested more than %u deep", max_depth);
         return NULL;
     }
     g_autoptr(JsonParser) parser = json_parser_new_immutable();
@@ -59,6 +60,16 @@ JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **erro
         return NULL;
     }
     return json_object_ref(json_node_get_object(root));
+}
+
+JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error)
+{
+    return parse_object(text, len, MAX_DEPTH, error);
+}
+
+JsonObject *stasis_json_parse_deep(const char *text, gssize len, GError **error)
+{
+    return parse_object(text, len, MAX_DEEP, error);
 }
 
 static gboolean wrong(GError **error, const char *name, const char *wanted)

@@ -12,6 +12,8 @@ G_BEGIN_DECLS
 
 /* Parse @len bytes; the top level must be an object, nested at most 32 deep. */
 JsonObject *stasis_json_parse_object(const char *text, gssize len, GError **error);
+/* At most 128 deep: of QEMU, which nests the files that a disk lies in, one in the other. */
+JsonObject *stasis_json_parse_deep(const char *text, gssize len, GError **error);
 
 /* Required members. Strings and objects stay owned by @object. */
 gboolean stasis_json_string(JsonObject *object, const char *name, const char **ret, GError **error);

@@ -58,7 +58,7 @@ static char *own_file(const char *filename)
 {
     g_autoptr(JsonObject) layers = NULL;
     if (g_str_has_prefix(filename, "json:"))
-        layers = stasis_json_parse_object(filename + strlen("json:"), -1, NULL);
+        layers = stasis_json_parse_deep(filename + strlen("json:"), -1, NULL);
     JsonObject *layer = layers, *below;
     while (layer != NULL && stasis_json_object(layer, "file", &below, NULL))
         layer = below;

@@ -128,7 +128,7 @@ JsonNode *stasis_qmp_execute(StasisQmp *qmp, const char *command, JsonObject *ar
     gsize len;
     if (!ask(qmp, command, json, pass_fd, timeout_ms, &text, &len, error))
         return NULL;
-    g_autoptr(JsonObject) answer = stasis_json_parse_object(text, (gssize)len, error);
+    g_autoptr(JsonObject) answer = stasis_json_parse_deep(text, (gssize)len, error);
     if (answer == NULL) {
         g_prefix_error(error, "%s: ", command);
         return NULL;

@@ -84,6 +84,13 @@ static char *nested(guint n, gboolean arrays)
     return g_string_free(g_string_append(text, arrays ? "}" : ""), FALSE);
 }
 
+static void assert_deep(const char *text, gboolean accepted)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonObject) object = stasis_json_parse_deep(text, -1, &error);
+    g_assert_true((object != NULL) == accepted && (error == NULL) == accepted);
+}
+
 static void test_depth(void)
 {
     for (guint arrays = 0; arrays < 2; arrays++) {
@@ -91,10 +98,14 @@ static void test_depth(void)
         g_autofree char *abyss = nested(200000, arrays);
         g_autoptr(JsonObject) object = parse(deepest);
         assert_refused(deeper, -1);
+        assert_deep(deeper, TRUE);
         assert_refused(abyss, -1);
         abyss[strlen(abyss) / 2] = '\0';
         assert_refused(abyss, -1);
     }
+    g_autofree char *deepest = nested(128, FALSE), *deeper = nested(129, FALSE);
+    assert_deep(deepest, TRUE);
+    assert_deep(deeper, FALSE);
     /* Brackets in strings are no depth, also behind an escaped quote. */
     g_autofree char *many = g_strnfill(100, '[');
     g_autofree char *quoted = g_strdup_printf("{\"%s\":\"\\\"%s\\\\\"}", many, many);

@@ -9,14 +9,16 @@
 
 static const StasisDiskPartOps none_ops;
 
-static StasisDiskPart *none_open(const StasisDiskPartWanted *wanted, G_GNUC_UNUSED GError **error)
+static StasisDiskPart *none_open(const StasisDiskPartWanted *wanted, GError **error)
 {
     StasisQmp *qmp = wanted->session->qmp;
+    GPtrArray *disks = stasis_disks_list(qmp, error);
+    if (disks == NULL)
+        return NULL;
     StasisDiskPart *part = g_new0(StasisDiskPart, 1);
     part->ops = &none_ops;
-    part->disks = stasis_disks_list(qmp, NULL);
-    if (part->disks != NULL)
-        stasis_disks_find_iothreads(qmp, part->disks);
+    part->disks = disks;
+    stasis_disks_find_iothreads(qmp, part->disks);
     return part;
 }
 
