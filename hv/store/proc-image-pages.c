@@ -30,6 +30,14 @@ static gboolean is_source(const StasisProcImageFile *file)
     return g_str_has_suffix(file->name, STASIS_PROC_PAGES_SUFFIX);
 }
 
+guint stasis_proc_pages_n_sources(const StasisProcImageReader *image)
+{
+    guint n = 0;
+    for (guint i = 0; i < image->files->len; i++)
+        n += is_source(g_ptr_array_index(image->files, i));
+    return n;
+}
+
 /* ---- reading ---- */
 
 typedef struct {

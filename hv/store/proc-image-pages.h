@@ -18,6 +18,10 @@ G_BEGIN_DECLS
 
 /* A file of pages that is CRIU's: "pages-1.img". */
 gboolean stasis_proc_pages_is_pages(const char *name);
+/* Files that pages of @image lie in. */
+guint stasis_proc_pages_n_sources(const StasisProcImageReader *image);
+/* With more an image is no parent. */
+#define STASIS_PROC_MAX_SOURCES 64u
 
 /* ---- reading ---- */
 

@@ -82,6 +82,8 @@ gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, cons
                     id);
         return FALSE;
     }
+    if (stasis_proc_pages_n_sources(parent) > STASIS_PROC_MAX_SOURCES)
+        return TRUE;
     writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, writer->sealer, error);
     writer->parent = g_strdup(id);
     return writer->pages != NULL;
@@ -232,10 +234,11 @@ static int open_place(StasisStore *store, GError **error)
         stasis_store_cant_write(store, errno, "make " STASIS_PROCESS_DIR "/", error);
         return -1;
     }
-    int fd = stasis_store_open_dir(store->dir_fd, STASIS_PROCESS_DIR);
-    if (fd < 0 || fsync(store->dir_fd) < 0)
-        stasis_set_errno(error, errno, "store %s: open " STASIS_PROCESS_DIR "/", store->path);
-    return fd;
+    stasis_autofd int fd = stasis_store_open_dir(store->dir_fd, STASIS_PROCESS_DIR);
+    if (fd >= 0 && fsync(store->dir_fd) == 0)
+        return stasis_steal_fd(&fd);
+    stasis_set_errno(error, errno, "store %s: open " STASIS_PROCESS_DIR "/", store->path);
+    return -1;
 }
 
 static gboolean give_place(StasisProcImageWriter *writer, const char *id, GError **error)
