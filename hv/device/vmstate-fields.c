@@ -14,12 +14,17 @@
 
 /* No device of QEMU's has a hundredth of this. */
 #define MAX_FIELDS 1000000u
+/* Nor names like these; what of one is told of each element of an array has to be bounded. */
+#define MAX_NAME_BYTES 255u
+#define MAX_PATH_BYTES 1024u
+#define MAX_TEXT_BYTES ((gsize)64 << 20)
 /* 05 u8-len idstr be32-version */
 #define SUBSECTION_HEAD_BYTES 6u
 
 typedef struct {
     GPtrArray *fields;
-    gsize end; /* of the payload */
+    gsize end;  /* of the payload */
+    gsize text; /* bytes of paths and types */
 } Walk;
 
 static void field_free(gpointer data)
@@ -34,8 +39,11 @@ static gboolean walk(Walk *w, JsonObject *object, const char *prefix, gsize *at)
 
 static gboolean add(Walk *w, const char *path, const char *type, gsize size, gsize *at)
 {
-    if (size > w->end - *at || w->fields->len >= MAX_FIELDS)
+    gsize text = strlen(path) + strlen(type);
+    if (size > w->end - *at || w->fields->len >= MAX_FIELDS || strlen(type) > MAX_NAME_BYTES ||
+        text > MAX_TEXT_BYTES - w->text)
         return FALSE;
+    w->text += text;
     StasisVmstateField *field = g_new0(StasisVmstateField, 1);
     *field = (StasisVmstateField){
         .path = g_strdup(path),
@@ -46,6 +54,14 @@ static gboolean add(Walk *w, const char *path, const char *type, gsize size, gsi
     g_ptr_array_add(w->fields, field);
     *at += size;
     return TRUE;
+}
+
+/* @name and what is @behind it, below @prefix; NULL if that can't be right. */
+static char *make_path(const char *prefix, const char *name, const char *behind)
+{
+    if (strlen(name) > MAX_NAME_BYTES || strlen(prefix) > MAX_PATH_BYTES)
+        return NULL;
+    return g_strconcat(prefix, name, behind, NULL);
 }
 
 /* One element of a field at *@at. */
@@ -61,10 +77,12 @@ static gboolean walk_element(Walk *w, JsonObject *field, const char *path, gsize
 
 static gboolean walk_field(Walk *w, JsonObject *field, const char *prefix, gsize *at)
 {
-    g_autofree char *path = g_strconcat(prefix, stasis_json_string_or(field, "name", "?"), NULL);
+    g_autofree char *path = make_path(prefix, stasis_json_string_or(field, "name", "?"), "");
     guint64 size = stasis_json_uint_or(field, "size", 0);
     guint64 n = stasis_json_uint_or(field, "array_len", 1);
     guint64 index = stasis_json_uint_or(field, "index", G_MAXUINT64);
+    if (path == NULL)
+        return FALSE;
     if (size > w->end || n > w->end || (n > 1 && size == 0))
         return n == 0 || size == 0;
     /* Bytes in a row are one field. */
@@ -100,8 +118,8 @@ static gboolean walk(Walk *w, JsonObject *object, const char *prefix, gsize *at)
         if (head > w->end - *at)
             return FALSE;
         *at += head;
-        g_autofree char *inner = g_strconcat(prefix, name, ":", NULL);
-        if (!walk(w, item, inner, at))
+        g_autofree char *inner = make_path(prefix, name, ":");
+        if (inner == NULL || !walk(w, item, inner, at))
             return FALSE;
     }
     return TRUE;
@@ -110,7 +128,7 @@ static gboolean walk(Walk *w, JsonObject *object, const char *prefix, gsize *at)
 GPtrArray *vmstate_fields(JsonObject *device, gsize payload_size)
 {
     g_autoptr(GPtrArray) fields = g_ptr_array_new_with_free_func(field_free);
-    Walk w = { fields, payload_size };
+    Walk w = { fields, payload_size, 0 };
     gsize at = 0;
     return walk(&w, device, "", &at) && at == payload_size ? g_steal_pointer(&fields) : NULL;
 }

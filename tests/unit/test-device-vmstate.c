@@ -408,6 +408,25 @@ static void test_fields_do_not_fit(void)
     }
 }
 
+/* A name is told of each element of an array: it can't be of any length. */
+static void test_fields_long(void)
+{
+    static const char *const shapes[][2] = {
+        { "\"fields\":[{\"name\":\"", "\",\"type\":\"t\",\"size\":2,\"array_len\":32768}]" },
+        { "\"fields\":[{\"type\":\"", "\",\"name\":\"n\",\"size\":2,\"array_len\":32768}]" },
+    };
+    g_autofree char *payload = g_malloc0(65536);
+    for (gsize i = 0; i < G_N_ELEMENTS(shapes); i++)
+        for (guint n = 255; n <= 256; n++) {
+            g_autofree char *text = g_strnfill(n, 'x');
+            g_autofree char *shape = g_strconcat(shapes[i][0], text, shapes[i][1], NULL);
+            g_autoptr(StasisVmstate) vmstate = described_device(payload, 65536, shape);
+            g_autoptr(GPtrArray) fields =
+                stasis_vmstate_get_fields(vmstate, stasis_vmstate_get_section(vmstate, 0));
+            g_assert_cmpuint(fields != NULL ? fields->len : 0, ==, n == 255 ? 32768 : 0);
+        }
+}
+
 /* A description of ours names every device with its size; one that is there stays. */
 static void test_description(void)
 {
@@ -525,6 +544,7 @@ int main(int argc, char **argv)
     g_test_add_func("/device/vmstate/description", test_description);
     g_test_add_func("/device/vmstate/fields", test_fields);
     g_test_add_func("/device/vmstate/fields-do-not-fit", test_fields_do_not_fit);
+    g_test_add_func("/device/vmstate/fields-long", test_fields_long);
     g_test_add_func("/device/vmstate/run-state", test_run_state);
     g_test_add_func("/device/vmstate/search-is-bounded", test_search_is_bounded);
     return g_test_run();
