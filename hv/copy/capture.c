@@ -90,10 +90,14 @@ static gboolean map_memory(StasisCapture *capture, gsize len, GCancellable *canc
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return no_memory(len, errno, error);
+    int r = populate(memory, len, cancellable);
+    if (r < 0) {
+        munmap(memory, len); /* none for the pool: the next stop would fault it in */
+        return no_memory(len, -r, error);
+    }
     capture->memory = memory;
     capture->memory_bytes = len;
-    int r = populate(memory, len, cancellable);
-    return r == 0 || no_memory(len, -r, error);
+    return TRUE;
 }
 
 static gboolean get_memory(StasisCapture *capture, GCancellable *cancellable, GError **error)

@@ -5,7 +5,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -44,6 +47,13 @@ char *stasis_cache_name(const char *id, const char *what)
     return g_strdup_printf("%s.%s", id, what);
 }
 
+/* Written beside what it was to replace (stasis_write_file_at()) by a process that is gone? */
+static gboolean is_half(const char *name)
+{
+    const char *pid = name[0] == '.' ? strrchr(name, '.') + 1 : "";
+    return g_ascii_isdigit(*pid) && kill(atoi(pid), 0) < 0 && errno == ESRCH;
+}
+
 /* What is kept for images that are gone, and what a killed maker left. */
 static void sweep(StasisStore *store, int cache_fd, int aside_fd)
 {
@@ -53,6 +63,8 @@ static void sweep(StasisStore *store, int cache_fd, int aside_fd)
         stasis_store_remove_dir(aside_fd, left[i]);
     for (guint i = 0; names != NULL && names[i] != NULL; i++) {
         g_autofree char *id = g_strndup(names[i], STASIS_ID_CHARS);
+        if (is_half(names[i]))
+            unlinkat(cache_fd, names[i], 0);
         if (stasis_id_is_valid(id) && names[i][STASIS_ID_CHARS] == '.' &&
             faccessat(store->images_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
             stasis_store_remove_dir(cache_fd, names[i]);

@@ -89,6 +89,14 @@ static gboolean random_key(guint8 ret[STASIS_KEY_BYTES], GError **error)
            stasis_set_errno(error, errno, "random numbers for a key");
 }
 
+/* Or a power cut could leave images without it. Some file systems can't, and need not. */
+static int sync_dir_of(const char *path)
+{
+    g_autofree char *dir = g_path_get_dirname(path);
+    stasis_autofd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;
+}
+
 /* Never over another: a key that is lost takes its images with it. */
 static gboolean write_new(const char *path, const char *text, mode_t mode, GError **error)
 {
@@ -98,6 +106,7 @@ static gboolean write_new(const char *path, const char *text, mode_t mode, GErro
     int r = stasis_pwrite_all(fd, text, strlen(text), 0);
     if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0))
         r = -errno;
+    r = r == 0 ? sync_dir_of(path) : r;
     if (r == 0)
         return TRUE;
     unlink(path);

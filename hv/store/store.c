@@ -75,9 +75,35 @@ static gboolean make_in(StasisStore *store, GError **error)
     return ok;
 }
 
+/* The last directory above @path that is there. */
+static char *find_above(const char *path)
+{
+    char *dir = g_path_get_dirname(path);
+    while (access(dir, F_OK) < 0 && strrchr(dir, '/') != dir) {
+        char *above = g_path_get_dirname(dir);
+        g_free(dir);
+        dir = above;
+    }
+    return dir;
+}
+
+/* The directories above @path, up to @top, in which the next one below is new. */
+static void sync_above(const char *path, const char *top)
+{
+    g_autofree char *dir = g_strdup(path);
+    do {
+        char *above = g_path_get_dirname(dir);
+        g_free(dir);
+        dir = above;
+        stasis_autofd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0)
+            fsync(fd);
+    } while (strlen(dir) > strlen(top));
+}
+
 static gboolean make(StasisStore *store, GError **error)
 {
-    g_autofree char *parent = g_path_get_dirname(store->path);
+    g_autofree char *top = find_above(store->path);
     if (g_mkdir_with_parents(store->path, 0700) < 0)
         return no_store(error, store->path, g_strerror(errno));
     store->dir_fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -90,9 +116,7 @@ static gboolean make(StasisStore *store, GError **error)
                         "the directory holds other files, and none is made among them");
     if (!make_in(store, error))
         return FALSE;
-    stasis_autofd int parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (parent_fd >= 0)
-        fsync(parent_fd);
+    sync_above(store->path, top);
     return TRUE;
 }
 

@@ -427,14 +427,17 @@ static int log_give_back(StasisTracker *tracker, const StasisDirty *dirty)
     int r = 0;
     for (guint i = 0; i < dirty->n_blocks && r == 0; i++) {
         guint64 word, page;
-        if (find_bits(self, i, &word, &page))
+        if (!find_bits(self, i, &word, &page))
+            r = stasis_uffd_async_release(self->async, i, dirty->blocks[i]);
+        else if (self->buffer != NULL)
             put_bits(self, word, page, dirty->blocks[i]);
         else
-            r = stasis_uffd_async_release(self->async, i, dirty->blocks[i]);
+            r = -ENOMEM; /* learn_layout() failed */
     }
     if (r == 0)
         r = stasis_shim_call(self->shim, STASIS_SHIM_GIVE_BACK, 0, self->page.layout, -1, NULL);
-    memset(self->buffer, 0, self->page.n_words * 8);
+    if (self->buffer != NULL)
+        memset(self->buffer, 0, self->page.n_words * 8);
     return r;
 }
 
