@@ -114,22 +114,6 @@ static void look_at_names(Check *check)
 
 /* ---- images ---- */
 
-static gboolean check_sizes(const StasisLayer *layer, GError **error)
-{
-    for (guint i = 0; i < layer->manifest->parts->len; i++) {
-        const StasisFileRef *part = g_ptr_array_index(layer->manifest->parts, i);
-        guint64 size;
-        stasis_autofd int fd = stasis_store_open_file(layer->dir_fd, part->name, &size, error);
-        if (fd < 0)
-            return FALSE;
-        if (size != part->size)
-            return stasis_corrupt(
-                error, "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
-                part->name, size, part->size);
-    }
-    return TRUE;
-}
-
 /* One image, without its ancestors. FALSE, with what is wrong. */
 static gboolean check_image(Check *check, const StasisNode *node, GError **error)
 {
@@ -140,7 +124,7 @@ static gboolean check_image(Check *check, const StasisNode *node, GError **error
             look_for_strangers(check, layer);
         if (layer != NULL &&
             (check->options->read_data ? stasis_layer_verify(layer, &check->task, &local)
-                                       : check_sizes(layer, &local)))
+                                       : stasis_layer_check_parts(layer, &local)))
             return TRUE;
         if (layer == NULL || tries == STASIS_LOOK_AGAIN ||
             stasis_store_is_current(check->store, node->id, layer->dir_fd)) {

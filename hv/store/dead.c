@@ -33,14 +33,23 @@ static int write_zeros(int fd, const StasisDeadRange *range)
     return r;
 }
 
+/* Also zeroes the parts of blocks at its ends: fallocate(2). */
+static int punch(int fd, const StasisDeadRange *range)
+{
+    int r;
+    do
+        r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)range->offset,
+                      (off_t)range->len);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
 gboolean stasis_dead_clear(int fd, const GArray *dead, guint64 *ret_hole_bytes, GError **error)
 {
     guint64 holes = 0;
     for (guint i = 0; i < dead->len; i++) {
         const StasisDeadRange *range = &g_array_index(dead, StasisDeadRange, i);
-        /* Also zeroes the parts of blocks at its ends: fallocate(2). */
-        if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)range->offset,
-                      (off_t)range->len) == 0) {
+        if (punch(fd, range) == 0) {
             holes += whole_blocks(range);
             continue;
         }

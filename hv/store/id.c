@@ -11,6 +11,7 @@
 
 #define TIME_CHARS 10u
 #define MAX_MS (((guint64)1 << 48) - 1)
+#define DAY_MS ((guint64)24 * 60 * 60 * 1000)
 
 static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
@@ -28,6 +29,11 @@ static guint64 time_of(const char *id)
     for (guint i = 0; i < TIME_CHARS; i++)
         ms = ms << 5 | (guint64)(strchr(digits, id[i]) - digits);
     return ms;
+}
+
+gboolean stasis_id_is_ahead(const char *id)
+{
+    return time_of(id) > (guint64)g_get_real_time() / 1000 + DAY_MS;
 }
 
 char *stasis_id_new(const char *last, GError **error)

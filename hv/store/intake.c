@@ -17,6 +17,7 @@
 typedef struct {
     char *id;
     StasisWork work;
+    StasisManifest *manifest; /* when it was checked */
     gboolean placed;
 } Guest;
 
@@ -29,6 +30,7 @@ static void guest_free(gpointer data)
 {
     Guest *guest = data;
     stasis_work_close(&guest->work);
+    stasis_manifest_free(guest->manifest);
     g_free(guest->id);
     g_free(guest);
 }
@@ -67,6 +69,13 @@ static Guest *find_or_make(StasisImageIntake *intake, const char *id, GError **e
         return guest;
     if (!stasis_id_is_valid(id)) {
         stasis_corrupt(error, "\"%.40s\" is no image's ID", id);
+        return NULL;
+    }
+    if (stasis_id_is_ahead(id)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "image %s is of a time more than a day ahead of this machine's clock, and all "
+                    "later images would have to sort behind it; set the clock, or leave that image",
+                    id);
         return NULL;
     }
     guest = g_new0(Guest, 1);
@@ -114,30 +123,38 @@ gboolean stasis_image_intake_link(StasisImageIntake *intake, const char *id, con
 
 /* ---- committing ---- */
 
-/* Is all there, as its manifest says, and what it is incremental to known? What the files hold is
- * checked by whoever reads them. */
-static gboolean check_guest(StasisImageIntake *intake, const Guest *guest,
-                            StasisManifest **ret_manifest, GError **error)
+/* It may be another guest. What is incremental to another is younger, so that was checked. */
+static gboolean check_parent(StasisImageIntake *intake, const StasisManifest *manifest,
+                             GError **error)
+{
+    const Guest *guest = find(intake, manifest->info->parent);
+    if (guest != NULL && guest->manifest == NULL)
+        return stasis_corrupt(error, "it is older than its parent %s", guest->id);
+    if (guest != NULL)
+        return stasis_manifest_check_parent(manifest, guest->manifest, error);
+    g_autoptr(StasisManifest) parent =
+        stasis_manifest_load(intake->store, manifest->info->parent, NULL, error);
+    return parent != NULL && stasis_manifest_check_parent(manifest, parent, error);
+}
+
+/* Is all there, as its manifest says, and what it is incremental to known? What extents and parts
+ * hold is checked by whoever reads them. */
+static gboolean check_guest(StasisImageIntake *intake, Guest *guest, GError **error)
 {
     gsize len;
     g_autofree char *text = stasis_store_read_text(guest->work.dir_fd, "manifest.json",
                                                    STASIS_MAX_MANIFEST_BYTES, &len, error);
     g_autoptr(StasisManifest) manifest =
         text != NULL ? stasis_manifest_parse(text, len, error) : NULL;
-    if (manifest == NULL)
+    if (manifest == NULL || !stasis_manifest_check_seal(intake->store, manifest, text, len, error))
         return FALSE;
     const StasisImageInfo *info = manifest->info;
-    if (!stasis_manifest_check_seal(intake->store, manifest, text, len, error))
-        return FALSE;
     if (strcmp(info->id, guest->id) != 0)
         return stasis_corrupt(error, "its manifest is that of image %s", info->id);
-    if (info->parent != NULL && find(intake, info->parent) == NULL) {
-        g_autoptr(StasisManifest) parent =
-            stasis_manifest_load(intake->store, info->parent, NULL, error);
-        if (parent == NULL || !stasis_manifest_check_parent(manifest, parent, error))
-            return FALSE;
-    }
-    *ret_manifest = g_steal_pointer(&manifest);
+    if ((info->parent != NULL && !check_parent(intake, manifest, error)) ||
+        !stasis_layer_check_files(guest->work.dir_fd, manifest, error))
+        return FALSE;
+    guest->manifest = g_steal_pointer(&manifest);
     return TRUE;
 }
 
@@ -176,10 +193,8 @@ static void take_back(StasisImageIntake *intake)
 
 static gboolean place(StasisImageIntake *intake, Guest *guest, GPtrArray *placed, GError **error)
 {
-    g_autoptr(StasisManifest) manifest = NULL;
     gboolean present;
-    if (!check_guest(intake, guest, &manifest, error) ||
-        !is_there(intake, manifest, &present, error)) {
+    if (!check_guest(intake, guest, error) || !is_there(intake, guest->manifest, &present, error)) {
         g_prefix_error(error, "image %s: ", guest->id);
         return FALSE;
     }

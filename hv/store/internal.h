@@ -80,6 +80,8 @@ void stasis_store_remove_dir(int parent_fd, const char *name);
 /* ---- id.c ---- */
 
 gboolean stasis_id_is_valid(const char *id);
+/* Is a valid one of a time more than a day from now? */
+gboolean stasis_id_is_ahead(const char *id);
 
 /* ---- store.c, lock.c, catalog.c ---- */
 
@@ -288,6 +290,11 @@ typedef struct {
 } StasisLayer;
 
 StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error);
+/* Is all in @dir_fd that @manifest tells of, in its size, and the index what it should be? What the
+ * extents and parts hold is not read. */
+gboolean stasis_layer_check_files(int dir_fd, StasisManifest *manifest, GError **error);
+/* Of its parts alone. */
+gboolean stasis_layer_check_parts(const StasisLayer *layer, GError **error);
 /* May what it holds be used? Not, with STASIS_ERROR_KEY, when a key is missing to open it or to
  * check who made it. */
 gboolean stasis_layer_admit(StasisStore *store, const StasisLayer *layer, GError **error);

@@ -22,30 +22,67 @@ static gboolean open_index(StasisLayer *layer, GError **error)
            stasis_index_parse(bytes, ref->size, layer->manifest, &layer->index, error);
 }
 
+static int open_of_size(const StasisLayer *layer, const char *name, guint64 expected,
+                        GError **error)
+{
+    guint64 size;
+    stasis_autofd int fd = stasis_store_open_file(layer->dir_fd, name, &size, error);
+    if (fd < 0 || size == expected)
+        return stasis_steal_fd(&fd);
+    stasis_corrupt(error, "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
+                   name, size, expected);
+    return -1;
+}
+
 static gboolean open_data(StasisLayer *layer, GError **error)
 {
     for (guint i = 0; i < layer->manifest->n_data; i++) {
-        guint64 size, expected = layer->manifest->data[i].size;
-        const char *name = stasis_data_file_name(i);
-        layer->data_fds[i] = stasis_store_open_file(layer->dir_fd, name, &size, error);
+        layer->data_fds[i] =
+            open_of_size(layer, stasis_data_file_name(i), layer->manifest->data[i].size, error);
         if (layer->data_fds[i] < 0)
             return FALSE;
-        if (size != expected)
-            return stasis_corrupt(
-                error, "%s: %" G_GUINT64_FORMAT " bytes, the manifest says %" G_GUINT64_FORMAT,
-                name, size, expected);
     }
     return TRUE;
+}
+
+gboolean stasis_layer_check_parts(const StasisLayer *layer, GError **error)
+{
+    for (guint i = 0; i < layer->manifest->parts->len; i++) {
+        const StasisFileRef *part = g_ptr_array_index(layer->manifest->parts, i);
+        stasis_autofd int fd = open_of_size(layer, part->name, part->size, error);
+        if (fd < 0)
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static StasisLayer *layer_new(void)
+{
+    StasisLayer *layer = g_new0(StasisLayer, 1);
+    layer->dir_fd = -1;
+    for (guint i = 0; i < STASIS_MAX_DATA_FILES; i++)
+        layer->data_fds[i] = -1;
+    return layer;
+}
+
+gboolean stasis_layer_check_files(int dir_fd, StasisManifest *manifest, GError **error)
+{
+    g_autoptr(StasisLayer) layer = layer_new();
+    layer->dir_fd = dir_fd;
+    layer->manifest = manifest;
+    gboolean ok = open_index(layer, error) && open_data(layer, error) &&
+                  stasis_layer_check_parts(layer, error);
+    /* Both are the caller's. */
+    layer->dir_fd = -1;
+    layer->manifest = NULL;
+    return ok;
 }
 
 /* One look; *ret_moved when it failed because the image is being rewritten or deleted. */
 static StasisLayer *try_open(StasisStore *store, const char *id, gboolean *ret_moved,
                              GError **error)
 {
-    g_autoptr(StasisLayer) layer = g_new0(StasisLayer, 1);
-    layer->dir_fd = -1;
-    for (guint i = 0; i < STASIS_MAX_DATA_FILES; i++)
-        layer->data_fds[i] = -1;
+    g_autoptr(StasisLayer) layer = layer_new();
     *ret_moved = FALSE;
     layer->manifest = stasis_manifest_load(store, id, &layer->dir_fd, error);
     if (layer->manifest == NULL)

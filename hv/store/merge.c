@@ -16,6 +16,9 @@
 #include "store/internal.h"
 
 #define KEPT_FILES (STASIS_MAX_DATA_FILES / 2)
+/* A bit of memory is needed for each, whatever of them the image has: a small file may tell of any
+ * number. */
+#define MAX_PAGES ((guint64)1 << 34)
 
 /* Until numbers are given, a record's three spare bytes say which source it is in. */
 static void set_source(StasisIndexRecord *r, guint source)
@@ -80,10 +83,21 @@ static guint find_or_add_source(StasisMerge *merge, const struct stat *st, guint
     return merge->sources->len - 1;
 }
 
+static guint64 count_pages(const StasisManifest *manifest)
+{
+    guint64 n = 0;
+    for (guint i = 0; i < manifest->blocks->len; i++)
+        n += stasis_manifest_block(manifest, i)->n_pages;
+    return n;
+}
+
 gboolean stasis_merge_add(StasisMerge *merge, const StasisLayer *layer, gboolean goes,
                           guint ret_sources[STASIS_MAX_DATA_FILES], GError **error)
 {
     const StasisManifest *manifest = layer->manifest;
+    if (count_pages(manifest) > MAX_PAGES)
+        return stasis_corrupt(error, "image %s: of more than 64 TiB, too large to merge",
+                              manifest->info->id);
     for (guint i = 0; i < manifest->n_data; i++) {
         struct stat st;
         if (fstat(layer->data_fds[i], &st) < 0)

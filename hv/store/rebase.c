@@ -68,6 +68,8 @@ static int copy_range(int from, guint64 offset, int to, guint64 to_offset, size_
     off_t in = (off_t)offset, out = (off_t)to_offset;
     while (len > 0) {
         ssize_t n = copy_file_range(from, &in, to, &out, len, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n < 0 && errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
             return -errno;
         if (n <= 0)
@@ -342,6 +344,21 @@ static gboolean write_manifest(Rebase *rebase, GError **error)
     return r == 0 || stasis_set_errno(error, -r, "manifest.json: write");
 }
 
+/* Nobody else should have been at it; but the other is about to be removed. */
+static gboolean is_whole(const Rebase *rebase, GError **error)
+{
+    const StasisManifest *merged = rebase->merge->manifest;
+    for (guint i = 0; i < merged->n_data; i++) {
+        struct stat st;
+        const char *name = stasis_data_file_name(i);
+        if (fstatat(rebase->work.dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return stasis_set_errno(error, errno, "%s: look at it", name);
+        if ((guint64)st.st_size != merged->data[i].size)
+            return stasis_corrupt(error, "%s: another size than was written", name);
+    }
+    return TRUE;
+}
+
 static gboolean swap(const Rebase *rebase)
 {
     return renameat2(rebase->work.tmp_fd, rebase->work.name, rebase->store->images_fd, rebase->id,
@@ -350,7 +367,7 @@ static gboolean swap(const Rebase *rebase)
 
 static gboolean give_place(Rebase *rebase, GError **error)
 {
-    if (!write_manifest(rebase, error))
+    if (!write_manifest(rebase, error) || !is_whole(rebase, error))
         return FALSE;
     if (fsync(rebase->work.tmp_fd) < 0)
         return stasis_set_errno(error, errno, "tmp: sync");
