@@ -268,8 +268,10 @@ static void test_not_taken(void)
     g_clear_error(&error);
     g_autoptr(GCancellable) cancelled = g_cancellable_new();
     g_cancellable_cancel(cancelled);
-    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, NULL, cancelled, &error));
+    stasis_capture_pool_clear(&pool);
+    g_assert_null(stasis_capture_new(m.ram, known, TRUE, 1000, &pool, cancelled, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CANCELLED);
+    g_assert_null(pool.memory); /* which would not be touched */
     copy_ram_clear(&m);
 }
 
