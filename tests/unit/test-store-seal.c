@@ -398,8 +398,10 @@ static char *put_disk(StasisStore *store)
     g_autofree char *disks = stasis_store_scratch_path(store, "disks", &error);
     g_assert_no_error(error);
     g_autofree char *dir = g_build_filename(disks, "web.x7Gh2a", NULL);
+    g_autofree char *mark = g_build_filename(dir, "vm.json", NULL);
     char *disk = g_build_filename(dir, "disk-0.qcow2", NULL);
     g_assert_cmpint(mkdir(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(mark, "{}", -1, NULL)); /* or another test may sweep it */
     g_assert_true(g_file_set_contents(disk, "disk", -1, NULL));
     return disk;
 }
