@@ -19,14 +19,11 @@
 #define MAX_PATH_BYTES 4096u
 #define DISKS "disks"
 
-/* Nobody signs what is derived from signed images: it has to be where only we can write.
- * Sealed images may also be in another store, where only who has a key can open or check them. */
 gboolean stasis_store_scratch_is_memory(StasisStore *store)
 {
-    const StasisKeyIds *ids = &store->config.keys;
-    return ids->encrypt[0] != '\0' || ids->sign[0] != '\0' ||
-           stasis_keys_has_kind(store->keys, STASIS_KEY_SEAL) ||
-           stasis_keys_has_kind(store->keys, STASIS_KEY_VERIFY);
+    /* Encrypted images may also be in another store, where only who has a key can open them. */
+    return store->config.keys.encrypt[0] != '\0' ||
+           stasis_keys_has_kind(store->keys, STASIS_KEY_SEAL);
 }
 
 static char *base_path(void)
@@ -59,7 +56,7 @@ static int open_base(const char *base, GError **error)
         return stasis_steal_fd(&fd);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "%s is not ours alone (mode 700) and in memory (tmpfs), as it must be to have what "
-                "a sealed store's images hold; remove it, or mount a tmpfs on /dev/shm",
+                "an encrypted store's images hold; remove it, or mount a tmpfs on /dev/shm",
                 base);
     return -1;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Where what is derived from a store's images lies: their memory as clones map it, disks of VMs
- * that were made from them, scratch files. That is the store itself; but of a sealed one, and of
- * any if a key is named, since nothing of encrypted images may reach a disk in the clear, and
- * nobody signs this, a directory in memory (/dev/shm), named by the store's UUID.
+ * that were made from them, scratch files. That is the store itself; but of an encrypted one, and
+ * of any if a key that decrypts is named, since nothing of such images may reach a disk in the
+ * clear, a directory in memory (/dev/shm), named by the store's UUID.
  */
 #pragma once
 

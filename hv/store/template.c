@@ -300,12 +300,24 @@ static gboolean make(Making *making, int aside_fd, int cache_fd, const GArray *b
     return ok;
 }
 
+/* One that was made before. Who can write to a store could exchange it, and nobody signs it: where
+ * signatures are checked it is believed in memory only, where nobody else can write. */
+static StasisTemplate *find(StasisStore *store, StasisImageReader *reader, int cache_fd,
+                            const GArray *blocks)
+{
+    gboolean checked =
+        store->config.keys.sign[0] != '\0' || stasis_keys_has_kind(store->keys, STASIS_KEY_VERIFY);
+    return checked && !stasis_store_scratch_is_memory(store)
+               ? NULL
+               : try_open(store, reader, cache_fd, blocks);
+}
+
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,
                                     const GArray *blocks, StasisProgressFunc progress,
                                     gpointer user_data, GCancellable *cancellable, GError **error)
 {
     stasis_autofd int present = stasis_cache_open(store, FALSE, NULL);
-    StasisTemplate *found = present >= 0 ? try_open(store, reader, present, blocks) : NULL;
+    StasisTemplate *found = present >= 0 ? find(store, reader, present, blocks) : NULL;
     if (found != NULL)
         return found;
     guint64 start_us = stasis_now_us();
@@ -315,7 +327,7 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
         cache_fd >= 0 ? stasis_cache_lock(store, cache_fd, &aside_fd, cancellable, error) : -1;
     if (lock_fd < 0)
         return NULL;
-    found = try_open(store, reader, cache_fd, blocks);
+    found = find(store, reader, cache_fd, blocks);
     if (found != NULL) /* another one has made it while we waited */
         return found;
     g_autofree guint8 *buffer = g_malloc((gsize)PIECE_PAGES * STASIS_PAGE_BYTES);

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/cache.h"
 #include "store/config.h"
 #include "store/internal.h"
 #include "store/manifest-text.h"
@@ -369,26 +370,57 @@ static gboolean is_in_memory(StasisStore *store)
     return TRUE;
 }
 
-/* What is made of a sealed store's images is no file in the store, which others may read and write,
- * with its keys or without, nor what is made of images in any other store while a key is named that
- * may open or check them. */
+/* What is made of an encrypted store's images is no file on a disk, with its keys or without, nor
+ * what is made of images in any other store while a key is named that may open them. */
 static void test_scratch(Fixture *f, gconstpointer what)
 {
+    gboolean encrypted = GPOINTER_TO_UINT(what) & STASIS_SEAL_ENCRYPT;
     g_autofree char *named = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE)), *path = test_make_dir();
     g_autoptr(GError) error = NULL;
-    g_assert_true(is_in_memory(f->store));
+    g_assert_true(is_in_memory(f->store) == encrypted);
     g_autoptr(StasisStore) plain = stasis_store_open(path, STASIS_STORE_CREATE, &error);
-    g_assert_true(is_in_memory(plain));
+    g_assert_true(is_in_memory(plain) == encrypted);
     g_clear_pointer(&f->store, stasis_store_unref);
     g_clear_pointer(&plain, stasis_store_unref);
     g_unsetenv(STASIS_KEY_FILE_VARIABLE);
     f->store = stasis_store_open(f->path, STASIS_STORE_EXISTING, &error);
-    g_assert_true(is_in_memory(f->store));
+    g_assert_true(is_in_memory(f->store) == encrypted);
     plain = stasis_store_open(path, STASIS_STORE_EXISTING, &error);
     g_assert_false(is_in_memory(plain));
     g_assert_no_error(error);
     g_setenv(STASIS_KEY_FILE_VARIABLE, named, TRUE);
     test_remove_tree(path);
+}
+
+static StasisTemplate *get_template(Fixture *f)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(f->store, f->tip, &error);
+    g_assert_no_error(error);
+    guint first = 0;
+    g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof first);
+    g_array_append_val(blocks, first);
+    StasisTemplate *template =
+        stasis_template_get(f->store, reader, blocks, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    return template;
+}
+
+/* A template that is signed by nobody, put into a store by who can write to it, is not used. */
+static void test_template_planted(Fixture *f, gconstpointer unused)
+{
+    guint8 data[STASIS_PAGE_BYTES], expected[TEST_PAGES * STASIS_PAGE_BYTES];
+    stasis_template_free(get_template(f));
+    g_autofree char *file = g_strdup_printf("%s/cache/%s.ram/ram-0", f->path, f->tip);
+    g_assert_cmpint(chmod(file, 0600), ==, 0);
+    stasis_autofd int fd = open(file, O_WRONLY | O_CLOEXEC);
+    memset(data, 0xee, sizeof data);
+    g_assert_cmpint(pwrite(fd, data, sizeof data, 0), ==, sizeof data);
+    g_autoptr(StasisTemplate) template = get_template(f);
+    const StasisTemplateBlock *block = g_ptr_array_index(template->blocks, 0);
+    test_small_content(20, expected);
+    g_assert_cmpint(pread(block->fd, data, sizeof data, 0), ==, sizeof data);
+    g_assert_cmpmem(data, sizeof data, expected, sizeof data);
 }
 
 /* A VM's disk in memory, kept. */
@@ -557,6 +589,7 @@ int main(int argc, char **argv)
     ADD("replayed", BOTH, test_replayed);
     ADD("swapped", BOTH, test_swapped);
     ADD("nonces", BOTH, test_nonces);
+    ADD("template-planted", SIGN, test_template_planted);
     ADD("scratch/encrypt", ENCRYPT, test_scratch);
     ADD("scratch/sign", SIGN, test_scratch);
     ADD("scratch-kept", ENCRYPT, test_scratch_kept);
