@@ -88,6 +88,13 @@ JsonNode *stasis_disk_ask_list(StasisQmp *qmp, const char *command, JsonObject *
     return g_steal_pointer(&answer);
 }
 
+JsonNode *stasis_disk_ask_nodes(StasisQmp *qmp, JsonArray **ret_list, GError **error)
+{
+    JsonObject *args = json_object_new();
+    json_object_set_boolean_member(args, "flat", TRUE);
+    return stasis_disk_ask_list(qmp, "query-named-block-nodes", args, ret_list, error);
+}
+
 /* A node is in use until the last request on it has ended. */
 gboolean stasis_disk_delete_node(StasisQmp *qmp, const char *name, GError **error)
 {

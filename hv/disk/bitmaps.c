@@ -56,10 +56,7 @@ static void read_node(JsonObject *node, GPtrArray *entries)
 StasisBitmaps *stasis_bitmaps_list(StasisQmp *qmp, GError **error)
 {
     JsonArray *list;
-    JsonObject *args = json_object_new();
-    json_object_set_boolean_member(args, "flat", TRUE);
-    g_autoptr(JsonNode) answer =
-        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
+    g_autoptr(JsonNode) answer = stasis_disk_ask_nodes(qmp, &list, error);
     if (answer == NULL)
         return NULL;
     StasisBitmaps *bitmaps = g_new0(StasisBitmaps, 1);

@@ -27,6 +27,10 @@ typedef struct {
                             * find_iothreads() and check() */
 } StasisDisk;
 
+/* Ask for QEMU's block nodes: a list of objects, each without what is below it, so that the answer
+ * grows with their number alone. NULL on error. */
+JsonNode *stasis_disk_ask_nodes(StasisQmp *qmp, JsonArray **ret_list, GError **error);
+
 /* Every disk with a medium that a device of the machine has. Element type: StasisDisk, freed with
  * the array. Drives without a medium and without a device are left out. */
 GPtrArray *stasis_disks_list(StasisQmp *qmp, GError **error);

@@ -54,10 +54,7 @@ gboolean stasis_disk_find_node(StasisQmp *qmp, const char *path, const char *for
                                const char *prefix, const char *cwd, char **ret, GError **error)
 {
     JsonArray *list;
-    JsonObject *args = json_object_new();
-    json_object_set_boolean_member(args, "flat", TRUE);
-    g_autoptr(JsonNode) answer =
-        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
+    g_autoptr(JsonNode) answer = stasis_disk_ask_nodes(qmp, &list, error);
     *ret = NULL;
     for (guint i = 0; answer != NULL && *ret == NULL && i < json_array_get_length(list); i++) {
         JsonObject *node;

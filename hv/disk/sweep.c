@@ -42,37 +42,38 @@ static gboolean take_out(StasisQmp *qmp, const char *filter, GError **error)
     return TRUE;
 }
 
-/* Names of our nodes of one role. Free with g_strfreev(). */
-static char **find_nodes(StasisQmp *qmp, const char *role, GError **error)
+/* Names of our nodes. Free with g_strfreev(). */
+static char **find_nodes(StasisQmp *qmp, GError **error)
 {
     JsonArray *list;
-    JsonObject *args = json_object_new();
-    json_object_set_boolean_member(args, "flat", TRUE);
-    g_autoptr(JsonNode) answer =
-        stasis_disk_ask_list(qmp, "query-named-block-nodes", args, &list, error);
+    g_autoptr(JsonNode) answer = stasis_disk_ask_nodes(qmp, &list, error);
     if (answer == NULL)
         return NULL;
-    g_autofree char *prefix = g_strconcat(STASIS_DISK_PREFIX, role, NULL);
     GPtrArray *names = g_ptr_array_new();
     for (guint i = 0; i < json_array_get_length(list); i++) {
         JsonObject *node;
         const char *name;
         if (stasis_json_object_at(list, i, &node, NULL) &&
-            stasis_json_string(node, "node-name", &name, NULL) && g_str_has_prefix(name, prefix))
+            stasis_json_string(node, "node-name", &name, NULL) &&
+            g_str_has_prefix(name, STASIS_DISK_PREFIX))
             g_ptr_array_add(names, g_strdup(name));
     }
     g_ptr_array_add(names, NULL);
     return (char **)g_ptr_array_free(names, FALSE);
 }
 
-static gboolean sweep_nodes(StasisQmp *qmp, guint role, GError **error)
+static gboolean sweep_nodes(StasisQmp *qmp, GError **error)
 {
-    g_auto(GStrv) names = find_nodes(qmp, roles[role], error);
-    for (char **name = names; name != NULL && *name != NULL; name++)
-        if ((role == FILTERS && !take_out(qmp, *name, error)) ||
-            !stasis_disk_delete_node(qmp, *name, error))
-            return FALSE;
-    return names != NULL;
+    g_auto(GStrv) names = find_nodes(qmp, error);
+    if (names == NULL)
+        return FALSE;
+    for (guint role = 0; role < G_N_ELEMENTS(roles); role++)
+        for (char **name = names; *name != NULL; name++)
+            if (g_str_has_prefix(*name + strlen(STASIS_DISK_PREFIX), roles[role]) &&
+                ((role == FILTERS && !take_out(qmp, *name, error)) ||
+                 !stasis_disk_delete_node(qmp, *name, error)))
+                return FALSE;
+    return TRUE;
 }
 
 /* An export is gone a moment after it was told to. */
@@ -93,10 +94,6 @@ gboolean stasis_disks_sweep(StasisQmp *qmp, pid_t pid, const char *keep, GError 
         return FALSE;
     sweep_exports(qmp);
     stasis_nbd_server_sweep(qmp, pid);
-    if (!put_back(bitmaps, qmp, error))
-        return FALSE;
-    for (guint role = 0; role < G_N_ELEMENTS(roles); role++)
-        if (!sweep_nodes(qmp, role, error))
-            return FALSE;
-    return stasis_bitmaps_sweep(bitmaps, qmp, keep, error);
+    return put_back(bitmaps, qmp, error) && sweep_nodes(qmp, error) &&
+           stasis_bitmaps_sweep(bitmaps, qmp, keep, error);
 }

@@ -20,6 +20,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "device/qcow2.h"
+#include "disk/disk.h"
 #include "engine/devices/device-load.h"
 
 /* Of the job, the node and the descriptor. Short: QEMU takes in QMP byte by byte, at 5 µs each. */
@@ -245,13 +246,12 @@ static gboolean sweep_fdsets(StasisQmp *qmp, GError **error)
 
 static gboolean has_node(StasisQmp *qmp, gboolean *ret, GError **error)
 {
-    g_autoptr(JsonNode) answer =
-        stasis_qmp_execute(qmp, "query-named-block-nodes", NULL, -1, 0, error);
+    JsonArray *nodes;
+    g_autoptr(JsonNode) answer = stasis_disk_ask_nodes(qmp, &nodes, error);
     if (answer == NULL)
         return FALSE;
-    JsonArray *nodes = JSON_NODE_HOLDS_ARRAY(answer) ? json_node_get_array(answer) : NULL;
     *ret = FALSE;
-    for (guint i = 0; nodes != NULL && i < json_array_get_length(nodes); i++) {
+    for (guint i = 0; i < json_array_get_length(nodes); i++) {
         JsonObject *node;
         if (stasis_json_object_at(nodes, i, &node, NULL) &&
             strcmp(stasis_json_string_or(node, "node-name", ""), NAME) == 0)
