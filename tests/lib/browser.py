@@ -108,7 +108,7 @@ class Browser:
     def key(self, key):
         text = {"text": key} if len(key) == 1 else {}
         codes = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
-                 "End": 35, "Home": 36}
+                 "End": 35, "Home": 36, "Escape": 27}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key,
                       windowsVirtualKeyCode=codes.get(key, 0), **(text if kind == "keyDown" else {}))

@@ -104,12 +104,14 @@ async function refresh() {
       showEmpty("The token is missing", "Other users of this host can reach this page, too: so it shows " +
         "nothing without the token that is behind the # of the URL. Open the whole URL that the command printed.",
         "stasis web");
+      $("state").textContent = "";
       return;
     }
     if (answer.status === 200) {
       state.tag = answer.headers.get("ETag");
       take(await answer.json());
-    }
+    } else if (answer.status !== 304) throw new Error(String(answer.status));
+    else if (!$("content").hidden) drawFigures(); /* how old the newest is */
     $("state").textContent = "follows the store";
   } catch (error) {
     $("state").textContent = "stasis web does not answer; this is what was there";
@@ -165,7 +167,8 @@ function arrange(images) {
       before = image;
     }
   }
-  if (state.chosen) state.chosen = state.byId.get(state.chosen.id) || null;
+  if (state.chosen && !state.byId.has(state.chosen.id)) chooseNone("It has been deleted.");
+  if (state.chosen) state.chosen = state.byId.get(state.chosen.id);
   choosers();
 }
 
@@ -193,7 +196,7 @@ function range() {
   state.shown = state.images.filter((image) => !state.off.has(image.vm));
   state.shown.forEach((image, i) => { image.index = i; });
   const first = state.shown[0], last = state.shown[state.shown.length - 1];
-  if (!first) return { from: 0, to: 1 };
+  if (!first) return state.view || { from: 0, to: 1 };
   const from = at(first), to = at(last), margin = Math.max((to - from) * 0.02, state.even ? 0.5 : 5e5);
   return { from: from - margin, to: to + margin };
 }
@@ -246,7 +249,7 @@ function evenTicks(width) {
 }
 function drawTimeAxis(g, x, width, top, bottom) {
   g.textAlign = "center";
-  let free = LEFT - 30;
+  let free = LEFT - 5; /* before that is the other axis' text */
   for (const [value, text] of state.even ? evenTicks(width) : timeTicks(width)) {
     const here = x(value), half = g.measureText(text).width / 2;
     g.fillStyle = css("--grid");
@@ -552,7 +555,8 @@ function choosers() {
     dot.style.background = `var(${vm.colour})`;
     button.type = "button";
     button.setAttribute("aria-pressed", String(!state.off.has(vm.name)));
-    button.append(dot, vm.name, element("span", String(vm.images.length), "hint"));
+    button.append(dot, `${vm.name} `, element("span", String(vm.images.length), "hint"));
+    button.setAttribute("aria-label", `${vm.name}, ${count(vm.images.length, "image", "images")}`);
     button.title = "Click: show or hide; double click: this one alone";
     button.addEventListener("click", () => {
       if (!state.off.delete(vm.name)) state.off.add(vm.name);
@@ -672,6 +676,7 @@ function onKey(event) {
   if (key === "+" || key === "=") zoom(0.5);
   else if (key === "-") zoom(2);
   else if (key === "0") showLast(0);
+  else if (key === "Escape") { chooseNone(); redraw(true); }
   else if (KEYS[key]) {
     const from = state.chosen && !state.off.has(state.chosen.vm) ? state.chosen : null;
     const to = from ? KEYS[key](from) : state.shown[state.shown.length - 1];
@@ -711,6 +716,16 @@ async function choose(image, bring) {
   }
 }
 
+function chooseNone(why) {
+  state.chosen = null;
+  asked++; /* an answer that is still to come is about another one */
+  $("details").classList.add("none");
+  $("details-title").textContent = "No image chosen";
+  $("details-body").replaceChildren(element("p", why || "Point at one, or press Tab and the arrow keys.", "quiet"));
+  $("graph").hidden = true;
+  $("said").textContent = `No image chosen. ${why || ""}`;
+}
+
 function showDetails(image, more) {
   const body = $("details-body"), list = element("dl");
   const add = (name, value) => { if (value) list.append(element("dt", name), element("dd", value)); };
@@ -741,7 +756,7 @@ function showDetails(image, more) {
   body.append(list, relatives(image));
   const command = image.kind === "processes" ? `stasis proc-restore ${image.id} --domain ${image.vm}`
     : image.kind === "devices" ? `stasis device-restore ${image.vm} DEVICE ${image.id}` : `stasis restore ${image.id}`;
-  body.append(element("p", "To bring it back:", "quiet"), element("code", command));
+  body.append(element("p", "To bring it back:", "quiet"), element("code", `${command} --store ${state.store}`));
 }
 function relatives(image) {
   const box = element("div", undefined, "go"), parent = image.parent && state.byId.get(image.parent);
@@ -855,11 +870,13 @@ takeToken();
 makeRanges();
 for (const id of ["tree", "stops", "rates"]) pointable($(id));
 $("tree").addEventListener("keydown", onKey);
+$("close").addEventListener("click", () => { chooseNone(); redraw(true); $("tree").focus({ preventScroll: true }); });
 $("even").addEventListener("change", () => { state.even = $("even").checked; state.wholeView = true; draw(); });
 $("list").addEventListener("toggle", drawRows);
 $("more").addEventListener("click", () => { state.rows += PAGE_ROWS * 5; drawRows(); });
 addEventListener("hashchange", () => { takeToken(); state.tag = null; refresh(); });
-addEventListener("resize", () => { if (!$("content").hidden) draw(); });
+/* Also when a scroll bar comes or goes, which no other event tells. */
+new ResizeObserver(() => redraw()).observe($("plots"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours = new Map(); redraw(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
