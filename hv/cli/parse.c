@@ -351,20 +351,29 @@ static gboolean takes_command_line(const CliCommand *command)
     return FALSE;
 }
 
+/* There is no command @name; with @next, the word behind it, there may be one: "checkpoint create".
+ */
+static void no_command(const char *name, const char *next, GError **error)
+{
+    g_autofree char *joined = g_strconcat(name, "-", next, NULL);
+    gboolean is_joined = next != NULL && cli_find_command(joined) != NULL;
+    const char *near = is_joined ? joined : cli_nearest_command(name);
+    if (cli_find_group(name) != NULL && !is_joined)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "\"%s\" is a group of commands: stasis help %s", name, name);
+    else
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "no command \"%s\"%s%s%s", name,
+                    near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                    near != NULL ? "\"?" : "");
+}
+
 static gboolean parse_command(CliCall *call, char ***words, const char *const *behind,
                               GError **error)
 {
     const char *name = (*words)[1];
     call->command = cli_find_command(name);
     if (call->command == NULL) {
-        const char *near = cli_nearest_command(name);
-        if (cli_find_group(name) != NULL)
-            g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                        "\"%s\" is a group of commands: stasis help %s", name, name);
-        else
-            g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "no command \"%s\"%s%s%s", name,
-                        near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
-                        near != NULL ? "\"?" : "");
+        no_command(name, (*words)[2], error);
         return FALSE;
     }
     g_free((*words)[0]);

@@ -141,9 +141,9 @@ void cli_print_image(const StasisImageInfo *info)
     else
         add_line(table, "Kind:", "full");
     cli_table_add(table, "Mode:", info->mode);
-    add_line(table, "Machine:", "%s under %s, QEMU %s, %u vCPUs, %s when the image was taken",
+    add_line(table, "Machine:", "%s under %s, QEMU %s, %u vCPU%s, %s when the image was taken",
              info->machine, info->accel, info->qemu_version, info->n_vcpus,
-             info->paused ? "paused" : "running");
+             info->n_vcpus == 1 ? "" : "s", info->paused ? "paused" : "running");
     if (info->quiesced) {
         g_autofree char *frozen = cli_format_us(info->cost.frozen_us);
         add_line(table, "Quiesced:", "yes: the guest's file systems were frozen, for %s", frozen);

@@ -154,7 +154,7 @@ static gboolean check_forecast(const StasisCopy *copy, guint64 residual, GError 
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
                 "the guest rewrites %" G_GUINT64_FORMAT
-                " MiB as fast as they are copied: a stop would take about %.1f ms of the %.1f "
+                " MiB as fast as it is copied: a stop would take about %.2f ms of the %.2f "
                 "allowed; the VM was not stopped",
                 residual * STASIS_PAGE_BYTES >> 20, (double)us / 1e3,
                 (double)copy->max_pause_us / 1e3);
@@ -174,7 +174,7 @@ static gboolean get_capture(StasisCopy *copy, const StasisDirty *expected, GErro
     if (residual > max_pages) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_OUTRUN,
                     "the guest rewrites %" G_GUINT64_FORMAT
-                    " MiB as fast as they are copied, more than the %" G_GUINT64_FORMAT
+                    " MiB as fast as it is copied, more than the %" G_GUINT64_FORMAT
                     " MiB of buffer; the VM was not stopped; use --max-buffer or --mode cow",
                     residual * STASIS_PAGE_BYTES >> 20, copy->max_buffer_bytes >> 20);
         return FALSE;

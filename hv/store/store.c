@@ -28,6 +28,14 @@ static gboolean no_store(GError **error, const char *path, const char *why)
     return FALSE;
 }
 
+static gboolean cannot_make(GError **error, const char *path, const char *why)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_NO_STORE,
+                "no store can be made at %s: %s; --store or $STASIS_STORE names another place",
+                path, why);
+    return FALSE;
+}
+
 /* @path may belong to something else: make a store only where nothing is but the beginnings of
  * one. */
 static gboolean is_free(int dir_fd)
@@ -61,7 +69,7 @@ static gboolean make_in(StasisStore *store, GError **error)
 {
     if (mkdirat(store->dir_fd, "images", 0700) < 0 && errno != EEXIST) {
         g_autofree char *why = g_strdup_printf("make images/: %s", g_strerror(errno));
-        return no_store(error, store->path, why);
+        return cannot_make(error, store->path, why);
     }
     /* Under the writer lock: two that make one store at once must not give it two UUIDs. */
     stasis_autofd int tmp_fd = -1;
@@ -105,15 +113,15 @@ static gboolean make(StasisStore *store, GError **error)
 {
     g_autofree char *top = find_above(store->path);
     if (g_mkdir_with_parents(store->path, 0700) < 0)
-        return no_store(error, store->path, g_strerror(errno));
+        return cannot_make(error, store->path, g_strerror(errno));
     store->dir_fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->dir_fd < 0)
-        return no_store(error, store->path, g_strerror(errno));
+        return cannot_make(error, store->path, g_strerror(errno));
     if (is_store(store))
         return TRUE;
     if (!is_free(store->dir_fd))
-        return no_store(error, store->path,
-                        "the directory holds other files, and none is made among them");
+        return cannot_make(error, store->path,
+                           "the directory holds other files, and none is made among them");
     if (!make_in(store, error))
         return FALSE;
     sync_above(store->path, top);

@@ -262,6 +262,7 @@ def unknown_commands_get_a_hint(t):
         t.check(f'did you mean "{meant}"' in stasis("help", typed, expect=2).err, "no hint", typed)
     t.check("did you mean" not in stasis("frobnicate-the-vm", expect=2).err, "a wild guess")
     t.check("group of commands" in stasis("checkpoint", expect=2).err, "a group's name")
+    t.check('did you mean "checkpoint-create"' in stasis("checkpoint", "create", "vm", expect=2).err, "two words")
     stasis("--no-such-option", "list", expect=2)
     error = json.loads(stasis("--json", "lst", expect=2).out)
     t.equal((error["command"], error["error"]["code"]), (None, "usage"), "unknown, as JSON")

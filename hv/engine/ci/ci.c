@@ -455,7 +455,8 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
     if (options->argv == NULL || options->argv[0] == NULL)
         what = "no test to run";
     else if (options->from == NULL && options->kernel == NULL && options->image == NULL)
-        what = "nothing to boot: a kernel, a disk or an image is needed";
+        what = "nothing to boot: a kernel (--kernel), a disk (--image) or an image of a store "
+               "(--from) is needed";
     else if (options->from != NULL && (options->kernel != NULL || options->image != NULL))
         what = "either an image of a store or a machine to boot, not both";
     else if ((options->from != NULL || options->warm) && store == NULL)

@@ -151,7 +151,8 @@ StasisReplaySource *stasis_replay_source_open(const char *path, const char *scra
     g_autoptr(StasisBundle) bundle = stasis_bundle_open(path, error);
     source->test = bundle != NULL ? read_test(bundle, error) : NULL;
     if (source->test == NULL) {
-        g_prefix_error(error, "%s: ", path);
+        if (bundle != NULL)
+            g_prefix_error(error, "%s: ", path);
         return NULL;
     }
     source->at_us = stasis_bundle_get_info(bundle)->at_us;

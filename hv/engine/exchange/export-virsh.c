@@ -39,10 +39,11 @@ static gboolean fill_texts(StasisExport *export, StasisSaveHead *head, GError **
     if (head->xml != NULL)
         head->cookie = read_text(export->reader, STASIS_PART_DOMAIN_COOKIE, &local);
     else if (local == NULL)
-        g_set_error(&local, STASIS_ERROR, STASIS_ERROR_USAGE,
-                    "image %s is of no libvirt domain; give the XML of a domain that is the same "
-                    "machine",
-                    stasis_image_reader_get_info(export->reader)->id);
+        g_set_error(
+            &local, STASIS_ERROR, STASIS_ERROR_USAGE,
+            "image %s is of no libvirt domain; give by --xml the XML of one that is the same "
+            "machine",
+            stasis_image_reader_get_info(export->reader)->id);
     if (local == NULL)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&local));

@@ -59,6 +59,9 @@ static gboolean read_head(StasisBundle *bundle, guint64 at, StasisTarEntry *ret,
                 : -ENODATA;
     if (r < 0 && r != -ENODATA)
         return stasis_set_errno(error, -r, "read at %" G_GUINT64_FORMAT, at);
+    if (at == 0 && (r < 0 || !stasis_tar_parse(block, ret)))
+        return stasis_bundle_corrupt(
+            error, "this is no bundle; guard, ci-run and bundle-export write them");
     if (r < 0 || !stasis_tar_parse(block, ret))
         return stasis_bundle_corrupt(error, "no head of a tar's member at %" G_GUINT64_FORMAT, at);
     if (ret->size > bundle->size - at - STASIS_TAR_BLOCK)
