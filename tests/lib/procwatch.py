@@ -23,7 +23,9 @@ class Eventful:
 
     def __init__(self, t, vm, session=True):
         self.t, self.vm, self.n = t, vm, 0
-        sh_beside(vm, "rm -f /tmp/do /tmp/done /dev/shm/eventful /dev/shm/sem.eventful")
+        # Also what a case that failed has left.
+        sh_beside(vm, "kill -9 $(pidof eventful) 2>/dev/null; "
+                      "rm -f /tmp/do /tmp/done /dev/shm/eventful /dev/shm/sem.eventful")
         if session:
             self.pid = int(sh_beside(vm, "stasis-session -b -- eventful /tmp/do /tmp/done"))
         else:
