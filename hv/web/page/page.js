@@ -122,7 +122,7 @@ function take(list) {
   state.store = list.store;
   $("store").textContent = list.store;
   document.title = `stasis: ${list.store}`;
-  if (list.problem && list.there) {
+  if (list.problem && (list.there || list.images.length > 0)) { /* it may have gone, too */
     showEmpty("The store can't be read", list.problem, `stasis store-check --store ${list.store}`);
     return;
   }
