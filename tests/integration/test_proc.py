@@ -6,8 +6,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from proctree import (another_vm, ask, ask_clocks, check_clocks, check_no_fork, check_works,  # noqa: E402
-                      end_tree, sh, start_clocks, start_talkers, start_tree, tree_vm)
+from proctree import (another_vm, ask, ask_clocks, calm, check_clocks, check_no_fork,  # noqa: E402
+                      check_works, end_tree, sh, start_clocks, start_talkers, start_tree, tree_vm)
 from stasistest import (case, checkpoint_with_reference, main, new_store, shared, stasis,  # noqa: E402
                         stasis_json)
 from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
@@ -101,6 +101,7 @@ def in_another_vm(t):
     t.check(now["paired"] >= c["before"]["paired"], f"before its instant: {now}")
     check_works(t, other, "in another VM")
     check_works(t, c["vm"], "in the first one")
+    calm(c["vm"])
     # Taken there and back again, in its place; the VM's own chain goes on as if nothing had been.
     parent = other.checkpoint_id(*c["store"])
     again = stasis_json("proc-checkpoint", other.name, "--pid", c["root"], *c["store"])
@@ -120,6 +121,7 @@ def refused(t):
     """what can't be taken is said before anything is stopped; a dry run takes nothing"""
     c = common()
     vm, store = c["vm"], c["store"]
+    calm(vm)
     before = vm.info()
     members = stasis_json("proc-checkpoint", vm.name, "--pid", c["root"], "--dry-run", *store)
     t.equal(len(members), 3, "members")
@@ -142,6 +144,7 @@ def clocks(t):
     calls: by stock CRIU, and by proc-restore of the image that was made of that"""
     c = common()
     vm, store = c["vm"], c["store"]
+    calm(vm)
     root = start_clocks(vm)
     t.defer(sh, vm, f"kill -9 {root}")
     check_clocks(t, vm, "at first")
@@ -162,6 +165,7 @@ def talked(t):
     """--boundary talked: a checkpoint of a set lets its counters begin anew, and one that fails does not"""
     c = common()
     vm, store = c["vm"], c["store"]
+    calm(vm)
     (first, second), log_pipe, _ = start_talkers(vm, sh, 2, 2)
 
     def look():

@@ -5,7 +5,8 @@
  *     proc-tree start [ANON-MIB [SHARED-MIB [WORD…]]]   prints the first one's PID
  *     proc-tree ask [WORD]                      what it has found; "reset": and forget its gaps;
  *                                               "where": and tell of the ten largest, by time;
- *                                               "ago=MS": the largest about that long ago
+ *                                               "ago=MS": the largest about that long ago;
+ *                                               "calm": and be calm from now on
  *
  *     root ──pipe──> child a ──socketpair──> child b ──shared memory──> root
  *       └─ two threads that take turns
@@ -83,7 +84,8 @@ typedef struct {
 } Memory;
 
 static State *state;
-static unsigned turn_ms = 1;
+#define CALM_MS 10u
+static _Atomic unsigned turn_ms = 1;
 
 static uint64_t now_ns(void)
 {
@@ -300,6 +302,8 @@ static void answer(int listener)
     dprintf(fd, "\n");
     if (n > 0 && strncmp(word, "reset", 5) == 0)
         since_ns = now_ns();
+    if (n > 0 && strncmp(word, "calm", 4) == 0)
+        turn_ms = CALM_MS;
     close(fd);
 }
 
@@ -425,7 +429,7 @@ be_root(int ready, size_t anon_mib, size_t shared_mib, const Words *words)
     Memory memory[2];
     pthread_t threads[2];
     socklen_t len;
-    turn_ms = words->calm ? 10 : 1;
+    turn_ms = words->calm ? CALM_MS : 1;
     setsid();
     signal(SIGPIPE, SIG_IGN);
     struct sockaddr_un a = address(&len);
