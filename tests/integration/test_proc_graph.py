@@ -13,7 +13,7 @@ import sys
 import xml.dom.minidom
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from agentguest import WithAgent, wait_agent  # noqa: E402
+from agentguest import WithAgent, in_busybox, wait_agent  # noqa: E402
 from proctree import TALKERS, start_talkers  # noqa: E402
 from guests import image  # noqa: E402
 from stasistest import BUILD, case, main, run_vm, shared, stasis, stasis_json  # noqa: E402
@@ -49,9 +49,7 @@ def common():
 
 def sh(vm, script, expect=0):
     """A script in the guest; all commands are busybox's."""
-    return stasis("agent-exec", vm.name, "--", "busybox", "sh", "-c",
-                  "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh",
-                  script, expect=expect).out
+    return stasis("agent-exec", vm.name, "--", *in_busybox(script), expect=expect).out
 
 
 def in_background(vm, script):
