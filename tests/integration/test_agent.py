@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from agentguest import (AGENT, MACHINE_ID, WithAgent, channel, check_clock, hooks,  # noqa: E402
-                        measured, set_clock_back, tell_hostile, wait_agent)
+                        in_busybox, measured, set_clock_back, tell_hostile, wait_agent)
 from agenttalk import Host, frame  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
 from logdisks import journal_is_needed  # noqa: E402
@@ -48,15 +48,9 @@ def common():
     return _common["vm"]
 
 
-def words(script):
-    """The command line of a script in the guest; all its commands are busybox's."""
-    return ["busybox", "sh", "-c",
-            "for c in $(busybox --list); do alias $c=\"busybox $c\"; done\neval \"$1\"", "sh", script]
-
-
 def sh(vm, script, *options, expect=0):
     """A script in the guest."""
-    return stasis("agent-exec", vm.name, *options, "--", *words(script), expect=expect)
+    return stasis("agent-exec", vm.name, *options, "--", *in_busybox(script), expect=expect)
 
 
 @case
@@ -233,7 +227,7 @@ def freezes(t):
     with Host(channel(vm)) as host:
         t.equal(host.call("FS_FREEZE", TIMEOUT=LONG_MS).number("N_FROZEN"), 1, "freeze at once")
         ended = Linux.console(vm).count("AGENT ended")
-        host.begin("EXEC", ARG=words(f"kill -9 {FIRST_AGENT}"))
+        host.begin("EXEC", ARG=in_busybox(f"kill -9 {FIRST_AGENT}"))
         t.wait(lambda: Linux.console(vm).count("AGENT ended") > ended, 30, "the agent ends")
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
