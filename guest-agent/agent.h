@@ -51,7 +51,7 @@ void answer_error(Answer *answer, StasisAgentStatus status, int error_number, co
 
 typedef enum {
     OP_WORKER = 1 << 0, /* run() in a fork */
-    OP_KEEP = 1 << 1,   /* the worker goes on when the host has gone */
+    OP_KEEP = 1 << 1,   /* the worker goes on when the host has gone, or cancels */
 } OpFlags;
 
 /* One operation: a row of agent_ops[] (ops.c). */
@@ -120,10 +120,12 @@ size_t port_first_words(uint8_t *buffer, size_t size);
 void worker_init(void);
 /* Fork one for @op; false, answered, when there are too many. */
 void worker_start(const AgentOp *op, const Request *request, Answer *answer);
-/* End those that the host has lost interest in: all but OP_KEEP, or the one of @id; their answers
- * are dropped, or with @answer the last one is sent. */
+/* End those that the host has lost interest in: all, or the one of @id, but OP_KEEP, which go on;
+ * their answers are dropped, or with @answer the last one is sent. */
 void worker_forget_all(void);
 bool worker_cancel(uint64_t id, Answer *answer);
+/* Does one of @op run, whether its host is there or not? */
+bool worker_is_busy_with(uint16_t op);
 /* For the loop's poll(2): fills @fds (STASIS_AGENT_MAX_REQUESTS of them), returns the number. */
 struct pollfd;
 unsigned worker_poll_fds(struct pollfd *fds);
@@ -185,6 +187,7 @@ void op_proc_freeze(const Request *request, Answer *answer);
 void op_proc_dump(const Request *request, Answer *answer);
 void op_proc_dump_direct(const Request *request, Answer *answer);
 void op_proc_put(const Request *request, Answer *answer);
+bool op_proc_restore_before(const Request *request, Answer *answer);
 void op_proc_restore(const Request *request, Answer *answer);
 
 /* What other operations need of them. */

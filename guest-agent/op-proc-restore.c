@@ -2,6 +2,9 @@
 /*
  * A process image comes in, in pieces that the loop writes to files at once, is checked as a whole
  * in a worker, and restored by CRIU. One at a time: it lies in AGENT_DIR/restore until then.
+ *
+ * Once it has been asked for it is done, whatever becomes of the host, and from the end of those
+ * that are replaced on of the agent, too: CRIU ended over it leaves half a tree, or nobody.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -12,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +35,16 @@ static char present[65]; /* token of what lies there */
 
 /* ---- coming in ---- */
 
+/* Of an earlier host, maybe. True, answered. */
+static bool is_restoring(Answer *answer)
+{
+    if (!worker_is_busy_with(STASIS_AGENT_OP_PROC_RESTORE))
+        return false;
+    answer_error(answer, STASIS_AGENT_STATE, 0,
+                 "processes are being restored; try again when that has come to its end");
+    return true;
+}
+
 /* Make room for the image of @token; false, answered. */
 static bool use_token(const Request *request, Answer *answer)
 {
@@ -39,6 +53,8 @@ static bool use_token(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-put: no token");
         return false;
     }
+    if (is_restoring(answer))
+        return false;
     if (strcmp(token, present) == 0)
         return true;
     criu_remove_dir(DIR_PATH);
@@ -306,6 +322,13 @@ static bool restore(const Request *request, pid_t root, int64_t end_ms, Answer *
     return true;
 }
 
+/* Its answer is for nobody then. */
+static void outlive_agent(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, 0);
+}
+
 static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answer *answer)
 {
     bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
@@ -315,13 +338,20 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
         keep_same(tree);
     else if (!check_pids(tree, replace, answer))
         return;
-    if (tmpfs_put(ARCHIVE, replace, true, answer) && look_at_queues(replace, answer) &&
-        (!replace || end_all(tree, answer)) && tmpfs_put(ARCHIVE, replace, false, answer) &&
+    if (!tmpfs_put(ARCHIVE, replace, true, answer) || !look_at_queues(replace, answer))
+        return;
+    outlive_agent();
+    if ((!replace || end_all(tree, answer)) && tmpfs_put(ARCHIVE, replace, false, answer) &&
         make_queues(replace, answer) && restore(request, root, end_ms, answer)) {
         if (!session)
             note_starts(tree);
         answer_end(answer);
     }
+}
+
+bool op_proc_restore_before(const Request *request, Answer *answer)
+{
+    return !is_restoring(answer);
 }
 
 void op_proc_restore(const Request *request, Answer *answer)

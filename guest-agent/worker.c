@@ -5,7 +5,8 @@
  * A worker writes its answers into a pipe, each as a head and a payload, and the loop passes them
  * on as frames: whole ones, with the request's id, and only as fast as the host takes them. A
  * worker is a process group of its own and is ended, group and all, when its time is up, when the
- * host cancels or has gone, and (by the kernel) when the agent itself dies.
+ * host cancels or has gone (but what must not be left half done, OP_KEEP), and (by the kernel) when
+ * the agent itself dies.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -135,16 +136,27 @@ void worker_start(const AgentOp *op, const Request *request, Answer *answer)
     w->used = 0;
 }
 
+static void forget(Worker *w)
+{
+    if ((w->op->flags & OP_KEEP) != 0)
+        w->silent = true;
+    else
+        release(w);
+}
+
 void worker_forget_all(void)
 {
-    for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++) {
-        if (w->op == NULL)
-            continue;
-        if ((w->op->flags & OP_KEEP) != 0)
-            w->silent = true;
-        else
-            release(w);
-    }
+    for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++)
+        if (w->op != NULL)
+            forget(w);
+}
+
+bool worker_is_busy_with(uint16_t op)
+{
+    for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++)
+        if (w->op != NULL && w->op->code == op)
+            return true;
+    return false;
 }
 
 bool worker_cancel(uint64_t id, Answer *answer)
@@ -154,7 +166,7 @@ bool worker_cancel(uint64_t id, Answer *answer)
             continue;
         const char *name = w->op->name;
         bool answered = w->answered;
-        release(w);
+        forget(w);
         answer->id = id;
         if (!answered)
             answer_error(answer, STASIS_AGENT_CANCELLED, 0, "%s: cancelled by the host", name);

@@ -230,7 +230,9 @@ static const CliOption restore_options[] = {
     { "replace", 0, CLI_FLAG, NULL,
       "if they still run there, end them first; and replace their files on tmpfs and their message "
       "queues" },
-    { "timeout", 0, CLI_MS, "MS", "give up after that (default 600000)" },
+    { "timeout", 0, CLI_MS, "MS",
+      "give up after that (default 600000); what the guest has been asked for by then it goes on "
+      "with" },
     { NULL },
 };
 static const CliExample restore_examples[] = {

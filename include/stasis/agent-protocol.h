@@ -159,7 +159,8 @@ typedef enum {
      * and it is the one of that START and COMM: that one is killed. PIDs of a SESSION need not be
      * free. Also status STATE when a file of tmpfs.tar is there, or a queue of mqueue.bin that is
      * not to be in a namespace of its own, unless REPLACE is given. What was put is dropped,
-     * whatever the outcome.
+     * whatever the outcome. It comes to its end also when it is cancelled, or the host goes away:
+     * until then PROC_PUT and PROC_RESTORE have status STATE.
      */
     STASIS_AGENT_OP_PROC_RESTORE,
     /*

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An image of processes into a guest, and restored there. The files go in many small requests, some
- * of them under way at once; what the agent has at the end is compared by one digest over all.
+ * of them under way at once; what the agent has at the end is compared by one digest over all. Then
+ * the agent restores them, whether we wait for that or not.
  */
 #include <stasis/error.h>
 #include <stasis/process-image.h>
@@ -125,10 +126,17 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_START, process->start);
         stasis_field_put_text(&fields, STASIS_AGENT_TAG_COMM, process->name);
     }
-    g_autoptr(GBytes) answer =
-        stasis_agent_call(r->agent, STASIS_AGENT_OP_PROC_RESTORE, &fields, &r->wait, error);
-    if (answer == NULL)
+    if (g_cancellable_set_error_if_cancelled(r->wait.cancellable, error))
         return FALSE;
+    /* From here on it is not called off: who is replaced ends first. */
+    StasisAgentWait wait = { r->wait.deadline_us, NULL };
+    g_autoptr(GBytes) answer =
+        stasis_agent_call(r->agent, STASIS_AGENT_OP_PROC_RESTORE, &fields, &wait, error);
+    if (answer == NULL) {
+        if (!stasis_agent_is_usable(r->agent))
+            g_prefix_error(error, "asked for, and if the guest lives it goes on with that: ");
+        return FALSE;
+    }
     const StasisImageProcess *root = g_ptr_array_index(info->processes, 0);
     guint64 pid = stasis_agent_number(answer, STASIS_AGENT_TAG_PID, 0);
     /* A session has others where it goes on. */

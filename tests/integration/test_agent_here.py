@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Promise: what must not be left half done the agent brings to its end, whoever goes away meanwhile; what it
+starts is nobody special. It runs as a process of this host, with a /run of its own, and what it takes for CRIU
+is a script."""
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from agenttalk import Host  # noqa: E402
+from tap import Skip, case, main  # noqa: E402
+
+AGENT = os.path.join(os.path.abspath(os.environ.get("STASIS_BUILD", "build")), "stasis-agent")
+LONG_MS = 60000
+# Tells when it begins, and goes on when it may; whoever ends it has ended it.
+CRIU = """#!/bin/sh
+echo $$ >> {dir}/begun
+until [ -e {dir}/go ]; do sleep 0.05; done
+[ "$1" = dump ] && ls -d "$5" > {dir}/images
+echo "$1" > {dir}/ended
+"""
+
+
+class Here:
+    """An agent of this system, and a conversation with it."""
+
+    def __init__(self, t):
+        self.t = t
+        criu = t.path("criu")
+        with open(criu, "w", encoding="utf-8") as f:
+            f.write(CRIU.format(dir=t.dir))
+        os.chmod(criu, 0o755)
+        ours, theirs = socket.socketpair()
+        self.agent = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec \"$@\"", "sh", AGENT, "--fd",
+             str(theirs.fileno()), "--no-realtime"],
+            pass_fds=[theirs.fileno()], env={**os.environ, "PATH": f"{t.dir}:{os.environ['PATH']}"})
+        theirs.close()
+        t.defer(self.end)
+        t.defer(self.let_go)
+        try:
+            self.host = Host(ours)
+        except OSError as error:
+            raise Skip(f"no mount namespace of its own: {error}") from None
+
+    def let_go(self):
+        with open(self.t.path("go"), "w", encoding="utf-8"):
+            pass
+
+    def end(self):
+        if self.agent.poll() is None:
+            self.host.close()
+        self.agent.wait(timeout=120)
+
+    def read(self, name):
+        try:
+            with open(self.t.path(name), encoding="utf-8") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    def runs(self, path):
+        """What is there in the agent's file systems, as long as it lives."""
+        return os.path.exists(f"/proc/{self.agent.pid}/root{path}")
+
+    def restores(self):
+        """CRIU is at work, and whom it replaces has ended."""
+        process = subprocess.Popen(["sleep", "1000"])
+        self.t.defer(lambda: (process.kill(), process.wait()))
+        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
+            start = int(f.read().rpartition(")")[2].split()[19])
+        data = b"something"
+        line = f"core-1.img {len(data)} {hashlib.sha256(data).hexdigest()}\n"
+        self.t.equal(self.put("image", data).status, "OK", "put")
+        request = self.host.begin("PROC_RESTORE", TOKEN="image", DIGEST=hashlib.sha256(line.encode()).digest(),
+                                  PID=process.pid, START=start, COMM="sleep", REPLACE=1, TIMEOUT=LONG_MS)
+        self.t.equal(process.wait(120), -9, "whom it replaces")
+        self.t.wait(lambda: self.read("begun"), 60, "CRIU begins")
+        return request
+
+    def put(self, token, data, offset=0):
+        return self.host.call("PROC_PUT", TOKEN=token, PATH="core-1.img", OFFSET=offset, INPUT=data)
+
+
+@case
+def restored(t):
+    """a restore that replaces goes on when its host has gone and another one is there, which has to wait with its own"""
+    here = Here(t)
+    here.restores()
+    t.equal(here.host.hello().status, "OK", "another host")
+    t.equal(here.put("another", b"x").status, "STATE", "an image while one is restored")
+    t.equal(here.host.call("PROC_RESTORE", TOKEN="image").status, "STATE", "another restore")
+    here.let_go()
+    t.wait(lambda: here.read("ended") == "restore\n", 60, "CRIU ends by itself")
+    t.wait(lambda: here.put("another", b"x").status == "OK", 60, "the next image")
+
+
+@case
+def restored_all_the_same(t):
+    """… and when the agent is killed"""
+    here = Here(t)
+    here.restores()
+    here.agent.kill()
+    here.agent.wait()
+    here.let_go()
+    t.wait(lambda: here.read("ended") == "restore\n", 60, "CRIU ends by itself")
+
+
+main()
