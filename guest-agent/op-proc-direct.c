@@ -3,7 +3,7 @@
  * In the VM itself: CRIU dumps a tree that goes on to run. CRIU puts code of its own into the
  * processes and takes it out again; one that is ended in between may leave them broken. So it runs
  * in a process that is nobody's worker, comes to its end whatever becomes of host and agent, and
- * then removes the image when nobody needs it any more.
+ * then removes the image when nobody needs it any more. A time limit is one for who waits, only.
  *
  * No control group freezes the tree: moving processes into one would take them out of those that
  * their service manager looks at. CRIU stops them by ptrace, and sees that none gets away.
@@ -22,6 +22,7 @@
 #include "criu-image.h"
 
 #define MAX_PROCESSES 4096u
+#define TOO_LATE (-2)
 
 /* ---- which processes ---- */
 
@@ -143,13 +144,13 @@ static bool has_lost_name(const char *dir)
 /* ---- the process that runs it ---- */
 
 static void __attribute__((noreturn))
-be_runner(int socket_fd, const DumpTree *tree, const char *dir, int64_t end_ms)
+be_runner(int socket_fd, const DumpTree *tree, const char *dir)
 {
     setsid(); /* out of the group that ends with the worker */
     prctl(PR_SET_NAME, "stasis-dumper");
     dup2(socket_fd, 3);
     close_range(4, ~0u, 0);
-    int status = dump_run_criu(tree, dir, end_ms);
+    int status = dump_run_criu(tree, dir, INT64_MAX);
     send(3, &status, sizeof status, MSG_NOSIGNAL);
     /* Until the worker has sent the files, or is no more. */
     struct pollfd fds = { .fd = 3, .events = POLLIN };
@@ -159,7 +160,22 @@ be_runner(int socket_fd, const DumpTree *tree, const char *dir, int64_t end_ms)
     _exit(0);
 }
 
-/* CRIU's exit status, or −1. *ret_fd: closing it has the image removed; −1: it is. */
+/* By @end_ms; false: it is not there yet. */
+static bool wait_for_status(int fd, int64_t end_ms, int *ret)
+{
+    struct pollfd fds = { .fd = fd, .events = POLLIN };
+    int64_t now;
+    while ((now = now_ms()) < end_ms && poll(&fds, 1, (int)(end_ms - now)) <= 0)
+        ;
+    if (fds.revents == 0)
+        return false;
+    while (recv(fd, ret, sizeof *ret, 0) < 0 && errno == EINTR)
+        ;
+    return true;
+}
+
+/* CRIU's exit status, −1, or TOO_LATE. *ret_fd: closing it has the image removed, as soon as CRIU
+ * has done; −1: it is. */
 static int run(const DumpTree *tree, const char *dir, int64_t end_ms, int *ret_fd)
 {
     int ends[2], status = -1;
@@ -168,14 +184,12 @@ static int run(const DumpTree *tree, const char *dir, int64_t end_ms, int *ret_f
         pid_t pid = fork();
         if (pid == 0) {
             close(ends[0]);
-            be_runner(ends[1], tree, dir, end_ms);
+            be_runner(ends[1], tree, dir);
         }
         close(ends[1]);
         if (pid > 0) {
-            while (recv(ends[0], &status, sizeof status, 0) < 0 && errno == EINTR)
-                ;
             *ret_fd = ends[0];
-            return status;
+            return wait_for_status(ends[0], end_ms, &status) ? status : TOO_LATE;
         }
         close(ends[0]);
     }
@@ -189,7 +203,11 @@ static void dump(const DumpTree *tree, int proc, const Tree *before, uint64_t li
     static Tree after;
     int keeper, status = run(tree, dir, end_ms, &keeper);
     read_tree(&after, proc, tree->root);
-    if (status != 0) {
+    if (status == TOO_LATE) {
+        answer_error(answer, STASIS_AGENT_TIMEOUT, 0,
+                     "proc-dump-direct: CRIU takes too long; it comes to its end all the same, and "
+                     "what it writes is removed");
+    } else if (status != 0) {
         criu_complain("dump", dir, answer);
     } else if (!is_same(before, &after) || count_entries(dir) != after.n) {
         answer_error(answer, STASIS_AGENT_STATE, 0,

@@ -173,8 +173,9 @@ typedef enum {
     /*
      * PID, the root of a tree, [LIMIT: bytes], [TIMEOUT ≤ 600 s] → as PROC_DUMP, and last
      * FROZEN_FOR. In the VM itself: the tree stands still while CRIU works, runs on when it has
-     * done, and only then is anything sent. When the host goes away meanwhile CRIU is let come to
-     * its end all the same, since processes that it is ended over may not survive. Status STATE
+     * done, and only then is anything sent. When the host goes away meanwhile, or at TIMEOUT, CRIU
+     * is let come to its end all the same, since processes that it is ended over may not survive.
+     * Status STATE
      * when the tree became another one meanwhile, UNSUPPORTED when CRIU can't restore what it
      * holds. There is no tmpfs.tar and no mqueue.bin. Nothing stays in the guest.
      */

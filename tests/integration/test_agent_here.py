@@ -28,6 +28,8 @@ class Here:
     """An agent of this system, and a conversation with it."""
 
     def __init__(self, t):
+        if subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
+            raise Skip("no mount namespace of its own can be had")
         self.t = t
         criu = t.path("criu")
         with open(criu, "w", encoding="utf-8") as f:
@@ -35,25 +37,17 @@ class Here:
         os.chmod(criu, 0o755)
         ours, theirs = socket.socketpair()
         self.agent = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec \"$@\"", "sh", AGENT, "--fd",
-             str(theirs.fileno()), "--no-realtime"],
+            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec \"$@\"", "sh", AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
             pass_fds=[theirs.fileno()], env={**os.environ, "PATH": f"{t.dir}:{os.environ['PATH']}"})
         theirs.close()
-        t.defer(self.end)
+        t.defer(self.agent.wait)
+        t.defer(ours.close)
         t.defer(self.let_go)
-        try:
-            self.host = Host(ours)
-        except OSError as error:
-            raise Skip(f"no mount namespace of its own: {error}") from None
+        self.host = Host(ours)
 
     def let_go(self):
         with open(self.t.path("go"), "w", encoding="utf-8"):
             pass
-
-    def end(self):
-        if self.agent.poll() is None:
-            self.host.close()
-        self.agent.wait(timeout=120)
 
     def read(self, name):
         try:
@@ -62,7 +56,7 @@ class Here:
         except FileNotFoundError:
             return ""
 
-    def runs(self, path):
+    def has(self, path):
         """What is there in the agent's file systems, as long as it lives."""
         return os.path.exists(f"/proc/{self.agent.pid}/root{path}")
 
@@ -107,6 +101,20 @@ def restored_all_the_same(t):
     here.agent.wait()
     here.let_go()
     t.wait(lambda: here.read("ended") == "restore\n", 60, "CRIU ends by itself")
+
+
+@case
+def dumped(t):
+    """a dump in the VM itself that takes too long is given up, and CRIU comes to its end all the same; its image goes"""
+    here = Here(t)
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    t.defer(lambda: (process.kill(), process.wait()))
+    answer = here.host.call("PROC_DUMP_DIRECT", PID=process.pid, TIMEOUT=300)
+    t.equal((answer.status, here.read("ended")), ("TIMEOUT", ""), f"{answer!r}")
+    t.wait(lambda: here.read("begun"), 60, "CRIU begins")
+    here.let_go()
+    t.wait(lambda: here.read("ended") == "dump\n", 60, "CRIU ends by itself")
+    t.wait(lambda: not here.has(here.read("images").strip()), 60, "its image is removed")
 
 
 main()
