@@ -84,6 +84,9 @@ uint64_t clock_ns(clockid_t clock);
 /* The first line of a file, without its end; "" when there is none. */
 void read_line(const char *path, char *buffer, size_t size);
 bool write_all(int fd, const void *bytes, size_t n);
+/* In a child that is to be another program: to the kernel that is out of memory it is no longer the
+ * agent, which must be the last to go. */
+void be_ordinary(void);
 /* To standard error, one line. Not while file systems are frozen: who reads it may wait for one. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

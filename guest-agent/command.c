@@ -53,6 +53,7 @@ static void __attribute__((noreturn)) be_command(Command *c, int in, int out, in
 {
     int saved = 0;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    be_ordinary();
     if (c->own_group)
         setpgid(0, 0);
     dup2(in, STDIN_FILENO);

@@ -133,6 +133,7 @@ static void __attribute__((noreturn)) be_hook(const char *path)
     char *arguments[] = { (char *)path, instant.kind, NULL };
     int null_fd = open("/dev/null", O_RDWR);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    be_ordinary();
     if (null_fd >= 0)
         dup2(null_fd, STDIN_FILENO);
     snprintf(token, sizeof token, "STASIS_TOKEN=%s", instant.token);

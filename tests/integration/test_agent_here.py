@@ -37,7 +37,8 @@ class Here:
         os.chmod(criu, 0o755)
         ours, theirs = socket.socketpair()
         self.agent = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec \"$@\"", "sh", AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
+            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && echo 7 > /proc/self/oom_score_adj && "
+             "exec \"$@\"", "sh", AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
             pass_fds=[theirs.fileno()], env={**os.environ, "PATH": f"{t.dir}:{os.environ['PATH']}"})
         theirs.close()
         t.defer(self.agent.wait)
@@ -115,6 +116,18 @@ def dumped(t):
     here.let_go()
     t.wait(lambda: here.read("ended") == "dump\n", 60, "CRIU ends by itself")
     t.wait(lambda: not here.has(here.read("images").strip()), 60, "its image is removed")
+
+
+@case
+def ordinary(t):
+    """what is run for the host has not the agent's own protection from the kernel that is out of memory"""
+    here = Here(t)
+    look = ["cat", "/proc/self/oom_score_adj"]
+    t.equal(here.host.call("EXEC", ARG=look).output(), b"0\n", "a command")
+    t.equal(here.host.call("JOB_START", TOKEN="look", ARG=look).status, "OK", "a job")
+    t.equal(here.host.call("JOB_WAIT", TOKEN="look").output(), b"0\n", "its command")
+    with open(f"/proc/{here.agent.pid}/oom_score_adj", encoding="utf-8") as f:
+        t.equal(f.read(), "7\n", "the agent")
 
 
 main()
