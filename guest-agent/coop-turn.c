@@ -33,7 +33,7 @@
 #define BEGUN_LIMIT_MS 900000 /* for the host to say END */
 #define ORPHAN_MS 1000        /* for one whose conversation has ended */
 #define HOLD_WAIT_MS 1000     /* for a critical section that comes when one has begun */
-#define MAX_HOLD_MS 10000
+#define MAX_HOLD_MS 10000     /* of one, and of all together that a checkpoint waits for */
 
 typedef enum { IDLE, HOLDING, TELLING, CYCLING, BEGUN } Step;
 
@@ -240,6 +240,7 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
     if (turn.step != IDLE)
         return false;
     turn.step = HOLDING;
+    turn.step_end_ms = now_ms() + MAX_HOLD_MS; /* others may have theirs meanwhile, for ever */
     turn.begin_id = id;
     turn.at_cycle_end = at_cycle_end;
     turn.held = held;
@@ -423,7 +424,7 @@ static bool is_step_done(int64_t now)
 {
     switch (turn.step) {
     case HOLDING:
-        return !is_held(now);
+        return !is_held(now) || now >= turn.step_end_ms;
     case TELLING:
         return count_unready() == 0 || now >= turn.step_end_ms;
     case CYCLING:
@@ -476,7 +477,7 @@ int coop_wait_ms(int otherwise, bool can_send)
     int64_t now = now_ms();
     if (turn.waiting && can_send)
         otherwise = sooner(turn.wait_end_ms, now, otherwise);
-    if (turn.step == TELLING || (turn.step == CYCLING && can_send))
+    if (turn.step == HOLDING || turn.step == TELLING || (turn.step == CYCLING && can_send))
         otherwise = sooner(turn.step_end_ms, now, otherwise);
     EACH(c)
     if (c->wants_to_hold || (c->holds && turn.step == HOLDING && now < c->hold_end_ms))

@@ -101,9 +101,10 @@ STASIS_GUEST_API int stasis_deadline_missed(unsigned n);
 
 /*
  * Hold off checkpoints that `agent-serve` takes until stasis_critical_end(), for @limit_ms at most
- * (10,000 at most; 0: 1,000). Waits for one that is under way, for a second at most. Sections
- * of several threads, and nested ones, are one, by the limit of the first. An agent that is started
- * anew meanwhile is told, for what is left of that. Not from a callback.
+ * (10,000 at most; 0: 1,000). Waits for one that is under way, for a second at most; a checkpoint
+ * waits for all sections that there are together for 10 s at most. Sections of several threads, and
+ * nested ones, are one, by the limit of the first. An agent that is started anew meanwhile is told,
+ * for what is left of that. Not from a callback.
  *
  * After an error nothing has begun, and there is nothing to end: stasis_critical_end() belongs to a
  * call that returned 0. Without an agent there is nothing to hold off either: -ENOENT or

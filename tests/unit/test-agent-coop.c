@@ -343,6 +343,35 @@ static void test_held_off(void)
     close(two);
 }
 
+/* Two that take turns, so that there is always one: it waits for them as long as for one. */
+static void test_held_off_by_turns(void)
+{
+    begin_case();
+    int players[2] = { program_new(701, 1000), program_new(702, 1000) };
+    program_says(players[0], STASIS_GUEST_CRITICAL_BEGIN, 10000, "");
+    work();
+    check_hears(players[0], STASIS_GUEST_RESULT, 0);
+    uint64_t id = host_begins(0, false, 0);
+    for (guint i = 1; i < 5; i++) {
+        program_says(players[i % 2], STASIS_GUEST_CRITICAL_BEGIN, 10000, "");
+        work();
+        later(1000); /* it may begin */
+        check_hears(players[i % 2], STASIS_GUEST_RESULT, 0);
+        later(1000);
+        program_says(players[(i + 1) % 2], STASIS_GUEST_CRITICAL_END, 0, "");
+        work();
+    }
+    later(1999);
+    g_assert_cmpuint(host.id, !=, id);
+    g_assert_cmpint(coop_wait_ms(100000, true), ==, 1);
+    later(1);
+    check_answered(id);
+    host_ends(0, 0, "");
+    close(players[0]);
+    close(players[1]);
+    work();
+}
+
 static void test_cycles(void)
 {
     begin_case();
@@ -482,6 +511,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent-coop/told", test_told);
     g_test_add_func("/agent-coop/hangs-up-before-it-begins", test_hangs_up_before_it_begins);
     g_test_add_func("/agent-coop/held-off", test_held_off);
+    g_test_add_func("/agent-coop/held-off-by-turns", test_held_off_by_turns);
     g_test_add_func("/agent-coop/cycles", test_cycles);
     g_test_add_func("/agent-coop/missed", test_missed);
     g_test_add_func("/agent-coop/held", test_held);
