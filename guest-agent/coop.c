@@ -84,8 +84,10 @@ unsigned coop_poll_fds(struct pollfd *fds)
     return n;
 }
 
+/* Workers may have copies: it is to see the end now, not when they have ended. */
 void coop_close(CoopClient *client)
 {
+    shutdown(client->fd, SHUT_RDWR);
     close(client->fd);
     *client = (CoopClient){ .fd = -1 };
 }

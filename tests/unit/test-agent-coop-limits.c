@@ -109,6 +109,25 @@ static void test_deaf(void)
     close(fd);
 }
 
+/* It sees that at once, also while a worker, a fork of the agent, has its connection as well. */
+static void test_let_go(void)
+{
+    begin_case();
+    int fd = program_new(700, 1000), copies[COOP_MAX_CLIENTS], n = 0;
+    StasisGuestMessage message;
+    for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++)
+        if (c->fd >= 0)
+            copies[n++] = dup(c->fd);
+    program_says(fd, STASIS_GUEST_FREEZE, STASIS_FREEZE_VM, "");
+    work();
+    g_assert_cmpint(program_hears(fd, &message), ==, 1);
+    g_assert_cmpint(message.value, ==, -EPERM);
+    g_assert_cmpint(program_hears(fd, &message), ==, 0);
+    close(fd);
+    while (n > 0)
+        close(copies[--n]);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -119,6 +138,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/agent-coop/connections-in-a-second", path, test_connections_in_a_second);
     g_test_add_func("/agent-coop/junk", test_junk);
     g_test_add_func("/agent-coop/deaf", test_deaf);
+    g_test_add_func("/agent-coop/let-go", test_let_go);
     int result = g_test_run();
     unlink(path);
     rmdir(dir);
