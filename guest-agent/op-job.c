@@ -328,7 +328,13 @@ void op_job_end(const Request *request, Answer *answer)
     job_path(path, token, "output");
     int output = open(path, O_RDONLY | O_CLOEXEC);
     if (output < 0) {
-        answer_error(answer, STASIS_AGENT_STATE, errno, "job %s", token);
+        int saved = errno;
+        job_path(path, token, "");
+        /* Who began it was ended when it had made the directory, and nothing in it. */
+        if (saved == ENOENT && rmdir(path) == 0)
+            answer_end(answer);
+        else
+            answer_error(answer, STASIS_AGENT_STATE, saved, "job %s", token);
         return;
     }
     job_path(path, token, "pid");

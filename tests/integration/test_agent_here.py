@@ -130,4 +130,16 @@ def ordinary(t):
         t.equal(f.read(), "7\n", "the agent")
 
 
+@case
+def not_begun(t):
+    """a job of which there is no more than its directory takes no place for ever"""
+    here = Here(t)
+    t.equal(here.host.call("EXEC", ARG=["mkdir", "-p", "/run/stasis-agent/jobs/half"]).number("EXIT_STATUS"), 0, "")
+    t.equal(here.host.call("JOB_END", TOKEN="half").status, "OK", "its end")
+    t.equal(here.host.call("JOB_END", TOKEN="half").status, "STATE", "it is no more")
+    answer = here.host.call("JOB_START", TOKEN="half", ARG=["true"])
+    t.equal((answer.status, answer.text("TOKEN")), ("OK", ""), "one of that name")
+    t.equal(here.host.wait(here.host.begin("JOB_WAIT", TOKEN="half")).number("EXIT_STATUS"), 0, "it runs")
+
+
 main()
