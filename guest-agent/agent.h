@@ -109,6 +109,13 @@ void process_put(StasisFieldWriter *record, const Process *process);
 /* Call @each for the children of all threads of @pid. */
 void process_each_child(pid_t pid, void (*each)(void *data, pid_t child), void *data);
 
+/* ---- cgroup.c ---- */
+
+/* Where cgroup2 is mounted. */
+bool cgroup_find_root(char *path, size_t size);
+/* Wait until the cgroup of that cgroup.events has frozen; false at @end_ms. */
+bool cgroup_wait_frozen(int events_fd, int64_t end_ms);
+
 /* ---- port.c ---- */
 
 /* A descriptor of the port, non-blocking, SIGIO on; -1 when there is no such port yet. @path or
@@ -163,9 +170,6 @@ bool op_device_suspend_before(const Request *request, Answer *answer);
 void op_device_suspend(const Request *request, Answer *answer);
 bool op_device_resume_before(const Request *request, Answer *answer);
 void op_device_resume(const Request *request, Answer *answer);
-bool op_cgroup_freeze_before(const Request *request, Answer *answer);
-void op_cgroup_freeze(const Request *request, Answer *answer);
-void op_cgroup_thaw(const Request *request, Answer *answer);
 void op_exec(const Request *request, Answer *answer);
 void op_job_start(const Request *request, Answer *answer);
 void op_job_wait(const Request *request, Answer *answer);
@@ -190,16 +194,14 @@ void op_proc_freeze(const Request *request, Answer *answer);
 void op_proc_dump(const Request *request, Answer *answer);
 void op_proc_dump_direct(const Request *request, Answer *answer);
 void op_proc_put(const Request *request, Answer *answer);
+/* Of an image that is not to be restored any more nothing stays. */
+void proc_restore_forget(void);
 bool op_proc_restore_before(const Request *request, Answer *answer);
 void op_proc_restore(const Request *request, Answer *answer);
 
 /* What other operations need of them. */
 bool instant_describe(Answer *answer);
 void machine_id(char buffer[33]);
-/* Where cgroup2 is mounted. */
-bool cgroup_find_root(char *path, size_t size);
-/* Wait until the cgroup of that cgroup.events has frozen; false at @end_ms. */
-bool cgroup_wait_frozen(int events_fd, int64_t end_ms);
 /* Thaw now, if we froze; don't wait for it. */
 void fs_thaw_now(void);
 /* Resume devices now, if we suspended some; don't wait for it. */

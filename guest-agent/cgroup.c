@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Freezing a cgroup (kernel: Documentation/admin-guide/cgroup-v2.rst, cgroup.freeze). That it shall
- * freeze is written in the loop, at once: in a fork of the VM this is the first thing that happens.
- * That it has frozen is waited for in a worker, asleep.
- */
-#include <errno.h>
-#include <fcntl.h>
+/* Control groups (kernel: Documentation/admin-guide/cgroup-v2.rst): where they are, and when one
+ * has frozen. */
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "agent.h"
-
-#define LIMIT_MS 10000
 
 bool cgroup_find_root(char *path, size_t size)
 {
@@ -32,44 +25,6 @@ bool cgroup_find_root(char *path, size_t size)
     return found;
 }
 
-/* Open @file of the cgroup that the request names; -1, answered. */
-static int open_in_cgroup(const Request *request, const char *file, int flags, Answer *answer)
-{
-    char root[1024], group[1024], path[3072];
-    if (!request_text(request, STASIS_AGENT_TAG_CGROUP, group, sizeof group) || group[0] == '\0' ||
-        strstr(group, "..") != NULL) {
-        answer_error(answer, STASIS_AGENT_INVALID, 0, "cgroup: no path, or one with \"..\" in it");
-        return -1;
-    }
-    if (!cgroup_find_root(root, sizeof root)) {
-        answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0, "cgroup: no cgroup2 is mounted");
-        return -1;
-    }
-    snprintf(path, sizeof path, "%s/%s/%s", root, group, file);
-    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        answer_error(answer, STASIS_AGENT_FAILED, errno, "%s", path);
-    return fd;
-}
-
-static bool set_freeze(const Request *request, const char *value, Answer *answer)
-{
-    int fd = open_in_cgroup(request, "cgroup.freeze", O_WRONLY, answer);
-    if (fd < 0)
-        return false;
-    bool written = write_all(fd, value, 1);
-    int saved = errno;
-    close(fd);
-    if (!written)
-        answer_error(answer, STASIS_AGENT_FAILED, saved, "write cgroup.freeze");
-    return written;
-}
-
-bool op_cgroup_freeze_before(const Request *request, Answer *answer)
-{
-    return set_freeze(request, "1", answer);
-}
-
 static bool is_frozen(int events_fd)
 {
     char text[256];
@@ -86,22 +41,4 @@ bool cgroup_wait_frozen(int events_fd, int64_t end_ms)
         poll(&fds, 1, (int)(end_ms - now_ms()));
     }
     return frozen;
-}
-
-void op_cgroup_freeze(const Request *request, Answer *answer)
-{
-    int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
-    int fd = open_in_cgroup(request, "cgroup.events", O_RDONLY, answer);
-    bool frozen = fd >= 0 && cgroup_wait_frozen(fd, end_ms);
-    if (fd >= 0)
-        close(fd);
-    if (fd >= 0 && !frozen && set_freeze(request, "0", answer))
-        answer_error(answer, STASIS_AGENT_TIMEOUT, 0, "cgroup: not all tasks froze; thawed again");
-    answer_end(answer);
-}
-
-void op_cgroup_thaw(const Request *request, Answer *answer)
-{
-    if (set_freeze(request, "0", answer))
-        answer_end(answer);
 }

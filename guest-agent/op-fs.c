@@ -19,7 +19,7 @@
 #include "agent.h"
 #include "keeper.h"
 
-#define MAX_MOUNTS 256
+#define MAX_MOUNTS 512
 #define LIMIT_MS 60000
 /* One that an earlier conversation had frozen is just being thawed. Counted, not timed: where the
  * whole VM stands still for a while, time passes without a chance for who thaws. */
@@ -27,8 +27,9 @@
 #define BUSY_POLL_MS 10
 
 typedef struct {
-    int fd;
+    int fd; /* −1: none of its mounts can be reached, or it can't be frozen */
     unsigned major, minor;
+    char path[256]; /* of its first mount */
 } Mount;
 
 static Mount mounts[MAX_MOUNTS];
@@ -46,37 +47,93 @@ static void unescape(char *path)
     *to = '\0';
 }
 
-/* Open each writable mount of a block device, one for each device. */
-static unsigned open_mounts(void)
+/* The mount that @fd is open in (proc(5)); −1 when that can't be told. */
+static int mount_of(int fd)
+{
+    char path[64], line[256];
+    int id = -1;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && id < 0 && fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "mnt_id: %d", &id);
+    if (file != NULL)
+        fclose(file);
+    return id;
+}
+
+/* Another one may lie over it, or over a directory above: −1 then. */
+static int open_mount(const char *path, int id)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0 && mount_of(fd) != id) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Is what this line of mountinfo tells of, of that type and source, one to be frozen? Opening the
+ * others could mount something, or wait for a server; what is a program's (FUSE) can't be frozen.
+ */
+static bool is_wanted(const char *line, const char *options)
+{
+    char type[64], source[1024];
+    const char *rest = strstr(line, " - ");
+    return rest != NULL && sscanf(rest, " - %63s %1023s", type, source) == 2 &&
+           strncmp(options, "rw", 2) == 0 && source[0] == '/' && strncmp(type, "fuse", 4) != 0;
+}
+
+/* That of the device, or a new one; NULL when there are too many. */
+static Mount *find_mount(unsigned major, unsigned minor, const char *path)
+{
+    for (unsigned i = 0; i < n_mounts; i++)
+        if (mounts[i].major == major && mounts[i].minor == minor)
+            return &mounts[i];
+    if (n_mounts == MAX_MOUNTS)
+        return NULL;
+    Mount *m = &mounts[n_mounts++];
+    *m = (Mount){ -1, major, minor, "" };
+    snprintf(m->path, sizeof m->path, "%.255s", path);
+    return m;
+}
+
+/* Open a writable mount of each block device, the first one that can be reached; false, with a
+ * text, when not all have one: who uses it all the same would write to it. */
+static bool open_mounts(KeeperReport *report)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     char line[4096];
-    unsigned n = 0;
-    while (file != NULL && n < MAX_MOUNTS && fgets(line, sizeof line, file) != NULL) {
+    bool fit = true;
+    n_mounts = 0;
+    while (file != NULL && fit && fgets(line, sizeof line, file) != NULL) {
         char path[4096], options[1024];
-        Mount m;
-        bool known = false;
+        unsigned major, minor;
+        int id;
         /* ID parent major:minor root mount-point options … - type source … (proc(5)). */
-        if (sscanf(line, "%*d %*d %u:%u %*s %4095s %1023s", &m.major, &m.minor, path, options) != 4)
-            continue;
-        const char *type = strstr(line, " - ");
-        char source[1024] = "";
-        if (type != NULL)
-            sscanf(type, " - %*s %1023s", source);
-        for (unsigned i = 0; i < n; i++)
-            known |= mounts[i].major == m.major && mounts[i].minor == m.minor;
-        /* Opening the others could mount something, or wait for a server. */
-        if (known || strncmp(options, "rw", 2) != 0 || source[0] != '/')
+        if (sscanf(line, "%d %*d %u:%u %*s %4095s %1023s", &id, &major, &minor, path, options) !=
+                5 ||
+            !is_wanted(line, options))
             continue;
         unescape(path);
-        m.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (m.fd < 0)
-            continue;
-        mounts[n++] = m;
+        Mount *m = find_mount(major, minor, path);
+        fit = m != NULL;
+        if (fit && m->fd < 0)
+            m->fd = open_mount(path, id);
     }
     if (file != NULL)
         fclose(file);
-    return n;
+    if (!fit)
+        snprintf(report->text, sizeof report->text, "more than %d file systems", MAX_MOUNTS);
+    for (unsigned i = 0; i < n_mounts && fit; i++) {
+        fit = mounts[i].fd >= 0;
+        if (!fit)
+            snprintf(
+                report->text, sizeof report->text,
+                "the file system of device %u:%u can't be reached: another one is mounted over "
+                "%s",
+                mounts[i].major, mounts[i].minor, mounts[i].path);
+    }
+    return fit;
 }
 
 /* From @first on: those that were frozen, the last ones, come first. */
@@ -127,8 +184,7 @@ static int freeze(int64_t end_ms, KeeperReport *report)
 
 static void freeze_all(const void *what, int64_t end_ms, KeeperReport *report)
 {
-    n_mounts = open_mounts();
-    report->error_number = freeze(end_ms, report);
+    report->error_number = open_mounts(report) ? freeze(end_ms, report) : ENXIO;
 }
 
 static void thaw_all(KeeperReport *report)
@@ -165,6 +221,8 @@ void op_fs_freeze(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, 0, "fs-freeze: no process for it");
     else if (report.error_number == ETIMEDOUT)
         answer_error(answer, STASIS_AGENT_TIMEOUT, 0, "fs-freeze: not done in time; thawed again");
+    else if (report.text[0] != '\0')
+        answer_error(answer, STASIS_AGENT_FAILED, 0, "fs-freeze: %s", report.text);
     else if (report.error_number != 0)
         answer_error(answer, STASIS_AGENT_FAILED, report.error_number, "fs-freeze; thawed again");
     else {

@@ -89,21 +89,17 @@ typedef enum {
      * slewed. */
     STASIS_AGENT_OP_SYNC_TIME,
     /* [TIMEOUT ≤ 60 s] → N_FROZEN, FROZEN_FOR. All mounted file systems that can be are frozen, all
-     * or none; after TIMEOUT, when the conversation ends, or when the agent does, they thaw by
-     * themselves. */
+     * or none: also none, and status FAILED, when one is mounted over and so can't be reached;
+     * after TIMEOUT, when the conversation ends, or when the agent does, they thaw by themselves.
+     */
     STASIS_AGENT_OP_FS_FREEZE,
     /* → N_FROZEN: thawed. Status STATE when none was frozen by us any more. */
     STASIS_AGENT_OP_FS_THAW,
-    /* CGROUP (path below the cgroup2 mount), [TIMEOUT ≤ 10 s] → nothing, once all tasks in it are
-     * frozen; it stays frozen. After TIMEOUT it is thawed again, status TIMEOUT. */
-    STASIS_AGENT_OP_CGROUP_FREEZE,
-    /* CGROUP → nothing. */
-    STASIS_AGENT_OP_CGROUP_THAW,
     /* ARG (1 to 256 of them), [ENVIRONMENT "NAME=value"]…, [PATH: where it starts], [INPUT],
      * [LIMIT: bytes of output, ≤ 16 MiB], [TIMEOUT ≤ 600 s] → OUTPUT and ERROR_OUTPUT as they come;
      * last EXIT_STATUS or SIGNAL, [TRUNCATED], [TIMED_OUT]. At TIMEOUT it is killed; what is left
      * of its process group when it has ended is killed in any case. */
-    STASIS_AGENT_OP_EXEC,
+    STASIS_AGENT_OP_EXEC = 9, /* 7 and 8 were others: agents that are installed know them */
     /* PATH of a regular file, [OFFSET, from its beginning], [LIMIT ≤ 16 MiB] → OUTPUT…; last SIZE
      * of the file. ERRNO EISDIR or ENXIO: it is none. */
     STASIS_AGENT_OP_FILE_READ,
@@ -225,19 +221,21 @@ typedef enum {
      */
     STASIS_AGENT_OP_WISH_WAIT,
     /*
-     * [PID…]: of these processes, or of the VM, [CYCLE ≠ 0], [TIMEOUT ≤ 30 s, left out: 1 s] →
-     * N_SUBSCRIBED, N_FAILED, CYCLE. A checkpoint is about to be taken: critical sections are
-     * waited for (each has a limit of at most 10 s), N_SUBSCRIBED programs were told, N_FAILED of
-     * which did not get ready in 1 s; then with CYCLE each control loop's end of a cycle is waited
-     * for, for TIMEOUT, and CYCLE is the number of those that came to it. Status STATE when one has
-     * begun already. It lasts until WISH_END, also beyond the conversation; for 15 minutes at
-     * most. With HELD it ends with the conversation, too, and so does what its programs were told.
+     * [PID…]: of these processes, or of the VM, [TOKEN: a name for who begins], [CYCLE ≠ 0],
+     * [TIMEOUT ≤ 30 s, left out: 1 s] → N_SUBSCRIBED, N_FAILED, CYCLE. A checkpoint is about to be
+     * taken: critical sections are waited for, for 10 s at most, N_SUBSCRIBED programs were told,
+     * N_FAILED of which did not get ready in 1 s; then with CYCLE each control loop's end of a
+     * cycle is waited for, for TIMEOUT, and CYCLE is the number of those that came to it. Status
+     * STATE when one has begun already. It lasts until WISH_END, also beyond the conversation; for
+     * 15 minutes at most. With HELD it ends with the conversation, too, and so does what its
+     * programs were told.
      */
     STASIS_AGENT_OP_WISH_BEGIN,
     /* [TICKET], [ERRNO: it could not be], [PATH: the image's ID], [PID: of the first restored
-     * process], [HELD: of a BEGIN with that; not counted in N_ENDED] → N_CALLERS that were told,
-     * [N_MISSED, N_MISSED_BEFORE]: deadlines that programs say they missed since the BEGIN, and
-     * between the END before and that. */
+     * process], [HELD: of a BEGIN with that; not counted in N_ENDED], [TOKEN: a BEGIN by that name,
+     * if it is the present one, is over since its host is no more, and nothing else; not counted] →
+     * N_CALLERS that were told, [N_MISSED, N_MISSED_BEFORE]: deadlines that programs say they
+     * missed since the BEGIN, and between the END before and that. */
     STASIS_AGENT_OP_WISH_END,
     /*
      * TOKEN (≤ 64 bytes of text: who watches), SEQUENCE (of the last answer that came; 0: none),

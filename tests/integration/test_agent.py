@@ -43,7 +43,7 @@ def common():
         subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "16M"], check=True,
                        stdout=subprocess.DEVNULL)
         vm = start(t, "-drive", f"if=virtio,format=raw,file={disk}", machine="q35")
-        sh(vm, "mkdir -p /disk /cg; mount -t ext4 /dev/vda /disk && mount -t cgroup2 cg /cg")
+        sh(vm, "mkdir -p /disk; mount -t ext4 /dev/vda /disk")
         _common.update(vm=vm, disk=disk)
     return _common["vm"]
 
@@ -192,7 +192,8 @@ def copies(t):
 @case
 def freezes(t):
     """file systems freeze and thaw when told, thaw by themselves after a while, when the host
-    goes or another comes and when the agent dies; a cgroup freezes and thaws"""
+    goes or another comes and when the agent dies; one that is mounted over is frozen
+    by another mount, or all is refused"""
     vm = common()
 
     with Host(channel(vm)) as host:
@@ -209,6 +210,16 @@ def freezes(t):
         stuck = host.begin("EXEC", ARG=["busybox", "touch", "/disk/probe"])
         t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "a write until it thaws by itself")
         t.equal(host.call("FS_THAW").status, "STATE", "a thaw behind that")
+        # Another file system over it: it is reached by another mount, or nothing is frozen.
+        t.equal(host.call("EXEC", ARG=words("mkdir /other && mount -t tmpfs over /disk"))
+                .number("EXIT_STATUS"), 0, "a mount over it")
+        answer = host.call("FS_FREEZE", TIMEOUT=LONG_MS)
+        t.equal((answer.status, "mounted over /disk" in answer.text("MESSAGE")), ("FAILED", True), f"{answer!r}")
+        t.equal(host.call("EXEC", ARG=words("umount /disk && mount --bind /disk /other && "
+                                            "mount -t tmpfs over /disk")).number("EXIT_STATUS"), 0, "two mounts")
+        t.equal(host.call("FS_FREEZE", TIMEOUT=LONG_MS).number("N_FROZEN"), 1, "by another mount")
+        t.equal(host.call("FS_THAW").number("N_FROZEN"), 1, "thaw")
+        t.equal(host.call("EXEC", ARG=words("umount /disk && umount /other")).number("EXIT_STATUS"), 0, "away")
     # When nobody speaks to it any more, which is to be before its own limit: one of three times, on a
     # busy host.
     for _ in range(3):
@@ -231,27 +242,6 @@ def freezes(t):
         t.wait(lambda: Linux.console(vm).count("AGENT ended") > ended, 30, "the agent ends")
     wait_agent(t, vm)
     sh(vm, "touch /disk/probe")
-    # The shell moves itself once it is in a session of its own, and so stays.
-    sh(vm, "mkdir /cg/g; busybox setsid busybox sh -c 'echo $$ > /cg/g/cgroup.procs; while :; do "
-       "n=$((n + 1)); echo $n > /tmp/tick; busybox usleep 10000; done' >/dev/null 2>&1 </dev/null & "
-       "until grep -q . /cg/g/cgroup.procs; do usleep 20000; done")
-    with Host(channel(vm)) as host:
-        def tick():
-            return host.call("FILE_READ", PATH="/tmp/tick").output()
-
-        def ticks():
-            before = tick()
-            return t.wait(lambda: tick() not in (b"", before), 20, "it ticks")
-        t.wait(lambda: host.call("FILE_READ", PATH="/tmp/tick").status == "OK" and ticks(), 20, "")
-        t.equal(host.call("CGROUP_FREEZE", CGROUP="g").status, "OK", "CGROUP_FREEZE")
-        before = tick()
-        time.sleep(2)
-        t.equal(tick(), before, "ticks of a frozen group")
-        t.equal(host.call("CGROUP_THAW", CGROUP="g").status, "OK", "CGROUP_THAW")
-        ticks()
-        t.equal(host.call("CGROUP_FREEZE", CGROUP="../x").status, "INVALID", "a path with ..")
-        t.equal(host.call("CGROUP_FREEZE", CGROUP="nosuch").status, "FAILED", "no such cgroup")
-    sh(vm, "echo 1 > /cg/g/cgroup.kill")
 
 
 @case
