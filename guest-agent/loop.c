@@ -105,11 +105,13 @@ static Answer *new_answer(uint64_t id)
 /* Nobody is there any more whom what it has begun is for. */
 static void end_conversation(void)
 {
-    worker_forget_all();
+    /* First of all what others may wait for, workers among them. */
+    fs_thaw_now();
     device_resume_now();
+    worker_forget_all();
+    proc_restore_forget();
     coop_forget_requests();
     watch_forget_request();
-    fs_thaw_now();
 }
 
 static void forget_conversation(void)

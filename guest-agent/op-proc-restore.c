@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A process image comes in, in pieces that the loop writes to files at once, is checked as a whole
- * in a worker, and restored by CRIU. One at a time: it lies in AGENT_DIR/restore until then.
+ * in a worker, and restored by CRIU. One at a time: it lies in AGENT_DIR/restore until then, or
+ * until the conversation ends in which it comes in.
  *
  * Once it has been asked for it is done, whatever becomes of the host, and from the end of those
  * that are replaced on of the agent, too: CRIU ended over it leaves half a tree, or nobody.
@@ -347,6 +348,14 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
             note_starts(tree);
         answer_end(answer);
     }
+}
+
+void proc_restore_forget(void)
+{
+    if (present[0] == '\0' || worker_is_busy_with(STASIS_AGENT_OP_PROC_RESTORE))
+        return;
+    criu_remove_dir(DIR_PATH);
+    present[0] = '\0';
 }
 
 bool op_proc_restore_before(const Request *request, Answer *answer)

@@ -19,6 +19,9 @@
 
 #include "agent.h"
 
+#define MAX_DYING 32u /* then there are no new ones */
+#define DIE_TRIES 20u /* of 1 ms */
+
 /* What goes before each payload in the pipe. */
 typedef struct {
     uint32_t length;
@@ -39,6 +42,9 @@ typedef struct {
 } Worker;
 
 static Worker workers[STASIS_AGENT_MAX_REQUESTS];
+/* Killed, and not gone: in a write to a frozen file system, say. */
+static pid_t dying[MAX_DYING + STASIS_AGENT_MAX_REQUESTS];
+static unsigned n_dying;
 /* For answers that the loop makes itself about a worker. */
 static Answer own_answer;
 
@@ -48,14 +54,34 @@ void worker_init(void)
         workers[i].fd = -1;
 }
 
+/* Has it ended by now? */
+static bool reap(pid_t pid)
+{
+    pid_t got = waitpid(pid, NULL, WNOHANG);
+    return got == pid || (got < 0 && errno != EINTR);
+}
+
+static void reap_dying(void)
+{
+    for (unsigned i = 0; i < n_dying;)
+        if (reap(dying[i]))
+            dying[i] = dying[--n_dying];
+        else
+            i++;
+}
+
+/* Waited for only as long as it takes one that can die: in the kernel it may hang for ever. */
 static void end_process(Worker *w)
 {
-    if (w->pid <= 0)
+    bool ended = w->pid <= 0;
+    if (ended)
         return;
     kill(-w->pid, SIGKILL);
     kill(w->pid, SIGKILL); /* in case it is not yet a group of its own */
-    while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    for (unsigned i = 0; !(ended = reap(w->pid)) && i < DIE_TRIES; i++)
+        poll(NULL, 0, 1);
+    if (!ended)
+        dying[n_dying++] = w->pid;
     w->pid = 0;
 }
 
@@ -106,9 +132,12 @@ void worker_start(const AgentOp *op, const Request *request, Answer *answer)
     pid_t parent = getpid();
     while (w < workers + STASIS_AGENT_MAX_REQUESTS && w->op != NULL)
         w++;
-    if (w == workers + STASIS_AGENT_MAX_REQUESTS) {
-        answer_error(answer, STASIS_AGENT_BUSY, 0, "%u requests are under way already",
-                     STASIS_AGENT_MAX_REQUESTS);
+    reap_dying();
+    if (w == workers + STASIS_AGENT_MAX_REQUESTS || n_dying >= MAX_DYING) {
+        answer_error(answer, STASIS_AGENT_BUSY, 0,
+                     n_dying >= MAX_DYING ? "%u requests were ended, and hang in the guest's kernel"
+                                          : "%u requests are under way already",
+                     n_dying >= MAX_DYING ? n_dying : STASIS_AGENT_MAX_REQUESTS);
         return;
     }
     if (pipe2(ends, O_CLOEXEC) < 0) {
@@ -248,6 +277,7 @@ static bool take(Worker *w, bool (*send)(const Answer *, uint16_t, uint8_t))
 void worker_work(bool (*send)(const Answer *, uint16_t, uint8_t), bool (*has_room)(void))
 {
     int64_t now = now_ms();
+    reap_dying();
     for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++) {
         /* One that nobody listens to needs no room. */
         while (w->op != NULL && (w->silent || has_room()) && take(w, send))

@@ -3,6 +3,7 @@
 """Promise: what must not be left half done the agent brings to its end, whoever goes away meanwhile; what it
 starts is nobody special. It runs as a process of this host, with a /run of its own, and what it takes for CRIU
 is a script."""
+import fcntl
 import hashlib
 import os
 import socket
@@ -15,6 +16,7 @@ from tap import Skip, case, main  # noqa: E402
 
 AGENT = os.path.join(os.path.abspath(os.environ.get("STASIS_BUILD", "build")), "stasis-agent")
 LONG_MS = 60000
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 # Tells when it begins, and goes on when it may; whoever ends it has ended it.
 CRIU = """#!/bin/sh
 echo $$ >> {dir}/begun
@@ -140,6 +142,63 @@ def not_begun(t):
     answer = here.host.call("JOB_START", TOKEN="half", ARG=["true"])
     t.equal((answer.status, answer.text("TOKEN")), ("OK", ""), "one of that name")
     t.equal(here.host.wait(here.host.begin("JOB_WAIT", TOKEN="half")).number("EXIT_STATUS"), 0, "it runs")
+
+
+@case
+def interrupted(t):
+    """of an image that was not sent to its end nothing is left when the next host is there"""
+    here = Here(t)
+    t.equal(here.put("image", b"something").status, "OK", "put")
+    t.check(here.has("/run/stasis-agent/restore/core-1.img"), "it is there")
+    t.equal(here.host.hello().status, "OK", "another host")
+    t.check(not here.has("/run/stasis-agent/restore"), "it is no more")
+    t.equal(here.put("image", b"something").status, "OK", "put again, from its beginning")
+
+
+def frozen_disk(t, here):
+    """A small file system that is frozen: its path in the agent's mount namespace, with which it goes, and what thaws it."""
+    image = t.path("disk")
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "16M"], check=True, stdout=subprocess.DEVNULL)
+    script = f"mkdir /run/disk && mount -t ext4 -o loop {image} /run/disk"
+    t.equal(here.host.call("EXEC", ARG=["sh", "-c", script]).number("EXIT_STATUS"), 0, script)
+    fd = os.open(f"/proc/{here.agent.pid}/root/run/disk", os.O_RDONLY)
+    t.defer(os.close, fd)
+    fcntl.ioctl(fd, FIFREEZE, 0)
+    frozen = [fd]
+
+    def thaw():
+        if frozen:
+            fcntl.ioctl(frozen.pop(), FITHAW, 0)
+    t.defer(thaw)
+    return "/run/disk", thaw
+
+
+def children(pid):
+    """Of the process, by their states."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [state_of(child) for child in f.read().split()]
+
+
+def state_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+@case
+def stuck(t):
+    """a worker that can't be ended, as it waits for a frozen file system, keeps nobody; it is done with once it has ended"""
+    here = Here(t)
+    path, thaw = frozen_disk(t, here)
+    here.host.begin("FILE_WRITE", PATH=f"{path}/file", KIND="file", INPUT=b"x")
+    t.wait(lambda: children(here.agent.pid) == ["D"], 60, "it hangs")
+    t.equal(here.host.hello().status, "OK", "another host")
+    t.equal(here.host.call("PING").status, "OK", "ping")
+    t.equal(children(here.agent.pid), ["D"], "it hangs as before")
+    thaw()
+    t.wait(lambda: here.host.call("PING").status == "OK" and children(here.agent.pid) == [], 60, "it has ended")
 
 
 main()
