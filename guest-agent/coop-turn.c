@@ -12,7 +12,7 @@
  *
  * and END, in another conversation (or in this one, and then it is over when that is): the wish's
  * caller gets its result, and who was told before is told after. Each step has a limit, and so has
- * BEGUN, since the host may die.
+ * BEGUN, since the host may die. If it has one who tells of that, it is over then.
  *
  * Who goes on from an image finds itself somewhere in this, without the host that was part of it,
  * and is told so by coop_resumed(): by the host's "instant", or when the host has ended more
@@ -49,6 +49,7 @@ static struct {
 
     Step step;
     uint64_t begin_id;
+    char by[65]; /* who has begun */
     bool at_cycle_end;
     bool held, orphan; /* over with its conversation; which has ended */
     int64_t step_end_ms;
@@ -232,7 +233,7 @@ static void end_turn(StasisGuestWhat what, int64_t value)
     grant_holds(now_ms(), true);
 }
 
-bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
+bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, const char *by, bool at_cycle_end,
                 unsigned timeout_ms, bool held)
 {
     if (turn.step == BEGUN && turn.orphan)
@@ -242,6 +243,7 @@ bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_e
     turn.step = HOLDING;
     turn.step_end_ms = now_ms() + MAX_HOLD_MS; /* others may have theirs meanwhile, for ever */
     turn.begin_id = id;
+    snprintf(turn.by, sizeof turn.by, "%s", by);
     turn.at_cycle_end = at_cycle_end;
     turn.held = held;
     turn.orphan = false;
@@ -365,6 +367,12 @@ unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
     if (turn.step == BEGUN)
         end_turn(STASIS_GUEST_AFTER, result < 0 ? result : 0);
     return n;
+}
+
+void coop_left(const char *by)
+{
+    if (turn.step == BEGUN && !turn.held && strcmp(by, turn.by) == 0)
+        end_turn(STASIS_GUEST_AFTER, -ECANCELED);
 }
 
 void coop_end_held(int64_t result)

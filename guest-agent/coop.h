@@ -90,9 +90,12 @@ void coop_resumed(void);
 void coop_served_by(const char *server, uint64_t n_ended);
 /* False: there is one such request already. */
 bool coop_wait_wish(uint64_t id, unsigned timeout_ms);
-/* … of @pids alone, unless n_pids is 0. @held: it ends with the conversation, if not before. */
-bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, bool at_cycle_end,
+/* … of @pids alone, unless n_pids is 0. @by: a name for who begins it, or "". @held: it ends with
+ * the conversation, if not before. */
+bool coop_begin(uint64_t id, const pid_t *pids, unsigned n_pids, const char *by, bool at_cycle_end,
                 unsigned timeout_ms, bool held);
+/* Who has begun by that name is no more: if it is that one's, it is over, and was not taken. */
+void coop_left(const char *by);
 /* Of the wish @ticket, or 0: its @result (or -errno) and @image. How many callers were told. */
 unsigned coop_end(uint64_t ticket, int64_t result, const char *image);
 /* Deadlines missed from BEGIN to END of the last one, and between the END before and that BEGIN.

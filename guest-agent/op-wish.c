@@ -32,11 +32,15 @@ void op_wish_begin(const Request *request, Answer *answer)
     static pid_t pids[STASIS_AGENT_MAX_LIST];
     unsigned n = 0;
     StasisField field;
+    char by[65];
+    if (!request_text(request, STASIS_AGENT_TAG_TOKEN, by, sizeof by))
+        by[0] = '\0';
     for (uint32_t at = 0; stasis_field_next(request->fields, request->length, &at, &field);)
         if (field.tag == STASIS_AGENT_TAG_PID && n < STASIS_AGENT_MAX_LIST)
             pids[n++] = (pid_t)stasis_field_to_number(&field);
     uint64_t ms = request_number(request, STASIS_AGENT_TAG_TIMEOUT, CYCLE_MS);
-    if (!coop_begin(request->id, pids, n, request_number(request, STASIS_AGENT_TAG_CYCLE, 0) != 0,
+    if (!coop_begin(request->id, pids, n, by,
+                    request_number(request, STASIS_AGENT_TAG_CYCLE, 0) != 0,
                     ms < HOLD_LIMIT_MS ? (unsigned)ms : HOLD_LIMIT_MS,
                     request_number(request, STASIS_AGENT_TAG_HELD, 0) != 0))
         answer_error(answer, STASIS_AGENT_STATE, 0, "wish-begin: one has begun already");
@@ -44,7 +48,7 @@ void op_wish_begin(const Request *request, Answer *answer)
 
 void op_wish_end(const Request *request, Answer *answer)
 {
-    char image[48];
+    char image[48], by[65];
     uint64_t error_number = request_number(request, STASIS_AGENT_TAG_ERRNO, 0);
     uint64_t pid = request_number(request, STASIS_AGENT_TAG_PID, 0);
     if (!request_text(request, STASIS_AGENT_TAG_PATH, image, sizeof image))
@@ -53,6 +57,11 @@ void op_wish_end(const Request *request, Answer *answer)
                      : error_number < 4096 ? -(int64_t)error_number
                                            : -EREMOTEIO;
     unsigned n = 0;
+    if (request_text(request, STASIS_AGENT_TAG_TOKEN, by, sizeof by)) {
+        coop_left(by);
+        answer_end(answer);
+        return;
+    }
     coop_take(); /* what was missed meanwhile */
     if (request_number(request, STASIS_AGENT_TAG_HELD, 0) != 0)
         coop_end_held(result < 0 ? result : 0);

@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from coopguest import Server, coop_vm, sh_beside, start_coop, wait_log  # noqa: E402
-from stasistest import (add_case, image_ids, main, new_store, shared, stasis)  # noqa: E402
+from stasistest import (add_case, case, image_ids, main, new_store, shared, stasis)  # noqa: E402
 
 _common = {}
 
@@ -57,6 +57,19 @@ def fails(t, point, result):
     wait_log(t, vm, log, "returned 0 line 8 count 1", what="it serves on")
     rc, _, err = server.end()
     t.check(rc == 0 and (result == 0 or err.count(point) == 1), rc, err)
+
+
+@case
+def let_go(t):
+    """kill before the image: programs that got ready go on at once, also when nobody serves any more"""
+    vm, store = common()
+    log = "/tmp/let-go"
+    pid = start_coop(vm, log, "told")
+    t.defer(sh_beside, vm, f"kill {pid}")
+    wait_log(t, vm, log, "listening")
+    rc, _, err = Server(t, vm, "--every", "1s", *store, env={"STASIS_FAULT": "serve-ready:kill"}).wait()
+    t.equal(rc, -signal.SIGKILL, err)
+    t.equal(wait_log(t, vm, log, "after"), ["listening", "before", "after"], "what it is told")
 
 
 for _point in ("serve-taken", "serve-ready", "serve-imaged", "serve-told"):

@@ -451,6 +451,39 @@ static void test_missed(void)
     work();
 }
 
+/* Who watches over the host tells that it is no more: that ends what it has begun, and no other. */
+static void test_left(void)
+{
+    guint8 room[128];
+    begin_case();
+    int told = program_new(701, 1000);
+    program_says(told, STASIS_GUEST_SUBSCRIBE, 0, "");
+    work();
+    StasisFieldWriter fields = { room, 0, sizeof room, false };
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, "one");
+    uint64_t id = host_asks(op_wish_begin, &fields);
+    work();
+    check_hears(told, STASIS_GUEST_BEFORE, 0);
+    program_says(told, STASIS_GUEST_READY, 0, "");
+    work();
+    check_answered(id);
+    StasisFieldWriter other = { room + 64, 0, 64, false };
+    stasis_field_put_text(&other, STASIS_AGENT_TAG_TOKEN, "two");
+    check_answered(host_asks(op_wish_end, &other));
+    work();
+    check_silent(told);
+    check_answered(host_asks(op_wish_end, &fields));
+    work();
+    check_hears(told, STASIS_GUEST_AFTER, -ECANCELED);
+    check_answered(host_asks(op_wish_end, &fields));
+    work();
+    check_silent(told);
+    host_waits(token, 0, 0);
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_ENDED), ==, 0);
+    close(told);
+    work();
+}
+
 /* One in a single conversation is over when that is, and is no end that the host counts. */
 static void test_held(void)
 {
@@ -514,6 +547,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent-coop/held-off-by-turns", test_held_off_by_turns);
     g_test_add_func("/agent-coop/cycles", test_cycles);
     g_test_add_func("/agent-coop/missed", test_missed);
+    g_test_add_func("/agent-coop/left", test_left);
     g_test_add_func("/agent-coop/held", test_held);
     int result = g_test_run();
     unlink(path);

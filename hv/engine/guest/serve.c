@@ -20,14 +20,18 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/guest/agent-vm.h"
+#include "engine/guest/serve-left.h"
 #include "engine/guest/hold-dir.h"
 #include "engine/processes/proc-checkpoint.h"
+#include "engine/vm/sweep.h"
+#include "vmm/lifeline.h"
 #include "vmm/registry.h"
 
 #define STATE_FILE "served"
 #define POLL_MS 500u
 #define TALK_MS 10000u
 #define BEGIN_MS 45000u /* a critical section, programs that get ready, an end of a cycle */
+#define LEFT_MS 60000u
 #define RETRY_US 200000u
 #define MAX_PIDS STASIS_AGENT_MAX_LIST
 
@@ -38,6 +42,8 @@ typedef struct {
     GCancellable *cancellable;
     int dir_fd, lock_fd;
     char token[40];
+    char life[40];            /* by which the guest knows us, this process, at a BEGIN */
+    StasisLifeline *lifeline; /* tells it if we die before its END; or NULL */
     guint64 n_ended;
     guint64 n_done, last_us, due_us;
 } Server;
@@ -52,6 +58,7 @@ typedef struct {
 
 static void server_clear(Server *s)
 {
+    g_clear_pointer(&s->lifeline, stasis_lifeline_free);
     stasis_close_fdp(&s->lock_fd);
     stasis_close_fdp(&s->dir_fd);
 }
@@ -79,6 +86,20 @@ static gboolean open_state(Server *s, GError **error)
     g_strlcpy(s->token, token, sizeof s->token);
     s->n_ended = 0;
     return save(s, error);
+}
+
+/* Without the program for it programs of the guest wait longer. */
+static gboolean start_lifeline(Server *s, GError **error)
+{
+    const char *name = stasis_vm_get_name(s->vm);
+    g_autofree char *life = g_uuid_string_random();
+    g_strlcpy(s->life, life, sizeof s->life);
+    g_auto(GStrv) argv = stasis_vm_sweep_argv(name);
+    if (argv == NULL)
+        return TRUE;
+    const char *const words[] = { argv[0], "--served", name, s->life, NULL };
+    s->lifeline = stasis_lifeline_new_program(words, error);
+    return s->lifeline != NULL;
 }
 
 /* ---- what is said ---- */
@@ -164,10 +185,13 @@ static gboolean begin(Server *s, const Wish *wish, const StasisBoundaryOptions *
     StasisAgentWait wait = talk_for(s, BEGIN_MS);
     gboolean cycle = s->options->cycle_end && wish->kind == STASIS_SERVED_PERIOD;
     guint64 cycle_us = s->options->cycle_wait_us != 0 ? s->options->cycle_wait_us : 1000000;
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, s->life);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_CYCLE, cycle);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, MIN(cycle_us / 1000, 30000));
     if (!put_members(s, wish, boundary, &fields, error))
         return FALSE;
+    if (s->lifeline != NULL)
+        stasis_lifeline_arm(s->lifeline);
     g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_BEGIN, &fields, &wait, error);
     if (answer == NULL)
         return FALSE;
@@ -285,6 +309,8 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
                                                  : take_vm(s, &served, &failure);
     stasis_fault(STASIS_FAULT_SERVE_IMAGED, NULL);
     gboolean told = end(s, wish, id, &served, error);
+    if (s->lifeline != NULL)
+        stasis_lifeline_disarm(s->lifeline);
     served.id = id;
     served.error = failure;
     served.total_us = stasis_now_us() - from_us;
@@ -322,11 +348,25 @@ static gboolean turn(Server *s, GError **error)
     return serve(s, &wish, error);
 }
 
+gboolean stasis_serve_left(const char *name, const char *life, GError **error)
+{
+    guint8 room[256];
+    StasisFieldWriter fields = { .payload = room, .room = sizeof room };
+    StasisAgentWait wait = stasis_agent_wait_until(LEFT_MS, NULL);
+    g_autoptr(StasisAgent) agent = stasis_agent_open_vm(name, &wait, error);
+    stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, life);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, ECANCELED);
+    g_autoptr(GBytes) answer =
+        agent != NULL ? stasis_agent_call(agent, STASIS_AGENT_OP_WISH_END, &fields, &wait, error)
+                      : NULL;
+    return answer != NULL;
+}
+
 gboolean stasis_vm_serve(StasisVm *vm, StasisStore *store, const StasisServeOptions *options,
                          GCancellable *cancellable, GError **error)
 {
     g_auto(Server) s = { vm, store, options, cancellable, .dir_fd = -1, .lock_fd = -1 };
-    if (!open_state(&s, error))
+    if (!open_state(&s, error) || !start_lifeline(&s, error))
         return FALSE;
     guint64 heard_us = stasis_now_us();
     s.due_us = heard_us + options->every_us;
