@@ -245,7 +245,8 @@ const CliCommand cli_cmd_file_copy_out = {
     .description =
         "Copy a file, or a directory with all that is in it, into a directory of this host, as the "
         "disks were at the image's instant. Owners and modes are kept where the user may do "
-        "that. " HOW,
+        "that, links as links; device nodes, sockets and pipes are left out, and set-ID bits "
+        "removed. A directory that is there is added to, a file or a link replaced. " HOW,
     .arguments = copy_arguments,
     .options = common_options,
     .examples = copy_examples,

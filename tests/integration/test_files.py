@@ -4,6 +4,7 @@
 import base64
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -32,6 +33,11 @@ def file_system(t, path, offset=0, size="48M"):
                 f.write(content)
         os.chmod(os.path.join(source, "etc", "hello"), 0o640)
         os.symlink("hello", os.path.join(source, "etc", "link"))
+        os.mknod(os.path.join(source, "etc", "deep", "sda"), stat.S_IFBLK | 0o666, os.makedev(8, 0))
+        os.mkfifo(os.path.join(source, "etc", "deep", "pipe"))
+        with open(os.path.join(source, "etc", "deep", "su"), "wb"):
+            pass
+        os.chmod(os.path.join(source, "etc", "deep", "su"), 0o6755)
     run("mkfs.ext4", "-q", "-F", "-d", source, "-E", f"offset={offset}", path, size)
 
 
@@ -64,7 +70,7 @@ def some_image(t, *disks, how=("copy",)):
 def one_file_system(t):
     """an image's disk with one file system: its files are listed and copied out (with all
     combinations: printed, and one that is not there is named) as they were, whatever became of the
-    original"""
+    original; what would be a device or a program of root's here is not"""
     need_libguestfs(t)
     path = disk(t, "disk")
     file_system(t, path, size="96M")
@@ -88,6 +94,9 @@ def one_file_system(t):
     t.equal(copied.rc, 0, f"{copied!r}")
     with open(t.path("out/etc/deep/big"), "rb") as f:
         t.check(f.read() == BIG, "the copy is another file")
+    t.equal(sorted(os.listdir(t.path("out/etc/deep"))), ["big", "su"], "no device and no pipe")
+    t.equal(stat.S_IMODE(os.stat(t.path("out/etc/deep/su")).st_mode), 0o755, "no set-user-ID bit")
+    t.equal(os.listdir(t.path("out")), ["etc"], "nothing is left beside it")
 
 
 @case

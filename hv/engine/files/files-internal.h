@@ -30,4 +30,12 @@ gboolean stasis_files_run(const StasisFilesJob *job, int fd, char **ret_text, GE
 /* Start operation "mount" and come back when the directory is there. */
 gboolean stasis_files_serve(const StasisFilesJob *job, const char *dir, GError **error);
 
+/* ---- files-settle.c: from a guest's disk into a directory of the host ---- */
+
+/* Move what is in directory @from, which nobody else may reach, into directory @to of the same file
+ * system, without device nodes, sockets, pipes and set-ID bits. What is there is replaced by what
+ * has its name, but directories, which are added to; no link is followed. On failure a part may be
+ * done. */
+gboolean stasis_files_settle(const char *from, const char *to, GError **error);
+
 G_END_DECLS

@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files in an image's disks: which disk files are looked at, and what stasis-files says of them. */
+#include <errno.h>
+#include <glib/gstdio.h>
 #include <stasis/error.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/tree.h"
 #include "engine/disks/vm-disks.h"
 #include "engine/files/files-internal.h"
 #include "store/cache.h"
 #include "store/image.h"
+
+#define ASIDE_DEPTH 400u
 
 void stasis_file_info_free(StasisFileInfo *info)
 {
@@ -185,6 +191,24 @@ gboolean stasis_files_read(StasisStore *store, const char *id, const StasisFiles
            stasis_files_run_words(&job, fd, NULL, (const char *const *)words->pdata, error);
 }
 
+/* By way of a directory that nobody else gets into. One deeper, as a whole root has a mode, too,
+ * which the upper one does not get. */
+static gboolean copy_out(const StasisFilesJob *job, const char *path, const char *dest,
+                         GError **error)
+{
+    g_autofree char *aside = g_build_filename(dest, ".stasis-XXXXXX", NULL);
+    if (g_mkdtemp_full(aside, 0700) == NULL)
+        return stasis_set_errno(error, errno, "%s", dest);
+    g_autofree char *inner = g_build_filename(aside, "copy", NULL);
+    gboolean ok = g_mkdir(inner, 0700) == 0 || stasis_set_errno(error, errno, "%s", inner);
+    ok = ok && stasis_files_run(job, -1, NULL, error, "copy-out", path, inner, NULL) &&
+         stasis_files_settle(inner, dest, error);
+    stasis_autofd int fd = open(aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && stasis_empty_dir(fd, ASIDE_DEPTH) == 0)
+        rmdir(aside);
+    return ok;
+}
+
 gboolean stasis_files_copy_out(StasisStore *store, const char *id,
                                const StasisFilesOptions *options, const char *path,
                                const char *dest, GCancellable *cancellable, GError **error)
@@ -193,7 +217,7 @@ gboolean stasis_files_copy_out(StasisStore *store, const char *id,
     g_autofree char *full = g_canonicalize_filename(dest, NULL);
     return check_path(path, error) && check_directory(full, error) &&
            open_job(&job, store, id, options, cancellable, error) &&
-           stasis_files_run(&job, -1, NULL, error, "copy-out", path, full, NULL);
+           copy_out(&job, path, full, error);
 }
 
 gboolean stasis_files_mount(StasisStore *store, const char *id, const StasisFilesOptions *options,
