@@ -32,14 +32,21 @@ static gboolean set_errno(GError **error, const char *what, const char *path)
     return FALSE;
 }
 
+/* Where there is something at or behind @at: the beginning of a long log is a hole. */
+static off_t skip_hole(int fd, off_t at)
+{
+    off_t data = lseek(fd, at, SEEK_DATA);
+    return data >= 0 ? data : at;
+}
+
 /* Where the last @n_lines lines of @fd begin; -1 with errno when it can't be read. */
 static off_t find_tail(int fd, guint64 n_lines)
 {
     char buf[65536];
-    off_t end = lseek(fd, 0, SEEK_END);
+    off_t first = skip_hole(fd, 0), end = lseek(fd, 0, SEEK_END);
     guint64 seen = 0;
-    for (off_t at = end; at > 0;) {
-        size_t len = (size_t)MIN(at, (off_t)sizeof buf);
+    for (off_t at = end; at > first;) {
+        size_t len = (size_t)MIN(at - first, (off_t)sizeof buf);
         ssize_t n = pread(fd, buf, len, at - (off_t)len);
         if (n != (ssize_t)len)
             return -1;
@@ -50,13 +57,14 @@ static off_t find_tail(int fd, guint64 n_lines)
         }
         at -= (off_t)len;
     }
-    return end < 0 ? -1 : 0;
+    return end < 0 ? -1 : first;
 }
 
 /* Print what is there from the descriptor's position on. */
 static gboolean copy_rest(int fd, const char *path, GError **error)
 {
     char buf[65536];
+    lseek(fd, skip_hole(fd, lseek(fd, 0, SEEK_CUR)), SEEK_SET);
     for (;;) {
         ssize_t n = read(fd, buf, sizeof buf);
         if (n < 0 && errno == EINTR)
@@ -135,7 +143,7 @@ static gboolean console(CliCall *call, GError **error)
     if (fd < 0)
         return set_errno(error, "opening the console log", path);
     guint64 n_lines = cli_number(call, "lines", 0);
-    off_t start = n_lines > 0 ? find_tail(fd, n_lines) : 0;
+    off_t start = n_lines > 0 ? find_tail(fd, n_lines) : skip_hole(fd, 0);
     if (start < 0 || lseek(fd, start, SEEK_SET) < 0)
         return set_errno(error, "reading the console log", path);
     if (call->json)
@@ -165,7 +173,7 @@ const CliCommand cli_cmd_console = {
     .description =
         "Print what the guest wrote to its first serial port since the VM was started by `stasis "
         "run` or `stasis restore`, as it wrote it: pipe the output of a guest that is not "
-        "trusted through a pager.",
+        "trusted through a pager. Of a log of more than 16 MiB the beginning may be gone.",
     .arguments = arguments,
     .options = options,
     .examples = examples,

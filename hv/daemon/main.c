@@ -17,8 +17,10 @@
 #include "base/fd.h"
 #include "daemon/bus.h"
 #include "daemon/page.h"
+#include "vmm/logs.h"
 
 #define FIRST_PASSED_FD 3
+#define LOGS_S 10
 
 static gboolean system_bus, show_version;
 static int n_places;
@@ -43,6 +45,12 @@ static const GOptionEntry options[] = {
 static gboolean on_quit(gpointer loop)
 {
     g_main_loop_quit(loop);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_logs(gpointer unused)
+{
+    stasis_logs_bound(NULL);
     return G_SOURCE_CONTINUE;
 }
 
@@ -121,6 +129,7 @@ static gboolean run(GError **error)
     g_unix_signal_add(SIGTERM, on_quit, loop);
     g_unix_signal_add(SIGINT, on_quit, loop);
     g_unix_signal_add(SIGHUP, on_reload, service);
+    g_timeout_add_seconds(LOGS_S, on_logs, NULL);
     g_main_loop_run(loop);
     return TRUE;
 }

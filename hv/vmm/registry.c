@@ -21,6 +21,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/tree.h"
+#include "vmm/logs.h"
 
 #define REMOVE_TRIES 100u
 #define REMOVE_STEP_US 10000u
@@ -261,6 +262,11 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
     g_autofree char *token = g_strdup_printf("%" G_GINT64_MODIFIER "x", record->track_token);
     set_string(o, "track_token", token);
     g_autofree char *text = stasis_json_to_text(o, TRUE);
+    g_autoptr(GError) full = NULL;
+    if (stasis_write_file_at(dir_fd, RECORD_FILE, text, strlen(text), FALSE, &full))
+        return TRUE;
+    /* Maybe because of what a guest wrote; then there is room now. */
+    stasis_logs_bound(NULL);
     if (stasis_write_file_at(dir_fd, RECORD_FILE, text, strlen(text), FALSE, error))
         return TRUE;
     g_prefix_error(error, "VM \"%s\": ", record->name);

@@ -14,6 +14,7 @@
 #include "engine/guards/watch-console.h"
 #include "engine/guards/watch.h"
 #include "vmm/cmdline.h"
+#include "vmm/logs.h"
 
 #define MAX_LINE 4096u
 #define PIECE 65536u
@@ -148,18 +149,30 @@ static gboolean matches(Console *console, char **ret_detail)
     return TRUE;
 }
 
+/* The beginning of a VM's own log is given back (vmm/logs.h), also where we have not read yet. */
+static void skip_hole(Console *console)
+{
+    off_t data = lseek(console->fd, console->at, SEEK_DATA);
+    if (data > console->at) {
+        console->at = data;
+        g_string_truncate(console->line, 0);
+    }
+}
+
 /* What is seen now was written since we looked last. */
 static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_detail)
 {
     Console *console = data;
     char piece[PIECE];
     struct stat st;
+    stasis_logs_bound(vm->record->name);
     vm->since_us = console->looked_us;
     console->looked_us = g_get_real_time();
     if (fstat(console->fd, &st) == 0 && st.st_size < console->at) { /* cut, or rotated in place */
         console->at = 0;
         g_string_truncate(console->line, 0);
     }
+    skip_hole(console);
     for (guint n = 0; n < MAX_PIECES; n++) {
         ssize_t got = pread(console->fd, piece, sizeof piece, console->at);
         if (got <= 0)

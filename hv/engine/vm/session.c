@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "engine/fork/fork-sweep.h"
 #include "engine/restore/pager.h"
+#include "vmm/logs.h"
 
 /* QEMU's monitor, whoever has it. */
 static gboolean connect_monitor(StasisSession *session, GError **error)
@@ -26,6 +27,7 @@ StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **err
     g_autoptr(StasisSession) session = g_new0(StasisSession, 1);
     session->lock_fd = -1;
     stasis_forks_sweep(NULL);
+    stasis_logs_bound(NULL);
     g_autoptr(StasisRecord) before = stasis_record_load(name, error);
     if (before == NULL)
         return NULL;
