@@ -108,6 +108,7 @@ struct _CliCall {
     GCancellable *cancellable; /* fires on Ctrl-C, SIGTERM, SIGHUP */
     JsonNode *result;          /* what --json shows; set by the handler */
     int exit_code;             /* of a handler that returned TRUE */
+    int unheard;               /* errno of cli_print_line(): nobody gets more of the result; or 0 */
     CliShell *shell;           /* whose process this is; NULL: of no shell */
 };
 

@@ -48,8 +48,7 @@ typedef struct {
 static void show_text(CliCall *call, const StasisServed *served)
 {
     if (served->id != NULL && !call->json)
-        puts(served->id);
-    fflush(stdout);
+        cli_print_line(call, served->id);
     if (served->error != NULL)
         cli_note(call, "%s: %s of pid %u%s: %s", call->args[0], kind_of(served), served->pid,
                  is_skipped(served) ? " skipped" : "", served->error->message);
@@ -74,9 +73,7 @@ static void show(const StasisServed *served, gpointer data)
         return;
     }
     g_autoptr(JsonObject) object = to_json(call->args[0], served);
-    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
-    g_autofree char *line = json_to_string(node, FALSE);
-    fprintf(stderr, "%s\n", line);
+    cli_report_object(object);
 }
 
 static gboolean serve(CliCall *call, GError **error)

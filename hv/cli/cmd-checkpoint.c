@@ -117,8 +117,7 @@ static void show_created(CliCall *call, StasisStore *store, const StasisImageInf
     if (call->json)
         json_array_add_object_element(array, cli_image_to_json(info));
     else
-        puts(info->id);
-    fflush(stdout);
+        cli_print_line(call, info->id);
     fold_behind(call, store, info->id, i, next_fold);
     if (isatty(STDERR_FILENO) || cli_flag(call, "verbose")) {
         g_autofree char *cost = describe_cost(info);

@@ -121,9 +121,7 @@ static void show_event(const StasisGuardEvent *event, gpointer data)
         return;
     }
     g_autoptr(JsonObject) object = event_to_json(event);
-    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
-    g_autofree char *line = json_to_string(node, FALSE);
-    fprintf(stderr, "%s\n", line);
+    cli_report_object(object);
 }
 
 /* ---- the whole ---- */

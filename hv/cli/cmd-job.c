@@ -132,7 +132,7 @@ static void print_event(CliCall *call, const char *what, JsonObject *event)
         }
         putchar('\n');
     }
-    fflush(stdout);
+    cli_flush(call);
 }
 
 static void on_signal(GDBusConnection *daemon, const char *sender, const char *path,

@@ -63,10 +63,8 @@ static void print_event(CliCall *call, const StasisProcessWatchEvent *event)
     gboolean verbose = cli_flag(call, "verbose");
     if (event->image != NULL) {
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
-        if (!call->json) {
-            puts(event->image->id);
-            fflush(stdout);
-        }
+        if (!call->json)
+            cli_print_line(call, event->image->id);
         if (verbose)
             cli_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
     } else if (event->error != NULL) {
@@ -92,14 +90,10 @@ static void show_event(const StasisProcessWatchEvent *event, gpointer data)
         print_event(call, event);
         return;
     }
-    if (event->image != NULL && !call->json) {
-        puts(event->image->id);
-        fflush(stdout);
-    }
+    if (event->image != NULL && !call->json)
+        cli_print_line(call, event->image->id);
     g_autoptr(JsonObject) object = event_to_json(call->args[0], event);
-    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
-    g_autofree char *line = json_to_string(node, FALSE);
-    fprintf(stderr, "%s\n", line);
+    cli_report_object(object);
 }
 
 /* ---- the whole ---- */

@@ -14,8 +14,7 @@ static void on_ready(const char *url, const char *metrics, gpointer data)
         cli_json_set_string(object, "url", url);
         cli_json_set_string(object, "metrics", metrics);
         cli_take_object(call, object);
-        g_autofree char *text = json_to_string(call->result, FALSE);
-        fprintf(stderr, "%s\n", text);
+        cli_report_object(object);
         return;
     }
     if (url != NULL)

@@ -37,6 +37,30 @@ void cli_note(const CliCall *call, const char *format, ...)
     print_stderr(text);
 }
 
+gboolean cli_flush(CliCall *call)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return TRUE;
+    if (call->unheard == 0)
+        call->unheard = errno != 0 ? errno : EIO;
+    g_cancellable_cancel(call->cancellable);
+    return FALSE;
+}
+
+gboolean cli_print_line(CliCall *call, const char *text)
+{
+    puts(text);
+    return cli_flush(call);
+}
+
+void cli_report_object(JsonObject *object)
+{
+    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
+    g_autofree char *line = json_to_string(node, FALSE);
+    fprintf(stderr, "%s\n", line);
+}
+
 char *cli_format_bytes(guint64 bytes)
 {
     static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
@@ -155,13 +179,17 @@ static void print_error(const CliCall *call, const GError *error)
 
 int cli_finish(CliCall *call, const GError *error)
 {
+    /* Nobody called it off but we, for want of a reader. */
+    gboolean ours = call->unheard != 0 && error != NULL && stasis_error_exit_code(error) == 130;
+    if (ours)
+        error = NULL;
     int exit_code = error != NULL ? stasis_error_exit_code(error) : call->exit_code;
     if (call->json)
         print_envelope(call, error);
     else if (error != NULL)
         print_error(call, error);
     /* A full disk or a closed pipe shows only here; a result that nobody got is a failure. */
-    errno = 0;
+    errno = call->unheard;
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "stasis: writing to standard output failed: %s\n",
                 errno != 0 ? g_strerror(errno) : "an earlier write did not get through");

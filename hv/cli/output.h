@@ -21,6 +21,15 @@ G_BEGIN_DECLS
 /* Report @error (or NULL: it worked), flush stdout, and say what the process shall exit with. */
 int cli_finish(CliCall *call, const GError *error);
 
+/* For a result that has no end of its own: what of it was printed shall be read at once. FALSE when
+ * nobody can read it any more (a closed pipe, a full disk): @call is cancelled then, and
+ * cli_finish() says why. */
+gboolean cli_flush(CliCall *call);
+/* A line of it, @text and a newline. */
+gboolean cli_print_line(CliCall *call, const char *text);
+/* @object as a line on stderr, for --progress json. */
+void cli_report_object(JsonObject *object);
+
 /* A line on stderr, "stasis: …"; not with -q or --json. */
 void cli_note(const CliCall *call, const char *format, ...) G_GNUC_PRINTF(2, 3);
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: a checkpoint does what it is asked, keeps its budget or fails, and costs by what changed."""
-import signal
+import json
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -241,6 +242,22 @@ def writers_wait_their_turn(t):
     small.checkpoint(*store)
 
 
+def ended_otherwise(t, vm, store):
+    """A series whose reader goes away, and one with --json that is interrupted."""
+    process = stasis_start(t, "checkpoint-create", vm.name, "--every", 50, *store)
+    t.equal(len(process.stdout.readline()), 27, "a line with an ID")
+    process.stdout.close()
+    t.equal(process.wait(600), 1, "exit status of a series that nobody reads")
+    t.check(b"standard output" in process.stderr.read(), "says why")
+    before = image_ids(store)
+    process = stasis_start(t, "--json", "checkpoint-create", vm.name, "--every", 30, *store)
+    t.wait(lambda: len(image_ids(store)) >= len(before) + 3, 60, "images")
+    process.send_signal(signal.SIGINT)
+    told = json.loads(process.communicate(timeout=600)[0])
+    t.equal(told["error"]["exit"], 130, "as JSON, too, it is an end by Ctrl-C")
+    t.equal([i["id"] for i in told["result"]], image_ids(store)[len(before):], "images told of")
+
+
 def series(t, mode):
     guest = Bare(mem="48M", set="4M", rate=100)
     vm = run_vm(t, guest, accel=FAST)
@@ -262,6 +279,8 @@ def series(t, mode):
     out, _ = process.communicate(timeout=600)
     t.equal(process.returncode, 130, "exit status of a series that is interrupted")
     t.equal(out.decode().split(), image_ids(store)[7:], "IDs printed")
+    if mode == MODES[0]:
+        ended_otherwise(t, vm, store)
     vm.check_runs()
     guest.check_unharmed(vm)
 
