@@ -429,6 +429,28 @@ static void test_event_at_once(void)
     close(ends[1]);
 }
 
+/* A disk that lies in 64 files is told of one in the other. */
+static void test_deep_answer(void)
+{
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    g_autoptr(GString) says = g_string_new(READY "{\"return\":");
+    for (guint i = 0; i < 70; i++)
+        g_string_append(says, "{\"backing-image\":");
+    g_string_append(says, "1");
+    for (guint i = 0; i < 70; i++)
+        g_string_append_c(says, '}');
+    g_string_append(says, ",\"id\":2}\n");
+    g_assert_cmpint(write(ends[1], says->str, says->len), ==, says->len);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisQmp) qmp = stasis_qmp_open_fd(ends[0], "peer", 60000, NULL, &error);
+    g_assert_no_error(error);
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, "query-block", NULL, -1, 60000, &error);
+    g_assert_no_error(error);
+    g_assert_true(JSON_NODE_HOLDS_OBJECT(answer));
+    close(ends[1]);
+}
+
 static gpointer cancel_soon(gpointer cancellable)
 {
     g_usleep(100000);
@@ -513,5 +535,6 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/qmp/event-at-once", test_event_at_once);
     g_test_add_func("/vmm/qmp/event-before-greeting", test_event_before_greeting);
     g_test_add_func("/vmm/qmp/stale-answer", test_stale_answer);
+    g_test_add_func("/vmm/qmp/deep-answer", test_deep_answer);
     return g_test_run();
 }
