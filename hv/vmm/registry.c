@@ -327,6 +327,18 @@ gboolean stasis_record_remove(const char *name, GError **error)
     return r == 0 || stasis_set_errno(error, -r, "remove %s", path);
 }
 
+/* What agent-serve and proc-watch keep, unless one is at work: it has the lock. */
+static void forget_state(const char *dir, const char *file)
+{
+    g_autofree char *path = g_build_filename(dir, file, NULL);
+    g_autofree char *lock = g_strconcat(path, ".lock", NULL);
+    stasis_autofd int fd = open(lock, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return;
+    unlink(path);
+    unlink(lock);
+}
+
 gboolean stasis_record_forget(const char *name, GError **error)
 {
     static const char *const ours[] = { RECORD_FILE,     LOCK_FILE, "pager.lock", "pager.log",
@@ -339,6 +351,8 @@ gboolean stasis_record_forget(const char *name, GError **error)
         if (unlink(file) < 0 && errno != ENOENT)
             return stasis_set_errno(error, errno, "remove %s", file);
     }
+    forget_state(path, "served");
+    forget_state(path, "watched");
     rmdir(path);
     return TRUE;
 }

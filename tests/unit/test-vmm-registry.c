@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -157,6 +158,29 @@ static void test_remove(void)
     g_assert_true(g_file_test(kept, G_FILE_TEST_EXISTS));
     g_unlink(kept);
     g_rmdir(outside);
+}
+
+/* What was kept of an attached VM goes with it, but for what somebody is at work with. */
+static void test_forget(void)
+{
+    static const char *const files[] = { "served", "served.lock", "watched", "watched.lock" };
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_build_filename(root, "gone", NULL);
+    g_autofree char *lock = g_build_filename(dir, "watched.lock", NULL);
+    write_record("gone", "{}");
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *file = g_build_filename(dir, files[i], NULL);
+        g_assert_true(g_file_set_contents(file, "", 0, NULL));
+    }
+    stasis_autofd int fd = open(lock, O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(flock(fd, LOCK_EX | LOCK_NB), ==, 0);
+    g_assert_true(stasis_record_forget("gone", &error));
+    g_assert_no_error(error);
+    g_assert_true(g_file_test(lock, G_FILE_TEST_EXISTS));
+    stasis_clear_fd(&fd);
+    g_assert_true(stasis_record_forget("gone", &error));
+    g_assert_no_error(error);
+    g_assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
 }
 
 /* As a pager does that has not noticed yet. */
@@ -314,6 +338,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/registry/names", test_names);
     g_test_add_func("/vmm/registry/damaged", test_damaged);
     g_test_add_func("/vmm/registry/remove", test_remove);
+    g_test_add_func("/vmm/registry/forget", test_forget);
     g_test_add_func("/vmm/registry/remove-busy", test_remove_busy);
     g_test_add_func("/vmm/registry/alive", test_alive);
     g_test_add_func("/vmm/registry/alive-without-leader", test_alive_without_leader);
