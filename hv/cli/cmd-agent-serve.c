@@ -95,10 +95,10 @@ static gboolean serve(CliCall *call, GError **error)
     g_autoptr(StasisVm) vm = cli_open_vm(call, call->args[0], error);
     g_autoptr(StasisStore) store =
         vm != NULL ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
-    if (store == NULL || !stasis_vm_serve(vm, store, &options, call->cancellable, error))
-        return FALSE;
-    cli_take_array(call, json_array_ref(all));
-    return TRUE;
+    gboolean ok = store != NULL && stasis_vm_serve(vm, store, &options, call->cancellable, error);
+    if (ok || json_array_get_length(all) > 0)
+        cli_take_array(call, json_array_ref(all));
+    return ok;
 }
 
 static const CliArgument arguments[] = {

@@ -135,8 +135,10 @@ static gboolean delete_images(CliCall *call, GError **error)
     if (ids == NULL)
         return FALSE;
     g_autoptr(JsonArray) array = json_array_new();
-    if (!delete_processes(store, ids, array, call, error))
+    if (!delete_processes(store, ids, array, call, error)) {
+        cli_take_array(call, g_steal_pointer(&array));
         return FALSE;
+    }
     guint n = ids->len;
     g_ptr_array_add(ids, NULL);
     CliProgress progress = cli_progress_new(call);

@@ -216,6 +216,9 @@ static gboolean create(CliCall *call, GError **error)
     g_autoptr(JsonArray) array = json_array_new();
     gboolean ok = series != NULL && take_series(call, series, store, array, &progress, error);
     cli_progress_end(&progress);
+    /* Those are durable, however the series ends. */
+    if (!ok && call->json && json_array_get_length(array) > 0)
+        cli_take_array(call, g_steal_pointer(&array));
     if (!ok)
         return FALSE;
     tell_of_overlays(call, &options);

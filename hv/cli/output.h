@@ -6,8 +6,8 @@
  *   {"stasis": 1, "command": NAME, "ok": true, "result": …}
  *   {"stasis": 1, "command": NAME or null, "ok": false,
  *    "error": {"code": …, "message": …, "exit": N}}
- * and both "result" and "error" when some of several images failed, or a boundary of processes is
- * refused.
+ * and both "result" and "error" when some of several images failed, a series of images was
+ * interrupted or failed after the first, or a boundary of processes is refused.
  */
 #pragma once
 
