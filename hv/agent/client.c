@@ -36,7 +36,9 @@ struct _StasisAgent {
     guint protocol;
     int refused;         /* errno of the last answer, or 0 */
     guint64 noise_bytes; /* in the present wait */
-    gsize at, end;       /* in[at, end) is not decoded yet */
+    guint64 max_noise_bytes;
+    guint64 open_bytes; /* that came since the last frame */
+    gsize at, end;      /* in[at, end) is not decoded yet */
     guint8 in[BUFFER_BYTES];
     guint8 wire[STASIS_AGENT_MAX_WIRE];
     StasisAgentDecoder decoder;
@@ -67,6 +69,7 @@ StasisAgent *stasis_agent_new(int fd, const char *who)
     agent->mark_fd = -1;
     agent->who = g_strdup(who);
     agent->last_id = random_id();
+    agent->max_noise_bytes = MAX_NOISE_BYTES;
     return agent;
 }
 
@@ -86,6 +89,11 @@ void stasis_agent_set_mark(StasisAgent *agent, int fd)
 {
     stasis_close_fdp(&agent->mark_fd);
     agent->mark_fd = fd;
+}
+
+void stasis_agent_set_max_noise(StasisAgent *agent, guint64 bytes)
+{
+    agent->max_noise_bytes = bytes;
 }
 
 void stasis_agent_keep_asking(StasisAgent *agent)
@@ -193,7 +201,6 @@ static gboolean receive(StasisAgent *agent, const StasisAgentWait *wait, const c
         if (n > 0) {
             agent->at = 0;
             agent->end = (gsize)n;
-            agent->noise_bytes += (guint64)n;
             mark(agent);
             return TRUE;
         }
@@ -209,31 +216,42 @@ static gboolean receive(StasisAgent *agent, const StasisAgentWait *wait, const c
 
 /* ---- frames ---- */
 
+/* What came since the last frame, with @frame (NULL: it is none yet), counts as noise as far as it
+ * is not what @frame, which is for us, travels in at most: pieces that were broken. */
+static void count_noise(StasisAgent *agent, const StasisAgentFrame *frame)
+{
+    guint64 used = 0;
+    if (frame != NULL)
+        used = (frame->length + STASIS_AGENT_HEADER_BYTES) * G_GUINT64_CONSTANT(255) / 254 + 4;
+    agent->noise_bytes += agent->open_bytes > used ? agent->open_bytes - used : 0;
+    agent->open_bytes = 0;
+}
+
 /* The next frame of type @type that answers @id; what else comes is dropped, within limits. */
 static gboolean next_frame(StasisAgent *agent, guint8 type, guint64 id, const StasisAgentWait *wait,
                            const char *late, StasisAgentFrame *ret, GError **error)
 {
     for (;;) {
         bool whole = false;
-        agent->at += stasis_agent_decode(&agent->decoder, agent->in + agent->at,
-                                         agent->end - agent->at, ret, &whole);
-        if (whole && ret->type == type && ret->id == id) {
-            /* What it took to send it is no noise. */
-            guint64 n = ret->length + STASIS_AGENT_HEADER_BYTES;
-            agent->noise_bytes -= MIN(n, agent->noise_bytes);
+        gsize n = stasis_agent_decode(&agent->decoder, agent->in + agent->at,
+                                      agent->end - agent->at, ret, &whole);
+        agent->at += n;
+        agent->open_bytes += n;
+        gboolean asked = whole && agent->asked_id != 0 && ret->id == agent->asked_id &&
+                         ret->type == STASIS_AGENT_ANSWER;
+        gboolean ours = whole && ret->type == type && ret->id == id;
+        if (whole || agent->open_bytes > STASIS_AGENT_MAX_WIRE)
+            count_noise(agent, ours || asked ? ret : NULL);
+        if (ours)
             return TRUE;
-        }
-        if (whole && agent->asked_id != 0 && ret->id == agent->asked_id &&
-            ret->type == STASIS_AGENT_ANSWER) {
-            guint64 n = ret->length + STASIS_AGENT_HEADER_BYTES;
-            agent->noise_bytes -= MIN(n, agent->noise_bytes);
+        if (asked) {
             if (ret->code == STASIS_AGENT_NO_HELLO)
                 return fail(
                     agent, STASIS_ERROR_FAILED, error,
                     "it knows nothing of this conversation any more: its VM was taken back, "
                     "or it was started again");
         }
-        if (agent->noise_bytes > MAX_NOISE_BYTES)
+        if (agent->noise_bytes > agent->max_noise_bytes)
             return fail(agent, STASIS_ERROR_CORRUPT, error,
                         "the guest sends what nobody asked for (%" G_GUINT64_FORMAT
                         " bytes); is it stasis-agent that has the port?",

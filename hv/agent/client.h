@@ -30,6 +30,8 @@ gboolean stasis_agent_is_usable(const StasisAgent *agent);
  * that of its last change: others who can't have the channel meanwhile learn from it that the agent
  * is there. */
 void stasis_agent_set_mark(StasisAgent *agent, int fd);
+/* How many bytes that are no answer of ours may come in one wait (4 MiB; less in tests). */
+void stasis_agent_set_max_noise(StasisAgent *agent, guint64 bytes);
 /* While an answer takes its time, ask the agent once a second whether it is there. An agent that
  * has never heard of this conversation (its VM was taken back, or it was started again) then ends
  * it. */

@@ -192,6 +192,48 @@ static void answer_late(Peer *peer, const StasisAgentFrame *frame)
     reply(peer, STASIS_AGENT_ANSWER, 0, STASIS_AGENT_END, frame->id, fields.length);
 }
 
+/* A long answer whose bytes are stuffed as much as any, with a broken piece before each frame. */
+static const char *broken_piece;
+static void answer_at_length(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint64 id = frame->id;
+    if (frame->type == STASIS_AGENT_HELLO) {
+        greet(peer, frame);
+        return;
+    }
+    guint8 bytes[60000];
+    StasisFieldWriter fields = { .payload = peer->payload, .room = sizeof peer->payload };
+    memset(bytes, 0xff, sizeof bytes);
+    stasis_field_put(&fields, STASIS_AGENT_TAG_MESSAGE, bytes, sizeof bytes);
+    for (guint i = 0; i < 64; i++) {
+        say(peer, broken_piece, strlen(broken_piece));
+        reply(peer, STASIS_AGENT_ANSWER, 0, i == 63 ? STASIS_AGENT_END : 0, id, fields.length);
+    }
+}
+
+/* What it takes to send an answer is no flood, however long it is; what is dropped is. */
+static void test_long_answer(void)
+{
+    static const char *const pieces[] = { "", "a piece that was broken" };
+    for (guint i = 0; i < G_N_ELEMENTS(pieces); i++) {
+        Peer *peer = g_new0(Peer, 1);
+        broken_piece = pieces[i];
+        g_autoptr(StasisAgent) agent = agent_with(peer, answer_at_length);
+        g_autoptr(GError) error = NULL;
+        guint64 id;
+        StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
+        stasis_agent_set_max_noise(agent, 512);
+        g_assert_true(stasis_agent_begin(agent, STASIS_AGENT_OP_INFO, NULL, &id, &wait, &error));
+        g_autoptr(GBytes) answer =
+            stasis_agent_finish(agent, id, NULL, NULL, G_MAXUINT32, &wait, &error);
+        if (i == 0)
+            g_assert_no_error(error);
+        else
+            g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+        end(peer);
+    }
+}
+
 static void test_hostile(void)
 {
     static const struct {
@@ -457,6 +499,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/agent/client/hostile", test_hostile);
+    g_test_add_func("/agent/client/long-answer", test_long_answer);
     g_test_add_func("/agent/client/stale", test_stale);
     g_test_add_func("/agent/client/asking", test_asking);
     g_test_add_func("/agent/client/cancel", test_cancel);
