@@ -192,6 +192,13 @@ guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us
     }
 }
 
+gboolean stasis_qmp_was_resumed(StasisQmp *qmp, guint64 noted_us, guint64 stopped_us)
+{
+    guint64 stop = stasis_qmp_wait_event(qmp, "STOP", 0, 0);
+    guint64 resumed = stasis_qmp_wait_event(qmp, "RESUME", 0, 0);
+    return resumed != noted_us && resumed > MAX(stop, stopped_us);
+}
+
 void stasis_qmp_set_event_log(StasisQmp *qmp, StasisEventLog *log)
 {
     qmp->event_log = log;

@@ -57,6 +57,10 @@ char *stasis_qmp_human(StasisQmp *qmp, const char *line, GError **error);
 /* QEMU's own time of the last event @name since the connection began, in Unix microseconds; 0 if
  * there was none. Waits until @timeout_ms for one newer than @after_us. */
 guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us, guint timeout_ms);
+/* Was the VM let go on since we had it stopped at @stopped_us, Unix microseconds? @noted_us is the
+ * last RESUME of before, which is known by being the same, since the clock may have been set back;
+ * one from before that is told of late is known by its time. */
+gboolean stasis_qmp_was_resumed(StasisQmp *qmp, guint64 noted_us, guint64 stopped_us);
 /* From now on all events go into @log (borrowed; NULL: none) as well. What is in the way of a pause
  * does not allocate: put a log on only while the VM is watched. */
 void stasis_qmp_set_event_log(StasisQmp *qmp, StasisEventLog *log);

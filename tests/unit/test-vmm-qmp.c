@@ -451,6 +451,38 @@ static void test_deep_answer(void)
     close(ends[1]);
 }
 
+#define EVENT(name, seconds) \
+    "{\"event\":\"" name "\",\"timestamp\":{\"seconds\":" #seconds ",\"microseconds\":0}}\n"
+
+static void tell(int fd, const char *said)
+{
+    g_assert_cmpint(write(fd, said, strlen(said)), ==, (gssize)strlen(said));
+}
+
+/* Whoever else lets a stopped VM go on is noticed; a clock that was set back is nobody. */
+static void test_resumed_by_others(void)
+{
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    tell(ends[1], READY EVENT("STOP", 100) EVENT("RESUME", 101));
+    g_autoptr(StasisQmp) qmp = stasis_qmp_open_fd(ends[0], "peer", 60000, NULL, NULL);
+    g_assert_nonnull(qmp);
+    guint64 noted_us = stasis_qmp_wait_event(qmp, "RESUME", 0, 0);
+    g_assert_cmpuint(noted_us, ==, 101000000);
+    /* The clock was set back by a minute. */
+    tell(ends[1], EVENT("STOP", 50) EVENT("A", 1));
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "A", 0, 60000), >, 0);
+    g_assert_false(stasis_qmp_was_resumed(qmp, noted_us, 50000000));
+    tell(ends[1], EVENT("RESUME", 51) EVENT("B", 1));
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "B", 0, 60000), >, 0);
+    g_assert_true(stasis_qmp_was_resumed(qmp, noted_us, 50000000));
+    /* One of ours that is told of only now. */
+    tell(ends[1], EVENT("STOP", 60) EVENT("C", 1));
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "C", 0, 60000), >, 0);
+    g_assert_false(stasis_qmp_was_resumed(qmp, 40000000, 60000000));
+    close(ends[1]);
+}
+
 static gpointer cancel_soon(gpointer cancellable)
 {
     g_usleep(100000);
@@ -533,6 +565,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/qmp/peer-pid", test_peer_pid);
     g_test_add_func("/vmm/qmp/hostile-peers", test_hostile_peers);
     g_test_add_func("/vmm/qmp/event-at-once", test_event_at_once);
+    g_test_add_func("/vmm/qmp/resumed-by-others", test_resumed_by_others);
     g_test_add_func("/vmm/qmp/event-before-greeting", test_event_before_greeting);
     g_test_add_func("/vmm/qmp/stale-answer", test_stale_answer);
     g_test_add_func("/vmm/qmp/deep-answer", test_deep_answer);

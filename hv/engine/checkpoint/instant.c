@@ -37,9 +37,9 @@ struct _StasisInstant {
     int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
     gint64 fdset;
     gboolean was_paused, stopped;
-    guint lent;             /* generation of the connection that write_fd was handed over on */
-    guint generation;       /* the same, before the stop */
-    guint64 reset_event_us; /* the last one before the stop, by QEMU's clock */
+    guint lent;       /* generation of the connection that write_fd was handed over on */
+    guint generation; /* the same, before the stop */
+    guint64 reset_event_us, resume_event_us; /* the last before the stop, by QEMU's clock */
     guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
     gint64 time_us;
 
@@ -197,6 +197,7 @@ static gboolean rewind_state(StasisInstant *instant, GError **error)
 static gboolean stop(StasisInstant *instant, GError **error)
 {
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
+    instant->resume_event_us = stasis_qmp_wait_event(instant->qmp, "RESUME", 0, 0);
     instant->generation = stasis_qmp_get_generation(instant->qmp);
     instant->stop_sent_us = stasis_now_us();
     instant->time_us = g_get_real_time();
@@ -231,8 +232,8 @@ static gboolean resume(StasisInstant *instant, GError **error)
 /* Somebody else's hand on the VM in the middle of it. */
 static gboolean check_undisturbed(StasisInstant *instant, GError **error)
 {
-    guint64 stopped = stasis_qmp_wait_event(instant->qmp, "STOP", 0, 0);
-    guint64 resumed = stasis_qmp_wait_event(instant->qmp, "RESUME", 0, 0);
+    gboolean resumed =
+        stasis_qmp_was_resumed(instant->qmp, instant->resume_event_us, (guint64)instant->time_us);
     guint64 reset = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
     if (stasis_qmp_get_generation(instant->qmp) != instant->generation) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
@@ -240,7 +241,7 @@ static gboolean check_undisturbed(StasisInstant *instant, GError **error)
                             "and nobody saw what else was done to the VM; try again");
         return FALSE;
     }
-    if (resumed <= MAX(stopped, (guint64)instant->time_us) && reset == instant->reset_event_us)
+    if (!resumed && reset == instant->reset_event_us)
         return TRUE;
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                         "the VM was resumed or reset by someone else while it was stopped for the "
