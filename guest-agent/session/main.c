@@ -218,6 +218,7 @@ static const char resume_help[] =
     "\n"
     "  -k, --save-key KEY, -e, --end-key KEY, -f, --file FILE   as of stasis-session\n"
     "\n"
+    "SIGTERM and others go to the session's first process, as of stasis-session.\n"
     "Needs root; but for DIR and --attach, \"stasis agent-serve\" at the host.\n";
 
 /* -2: it is no key, which was said. */
@@ -262,8 +263,11 @@ static int resume(int argc, char **argv)
     }
     if (pid == 0)
         pid = attend_resume(argv[optind]);
-    if (pid > 0)
+    if (pid > 0) {
+        below = pid;
+        handle_signals();
         attend(pid, &keys, file);
+    }
     return pid > 0 ? 0 : EXIT_OURS;
 }
 

@@ -183,20 +183,38 @@ static size_t find_key(const uint8_t *bytes, size_t n, const TerminalKeys *keys)
     return i;
 }
 
-/* What is typed. A key of ours is the last that is read: what was typed behind it is dropped. */
-static bool take_input(int master, const TerminalKeys *keys, TerminalEvent *ret)
-{
+/* What is typed, on its way to the master. */
+typedef struct {
     uint8_t bytes[1024];
-    ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
+    size_t at, n;        /* those that are still to be written */
+    TerminalEvent event; /* of the key of ours that ended them; TERMINAL_ENDED: there was none */
+} Typed;
+
+/* A key of ours is the last that is read: what was typed behind it is dropped. */
+static bool take_input(Typed *typed, const TerminalKeys *keys)
+{
+    ssize_t n = read(STDIN_FILENO, typed->bytes, sizeof typed->bytes);
+    if (n <= 0)
+        return n < 0 && (errno == EINTR || errno == EAGAIN);
+    typed->at = 0;
+    typed->n = find_key(typed->bytes, (size_t)n, keys);
+    if (typed->n < (size_t)n)
+        typed->event = typed->bytes[typed->n] == keys->save ? TERMINAL_SAVE : TERMINAL_SAVE_END;
+    return true;
+}
+
+/* So many are taken at once by a master that is ready for any (pty_write() of Linux' pty.c): who
+ * waited there would not read what the program writes, which may wait for that itself. */
+#define AT_ONCE 256
+
+static bool pass_input(int master, Typed *typed)
+{
+    size_t left = typed->n - typed->at;
+    ssize_t n = write(master, typed->bytes + typed->at, left < AT_ONCE ? left : AT_ONCE);
     if (n < 0)
         return errno == EINTR || errno == EAGAIN;
-    size_t at = find_key(bytes, (size_t)n, keys);
-    if (n == 0 || !write_all(master, bytes, at))
-        return false;
-    if (at == (size_t)n)
-        return true;
-    *ret = bytes[at] == keys->save ? TERMINAL_SAVE : TERMINAL_SAVE_END;
-    return false;
+    typed->at += (size_t)n;
+    return true;
 }
 
 /* What is shown; the last of it, when the session ends, too. */
@@ -209,24 +227,32 @@ static bool take_output(int master)
     return n > 0 && write_all(STDOUT_FILENO, bytes, (size_t)n);
 }
 
-static TerminalEvent relay(int master, int pidfd, const TerminalKeys *keys)
+/* @waiting: the signals that are let through while it waits. */
+static TerminalEvent relay(int master, int pidfd, const TerminalKeys *keys, const sigset_t *waiting)
 {
-    TerminalEvent event = TERMINAL_ENDED;
-    for (;;) {
-        struct pollfd fds[3] = { { .fd = STDIN_FILENO, .events = POLLIN },
-                                 { .fd = master, .events = POLLIN },
+    Typed typed = { .event = TERMINAL_ENDED };
+    while (typed.event == TERMINAL_ENDED || typed.at < typed.n) {
+        bool full = typed.at < typed.n;
+        struct pollfd fds[3] = { { .fd = full ? -1 : STDIN_FILENO, .events = POLLIN },
+                                 { .fd = master, .events = full ? POLLIN | POLLOUT : POLLIN },
                                  { .fd = pidfd, .events = POLLIN } };
         if (resized)
             pass_size(master);
-        if (poll(fds, 3, -1) < 0 && errno != EINTR)
-            return event;
+        if (ppoll(fds, 3, NULL, waiting) < 0) {
+            if (errno != EINTR)
+                return TERMINAL_ENDED;
+            continue;
+        }
         if ((fds[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !take_output(master))
-            return event;
+            return TERMINAL_ENDED;
         if (fds[1].revents == 0 && (fds[2].revents & POLLIN) != 0)
-            return event;
-        if (fds[0].revents != 0 && !take_input(master, keys, &event))
-            return event;
+            return TERMINAL_ENDED;
+        if ((fds[1].revents & POLLOUT) != 0 && !pass_input(master, &typed))
+            return TERMINAL_ENDED;
+        if (fds[0].revents != 0 && !take_input(&typed, keys))
+            return TERMINAL_ENDED;
     }
+    return typed.event;
 }
 
 static bool is_keeper(pid_t pid)
@@ -273,18 +299,26 @@ TerminalEvent terminal_attend(pid_t first, const TerminalKeys *keys)
 {
     struct termios before, raw;
     struct sigaction old, action = { .sa_handler = note_size };
+    sigset_t size_change, waiting;
     int pidfd = (int)syscall(SYS_pidfd_open, first, 0);
     int master = pidfd >= 0 ? borrow_master(first) : -1;
     TerminalEvent event = TERMINAL_ENDED;
     if (master >= 0 && tcgetattr(STDIN_FILENO, &before) == 0) {
         raw = before;
         cfmakeraw(&raw);
+        /* Seen while it waits, and at no other time: else it would wait for a key with the old one.
+         */
+        sigemptyset(&size_change);
+        sigaddset(&size_change, SIGWINCH);
+        sigprocmask(SIG_BLOCK, &size_change, &waiting);
+        sigdelset(&waiting, SIGWINCH);
         sigaction(SIGWINCH, &action, &old);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
         have_drawn(master);
-        event = relay(master, pidfd, keys);
+        event = relay(master, pidfd, keys, &waiting);
         tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
         sigaction(SIGWINCH, &old, NULL);
+        sigprocmask(SIG_UNBLOCK, &size_change, NULL);
     }
     if (master >= 0)
         close(master);

@@ -18,13 +18,13 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07")
 
 
 class Terminal:
-    def __init__(self, t, argv, env, columns=100, cwd=None):
+    def __init__(self, t, argv, env, columns=100, cwd=None, executable=None):
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.fd, self.shown = ours, ""
         self.process = subprocess.Popen(
             argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=cwd,
-            start_new_session=True,
+            start_new_session=True, executable=executable,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(theirs)
         t.defer(self.close)
