@@ -35,6 +35,7 @@ typedef struct {
     char *unix_path;
     struct stat socket; /* of it, so that only our own is removed */
     gboolean metrics_only;
+    guint n_connections; /* of each its own, so that nobody keeps who collects metrics out */
 } Listener;
 
 struct _StasisWeb {
@@ -42,7 +43,6 @@ struct _StasisWeb {
     guint first_look; /* source, or 0 */
     char *state, *token, *url, *metrics;
     Listener page, numbers;
-    guint n_connections;
 };
 
 /* ---- answers ---- */
@@ -206,20 +206,19 @@ static void on_head(SoupServer *server, SoupServerMessage *message, const char *
 
 /* ---- connections ---- */
 
-static void on_gone(gpointer web, GObject *where)
+static void on_gone(gpointer listener, GObject *where)
 {
-    ((StasisWeb *)web)->n_connections--;
+    ((Listener *)listener)->n_connections--;
 }
 
 static gboolean on_connection(GSocketService *service, GSocketConnection *connection,
                               GObject *source, gpointer data)
 {
     Listener *listener = data;
-    StasisWeb *web = listener->web;
-    if (web->n_connections >= MAX_CONNECTIONS)
+    if (listener->n_connections >= MAX_CONNECTIONS)
         return TRUE; /* closed with its last reference */
-    web->n_connections++;
-    g_object_weak_ref(G_OBJECT(connection), on_gone, web);
+    listener->n_connections++;
+    g_object_weak_ref(G_OBJECT(connection), on_gone, listener);
     g_socket_set_timeout(g_socket_connection_get_socket(connection), IDLE_S);
     /* libsoup looks at no addresses but those of TCP. */
     g_autoptr(GSocketAddress) here = g_inet_socket_address_new_from_string("127.0.0.1", 0);

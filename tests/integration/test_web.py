@@ -150,6 +150,15 @@ def only_reading(t):
     t.equal((again.status, again.body), (304, b""), "the same again")
 
 
+def connected(connection):
+    """Not while others wait to be accepted."""
+    try:
+        connection.connect()
+    except BlockingIOError:
+        return False
+    return True
+
+
 @case
 def addresses(t):
     """it listens where this host alone can reach it, a socket is its owner's alone and goes with it; metrics have a place of their own"""
@@ -170,6 +179,13 @@ def addresses(t):
     t.equal(exposition.value(exposition.parse(metrics.ask("/metrics").text), "stasis_store_readable"), 0, "there is no store")
     for other in ("/", "/api/images", "/page.js"):
         t.equal(metrics.ask(other).status, 404, other)
+    idle = [web.connection() for _ in range(70)]
+    for connection in idle:
+        t.defer(connection.close)
+        t.wait(lambda: connected(connection), PATIENCE, "a connection")
+    t.equal(metrics.ask("/metrics").status, 200, "while others have all connections that the page takes")
+    for connection in idle:
+        connection.close()
     busy = stasis("web", *store, "--listen", path, expect=1)
     t.check("another program listens" in busy.err, busy)
     web.process.send_signal(signal.SIGINT)
