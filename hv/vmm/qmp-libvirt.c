@@ -22,6 +22,7 @@
 
 /* On a busy host libvirtd's threads may have to wait for a CPU. */
 #define EVENT_LAG_MS 2000
+#define MAX_EVENTS 4096u
 /* How long a libvirtd that is being restarted is waited for, over all commands until it is back:
  * there may be many to undo something, and none of them may be able to. */
 #define PATIENCE_MS 30000u
@@ -88,6 +89,18 @@ static Inbox *inbox_new(void)
     return inbox;
 }
 
+/* Nobody takes them while memory is copied, and a guest can cause some without end: then an older
+ * one of that name goes, so that many of one kind push out no other. */
+static void make_room(GArray *events, const char *name)
+{
+    guint i = 0;
+    if (events->len < MAX_EVENTS)
+        return;
+    while (i < events->len && strcmp(g_array_index(events, Told, i).event.name, name) != 0)
+        i++;
+    g_array_remove_index(events, i < events->len ? i : 0);
+}
+
 static void on_event(virConnectPtr connection, virDomainPtr domain, const char *name,
                      long long seconds, unsigned int micros, const char *details, void *data)
 {
@@ -98,6 +111,7 @@ static void on_event(virConnectPtr connection, virDomainPtr domain, const char *
         return;
     told.text = details != NULL ? g_strdup_printf("{\"data\":%s}", details) : NULL;
     g_mutex_lock(&inbox->mutex);
+    make_room(inbox->events, name);
     g_array_append_val(inbox->events, told);
     g_cond_signal(&inbox->cond);
     g_mutex_unlock(&inbox->mutex);

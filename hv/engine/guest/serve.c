@@ -32,6 +32,8 @@
 #define TALK_MS 10000u
 #define BEGIN_MS 45000u /* a critical section, programs that get ready, an end of a cycle */
 #define LEFT_MS 60000u
+/* An agent that answers at once, with nothing, does not have us spin. */
+#define LEAST_TURN_US 10000u
 #define RETRY_US 200000u
 #define MAX_PIDS STASIS_AGENT_MAX_LIST
 
@@ -342,8 +344,10 @@ static gboolean turn(Server *s, GError **error)
     guint64 ms = s->options->every_us != 0 ? (s->due_us - now_us + 999) / 1000 : POLL_MS;
     if (!ask_wish(s, (guint)MIN(ms, POLL_MS), &wish, error))
         return FALSE;
-    if (wish.ticket == 0)
+    if (wish.ticket == 0) {
+        sleep_until(s, now_us + LEAST_TURN_US);
         return TRUE;
+    }
     sleep_until(s, s->last_us + s->options->min_interval_us);
     return serve(s, &wish, error);
 }

@@ -32,6 +32,8 @@
 #define LEASE_MS 60000u
 #define RETRY_US 200000u
 #define MIN_INTERVAL_US 1000000u
+/* An agent that answers at once does not have us spin. */
+#define LEAST_TURN_US 10000u
 #define MAX_TRIES 3u /* of an image, for one reason */
 #define MAX_BYTES (4u << 20)
 
@@ -438,8 +440,11 @@ static gboolean run(Watch *w, GError **error)
     guint64 heard_us = stasis_now_us();
     while (!is_over(w)) {
         g_autoptr(GError) failure = NULL;
+        guint64 since_us = stasis_now_us();
         if (turn(w, &failure)) {
             heard_us = stasis_now_us();
+            if (heard_us - since_us < LEAST_TURN_US)
+                g_usleep(since_us + LEAST_TURN_US - heard_us);
             continue;
         }
         if (g_cancellable_is_cancelled(w->cancellable))
