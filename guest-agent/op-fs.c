@@ -21,6 +21,8 @@
 
 #define MAX_MOUNTS 512
 #define LIMIT_MS 60000
+/* A mount may go between the look at the list and its opening. */
+#define OPEN_TRIES 3
 /* One that an earlier conversation had frozen is just being thawed. Counted, not timed: where the
  * whole VM stands still for a while, time passes without a chance for who thaws. */
 #define BUSY_TRIES 200
@@ -29,6 +31,7 @@
 typedef struct {
     int fd; /* −1: none of its mounts can be reached, or it can't be frozen */
     unsigned major, minor;
+    int error;      /* why not; 0: another one is mounted over it */
     char path[256]; /* of its first mount */
 } Mount;
 
@@ -47,7 +50,7 @@ static void unescape(char *path)
     *to = '\0';
 }
 
-/* The mount that @fd is open in (proc(5)); −1 when that can't be told. */
+/* The mount that @fd is open in (proc(5)); −1 when that can't be told, as before Linux 3.15. */
 static int mount_of(int fd)
 {
     char path[64], line[256];
@@ -61,26 +64,42 @@ static int mount_of(int fd)
     return id;
 }
 
-/* Another one may lie over it, or over a directory above: −1 then. */
-static int open_mount(const char *path, int id)
+/* Another one may lie over it, or over a directory above. */
+static void open_mount(Mount *m, const char *path, int id)
 {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd >= 0 && mount_of(fd) != id) {
-        close(fd);
-        fd = -1;
+    int in = fd >= 0 ? mount_of(fd) : id;
+    m->error = fd < 0 ? errno : 0;
+    if (in < 0 || in == id) {
+        m->fd = fd;
+        return;
     }
-    return fd;
+    close(fd);
 }
 
-/* Is what this line of mountinfo tells of, of that type and source, one to be frozen? Opening the
- * others could mount something, or wait for a server; what is a program's (FUSE) can't be frozen.
- */
+/* One that lies on no block device (proc_filesystems(5)): none that an image of disks has. Opening
+ * it could mount something, or wait for a server. */
+static bool has_no_device(const char *type)
+{
+    char line[128], name[64];
+    bool found = false;
+    FILE *file = fopen("/proc/filesystems", "re");
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL)
+        found = sscanf(line, "nodev %63s", name) == 1 && strcmp(name, type) == 0;
+    if (file != NULL)
+        fclose(file);
+    return found;
+}
+
+/* Is what this line of mountinfo tells of, of that type and source, one to be frozen? What is a
+ * program's (FUSE) can't be. */
 static bool is_wanted(const char *line, const char *options)
 {
     char type[64], source[1024];
     const char *rest = strstr(line, " - ");
     return rest != NULL && sscanf(rest, " - %63s %1023s", type, source) == 2 &&
-           strncmp(options, "rw", 2) == 0 && source[0] == '/' && strncmp(type, "fuse", 4) != 0;
+           strncmp(options, "rw", 2) == 0 && source[0] == '/' && strncmp(type, "fuse", 4) != 0 &&
+           !has_no_device(type);
 }
 
 /* That of the device, or a new one; NULL when there are too many. */
@@ -92,7 +111,7 @@ static Mount *find_mount(unsigned major, unsigned minor, const char *path)
     if (n_mounts == MAX_MOUNTS)
         return NULL;
     Mount *m = &mounts[n_mounts++];
-    *m = (Mount){ -1, major, minor, "" };
+    *m = (Mount){ -1, major, minor, 0, "" };
     snprintf(m->path, sizeof m->path, "%.255s", path);
     return m;
 }
@@ -104,7 +123,7 @@ static bool open_mounts(KeeperReport *report)
     FILE *file = fopen("/proc/self/mountinfo", "re");
     char line[4096];
     bool fit = true;
-    n_mounts = 0;
+    report->text[0] = '\0';
     while (file != NULL && fit && fgets(line, sizeof line, file) != NULL) {
         char path[4096], options[1024];
         unsigned major, minor;
@@ -118,22 +137,29 @@ static bool open_mounts(KeeperReport *report)
         Mount *m = find_mount(major, minor, path);
         fit = m != NULL;
         if (fit && m->fd < 0)
-            m->fd = open_mount(path, id);
+            open_mount(m, path, id);
     }
     if (file != NULL)
         fclose(file);
     if (!fit)
         snprintf(report->text, sizeof report->text, "more than %d file systems", MAX_MOUNTS);
     for (unsigned i = 0; i < n_mounts && fit; i++) {
-        fit = mounts[i].fd >= 0;
+        const Mount *m = &mounts[i];
+        fit = m->fd >= 0;
         if (!fit)
-            snprintf(
-                report->text, sizeof report->text,
-                "the file system of device %u:%u can't be reached: another one is mounted over "
-                "%s",
-                mounts[i].major, mounts[i].minor, mounts[i].path);
+            snprintf(report->text, sizeof report->text,
+                     "the file system of device %u:%u can't be reached: %s %s", m->major, m->minor,
+                     m->error != 0 ? strerror(m->error) : "another one is mounted over", m->path);
     }
     return fit;
+}
+
+static void close_mounts(void)
+{
+    for (unsigned i = 0; i < n_mounts; i++)
+        if (mounts[i].fd >= 0)
+            close(mounts[i].fd);
+    n_mounts = 0;
 }
 
 /* From @first on: those that were frozen, the last ones, come first. */
@@ -184,7 +210,12 @@ static int freeze(int64_t end_ms, KeeperReport *report)
 
 static void freeze_all(const void *what, int64_t end_ms, KeeperReport *report)
 {
-    report->error_number = open_mounts(report) ? freeze(end_ms, report) : ENXIO;
+    bool open = false;
+    for (int tries = 0; tries < OPEN_TRIES && !open; tries++) {
+        close_mounts();
+        open = open_mounts(report);
+    }
+    report->error_number = open ? freeze(end_ms, report) : ENXIO;
 }
 
 static void thaw_all(KeeperReport *report)

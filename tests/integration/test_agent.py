@@ -211,15 +211,15 @@ def freezes(t):
         t.equal(host.wait(stuck).number("EXIT_STATUS"), 0, "a write until it thaws by itself")
         t.equal(host.call("FS_THAW").status, "STATE", "a thaw behind that")
         # Another file system over it: it is reached by another mount, or nothing is frozen.
-        t.equal(host.call("EXEC", ARG=words("mkdir /other && mount -t tmpfs over /disk"))
+        t.equal(host.call("EXEC", ARG=in_busybox("mkdir /other && mount -t tmpfs over /disk"))
                 .number("EXIT_STATUS"), 0, "a mount over it")
         answer = host.call("FS_FREEZE", TIMEOUT=LONG_MS)
         t.equal((answer.status, "mounted over /disk" in answer.text("MESSAGE")), ("FAILED", True), f"{answer!r}")
-        t.equal(host.call("EXEC", ARG=words("umount /disk && mount --bind /disk /other && "
-                                            "mount -t tmpfs over /disk")).number("EXIT_STATUS"), 0, "two mounts")
+        t.equal(host.call("EXEC", ARG=in_busybox("umount /disk && mount --bind /disk /other && "
+                                                 "mount -t tmpfs over /disk")).number("EXIT_STATUS"), 0, "two mounts")
         t.equal(host.call("FS_FREEZE", TIMEOUT=LONG_MS).number("N_FROZEN"), 1, "by another mount")
         t.equal(host.call("FS_THAW").number("N_FROZEN"), 1, "thaw")
-        t.equal(host.call("EXEC", ARG=words("umount /disk && umount /other")).number("EXIT_STATUS"), 0, "away")
+        t.equal(host.call("EXEC", ARG=in_busybox("umount /disk && umount /other")).number("EXIT_STATUS"), 0, "away")
     # When nobody speaks to it any more, which is to be before its own limit: one of three times, on a
     # busy host.
     for _ in range(3):
