@@ -9,6 +9,7 @@ G_BEGIN_DECLS
 
 #define STASIS_CACHE_RAM "ram"         /* a directory */
 #define STASIS_CACHE_DISK "disk"       /* the same, of disks */
+#define STASIS_CACHE_OWN "-"           /* behind either: shared with nobody, and locked */
 #define STASIS_CACHE_TOUCHED "touched" /* a file */
 
 /* STORE/cache, or -1. */

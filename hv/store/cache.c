@@ -54,6 +54,15 @@ static gboolean is_half(const char *name)
     return g_ascii_isdigit(*pid) && kill(atoi(pid), 0) < 0 && errno == ESRCH;
 }
 
+/* Of one who shares it with nobody (template.c), and is gone? */
+static gboolean is_left(int cache_fd, const char *name)
+{
+    if (strchr(name, STASIS_CACHE_OWN[0]) == NULL)
+        return FALSE;
+    stasis_autofd int fd = stasis_store_open_dir(cache_fd, name);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
 /* What is kept for images that are gone, and what a killed maker left. */
 static void sweep(StasisStore *store, int cache_fd, int aside_fd)
 {
@@ -66,7 +75,8 @@ static void sweep(StasisStore *store, int cache_fd, int aside_fd)
         if (is_half(names[i]))
             unlinkat(cache_fd, names[i], 0);
         if (stasis_id_is_valid(id) && names[i][STASIS_ID_CHARS] == '.' &&
-            faccessat(store->images_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+            (is_left(cache_fd, names[i]) ||
+             (faccessat(store->images_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)))
             stasis_store_remove_dir(cache_fd, names[i]);
     }
 }

@@ -24,7 +24,8 @@ typedef struct {
     GPtrArray *blocks; /* of StasisTemplateBlock */
     guint64 made_us;   /* how long it took to make it; 0: it was there */
     /* Of an encrypted store it lies in memory, which goes back when nobody has it open and no VM
-     * maps it: its directory, share-locked as long as it is in use, and that one's; else -1. */
+     * maps it, and of one that is signed alone it is ours alone: its directory, share-locked as
+     * long as it is in use, and that one's; else -1. */
     int dir_fd, cache_fd;
     char *name;
 } StasisTemplate;
@@ -32,7 +33,8 @@ typedef struct {
 /*
  * The template of @reader's image, made if it is not there or lacks a block. @blocks: the indexes
  * (guint) of those to be in it, in order: RAM blocks, or disks, which are a template of their own.
- * Two that ask at once make one. Making it reads all of the image, each extent checked; it is
+ * Two that ask at once make one, where it
+ * may be believed that it is what was made. Making it reads all of the image, each extent checked; it is
  * written aside, synced, and renamed, so that it is there whole or not at all.
  */
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,

@@ -4,6 +4,9 @@
  * description that says of which image it is. ID.disk is the same for disks. QEMUs map the files
  * privately, so their pages are the page cache's: shared between all clones, and evictable.
  *
+ * In a store whose signatures are checked each has one of its own: cache/ID.ram-XXXXXXXX, locked
+ * while it is in use.
+ *
  * It is believed if its description names the image's digest and each file has its block's size.
  * The description is made last and the directory renamed after all of it was synced.
  */
@@ -80,12 +83,39 @@ static void file_name(StasisImageReader *reader, char ret[16], guint block)
     snprintf(ret, 16, "%s-%u", is_disk(reader, block) ? "disk" : "ram", block - first);
 }
 
-/* All of @blocks are of one kind. */
-static char *dir_name(StasisImageReader *reader, const GArray *blocks)
+/* Where it is looked for, and made. */
+typedef struct {
+    StasisStore *store;
+    StasisImageReader *reader;
+    const GArray *blocks; /* all of one kind */
+    /* Who can write to a store could exchange what is there, and nobody signs it: where signatures
+     * are checked one is believed in memory only, where nobody else can write. Elsewhere each has
+     * one of its own. */
+    gboolean own;
+    /* It goes with the last to have it. */
+    gboolean held;
+    char *name;
+} Place;
+
+static void place_clear(Place *place)
+{
+    g_free(place->name);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Place, place_clear)
+
+static Place place_of(StasisStore *store, StasisImageReader *reader, const GArray *blocks)
 {
     gboolean disks = is_disk(reader, g_array_index(blocks, guint, 0));
-    return stasis_cache_name(stasis_image_reader_get_info(reader)->id,
-                             disks ? STASIS_CACHE_DISK : STASIS_CACHE_RAM);
+    gboolean checked =
+        store->config.keys.sign[0] != '\0' || stasis_keys_has_kind(store->keys, STASIS_KEY_VERIFY);
+    gboolean memory = stasis_store_scratch_is_memory(store);
+    Place place = { store, reader, blocks, .own = checked && !memory };
+    place.held = place.own || memory;
+    g_autofree char *name = stasis_cache_name(stasis_image_reader_get_info(reader)->id,
+                                              disks ? STASIS_CACHE_DISK : STASIS_CACHE_RAM);
+    place.name = place.own ? g_strdup_printf("%s" STASIS_CACHE_OWN "%08x", name, g_random_int())
+                           : g_steal_pointer(&name);
+    return place;
 }
 
 /* ---- one that is there ---- */
@@ -145,19 +175,17 @@ static gboolean hold(StasisTemplate *template, int cache_fd, const char *name, i
 }
 
 /* NULL if there is none that fits. */
-static StasisTemplate *try_open(StasisStore *store, StasisImageReader *reader, int cache_fd,
-                                const GArray *blocks)
+static StasisTemplate *try_open(const Place *place, int cache_fd)
 {
-    g_autofree char *name = dir_name(reader, blocks);
-    stasis_autofd int dir_fd = stasis_store_open_dir(cache_fd, name);
-    if (dir_fd < 0 || !describes(reader, dir_fd, NULL))
+    stasis_autofd int dir_fd = stasis_store_open_dir(cache_fd, place->name);
+    if (dir_fd < 0 || !describes(place->reader, dir_fd, NULL))
         return NULL;
     g_autoptr(StasisTemplate) template = template_new();
-    if (stasis_store_scratch_is_memory(store) && !hold(template, cache_fd, name, dir_fd))
+    if (place->held && !hold(template, cache_fd, place->name, dir_fd))
         return NULL;
-    for (guint i = 0; i < blocks->len; i++)
-        if (!open_block(template, store, reader, name, dir_fd, g_array_index(blocks, guint, i),
-                        NULL))
+    for (guint i = 0; i < place->blocks->len; i++)
+        if (!open_block(template, place->store, place->reader, place->name, dir_fd,
+                        g_array_index(place->blocks, guint, i), NULL))
             return NULL;
     return g_steal_pointer(&template);
 }
@@ -285,10 +313,9 @@ static gboolean give_place(int aside_fd, int cache_fd, const char *name, GError 
     return TRUE;
 }
 
-static gboolean make(Making *making, int aside_fd, int cache_fd, const GArray *blocks,
-                     GError **error)
+static gboolean make(Making *making, int aside_fd, int cache_fd, const char *name,
+                     const GArray *blocks, GError **error)
 {
-    g_autofree char *name = dir_name(making->reader, blocks);
     if (mkdirat(aside_fd, name, 0700) < 0)
         return stasis_set_errno(error, errno, "make cache/tmp/%s", name);
     stasis_autofd int dir_fd = stasis_store_open_dir(aside_fd, name);
@@ -300,24 +327,13 @@ static gboolean make(Making *making, int aside_fd, int cache_fd, const GArray *b
     return ok;
 }
 
-/* One that was made before. Who can write to a store could exchange it, and nobody signs it: where
- * signatures are checked it is believed in memory only, where nobody else can write. */
-static StasisTemplate *find(StasisStore *store, StasisImageReader *reader, int cache_fd,
-                            const GArray *blocks)
-{
-    gboolean checked =
-        store->config.keys.sign[0] != '\0' || stasis_keys_has_kind(store->keys, STASIS_KEY_VERIFY);
-    return checked && !stasis_store_scratch_is_memory(store)
-               ? NULL
-               : try_open(store, reader, cache_fd, blocks);
-}
-
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,
                                     const GArray *blocks, StasisProgressFunc progress,
                                     gpointer user_data, GCancellable *cancellable, GError **error)
 {
-    stasis_autofd int present = stasis_cache_open(store, FALSE, NULL);
-    StasisTemplate *found = present >= 0 ? find(store, reader, present, blocks) : NULL;
+    g_auto(Place) place = place_of(store, reader, blocks);
+    stasis_autofd int present = place.own ? -1 : stasis_cache_open(store, FALSE, NULL);
+    StasisTemplate *found = present >= 0 ? try_open(&place, present) : NULL;
     if (found != NULL)
         return found;
     guint64 start_us = stasis_now_us();
@@ -327,7 +343,7 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
         cache_fd >= 0 ? stasis_cache_lock(store, cache_fd, &aside_fd, cancellable, error) : -1;
     if (lock_fd < 0)
         return NULL;
-    found = find(store, reader, cache_fd, blocks);
+    found = place.own ? NULL : try_open(&place, cache_fd);
     if (found != NULL) /* another one has made it while we waited */
         return found;
     g_autofree guint8 *buffer = g_malloc((gsize)PIECE_PAGES * STASIS_PAGE_BYTES);
@@ -336,8 +352,8 @@ StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reade
                       .user_data = user_data,
                       .cancellable = cancellable,
                       .buffer = buffer };
-    gboolean ok = make(&making, aside_fd, cache_fd, blocks, error);
-    found = ok ? try_open(store, reader, cache_fd, blocks) : NULL;
+    gboolean ok = make(&making, aside_fd, cache_fd, place.name, blocks, error);
+    found = ok ? try_open(&place, cache_fd) : NULL;
     if (found != NULL)
         found->made_us = MAX(1, stasis_now_us() - start_us);
     else if (ok)

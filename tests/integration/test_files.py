@@ -12,6 +12,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import procmem  # noqa: E402
 from guests import Bare  # noqa: E402
+from sealed import sealed_store  # noqa: E402
 from stasistest import (FAST, FULL, case, main, new_store, run_vm, side_by_side,  # noqa: E402
                         stasis, stasis_start)
 from systemdisk import need_libguestfs  # noqa: E402
@@ -53,13 +54,13 @@ def disk(t, name):
     return path
 
 
-def some_image(t, *disks, how=("copy",)):
+def some_image(t, *disks, how=("copy",), store=None):
     """An image of a VM with these disk files, the last of several, taken so; without any, the disk is
     given by hand."""
     more = [word for path in disks
             for word in ("-drive", f"file={path},format=raw,if=virtio")]
     vm = run_vm(t, Bare(mem="32M", set="8M"), *more, accel=FAST)
-    store = new_store(t)
+    store = store or new_store(t)
     for one in how:
         image_id = vm.checkpoint_id("--disk", one, *store)
     stasis("kill", vm.name)
@@ -68,13 +69,13 @@ def some_image(t, *disks, how=("copy",)):
 
 @case
 def one_file_system(t):
-    """an image's disk with one file system: its files are listed and copied out (with all
+    """an image's disk with one file system, in an encrypted store: its files are listed and copied out (with all
     combinations: printed, and one that is not there is named) as they were, whatever became of the
     original; what would be a device or a program of root's here is not"""
     need_libguestfs(t)
     path = disk(t, "disk")
     file_system(t, path, size="96M")
-    image_id, how = some_image(t, path)
+    image_id, how = some_image(t, path, store=sealed_store(t)[0])
     os.truncate(path, 0)
     os.mkdir(t.path("out"))
     # Each is a VM that takes seconds to start.

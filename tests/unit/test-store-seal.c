@@ -406,21 +406,48 @@ static StasisTemplate *get_template(Fixture *f)
     return template;
 }
 
-/* A template that is signed by nobody, put into a store by who can write to it, is not used. */
+static void plant_template(Fixture *f)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(f->store, f->tip, &error);
+    g_assert_no_error(error);
+    g_autofree char *dir = g_strdup_printf("%s/cache/%s.ram", f->path, f->tip);
+    g_autofree char *ram = g_build_filename(dir, "ram-0", NULL);
+    g_autofree char *description = g_build_filename(dir, "template.json", NULL);
+    g_autofree char *text = g_strdup_printf("{\"format\":1,\"digest\":\"%s\"}",
+                                            stasis_image_reader_get_info(reader)->digest);
+    g_autofree char *other = g_strnfill(TEST_PAGES * STASIS_PAGE_BYTES, 'x');
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(ram, other, TEST_PAGES * STASIS_PAGE_BYTES, NULL));
+    g_assert_true(g_file_set_contents(description, text, -1, NULL));
+}
+
+static void assert_template(const StasisTemplate *template)
+{
+    guint8 data[TEST_PAGES * STASIS_PAGE_BYTES], expected[sizeof data];
+    const StasisTemplateBlock *block = g_ptr_array_index(template->blocks, 0);
+    stasis_autofd int named = open(block->path, O_RDONLY | O_CLOEXEC);
+    test_small_content(20, expected);
+    g_assert_cmpint(pread(named, data, sizeof data, 0), ==, sizeof data);
+    g_assert_cmpmem(data, sizeof data, expected, sizeof data);
+}
+
+/* A template that is signed by nobody, put into a store by who can write to it, is not used; two
+ * that use the image at once do not disturb each other, and nothing is left. */
 static void test_template_planted(Fixture *f, gconstpointer unused)
 {
-    guint8 data[STASIS_PAGE_BYTES], expected[TEST_PAGES * STASIS_PAGE_BYTES];
-    stasis_template_free(get_template(f));
-    g_autofree char *file = g_strdup_printf("%s/cache/%s.ram/ram-0", f->path, f->tip);
-    g_assert_cmpint(chmod(file, 0600), ==, 0);
-    stasis_autofd int fd = open(file, O_WRONLY | O_CLOEXEC);
-    memset(data, 0xee, sizeof data);
-    g_assert_cmpint(pwrite(fd, data, sizeof data, 0), ==, sizeof data);
-    g_autoptr(StasisTemplate) template = get_template(f);
-    const StasisTemplateBlock *block = g_ptr_array_index(template->blocks, 0);
-    test_small_content(20, expected);
-    g_assert_cmpint(pread(block->fd, data, sizeof data, 0), ==, sizeof data);
-    g_assert_cmpmem(data, sizeof data, expected, sizeof data);
+    g_autofree char *left = g_strdup_printf("%s/cache/%s.ram-01234567", f->path, f->tip);
+    plant_template(f);
+    g_assert_cmpint(g_mkdir_with_parents(left, 0700), ==, 0); /* of a process that was killed */
+    StasisTemplate *a = get_template(f), *b = get_template(f);
+    g_assert_false(g_file_test(left, G_FILE_TEST_EXISTS));
+    assert_template(a);
+    g_autofree char *dir =
+        g_path_get_dirname(((StasisTemplateBlock *)g_ptr_array_index(a->blocks, 0))->path);
+    stasis_template_free(a);
+    g_assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+    assert_template(b);
+    stasis_template_free(b);
 }
 
 /* A VM's disk in memory, kept. */

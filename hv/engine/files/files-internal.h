@@ -5,14 +5,17 @@
 #include <gio/gio.h>
 #include <stasis/files.h>
 
+#include "store/cache.h"
+
 G_BEGIN_DECLS
 
 /* ---- files-program.c: running stasis-files ---- */
 
 typedef struct {
-    GPtrArray *disks;    /* of char *, raw files; owned */
-    GPtrArray *writable; /* instead of those: of char *, "FORMAT:FILE"; owned */
-    char *label;         /* of a mount */
+    GPtrArray *disks;         /* of char *, raw files; owned */
+    StasisTemplate *template; /* whose files they are, which may go with it; owned; or NULL */
+    GPtrArray *writable;      /* instead of those: of char *, "FORMAT:FILE"; owned */
+    char *label;              /* of a mount */
     const char *filesystem;
     GCancellable *cancellable;
 } StasisFilesJob;

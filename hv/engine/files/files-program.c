@@ -23,6 +23,7 @@
 void stasis_files_job_clear(StasisFilesJob *job)
 {
     g_clear_pointer(&job->disks, g_ptr_array_unref);
+    g_clear_pointer(&job->template, stasis_template_free);
     g_clear_pointer(&job->writable, g_ptr_array_unref);
     g_clear_pointer(&job->label, g_free);
 }

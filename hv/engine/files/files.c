@@ -48,7 +48,8 @@ static GPtrArray *referred_disks(StasisImageReader *reader, GError **error)
 /* The image's disks as raw files, those that VMs made of it would share; or the files that it
  * refers to. */
 static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFilesOptions *options,
-                              GCancellable *cancellable, GError **error)
+                              StasisTemplate **ret_template, GCancellable *cancellable,
+                              GError **error)
 {
     g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, id, error);
     if (reader == NULL)
@@ -68,7 +69,7 @@ static GPtrArray *image_disks(StasisStore *store, const char *id, const StasisFi
                     id);
         return NULL;
     }
-    g_autoptr(StasisTemplate) template = stasis_template_get(
+    StasisTemplate *template = *ret_template = stasis_template_get(
         store, reader, blocks, options->progress, options->progress_data, cancellable, error);
     if (template == NULL)
         return NULL;
@@ -93,7 +94,7 @@ static gboolean open_job(StasisFilesJob *job, StasisStore *store, const char *id
         g_autofree char *path = g_canonicalize_filename(options.disk, NULL);
         g_ptr_array_add(job->disks, g_strconcat("raw:", path, NULL));
     } else {
-        job->disks = image_disks(store, full_id, &options, cancellable, error);
+        job->disks = image_disks(store, full_id, &options, &job->template, cancellable, error);
     }
     job->label = g_strdup_printf("stasis:%s", full_id);
     job->filesystem = given->filesystem;
