@@ -64,8 +64,9 @@ static off_t find_tail(int fd, guint64 n_lines)
 static gboolean copy_rest(int fd, const char *path, GError **error)
 {
     char buf[65536];
-    lseek(fd, skip_hole(fd, lseek(fd, 0, SEEK_CUR)), SEEK_SET);
     for (;;) {
+        /* Also one that came about while whom we write to was slow. */
+        lseek(fd, skip_hole(fd, lseek(fd, 0, SEEK_CUR)), SEEK_SET);
         ssize_t n = read(fd, buf, sizeof buf);
         if (n < 0 && errno == EINTR)
             continue;

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "disk/bitmaps.h"
 #include "disk/internal.h"
+#include "disk/nbd-load.h"
 #include "disk/nbd.h"
 
 /* A hang limit, not an expectation. */
@@ -205,7 +206,10 @@ StasisDiskSnapshot *stasis_disk_snapshot_new(const StasisDiskSnapshotWanted *wan
     snapshot->since_map = wanted->since != NULL ? stasis_bitmap_name(wanted->since) : NULL;
     snapshot->items = g_array_new(FALSE, TRUE, sizeof(Item));
     g_array_set_clear_func(snapshot->items, item_clear);
-    return get_ready(snapshot, wanted, error) ? g_steal_pointer(&snapshot) : NULL;
+    /* What can't be read is known before the VM stops for it. */
+    return stasis_libnbd_load(error) && get_ready(snapshot, wanted, error)
+               ? g_steal_pointer(&snapshot)
+               : NULL;
 }
 
 /* ---- stopped ---- */

@@ -5,12 +5,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/io.h"
@@ -47,11 +46,16 @@ char *stasis_cache_name(const char *id, const char *what)
     return g_strdup_printf("%s.%s", id, what);
 }
 
-/* Written beside what it was to replace (stasis_write_file_at()) by a process that is gone? */
-static gboolean is_half(const char *name)
+#define HALF_AFTER_S 3600
+
+/* Written beside what it was to replace (stasis_write_file_at()) by a process that is gone? It may
+ * be one of another machine or container, whose processes we can't see: not if it is a new one. */
+static gboolean is_half(int cache_fd, const char *name)
 {
+    struct stat st;
     const char *pid = name[0] == '.' ? strrchr(name, '.') + 1 : "";
-    return g_ascii_isdigit(*pid) && kill(atoi(pid), 0) < 0 && errno == ESRCH;
+    return g_ascii_isdigit(*pid) && fstatat(cache_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_mtime < time(NULL) - HALF_AFTER_S;
 }
 
 /* Of one who shares it with nobody (template.c), and is gone? */
@@ -72,7 +76,7 @@ static void sweep(StasisStore *store, int cache_fd, int aside_fd)
         stasis_store_remove_dir(aside_fd, left[i]);
     for (guint i = 0; names != NULL && names[i] != NULL; i++) {
         g_autofree char *id = g_strndup(names[i], STASIS_ID_CHARS);
-        if (is_half(names[i]))
+        if (is_half(cache_fd, names[i]))
             unlinkat(cache_fd, names[i], 0);
         if (stasis_id_is_valid(id) && names[i][STASIS_ID_CHARS] == '.' &&
             (is_left(cache_fd, names[i]) ||

@@ -8,6 +8,7 @@
 #include "disk/access.h"
 #include "disk/bitmaps.h"
 #include "disk/internal.h"
+#include "disk/nbd-load.h"
 #include "engine/disks/disk-swap.h"
 #include "engine/disks/vm-disks.h"
 
@@ -101,6 +102,8 @@ StasisDiskRewrite *stasis_disk_rewrite_new(StasisSession *session, StasisImageRe
     }
     if (stasis_image_reader_get_n_disks(reader) == 0)
         return g_steal_pointer(&rewrite);
+    if (!stasis_libnbd_load(error)) /* not in the stop */
+        return NULL;
     rewrite->disks = stasis_disks_list(session->qmp, error);
     if (rewrite->disks == NULL || !stasis_disks_check(session->qmp, rewrite->disks, error) ||
         !match_disks(rewrite, error))

@@ -37,8 +37,8 @@ gboolean stasis_files_serve(const StasisFilesJob *job, const char *dir, GError *
 
 /* Move what is in directory @from, which nobody else may reach, into directory @to of the same file
  * system, without device nodes, sockets, pipes and set-ID bits. What is there is replaced by what
- * has its name, but directories, which are added to; no link is followed. On failure a part may be
- * done. */
+ * has its name, but directories, which are added to; no link is followed. What can't be done keeps
+ * nothing else from it; @error is the first of that. In @from stays what was not moved. */
 gboolean stasis_files_settle(const char *from, const char *to, GError **error);
 
 G_END_DECLS

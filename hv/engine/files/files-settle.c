@@ -19,78 +19,100 @@
 
 #define MAX_DEPTH 200u
 
-static gboolean settle_in(int from, int to, guint depth, GError **error);
+typedef struct {
+    GError *first; /* what could not be done; the rest is */
+} Settling;
+
+static void settle_in(Settling *settling, int from, int to, guint depth);
+
+/* With errno. */
+static void fail(Settling *settling, const char *what, const char *name)
+{
+    int errnum = errno;
+    if (settling->first != NULL)
+        return;
+    if (errnum == EXDEV)
+        g_set_error(&settling->first, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "%s %s: its place is on another file system than the directory that all of it "
+                    "goes to; copy it into one of that file system",
+                    what, name);
+    else
+        stasis_set_errno(&settling->first, errnum, "%s %s", what, name);
+}
 
 static int open_dir(int dir_fd, const char *name)
 {
     return openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Owner, mode and times come last: it may be one that nothing can be put into. */
-static gboolean settle_dir(int from, int to, const char *name, const struct stat *st, guint depth,
-                           GError **error)
+/* Owner, mode and times come last: it may be one that nothing can be put into. One that was there
+ * and is somebody else's keeps its own. */
+static void settle_dir(Settling *settling, int from, int to, const char *name,
+                       const struct stat *st, guint depth)
 {
     const struct timespec times[2] = { st->st_atim, st->st_mtim };
     if (depth == 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "more than %u directories in another",
-                    MAX_DEPTH);
-        return FALSE;
+        if (settling->first == NULL)
+            g_set_error(&settling->first, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "more than %u directories in another", MAX_DEPTH);
+        return;
     }
     if ((st->st_mode & 0700) != 0700 && fchmodat(from, name, 0700, 0) < 0)
-        return stasis_set_errno(error, errno, "%s", name);
+        return fail(settling, "open", name);
     stasis_autofd int source = open_dir(from, name);
-    if (source < 0 || (mkdirat(to, name, 0700) < 0 && errno != EEXIST))
-        return stasis_set_errno(error, errno, "make %s", name);
+    gboolean made = source >= 0 && mkdirat(to, name, 0700) == 0;
+    if (source < 0 || (!made && errno != EEXIST))
+        return fail(settling, "make", name);
     stasis_autofd int target = open_dir(to, name);
     if (target < 0)
-        return stasis_set_errno(error, errno, "make %s", name);
-    if (!settle_in(source, target, depth - 1, error))
-        return FALSE;
-    if (fchown(target, st->st_uid, st->st_gid) < 0 || fchmod(target, st->st_mode & 01777) < 0 ||
-        futimens(target, times) < 0 || unlinkat(from, name, AT_REMOVEDIR) < 0)
-        return stasis_set_errno(error, errno, "set what %s is", name);
-    return TRUE;
+        return fail(settling, "make", name);
+    settle_in(settling, source, target, depth - 1);
+    if ((fchown(target, st->st_uid, st->st_gid) < 0 || fchmod(target, st->st_mode & 01777) < 0 ||
+         futimens(target, times) < 0) &&
+        (made || errno != EPERM))
+        fail(settling, "set what is", name);
 }
 
-static gboolean settle_one(int from, int to, const char *name, guint depth, GError **error)
+static void settle_one(Settling *settling, int from, int to, const char *name, guint depth)
 {
     struct stat st;
     if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return stasis_set_errno(error, errno, "%s", name);
+        return fail(settling, "look at", name);
     if (S_ISDIR(st.st_mode))
-        return settle_dir(from, to, name, &st, depth, error);
+        return settle_dir(settling, from, to, name, &st, depth);
     if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
-        return unlinkat(from, name, 0) == 0 || stasis_set_errno(error, errno, "remove %s", name);
+        return;
     if (S_ISREG(st.st_mode) && fchmodat(from, name, st.st_mode & 0777, 0) < 0)
-        return stasis_set_errno(error, errno, "set the mode of %s", name);
-    return renameat(from, name, to, name) == 0 || stasis_set_errno(error, errno, "make %s", name);
+        return fail(settling, "set the mode of", name);
+    if (renameat(from, name, to, name) < 0)
+        fail(settling, "make", name);
 }
 
-static gboolean settle_in(int from, int to, guint depth, GError **error)
+static void settle_in(Settling *settling, int from, int to, guint depth)
 {
     int copy = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
     if (dir == NULL) {
-        stasis_set_errno(error, errno, "look into a directory");
+        fail(settling, "look into", "a directory");
         stasis_close_fdp(&copy);
-        return FALSE;
+        return;
     }
-    gboolean ok = TRUE;
-    for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;)
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            ok = settle_one(from, to, entry->d_name, depth, error);
+            settle_one(settling, from, to, entry->d_name, depth);
     closedir(dir);
-    return ok;
 }
 
 gboolean stasis_files_settle(const char *from, const char *to, GError **error)
 {
+    Settling settling = { NULL };
     stasis_autofd int source = open_dir(AT_FDCWD, from);
     stasis_autofd int target = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (source < 0 || target < 0)
         return stasis_set_errno(error, errno, "%s", to);
-    if (settle_in(source, target, MAX_DEPTH, error))
+    settle_in(&settling, source, target, MAX_DEPTH);
+    if (settling.first == NULL)
         return TRUE;
-    g_prefix_error(error, "copy to %s: ", to);
+    g_propagate_prefixed_error(error, settling.first, "copy to %s: ", to);
     return FALSE;
 }

@@ -16,6 +16,8 @@
 #include "store/image.h"
 
 #define ASIDE_DEPTH 400u
+#define ASIDE_TRIES 100u
+#define ASIDE_POLL_US 10000u
 
 void stasis_file_info_free(StasisFileInfo *info)
 {
@@ -192,6 +194,36 @@ gboolean stasis_files_read(StasisStore *store, const char *id, const StasisFiles
            stasis_files_run_words(&job, fd, NULL, (const char *const *)words->pdata, error);
 }
 
+/* Whoever unpacks may be at it for a moment yet when it was called off; and directories may be ones
+ * that nothing can be taken from. */
+static void remove_aside(const char *aside)
+{
+    for (guint tries = 0; tries < ASIDE_TRIES; tries++) {
+        stasis_autofd int fd = open(aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || (stasis_empty_dir(fd, ASIDE_DEPTH) == 0 && rmdir(aside) == 0))
+            return;
+        g_usleep(ASIDE_POLL_US);
+    }
+}
+
+/* What could be unpacked is there, also if something could not: a device node, for who is not root.
+ */
+static gboolean unpack(const StasisFilesJob *job, const char *path, const char *inner,
+                       const char *dest, GError **error)
+{
+    g_autoptr(GError) failure = NULL, settled = NULL;
+    stasis_files_run(job, -1, NULL, &failure, "copy-out", path, inner, NULL);
+    if (!g_error_matches(failure, STASIS_ERROR, STASIS_ERROR_CANCELLED) &&
+        (g_chmod(inner, 0700) == 0 || stasis_set_errno(&settled, errno, "%s", inner)))
+        stasis_files_settle(inner, dest, &settled);
+    if (failure == NULL && settled == NULL)
+        return TRUE;
+    if (failure == NULL)
+        failure = g_steal_pointer(&settled);
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
 /* By way of a directory that nobody else gets into. One deeper, as a whole root has a mode, too,
  * which the upper one does not get. */
 static gboolean copy_out(const StasisFilesJob *job, const char *path, const char *dest,
@@ -202,11 +234,9 @@ static gboolean copy_out(const StasisFilesJob *job, const char *path, const char
         return stasis_set_errno(error, errno, "%s", dest);
     g_autofree char *inner = g_build_filename(aside, "copy", NULL);
     gboolean ok = g_mkdir(inner, 0700) == 0 || stasis_set_errno(error, errno, "%s", inner);
-    ok = ok && stasis_files_run(job, -1, NULL, error, "copy-out", path, inner, NULL) &&
-         stasis_files_settle(inner, dest, error);
-    stasis_autofd int fd = open(aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && stasis_empty_dir(fd, ASIDE_DEPTH) == 0)
-        rmdir(aside);
+    if (ok)
+        ok = unpack(job, path, inner, dest, error);
+    remove_aside(aside);
     return ok;
 }
 

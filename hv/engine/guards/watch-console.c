@@ -159,20 +159,9 @@ static void skip_hole(Console *console)
     }
 }
 
-/* What is seen now was written since we looked last. */
-static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_detail)
+static gboolean read_on(Console *console, char **ret_detail)
 {
-    Console *console = data;
     char piece[PIECE];
-    struct stat st;
-    stasis_logs_bound(vm->record->name);
-    vm->since_us = console->looked_us;
-    console->looked_us = g_get_real_time();
-    if (fstat(console->fd, &st) == 0 && st.st_size < console->at) { /* cut, or rotated in place */
-        console->at = 0;
-        g_string_truncate(console->line, 0);
-    }
-    skip_hole(console);
     for (guint n = 0; n < MAX_PIECES; n++) {
         ssize_t got = pread(console->fd, piece, sizeof piece, console->at);
         if (got <= 0)
@@ -187,6 +176,23 @@ static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_det
         }
     }
     return FALSE;
+}
+
+/* What is seen now was written since we looked last. */
+static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_detail)
+{
+    Console *console = data;
+    struct stat st;
+    vm->since_us = console->looked_us;
+    console->looked_us = g_get_real_time();
+    if (fstat(console->fd, &st) == 0 && st.st_size < console->at) { /* cut, or rotated in place */
+        console->at = 0;
+        g_string_truncate(console->line, 0);
+    }
+    skip_hole(console);
+    gboolean found = read_on(console, ret_detail);
+    stasis_logs_bound(vm->record->name); /* what was read may go */
+    return found;
 }
 
 static void rearm_console(gpointer data, StasisWatched *vm)

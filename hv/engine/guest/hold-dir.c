@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stasis/error.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/io.h"
 #include "vmm/registry.h"
@@ -22,7 +23,10 @@ gboolean stasis_guest_hold_dir(const char *name, const char *lock, const char *b
     *ret_lock_fd = openat(*ret_dir_fd, lock, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (*ret_lock_fd < 0)
         return stasis_set_errno(error, errno, "VM %s: open %s/%s", name, path, lock);
-    if (flock(*ret_lock_fd, LOCK_EX | LOCK_NB) == 0)
+    struct stat held, named;
+    if (flock(*ret_lock_fd, LOCK_EX | LOCK_NB) == 0 && fstat(*ret_lock_fd, &held) == 0 &&
+        fstatat(*ret_dir_fd, lock, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+        held.st_ino == named.st_ino) /* not one that detach has just removed */
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY, "VM %s: %s", name, busy);
     return FALSE;
