@@ -134,7 +134,8 @@ void worker_start(const AgentOp *op, const Request *request, Answer *answer);
  * their answers are dropped, or with @answer the last one is sent. */
 void worker_forget_all(void);
 bool worker_cancel(uint64_t id, Answer *answer);
-/* Does one of @op run, whether its host is there or not? */
+/* Does one of @op run, whether its host is there or not? One that has given its last answer only
+ * tidies up, and is ended. */
 bool worker_is_busy_with(uint16_t op);
 /* For the loop's poll(2): fills @fds (STASIS_AGENT_MAX_REQUESTS of them), returns the number. */
 struct pollfd;

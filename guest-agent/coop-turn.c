@@ -371,8 +371,14 @@ unsigned coop_end(uint64_t ticket, int64_t result, const char *image)
 
 void coop_left(const char *by)
 {
-    if (turn.step == BEGUN && !turn.held && strcmp(by, turn.by) == 0)
-        end_turn(STASIS_GUEST_AFTER, -ECANCELED);
+    if (turn.step != BEGUN || turn.held || strcmp(by, turn.by) != 0)
+        return;
+    /* For the next server, or until it is seen that there is none. */
+    EACH(c)
+    if (c->wish == COOP_TAKEN)
+        c->wish = COOP_WISHED;
+    turn.served_ms = now_ms();
+    end_turn(STASIS_GUEST_AFTER, -ECANCELED);
 }
 
 void coop_end_held(int64_t result)

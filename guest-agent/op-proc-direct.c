@@ -146,7 +146,7 @@ static bool has_lost_name(const char *dir)
 static void __attribute__((noreturn))
 be_runner(int socket_fd, const DumpTree *tree, const char *dir)
 {
-    setsid(); /* out of the group that ends with the worker */
+    setpgid(0, 0); /* out of the group that ends with the worker */
     prctl(PR_SET_NAME, "stasis-dumper");
     dup2(socket_fd, 3);
     close_range(4, ~0u, 0);
@@ -186,6 +186,8 @@ static int run(const DumpTree *tree, const char *dir, int64_t end_ms, int *ret_f
             close(ends[0]);
             be_runner(ends[1], tree, dir);
         }
+        if (pid > 0)
+            setpgid(pid, pid); /* both do it: neither waits for the other */
         close(ends[1]);
         if (pid > 0) {
             *ret_fd = ends[0];

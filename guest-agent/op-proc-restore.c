@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -27,6 +28,8 @@
 #define QUEUES DIR_PATH "/" STASIS_MQUEUE_FILE
 #define HALVES DIR_PATH "/" STASIS_HALVES_FILE
 #define PID_FILE DIR_PATH "/root.pid"
+/* Locked by who restores, who may outlive the agent that it belongs to. */
+#define LOCK_FILE AGENT_DIR "/restore.lock"
 #define LIMIT_MS 600000
 #define END_WAIT_MS 10000
 #define MAX_FILES 16384u
@@ -36,14 +39,30 @@ static char present[65]; /* token of what lies there */
 
 /* ---- coming in ---- */
 
-/* Of an earlier host, maybe. True, answered. */
-static bool is_restoring(Answer *answer)
+/* Has another process the lock? If not it is ours, until *ret_fd (−1 where there can be no such
+ * file) is closed. */
+static bool is_locked(int *ret_fd)
 {
-    if (!worker_is_busy_with(STASIS_AGENT_OP_PROC_RESTORE))
-        return false;
+    mkdir(AGENT_DIR, 0700);
+    *ret_fd = open(LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return *ret_fd >= 0 && flock(*ret_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+static bool complain_restoring(Answer *answer)
+{
     answer_error(answer, STASIS_AGENT_STATE, 0,
                  "processes are being restored; try again when that has come to its end");
     return true;
+}
+
+/* For an earlier host, or by an earlier agent, maybe. True, answered. */
+static bool is_restoring(Answer *answer)
+{
+    int fd = -1;
+    bool is = worker_is_busy_with(STASIS_AGENT_OP_PROC_RESTORE) || is_locked(&fd);
+    if (fd >= 0)
+        close(fd);
+    return is && complain_restoring(answer);
 }
 
 /* Make room for the image of @token; false, answered. */
@@ -369,6 +388,11 @@ void op_proc_restore(const Request *request, Answer *answer)
     tree.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     char token[sizeof present];
     int64_t end_ms = now_ms() + request_timeout(request, LIMIT_MS);
+    int lock_fd; /* held until we end */
+    if (is_locked(&lock_fd)) {
+        complain_restoring(answer);
+        return;
+    }
     if (!request_text(request, STASIS_AGENT_TAG_TOKEN, token, sizeof token) ||
         strcmp(token, present) != 0 || !read_tree(request, &tree))
         answer_error(answer, STASIS_AGENT_INVALID, 0, "proc-restore: no such image was put here");

@@ -182,10 +182,16 @@ void worker_forget_all(void)
 
 bool worker_is_busy_with(uint16_t op)
 {
-    for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++)
-        if (w->op != NULL && w->op->code == op)
-            return true;
-    return false;
+    bool busy = false;
+    for (Worker *w = workers; w < workers + STASIS_AGENT_MAX_REQUESTS; w++) {
+        if (w->op == NULL || w->op->code != op)
+            continue;
+        if (w->answered)
+            release(w);
+        else
+            busy = true;
+    }
+    return busy;
 }
 
 bool worker_cancel(uint64_t id, Answer *answer)

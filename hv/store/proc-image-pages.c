@@ -11,6 +11,7 @@
 
 #define PAGE STASIS_PROC_PAGE_BYTES
 #define MAX_MAP_BYTES ((gsize)1 << 30)
+#define DEFAULT_MAX_SOURCES 512u
 
 /* A record of a map, numbers little-endian: pages that lie behind each other in one file. */
 typedef struct {
@@ -33,9 +34,18 @@ static gboolean is_source(const StasisProcImageFile *file)
 guint stasis_proc_pages_n_sources(const StasisProcImageReader *image)
 {
     guint n = 0;
-    for (guint i = 0; i < image->files->len; i++)
-        n += is_source(g_ptr_array_index(image->files, i));
+    for (guint i = 0; i < image->files->len; i++) {
+        const StasisProcImageFile *file = g_ptr_array_index(image->files, i);
+        n += is_source(file) || (file->map == NULL && stasis_proc_pages_is_pages(file->name));
+    }
     return n;
+}
+
+guint stasis_proc_pages_max_sources(void)
+{
+    const char *text = g_getenv("STASIS_PROC_SOURCES"); /* for tests */
+    guint64 n = text != NULL ? g_ascii_strtoull(text, NULL, 10) : 0;
+    return n > 0 && n < DEFAULT_MAX_SOURCES ? (guint)n : DEFAULT_MAX_SOURCES;
 }
 
 /* ---- reading ---- */

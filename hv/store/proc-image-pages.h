@@ -18,10 +18,12 @@ G_BEGIN_DECLS
 
 /* A file of pages that is CRIU's: "pages-1.img". */
 gboolean stasis_proc_pages_is_pages(const char *name);
-/* Files that pages of @image lie in. */
+/* Files that pages of @image lie in: those that it shares with its parent, and its own, which are
+ * one for each process in one without a parent. */
 guint stasis_proc_pages_n_sources(const StasisProcImageReader *image);
-/* With more an image is no parent. */
-#define STASIS_PROC_MAX_SOURCES 64u
+/* With more an image is no parent: all are opened at once for a restore, and a process may have
+ * 1,024 files open. */
+guint stasis_proc_pages_max_sources(void);
 
 /* ---- reading ---- */
 

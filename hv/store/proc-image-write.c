@@ -82,7 +82,7 @@ gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, cons
                     id);
         return FALSE;
     }
-    if (stasis_proc_pages_n_sources(parent) > STASIS_PROC_MAX_SOURCES)
+    if (stasis_proc_pages_n_sources(parent) > stasis_proc_pages_max_sources())
         return TRUE;
     writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, writer->sealer, error);
     writer->parent = g_strdup(id);
