@@ -43,10 +43,18 @@ class Here:
              "exec \"$@\"", "sh", AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
             pass_fds=[theirs.fileno()], env={**os.environ, "PATH": f"{t.dir}:{os.environ['PATH']}"})
         theirs.close()
-        t.defer(self.agent.wait)
+        t.defer(self.ended)
         t.defer(ours.close)
         t.defer(self.let_go)
         self.host = Host(ours)
+
+    def ended(self):
+        try:
+            self.agent.wait(60)
+        except subprocess.TimeoutExpired:
+            self.agent.kill()
+            self.agent.wait()
+            raise
 
     def let_go(self):
         with open(self.t.path("go"), "w", encoding="utf-8"):
@@ -158,6 +166,8 @@ def interrupted(t):
 def frozen_disk(t, here):
     """A small file system that is frozen: its path in the agent's mount namespace, with which it goes, and what thaws it."""
     image = t.path("disk")
+    if subprocess.run(["losetup", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
+        raise Skip("no loop device can be had")
     subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "16M"], check=True, stdout=subprocess.DEVNULL)
     script = f"mkdir /run/disk && mount -t ext4 -o loop {image} /run/disk"
     t.equal(here.host.call("EXEC", ARG=["sh", "-c", script]).number("EXIT_STATUS"), 0, script)
