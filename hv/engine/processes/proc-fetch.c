@@ -8,6 +8,8 @@
 #include "agent/file-read.h"
 #include "base/fault.h"
 
+#define MAX_RUNS (STASIS_AGENT_PIECE_BYTES / 4096u) /* a page each at least */
+
 /* ---- what the guest has told ---- */
 
 static void piece_clear(StasisProcPiece *piece)
@@ -56,11 +58,13 @@ gboolean stasis_proc_placed_add(StasisProcPlaced *file, const guint8 *fields, gu
     piece.bytes = (guint32)bytes;
     piece.checksum = stasis_field_number(fields, length, STASIS_AGENT_TAG_CHECKSUM, 0);
     piece.n_runs = runs.length / (guint32)sizeof *piece.runs;
+    if (piece.n_runs > MAX_RUNS)
+        return FALSE;
     g_autofree StasisAgentRun *copy = g_memdup2(runs.value, runs.length);
     for (guint i = 0; i < piece.n_runs; i++) {
         copy[i].address = GUINT64_FROM_LE(copy[i].address);
         copy[i].bytes = GUINT64_FROM_LE(copy[i].bytes);
-        if (copy[i].bytes > bytes - sum)
+        if (copy[i].bytes == 0 || copy[i].bytes > bytes - sum)
             return FALSE;
         sum += copy[i].bytes;
     }
