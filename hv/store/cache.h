@@ -33,9 +33,9 @@ typedef struct {
 /*
  * The template of @reader's image, made if it is not there or lacks a block. @blocks: the indexes
  * (guint) of those to be in it, in order: RAM blocks, or disks, which are a template of their own.
- * Two that ask at once make one, where it
- * may be believed that it is what was made. Making it reads all of the image, each extent checked; it is
- * written aside, synced, and renamed, so that it is there whole or not at all.
+ * Two that ask at once make one, where it may be believed that it is what was made. Making it reads
+ * all of the image, each extent checked; it is written aside, synced, and renamed, so that it is
+ * there whole or not at all.
  */
 StasisTemplate *stasis_template_get(StasisStore *store, StasisImageReader *reader,
                                     const GArray *blocks, StasisProgressFunc progress,
