@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 
+import procmem
 from guests import Bare
 from stasistest import FAST, run_vm, stasis_start
 
@@ -61,7 +62,8 @@ class Guard:
         try:
             code = self.process.wait(120)
         except subprocess.TimeoutExpired:
-            self.t.check(False, f"the guard does not end: {self.events[-5:]}")
+            self.t.check(False, f"the guard does not end: {self.events[-5:]}\n{procmem.threads(self.process.pid)}\n"
+                         f"QEMU:\n{procmem.threads(self.vm.pid)}")
         self.reader.join(60)
         out = self.process.stdout.read().decode()
         self.t.equal(code, expect, f"exit status; {out}; {self.events[-3:]}")

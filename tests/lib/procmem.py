@@ -132,3 +132,18 @@ def status(pid, field):
             if line.startswith(field + ":"):
                 return line.split(":", 1)[1].strip()
     return None
+
+
+def threads(pid):
+    """Of a process that hangs: a line for each thread, with its name, its state and where in the kernel it is."""
+    lines = []
+    for task in sorted(os.listdir(f"/proc/{pid}/task") if os.path.exists(f"/proc/{pid}") else []):
+        words = []
+        for name in ("comm", "syscall", "wchan", "stack"):
+            try:
+                with open(f"/proc/{pid}/task/{task}/{name}", encoding="utf-8") as f:
+                    words.append(" ".join(f.read().split()[:12]))
+            except OSError:
+                words.append("?")
+        lines.append(f"{task}: " + " | ".join(words))
+    return "\n".join(lines) or f"{pid} is no more"

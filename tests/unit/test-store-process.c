@@ -330,14 +330,15 @@ static void test_placed(void)
     g_assert_false(send_piece(r, piece, piece + 1)); /* runs of other lengths */
     g_assert_true(send_piece(r, piece, 4096));
     g_assert_cmpuint(stasis_proc_receiver_get_placed(r, &come)->len, ==, 0);
-    g_assert_true(send_piece(r, 5, 0));
+    g_assert_false(send_piece(r, 5, 0)); /* an empty run */
+    g_assert_true(send_piece(r, 5, 2));
     const GPtrArray *placed = stasis_proc_receiver_get_placed(r, &come);
     g_assert_cmpuint(placed->len, ==, 1);
     g_assert_cmpuint(come, ==, 0);
     const StasisProcPlaced *file = g_ptr_array_index(placed, 0);
     g_assert_cmpuint(file->pieces->len, ==, 2);
     g_assert_cmpuint(g_array_index(file->pieces, StasisProcPiece, 0).runs[1].address, ==, 0x5000);
-    g_assert_false(send_piece(r, 5, 0)); /* of no file any more */
+    g_assert_false(send_piece(r, 5, 2)); /* of no file any more */
     g_assert_true(send_file(r, "inventory.img", "abc", 3, "abc"));
     g_assert_false(send_head(r, "b.img", piece)); /* more than all may have */
     test_remove_tree(path);
