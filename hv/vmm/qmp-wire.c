@@ -123,6 +123,18 @@ int stasis_qmp_take_line(StasisQmpWire *wire, const char **ret_text, gsize *ret_
     return 1;
 }
 
+/* The last words of a peer that takes nothing more: they may say why. */
+static void hear_out(StasisQmpWire *wire)
+{
+    const char *text;
+    gsize len;
+    StasisQmpLine line;
+    int r;
+    do
+        r = stasis_qmp_take_line(wire, &text, &len, &line, NULL);
+    while (r > 0 || (r == 0 && stasis_qmp_receive(wire, /* deadline_us= */ 0, NULL)));
+}
+
 /* Drop the first @n bytes of what is to be sent. */
 static void advance(struct msghdr *msg, gsize n)
 {
@@ -160,10 +172,12 @@ gboolean stasis_qmp_send(StasisQmpWire *wire, struct iovec *iov, guint n_iov, in
         ssize_t n = sendmsg(wire->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n >= 0)
             advance(&msg, (gsize)n);
-        else if (errno != EAGAIN && errno != EINTR)
+        else if (errno != EAGAIN && errno != EINTR) {
+            int errnum = errno;
+            hear_out(wire);
             return stasis_qmp_fail(&wire->base, STASIS_ERROR_FAILED, error, "send: %s",
-                                   g_strerror(errno));
-        else if (errno == EAGAIN && wait_for(wire, POLLOUT, deadline_us) <= 0)
+                                   g_strerror(errnum));
+        } else if (errno == EAGAIN && wait_for(wire, POLLOUT, deadline_us) <= 0)
             return stasis_qmp_fail(&wire->base, STASIS_ERROR_FAILED, error,
                                    "send: QEMU does not read its monitor");
     }

@@ -459,6 +459,20 @@ static void tell(int fd, const char *said)
     g_assert_cmpint(write(fd, said, strlen(said)), ==, (gssize)strlen(said));
 }
 
+/* What QEMU says at its end is heard also by who only learns of that as he speaks. */
+static void test_last_words(void)
+{
+    int ends[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    tell(ends[1], READY);
+    g_autoptr(StasisQmp) qmp = stasis_qmp_open_fd(ends[0], "peer", 60000, NULL, NULL);
+    g_assert_nonnull(qmp);
+    tell(ends[1], EVENT("STOP", 100) EVENT("SHUTDOWN", 101));
+    close(ends[1]);
+    g_assert_false(stasis_qmp_execute_line(qmp, "{\"execute\":\"stop\"}\n", 60000, NULL));
+    g_assert_cmpuint(stasis_qmp_wait_event(qmp, "SHUTDOWN", 0, 0), ==, 101000000);
+}
+
 /* Whoever else lets a stopped VM go on is noticed; a clock that was set back is nobody. */
 static void test_resumed_by_others(void)
 {
@@ -565,6 +579,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/qmp/peer-pid", test_peer_pid);
     g_test_add_func("/vmm/qmp/hostile-peers", test_hostile_peers);
     g_test_add_func("/vmm/qmp/event-at-once", test_event_at_once);
+    g_test_add_func("/vmm/qmp/last-words", test_last_words);
     g_test_add_func("/vmm/qmp/resumed-by-others", test_resumed_by_others);
     g_test_add_func("/vmm/qmp/event-before-greeting", test_event_before_greeting);
     g_test_add_func("/vmm/qmp/stale-answer", test_stale_answer);
