@@ -108,9 +108,9 @@ static void test_chain(void)
     test_remove_tree(path);
 }
 
-/* However long a chain, a restore has few files to open: each of these would be in one more. */
 #define MAX_SOURCES 64
 
+/* However long a chain, a restore has few files to open: each of these would be in one more. */
 static void test_long_chain(void)
 {
     g_setenv("STASIS_PROC_SOURCES", G_STRINGIFY(MAX_SOURCES), TRUE);
