@@ -11,6 +11,7 @@ from proctree import (another_vm, ask, ask_clocks, calm, check_clocks, check_no_
 from stasistest import (case, checkpoint_with_reference, main, new_store, shared, stasis,  # noqa: E402
                         stasis_json)
 from stockcriu import disk_for_criu, export_for_criu, restore_by_criu  # noqa: E402
+from webpage import Web  # noqa: E402
 
 _common = {}
 
@@ -58,6 +59,18 @@ def checkpoint(t):
     stasis("checkpoint-verify", "--all", *store)
     files = os.listdir(os.path.join(store[1], "processes", info["id"]))
     t.check({"inventory.img", "pstree.img", "manifest.json"} <= set(files), files)
+
+
+@case
+def why(t):
+    """the image keeps who belongs together and why, and the page shows it"""
+    c = common()
+    info = c["info"]
+    graph = Web(t, *c["store"]).ask(f"/api/graph/{info['id']}").json
+    members = {m["pid"] for m in graph["members"]}
+    t.equal(members, {p["pid"] for p in info["processes"]}, "members")
+    t.check(any(e["relation"] == "pipe" and {e["a"], e["b"]} <= members for e in graph["edges"]), graph["edges"])
+    t.check([m for m in graph["members"] if m["via"] is not None], f"who came along: {graph['members']}")
 
 
 @case

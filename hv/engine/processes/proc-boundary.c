@@ -12,9 +12,9 @@ static JsonArray *members(const StasisGuestBoundary *b)
         const StasisGuestProcess *process = &b->processes[i];
         JsonObject *object = json_object_new();
         json_object_set_int_member(object, "pid", process->pid);
-        json_object_set_string_member(object, "command", process->command);
+        stasis_json_set_string(object, "command", process->command);
         if (process->via >= 0)
-            json_object_set_string_member(object, "via", b->edges[process->via].witness);
+            stasis_json_set_string(object, "via", b->edges[process->via].witness);
         else
             json_object_set_null_member(object, "via");
         json_array_add_object_element(array, object);
@@ -35,13 +35,13 @@ static JsonArray *edges(const StasisGuestBoundary *b)
             json_object_set_int_member(object, "b", edge->b);
         else
             json_object_set_null_member(object, "b");
-        json_object_set_string_member(object, "relation", edge->relation);
+        stasis_json_set_string(object, "relation", edge->relation);
         json_object_set_string_member(object, "class", classes[edge->edge_class]);
         json_object_set_string_member(object, "place", places[edge->place]);
         if (edge->talked >= 0)
             json_object_set_int_member(object, "talked", edge->talked);
-        json_object_set_string_member(object, "object", edge->object);
-        json_object_set_string_member(object, "witness", edge->witness);
+        stasis_json_set_string(object, "object", edge->object);
+        stasis_json_set_string(object, "witness", edge->witness);
         json_array_add_object_element(array, object);
     }
     return array;

@@ -450,6 +450,13 @@ static gboolean share_pages(Job *job, StasisStore *store, GError **error)
     return TRUE;
 }
 
+/* For people: who is in the image, and why. */
+static gboolean keep_boundary(Job *job, GError **error)
+{
+    g_autoptr(GBytes) text = stasis_proc_boundary_to_json(job->boundary);
+    return stasis_proc_image_writer_add_part(job->writer, "boundary.json", text, error);
+}
+
 static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
                                     const StasisProcessCheckpointOptions *options,
                                     gboolean is_ready, GCancellable *cancellable, GError **error)
@@ -471,7 +478,7 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
                       (options->direct ? dump_direct(&job, error)
                                        : get_ready(&job, error) && make_fork(&job, error) &&
                                              freeze(&job, error) && dump_fork(&job, error));
-    if (!dumped)
+    if (!dumped || !keep_boundary(&job, error))
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
     StasisProcessImageInfo *info = stasis_proc_image_writer_commit(job.writer, job.info, error);
