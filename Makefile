@@ -111,7 +111,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 TOOL_BIN := $(TOOL_SRC:tests/lib/%.c=$(B)/tests/lib/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/tests/fuzz/%)
 
-.PHONY: all help deps demo check check-long check-unit check-san check-valgrind bench fuzz install \
+.PHONY: all help deps demo check check-deep check-long check-unit check-san check-valgrind bench fuzz install \
         clean format format-check guests lib
 .DEFAULT_GOAL := all
 
@@ -129,7 +129,8 @@ help:
 #: make             build the library, the command and its man page
 #: make deps        install what is missing (Debian, root)
 #: make demo        boot a Linux guest, checkpoint it live, kill it, bring it back
-#: make check       all tests (TESTS="name …" picks some)
+#: make check       the tests (TESTS="name …" picks some)
+#: make check-deep  the rest of what each change has to pass: faults at each point, other guests and domains
 #: make check-long  what takes too long for that: a Debian guest with a database, many repetitions
 #: make check-san   unit tests under AddressSanitizer and UBSan
 #: make check-valgrind   unit tests under valgrind
@@ -404,6 +405,10 @@ TESTS ?=
 check: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries fuzz-binaries
 	@tests/run.sh $(B) $(TESTS)
+
+check-deep: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) all guests test-binaries
+	@tests/run.sh $(B) deep
 
 # Those of which make check runs a part of the combinations.
 FULL_TESTS = $(basename $(notdir $(shell grep -lE '\bFULL\b|full=[^TF]|^@full_case' tests/integration/*.py tests/fault/*.py)))

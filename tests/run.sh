@@ -5,7 +5,7 @@
 #   tests/run.sh BUILD [NAME…]
 #
 # NAME is a test program ("test-store-index", "test_attach", "fuzz-vmstate"), or a group: unit,
-# integration, fault, fuzz, long. Default: everything but those that are long.
+# integration, fault, fuzz, long, or deep. Default: everything but those that are long or deep.
 #
 # A program speaks TAP. It has failed if a point failed, and also if it died, hung, did not run the
 # number of points it had planned, or left a process or a mount behind. Each program gets a
@@ -82,17 +82,30 @@ for p in ${programs[@]+"${programs[@]}"}; do
 done
 programs=(${sorted[@]+"${sorted[@]}"})
 
+# Those that `make check` leaves to `make check-deep`: they try what others show once at each point where it
+# can break (all of fault/), under libvirt, or on guests of other kinds.
+deep="test_residual test_libvirt_faults test_agent_libvirt test_proc_scope test_disk_guest
+      test_proc_libvirt test_libvirt_overlay test_proc_mqueue test_proc_hostile test_proc_disks
+      test_interchange_libvirt test_overlay_pivot test_store_faults test_session_terminal
+      test_ci_recorded test_proc_sealed test_slow_disk test_guard_libvirt test_daemon_libvirt
+      test_try_guest test_guests test_boundary_guest test_agent_install test_harness"
+
+# Is the program of "KIND NAME" one of these?
+is_deep() {
+    [ "${1%% *}" = fault ] || [[ " $deep " =~ [[:space:]]"${1#* }"[[:space:]] ]]
+}
+
 chosen=()
 if [ $# -eq 0 ]; then
     for p in ${programs[@]+"${programs[@]}"}; do
-        [ "${p%% *}" = long ] || chosen+=("$p")
+        [ "${p%% *}" = long ] || is_deep "$p" || chosen+=("$p")
     done
 fi
 for want; do
     found=no
     for p in ${programs[@]+"${programs[@]}"}; do
         read -r kind name <<<"$p"
-        if [ "$want" = "$kind" ] || [ "$want" = "$name" ]; then
+        if [ "$want" = "$kind" ] || [ "$want" = "$name" ] || { [ "$want" = deep ] && is_deep "$p"; }; then
             chosen+=("$p")
             found=yes
         fi

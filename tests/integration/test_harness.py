@@ -140,6 +140,16 @@ def picks_by_name(t):
 
 
 @case
+def deep(t):
+    """what make check leaves to make check-deep is run by that, and nothing else is"""
+    os.makedirs(t.path("tests/fault"))
+    with open(t.path("tests/fault/test_points.py"), "w") as f:
+        f.write(OK)
+    expect(t, run_suite(t, one=OK, residual=OK), 0, "1 passed, 0 failed, 0 skipped", "test_one ")
+    expect(t, run_suite(t, names=["deep"]), 0, "2 passed, 0 failed, 0 skipped", "test_points (.*\n)*.*test_residual ")
+
+
+@case
 def nothing_to_run(t):
     """a run without any test fails"""
     expect(t, run_suite(t), 1, "0 passed, 1 failed, 0 skipped")
@@ -221,20 +231,22 @@ def terminated(t):
 
 @case
 def ci_counts_last(t):
-    """.ci/run ends with the counts, also when make talks after them or never came to the tests"""
+    """.ci/run ends with the counts of both its parts, also when make talks after them or never came to the tests"""
     os.makedirs(t.path(".ci"))
     shutil.copy(os.path.join(ROOT, ".ci", "run"), t.path(".ci/run"))
-    for recipe, status, last in (("@echo 2 passed, 0 failed, 0 skipped", 0, "2 passed, 0 failed, 0 skipped"),
-                                 ("@echo 2 passed, 1 failed, 0 skipped; false", None,
-                                  "2 passed, 1 failed, 0 skipped"),
-                                 ("@echo no compiler; false", None, "0 passed, 1 failed, 0 skipped")):
+    good, bad = "@echo 2 passed, 0 failed, 1 skipped", "@echo 2 passed, 1 failed, 0 skipped; false"
+    for recipe, deep, status, last in ((good, good, 0, "4 passed, 0 failed, 2 skipped"),
+                                       (bad, good, None, "4 passed, 1 failed, 1 skipped"),
+                                       (good, bad, None, "4 passed, 1 failed, 1 skipped"),
+                                       (good, "@true", None, "2 passed, 1 failed, 1 skipped"),
+                                       ("@echo no compiler; false", "@false", None, "0 passed, 2 failed, 0 skipped")):
         with open(t.path("Makefile"), "w") as f:
-            f.write(f"check:\n\t{recipe}\n")
+            f.write(f"check:\n\t{recipe}\ncheck-deep:\n\t{deep}\n")
         done = subprocess.run([t.path(".ci/run")], text=True, stdout=subprocess.PIPE, check=False,
                               stderr=subprocess.STDOUT, env={k: v for k, v in os.environ.items()
                                                              if k not in ("MAKEFLAGS", "MAKELEVEL")})
-        t.equal(done.stdout.splitlines()[-1], last, f"last line with {recipe!r}")
-        t.check((done.returncode == 0) == (status == 0), f"exit {done.returncode}, {recipe!r}")
+        t.equal(done.stdout.splitlines()[-1], last, f"last line with {recipe!r}, {deep!r}")
+        t.check((done.returncode == 0) == (status == 0), f"exit {done.returncode}, {recipe!r}, {deep!r}")
 
 
 @case
