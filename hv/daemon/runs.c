@@ -331,6 +331,24 @@ static gboolean is_over(const StasisPolicy *policy, const StasisdJob *job)
                               !g_strv_contains(passing, job->error_name));
 }
 
+/* A guard that ended at a failure of its VM, which may be there still. */
+static gboolean saw_failure(const StasisdJob *job)
+{
+    g_autoptr(JsonObject) result =
+        job->result != NULL ? stasis_json_parse_object(job->result, -1, NULL) : NULL;
+    return strcmp(job->kind, "guard") == 0 && !job->aborting && result != NULL &&
+           json_object_has_member(result, "last") && !json_object_has_member(result, "ended");
+}
+
+/* How often on end there was nothing to be done, of a kind that lasts. */
+static guint count_on_end(const StasisdEntry *entry, const StasisdJob *job)
+{
+    if (job->state == STASISD_DONE && !saw_failure(job))
+        return 0;
+    gboolean lasted = job->ended_us - job->started_us > MAX_BACKOFF_S * G_TIME_SPAN_SECOND;
+    return lasted ? 1 : entry->n_on_end + 1;
+}
+
 static void run_went(StasisdService *service, StasisdEntry *entry, const StasisdJob *job)
 {
     gboolean well = job->state == STASISD_DONE;
@@ -351,7 +369,7 @@ static void run_went(StasisdService *service, StasisdEntry *entry, const Stasisd
         entry->state.n_failures += !absent;
         entry->state.last_error = g_strdup(job->error != NULL ? job->error : "aborted");
     }
-    entry->n_on_end = well ? 0 : entry->n_on_end + 1;
+    entry->n_on_end = count_on_end(entry, job);
     if (all_ended(job))
         entry->state.last_error = g_strdup("all processes have ended");
     g_clear_pointer(&entry->state.over, g_free);

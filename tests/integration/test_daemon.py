@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import exposition  # noqa: E402
+from daemonbus import call  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from daemonload import load  # noqa: E402
 from guests import Bare  # noqa: E402
@@ -228,6 +229,15 @@ def guarded(t):
     daemon.start()
     t.wait(lambda: [[word for word in argv if "--do" in word] for argv in guards()] == [["--do=capture"]], PATIENCE,
            "it is the guard of the policy that was set meanwhile")
+    t.wait(lambda: os.path.isdir(ring) and os.listdir(ring), PATIENCE, "it has images")
+    vm.guest.fail(vm, Bare.PANIC)
+    t.wait(lambda: len(os.listdir(bundles)) == 2, PATIENCE, "one more bundle")
+
+    def left():
+        call(daemon, "RunPolicy", vm.name)  # now, and not when its time has come
+        return [j for j in daemon.jobs(vm.name, "guard") if "as the guard left it" in j.get("error", "")]
+    t.wait(lambda: len(left()) >= 2, PATIENCE, "what is there still is not captured again, and is told")
+    t.equal(len(os.listdir(bundles)), 2, "bundles")
     daemon.kill()
     daemon.run("policy-remove", vm.name)
     daemon.start()

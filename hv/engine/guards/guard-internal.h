@@ -30,6 +30,7 @@ typedef struct {
     guint n_tries;
     guint n_skipped; /* images on end that could not be taken */
     guint64 back_us; /* when the VM was last taken back; 0: never */
+    gint64 armed_us; /* Unix time: what began before was there when the guard was begun */
     GPtrArray *bundles;
     StasisKept kept;
     gboolean
@@ -83,5 +84,16 @@ const StasisImageInfo *stasis_guard_back_go(StasisGuard *guard, const StasisFail
                                             guint64 seen_us, GError **error);
 /* Was the VM left in the middle of going back? Whoever completes that needs the image. */
 gboolean stasis_guard_back_is_half(const StasisGuard *guard);
+
+/* ---- guard-left.c; of a guard that is no policy's nothing of it does anything ---- */
+
+/* The VM, whose QEMU is @record's, stays as it is after a failure. */
+void stasis_guard_left_note(StasisGuard *guard, const StasisRecord *record);
+/* It does not any more. */
+void stasis_guard_left_forget(StasisGuard *guard);
+/* FALSE, STASIS_ERROR_FAILED: @failure was there when the guard was begun, and one before has left
+ * that QEMU so. */
+gboolean stasis_guard_left_check(const StasisGuard *guard, const StasisFailure *failure,
+                                 GError **error);
 
 G_END_DECLS

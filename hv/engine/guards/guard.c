@@ -88,9 +88,12 @@ static gboolean start_watching(StasisGuard *guard, GError **error)
         return FALSE;
     guard->watch =
         stasis_watch_new(session->record, session->qmp, on, /* whole_console= */ FALSE, error);
-    if (guard->watch != NULL)
-        stasis_watch_follow_end(guard->watch);
-    return guard->watch != NULL;
+    if (guard->watch == NULL)
+        return FALSE;
+    stasis_watch_follow_end(guard->watch);
+    if (guard->armed_us == 0)
+        guard->armed_us = g_get_real_time();
+    return TRUE;
 }
 
 static void guard_clear(StasisGuard *guard)
@@ -169,6 +172,8 @@ static gboolean handle(StasisGuard *guard, StasisFailure *failure, gboolean *ret
 {
     guint64 seen_us = stasis_now_us();
     StasisGuardEvent event = { .what = "failure", .failure = failure };
+    StasisRecord failed = { .pid = stasis_ring_get_session(guard->ring)->record->pid,
+                            .start_time = stasis_ring_get_session(guard->ring)->record->start_time };
     g_clear_pointer(&guard->result->last, stasis_failure_free);
     guard->result->last = failure;
     guard->result->n_failures++;
@@ -179,9 +184,13 @@ static gboolean handle(StasisGuard *guard, StasisFailure *failure, gboolean *ret
     *ret_on = stasis_guard_back_may(guard, seen_us);
     const StasisImageInfo *image =
         *ret_on ? stasis_guard_back_go(guard, failure, seen_us, &local) : NULL;
-    if (!stasis_guard_bundle_capture(guard, failure, &evidence, seen_us, &lost) &&
-        (!*ret_on || local != NULL))
+    gboolean captured = stasis_guard_bundle_capture(guard, failure, &evidence, seen_us, &lost);
+    if (!captured && (!*ret_on || local != NULL))
         stasis_guard_bundle_keep_ring(guard, lost, &local);
+    if (image != NULL)
+        stasis_guard_left_forget(guard);
+    else if (captured)
+        stasis_guard_left_note(guard, &failed);
     if (local != NULL) {
         guard->keep_ring |= stasis_guard_back_is_half(guard);
         g_propagate_error(error, g_steal_pointer(&local));
@@ -245,6 +254,10 @@ static gboolean loop(StasisGuard *guard, GError **error)
         if (failure == NULL && !take_next(guard, &failure, error))
             return FALSE;
         gboolean on = TRUE;
+        if (failure != NULL && !stasis_guard_left_check(guard, failure, error)) {
+            stasis_failure_free(failure);
+            return FALSE;
+        }
         if (failure != NULL && !handle(guard, failure, &on, error))
             return FALSE;
         if (!on)

@@ -11,6 +11,7 @@
 typedef struct {
     const StasisWatcherOps *ops;
     guint64 seen_us;
+    gint64 begun_us;     /* Unix time */
     gboolean was_before; /* it is in that state already */
 } Event;
 
@@ -19,6 +20,7 @@ static gpointer open_event(const StasisWatcherOps *ops, StasisWatched *vm, const
 {
     Event *event = g_new0(Event, 1);
     event->ops = ops;
+    event->begun_us = g_get_real_time();
     if (vm->qmp == NULL)
         return event;
     event->seen_us = stasis_qmp_wait_event(vm->qmp, ops->event, 0, 0);
@@ -32,6 +34,7 @@ static gboolean look_for_event(gpointer data, StasisWatched *vm, char **ret_deta
     Event *event = data;
     if (event->was_before) {
         event->was_before = FALSE;
+        vm->since_us = event->begun_us;
         *ret_detail = g_strdup_printf("QEMU's state is \"%s\"", event->ops->state);
         return TRUE;
     }

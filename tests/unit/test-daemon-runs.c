@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: a policy that lasts is begun anew later and later while there is nothing to be done, and
+ * is over only when it is known to be. */
+#include <glib/gstdio.h>
+#include <stasis/error.h>
+#include <string.h>
+
+#include "base/tree.h"
+#include "daemon/service-internal.h"
+
+#define LIMIT_S 120
+
+typedef struct {
+    char *dir, *program;
+    StasisdService *service;
+} World;
+
+static gboolean on_limit(gpointer data)
+{
+    g_error("nothing happens");
+    return G_SOURCE_REMOVE;
+}
+
+static void put(const World *world, const char *name, const char *text)
+{
+    g_autofree char *path = g_build_filename(world->dir, name, NULL);
+    g_autoptr(GError) error = NULL;
+    g_file_set_contents(path, text, -1, &error);
+    g_assert_no_error(error);
+}
+
+/* What is run for each policy says @said, as the command's result. */
+static void world_init(World *world, const char *said)
+{
+    g_autoptr(GError) error = NULL;
+    *world = (World){ .dir = g_dir_make_tmp("runs-XXXXXX", &error) };
+    g_assert_no_error(error);
+    g_setenv("STASIS_STATE_DIR", world->dir, TRUE);
+    g_autofree char *script = g_strdup_printf("#!/bin/sh\n%s\n", said);
+    put(world, "program", script);
+    world->program = g_build_filename(world->dir, "program", NULL);
+    g_assert_cmpint(g_chmod(world->program, 0700), ==, 0);
+    world->service = stasisd_service_new(world->dir, world->program, 2, &error);
+    g_assert_no_error(error);
+    stasisd_service_start(world->service, &error);
+    g_assert_no_error(error);
+}
+
+static void world_clear(World *world)
+{
+    stasisd_service_free(world->service);
+    stasis_remove_tree(world->dir);
+    g_free(world->dir);
+    g_free(world->program);
+}
+
+static StasisdEntry *entry_of(const World *world, const char *vm)
+{
+    return g_hash_table_lookup(world->service->entries, vm);
+}
+
+/* Until @n jobs are over, and the policies know. */
+static void wait_over(const World *world, guint n)
+{
+    guint limit = g_timeout_add_seconds(LIMIT_S, on_limit, NULL), n_over = 0;
+    while (n_over < n) {
+        const GPtrArray *jobs = stasisd_jobs_all(world->service->jobs);
+        n_over = 0;
+        for (guint i = 0; i < jobs->len; i++)
+            n_over += stasisd_job_is_over(jobs->pdata[i]);
+        if (n_over < n)
+            g_main_context_iteration(NULL, TRUE);
+    }
+    g_source_remove(limit);
+}
+
+/* The policy of VM "web" in @text, run once. */
+static StasisdEntry *run_once(World *world, const char *said, const char *text)
+{
+    world_init(world, said);
+    put(world, "policies/vm-web.json", text);
+    stasisd_service_reload(world->service);
+    wait_over(world, 1);
+    return entry_of(world, "web");
+}
+
+#define OK(result) "echo '{\"ok\": true, \"result\": {" result "}}'"
+#define BAD(code) \
+    "echo '{\"ok\": false, \"error\": {\"code\": \"" code "\", \"message\": \"no\"}}'; exit 1"
+
+/* A guard that saw a failure finds it again: it is begun anew later each time. */
+static void test_back_off(void)
+{
+    static const struct {
+        const char *said;
+        guint n_on_end;
+    } rows[] = {
+        { OK("\"failures\": 0"), 0 },
+        { OK("\"last\": {\"kind\": \"panic\"}"), 1 },
+        { OK("\"last\": {\"kind\": \"panic\"}, \"ended\": \"guest-shutdown\""), 0 },
+        { BAD("failed"), 1 },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        World world;
+        const StasisdEntry *entry =
+            run_once(&world, rows[i].said, "{\"vm\": \"web\", \"guard\": \"panic\"}");
+        g_test_message("%s", rows[i].said);
+        g_assert_cmpuint(entry->n_on_end, ==, rows[i].n_on_end);
+        world_clear(&world);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/daemon/runs/back-off", test_back_off);
+    return g_test_run();
+}
