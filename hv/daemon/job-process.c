@@ -19,6 +19,8 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "daemon/job.h"
+#include "daemon/peer.h"
+#include "engine/vm/session.h"
 #include "vmm/registry.h"
 
 #define MAX_SAID 4096u
@@ -185,6 +187,18 @@ static void hear(StasisdJob *job, int fd, int dir_fd, StasisdJobLineFunc line,
                                          watch, watch_free);
 }
 
+/* Which libvirtd a name is looked for at is said by whoever wants something, and polkit is told:
+ * not by our environment, nor, where he is no master, by what stasis knows a name to be of. */
+static char **environment_of(const StasisdJob *job)
+{
+    char **env = g_get_environ();
+    env = g_environ_unsetenv(env, "STASIS_CONNECT");
+    env = g_environ_unsetenv(env, "LIBVIRT_DEFAULT_URI");
+    if (job->connect == NULL && !stasisd_uid_is_master(job->owner))
+        env = g_environ_setenv(env, STASIS_NO_DOMAINS_VARIABLE, "1", TRUE);
+    return env;
+}
+
 static gboolean spawn(StasisdJob *job, const char *program, int out_fd, int pid_fd, int err_fd,
                       GError **error)
 {
@@ -193,10 +207,11 @@ static gboolean spawn(StasisdJob *job, const char *program, int out_fd, int pid_
     for (char **word = job->argv; *word != NULL; word++)
         g_ptr_array_add(argv, *word);
     g_ptr_array_add(argv, NULL);
+    g_auto(GStrv) env = environment_of(job);
     return g_spawn_async_with_pipes_and_fds(
-        "/", (const char *const *)argv->pdata, NULL, G_SPAWN_DO_NOT_REAP_CHILD, become,
-        GINT_TO_POINTER(pid_fd), /* stdin_fd= */ -1, out_fd, err_fd, NULL, NULL, 0, &job->pid, NULL,
-        NULL, NULL, error);
+        "/", (const char *const *)argv->pdata, (const char *const *)env, G_SPAWN_DO_NOT_REAP_CHILD,
+        become, GINT_TO_POINTER(pid_fd), /* stdin_fd= */ -1, out_fd, err_fd, NULL, NULL, 0,
+        &job->pid, NULL, NULL, NULL, error);
 }
 
 gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, const char *boot_id,

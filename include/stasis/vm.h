@@ -87,7 +87,8 @@ STASIS_API StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *opt
 STASIS_API StasisVm *stasis_vm_attach(const char *name, const char *qmp_path,
                                       GCancellable *cancellable, GError **error);
 
-/* A VM known on this host, or STASIS_ERROR_NOT_FOUND. Does not take the VM for an operation. */
+/* A VM known on this host, or STASIS_ERROR_NOT_FOUND. Does not take the VM for an operation. With
+ * STASIS_NO_DOMAINS in the environment a libvirt domain that is known here is an error. */
 STASIS_API StasisVm *stasis_vm_open(const char *name, GError **error);
 
 /*

@@ -246,6 +246,18 @@ def told(t):
     is_told("create", "his", uri, "SetPolicy", setting % f", 'connect': <'{uri}'>")
     is_told("create", "dom", none, "Checkpoint", "dom", "")
     is_told("create", "dom", uri, "CheckpointDomain", "dom", "", uri)
+    # A name of which stasis knows that it is a domain's.
+    known = os.path.join(os.environ["STASIS_RUNTIME_DIR"], "known")
+    os.mkdir(known, 0o700)
+    t.defer(shutil.rmtree, known)
+    with open(os.path.join(known, "vm.json"), "w", encoding="utf-8") as f:
+        json.dump({"name": "known", "pid": 1, "start_time": 1, "uri": uri, "domain": "known", "uuid": "0" * 32,
+                   "prepared": False}, f)
+    for words in (("Checkpoint", "known", ""), ("Rollback", "known", "")):
+        is_told("create" if words[0] == "Checkpoint" else "restore", "known", none, *words)
+        t.wait(lambda: "say so with --connect" in daemon.jobs("known")[-1].get("error", ""), PATIENCE,  # noqa: B023
+               "what was not asked for is not done")
+        t.equal(daemon.jobs("known")[-1]["kind"], words[0].lower(), "the job")
     is_told("restore", none, uri, "RestoreDomain", "latest", "", uri)
     is_told("restore", "dom", uri, "RollbackDomain", "dom", "", uri)
     # An image of a VM and one of a domain of the same name.

@@ -257,6 +257,37 @@ static void test_connect(void)
     }
 }
 
+/* The URI is never our own environment's; others than masters do nothing to a domain unnamed. */
+static void test_environment(void)
+{
+    static const struct {
+        guint owner;
+        const char *connect, *told;
+    } rows[] = {
+        { 0, NULL, ".." },
+        { 0, "qemu:///system", ".." },
+        { 65534, NULL, "..1" },
+        { 65534, "qemu:///system", ".." },
+    };
+    static const char script[] = "echo \"{\\\"ok\\\": true, \\\"result\\\": {\\\"x\\\": "
+                                 "\\\"$STASIS_CONNECT.$LIBVIRT_DEFAULT_URI.$STASIS_NO_DOMAINS\\\"}}\"";
+    const char *const argv[] = { "-c", script, NULL };
+    World world;
+    g_setenv("STASIS_CONNECT", "a", TRUE);
+    g_setenv("LIBVIRT_DEFAULT_URI", "b", TRUE);
+    world_init(&world);
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++)
+        stasisd_jobs_add(world.jobs, "test", "vm", rows[i].connect, rows[i].owner, argv, -1);
+    wait_over(&world, G_N_ELEMENTS(rows));
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *told = g_strdup_printf("{\"x\":\"%s\"}", rows[i].told);
+        g_assert_cmpstr(stasisd_jobs_find(world.jobs, i + 1)->result, ==, told);
+    }
+    world_clear(&world);
+    g_unsetenv("STASIS_CONNECT");
+    g_unsetenv("LIBVIRT_DEFAULT_URI");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -266,5 +297,6 @@ int main(int argc, char **argv)
     g_test_add_func("/daemon/jobs/begun", test_begun);
     g_test_add_func("/daemon/jobs/strangers", test_strangers);
     g_test_add_func("/daemon/jobs/connect", test_connect);
+    g_test_add_func("/daemon/jobs/environment", test_environment);
     return g_test_run();
 }

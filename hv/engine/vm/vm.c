@@ -58,7 +58,13 @@ const char *stasis_vm_get_name(StasisVm *vm)
 StasisVm *stasis_vm_open(const char *name, GError **error)
 {
     g_autoptr(StasisRecord) record = stasis_record_load(name, error);
-    return record != NULL ? stasis_vm_new(name) : NULL;
+    if (record == NULL)
+        return NULL;
+    if (record->uri == NULL || g_getenv(STASIS_NO_DOMAINS_VARIABLE) == NULL)
+        return stasis_vm_new(name);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "\"%s\" is a libvirt domain: say so with --connect %s", name, record->uri);
+    return NULL;
 }
 
 StasisVm *stasis_vm_run_bound(const char *name, const StasisRunOptions *options,
