@@ -9,7 +9,7 @@
 
 #define MAX_BYTES 65536
 
-static char *file_of(const char *vm)
+char *stasisd_policy_file(const char *vm)
 {
     g_autofree char *escaped = g_uri_escape_string(vm, NULL, FALSE);
     return g_strconcat("vm-", escaped, ".json", NULL);
@@ -48,7 +48,7 @@ JsonObject *stasisd_policy_state_to_json(const StasisdPolicyState *state)
 void stasisd_policy_state_load(StasisdPolicyState *state, int dir_fd, const char *vm)
 {
     gsize len = 0;
-    g_autofree char *name = file_of(vm);
+    g_autofree char *name = stasisd_policy_file(vm);
     g_autofree char *text = stasis_read_file_at(dir_fd, name, MAX_BYTES, &len, NULL);
     g_autoptr(JsonObject) object =
         text != NULL ? stasis_json_parse_object(text, (gssize)len, NULL) : NULL;
@@ -73,12 +73,12 @@ gboolean stasisd_policy_state_save(const StasisdPolicyState *state, int dir_fd, 
                                    GError **error)
 {
     g_autoptr(JsonObject) object = stasisd_policy_state_to_json(state);
-    g_autofree char *text = stasis_json_to_text(object, FALSE), *name = file_of(vm);
+    g_autofree char *text = stasis_json_to_text(object, FALSE), *name = stasisd_policy_file(vm);
     return stasis_write_file_at(dir_fd, name, text, strlen(text), /* durable= */ FALSE, error);
 }
 
 void stasisd_policy_state_remove(int dir_fd, const char *vm)
 {
-    g_autofree char *name = file_of(vm);
+    g_autofree char *name = stasisd_policy_file(vm);
     unlinkat(dir_fd, name, 0);
 }

@@ -19,6 +19,9 @@ typedef struct {
     guint64 n_missed_deadlines; /* by the guest, over the runs, as it counts itself */
 } StasisdPolicyState;
 
+/* The name of the policy's file, and of that of its state. Free with g_free(). */
+char *stasisd_policy_file(const char *vm);
+
 void stasisd_policy_state_clear(StasisdPolicyState *state);
 JsonObject *stasisd_policy_state_to_json(const StasisdPolicyState *state);
 /* Of VM @vm; empty when there is none. */

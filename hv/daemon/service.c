@@ -53,16 +53,23 @@ static void take(StasisdService *service, StasisPolicy *policy)
     g_hash_table_replace(service->entries, g_strdup(policy->vm), taken);
 }
 
-static void drop_absent(StasisdService *service, const GPtrArray *there)
+/* Whose file is there, or can't be read at present: that may be the same again. */
+static gboolean is_there(const char *vm, const GPtrArray *there, char **bad)
+{
+    g_autofree char *file = stasisd_policy_file(vm);
+    for (guint i = 0; i < there->len; i++)
+        if (strcmp(((const StasisPolicy *)there->pdata[i])->vm, vm) == 0)
+            return TRUE;
+    return g_strv_contains((const char *const *)bad, file);
+}
+
+static void drop_absent(StasisdService *service, const GPtrArray *there, char **bad)
 {
     GHashTableIter iter;
     gpointer vm;
     g_hash_table_iter_init(&iter, service->entries);
     while (g_hash_table_iter_next(&iter, &vm, NULL)) {
-        gboolean found = FALSE;
-        for (guint i = 0; i < there->len && !found; i++)
-            found = strcmp(((const StasisPolicy *)there->pdata[i])->vm, vm) == 0;
-        if (found)
+        if (is_there(vm, there, bad))
             continue;
         end_lasting(service, vm);
         stasisd_policy_state_remove(service->state_fd, vm);
@@ -81,9 +88,7 @@ void stasisd_service_reload(StasisdService *service)
     }
     for (char **name = bad; *name != NULL; name++)
         g_warning("policies/%s can't be read: it is not carried out", *name);
-    /* One that can't be read at present may be the same again: nothing is forgotten. */
-    if (bad[0] == NULL)
-        drop_absent(service, policies);
+    drop_absent(service, policies, bad);
     g_ptr_array_set_free_func(policies, NULL);
     for (guint i = 0; i < policies->len; i++)
         take(service, policies->pdata[i]);

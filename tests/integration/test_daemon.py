@@ -44,6 +44,9 @@ def carried_out(t):
     [absent] = [p for p in daemon.json("policy-list") if p["policy"]["vm"] == "absent"]
     t.check("absent" in absent["state"]["last_error"], absent)
     t.equal((absent["state"]["runs"], absent["state"]["failures"]), (0, 0), "of a VM that does not run")
+    damaged = os.path.join(daemon.state, "policies", "vm-damaged.json")
+    with open(damaged, "w", encoding="utf-8") as f:
+        f.write("{")
     daemon.run("policy-remove", vm.name)
     t.wait(lambda: not [j for j in daemon.jobs(vm.name) if j["state"] == "running"], PATIENCE,
            "no run is under way")
@@ -52,7 +55,10 @@ def carried_out(t):
     t.check(mine in left and 3 <= len(left) <= 4, left)
     daemon.run("store-check", "--read-data")
     vm.check_runs()
-    t.equal(daemon.run("policy-show", vm.name, expect=12).rc, 12, "it is gone")
+    t.equal(daemon.run("policy-show", vm.name, expect=12).rc, 12, "it is gone, whatever others are like")
+    daemon.run("policy-remove", "damaged")
+    t.check(not os.path.exists(damaged), "that can be removed, too")
+    daemon.run("policy-remove", "damaged", expect=12)
 
 
 @case

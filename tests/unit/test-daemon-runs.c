@@ -110,9 +110,39 @@ static void test_back_off(void)
     }
 }
 
+/* A file that can't be read keeps its own policy alone from going. */
+static void test_removed(void)
+{
+    World world;
+    world_init(&world, "trap 'exit 1' INT; while :; do sleep 0.05; done");
+    put(&world, "policies/vm-a%2Fb.json", "{\"vm\": \"a/b\", \"guard\": \"panic\"}");
+    put(&world, "policies/vm-web.json", "{\"vm\": \"web\", \"guard\": \"panic\"}");
+    stasisd_service_reload(world.service);
+    const GPtrArray *jobs = stasisd_jobs_all(world.service->jobs);
+    g_assert_cmpuint(jobs->len, ==, 2);
+    put(&world, "policies/vm-a%2Fb.json", "{");
+    g_autoptr(GError) error = NULL;
+    stasis_policy_remove("web", &error);
+    g_assert_no_error(error);
+    stasisd_service_reload(world.service);
+    g_assert_null(entry_of(&world, "web"));
+    g_assert_nonnull(entry_of(&world, "a/b"));
+    wait_over(&world, 1);
+    for (guint i = 0; i < jobs->len; i++) {
+        const StasisdJob *job = jobs->pdata[i];
+        g_assert_true(stasisd_job_is_over(job) == (strcmp(job->vm, "web") == 0));
+    }
+    g_assert_true(stasis_policy_remove("a/b", NULL));
+    stasisd_service_reload(world.service);
+    wait_over(&world, 2);
+    world_clear(&world);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL); /* a bad file is warned of */
     g_test_add_func("/daemon/runs/back-off", test_back_off);
+    g_test_add_func("/daemon/runs/removed", test_removed);
     return g_test_run();
 }
