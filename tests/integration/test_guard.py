@@ -424,6 +424,11 @@ def was_before(t):
     found = Guard(t, vm, "-o", t.dir).end(EVENT)
     t.equal((found["failures"], found["last"]["kind"]), (1, "panic"), found)
     t.equal(len(stasis_json("bundle-info", *found["bundles"], "--verify")["images"]), 1, "images")
+    # That image is none from before, to go back to.
+    guard = Guard(t, vm, "-o", t.dir, "--do", "capture", "--do", "rollback")
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal((guard.process.returncode, guard.count("captured"), guard.count("rolled-back")), (1, 1, 0), guard.events)
+    t.equal(vm.status(), "guest-panicked", "it is left as it is")
 
 
 @case

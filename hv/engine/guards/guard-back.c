@@ -48,7 +48,9 @@ const StasisImageInfo *stasis_guard_back_go(StasisGuard *guard, const StasisFail
     gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
     if (image == NULL) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "VM %s failed (%s) before there was an image", guard->name, failure->kind);
+                    "VM %s failed (%s) before there was an image, or the ring has none from before "
+                    "that any more: it is left as it is",
+                    guard->name, failure->kind);
         return NULL;
     }
     g_clear_pointer(&guard->watch, stasis_watch_free);

@@ -111,7 +111,7 @@ const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 si
                                                guint n_older)
 {
     guint before = ring->images->len;
-    while (before > 1 &&
+    while (before > 0 &&
            ((StasisImageInfo *)ring->images->pdata[before - 1])->created_us >= since_us)
         before--;
     if (before == 0)

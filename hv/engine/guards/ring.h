@@ -39,7 +39,7 @@ gboolean stasis_ring_trim(StasisRing *ring, GError **error);
 guint stasis_ring_get_n_images(const StasisRing *ring);
 
 /* The newest image from before @since_us (Unix time), or up to @n_older before that; the oldest
- * when there are no more. NULL: there is no image. */
+ * when there are no more. NULL: none is from before that. */
 const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,
                                                guint n_older);
 /* What comes after @image never was. */
