@@ -64,9 +64,11 @@ def disks_go_back(t):
     go_on(process)
     t.equal(process.wait(120), 1, "exit status")
     t.equal(still.digest(), before, "after a command that failed")
+    mine = still.vm.checkpoint_id("--note", "transaction", *store)
     stasis("try", still.vm.name, *store, "--", "true")
     images = stasis_json("checkpoint-list", *store)
-    t.equal([image["note"] for image in images], ["transaction"], "the last one's image is in the store")
+    t.equal([image["note"] for image in images], ["transaction"] * 2, "the last one's image is in the store")
+    t.equal(images[0]["id"], mine, "and what somebody else has made")
 
 
 @case

@@ -275,7 +275,7 @@ static gboolean start_ring(Ci *ci, GError **error)
     g_autoptr(StasisStore) store = stasis_store_open(path, STASIS_STORE_CREATE, error);
     if (store == NULL)
         return FALSE;
-    ci->ring = stasis_ring_new(store, stasis_vm_get_name(ci->vm), RING_NOTE,
+    ci->ring = stasis_ring_new(store, /* memory= */ NULL, stasis_vm_get_name(ci->vm), RING_NOTE,
                                options->keep != 0 ? options->keep : DEFAULT_KEEP);
     return stasis_ring_start(ci->ring, ci->vm, STASIS_DISKS_COPY, ci->cancellable, error) &&
            stasis_ring_take(ci->ring, ci->cancellable, error) != NULL;

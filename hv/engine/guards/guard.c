@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "engine/devices/device-load.h"
 #include "engine/guards/guard-internal.h"
+#include "engine/guards/made.h"
 #include "engine/guards/watch-console.h"
 #include "engine/rollback/rollback-mark.h"
 #include "store/image.h"
@@ -103,7 +104,7 @@ static void guard_clear(StasisGuard *guard)
         stasis_watch_keep_ended(session->qmp, session->record, STASIS_KEEP_NONE);
     stop_watching(guard);
     if (guard->store != NULL && !guard->keep_ring)
-        stasis_memory_prune(guard->store, guard->name, NOTE, 0, NULL);
+        stasis_made_prune(guard->memory, guard->store, guard->name, NOTE, 0, NULL);
     if (guard->memory != NULL)
         stasis_memory_close(guard->memory, guard->in_memory && !guard->keep_ring);
     g_clear_pointer(&guard->store, stasis_store_unref);
@@ -285,10 +286,11 @@ static gboolean begin(StasisGuard *guard, StasisStore *store, GError **error)
     guard->in_memory = store == NULL;
     guard->store =
         store != NULL ? stasis_store_ref(store) : stasis_memory_get_store(guard->memory, error);
-    if (guard->store == NULL || !stasis_memory_prune(guard->store, guard->name, NOTE, 1, error))
+    if (guard->store == NULL ||
+        !stasis_made_prune(guard->memory, guard->store, guard->name, NOTE, 1, error))
         return FALSE;
     guint keep = guard->options->keep != 0 ? guard->options->keep : DEFAULT_KEEP;
-    guard->ring = stasis_ring_new(guard->store, guard->name, NOTE, keep);
+    guard->ring = stasis_ring_new(guard->store, guard->memory, guard->name, NOTE, keep);
     if (!start_watching(guard, error))
         return FALSE;
     StasisGuardEvent event = { .what = "armed" };

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stasis/error.h>
-#include <stasis/maintenance.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -153,23 +152,8 @@ gboolean stasis_memory_is_ram(const StasisMemory *memory)
     return statfs(memory->dir, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-gboolean stasis_memory_prune(StasisStore *store, const char *vm_name, const char *note,
-                             guint n_keep, GError **error)
+gboolean stasis_memory_has(const StasisMemory *memory, StasisStore *store)
 {
-    g_autoptr(GPtrArray) images = stasis_store_list(store, error);
-    g_autoptr(GPtrArray) ids = g_ptr_array_new();
-    guint n_seen = 0;
-    if (images == NULL)
-        return FALSE;
-    for (guint i = images->len; i > 0; i--) {
-        const StasisImageInfo *info = images->pdata[i - 1];
-        if (g_strcmp0(info->vm, vm_name) == 0 && g_strcmp0(info->note, note) == 0 &&
-            n_seen++ >= n_keep)
-            g_ptr_array_add(ids, info->id);
-    }
-    if (ids->len == 0)
-        return TRUE;
-    g_ptr_array_add(ids, NULL);
-    return stasis_store_delete_images(store, (const char *const *)ids->pdata, NULL, NULL, NULL,
-                                      error);
+    g_autofree char *path = g_build_filename(memory->dir, STORE_DIR, NULL);
+    return g_strcmp0(stasis_store_get_path(store), path) == 0;
 }

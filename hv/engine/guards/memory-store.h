@@ -25,9 +25,8 @@ void stasis_memory_free(StasisMemory *memory);
 StasisStore *stasis_memory_get_store(StasisMemory *memory, GError **error);
 /* Is it really in memory, and not on a disk that $STASIS_RUNTIME_DIR names? */
 gboolean stasis_memory_is_ram(const StasisMemory *memory);
-/* Delete all images of VM @vm_name in @store with note @note but the newest @n_keep. */
-gboolean stasis_memory_prune(StasisStore *store, const char *vm_name, const char *note,
-                             guint n_keep, GError **error);
+/* Is @store that of stasis_memory_get_store()? */
+gboolean stasis_memory_has(const StasisMemory *memory, StasisStore *store);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisMemory, stasis_memory_free)
 

@@ -6,11 +6,12 @@
 
 #include "engine/checkpoint/series.h"
 #include "engine/guards/bundle-draft.h"
-#include "engine/guards/memory-store.h"
+#include "engine/guards/made.h"
 #include "store/image.h"
 
 struct _StasisRing {
     StasisStore *store;
+    const StasisMemory *memory; /* or NULL */
     char *vm, *note;
     guint keep;
     StasisSeries *series;     /* or NULL */
@@ -23,10 +24,12 @@ static void image_free(gpointer image)
     stasis_image_info_free(image);
 }
 
-StasisRing *stasis_ring_new(StasisStore *store, const char *vm, const char *note, guint keep)
+StasisRing *stasis_ring_new(StasisStore *store, const StasisMemory *memory, const char *vm,
+                            const char *note, guint keep)
 {
     StasisRing *ring = g_new0(StasisRing, 1);
     ring->store = stasis_store_ref(store);
+    ring->memory = memory;
     ring->vm = g_strdup(vm);
     ring->note = g_strdup(note);
     ring->keep = keep;
@@ -84,7 +87,7 @@ gboolean stasis_ring_trim(StasisRing *ring, GError **error)
 {
     if (ring->images->len <= ring->keep)
         return TRUE;
-    if (!stasis_memory_prune(ring->store, ring->vm, ring->note, ring->keep, error))
+    if (!stasis_made_prune(ring->memory, ring->store, ring->vm, ring->note, ring->keep, error))
         return FALSE;
     g_ptr_array_remove_range(ring->images, 0, ring->images->len - ring->keep);
     return TRUE;
@@ -97,6 +100,8 @@ const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancella
     if (image == NULL)
         return NULL;
     g_ptr_array_add(ring->images, image);
+    if (!stasis_made_note(ring->memory, ring->store, ring->note, image->id, error))
+        return NULL;
     gboolean full = ring->draft == NULL && ring->images->len > ring->keep + ring->keep / 2;
     return !full || stasis_ring_trim(ring, error) ? image : NULL;
 }

@@ -8,14 +8,17 @@
 #include <stasis/bundle.h>
 #include <stasis/checkpoint.h>
 
+#include "engine/guards/memory-store.h"
 #include "engine/vm/session.h"
 
 G_BEGIN_DECLS
 
 typedef struct _StasisRing StasisRing;
 
-/* At most @keep images of VM @vm, or half as many more for a while, marked by @note. */
-StasisRing *stasis_ring_new(StasisStore *store, const char *vm, const char *note, guint keep);
+/* At most @keep images of VM @vm, or half as many more for a while, marked by @note. @memory: the
+ * VM's, which must be there as long as the ring; NULL: @store is the ring's alone (made.h). */
+StasisRing *stasis_ring_new(StasisStore *store, const StasisMemory *memory, const char *vm,
+                            const char *note, guint keep);
 /* The images stay in the store. */
 void stasis_ring_free(StasisRing *ring);
 

@@ -21,7 +21,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "engine/checkpoint/series.h"
-#include "engine/guards/memory-store.h"
+#include "engine/guards/made.h"
 #include "engine/guards/watch.h"
 #include "engine/rollback/rollback-mark.h"
 #include "engine/rollback/rollback-internal.h"
@@ -134,7 +134,7 @@ static void finish(StasisTransaction *tx)
     if (tx->image != NULL && tx->memory != NULL)
         let_end(tx->name);
     if (tx->image != NULL && tx->store != NULL)
-        stasis_memory_prune(tx->store, tx->name, NOTE, 1, NULL);
+        stasis_made_prune(tx->memory, tx->store, tx->name, NOTE, 1, NULL);
     g_clear_pointer(&tx->store, stasis_store_unref);
     if (tx->memory != NULL)
         stasis_memory_close(g_steal_pointer(&tx->memory), tx->in_memory && !tx->keep);
@@ -203,7 +203,8 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, tx->store, &checkpoint, cancellable, error);
     tx->image = series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
-    if (tx->image == NULL)
+    if (tx->image == NULL ||
+        !stasis_made_note(tx->memory, tx->store, NOTE, tx->image->id, error))
         return FALSE;
     stasis_watch_keep_ended(series->session->qmp, series->session->record,
                             options->on != NULL && stasis_watch_has(options->on, "crash") &&
