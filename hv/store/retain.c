@@ -89,11 +89,11 @@ static void apply_within(const StasisPruneOptions *options, GPtrArray *images)
     }
 }
 
-static gint compare_created(gconstpointer a, gconstpointer b)
+/* By their IDs, which say when they were made, and rise also when a clock is set back: an image that
+ * was just taken must not be an old one. */
+static gint compare_ids(gconstpointer a, gconstpointer b)
 {
     const StasisPruneImage *x = *(StasisPruneImage *const *)a, *y = *(StasisPruneImage *const *)b;
-    if (x->info->created_us != y->info->created_us)
-        return x->info->created_us < y->info->created_us ? -1 : 1;
     return strcmp(x->info->id, y->info->id);
 }
 
@@ -190,7 +190,7 @@ static gboolean apply_quota(const StasisPruneOptions *options, GPtrArray *images
 gboolean stasis_retain_decide(const StasisPruneOptions *options, GPtrArray *images,
                               StasisRetainSizeFunc size, gpointer user_data, GError **error)
 {
-    g_ptr_array_sort(images, compare_created);
+    g_ptr_array_sort(images, compare_ids);
     g_autoptr(GHashTable) by_vm = group(images);
     return apply_to_each(options, by_vm, error) &&
            (options->quota_bytes == 0 || apply_quota(options, images, size, user_data, error));

@@ -110,7 +110,7 @@ static void test_vms(void)
     }
     StasisPruneOptions options = { .quota_bytes = 20 };
     g_autofree char *kept = decide(images, &options);
-    g_assert_cmpstr(kept, ==, "b1:room a3:room");
+    g_assert_cmpstr(kept, ==, "a3:room b1:room");
     /* A policy that keeps nothing is refused, unless it may. */
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) none = list_new();
@@ -118,6 +118,31 @@ static void test_vms(void)
     add(none, "a1", MONDAY_US, 10);
     g_assert_false(stasis_retain_decide(&nothing, none, sum, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+}
+
+/* The clock was set back by a day before the last one: it is the newest all the same. */
+static void test_set_back(void)
+{
+    static const struct {
+        StasisPruneOptions options;
+        const char *kept;
+    } rows[] = {
+        { { .keep_last = 1 }, "a4:last" },
+        { { .keep_last = 2, .keep_newest = TRUE }, "a3:last a4:last" },
+        { { .quota_bytes = 10 }, "a4:room" },
+        { { .keep_newest = TRUE, .allow_remove_all = TRUE }, "a4:newest" },
+        { { .keep_daily = 1 }, "a4:daily" },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GPtrArray) images = list_new();
+        add(images, "a4", MONDAY_US - 24 * G_TIME_SPAN_HOUR, 10);
+        for (guint n = 1; n <= 3; n++) {
+            g_autofree char *name = g_strdup_printf("a%u", n);
+            add(images, name, MONDAY_US + n * G_TIME_SPAN_MINUTE, 10);
+        }
+        g_autofree char *kept = decide(images, &rows[i].options);
+        g_assert_cmpstr(kept, ==, rows[i].kept);
+    }
 }
 
 /* Whatever the policy and the images: */
@@ -134,10 +159,11 @@ static void test_properties(void)
             .keep_newest = TRUE,
         };
         guint n = (guint)g_test_rand_int_range(1, 60), most = 0, n_kept = 0;
-        gint64 newest = 0;
+        gint64 newest = 0, ago = 60 * 24 * 30;
         for (guint i = 0; i < n; i++) {
             g_autofree char *name = g_strdup_printf("a%02u", i);
-            gint64 at = MONDAY_US + g_test_rand_int_range(0, 60 * 24 * 30) * G_TIME_SPAN_MINUTE + i;
+            ago -= g_test_rand_int_range(0, 60 * 24 * 30 / (gint32)n);
+            gint64 at = MONDAY_US - ago * G_TIME_SPAN_MINUTE + i;
             add(images, name, at, (guint64)g_test_rand_int_range(1, 50));
             newest = MAX(newest, at);
         }
@@ -168,6 +194,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/store/retain/table", test_table);
     g_test_add_func("/store/retain/vms", test_vms);
+    g_test_add_func("/store/retain/set-back", test_set_back);
     g_test_add_func("/store/retain/properties", test_properties);
     return g_test_run();
 }
