@@ -115,9 +115,14 @@ StasisdJob *stasisd_jobs_find(StasisdJobs *jobs, guint id)
     return NULL;
 }
 
-static gboolean takes_a_place(const StasisdJob *job)
+/* An export takes as long as whoever reads it likes: policies don't wait for that. */
+typedef enum { NO_PLACE, OF_EXPORTS, OF_OTHERS, N_PLACES } Place;
+
+static Place place_of(const StasisdJob *job)
 {
-    return !stasisd_job_lasts(job->kind);
+    if (stasisd_job_lasts(job->kind))
+        return NO_PLACE;
+    return strcmp(job->kind, "export") == 0 ? OF_EXPORTS : OF_OTHERS;
 }
 
 static void remove_files(StasisdJobs *jobs, guint id)
@@ -182,17 +187,19 @@ static gboolean on_idle(gpointer data)
 {
     StasisdJobs *jobs = data;
     jobs->idle_source = 0;
-    guint n_taken = 0;
+    guint n_taken[N_PLACES] = { 0 };
     forget_old(jobs);
     for (guint i = 0; i < jobs->all->len; i++) {
         const StasisdJob *job = jobs->all->pdata[i];
-        n_taken += job->state == STASISD_RUNNING && takes_a_place(job);
+        n_taken[place_of(job)] += job->state == STASISD_RUNNING;
     }
     for (guint i = 0; i < jobs->all->len; i++) {
         StasisdJob *job = jobs->all->pdata[i];
-        if (job->state != STASISD_WAITING || (takes_a_place(job) && n_taken >= jobs->n_places))
+        Place place = place_of(job);
+        if (job->state != STASISD_WAITING ||
+            (place != NO_PLACE && n_taken[place] >= jobs->n_places))
             continue;
-        n_taken += takes_a_place(job);
+        n_taken[place]++;
         start(jobs, job);
     }
     return G_SOURCE_REMOVE;

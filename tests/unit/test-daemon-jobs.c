@@ -138,6 +138,24 @@ static void test_places(void)
     world_clear(&world);
 }
 
+/* Exports that nobody reads keep each other waiting, and nobody else. */
+static void test_exports(void)
+{
+    World world;
+    world_init(&world);
+    static const char waits[] = "trap 'exit 1' INT; while :; do sleep 0.05; done";
+    guint first = add(&world, "export", waits), second = add(&world, "export", waits);
+    guint third = add(&world, "export", DONE), policy = add(&world, "policy", DONE);
+    wait_over(&world, 1);
+    g_assert_cmpint(stasisd_jobs_find(world.jobs, policy)->state, ==, STASISD_DONE);
+    g_assert_cmpint(stasisd_jobs_find(world.jobs, third)->state, ==, STASISD_WAITING);
+    stasisd_jobs_abort(world.jobs, stasisd_jobs_find(world.jobs, first));
+    stasisd_jobs_abort(world.jobs, stasisd_jobs_find(world.jobs, second));
+    wait_over(&world, 4);
+    g_assert_cmpint(stasisd_jobs_find(world.jobs, third)->state, ==, STASISD_DONE);
+    world_clear(&world);
+}
+
 /* @world's jobs are dropped without a word, as by kill -9, and there are others. */
 static void succeed(World *world, const char *boot_id)
 {
@@ -293,6 +311,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/daemon/jobs/ends", test_ends);
     g_test_add_func("/daemon/jobs/places", test_places);
+    g_test_add_func("/daemon/jobs/exports", test_exports);
     g_test_add_func("/daemon/jobs/adopted", test_adopted);
     g_test_add_func("/daemon/jobs/begun", test_begun);
     g_test_add_func("/daemon/jobs/strangers", test_strangers);
