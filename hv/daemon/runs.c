@@ -190,6 +190,7 @@ StasisdJob *stasisd_runs_add(StasisdService *service, StasisdEntry *entry)
     const StasisPolicy *policy = entry->policy;
     const char *const once[] = { "policy-run", policy->vm, "--json", "--progress", "json", NULL };
     entry->retry_us = 0;
+    entry->may_have_watched = FALSE;
     if (!lasts(policy))
         return stasisd_jobs_add(service->jobs, "policy", policy->vm, policy->connect, policy->owner,
                                 once, -1);
@@ -321,14 +322,20 @@ static gboolean all_ended(const StasisdJob *job)
            stasis_json_bool_or(result, "ended", FALSE);
 }
 
-/* Also when nobody can say: the VM or its agent has gone, and has begun anew when it is back. */
-static gboolean is_over(const StasisPolicy *policy, const StasisdJob *job)
+/* Also when nobody can say: the VM or its agent has gone, and has begun anew when it is back. What
+ * kept a run from watching at all, as the host was short of something, is no such reason. */
+static gboolean is_over(const StasisdEntry *entry, const StasisdJob *job)
 {
-    static const char *const passing[] = { "busy", "refused", NULL };
-    if (policy->watch == NULL || policy->watch_pids == NULL || job->aborting)
+    static const char *const gone[] = { "not-found", "unsupported", NULL };
+    static const char *const passing[] = { "busy", "refused", "no-store", "locked", "key", NULL };
+    if (entry->policy->watch == NULL || entry->policy->watch_pids == NULL || job->aborting)
         return FALSE;
-    return all_ended(job) || (job->state == STASISD_FAILED && job->error_name != NULL &&
-                              !g_strv_contains(passing, job->error_name));
+    if (all_ended(job))
+        return TRUE;
+    if (job->state != STASISD_FAILED || job->pid == 0 || job->error_name == NULL)
+        return FALSE;
+    return entry->may_have_watched ? !g_strv_contains(passing, job->error_name)
+                                   : g_strv_contains(gone, job->error_name);
 }
 
 /* A guard that ended at a failure of its VM, which may be there still. */
@@ -373,7 +380,7 @@ static void run_went(StasisdService *service, StasisdEntry *entry, const Stasisd
     if (all_ended(job))
         entry->state.last_error = g_strdup("all processes have ended");
     g_clear_pointer(&entry->state.over, g_free);
-    if (is_over(entry->policy, job)) {
+    if (is_over(entry, job)) {
         entry->state.over = g_strdup(entry->text);
         entry->retry_us = G_MAXINT64;
     } else if (lasts(entry->policy))
@@ -426,6 +433,7 @@ static gboolean note_watch(StasisdService *service, const StasisdJob *job, JsonO
     if (entry == NULL || entry->policy->watch == NULL)
         return TRUE;
     entry->n_on_end = 0;
+    entry->may_have_watched = TRUE;
     if (error != NULL || strcmp(what, "watching") == 0 || strcmp(what, "image") == 0) {
         g_free(entry->state.last_error);
         entry->state.last_error = g_strdup(error);

@@ -46,6 +46,7 @@ static void take(StasisdService *service, StasisPolicy *policy)
     stasisd_policy_state_load(&taken->state, service->state_fd, policy->vm);
     taken->policy = policy;
     taken->text = g_steal_pointer(&text);
+    taken->may_have_watched = TRUE;
     if (g_strcmp0(taken->state.over, taken->text) == 0)
         taken->retry_us = G_MAXINT64;
     if (entry != NULL)

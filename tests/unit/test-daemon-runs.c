@@ -110,6 +110,49 @@ static void test_back_off(void)
     }
 }
 
+#define WATCHING "echo '{\"event\": \"watching\"}' >&2; "
+
+/* PIDs that were watched may be others' by now; that a run could not begin says nothing of them. */
+static void test_pids(void)
+{
+    static const struct {
+        const char *said;
+        gboolean over;
+    } rows[] = {
+        { OK("\"ended\": true"), TRUE },
+        { BAD("not-found"), TRUE },
+        { BAD("failed"), FALSE },
+        { BAD("no-store"), FALSE },
+        { WATCHING BAD("no-store"), FALSE },
+        { WATCHING BAD("failed"), TRUE },
+        { WATCHING "kill -9 $$", FALSE },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        World world;
+        const StasisdEntry *entry = run_once(
+            &world, rows[i].said, "{\"vm\": \"web\", \"watch\": \"exit\", \"watch_pids\": \"7\"}");
+        g_test_message("%s", rows[i].said);
+        g_assert_true((entry->state.over != NULL) == rows[i].over);
+        g_assert_true((entry->retry_us == G_MAXINT64) == rows[i].over);
+        world_clear(&world);
+    }
+}
+
+/* No process came of it. */
+static void test_not_begun(void)
+{
+    World world;
+    world_init(&world, "exit 0");
+    g_assert_cmpint(g_unlink(world.program), ==, 0);
+    put(&world, "policies/vm-web.json",
+        "{\"vm\": \"web\", \"watch\": \"exit\", \"watch_pids\": \"7\"}");
+    stasisd_service_reload(world.service);
+    wait_over(&world, 1);
+    g_assert_null(entry_of(&world, "web")->state.over);
+    g_assert_cmpuint(entry_of(&world, "web")->n_on_end, ==, 1);
+    world_clear(&world);
+}
+
 /* A file that can't be read keeps its own policy alone from going. */
 static void test_removed(void)
 {
@@ -143,6 +186,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL); /* a bad file is warned of */
     g_test_add_func("/daemon/runs/back-off", test_back_off);
+    g_test_add_func("/daemon/runs/pids", test_pids);
+    g_test_add_func("/daemon/runs/not-begun", test_not_begun);
     g_test_add_func("/daemon/runs/removed", test_removed);
     return g_test_run();
 }
