@@ -2,9 +2,14 @@
 #include "output.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 char *cli_printable(const char *text)
 {
@@ -54,11 +59,31 @@ gboolean cli_print_line(CliCall *call, const char *text)
     return cli_flush(call);
 }
 
+/* A pipe that can be written to has room for so much, and no more may be (pipe(7)). */
+static gboolean has_room(size_t len)
+{
+    int queued = 0, size = fcntl(STDERR_FILENO, F_GETPIPE_SZ);
+    if (len <= PIPE_BUF || size < 0)
+        return TRUE;
+    /* It counts in pages, and two lines are in one where they fit: each is half full at least. */
+    return ioctl(STDERR_FILENO, FIONREAD, &queued) == 0 &&
+           len + 2 * (size_t)queued + PIPE_BUF <= (size_t)size;
+}
+
+gboolean cli_try_write(const char *line, size_t len)
+{
+    struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+    if (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT) || !has_room(len))
+        return FALSE;
+    return write(STDERR_FILENO, line, len) == (ssize_t)len;
+}
+
 void cli_report_object(JsonObject *object)
 {
     g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
-    g_autofree char *line = json_to_string(node, FALSE);
-    fprintf(stderr, "%s\n", line);
+    g_autofree char *text = json_to_string(node, FALSE);
+    g_autofree char *line = g_strconcat(text, "\n", NULL);
+    cli_try_write(line, strlen(line));
 }
 
 char *cli_format_bytes(guint64 bytes)

@@ -27,7 +27,10 @@ int cli_finish(CliCall *call, const GError *error);
 gboolean cli_flush(CliCall *call);
 /* A line of it, @text and a newline. */
 gboolean cli_print_line(CliCall *call, const char *text);
-/* @object as a line on stderr, for --progress json. */
+/* Write all of @line to stderr or, when nobody reads, nothing (a terminal stopped with Ctrl-S, a
+ * full pipe): whoever looks after a VM does not wait for that. */
+gboolean cli_try_write(const char *line, size_t len);
+/* @object as a line on stderr, for --progress json; nothing, when nobody reads. */
 void cli_report_object(JsonObject *object);
 
 /* A line on stderr, "stasis: …"; not with -q or --json. */

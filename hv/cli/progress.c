@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "progress.h"
 
-#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "output.h"
 
 #define CLEAR_LINE "\r\033[K"
 
@@ -21,15 +22,6 @@ CliProgress cli_progress_new(const CliCall *call)
     return progress;
 }
 
-/* Write all of @line or, when nobody reads, nothing (a terminal stopped with Ctrl-S, a full
- * pipe). */
-static gboolean try_write(const char *line, size_t len)
-{
-    struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
-    if (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT))
-        return FALSE;
-    return write(STDERR_FILENO, line, len) == (ssize_t)len;
-}
 
 static size_t terminal_columns(void)
 {
@@ -68,7 +60,7 @@ static void draw_bar(CliProgress *self, const StasisProgress *now)
     if (len >= 0 && (size_t)len >= columns)
         text[columns - 1] = '\0';
     int n = g_snprintf(line, sizeof line, CLEAR_LINE "%s", text);
-    if (try_write(line, MIN((size_t)n, sizeof line - 1)))
+    if (cli_try_write(line, MIN((size_t)n, sizeof line - 1)))
         self->drawn = TRUE;
 }
 
@@ -79,7 +71,7 @@ static void write_line(CliProgress *self, const StasisProgress *now)
                        "{\"progress\":{\"phase\":\"%s\",\"done_bytes\":%" G_GUINT64_FORMAT
                        ",\"total_bytes\":%" G_GUINT64_FORMAT "}}\n",
                        self->phase, now->done_bytes, now->total_bytes);
-    try_write(line, MIN((size_t)n, sizeof line - 1));
+    cli_try_write(line, MIN((size_t)n, sizeof line - 1));
 }
 
 void cli_progress_show(const StasisProgress *progress, gpointer user_data)
@@ -103,6 +95,6 @@ void cli_progress_show(const StasisProgress *progress, gpointer user_data)
 void cli_progress_end(CliProgress *progress)
 {
     if (progress->drawn)
-        try_write(CLEAR_LINE, strlen(CLEAR_LINE));
+        cli_try_write(CLEAR_LINE, strlen(CLEAR_LINE));
     progress->drawn = FALSE;
 }

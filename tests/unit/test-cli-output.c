@@ -84,6 +84,43 @@ static void test_interrupted(void)
     g_assert_cmpint(seen.exit_code, ==, 130);
 }
 
+static void report(gsize n_chars)
+{
+    g_autofree char *text = g_strnfill(n_chars, 'x');
+    g_autoptr(JsonObject) object = json_object_new();
+    json_object_set_string_member(object, "x", text);
+    cli_report_object(object);
+}
+
+/* Into a pipe that nobody reads: whole lines as long as there is room, and no wait. */
+static void test_nobody_reads(void)
+{
+    int ends[2], kept = dup(STDERR_FILENO);
+    g_assert_cmpint(pipe2(ends, O_NONBLOCK), ==, 0);
+    /* The writer's end waits, as it does for a guard. */
+    g_assert_cmpint(fcntl(ends[1], F_SETFL, 0), ==, 0);
+    g_assert_cmpint(dup2(ends[1], STDERR_FILENO), ==, STDERR_FILENO);
+    alarm(60);
+    for (guint i = 0; i < 3000; i++)
+        report(i % 10 == 0 ? 9000 : i % 200);
+    alarm(0);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(ends[1]);
+    g_autoptr(GString) told = g_string_new(NULL);
+    char buf[4096];
+    gssize n;
+    while ((n = read(ends[0], buf, sizeof buf)) > 0)
+        g_string_append_len(told, buf, n);
+    close(ends[0]);
+    g_auto(GStrv) lines = g_strsplit(told->str, "\n", -1);
+    guint n_lines = g_strv_length(lines);
+    g_assert_cmpuint(n_lines, >, 100);
+    g_assert_cmpstr(lines[n_lines - 1], ==, "");
+    for (guint i = 0; i + 1 < n_lines; i++)
+        g_assert_true(g_str_has_prefix(lines[i], "{\"x\":\"") && g_str_has_suffix(lines[i], "\"}"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -92,5 +129,6 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/output/closed", test_closed);
     g_test_add_func("/cli/output/read", test_read);
     g_test_add_func("/cli/output/interrupted", test_interrupted);
+    g_test_add_func("/cli/output/nobody-reads", test_nobody_reads);
     return g_test_run();
 }
