@@ -22,8 +22,8 @@
 
 static JsonObject *look_at(GDBusConnection *daemon, guint32 id, GError **error)
 {
-    g_autoptr(GVariant) reply = cli_daemon_call_with(
-        daemon, NULL, "GetJob", g_variant_new("(u)", id), NULL, "(a{sv})", error);
+    g_autoptr(GVariant) reply =
+        cli_daemon_ask(daemon, "GetJob", g_variant_new("(u)", id), "(a{sv})", error);
     if (reply == NULL)
         return NULL;
     g_autoptr(GVariant) dictionary = g_variant_get_child_value(reply, 0);

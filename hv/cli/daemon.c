@@ -87,20 +87,34 @@ GVariant *cli_daemon_call(GDBusConnection *daemon, CliCall *call, const char *me
                                 error);
 }
 
-GVariant *cli_daemon_call_with(GDBusConnection *daemon, GCancellable *cancellable,
-                               const char *method, GVariant *parameters, GUnixFDList *fds,
-                               const char *reply_type, GError **error)
+static GVariant *call_by(GDBusConnection *daemon, GDBusCallFlags flags, GCancellable *cancellable,
+                         const char *method, GVariant *parameters, GUnixFDList *fds,
+                         const char *reply_type, GError **error)
 {
     g_autoptr(GError) failed = NULL;
     GVariant *reply = g_dbus_connection_call_with_unix_fd_list_sync(
-        daemon, NULL, PATH, MANAGER, method, parameters, G_VARIANT_TYPE(reply_type),
-        G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION, TIMEOUT_MS, fds, NULL, cancellable,
-        &failed);
+        daemon, NULL, PATH, MANAGER, method, parameters, G_VARIANT_TYPE(reply_type), flags,
+        TIMEOUT_MS, fds, NULL, cancellable, &failed);
     if (reply == NULL && g_error_matches(failed, G_IO_ERROR, G_IO_ERROR_CANCELLED))
         g_propagate_error(error, g_steal_pointer(&failed));
     else if (reply == NULL)
         translate(failed, error);
     return reply;
+}
+
+GVariant *cli_daemon_call_with(GDBusConnection *daemon, GCancellable *cancellable,
+                               const char *method, GVariant *parameters, GUnixFDList *fds,
+                               const char *reply_type, GError **error)
+{
+    return call_by(daemon, G_DBUS_CALL_FLAGS_ALLOW_INTERACTIVE_AUTHORIZATION, cancellable, method,
+                   parameters, fds, reply_type, error);
+}
+
+GVariant *cli_daemon_ask(GDBusConnection *daemon, const char *method, GVariant *parameters,
+                         const char *reply_type, GError **error)
+{
+    return call_by(daemon, G_DBUS_CALL_FLAGS_NONE, NULL, method, parameters, NULL, reply_type,
+                   error);
 }
 
 JsonObject *cli_daemon_to_json(GVariant *dictionary)

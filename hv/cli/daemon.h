@@ -28,6 +28,10 @@ GVariant *cli_daemon_call_with(GDBusConnection *daemon, GCancellable *cancellabl
                                const char *method, GVariant *parameters, GUnixFDList *fds,
                                const char *reply_type, GError **error);
 
+/* The same without anybody being asked for a password: for what is asked again and again. */
+GVariant *cli_daemon_ask(GDBusConnection *daemon, const char *method, GVariant *parameters,
+                         const char *reply_type, GError **error);
+
 /* a{sv} as JSON. */
 JsonObject *cli_daemon_to_json(GVariant *dictionary);
 /* Element @i of aa{sv} in a reply. */

@@ -268,6 +268,14 @@ def told(t):
         is_told("restore", of_domain, uri, "RestoreDomain", image, "", uri, image=image)
         is_told("restore", vm, none, "Rollback", "web", image, image=image)
         is_told("restore", of_domain, uri, "RollbackDomain", "web", image, uri, image=image)
+    # His own job, of which he may know.
+    call(daemon, "Checkpoint", "his", "", uid=NOBODY)
+    with open(path, "w", encoding="utf-8"):
+        pass
+    his = daemon.jobs("his", "checkpoint")[-1]
+    t.check("'his'" in call(daemon, "GetJob", str(his["id"]), uid=NOBODY), "it is told him")
+    with open(path, encoding="utf-8") as f:
+        t.equal(f.read(), "", "polkit is not asked")
     for vm, kind, connect in (("theirs", "policy", uri), ("plain", "policy", none), ("plain", "checkpoint", none),
                               ("dom", "checkpoint", uri)):
         job = next(job for job in daemon.jobs(vm, kind) if job["owner"] == 0)
