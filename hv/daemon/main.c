@@ -121,9 +121,12 @@ static gboolean run(GError **error)
     if (bus == NULL || !listen_somewhere(bus, error) ||
         (system_bus && !stasisd_bus_join(bus, error)))
         return FALSE;
+    /* Before the page: policies don't wait for who looks at them. */
+    if (!stasisd_service_start(service, error))
+        return FALSE;
     gboolean shows = web != NULL || metrics != NULL;
     g_autoptr(StasisdPage) page = shows ? stasisd_page_new(web, metrics, state_dir, error) : NULL;
-    if ((shows && page == NULL) || !stasisd_service_start(service, error))
+    if (shows && page == NULL)
         return FALSE;
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_unix_signal_add(SIGTERM, on_quit, loop);

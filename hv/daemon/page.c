@@ -2,10 +2,13 @@
 #include "daemon/page.h"
 
 #include <glib/gstdio.h>
+#include <stasis/error.h>
 #include <stasis/web.h>
 
 /* Before it is begun anew. */
 #define PAUSE_S 5
+/* For it to be there at first, so that whoever has started us finds it. */
+#define FIRST_S 5
 
 struct _StasisdPage {
     char *web, *metrics, *state_dir, *url_path;
@@ -13,8 +16,8 @@ struct _StasisdPage {
     GThread *thread;
     GMutex mutex;
     GCond changed;
-    gboolean ready, ending;
-    GError *failed; /* the first time */
+    gboolean tried, ready, ending;
+    GError *failed; /* it can't be served as it was asked for */
 };
 
 static void on_ready(const char *url, G_GNUC_UNUSED const char *metrics, gpointer data)
@@ -46,15 +49,15 @@ static gpointer serve(gpointer data)
         g_mutex_unlock(&page->mutex);
         gboolean ok = stasis_web_run(&options, page->cancellable, &local);
         g_mutex_lock(&page->mutex);
-        if (!page->ready) {
-            page->failed =
-                !ok ? g_steal_pointer(&local)
-                    : g_error_new_literal(G_IO_ERROR, G_IO_ERROR_FAILED, "stasis-web has ended");
+        if (!page->ready && g_error_matches(local, STASIS_ERROR, STASIS_ERROR_USAGE)) {
+            page->failed = g_steal_pointer(&local);
             g_cond_signal(&page->changed);
             break;
         }
         if (!page->ending)
             g_warning("the page: %s; again in %d s", ok ? "it has ended" : local->message, PAUSE_S);
+        page->tried = TRUE;
+        g_cond_signal(&page->changed);
         gint64 until = g_get_monotonic_time() + PAUSE_S * G_TIME_SPAN_SECOND;
         while (!page->ending && g_cond_wait_until(&page->changed, &page->mutex, until))
             ;
@@ -76,12 +79,15 @@ StasisdPage *stasisd_page_new(const char *web, const char *metrics, const char *
     g_cond_init(&page->changed);
     page->thread = g_thread_new("page", serve, page);
     g_mutex_lock(&page->mutex);
-    while (!page->ready && page->failed == NULL)
-        g_cond_wait(&page->changed, &page->mutex);
+    gint64 until = g_get_monotonic_time() + FIRST_S * G_TIME_SPAN_SECOND;
+    while (!page->ready && !page->tried && page->failed == NULL &&
+           g_cond_wait_until(&page->changed, &page->mutex, until))
+        ;
+    g_autoptr(GError) failed = g_steal_pointer(&page->failed);
     g_mutex_unlock(&page->mutex);
-    if (page->failed == NULL)
+    if (failed == NULL)
         return g_steal_pointer(&page);
-    g_propagate_error(error, g_steal_pointer(&page->failed));
+    g_propagate_error(error, g_steal_pointer(&failed));
     return NULL;
 }
 
