@@ -157,6 +157,9 @@ static void join(StasisdBus *bus, const Joining *joining)
     if (!stasisd_bus_export(bus, connection, &error))
         g_warning("bus: %s", error->message);
     g_dbus_connection_start_message_processing(connection);
+    /* Who closed it before we listened for that is not told of. */
+    if (g_dbus_connection_is_closed(connection))
+        on_closed(connection, TRUE, NULL, bus);
 }
 
 static gboolean on_hello(gpointer data)
