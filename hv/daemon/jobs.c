@@ -178,6 +178,7 @@ static void start(StasisdJobs *jobs, StasisdJob *job)
         job->ended_us = g_get_real_time();
         job->error_name = g_strdup(stasis_error_name(error));
         job->error = g_strdup(error->message);
+        stasis_clear_fd(&job->out_fd);
         save(jobs, job);
     }
     jobs->funcs.changed(job, jobs->user_data);
@@ -244,6 +245,7 @@ void stasisd_jobs_abort(StasisdJobs *jobs, StasisdJob *job)
     } else if (job->state == STASISD_WAITING) {
         job->state = STASISD_ABORTED;
         job->ended_us = g_get_real_time();
+        stasis_clear_fd(&job->out_fd);
         save(jobs, job);
         jobs->funcs.changed(job, jobs->user_data);
     }

@@ -3,8 +3,13 @@
  * than there are places; and a process that is another's by now is not taken for a job's. */
 #include "daemon/jobs.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
 
 #include "base/tree.h"
 
@@ -153,6 +158,33 @@ static void test_exports(void)
     stasisd_jobs_abort(world.jobs, stasisd_jobs_find(world.jobs, second));
     wait_over(&world, 4);
     g_assert_cmpint(stasisd_jobs_find(world.jobs, third)->state, ==, STASISD_DONE);
+    world_clear(&world);
+}
+
+/* The descriptor of one that never gets to write is given back at once: its reader sees the end. */
+static void test_descriptor(void)
+{
+    static const char *const argv[] = { "-c", "exit 0", NULL };
+    World world;
+    int aborted[2], failed[2];
+    char byte;
+    world_init(&world);
+    g_assert_true(g_unix_open_pipe(aborted, O_CLOEXEC, NULL));
+    g_assert_true(g_unix_open_pipe(failed, O_CLOEXEC, NULL));
+    StasisdJob *job = stasisd_jobs_add(world.jobs, "export", "", NULL, 0, argv, aborted[1]);
+    stasisd_jobs_abort(world.jobs, job);
+    g_assert_true(g_unix_set_fd_nonblocking(aborted[0], TRUE, NULL));
+    g_assert_cmpint(read(aborted[0], &byte, 1), ==, 0);
+    /* It can't begin: where its files are to be there is a directory in the way. */
+    job = stasisd_jobs_add(world.jobs, "export", "", NULL, 0, argv, failed[1]);
+    g_autofree char *in_the_way = g_strdup_printf("%s/jobs/%u.out", world.dir, job->id);
+    g_assert_cmpint(mkdir(in_the_way, 0700), ==, 0);
+    wait_over(&world, 2);
+    g_assert_cmpint(job->state, ==, STASISD_FAILED);
+    g_assert_true(g_unix_set_fd_nonblocking(failed[0], TRUE, NULL));
+    g_assert_cmpint(read(failed[0], &byte, 1), ==, 0);
+    close(aborted[0]);
+    close(failed[0]);
     world_clear(&world);
 }
 
@@ -312,6 +344,7 @@ int main(int argc, char **argv)
     g_test_add_func("/daemon/jobs/ends", test_ends);
     g_test_add_func("/daemon/jobs/places", test_places);
     g_test_add_func("/daemon/jobs/exports", test_exports);
+    g_test_add_func("/daemon/jobs/descriptor", test_descriptor);
     g_test_add_func("/daemon/jobs/adopted", test_adopted);
     g_test_add_func("/daemon/jobs/begun", test_begun);
     g_test_add_func("/daemon/jobs/strangers", test_strangers);
