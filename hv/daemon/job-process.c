@@ -232,8 +232,14 @@ gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, con
         return FALSE;
     stasis_clear_fd(&job->out_fd);
     job->pidfd = (int)syscall(SYS_pidfd_open, job->pid, 0);
-    if (job->pidfd < 0)
-        return stasis_set_errno(error, errno, "pidfd_open of %d", (int)job->pid);
+    if (job->pidfd < 0) {
+        stasis_set_errno(error, errno, "pidfd_open of %d", (int)job->pid);
+        /* Nobody would know of it. */
+        kill(job->pid, SIGINT);
+        waitpid(job->pid, NULL, 0);
+        job->pid = 0;
+        return FALSE;
+    }
     hear(job, stasis_steal_fd(&err_read), dir_fd, line, end, user_data);
     watch_end(job, dir_fd, line, end, user_data);
     return TRUE;
