@@ -327,6 +327,20 @@ for _how in ("kill", "error"):
              "taken back: it runs, as it did")
 
 
+@case
+def ends_as_before(t):
+    """after a rollback that failed QEMU ends at a panic again, as without a guard"""
+    vm = guest(t)
+    guard = Guard(t, vm, "--every", 100, "--on", "log=DRIVER FAILED", "--do", "rollback",
+                  env={"STASIS_FAULT": "rollback-ready:error"})
+    guard.wait("image", 2)
+    vm.guest.fail(vm, Bare.LINE)
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal((guard.count("failure"), guard.count("rolled-back")), (1, 0), guard.events[-3:])
+    vm.guest.fail(vm, Bare.PANIC)
+    t.wait(lambda: not vm.alive(), 60, "QEMU ends at a panic")
+
+
 def damage(images):
     for path in glob.glob(f"{images}/*/pages"):
         with open(path, "r+b") as pages:

@@ -97,11 +97,20 @@ static gboolean start_watching(StasisGuard *guard, GError **error)
     return TRUE;
 }
 
-static void guard_clear(StasisGuard *guard)
+/* QEMU does at its end what it would have done. After a rollback that failed the VM is not held. */
+static void let_end(StasisGuard *guard)
 {
+    g_autoptr(StasisSession) opened = NULL;
     StasisSession *session = guard->ring != NULL ? stasis_ring_get_session(guard->ring) : NULL;
+    if (session == NULL && guard->armed_us != 0)
+        session = opened = stasis_session_open(guard->name, STASIS_LOCK_WAIT_MS, NULL);
     if (session != NULL)
         stasis_watch_keep_ended(session->qmp, session->record, STASIS_KEEP_NONE);
+}
+
+static void guard_clear(StasisGuard *guard)
+{
+    let_end(guard);
     stop_watching(guard);
     if (guard->store != NULL && !guard->keep_ring)
         stasis_made_prune(guard->memory, guard->store, guard->name, NOTE, 0, NULL);
