@@ -2,6 +2,8 @@
 /* Promise: replays are counted by how they came out, and failure is inevitable from the first image
  * on from which, and from all later ones, every run failed as the bundle's did; another failure is
  * not taken for it, and a run that was lost, or out of time, tells nothing. */
+#include <glib/gstdio.h>
+#include <stasis/ci.h>
 #include <stasis/error.h>
 #include <string.h>
 
@@ -178,6 +180,35 @@ static void test_words(void)
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
 }
 
+static void check_refused(StasisCiOptions options, const char *bundle)
+{
+    g_autoptr(GError) error = NULL;
+    options.struct_size = sizeof options;
+    options.kernel = "/nonexistent";
+    options.every_us = 1;
+    options.bundle = bundle;
+    g_assert_null(stasis_ci_run(NULL, &options, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    g_assert_nonnull(strstr(error->message, "UTF-8"));
+    g_assert_nonnull(strstr(error->message, "\\377"));
+}
+
+/* What could not be read again from a bundle is not run for one. */
+static void test_said(void)
+{
+    static const char *const good[] = { "a", NULL }, *const bad[] = { "a", "b\377", NULL };
+    static const char *const env[] = { "A=\377", NULL }, *const on[] = { "log=\377", NULL };
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_dir_make_tmp("said-XXXXXX", &error);
+    g_assert_no_error(error);
+    g_autofree char *bundle = g_build_filename(dir, "x.bundle", NULL);
+    check_refused((StasisCiOptions){ .argv = bad }, bundle);
+    check_refused((StasisCiOptions){ .argv = good, .env = env }, bundle);
+    check_refused((StasisCiOptions){ .argv = good, .on = on }, bundle);
+    g_assert_true(stasis_ci_words_check("x", good, &error) && stasis_ci_words_check("x", NULL, &error));
+    g_rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -186,5 +217,6 @@ int main(int argc, char **argv)
     g_test_add_func("/replay/others", test_others);
     g_test_add_func("/replay/watched", test_watched);
     g_test_add_func("/replay/words", test_words);
+    g_test_add_func("/replay/said", test_said);
     return g_test_run();
 }

@@ -26,6 +26,8 @@ typedef struct {
 
 /* STASIS_ERROR_USAGE for what the environment of a test can't be; NULL can. */
 gboolean stasis_ci_env_check(const char *const *env, GError **error);
+/* Can a bundle's "test.json" have @words (or NULL), which are @what? STASIS_ERROR_USAGE. */
+gboolean stasis_ci_words_check(const char *what, const char *const *words, GError **error);
 
 void stasis_ci_test_free(StasisCiTest *test);
 char *stasis_ci_test_to_text(const StasisCiTest *test);

@@ -25,6 +25,25 @@ void stasis_ci_test_free(StasisCiTest *test)
     g_free(test);
 }
 
+/* As take_words() reads them. */
+gboolean stasis_ci_words_check(const char *what, const char *const *words, GError **error)
+{
+    guint n = 0;
+    for (; words != NULL && words[n] != NULL; n++) {
+        if (g_utf8_validate(words[n], -1, NULL))
+            continue;
+        g_autofree char *shown = g_strescape(words[n], NULL);
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "%s \"%.80s\" is not UTF-8: a bundle can't say it", what, shown);
+        return FALSE;
+    }
+    if (n <= MAX_WORDS)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "%s: %u words; a test with a bundle may have %u", what, n, MAX_WORDS);
+    return FALSE;
+}
+
 gboolean stasis_ci_env_check(const char *const *env, GError **error)
 {
     guint n = 0;

@@ -449,6 +449,15 @@ static gboolean check_bundle(const char *path, GError **error)
     return FALSE;
 }
 
+/* What could not be read again is found before a machine is started for it. */
+static gboolean check_words(const StasisCiOptions *options, GError **error)
+{
+    return options->bundle == NULL ||
+           (stasis_ci_words_check("the test's command", options->argv, error) &&
+            stasis_ci_words_check("environment", options->env, error) &&
+            stasis_ci_words_check("what is watched for", options->on, error));
+}
+
 static gboolean check(StasisStore *store, const StasisCiOptions *options, GError **error)
 {
     const char *what = NULL;
@@ -469,7 +478,7 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
     /* An expression that is none is found before a machine is started for it. */
     if (what == NULL)
         return check_bundle(options->bundle, error) && stasis_ci_copy_check(options, error) &&
-               stasis_ci_env_check(options->env, error) &&
+               stasis_ci_env_check(options->env, error) && check_words(options, error) &&
                (options->on == NULL || stasis_watch_check(options->on, error));
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, what);
     return FALSE;
