@@ -169,8 +169,8 @@ static void test_descriptor(void)
     int aborted[2], failed[2];
     char byte;
     world_init(&world);
-    g_assert_true(g_unix_open_pipe(aborted, O_CLOEXEC, NULL));
-    g_assert_true(g_unix_open_pipe(failed, O_CLOEXEC, NULL));
+    g_assert_true(g_unix_open_pipe(aborted, FD_CLOEXEC, NULL));
+    g_assert_true(g_unix_open_pipe(failed, FD_CLOEXEC, NULL));
     StasisdJob *job = stasisd_jobs_add(world.jobs, "export", "", NULL, 0, argv, aborted[1]);
     stasisd_jobs_abort(world.jobs, job);
     g_assert_true(g_unix_set_fd_nonblocking(aborted[0], TRUE, NULL));
