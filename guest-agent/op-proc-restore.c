@@ -34,6 +34,7 @@
 #define END_WAIT_MS 10000
 #define MAX_FILES 16384u
 #define MAX_PROCESSES 4096u
+#define MAX_ENDED (2 * MAX_PROCESSES)
 
 static char present[65]; /* token of what lies there */
 
@@ -236,28 +237,69 @@ static void keep_same(Tree *tree)
     tree->n_pids = n;
 }
 
-/* All at once, so that no parent acts on its child's end; then wait until their PIDs are free. */
+/* Who is to end. */
+typedef struct {
+    int proc;
+    unsigned n;
+    struct {
+        pid_t pid;
+        uint64_t start;
+    } of[MAX_ENDED];
+} Ending;
+
+/* From now on it starts nobody. */
+static void stop(void *data, pid_t pid)
+{
+    static Process there;
+    Ending *all = data;
+    if (pid == getpid() || pid == getppid() || all->n == MAX_ENDED)
+        return;
+    for (unsigned i = 0; i < all->n; i++)
+        if (all->of[i].pid == pid)
+            return;
+    if (!process_read(all->proc, pid, &there))
+        return;
+    kill(pid, SIGSTOP);
+    all->of[all->n].pid = pid;
+    all->of[all->n++].start = there.start;
+}
+
+/* The image's own must have left their PIDs; of what they had started a corpse may stay. */
+static bool is_there(const Tree *tree, const Ending *all, Process *ret)
+{
+    for (unsigned i = 0; i < tree->n_pids; i++)
+        if (process_read(tree->proc, tree->wanted[i].pid, ret))
+            return true;
+    for (unsigned i = 0; i < all->n; i++)
+        if (process_read(all->proc, all->of[i].pid, ret) && ret->start == all->of[i].start &&
+            ret->state != 'Z')
+            return true;
+    return false;
+}
+
+/* Those of the image, and whom they have started since: these have their ports, and write to their
+ * files. All at once, so that no parent acts on its child's end; then wait until they are gone. */
 static bool end_all(const Tree *tree, Answer *answer)
 {
     static Process there;
+    static Ending all;
     int64_t end_ms = now_ms() + END_WAIT_MS;
+    all = (Ending){ .proc = tree->proc };
     for (unsigned i = 0; i < tree->n_pids; i++)
-        if (process_read(tree->proc, tree->wanted[i].pid, &there))
-            kill(there.pid, SIGSTOP);
-    for (unsigned i = 0; i < tree->n_pids; i++)
-        if (process_read(tree->proc, tree->wanted[i].pid, &there))
-            kill(there.pid, SIGKILL);
-    for (unsigned i = 0; i < tree->n_pids;) {
-        if (!process_read(tree->proc, tree->wanted[i].pid, &there)) {
-            i++;
-        } else if (now_ms() >= end_ms) {
-            answer_error(answer, STASIS_AGENT_STATE, 0,
-                         "pid %d was killed and is still there: its parent %d does not wait for it",
-                         there.pid, there.ppid);
-            return false;
-        } else {
-            poll(NULL, 0, 10);
-        }
+        stop(&all, tree->wanted[i].pid);
+    for (unsigned i = 0; i < all.n; i++)
+        process_each_child(all.of[i].pid, stop, &all);
+    for (unsigned i = 0; i < all.n; i++)
+        kill(all.of[i].pid, SIGKILL);
+    for (; is_there(tree, &all, &there); poll(NULL, 0, 10)) {
+        if (now_ms() < end_ms)
+            continue;
+        answer_error(answer, STASIS_AGENT_STATE, 0,
+                     there.state == 'Z'
+                         ? "pid %d was killed and is still there: its parent %d does not wait for it"
+                         : "pid %d was killed and is still there, below pid %d",
+                     there.pid, there.ppid);
+        return false;
     }
     return true;
 }

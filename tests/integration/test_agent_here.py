@@ -72,9 +72,13 @@ class Here:
         return os.path.exists(f"/proc/{self.agent.pid}/root{path}")
 
     def restores(self):
-        """CRIU is at work, and whom it replaces has ended."""
-        process = subprocess.Popen(["sleep", "1000"])
+        """CRIU is at work, and whom it replaces has ended, with what that had started since."""
+        process = subprocess.Popen(["sh", "-c", "(sleep 1001 & echo $!; exec sleep 1002) & echo $!; exec sleep 1000"],
+                                   stdout=subprocess.PIPE, text=True)
         self.t.defer(lambda: (process.kill(), process.wait()))
+        started = [int(process.stdout.readline()) for _ in range(2)]
+        self.t.defer(lambda: [os.kill(pid, 9) for pid in started if state_of(pid) not in ("Z", "gone")])
+        self.t.wait(lambda: comm_of(process.pid) == "sleep", 60, "sleep")
         with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
             start = int(f.read().rpartition(")")[2].split()[19])
         data = b"something"
@@ -84,6 +88,7 @@ class Here:
                                   PID=process.pid, START=start, COMM="sleep", REPLACE=1, TIMEOUT=LONG_MS)
         self.t.equal(process.wait(120), -9, "whom it replaces")
         self.t.wait(lambda: self.read("begun"), 60, "CRIU begins")
+        self.t.check(all(state_of(pid) in ("Z", "gone") for pid in started), "what that had started is no more")
         return request
 
     def put(self, token, data, offset=0):
@@ -195,6 +200,11 @@ def state_of(pid):
             return f.read().rpartition(")")[2].split()[0]
     except OSError:
         return "gone"
+
+
+def comm_of(pid):
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as f:
+        return f.read().strip()
 
 
 @case
