@@ -317,7 +317,7 @@ pid_t adopt(const char *group, const pid_t *roots, unsigned n, Answer *answer);
  * if there are any and may have @limit bytes. False, answered, when one can't be taken. */
 bool tmpfs_take(const char *group, const char *archive, uint64_t limit, Answer *answer);
 /* Write them to where they were, or only look whether that can be: without @replace nothing may be
- * there. False, answered. */
+ * there, and there must be room on a tmpfs. False, answered. */
 bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer);
 
 /* ---- lineage.c ---- */
@@ -342,6 +342,8 @@ void lines_open(const char *group, struct CriuLines *ret);
  * it could not be run or was ended at @end_ms. */
 int criu_run(char *const argv[], const char *programs, const int *inherited, const char *dir,
              int64_t end_ms);
+/* Ask it for its version; what it says goes to @dir. False, answered, when there is none. */
+bool criu_is_there(const char *dir, char version[64], Answer *answer);
 /* End the answer with what CRIU said in @dir went wrong first. */
 void criu_complain(const char *what, const char *dir, Answer *answer);
 /* A name that a file of an image may have. */

@@ -135,21 +135,27 @@ static bool read_version(const char *dir, char version[64])
     return sscanf(line, "Version: %63s", version) == 1;
 }
 
-/* In @dir; false, answered. */
-static bool check(const char *dir, char version[64], Answer *answer)
+bool criu_is_there(const char *dir, char version[64], Answer *answer)
 {
     char *const ask_version[] = { "criu", "--version", NULL };
-    char *const ask_kernel[] = { "criu", "check", NULL };
     int status = criu_run(ask_version, NULL, NULL, dir, now_ms() + 20000);
     if (status == NOT_STARTED) {
         answer_error(answer, STASIS_AGENT_UNSUPPORTED, 0,
                      "there is no criu in the guest; install the package criu there");
         return false;
     }
-    if (status != 0 || !read_version(dir, version)) {
-        criu_complain("criu --version", dir, answer);
+    if (status == 0 && read_version(dir, version))
+        return true;
+    criu_complain("criu --version", dir, answer);
+    return false;
+}
+
+/* In @dir; false, answered. */
+static bool check(const char *dir, char version[64], Answer *answer)
+{
+    char *const ask_kernel[] = { "criu", "check", NULL };
+    if (!criu_is_there(dir, version, answer))
         return false;
-    }
     if (criu_run(ask_kernel, NULL, NULL, dir, now_ms() + 50000) == 0)
         return true;
     criu_complain("the guest's kernel is not good enough", dir, answer);

@@ -395,12 +395,15 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
 {
     bool replace = request_number(request, STASIS_AGENT_TAG_REPLACE, 0) != 0;
     pid_t root = tree->wanted[0].pid;
+    char version[64];
     bool session = request_number(request, STASIS_AGENT_TAG_SESSION, 0) != 0;
     if (session)
         keep_same(tree);
     else if (!check_pids(tree, replace, answer))
         return;
-    if (!tmpfs_put(ARCHIVE, replace, true, answer) || !look_at_queues(replace, answer))
+    /* All that can be known before anybody is ended. */
+    if (!tmpfs_put(ARCHIVE, replace, true, answer) || !look_at_queues(replace, answer) ||
+        (replace && !criu_is_there(DIR_PATH, version, answer)))
         return;
     outlive_agent();
     if ((!replace || end_all(tree, answer)) && tmpfs_put(ARCHIVE, replace, false, answer) &&

@@ -20,6 +20,7 @@
 #include "agent/tar.h"
 
 #define MAX_FILES 4096u
+#define MAX_ROOMS 64u
 
 /* ---- taking ---- */
 
@@ -267,26 +268,101 @@ static bool make_link(const StasisTarEntry *entry, const char *path)
 }
 
 /* Nothing but tmpfs is written to, whoever made the archive. */
-static bool put_entry(int archive, const StasisTarEntry *entry, bool replace, bool look_only,
-                      Answer *answer)
+static void complain_no_tmpfs(const char *path, const char *dir, Answer *answer)
+{
+    answer_error(answer, STASIS_AGENT_STATE, 0,
+                 "%s of the image was on a tmpfs, and %s is none here; mount one there", path, dir);
+}
+
+/* The room of a file system, as it will be when what the archive has up to there is written. */
+typedef struct {
+    dev_t dev;
+    uint64_t left;
+} Room;
+
+typedef struct {
+    Room rooms[MAX_ROOMS];
+    unsigned n;
+} Rooms;
+
+/* Of @dir; NULL: it has no limit, or they are too many. */
+static Room *find_room(Rooms *rooms, const char *dir)
+{
+    struct stat st;
+    struct statfs fs;
+    if (stat(dir, &st) < 0 || statfs(dir, &fs) < 0 || fs.f_blocks == 0)
+        return NULL;
+    for (unsigned i = 0; i < rooms->n; i++)
+        if (rooms->rooms[i].dev == st.st_dev)
+            return &rooms->rooms[i];
+    if (rooms->n == MAX_ROOMS)
+        return NULL;
+    Room *room = &rooms->rooms[rooms->n++];
+    *room = (Room){ st.st_dev, (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize };
+    return room;
+}
+
+/* A new file is written beside the old one, which goes then, if nobody else has it. */
+static bool take_room(Rooms *rooms, const StasisTarEntry *entry, const char *dir,
+                      const struct stat *old, Answer *answer)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t need = (entry->size + page - 1) / page * page;
+    Room *room = find_room(rooms, dir);
+    if (room == NULL)
+        return true;
+    if (need > room->left) {
+        answer_error(answer, STASIS_AGENT_STATE, 0,
+                     "/%s of the image has %llu bytes, and beside what is there now %s has room "
+                     "for %llu; make room, or mount it larger",
+                     entry->name, (unsigned long long)entry->size, dir,
+                     (unsigned long long)room->left);
+        return false;
+    }
+    room->left -= need;
+    if (old != NULL && S_ISREG(old->st_mode) && old->st_nlink == 1 && old->st_dev == room->dev)
+        room->left += (uint64_t)old->st_blocks * 512;
+    return true;
+}
+
+/* The directory of @path, or the nearest one above that is there. */
+static void find_dir(const char *path, char *dir, size_t size)
+{
+    struct stat st;
+    snprintf(dir, size, "%s", path);
+    do
+        *strrchr(dir, '/') = '\0';
+    while (dir[0] != '\0' && stat(dir, &st) < 0);
+    if (dir[0] == '\0')
+        snprintf(dir, size, "/");
+}
+
+/* What can be known before anything is done. */
+static bool look_at_entry(Rooms *rooms, const StasisTarEntry *entry, bool replace, Answer *answer)
 {
     struct stat st;
     char path[STASIS_TAR_MAX_NAME + 2], dir[sizeof path];
     snprintf(path, sizeof path, "/%s", entry->name);
-    if (look_only && !replace && lstat(path, &st) == 0) {
+    bool there = lstat(path, &st) == 0;
+    find_dir(path, dir, sizeof dir);
+    if (there && !replace)
         answer_error(answer, STASIS_AGENT_STATE, 0,
                      "%s of the image is there already; remove it, or give --replace", path);
-        return false;
-    }
-    if (look_only)
-        return true;
+    else if (!on_tmpfs(dir))
+        complain_no_tmpfs(path, dir, answer);
+    else
+        take_room(rooms, entry, dir, there ? &st : NULL, answer);
+    return !answer->ended;
+}
+
+static bool put_entry(int archive, const StasisTarEntry *entry, Answer *answer)
+{
+    char path[STASIS_TAR_MAX_NAME + 2], dir[sizeof path];
+    snprintf(path, sizeof path, "/%s", entry->name);
     make_parents(path);
-    snprintf(dir, sizeof dir, "%s", path);
-    *strrchr(dir, '/') = '\0';
-    if (!on_tmpfs(dir[0] != '\0' ? dir : "/"))
-        answer_error(answer, STASIS_AGENT_STATE, 0,
-                     "%s of the image was on a tmpfs, and %s is none here; mount one there", path,
-                     dir[0] != '\0' ? dir : "/");
+    find_dir(path, dir, sizeof dir);
+    if (!on_tmpfs(dir))
+        complain_no_tmpfs(path, dir, answer);
     else if (entry->type == STASIS_TAR_LINK ? !make_link(entry, path)
                                             : !make_file(archive, entry, path))
         answer_error(answer, STASIS_AGENT_FAILED, errno, "write %s", path);
@@ -302,6 +378,7 @@ bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer
 {
     uint8_t block[STASIS_TAR_BLOCK];
     StasisTarEntry entry;
+    Rooms rooms = { .n = 0 };
     off_t at = 0;
     int fd = open(archive, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
@@ -309,7 +386,8 @@ bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer
     bool good = read_block(fd, block);
     while (good && !stasis_tar_is_end(block)) {
         good = stasis_tar_parse(block, &entry);
-        if (!good || !put_entry(fd, &entry, replace, look_only, answer))
+        if (!good || !(look_only ? look_at_entry(&rooms, &entry, replace, answer)
+                                 : put_entry(fd, &entry, answer)))
             break;
         at += (off_t)(STASIS_TAR_BLOCK + entry.size + stasis_tar_padding(entry.size));
         good = lseek(fd, at, SEEK_SET) == at && read_block(fd, block);

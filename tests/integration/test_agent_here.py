@@ -5,10 +5,12 @@ starts is nobody special. It runs as a process of this host, with a /run of its 
 is a script."""
 import fcntl
 import hashlib
+import io
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from agenttalk import Host  # noqa: E402
@@ -19,6 +21,7 @@ LONG_MS = 60000
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 # Tells when it begins, and goes on when it may; whoever ends it has ended it.
 CRIU = """#!/bin/sh
+if [ "$1" = --version ]; then [ -e {dir}/broken ] && exit 1; echo Version: 4.0; exit 0; fi
 echo $$ >> {dir}/begun
 until [ -e {dir}/go ]; do sleep 0.05; done
 [ "$1" = dump ] && ls -d "$5" > {dir}/images
@@ -79,20 +82,30 @@ class Here:
         started = [int(process.stdout.readline()) for _ in range(2)]
         self.t.defer(lambda: [os.kill(pid, 9) for pid in started if state_of(pid) not in ("Z", "gone")])
         self.t.wait(lambda: comm_of(process.pid) == "sleep", 60, "sleep")
-        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
-            start = int(f.read().rpartition(")")[2].split()[19])
-        data = b"something"
-        line = f"core-1.img {len(data)} {hashlib.sha256(data).hexdigest()}\n"
-        self.t.equal(self.put("image", data).status, "OK", "put")
-        request = self.host.begin("PROC_RESTORE", TOKEN="image", DIGEST=hashlib.sha256(line.encode()).digest(),
-                                  PID=process.pid, START=start, COMM="sleep", REPLACE=1, TIMEOUT=LONG_MS)
+        request = self.ask(process, REPLACE=1)
         self.t.equal(process.wait(120), -9, "whom it replaces")
         self.t.wait(lambda: self.read("begun"), 60, "CRIU begins")
         self.t.check(all(state_of(pid) in ("Z", "gone") for pid in started), "what that had started is no more")
         return request
 
-    def put(self, token, data, offset=0):
-        return self.host.call("PROC_PUT", TOKEN=token, PATH="core-1.img", OFFSET=offset, INPUT=data)
+    def ask(self, process, archive=b"", **how):
+        """For an image of that one alone, and of files on tmpfs."""
+        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
+            start = int(f.read().rpartition(")")[2].split()[19])
+        lines = ""
+        for name, data in (("core-1.img", b"something"), ("tmpfs.tar", archive)):
+            for at in range(0, len(data), 1 << 15):
+                self.t.equal(self.put("image", data[at:at + (1 << 15)], at, name).status, "OK", "put")
+            if data:
+                lines += f"{name} {len(data)} {hashlib.sha256(data).hexdigest()}\n"
+        return self.host.begin("PROC_RESTORE", TOKEN="image", DIGEST=hashlib.sha256(lines.encode()).digest(),
+                               PID=process.pid, START=start, COMM="sleep", TIMEOUT=LONG_MS, **how)
+
+    def put(self, token, data, offset=0, name="core-1.img"):
+        return self.host.call("PROC_PUT", TOKEN=token, PATH=name, OFFSET=offset, INPUT=data)
+
+    def sh(self, script):
+        self.t.equal(self.host.call("EXEC", ARG=["sh", "-c", script]).number("EXIT_STATUS"), 0, script)
 
 
 @case
@@ -117,6 +130,37 @@ def restored_all_the_same(t):
     here.agent.wait()
     here.let_go()
     t.wait(lambda: here.read("ended") == "restore\n", 60, "CRIU ends by itself")
+
+
+def archive_of(*files):
+    """(path without its "/", bytes) each: a tar(5) of them."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path, data in files:
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+@case
+def looked_at(t):
+    """nobody is ended for a restore that can't be: where is no tmpfs, no room on one, no CRIU that runs"""
+    here = Here(t)
+    process = subprocess.Popen(["sleep", "1000"])
+    t.defer(lambda: (process.kill(), process.wait()))
+    here.sh("mkdir /run/small && mount -t tmpfs -o size=512k small /run/small && head -c 300000 /dev/zero > /run/small/x")
+    for archive, words in ((archive_of(("proc/no/x", b"x")), "/proc is none here"),
+                           (archive_of(("run/small/x", bytes(300000))), "has room for"),
+                           (archive_of(("run/small/x", b"x"), ("run/small/a/y", bytes(500000)),
+                                       ("run/small/z", bytes(20000))), "z of the image has 20000 bytes")):
+        answer = here.host.wait(here.ask(process, archive, REPLACE=1))
+        t.equal((answer.status, process.poll()), ("STATE", None), f"{answer!r}")
+        t.check(words in answer.text("MESSAGE"), f"{answer!r}")
+    with open(t.path("broken"), "w", encoding="utf-8"):
+        pass
+    answer = here.host.wait(here.ask(process, REPLACE=1))
+    t.equal((answer.status, process.poll()), ("FAILED", None), f"{answer!r}")
 
 
 @case
