@@ -319,6 +319,8 @@ bool tmpfs_take(const char *group, const char *archive, uint64_t limit, Answer *
 /* Write them to where they were, or only look whether that can be: without @replace nothing may be
  * there, and there must be room on a tmpfs. False, answered. */
 bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer);
+/* Remove those that it has written. */
+void tmpfs_undo(const char *archive);
 
 /* ---- lineage.c ---- */
 

@@ -411,7 +411,31 @@ static void restore_all(const Request *request, Tree *tree, int64_t end_ms, Answ
         if (!session)
             note_starts(tree);
         answer_end(answer);
+    } else if (!replace) {
+        tmpfs_undo(ARCHIVE); /* it may be tried again */
     }
+}
+
+/* The last answer ends us at the next request, so it is given when all is done. */
+static struct {
+    uint16_t status;
+    uint8_t flags;
+} kept;
+
+static bool keep_back(const Answer *answer, uint16_t status, uint8_t flags)
+{
+    kept.status = status;
+    kept.flags = flags;
+    return true;
+}
+
+static void restore_and_answer(const Request *request, Tree *tree, int64_t end_ms, Answer *answer)
+{
+    bool (*send)(const Answer *, uint16_t, uint8_t) = answer->send;
+    answer->send = keep_back;
+    restore_all(request, tree, end_ms, answer);
+    answer->send = send;
+    send(answer, kept.status, kept.flags);
 }
 
 void proc_restore_forget(void)
@@ -445,6 +469,6 @@ void op_proc_restore(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_FAILED, 0,
                      "the image is not as it was sent: its digest differs");
     else
-        restore_all(request, &tree, end_ms, answer);
+        restore_and_answer(request, &tree, end_ms, answer);
     criu_remove_dir(DIR_PATH);
 }

@@ -355,6 +355,8 @@ static bool look_at_entry(Rooms *rooms, const StasisTarEntry *entry, bool replac
     return !answer->ended;
 }
 
+static unsigned n_put; /* entries */
+
 static bool put_entry(int archive, const StasisTarEntry *entry, Answer *answer)
 {
     char path[STASIS_TAR_MAX_NAME + 2], dir[sizeof path];
@@ -366,6 +368,8 @@ static bool put_entry(int archive, const StasisTarEntry *entry, Answer *answer)
     else if (entry->type == STASIS_TAR_LINK ? !make_link(entry, path)
                                             : !make_file(archive, entry, path))
         answer_error(answer, STASIS_AGENT_FAILED, errno, "write %s", path);
+    else
+        n_put++;
     return !answer->ended;
 }
 
@@ -397,4 +401,19 @@ bool tmpfs_put(const char *archive, bool replace, bool look_only, Answer *answer
         answer_error(answer, STASIS_AGENT_FAILED, 0,
                      "the image's files on tmpfs: no archive of ours, or a part of one");
     return !answer->ended;
+}
+
+void tmpfs_undo(const char *archive)
+{
+    uint8_t block[STASIS_TAR_BLOCK];
+    StasisTarEntry entry;
+    char path[STASIS_TAR_MAX_NAME + 2];
+    int fd = open(archive, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    for (; n_put > 0 && read_block(fd, block) && stasis_tar_parse(block, &entry); n_put--) {
+        snprintf(path, sizeof path, "/%s", entry.name);
+        unlink(path);
+        lseek(fd, (off_t)(entry.size + stasis_tar_padding(entry.size)), SEEK_CUR);
+    }
+    if (fd >= 0)
+        close(fd);
 }

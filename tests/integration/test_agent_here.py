@@ -21,6 +21,7 @@ LONG_MS = 60000
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 # Tells when it begins, and goes on when it may; whoever ends it has ended it.
 CRIU = """#!/bin/sh
+[ -e {dir}/fails ] && [ "$1" = restore ] && exit 1
 if [ "$1" = --version ]; then [ -e {dir}/broken ] && exit 1; echo Version: 4.0; exit 0; fi
 echo $$ >> {dir}/begun
 until [ -e {dir}/go ]; do sleep 0.05; done
@@ -88,10 +89,11 @@ class Here:
         self.t.check(all(state_of(pid) in ("Z", "gone") for pid in started), "what that had started is no more")
         return request
 
-    def ask(self, process, archive=b"", **how):
+    def ask(self, process, archive=b"", start=None, **how):
         """For an image of that one alone, and of files on tmpfs."""
-        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
-            start = int(f.read().rpartition(")")[2].split()[19])
+        if start is None:
+            with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
+                start = int(f.read().rpartition(")")[2].split()[19])
         lines = ""
         for name, data in (("core-1.img", b"something"), ("tmpfs.tar", archive)):
             for at in range(0, len(data), 1 << 15):
@@ -161,6 +163,24 @@ def looked_at(t):
         pass
     answer = here.host.wait(here.ask(process, REPLACE=1))
     t.equal((answer.status, process.poll()), ("FAILED", None), f"{answer!r}")
+
+
+@case
+def undone(t):
+    """of a restore that failed no file stays on a tmpfs, so it can be tried again"""
+    here = Here(t)
+    here.let_go()
+    archive = archive_of(("run/a/x", b"x"), ("run/y", bytes(1000)))
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with open(t.path("fails"), "w", encoding="utf-8"):
+        pass
+    for status in ("FAILED", "OK"):
+        answer = here.host.wait(here.ask(process, archive, start=1))
+        t.equal(answer.status, status, f"{answer!r}")
+        t.equal((here.has("/run/a/x"), here.has("/run/y")), (status == "OK",) * 2, "its files")
+        if status == "FAILED":
+            os.unlink(t.path("fails"))
 
 
 @case
