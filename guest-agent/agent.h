@@ -260,8 +260,8 @@ typedef struct {
     bool shell_job;              /* the session of the root has its leader elsewhere */
 } DumpTree;
 
-/* A new directory where most room is. */
-bool dump_make_dir(char *dir, size_t size);
+/* A new directory where most room is, or in memory if @enough bytes of room are there. */
+bool dump_make_dir(char *dir, size_t size, uint64_t enough);
 /* Fill in what /proc tells of @tree's root; false when there is no such process. */
 bool dump_look_at_root(DumpTree *tree, int proc);
 /* Put a process of the image, as a part of its own. */
@@ -350,7 +350,7 @@ bool criu_is_there(const char *dir, char version[64], Answer *answer);
 void criu_complain(const char *what, const char *dir, Answer *answer);
 /* A name that a file of an image may have. */
 bool criu_file_name_is_valid(const char *name);
-/* Remove @dir and the files in it. */
+/* Remove @dir, which may be a link to one, and the files in it. */
 void criu_remove_dir(const char *dir);
 
 /* Where the agent keeps what lives as long as it does: on tmpfs as a rule, for root alone. */

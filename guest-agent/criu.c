@@ -123,6 +123,13 @@ void criu_remove_dir(const char *path)
         unlinkat(dirfd(dir), entry->d_name, 0);
     if (dir != NULL)
         closedir(dir);
+    char other[512];
+    ssize_t n = readlink(path, other, sizeof other - 1);
+    if (n > 0) {
+        other[n] = '\0';
+        rmdir(other);
+        unlink(path);
+    }
     rmdir(path);
 }
 

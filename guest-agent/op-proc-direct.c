@@ -258,7 +258,7 @@ void op_proc_dump_direct(const Request *request, Answer *answer)
                      found ? MAX_PROCESSES : (unsigned)tree.root);
         return;
     }
-    if (!dump_make_dir(dir, sizeof dir)) {
+    if (!dump_make_dir(dir, sizeof dir, UINT64_MAX)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }

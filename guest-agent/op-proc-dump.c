@@ -49,12 +49,12 @@ static uint64_t room_at(const char *path)
     return room < memory ? room : memory;
 }
 
-bool dump_make_dir(char *dir, size_t size)
+bool dump_make_dir(char *dir, size_t size, uint64_t enough)
 {
     static const char *const places[] = { "/run", "/var/tmp", "/tmp" };
     const char *best = places[0];
     uint64_t most = 0;
-    for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
+    for (unsigned i = 0; i < sizeof places / sizeof *places && most < enough; i++) {
         uint64_t room = room_at(places[i]);
         if (room > most) {
             most = room;
@@ -260,7 +260,7 @@ void op_proc_dump(const Request *request, Answer *answer)
         answer_error(answer, STASIS_AGENT_STATE, 0, "proc-dump: nothing is frozen");
         return;
     }
-    if (!dump_make_dir(dir, sizeof dir)) {
+    if (!dump_make_dir(dir, sizeof dir, UINT64_MAX)) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make %s", dir);
         return;
     }

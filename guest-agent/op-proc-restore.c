@@ -2,7 +2,8 @@
 /*
  * A process image comes in, in pieces that the loop writes to files at once, is checked as a whole
  * in a worker, and restored by CRIU. One at a time: it lies in AGENT_DIR/restore until then, or
- * until the conversation ends in which it comes in.
+ * until the conversation ends in which it comes in. Where there is no room for it in memory that is
+ * a link to a directory elsewhere.
  *
  * Once it has been asked for it is done, whatever becomes of the host, and from the end of those
  * that are replaced on of the agent, too: CRIU ended over it leaves half a tree, or nobody.
@@ -66,6 +67,22 @@ static bool is_restoring(Answer *answer)
     return is && complain_restoring(answer);
 }
 
+/* For an image of @size bytes; 0: an earlier host does not say. */
+static bool make_dir(uint64_t size)
+{
+    char dir[64];
+    criu_remove_dir(DIR_PATH);
+    mkdir(AGENT_DIR, 0700);
+    if (!dump_make_dir(dir, sizeof dir, size + size / 8)) /* CRIU's log, and a little more */
+        return false;
+    if (rename(dir, DIR_PATH) == 0 || symlink(dir, DIR_PATH) == 0)
+        return true;
+    int saved = errno;
+    rmdir(dir);
+    errno = saved;
+    return false;
+}
+
 /* Make room for the image of @token; false, answered. */
 static bool use_token(const Request *request, Answer *answer)
 {
@@ -78,9 +95,7 @@ static bool use_token(const Request *request, Answer *answer)
         return false;
     if (strcmp(token, present) == 0)
         return true;
-    criu_remove_dir(DIR_PATH);
-    mkdir(AGENT_DIR, 0700);
-    if (mkdir(DIR_PATH, 0700) < 0) {
+    if (!make_dir(request_number(request, STASIS_AGENT_TAG_SIZE, 0))) {
         answer_error(answer, STASIS_AGENT_FAILED, errno, "make " DIR_PATH);
         return false;
     }

@@ -144,8 +144,10 @@ typedef enum {
      * (agent/mqueue.h).
      */
     STASIS_AGENT_OP_PROC_DUMP,
-    /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT →
-     * nothing. A piece of an image that is to be restored. Another TOKEN drops what there was. */
+    /* TOKEN (≤ 64 bytes of text), PATH (a file name), OFFSET (where the file ends by now), INPUT,
+     * [SIZE: of the whole image] → nothing. A piece of an image that is to be restored. Another
+     * TOKEN drops what there was. The image is put together in memory, unless there is no room for
+     * SIZE there, and more elsewhere. */
     STASIS_AGENT_OP_PROC_PUT,
     /*
      * TOKEN, DIGEST, PID…, START… (as many), COMM… (as many), [REPLACE ≠ 0], [SHELL_JOB ≠ 0],

@@ -103,8 +103,8 @@ class Here:
         return self.host.begin("PROC_RESTORE", TOKEN="image", DIGEST=hashlib.sha256(lines.encode()).digest(),
                                PID=process.pid, START=start, COMM="sleep", TIMEOUT=LONG_MS, **how)
 
-    def put(self, token, data, offset=0, name="core-1.img"):
-        return self.host.call("PROC_PUT", TOKEN=token, PATH=name, OFFSET=offset, INPUT=data)
+    def put(self, token, data, offset=0, name="core-1.img", **more):
+        return self.host.call("PROC_PUT", TOKEN=token, PATH=name, OFFSET=offset, INPUT=data, **more)
 
     def sh(self, script):
         self.t.equal(self.host.call("EXEC", ARG=["sh", "-c", script]).number("EXIT_STATUS"), 0, script)
@@ -230,6 +230,22 @@ def interrupted(t):
     t.equal(here.host.hello().status, "OK", "another host")
     t.check(not here.has("/run/stasis-agent/restore"), "it is no more")
     t.equal(here.put("image", b"something").status, "OK", "put again, from its beginning")
+
+
+@case
+def elsewhere(t):
+    """an image that is larger than /run has room for comes in where there is more, and nothing stays there either"""
+    here = Here(t)
+    here.sh("mount -o remount,size=64k /run")
+    link = f"/proc/{here.agent.pid}/root/run/stasis-agent/restore"
+    t.equal(here.put("small", b"something", SIZE=9).status, "OK", "put")
+    t.check(not os.path.islink(link) and os.listdir(link) == ["core-1.img"], "where there is room it is in /run")
+    for at in (0, 30000, 60000):
+        t.equal(here.put("large", bytes(30000), at, SIZE=90000).status, "OK", "put")
+    other = os.readlink(link)
+    t.equal(os.path.getsize(f"{other}/core-1.img"), 90000, other)
+    t.equal(here.host.hello().status, "OK", "another host")
+    t.check(not os.path.lexists(link) and not os.path.exists(other), "it is no more")
 
 
 def frozen_disk(t, here):

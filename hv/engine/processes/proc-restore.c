@@ -58,6 +58,7 @@ static gboolean put(const StasisProcImageFile *file, guint64 offset, const guint
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, r->token);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, file->name);
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_SIZE, r->reader->info->size_bytes);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, offset);
     stasis_field_put(&fields, STASIS_AGENT_TAG_INPUT, bytes, (guint32)n);
     if (r->n == WINDOW && !finish_oldest(r, error))
