@@ -309,11 +309,12 @@ static bool end_all(const Tree *tree, Answer *answer)
     for (; is_there(tree, &all, &there); poll(NULL, 0, 10)) {
         if (now_ms() < end_ms)
             continue;
-        answer_error(answer, STASIS_AGENT_STATE, 0,
-                     there.state == 'Z'
-                         ? "pid %d was killed and is still there: its parent %d does not wait for it"
-                         : "pid %d was killed and is still there, below pid %d",
-                     there.pid, there.ppid);
+        answer_error(
+            answer, STASIS_AGENT_STATE, 0,
+            there.state == 'Z'
+                ? "pid %d was killed and is still there: its parent %d does not wait for it"
+                : "pid %d was killed and is still there, below pid %d",
+            there.pid, there.ppid);
         return false;
     }
     return true;

@@ -6,6 +6,7 @@ is a script."""
 import fcntl
 import hashlib
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -51,6 +52,7 @@ class Here:
         t.defer(ours.close)
         t.defer(self.let_go)
         self.host = Host(ours)
+        self.tokens = itertools.count()
 
     def ended(self):
         try:
@@ -94,13 +96,13 @@ class Here:
         if start is None:
             with open(f"/proc/{process.pid}/stat", encoding="utf-8") as f:
                 start = int(f.read().rpartition(")")[2].split()[19])
-        lines = ""
+        lines, token = "", str(next(self.tokens))
         for name, data in (("core-1.img", b"something"), ("tmpfs.tar", archive)):
             for at in range(0, len(data), 1 << 15):
-                self.t.equal(self.put("image", data[at:at + (1 << 15)], at, name).status, "OK", "put")
+                self.t.equal(self.put(token, data[at:at + (1 << 15)], at, name).status, "OK", "put")
             if data:
                 lines += f"{name} {len(data)} {hashlib.sha256(data).hexdigest()}\n"
-        return self.host.begin("PROC_RESTORE", TOKEN="image", DIGEST=hashlib.sha256(lines.encode()).digest(),
+        return self.host.begin("PROC_RESTORE", TOKEN=token, DIGEST=hashlib.sha256(lines.encode()).digest(),
                                PID=process.pid, START=start, COMM="sleep", TIMEOUT=LONG_MS, **how)
 
     def put(self, token, data, offset=0, name="core-1.img", **more):
