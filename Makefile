@@ -334,6 +334,11 @@ $(B)/tests/unit/test-agent-coop-lib: $(COOP_OBJ)
 $(B)/tests/unit/test-agent-coop-lib: LDFLAGS += -Wl,--wrap=connect -Wl,--wrap=send -Wl,--wrap=recv -Wl,--wrap=clock_gettime \
                                                 -Wl,--wrap=pthread_mutexattr_setprotocol
 
+# What must be undone whatever happens.
+KEEPER_OBJ := $(patsubst %,$(B)/guest-agent/%.o,keeper util)
+$(B)/tests/unit/test-agent-keeper.o $(KEEPER_OBJ): ALL_CFLAGS += -Iguest-agent
+$(B)/tests/unit/test-agent-keeper: $(KEEPER_OBJ)
+
 # What a watch keeps, without the kernel that tells it.
 WATCH_OBJ := $(patsubst %,$(B)/guest-agent/%.o,watch/table answer)
 UNIT_WATCH := $(filter $(B)/tests/unit/test-agent-watch%,$(UNIT_BIN))

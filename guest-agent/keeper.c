@@ -20,22 +20,25 @@ be_keeper(const KeeperOps *ops, const void *what, int socket_fd, int64_t end_ms)
     static KeeperReport report;
     setsid();
     prctl(PR_SET_NAME, ops->name);
-    dup2(socket_fd, 3);
-    close_range(4, ~0u, 0);
+    dup2(socket_fd, KEEPER_SOCKET);
+    close_range(KEEPER_SOCKET + 1, ~0u, 0);
     mlockall(MCL_CURRENT);
     ops->hold(what, end_ms, &report);
-    send(3, &report, sizeof report, MSG_NOSIGNAL);
+    send(KEEPER_SOCKET, &report, sizeof report, MSG_NOSIGNAL);
+    bool told = false;
     if (report.error_number == 0 && report.n > 0) {
-        struct pollfd fds = { .fd = 3, .events = POLLIN };
+        struct pollfd fds = { .fd = KEEPER_SOCKET, .events = POLLIN };
         int64_t now = now_ms();
-        /* Told to, or the agent is gone, or time is up. */
-        poll(&fds, 1, end_ms > now ? (int)(end_ms - now) : 0);
+        /* Told to, or the agent is gone, or time is up: then it was not held until it is told. */
+        told = poll(&fds, 1, end_ms > now ? (int)(end_ms - now) : 0) > 0;
         ops->let_go(&report);
-        /* A socket closed with something unread in it gives an error at the other end. */
-        char byte;
-        if (recv(3, &byte, 1, MSG_DONTWAIT) == 1)
-            send(3, &report, sizeof report, MSG_NOSIGNAL);
     }
+    /* A socket closed with something unread in it gives an error at the other end. */
+    char byte;
+    while (recv(KEEPER_SOCKET, &byte, 1, MSG_DONTWAIT) == 1)
+        ;
+    if (told)
+        send(KEEPER_SOCKET, &report, sizeof report, MSG_NOSIGNAL);
     _exit(0);
 }
 

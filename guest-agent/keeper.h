@@ -18,6 +18,9 @@ typedef struct {
     char text[3072];  /* more of it, as both sides have agreed */
 } KeeperReport;
 
+/* In a keeper: what the agent says comes there, and its end. */
+#define KEEPER_SOCKET 3
+
 typedef struct {
     const char *name; /* of the process: who ends agents by name means others */
     /* Do it to @what, as the agent had it when the keeper was made, by @end_ms (now_ms()). On
@@ -39,7 +42,8 @@ bool keeper_is_holding(Keeper *keeper);
 bool keeper_start(Keeper *keeper, const void *what, int64_t end_ms);
 /* Have it undone; the report comes later. False when there is none any more. */
 bool keeper_tell(Keeper *keeper);
-/* Wait for its next report, in a worker. False when it has ended without one. */
+/* Wait for its next report, in a worker. False when it has ended without one: it was told when its
+ * time was up already. */
 bool keeper_get_report(Keeper *keeper, KeeperReport *report);
 /* In the loop: have it undone, and don't wait for it. */
 void keeper_let_go_now(Keeper *keeper);
