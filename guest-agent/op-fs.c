@@ -3,16 +3,21 @@
  * Freezing file systems, and that they thaw whatever happens.
  *
  * A frozen file system blocks whoever writes to it until somebody thaws it. So a process of its
- * own, the freezer (keeper.h), freezes and thaws. It holds the mounts open, and touches no file
- * while they are frozen.
+ * own, the freezer (keeper.h), holds the mounts open, and thaws. It touches no file while they are
+ * frozen. Freezing is done by a child of its: where one file system lies in a file on another that
+ * was frozen before it, that waits in the kernel, and can't even be killed, until the other thaws.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,9 +38,17 @@ typedef struct {
     unsigned major, minor;
     int error;      /* why not; 0: another one is mounted over it */
     char path[256]; /* of its first mount */
+    volatile enum { THAWED, BEING_FROZEN, FROZEN } state; /* by us */
 } Mount;
 
-static Mount mounts[MAX_MOUNTS];
+/* What the freezer and its child share. */
+typedef struct {
+    Mount mounts[MAX_MOUNTS];
+    KeeperReport report;
+} Shared;
+
+static Shared *shared;
+static Mount *mounts;
 static unsigned n_mounts;
 
 /* "\040" and the like stand for blanks. */
@@ -111,7 +124,7 @@ static Mount *find_mount(unsigned major, unsigned minor, const char *path)
     if (n_mounts == MAX_MOUNTS)
         return NULL;
     Mount *m = &mounts[n_mounts++];
-    *m = (Mount){ -1, major, minor, 0, "" };
+    *m = (Mount){ -1, major, minor, 0, "", THAWED };
     snprintf(m->path, sizeof m->path, "%.255s", path);
     return m;
 }
@@ -162,60 +175,124 @@ static void close_mounts(void)
     n_mounts = 0;
 }
 
-/* From @first on: those that were frozen, the last ones, come first. */
+/* From @first on: those that were frozen, the last ones, come first. One that is just being frozen
+ * can't be thawed, and who tries waits for that. */
 static unsigned thaw(unsigned first)
 {
     unsigned n_thawed = 0;
     for (unsigned i = first; i < n_mounts; i++)
-        n_thawed += mounts[i].fd >= 0 && ioctl(mounts[i].fd, FITHAW, 0) == 0;
+        n_thawed += mounts[i].state == FROZEN && ioctl(mounts[i].fd, FITHAW, 0) == 0;
     return n_thawed;
 }
 
-static int freeze_one(int fd, int64_t end_ms)
+static int freeze_one(Mount *m, int64_t end_ms)
 {
-    for (int tries = 0; ioctl(fd, FIFREEZE, 0) < 0; tries++) {
-        if (errno != EBUSY || tries == BUSY_TRIES || now_ms() >= end_ms)
-            return errno;
+    for (int tries = 0;; tries++) {
+        m->state = BEING_FROZEN;
+        int error = ioctl(m->fd, FIFREEZE, 0) < 0 ? errno : 0;
+        m->state = error == 0 ? FROZEN : THAWED;
+        if (error != EBUSY || tries == BUSY_TRIES || now_ms() >= end_ms)
+            return error;
         poll(NULL, 0, BUSY_POLL_MS);
     }
-    return 0;
 }
 
-/* Freeze all that can be; those that can't are closed. 0 or the error: EBUSY where somebody else
- * has frozen one, who may thaw it at any moment. */
+/* Freeze all that can be. 0 or the error: EBUSY where somebody else has frozen one, who may thaw it
+ * at any moment. */
 static int freeze(int64_t end_ms, KeeperReport *report)
 {
     for (unsigned i = 0; i < n_mounts; i++)
         syncfs(mounts[i].fd); /* now, so that little is left to be written in the freeze */
     uint64_t begun_ns = clock_ns(CLOCK_MONOTONIC);
     for (unsigned i = n_mounts; i-- > 0; report->held_ns = clock_ns(CLOCK_MONOTONIC) - begun_ns) {
-        int r = freeze_one(mounts[i].fd, end_ms);
+        int r = freeze_one(&mounts[i], end_ms);
         if (r == 0 && now_ms() < end_ms) {
             report->n++;
             continue;
         }
-        if (r == 0) {
-            thaw(i);
-            return ETIMEDOUT;
-        }
-        close(mounts[i].fd);
-        mounts[i].fd = -1;
         if (r == EOPNOTSUPP || r == ENOTTY || r == EINVAL || r == EROFS)
             continue;
         thaw(i);
-        return r;
+        return r == 0 ? ETIMEDOUT : r;
     }
     return 0;
+}
+
+static void __attribute__((noreturn)) be_child(int64_t end_ms, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    mlockall(MCL_CURRENT);
+    if (getppid() != parent)
+        _exit(1);
+    shared->report.error_number = freeze(end_ms, &shared->report);
+    _exit(0);
+}
+
+/* Until the child behind @child_fd has ended. False when it is to be ended: we are told to, or the
+ * agent is gone, or time is up. */
+static bool wait_for(int child_fd, int64_t end_ms)
+{
+    struct pollfd fds[] = { { .fd = child_fd, .events = POLLIN },
+                            { .fd = KEEPER_SOCKET, .events = POLLIN } };
+    int64_t now = now_ms();
+    return poll(fds, 2, end_ms > now ? (int)(end_ms - now) : 0) > 0 && fds[0].revents != 0;
+}
+
+/* A child that hangs goes on when what it waits for has thawed: it then ends, but what it was just
+ * freezing is frozen. */
+static void freeze_in_child(int64_t end_ms, KeeperReport *report)
+{
+    int ends[2], status = -1;
+    pid_t parent = getpid();
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        report->error_number = errno;
+        return;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        be_child(end_ms, parent);
+    }
+    report->error_number = pid < 0 ? errno : 0;
+    close(ends[1]);
+    if (pid < 0)
+        return;
+    bool ended = wait_for(ends[0], end_ms);
+    if (!ended) {
+        kill(pid, SIGKILL);
+        thaw(0);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!ended || status != 0) {
+        for (unsigned i = 0; i < n_mounts; i++)
+            if (mounts[i].state == BEING_FROZEN)
+                mounts[i].state = FROZEN;
+        thaw(0);
+        report->error_number = ended ? EIO : ETIMEDOUT;
+    } else {
+        *report = shared->report;
+    }
 }
 
 static void freeze_all(const void *what, int64_t end_ms, KeeperReport *report)
 {
     bool open = false;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) {
+        report->error_number = errno;
+        return;
+    }
+    mlock(shared, sizeof *shared);
+    mounts = shared->mounts;
     for (int tries = 0; tries < OPEN_TRIES && !open; tries++) {
         close_mounts();
         open = open_mounts(report);
     }
-    report->error_number = open ? freeze(end_ms, report) : ENXIO;
+    if (open)
+        freeze_in_child(end_ms, report);
+    else
+        report->error_number = ENXIO;
 }
 
 static void thaw_all(KeeperReport *report)

@@ -34,7 +34,8 @@ echo "$1" > {dir}/ended
 class Here:
     """An agent of this system, and a conversation with it."""
 
-    def __init__(self, t):
+    def __init__(self, t, script="mount -t tmpfs run /run", agent=AGENT):
+        """`script`: what it makes of its mount namespace; `agent`: where the agent is in what that leaves as "/"."""
         if subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
             raise Skip("no mount namespace of its own can be had")
         self.t = t
@@ -44,8 +45,8 @@ class Here:
         os.chmod(criu, 0o755)
         ours, theirs = socket.socketpair()
         self.agent = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && echo 7 > /proc/self/oom_score_adj && "
-             "exec \"$@\"", "sh", AGENT, "--fd", str(theirs.fileno()), "--no-realtime"],
+            ["unshare", "--mount", "sh", "-c", f"{script} && echo 7 > /proc/self/oom_score_adj && exec \"$@\"", "sh",
+             *agent.split(), "--fd", str(theirs.fileno()), "--no-realtime"],
             pass_fds=[theirs.fileno()], env={**os.environ, "PATH": f"{t.dir}:{os.environ['PATH']}"})
         theirs.close()
         t.defer(self.ended)
@@ -282,6 +283,32 @@ def state_of(pid):
             return f.read().rpartition(")")[2].split()[0]
     except OSError:
         return "gone"
+
+
+@case
+def one_in_another(t):
+    """file systems of which one lies in a file on another that was frozen first: it hangs in the kernel, and all thaw at
+    the end of the time"""
+    root, disk = t.path("root"), t.path("disk")
+    if subprocess.run(["losetup", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
+        raise Skip("no loop device can be had")
+    os.mkdir(root)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "16M"], check=True, stdout=subprocess.DEVNULL)
+    # The agent sees what is below its root. Mounts are frozen from the last on: the outer one is.
+    here = Here(t, f"""mount -t tmpfs root {root} && cd {root} && mkdir proc run dev outer inner && cp {AGENT} agent &&
+        mount -t proc proc proc && device=$(losetup -f --show {disk}) && mount $device outer && losetup -d $device &&
+        truncate -s 8M outer/file && mke2fs -q -t ext4 outer/file && mount -o loop outer/file inner && umount -l outer &&
+        mount $device outer""", f"chroot {root} /agent")
+    outer = f"/proc/{here.agent.pid}/root/outer"
+    t.equal(here.host.call("PING").status, "OK", "the agent is there")
+    fd = os.open(outer, os.O_RDONLY)
+    t.defer(os.close, fd)
+    t.defer(lambda: subprocess.run(["fsfreeze", "-u", f"/proc/{os.getpid()}/fd/{fd}"], stderr=subprocess.DEVNULL, check=False))
+    answer = here.host.call("FS_FREEZE", TIMEOUT=1000)
+    t.equal(answer.status, "TIMEOUT", f"{answer!r}")
+    write = subprocess.Popen(["touch", f"{outer}/probe"])
+    t.wait(lambda: write.poll() == 0, 60, "it can be written to")
+    t.equal(here.host.call("FS_THAW").status, "STATE", "nothing is frozen")
 
 
 def comm_of(pid):
