@@ -147,11 +147,12 @@ static StasisFieldWriter *new_answer(uint64_t id, bool (*send)(const Answer *, u
     return &answer.fields;
 }
 
-static unsigned count_subscribers(void)
+/* Whoever may be told of a checkpoint, or hold it off by then: all but callers, who only wait. */
+static unsigned count_standing(void)
 {
     unsigned n = 0;
     EACH(c)
-    n += c->subscribed;
+    n += c->wish == COOP_NO_WISH;
     return n;
 }
 
@@ -169,7 +170,7 @@ static void answer_wait(int64_t now, bool (*send)(const Answer *, uint16_t, uint
         stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, (uint64_t)c->pid);
         stasis_field_put_number(fields, STASIS_AGENT_TAG_N_CALLERS, take_wish(c));
     }
-    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_SUBSCRIBED, count_subscribers());
+    stasis_field_put_number(fields, STASIS_AGENT_TAG_N_SUBSCRIBED, count_standing());
     stasis_field_put_number(fields, STASIS_AGENT_TAG_N_ENDED, turn.n_ended);
     answer_end(&answer);
     turn.waiting = false;

@@ -215,7 +215,8 @@ typedef enum {
      * answered, [TIMEOUT ≤ 60 s] → [TICKET, KIND "vm", "process" or "restore", PID, PATH,
      * N_CALLERS], N_SUBSCRIBED, N_ENDED. A program of the guest wishes for a checkpoint
      * (include/stasis-guest.h), or wants to go on from the image PATH (an ID, or the beginning of
-     * one), and waits until WISH_END; or none did so in time. Who asks is about no wish: those that
+     * one), and waits until WISH_END; or none did so in time. N_SUBSCRIBED programs may want to be
+     * told of it, or to hold it off. Who asks is about no wish: those that
      * were taken (the answer was lost, or who got it has died) are offered again. N_ENDED larger
      * than what the agent has seen of the same TOKEN: the VM was taken back to an image, and
      * whoever waited then is told so. In the answer: what the agent has seen, which is more if the

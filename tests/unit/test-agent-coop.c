@@ -343,6 +343,22 @@ static void test_held_off(void)
     close(two);
 }
 
+/* Whoever may have to be waited for is counted, so that the host asks whom a wish is about. */
+static void test_counted(void)
+{
+    begin_case();
+    int holder = program_new(701, 1000);
+    program_says(holder, STASIS_GUEST_CRITICAL_BEGIN, 3000, "");
+    wisher(0, STASIS_FREEZE_PROCESS);
+    offered(host_waits(token, 0, 500));
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_SUBSCRIBED), ==, 1);
+    close(holder);
+    work();
+    wisher(0, STASIS_FREEZE_PROCESS);
+    offered(host_waits(token, 0, 500));
+    g_assert_cmpuint(host_number(STASIS_AGENT_TAG_N_SUBSCRIBED), ==, 0);
+}
+
 /* Two that take turns, so that there is always one: it waits for them as long as for one. */
 static void test_held_off_by_turns(void)
 {
@@ -543,6 +559,7 @@ int main(int argc, char **argv)
     g_test_add_func("/agent-coop/restored", test_restored);
     g_test_add_func("/agent-coop/told", test_told);
     g_test_add_func("/agent-coop/hangs-up-before-it-begins", test_hangs_up_before_it_begins);
+    g_test_add_func("/agent-coop/counted", test_counted);
     g_test_add_func("/agent-coop/held-off", test_held_off);
     g_test_add_func("/agent-coop/held-off-by-turns", test_held_off_by_turns);
     g_test_add_func("/agent-coop/cycles", test_cycles);

@@ -161,7 +161,7 @@ static gboolean ask_wish(Server *s, guint ms, Wish *ret, GError **error)
     return TRUE;
 }
 
-/* Whom it is about: those that belong together, as far as anybody wants to know. */
+/* Whom it is about: those that belong together, if anybody may want to know. */
 static gboolean put_members(Server *s, const Wish *wish, const StasisBoundaryOptions *boundary,
                             StasisFieldWriter *fields, GError **error)
 {
@@ -173,7 +173,8 @@ static gboolean put_members(Server *s, const Wish *wish, const StasisBoundaryOpt
     }
     g_autoptr(StasisGuestBoundary) found =
         stasis_vm_find_boundary(s->vm, boundary, s->cancellable, error);
-    for (guint i = 0; found != NULL && i < MIN(found->n_members, MAX_PIDS); i++)
+    /* Of more than that many it is told to all: too many rather than too few. */
+    for (guint i = 0; found != NULL && found->n_members <= MAX_PIDS && i < found->n_members; i++)
         stasis_field_put_number(fields, STASIS_AGENT_TAG_PID, found->processes[i].pid);
     return found != NULL;
 }
