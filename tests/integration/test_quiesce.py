@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
-from agentguest import WithAgent, wait_agent  # noqa: E402
+from agentguest import WithAgent, in_busybox, wait_agent  # noqa: E402
 from guests import Bare  # noqa: E402
 from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
@@ -99,6 +99,24 @@ def killed(t):
         t.check(result.err.count("\n") == 1 and point in result.err, f"{result!r}")
         logs_on(t, vm, f"after an error at {point}")
     t.equal(image_ids(store), before, "images of what failed")
+    t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "the next one")
+
+
+@case
+def thawed_by_another(t):
+    """when somebody in the guest thaws what is frozen there is no image, and that is said"""
+    vm, _, store = common()
+    before = image_ids(store)
+    stasis("agent-exec", vm.name, "--", *in_busybox(
+        "(until fsfreeze -u $(grep ^/dev/vda /proc/mounts | cut -d ' ' -f 2); do sleep 0.05; done) "
+        "< /dev/null > /dev/null 2>&1 &"))
+    process = held.held(t, "quiesced", "checkpoint-create", vm.name, "--quiesce", *store)
+    logs_on(t, vm, "thawed")
+    held.go_on(process)
+    said = process.communicate()[1].decode()
+    t.equal(process.returncode, 1, said)
+    t.check("somebody in the guest has thawed" in said, said)
+    t.equal(image_ids(store), before, "images")
     t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "the next one")
 
 

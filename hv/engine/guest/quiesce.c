@@ -24,6 +24,7 @@ struct _StasisQuiesce {
     char *name, *path;
     StasisAgent *agent;
     guint64 frozen_since_us; /* 0: not frozen */
+    guint64 n_frozen;        /* file systems */
     guint64 frozen_us;       /* the last time */
     gboolean suspended;      /* devices are */
     char **devices;          /* that are or were, or NULL */
@@ -131,7 +132,8 @@ gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable
         converse(quiesce, NULL, NULL); /* it may be at it still */
         return FALSE;
     }
-    if (stasis_agent_number(answer, STASIS_AGENT_TAG_N_FROZEN, 0) == 0) {
+    quiesce->n_frozen = stasis_agent_number(answer, STASIS_AGENT_TAG_N_FROZEN, 0);
+    if (quiesce->n_frozen == 0) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "VM %s: agent: no file system that can be frozen is mounted for writing in "
                     "the guest; leave out --quiesce",
@@ -141,6 +143,19 @@ gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable
     guint64 us = stasis_agent_number(answer, STASIS_AGENT_TAG_FROZEN_FOR, 0) / 1000;
     quiesce->frozen_since_us = stasis_now_us() - MIN(us, FROZEN_MS * 1000u);
     return TRUE;
+}
+
+/* Who is root in the guest can thaw one, too. */
+static gboolean check_thawed(const StasisQuiesce *quiesce, GBytes *answer, GError **error)
+{
+    guint64 n = stasis_agent_number(answer, STASIS_AGENT_TAG_N_FROZEN, 0);
+    if (n == quiesce->n_frozen)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "VM %s: of %" G_GUINT64_FORMAT " frozen file systems %" G_GUINT64_FORMAT
+                " were so to the end: somebody in the guest has thawed the others (fsfreeze -u)",
+                quiesce->name, quiesce->n_frozen, n);
+    return FALSE;
 }
 
 /* Not to be called off. */
@@ -153,11 +168,13 @@ gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error)
         stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_FS_THAW, NULL, &wait, error);
     quiesce->frozen_us = stasis_now_us() - quiesce->frozen_since_us;
     quiesce->frozen_since_us = 0;
-    if (answer == NULL)
+    if (answer == NULL) {
         converse(quiesce, NULL, NULL);
-    else
-        stasis_guest_ready_end(quiesce->agent, TRUE);
-    return answer != NULL;
+        return FALSE;
+    }
+    gboolean all = check_thawed(quiesce, answer, error);
+    stasis_guest_ready_end(quiesce->agent, all);
+    return all;
 }
 
 guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce)
