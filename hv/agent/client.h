@@ -69,6 +69,13 @@ GBytes *stasis_agent_finish(StasisAgent *agent, guint64 id, StasisAgentPartFunc 
                             gpointer user_data, gsize max_bytes, const StasisAgentWait *wait,
                             GError **error);
 
+/* What stasis_agent_finish() has to allow for @n bytes of a command's output: they come in parts as
+ * the command has written them, byte by byte maybe, each with heads. */
+static inline gsize stasis_agent_output_bytes(guint64 n)
+{
+    return (gsize)(n * 33 + 4 * STASIS_AGENT_MAX_PAYLOAD);
+}
+
 /* Linux's error with which the agent refused the last request, if that is finished; 0: it did not,
  * or did not say. */
 int stasis_agent_get_errno(const StasisAgent *agent);

@@ -234,6 +234,47 @@ static void test_long_answer(void)
     }
 }
 
+static gboolean count_output(const guint8 *fields, guint32 length, gpointer user_data,
+                             GError **error)
+{
+    StasisField field;
+    if (stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &field))
+        *(gsize *)user_data += field.length;
+    return TRUE;
+}
+
+#define N_BYTES 60000u
+
+static void answer_byte_by_byte(Peer *peer, const StasisAgentFrame *frame)
+{
+    guint64 id = frame->id;
+    if (frame->type == STASIS_AGENT_HELLO) {
+        greet(peer, frame);
+        return;
+    }
+    StasisFieldWriter fields = { .payload = peer->payload, .room = sizeof peer->payload };
+    stasis_field_put(&fields, STASIS_AGENT_TAG_OUTPUT, "x", 1);
+    for (guint i = 1; i <= N_BYTES; i++)
+        reply(peer, STASIS_AGENT_ANSWER, 0, i == N_BYTES ? STASIS_AGENT_END : 0, id, fields.length);
+}
+
+/* A command that writes byte by byte has all of its output. */
+static void test_small_parts(void)
+{
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(StasisAgent) agent = agent_with(peer, answer_byte_by_byte);
+    g_autoptr(GError) error = NULL;
+    guint64 id;
+    gsize n = 0;
+    StasisAgentWait wait = { .deadline_us = stasis_now_us() + HANG_US };
+    g_assert_true(stasis_agent_begin(agent, STASIS_AGENT_OP_EXEC, NULL, &id, &wait, &error));
+    g_autoptr(GBytes) answer = stasis_agent_finish(
+        agent, id, count_output, &n, stasis_agent_output_bytes(N_BYTES), &wait, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(n, ==, N_BYTES - 1); /* and the last part */
+    end(peer);
+}
+
 static void test_hostile(void)
 {
     static const struct {
@@ -456,15 +497,6 @@ static void test_file_read(void)
 
 /* ---- the real one ---- */
 
-static gboolean count_output(const guint8 *fields, guint32 length, gpointer user_data,
-                             GError **error)
-{
-    StasisField field;
-    if (stasis_field_find(fields, length, STASIS_AGENT_TAG_OUTPUT, &field))
-        *(gsize *)user_data += field.length;
-    return TRUE;
-}
-
 static void test_real(void)
 {
     pid_t pid;
@@ -500,6 +532,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/agent/client/hostile", test_hostile);
     g_test_add_func("/agent/client/long-answer", test_long_answer);
+    g_test_add_func("/agent/client/small-parts", test_small_parts);
     g_test_add_func("/agent/client/stale", test_stale);
     g_test_add_func("/agent/client/asking", test_asking);
     g_test_add_func("/agent/client/cancel", test_cancel);

@@ -4,12 +4,14 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #define DEFAULT_BYTES ((guint64)1 << 20)
 #define MAX_BYTES ((guint64)16 << 20)
 #define MAX_MS ((guint64)24 * 3600 * 1000)
-/* Heads of parts, over the output itself: a guest may send it in small pieces. */
-#define OVERHEAD(n) ((n)*32 + 4 * STASIS_AGENT_MAX_PAYLOAD)
 #define ONE_WAIT_MS 600000
+/* An agent that answers at once, with nothing, does not have us spin. */
+#define LEAST_TURN_US 10000u
 
 static guint64 max_bytes_of(const StasisJob *job)
 {
@@ -103,14 +105,17 @@ gboolean stasis_agent_job_follow(StasisAgent *agent, const StasisJob *job, guint
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, following.at);
         stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, ONE_WAIT_MS);
         g_autoptr(GBytes) answer = NULL;
+        guint64 from_us = stasis_now_us();
         if (stasis_agent_begin(agent, STASIS_AGENT_OP_JOB_WAIT, &fields, &id, wait, error))
             answer = stasis_agent_finish(agent, id, take_part, &following,
-                                         max_bytes + OVERHEAD(max_bytes), wait, error);
+                                         stasis_agent_output_bytes(max_bytes), wait, error);
         *offset = following.at;
         if (answer == NULL)
             return FALSE;
         *ret_end = read_end(answer);
         if (ret_end->ended)
             return TRUE;
+        guint64 took_us = stasis_now_us() - from_us;
+        g_usleep(took_us < LEAST_TURN_US ? LEAST_TURN_US - took_us : 0);
     }
 }

@@ -25,8 +25,6 @@
 #define MAX_EXEC_BYTES (16u << 20)
 #define MAX_EXEC_MS 600000
 #define SILENCE_US (30 * G_GUINT64_CONSTANT(1000000))
-/* Heads of parts, over the output itself: a guest may send it in small pieces. */
-#define EXEC_OVERHEAD(n) ((n) / 4 + 4 * STASIS_AGENT_MAX_PAYLOAD)
 
 StasisAgentWait stasis_agent_wait_until(guint timeout_ms, GCancellable *cancellable)
 {
@@ -315,6 +313,6 @@ StasisAgentExec *stasis_vm_agent_exec(StasisVm *vm, const char *const *argv,
     g_autoptr(GBytes) answer = NULL;
     if (stasis_agent_begin(agent, STASIS_AGENT_OP_EXEC, &fields, &id, &wait, error))
         answer = stasis_agent_finish(agent, id, collect, &collected,
-                                     max_bytes + EXEC_OVERHEAD(max_bytes), &wait, error);
+                                     stasis_agent_output_bytes(max_bytes), &wait, error);
     return answer != NULL ? take_exec(&collected, answer) : NULL;
 }
