@@ -204,19 +204,38 @@ static gboolean begin(Server *s, const Wish *wish, const StasisBoundaryOptions *
     return TRUE;
 }
 
+/* Until it is heard: programs of the guest wait for it. Another client may have the channel for as
+ * long as it likes; but who presses Ctrl-C does not wait for that. */
+static GBytes *say_end(Server *s, StasisFieldWriter *fields, GError **error)
+{
+    guint64 from_us = stasis_now_us();
+    for (;;) {
+        g_autoptr(GError) failure = NULL;
+        /* Also when the user has pressed Ctrl-C: the guest is not left waiting. */
+        StasisAgentWait wait = stasis_agent_wait_until(TALK_MS, NULL);
+        GBytes *answer = converse(s, STASIS_AGENT_OP_WISH_END, fields, &wait, &failure);
+        if (answer != NULL)
+            return answer;
+        if (g_cancellable_is_cancelled(s->cancellable) ||
+            !stasis_agent_may_come_back(stasis_vm_get_name(s->vm), from_us, failure)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return NULL;
+        }
+        g_usleep(RETRY_US);
+    }
+}
+
 static gboolean end(Server *s, const Wish *wish, const char *id, StasisServed *served,
                     GError **error)
 {
     guint8 room[256];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
-    /* Also when the user has pressed Ctrl-C: the guest is not left waiting. */
-    StasisAgentWait wait = stasis_agent_wait_until(TALK_MS, NULL);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TICKET, wish->ticket);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_ERRNO, id != NULL ? 0 : EREMOTEIO);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_PATH, id != NULL ? id : "");
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_PID,
                             wish->kind == STASIS_SERVED_RESTORE ? served->pid : 0);
-    g_autoptr(GBytes) answer = converse(s, STASIS_AGENT_OP_WISH_END, &fields, &wait, error);
+    g_autoptr(GBytes) answer = say_end(s, &fields, error);
     if (answer == NULL || !stasis_fault(STASIS_FAULT_SERVE_TOLD, error))
         return FALSE;
     served->n_missed = stasis_agent_number(answer, STASIS_AGENT_TAG_N_MISSED, G_MAXUINT64);
@@ -312,7 +331,7 @@ static gboolean serve(Server *s, const Wish *wish, GError **error)
                                                  : take_vm(s, &served, &failure);
     stasis_fault(STASIS_FAULT_SERVE_IMAGED, NULL);
     gboolean told = end(s, wish, id, &served, error);
-    if (s->lifeline != NULL)
+    if (told && s->lifeline != NULL)
         stasis_lifeline_disarm(s->lifeline);
     served.id = id;
     served.error = failure;
