@@ -14,6 +14,7 @@
 #include "store/proc-image.h"
 
 #define DEFAULT_TIMEOUT_MS 600000u
+#define OPEN_MS 30000u /* for the agent to say that it is there */
 #define WINDOW 8u
 #define REPORT_BYTES (1u << 20)
 
@@ -165,7 +166,7 @@ gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm
               .all = g_checksum_new(G_CHECKSUM_SHA256),
               .file = g_checksum_new(G_CHECKSUM_SHA256) };
     r.reader = stasis_proc_image_reader_open(store, id, error);
-    r.agent =
-        r.reader != NULL ? stasis_agent_open_vm(stasis_vm_get_name(vm), &r.wait, error) : NULL;
+    StasisAgentWait open = stasis_agent_wait_until(MIN(timeout_ms, OPEN_MS), cancellable);
+    r.agent = r.reader != NULL ? stasis_agent_open_vm(stasis_vm_get_name(vm), &open, error) : NULL;
     return r.agent != NULL && put_all(&r, error) && restore(&r, ret_pid, error);
 }
