@@ -82,17 +82,27 @@ static int make_directories(char *path, mode_t mode)
     return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
 }
 
+/* What has that name goes, as long as it is no directory: it may be another user's, who would have
+ * a hand in what is written, or a link to something else. */
+static int remove_old(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : errno;
+    if (S_ISDIR(st.st_mode))
+        return EISDIR;
+    return unlink(path) < 0 && errno != ENOENT ? errno : 0;
+}
+
 static int make_link(const char *path, const StasisField *target)
 {
     char text[4096];
-    struct stat st;
     if (!stasis_field_is_text(target, sizeof text - 1) || target->length == 0)
         return EINVAL;
     memcpy(text, target->value, target->length);
     text[target->length] = '\0';
-    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && unlink(path) < 0)
-        return errno;
-    return symlink(text, path) < 0 ? errno : 0;
+    int error = remove_old(path);
+    return error == 0 && symlink(text, path) < 0 ? errno : error;
 }
 
 static int write_bytes(int fd, uint64_t offset, const StasisField *bytes)
@@ -116,17 +126,22 @@ static int write_file(int fd, uint64_t offset, mode_t mode, const StasisField *b
         return EINVAL;
     if (offset != 0 && (uint64_t)st.st_size != offset)
         return ESTALE;
-    if (offset == 0 && (ftruncate(fd, 0) < 0 || fchmod(fd, mode) < 0))
+    if (offset == 0 && fchmod(fd, mode) < 0)
         return errno;
     return write_bytes(fd, offset, bytes);
 }
 
 static int make_file(const char *path, uint64_t offset, mode_t mode, const StasisField *bytes)
 {
-    int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | (offset == 0 ? O_CREAT : 0), 0600);
+    int error = offset == 0 ? remove_old(path) : 0;
+    if (error != 0)
+        return error;
+    int fd = open(
+        path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW | (offset == 0 ? O_CREAT | O_EXCL : 0),
+        0600);
     if (fd < 0)
         return errno;
-    int error = write_file(fd, offset, mode, bytes);
+    error = write_file(fd, offset, mode, bytes);
     if (close(fd) < 0 && error == 0)
         error = errno;
     return error;

@@ -83,8 +83,9 @@ const CliCommand cli_cmd_agent_copy_in = {
     .description =
         "Have the agent write a file, or a directory with all that is in it, into a directory of "
         "the guest that runs: no network is needed, and no disk is shared. Contents, permissions "
-        "and links are kept; all belongs to root. What is there of that name is overwritten. "
-        "What was copied when it failed stays. What vanishes meanwhile is counted, and no failure.",
+        "and links are kept; all belongs to root. What is there of that name goes, unless it is a "
+        "directory. What was copied when it failed stays. What vanishes meanwhile is counted, and "
+        "no failure.",
     .arguments = in_arguments,
     .examples = in_examples,
     .handler = copy_in,

@@ -255,10 +255,11 @@ typedef enum {
     /* TOKEN → nothing: nobody watches any more by that. */
     STASIS_AGENT_OP_WATCH_END,
     /*
-     * PATH, absolute, KIND "file", "directory" or "link", [MODE] → SIZE. A file is made, or made
-     * empty, at OFFSET 0 (MODE left out: 0644); at another it has to end there, or status STATE.
-     * INPUT comes behind that. A directory is made with those above it (MODE left out: 0755),
-     * unless it is there. A link is made to INPUT, in place of another link.
+     * PATH, absolute, KIND "file", "directory" or "link", [MODE] → SIZE. A file is made
+     * anew at OFFSET 0 (MODE left out: 0644), the agent's user's, in place of a file or a link; at
+     * another it has to be a file that ends there, or status STATE. INPUT comes behind that. A
+     * directory is made with those above it (MODE left out: 0755), unless it is there. A link is
+     * made to INPUT, in place of a file or a link.
      */
     STASIS_AGENT_OP_FILE_WRITE,
     /* PATH, absolute → if it is a directory an ENTRY for all that is in it, in no order; last KIND,

@@ -213,6 +213,34 @@ def ordinary(t):
 
 
 @case
+def overwritten(t):
+    """a file, or a link, that is written takes the place of what had its name: nothing is written through a link, and
+    whose it was has no hand in it"""
+    here = Here(t)
+    path, other, link = t.path("file"), t.path("other"), t.path("link")
+    for name in (path, other):
+        with open(name, "w", encoding="utf-8") as f:
+            f.write("theirs")
+        os.chown(name, 1000, 1000)
+    os.symlink(other, link)
+    for name in (path, link):
+        for offset, data in enumerate((b"o", b"urs")):
+            answer = here.host.call("FILE_WRITE", PATH=name, KIND="file", OFFSET=offset, MODE=0o755, INPUT=data)
+            t.equal(answer.status, "OK", f"{answer!r}")
+        with open(name, encoding="utf-8") as f:
+            t.equal((f.read(), os.lstat(name).st_uid, os.lstat(name).st_mode), ("ours", 0, 0o100755), name)
+    with open(other, encoding="utf-8") as f:
+        t.equal(f.read(), "theirs", "what the link led to")
+    os.unlink(path)
+    os.symlink(other, path)
+    answer = here.host.call("FILE_WRITE", PATH=path, KIND="file", OFFSET=6, INPUT=b"x")
+    t.equal((answer.status, os.stat(other).st_size), ("FAILED", 6), "a link in the place of what was begun")
+    t.equal(here.host.call("FILE_WRITE", PATH=other, KIND="link", INPUT="/nowhere").status, "OK", "a link over a file")
+    t.equal(os.readlink(other), "/nowhere", "it")
+    t.equal(here.host.call("FILE_WRITE", PATH=t.dir, KIND="link", INPUT="x").status, "FAILED", "over a directory")
+
+
+@case
 def not_begun(t):
     """a job of which there is no more than its directory takes no place for ever"""
     here = Here(t)
