@@ -10,7 +10,8 @@
  *     output   parts: stream (u8, 1 or 2), length (u32), bytes; appended by the watcher, who holds
  *              a flock(2) on it as long as he lives
  *     pid      the command's, which is its process group as well
- *     status   "exit N TRUNCATED TIMED_OUT" or "signal N …"; renamed into place when it has ended
+ *     status   "exit N TRUNCATED TIMED_OUT" or "signal N …"; renamed into place when it has ended,
+ *              but made when it begins: by its end it may have filled the file system
  */
 #include <dirent.h>
 #include <errno.h>
@@ -39,6 +40,8 @@
 #define LOOK_MS 200 /* for a watcher that was killed; all else wakes us */
 #define HEAD_BYTES 5u
 #define PATH_BYTES 256
+#define END_NAME ".end" /* of what becomes "status" */
+#define END_BYTES 64    /* with blanks behind the words */
 
 static void job_path(char path[PATH_BYTES], const char *token, const char *file)
 {
@@ -110,11 +113,26 @@ static bool put_file(const char *token, const char *name, const char *text)
 
 static void note_end(const Watcher *w, const Command *c, int status)
 {
-    char line[64];
+    char words[END_BYTES], line[END_BYTES + 2], aside[PATH_BYTES], path[PATH_BYTES];
     bool killed = WIFSIGNALED(status);
-    snprintf(line, sizeof line, "%s %d %d %d\n", killed ? "signal" : "exit",
+    snprintf(words, sizeof words, "%s %d %d %d", killed ? "signal" : "exit",
              killed ? WTERMSIG(status) : WEXITSTATUS(status), c->truncated, c->timed_out);
-    put_file(w->token, "status", line);
+    snprintf(line, sizeof line, "%-*s\n", END_BYTES, words);
+    job_path(aside, w->token, END_NAME);
+    job_path(path, w->token, "status");
+    int fd = open(aside, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0 && write_all(fd, line, strlen(line)))
+        rename(aside, path);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Room for that. */
+static bool reserve_end(const Watcher *w)
+{
+    char line[END_BYTES + 2];
+    snprintf(line, sizeof line, "%-*s\n", END_BYTES, "");
+    return put_file(w->token, END_NAME, line);
 }
 
 /* Nothing of the agent's stays open in it: neither the port nor the pipe to the loop. */
@@ -130,7 +148,7 @@ static void __attribute__((noreturn)) watch(Watcher *w, Command *c, int ready)
     syscall(SYS_close_range, 5u, ~0u, 0u);
     w->output = 3;
     flock(w->output, LOCK_EX | LOCK_NB);
-    int r = command_start(c, &pid);
+    int r = reserve_end(w) ? command_start(c, &pid) : errno;
     snprintf(number, sizeof number, "%d\n", (int)pid);
     if (r == 0 && !put_file(w->token, "pid", number))
         r = errno;
@@ -243,7 +261,7 @@ typedef struct {
 
 static bool read_end(const char *token, End *ret)
 {
-    char path[PATH_BYTES], line[64];
+    char path[PATH_BYTES], line[END_BYTES + 2];
     job_path(path, token, "status");
     read_line(path, line, sizeof line);
     return sscanf(line, "%15s %d %d %d", ret->how, &ret->number, &ret->truncated,

@@ -241,6 +241,17 @@ def overwritten(t):
 
 
 @case
+def full(t):
+    """how a job ended is known also where it has filled the file system that this is written to"""
+    here = Here(t)
+    here.sh("mount -o remount,size=256k /run")
+    fill = "head -c 1M /dev/zero > /run/fill; exit 3"
+    t.equal(here.host.call("JOB_START", TOKEN="fill", ARG=["sh", "-c", fill]).status, "OK", "a job")
+    answer = here.host.call("JOB_WAIT", TOKEN="fill")
+    t.equal((answer.status, answer.number("EXIT_STATUS")), ("OK", 3), f"{answer!r}")
+
+
+@case
 def not_begun(t):
     """a job of which there is no more than its directory takes no place for ever"""
     here = Here(t)
