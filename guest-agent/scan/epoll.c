@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/sysmacros.h>
 
 #include <linux/kcmp.h>
@@ -80,21 +81,48 @@ static void check(const StasisScanner *self, StasisScan *scan, const StasisFd *e
     stasis_edge_add(scan, &edge);
 }
 
+typedef struct {
+    uint32_t tfd;
+    size_t order; /* in fdinfo, which is the kernel's */
+    uint64_t dev, ino;
+} Target;
+
+static int by_tfd(const void *a, const void *b)
+{
+    const Target *one = a, *two = b;
+    if (one->tfd != two->tfd)
+        return one->tfd < two->tfd ? -1 : 1;
+    return one->order < two->order ? -1 : 1;
+}
+
 static void check_targets(const StasisScanner *self, StasisScan *scan, const StasisFd *epoll)
 {
-    struct kcmp_epoll_slot slot = { .efd = (uint32_t)epoll->kcmp_fd };
-    uint32_t last = UINT32_MAX;
-    for (const char *line = epoll->info;
-         stasis_scan_goes_on(scan) && (line = strstr(line, "tfd:")) != NULL; line++) {
-        uint64_t ino;
+    struct {
+        Target *items;
+        size_t n, cap;
+    } targets = { 0 };
+    for (const char *line = epoll->info; (line = strstr(line, "tfd:")) != NULL; line++) {
+        Target target = { .order = targets.n };
         unsigned sdev;
-        if (sscanf(line, "tfd: %u events: %*x data: %*x pos:%*i ino:%" SCNx64 " sdev:%x", &slot.tfd,
-                   &ino, &sdev) != 3)
+        if (sscanf(line, "tfd: %u events: %*x data: %*x pos:%*i ino:%" SCNx64 " sdev:%x",
+                   &target.tfd, &target.ino, &sdev) != 3)
             continue;
-        /* The same number twice: two files, one after the other, had it. */
-        slot.toff = slot.tfd == last ? slot.toff + 1 : 0;
-        last = slot.tfd;
-        check(self, scan, epoll, &slot, makedev(sdev >> 20, sdev & 0xfffff), ino);
+        target.dev = makedev(sdev >> 20, sdev & 0xfffff);
+        Target *item = STASIS_PUSH(scan, &targets);
+        if (item == NULL)
+            return;
+        *item = target;
+    }
+    if (targets.n > 0)
+        qsort(targets.items, targets.n, sizeof *targets.items, by_tfd);
+    struct kcmp_epoll_slot slot = { .efd = (uint32_t)epoll->kcmp_fd };
+    for (size_t i = 0; i < targets.n && stasis_scan_goes_on(scan); i++) {
+        const Target *target = &targets.items[i];
+        /* The same number twice: two files, one after the other, had it. The kernel has them in the
+         * order of the files' addresses, with others in between. */
+        slot.toff = i > 0 && target->tfd == slot.tfd ? slot.toff + 1 : 0;
+        slot.tfd = target->tfd;
+        check(self, scan, epoll, &slot, target->dev, target->ino);
     }
 }
 

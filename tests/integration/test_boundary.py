@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -278,6 +279,33 @@ def init_is_out_of_reach(t):
     t.equal(status, 4, "exit status")
     t.check("pid 1 " in lines[0], lines)
     t.check(1 in members(answer), members(answer))
+
+
+@case
+def one_number_twice(t):
+    """an epoll waits for two files that had one number, one after the other: who has the first is found, wherever the
+    kernel has it among the others"""
+    for _ in range(4):
+        first = os.eventfd(0)
+
+        def wait_for_both(first=first):
+            epoll = select.epoll()
+            os.dup2(epoll.fileno(), 200)
+            for _ in range(12):
+                epoll.register(os.eventfd(0), select.EPOLLIN)
+            epoll.register(first, select.EPOLLIN)
+            second = os.eventfd(0)
+            os.dup2(second, first)
+            os.close(second)
+            epoll.register(first, select.EPOLLIN)
+            for _ in range(12):
+                epoll.register(os.eventfd(0), select.EPOLLIN)
+            epoll.close()
+        other = process(t, lambda: None, [first])
+        waiter = process(t, wait_for_both, [first])
+        os.close(first)
+        status, answer, lines = boundary("--any-dumper", "--pid", waiter)
+        t.equal((status, members(answer)), (0, sorted([waiter, other])), lines)
 
 
 @case
