@@ -2,6 +2,7 @@
 /* The process that begins to count, and then only holds what counts: others take its maps'
  * descriptors (pidfd_getfd(2)). It ends with the one that started it. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,8 +14,10 @@
 
 #include "talk/maps.h"
 
-#define STEP_NS 5000000
+#define STEP_MS 5
 #define LOAD_STEPS (60 * 200) /* a minute: a busy machine under emulation */
+#define MAX_LEAVING 16u
+#define ENDED "the process that counts (stasis-talk) has ended"
 
 static void __attribute__((noreturn)) hold(StasisTalkHolder *holder, pid_t parent)
 {
@@ -69,7 +72,7 @@ static void take_maps(StasisTalk *talk)
         !take_map(pidfd, holder->base, &talk->base) ||
         !take_map(pidfd, holder->lost, &talk->lost)) {
         close_maps(talk);
-        talk->error = "the process that counts (stasis-talk) has ended";
+        talk->error = ENDED;
     }
     if (pidfd >= 0)
         close(pidfd);
@@ -77,20 +80,46 @@ static void take_maps(StasisTalk *talk)
 
 /* ---- start and stop ---- */
 
+/* Killed, and not waited for by now. */
+static pid_t leaving[MAX_LEAVING];
+static unsigned n_leaving;
+
+static void reap_leaving(void)
+{
+    for (unsigned i = 0; i < n_leaving;)
+        if (waitpid(leaving[i], NULL, WNOHANG) != 0)
+            leaving[i] = leaving[--n_leaving];
+        else
+            i++;
+}
+
+/* Asking does not reap it. */
+static bool has_ended(const StasisTalkHolder *holder)
+{
+    siginfo_t info = { .si_pid = 0 };
+    return waitid(P_PID, (id_t)holder->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+           info.si_pid != 0;
+}
+
 void stasis_talk_stop(StasisTalk *talk)
 {
     close_maps(talk);
     if (talk->holder == NULL || talk->holder->pid <= 0)
         return;
     kill(talk->holder->pid, SIGKILL);
-    waitpid(talk->holder->pid, NULL, WNOHANG); /* its end may take as long as its beginning */
+    if (n_leaving < MAX_LEAVING)
+        leaving[n_leaving++] = talk->holder->pid; /* its end may take as long as its beginning */
+    reap_leaving();
     munmap(talk->holder, sizeof *talk->holder);
     talk->holder = NULL;
 }
 
 void stasis_talk_start(StasisTalk *talk)
 {
+    reap_leaving();
     HolderState state = talk->holder != NULL ? talk->holder->state : HOLDER_NONE;
+    if (state == HOLDER_LOADING && has_ended(talk->holder))
+        state = HOLDER_FAILED;
     talk->fresh = state == HOLDER_LOADING;
     if (state == HOLDER_RUNNING)
         take_maps(talk);
@@ -121,12 +150,18 @@ void stasis_talk_open(StasisTalk *talk, bool wait)
 {
     if (talk->holder == NULL)
         return;
-    for (int i = 0; wait && talk->holder->state == HOLDER_LOADING && i < LOAD_STEPS; i++)
-        nanosleep(&(struct timespec){ .tv_nsec = STEP_NS }, NULL);
+    /* Its end is seen by others than its parent, too. */
+    struct pollfd end = { .events = POLLIN };
+    end.fd = wait ? (int)syscall(SYS_pidfd_open, talk->holder->pid, 0) : -1;
+    bool ended = false;
+    for (int i = 0; wait && !ended && talk->holder->state == HOLDER_LOADING && i < LOAD_STEPS; i++)
+        ended = poll(&end, 1, STEP_MS) > 0;
+    if (end.fd >= 0)
+        close(end.fd);
     if (talk->holder->state == HOLDER_RUNNING)
         take_maps(talk);
     else
-        talk->error = talk->holder->state == HOLDER_FAILED
-                          ? talk->holder->error
-                          : "it takes the kernel too long to begin; try again";
+        talk->error = talk->holder->state == HOLDER_FAILED ? talk->holder->error
+                      : ended                              ? ENDED
+                              : "it takes the kernel too long to begin; try again";
 }
