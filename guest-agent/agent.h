@@ -137,6 +137,9 @@ bool worker_cancel(uint64_t id, Answer *answer);
 /* Does one of @op run, whether its host is there or not? One that has given its last answer only
  * tidies up, and is ended. */
 bool worker_is_busy_with(uint16_t op);
+/* In the loop: kill a child of ours. It is waited for only as long as it takes one that can die: in
+ * the kernel it may hang for ever. */
+void worker_let_die(pid_t pid);
 /* For the loop's poll(2): fills @fds (STASIS_AGENT_MAX_REQUESTS of them), returns the number. */
 struct pollfd;
 unsigned worker_poll_fds(struct pollfd *fds);

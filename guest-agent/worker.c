@@ -70,18 +70,22 @@ static void reap_dying(void)
             i++;
 }
 
-/* Waited for only as long as it takes one that can die: in the kernel it may hang for ever. */
+void worker_let_die(pid_t pid)
+{
+    bool ended;
+    kill(pid, SIGKILL);
+    for (unsigned i = 0; !(ended = reap(pid)) && i < DIE_TRIES; i++)
+        poll(NULL, 0, 1);
+    if (!ended && n_dying < sizeof dying / sizeof *dying)
+        dying[n_dying++] = pid;
+}
+
 static void end_process(Worker *w)
 {
-    bool ended = w->pid <= 0;
-    if (ended)
+    if (w->pid <= 0)
         return;
     kill(-w->pid, SIGKILL);
-    kill(w->pid, SIGKILL); /* in case it is not yet a group of its own */
-    for (unsigned i = 0; !(ended = reap(w->pid)) && i < DIE_TRIES; i++)
-        poll(NULL, 0, 1);
-    if (!ended)
-        dying[n_dying++] = w->pid;
+    worker_let_die(w->pid); /* itself: in case it is not yet a group of its own */
     w->pid = 0;
 }
 

@@ -423,9 +423,7 @@ void watch_objects_stop(WatchObjects *objects)
 {
     if (objects->shared == NULL)
         return;
-    kill(objects->pid, SIGKILL);
-    while (waitpid(objects->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    worker_let_die(objects->pid); /* it looks at file systems, which may not answer */
     close(objects->fd);
     munmap(objects->shared, sizeof *objects->shared);
     *objects = (WatchObjects){ .fd = -1 };
