@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MAX_OF_USER 16u      /* other than root */
+#define MAX_OF_USERS 48u     /* of all of these: some places are root's */
 #define MAX_PER_SECOND 4000u /* packets of one program */
 #define MAX_COMING 100u      /* connections a second; others wait in the backlog */
 #define BACKLOG 16
@@ -112,13 +113,14 @@ static void turn_away(int fd)
 static CoopClient *find_place(uid_t uid)
 {
     CoopClient *place = NULL;
-    unsigned n = 0;
+    unsigned n = 0, n_users = 0;
     for (CoopClient *c = coop_clients; c < coop_clients + COOP_MAX_CLIENTS; c++) {
         n += c->fd >= 0 && c->uid == uid;
+        n_users += c->fd >= 0 && c->uid != 0;
         if (c->fd < 0 && place == NULL)
             place = c;
     }
-    return uid == 0 || n < MAX_OF_USER ? place : NULL;
+    return uid == 0 || (n < MAX_OF_USER && n_users < MAX_OF_USERS) ? place : NULL;
 }
 
 static bool take_connection(void)

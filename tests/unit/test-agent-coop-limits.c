@@ -4,6 +4,7 @@
 #include "test-agent-coop.h"
 
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 static int connect_to(const char *path)
@@ -42,6 +43,30 @@ static void test_places(gconstpointer data)
         close(fds[i]);
     work();
     g_assert_cmpuint(count_clients(), ==, 0);
+}
+
+/* Users, however many they are, leave some places to root. */
+static void test_places_of_users(gconstpointer data)
+{
+    int fds[48];
+    if (getuid() != 0) {
+        g_test_skip("needs root, to be others");
+        return;
+    }
+    begin_case();
+    later(1000);
+    for (guint i = 0; i < G_N_ELEMENTS(fds); i++)
+        fds[i] = program_new(700, 1000 + i / 16);
+    g_assert_cmpint(seteuid(2000), ==, 0);
+    int one = connect_to(data);
+    g_assert_cmpint(seteuid(0), ==, 0);
+    check_result(one, STASIS_GUEST_RESULT, -EAGAIN);
+    one = connect_to(data);
+    check_silent(one);
+    close(one);
+    for (guint i = 0; i < G_N_ELEMENTS(fds); i++)
+        close(fds[i]);
+    work();
 }
 
 static void test_connections_in_a_second(gconstpointer data)
@@ -133,8 +158,10 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_autofree char *dir = g_dir_make_tmp("coop.XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "socket", NULL);
+    chmod(dir, 0755); /* others may come */
     coop_init(path);
     g_test_add_data_func("/agent-coop/places", path, test_places);
+    g_test_add_data_func("/agent-coop/places-of-users", path, test_places_of_users);
     g_test_add_data_func("/agent-coop/connections-in-a-second", path, test_connections_in_a_second);
     g_test_add_func("/agent-coop/junk", test_junk);
     g_test_add_func("/agent-coop/deaf", test_deaf);
