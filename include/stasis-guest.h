@@ -87,7 +87,8 @@ STASIS_GUEST_API int stasis_start_thread(const pthread_attr_t *attributes);
  * --every 5m --cycle-end`). After the first call it waits for nothing, also not for another thread
  * that is in the library; costs a look at a variable when none is due. 1 when it has just told that
  * one may be taken now, else 0: where it could not tell without waiting, the next call does. After
- * the first call the host waits for these moments, a second at most for each checkpoint.
+ * the first call the host waits for these moments at each checkpoint, for as long as it was told
+ * to: a second at most, or up to 30 (--cycle-wait).
  */
 STASIS_GUEST_API int stasis_cycle_end(void);
 

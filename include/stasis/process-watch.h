@@ -86,11 +86,11 @@ STASIS_API void stasis_process_watch_result_free(StasisProcessWatchResult *resul
 
 /*
  * Watch until all processes have ended, max_images, or @cancellable, with a result in each case. An
- * image that can't be taken ends nothing: it is told, and tried again up to three times. NULL when
- * those asked for can't be taken as they are now (STASIS_ERROR_REFUSED), the guest's kernel does
- * not tell (STASIS_ERROR_UNSUPPORTED), somebody watches that guest already, the VM has ended, or
- * its agent does not answer for 30 s. Images stay then. If the calling process is killed, the guest
- * watches for a minute more, for nobody, or until the next call.
+ * image that can't be taken ends nothing: it is told, and tried three times in all for one reason.
+ * NULL when those asked for can't be taken as they are now (STASIS_ERROR_REFUSED), the guest's
+ * kernel does not tell (STASIS_ERROR_UNSUPPORTED), somebody watches that guest already, the VM has
+ * ended, or its agent does not answer for 30 s. Images stay then. If the calling process is killed,
+ * the guest watches for a minute more, for nobody, or until the next call.
  *
  * The VM is not held between images; its agent's channel is, for half a second at a time.
  */

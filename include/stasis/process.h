@@ -95,7 +95,8 @@ typedef struct {
     StasisGuestEdgeClass edge_class;
     StasisGuestEdgePlace place;
     gboolean both;           /* "if a is in the set, so is b" holds the other way round, too */
-    gboolean cut_by_default; /* cuttable, and cut without being asked for: a way into the log */
+    gboolean cut_by_default; /* cuttable, and cut without being asked for: a way into the log, or to
+                                the agent */
     gint64 talked; /* messages that a and b sent over it since, 1 at least if they talked; −1: not
                       counted */
     const char *object;  /* what is shared, the same for all its edges: "pipe:[812]" */

@@ -8,8 +8,10 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
+from agentguest import in_busybox  # noqa: E402
 from coopguest import (Server, clones_of, coop_vm, log_of, sh_beside, start_coop,  # noqa: E402
                        wait_log)
+from guests import Linux  # noqa: E402
 from stasistest import (add_case, case, main, new_store, shared, stasis, stasis_json,  # noqa: E402
                         stasis_start, willing)
 
@@ -224,8 +226,9 @@ def told_beside_another(t):
     start_coop(vm, "/tmp/beside", "freeze", "vm")
     wait_log(t, vm, "/tmp/beside", "line 7 count 1")
     server = held.held(t, "serve-imaged", "agent-serve", vm.name, "--count", 1, *store)
-    other = stasis_start(t, "agent-exec", vm.name, "--timeout", 60, "--", "busybox", "sleep", 13)
-    t.wait(lambda: sh_beside(vm, "pidof sleep; true") != "", 60, "the other one has the channel")
+    other = stasis_start(t, "agent-exec", vm.name, "--timeout", 60, "--",
+                         *in_busybox("echo CHANNEL IN USE > /dev/console; sleep 13"))
+    t.wait(lambda: "CHANNEL IN USE" in Linux.console(vm), 60, "the other one has the channel")
     held.go_on(server)
     _, err = server.communicate()
     t.equal((server.returncode, other.wait()), (0, 0), err)
