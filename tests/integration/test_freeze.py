@@ -226,7 +226,7 @@ def told_beside_another(t):
     start_coop(vm, "/tmp/beside", "freeze", "vm")
     wait_log(t, vm, "/tmp/beside", "line 7 count 1")
     server = held.held(t, "serve-imaged", "agent-serve", vm.name, "--count", 1, *store)
-    other = stasis_start(t, "agent-exec", vm.name, "--timeout", 60, "--",
+    other = stasis_start(t, "agent-exec", vm.name, "--timeout", 60000, "--",
                          *in_busybox("echo CHANNEL IN USE > /dev/console; sleep 13"))
     t.wait(lambda: "CHANNEL IN USE" in Linux.console(vm), 60, "the other one has the channel")
     held.go_on(server)
