@@ -228,8 +228,8 @@ static const CliArgument restore_arguments[] = {
 static const CliOption restore_options[] = {
     { "domain", 0, CLI_VM, "NAME", "the VM to restore them in (default: the one they are of)" },
     { "replace", 0, CLI_FLAG, NULL,
-      "if they still run there, end them first; and replace their files on tmpfs and their message "
-      "queues" },
+      "if they still run there, end them first, and whom they have started since; and replace "
+      "their files on tmpfs and their message queues" },
     { "timeout", 0, CLI_MS, "MS",
       "give up after that (default 600000); what the guest has been asked for by then it goes on "
       "with" },
