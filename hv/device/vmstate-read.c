@@ -263,7 +263,42 @@ static GPtrArray *cuts_to_sections(const guint8 *data, const GArray *cuts)
     return sections;
 }
 
-StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error)
+/* @cursor: behind the machine type; @whole: as of vmstate_scan_new(). */
+static GArray *cut_up(Cursor cursor, gboolean whole, VmstateDesc *desc, GError **error)
+{
+    g_autoptr(VmstateScan) scan =
+        vmstate_scan_new(cursor.data, cursor.pos, cursor.end, whole, error);
+    return scan != NULL ? vmstate_scan_cut(scan, find_first_section(scan, &cursor),
+                                           vmstate_desc_size, desc, error)
+                        : NULL;
+}
+
+/* With the headers of @like's sections. */
+static GArray *cut_up_like(Cursor cursor, StasisVmstate *like)
+{
+    g_autoptr(GArray) model = g_array_new(FALSE, FALSE, sizeof(VmstateCut));
+    for (guint i = 0; i < like->sections->len; i++) {
+        const StasisVmstateSection *section = g_ptr_array_index(like->sections, i);
+        VmstateCut cut = { .type = section->type,
+                           .id = section->section_id,
+                           .instance = section->instance,
+                           .version = section->version,
+                           .name_offset = section->offset + 6,
+                           .name_len = (guint8)strlen(section->name) };
+        if (cut.type != VMSTATE_SECTION_FULL)
+            return NULL;
+        g_array_append_val(model, cut);
+    }
+    g_autoptr(VmstateScan) scan =
+        vmstate_scan_new(cursor.data, cursor.pos, cursor.end, /* whole= */ TRUE, NULL);
+    gsize first = scan != NULL ? find_first_section(scan, &cursor) : cursor.end;
+    return first < cursor.end
+               ? vmstate_scan_cut_like(scan, first, model, g_bytes_get_data(like->stream, NULL))
+               : NULL;
+}
+
+/* @like: or NULL. */
+static StasisVmstate *parse(GBytes *stream, StasisVmstate *like, GError **error)
 {
     gsize len, end;
     const guint8 *data = g_bytes_get_data(stream, &len);
@@ -274,11 +309,10 @@ StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error)
     Cursor cursor = { data, VMSTATE_HEADER_BYTES, end };
     if (!read_machine(&cursor, &machine, error))
         return NULL;
-    g_autoptr(VmstateScan) scan = vmstate_scan_new(data, cursor.pos, end, error);
-    if (scan == NULL)
-        return NULL;
-    gsize first = find_first_section(scan, &cursor);
-    g_autoptr(GArray) cuts = vmstate_scan_cut(scan, first, vmstate_desc_size, desc, error);
+    g_autoptr(GArray) cuts =
+        like != NULL ? cut_up_like(cursor, like) : cut_up(cursor, TRUE, desc, NULL);
+    if (cuts == NULL && like == NULL)
+        cuts = cut_up(cursor, FALSE, desc, error);
     if (cuts == NULL)
         return NULL;
     StasisVmstate *vmstate = g_new0(StasisVmstate, 1);
@@ -287,6 +321,16 @@ StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error)
     vmstate->sections = cuts_to_sections(data, cuts);
     vmstate->desc = g_steal_pointer(&desc);
     return vmstate;
+}
+
+StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error)
+{
+    return parse(stream, NULL, error);
+}
+
+StasisVmstate *stasis_vmstate_parse_like(GBytes *stream, StasisVmstate *like)
+{
+    return parse(stream, like, NULL);
 }
 
 const char *stasis_vmstate_get_machine(StasisVmstate *vmstate)

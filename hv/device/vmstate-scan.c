@@ -11,6 +11,10 @@
  * Kept positions are chained by the id of the footer before them, nearest first, so that pass 1 is
  * linear and pass 2 finds a section's possible ends without searching.
  *
+ * In what QEMU saves of its devices all sections are whole. So it is cut up as if there were no
+ * START, PART and END first: a guest that puts those into a payload is not heard. Only what can't
+ * be cut up that way may have them.
+ *
  * Pass 2 walks from the start. It takes the end that the stream's own description names, if that is
  * one of them, else the nearest. QEMU gives each device an id of its own: where one begins a second
  * time, the second and all between were part of the first one's payload. That ends where the second
@@ -36,6 +40,7 @@ typedef struct {
 struct _VmstateScan {
     const guint8 *data;
     gsize start, end;
+    gboolean whole;    /* no parts */
     GArray *nodes;     /* of Node, by descending position */
     GHashTable *heads; /* footer id → nearest node, index + 1 */
 };
@@ -68,6 +73,8 @@ static gboolean read_header(VmstateScan *scan, gsize pos, VmstateCut *cut)
     if (left < 5 + VMSTATE_FOOTER_BYTES)
         return FALSE;
     *cut = (VmstateCut){ .type = p[0], .id = vmstate_be32(p + 1), .offset = pos, .body = pos + 5 };
+    if (scan->whole && cut->type != VMSTATE_SECTION_FULL)
+        return FALSE;
     if (cut->type == VMSTATE_SECTION_PART || cut->type == VMSTATE_SECTION_END)
         return TRUE;
     if (cut->type != VMSTATE_SECTION_FULL && cut->type != VMSTATE_SECTION_START)
@@ -109,12 +116,14 @@ static gboolean keep(VmstateScan *scan, gsize pos, const Node *node, GError **er
     return TRUE;
 }
 
-VmstateScan *vmstate_scan_new(const guint8 *data, gsize start, gsize end, GError **error)
+VmstateScan *vmstate_scan_new(const guint8 *data, gsize start, gsize end, gboolean whole,
+                              GError **error)
 {
     g_autoptr(VmstateScan) scan = g_new0(VmstateScan, 1);
     scan->data = data;
     scan->start = start;
     scan->end = end;
+    scan->whole = whole;
     scan->nodes = g_array_new(FALSE, FALSE, sizeof(Node));
     scan->heads = g_hash_table_new(NULL, NULL);
 
@@ -301,4 +310,47 @@ GArray *vmstate_scan_cut(VmstateScan *scan, gsize pos, VmstateSizeHint hint, gpo
     if (!check_parts(joined, error))
         g_clear_pointer(&joined, g_array_unref);
     return joined;
+}
+
+/* ---- cut up like another one ---- */
+
+typedef struct {
+    const GArray *cuts;
+    const guint8 *data;
+} Model;
+
+/* Does @cut begin as section @i of the model does, or end the stream as it does? */
+static gboolean begins_like(const VmstateScan *scan, const VmstateCut *cut, const Model *model,
+                            guint i)
+{
+    if (i == model->cuts->len)
+        return cut->type == VMSTATE_EOF;
+    const VmstateCut *other = &g_array_index(model->cuts, VmstateCut, i);
+    return cut->type == other->type && cut->id == other->id && cut->instance == other->instance &&
+           cut->version == other->version && cut->name_len == other->name_len &&
+           memcmp(scan->data + cut->name_offset, model->data + other->name_offset, cut->name_len) ==
+               0;
+}
+
+/* Each section ends as early as can be: what a later end allows, an earlier one does, too. */
+GArray *vmstate_scan_cut_like(VmstateScan *scan, gsize pos, const GArray *like,
+                              const guint8 *like_data)
+{
+    Model model = { like, like_data };
+    Node node = { .ends = NONE };
+    if (!read_header(scan, pos, &node.cut) || !begins_like(scan, &node.cut, &model, 0))
+        return NULL;
+    node.ends = first_end(scan, &node.cut);
+    g_autoptr(GArray) cuts = g_array_new(FALSE, FALSE, sizeof(VmstateCut));
+    for (guint i = 0; i < like->len; i++) {
+        int end = node.ends;
+        while (end != NONE && !begins_like(scan, &node_at(scan, end)->cut, &model, i + 1))
+            end = node_at(scan, end)->next;
+        if (end == NONE)
+            return NULL;
+        node.cut.end = node_at(scan, end)->cut.offset - VMSTATE_FOOTER_BYTES;
+        g_array_append_val(cuts, node.cut);
+        node = *node_at(scan, end);
+    }
+    return g_steal_pointer(&cuts);
 }

@@ -30,13 +30,19 @@ typedef gboolean (*VmstateSizeHint)(const char *name, gsize name_len, guint32 in
 
 typedef struct _VmstateScan VmstateScan;
 
-/* Find all possible boundaries behind @start; @end is where the end mark begins. The data must
- * outlive the scan. */
-VmstateScan *vmstate_scan_new(const guint8 *data, gsize start, gsize end, GError **error);
+/* Find all possible boundaries behind @start; @end is where the end mark begins. @whole: sections
+ * in parts (START, PART, END) are none. The data must outlive the scan. */
+VmstateScan *vmstate_scan_new(const guint8 *data, gsize start, gsize end, gboolean whole,
+                              GError **error);
 void vmstate_scan_free(VmstateScan *scan);
 
 /* Can the sections begin at @pos, so that the stream is consumed whole? */
 gboolean vmstate_scan_can_start(VmstateScan *scan, gsize pos);
+
+/* Cut [@pos, end) into sections with just the headers of @like (FULL ones, of VmstateCut, which
+ * point into @like_data), in that order; NULL if that can't be. */
+GArray *vmstate_scan_cut_like(VmstateScan *scan, gsize pos, const GArray *like,
+                              const guint8 *like_data);
 
 /* Cut [@pos, end) into sections. Element type: VmstateCut. */
 GArray *vmstate_scan_cut(VmstateScan *scan, gsize pos, VmstateSizeHint hint, gpointer user_data,

@@ -29,6 +29,11 @@ typedef struct _StasisVmstate StasisVmstate;
  * consume it whole, always the same one is chosen (vmstate-scan.c). A truncated or unknown stream
  * is STASIS_ERROR_CORRUPT with the offset. Takes a reference on @stream. */
 StasisVmstate *stasis_vmstate_parse(GBytes *stream, GError **error);
+/* The same, but cut up into just the sections that @like has, in that order (id, name, instance and
+ * version), which must be whole ones; NULL if that can't be. What a guest has put into the state of
+ * a device, so that it looks like a section of its own, is seen through where @like has none of it.
+ */
+StasisVmstate *stasis_vmstate_parse_like(GBytes *stream, StasisVmstate *like);
 void stasis_vmstate_free(StasisVmstate *vmstate);
 
 /* The machine type of the configuration section, or NULL when the stream has none (as QEMU's

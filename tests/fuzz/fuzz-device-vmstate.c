@@ -92,5 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_sections(vmstate, size);
     check_writer(vmstate, stream);
+    g_autoptr(StasisVmstate) again = stasis_vmstate_parse_like(stream, vmstate);
+    if (again != NULL)
+        check_sections(again, size);
     return 0;
 }

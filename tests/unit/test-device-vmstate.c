@@ -136,6 +136,72 @@ static void test_lookalikes(void)
     assert_section(vmstate, 1, "b", 6);
 }
 
+/* pc.stream with @n bytes of xmm0 of its CPU (section 5) as a guest may set them. */
+static GBytes *with_guest_bytes(const void *bytes, gsize n)
+{
+    g_autoptr(GBytes) stream = test_data("pc.stream");
+    gsize len;
+    gconstpointer data = g_bytes_get_data(stream, &len);
+    guint8 *copy = g_memdup2(data, len);
+    memcpy(copy + 670, bytes, n);
+    return g_bytes_new_take(copy, len);
+}
+
+/* A guest can't end its CPU's state by what looks like a part of a section: QEMU writes none. */
+static void test_guest_makes_parts(void)
+{
+    static const guint8 types[] = { 1, 2, 3 };
+    for (gsize i = 0; i < G_N_ELEMENTS(types); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GByteArray) evil = g_byte_array_new();
+        put_footer(evil, 5);
+        put_open(evil, types[i], 5, types[i] == 1 ? "zz" : "", "", 0);
+        g_autoptr(GBytes) stream = with_guest_bytes(evil->data, evil->len);
+        g_autoptr(GBytes) honest_stream = test_data("pc.stream");
+        g_autoptr(StasisVmstate) vmstate = stasis_vmstate_parse(stream, &error);
+        g_assert_no_error(error);
+        g_autoptr(StasisVmstate) honest = stasis_vmstate_parse(honest_stream, &error);
+        g_assert_cmpuint(stasis_vmstate_get_n_sections(vmstate), ==, 33);
+        assert_size(vmstate, "cpu", 0, stasis_vmstate_find(honest, "cpu", 0)->payload_size);
+    }
+}
+
+/* What looks like another device is one by itself, but not beside a stream of the same machine. */
+static void test_guest_makes_device(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GByteArray) evil = g_byte_array_new();
+    put_footer(evil, 5);
+    put_open(evil, 4, 6, "zz", "", 0);
+    g_autoptr(GBytes) stream = with_guest_bytes(evil->data, evil->len);
+    g_autoptr(GBytes) honest_stream = test_data("pc.stream");
+    g_autoptr(StasisVmstate) alone = stasis_vmstate_parse(stream, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(stasis_vmstate_find(alone, "zz", 0));
+    g_autoptr(StasisVmstate) honest = stasis_vmstate_parse(honest_stream, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisVmstate) like = stasis_vmstate_parse_like(stream, honest);
+    g_assert_nonnull(like);
+    g_assert_cmpuint(stasis_vmstate_get_n_sections(like), ==, 33);
+    for (guint i = 0; i < 33; i++) {
+        const StasisVmstateSection *section = stasis_vmstate_get_section(honest, i);
+        assert_section(like, i, section->name, section->payload_size);
+    }
+    /* A machine that is another one stays so. */
+    g_autoptr(StasisVmstate) other = stasis_vmstate_parse_like(honest_stream, alone);
+    g_assert_null(other);
+    gboolean wanted[33];
+    for (guint i = 0; i < 33; i++)
+        wanted[i] = i != 20;
+    g_autoptr(GBytes) less = stasis_vmstate_pick(honest, wanted, &error);
+    g_autoptr(StasisVmstate) picked = stasis_vmstate_parse(less, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisVmstate) more = stasis_vmstate_parse_like(less, honest);
+    g_assert_null(more);
+    g_autoptr(StasisVmstate) fewer = stasis_vmstate_parse_like(honest_stream, picked);
+    g_assert_null(fewer);
+}
+
 /* A cut in which a section id occurs twice is not taken while there is another. */
 static void test_section_ids_are_unique(void)
 {
@@ -532,6 +598,8 @@ int main(int argc, char **argv)
     g_test_add_func("/device/vmstate/real-streams", test_real_streams);
     g_test_add_func("/device/vmstate/full-stream", test_full_stream);
     g_test_add_func("/device/vmstate/lookalikes", test_lookalikes);
+    g_test_add_func("/device/vmstate/guest-makes-parts", test_guest_makes_parts);
+    g_test_add_func("/device/vmstate/guest-makes-device", test_guest_makes_device);
     g_test_add_func("/device/vmstate/section-ids-are-unique", test_section_ids_are_unique);
     g_test_add_func("/device/vmstate/ambiguity", test_ambiguity);
     g_test_add_func("/device/vmstate/parts", test_parts);
