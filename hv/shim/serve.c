@@ -53,9 +53,29 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Returns the bytes of the message or -errno; *ret_fd: the descriptor that came with it, or -1. */
-static ssize_t receive(int socket, struct stasis_shim_request *request, int *ret_fd)
+/* The one descriptor of @message, or -1; -EPROTO if there are more, all of which are closed. */
+static int take_fd(struct msghdr *message, int *ret_fd)
 {
+    int n = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            if (n++ > 0)
+                close(*ret_fd);
+            memcpy(ret_fd, (char *)c + at, sizeof(int));
+        }
+    }
+    if (n <= 1)
+        return 0;
+    close(*ret_fd);
+    *ret_fd = -1;
+    return -EPROTO;
+}
+
+ssize_t shim_receive(int socket, struct stasis_shim_request *request, int *ret_fd)
+{
+    /* Its size is that of two, for the sake of alignment; so two may come in. */
     union {
         struct cmsghdr head;
         char space[CMSG_SPACE(sizeof(int))];
@@ -69,11 +89,8 @@ static ssize_t receive(int socket, struct stasis_shim_request *request, int *ret
     ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-            c->cmsg_len == CMSG_LEN(sizeof(int)))
-            memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
-    return (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ? -EPROTO : n;
+    int r = take_fd(&message, ret_fd);
+    return r < 0 || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ? -EPROTO : n;
 }
 
 static bool answer(int socket, uint16_t op, int result, uint64_t begun_ns)
@@ -224,7 +241,7 @@ static void at_the_door(void)
 {
     struct stasis_shim_request request;
     int fd;
-    ssize_t n = receive(server.door, &request, &fd);
+    ssize_t n = shim_receive(server.door, &request, &fd);
     if (fd < 0)
         return;
     if (server.monitor >= 0 && has_hung_up(server.monitor))
@@ -248,7 +265,7 @@ static void at_the_monitor(void)
     struct stasis_shim_request request;
     uint64_t begun_ns = now_ns();
     int fd;
-    ssize_t n = receive(server.monitor, &request, &fd);
+    ssize_t n = shim_receive(server.monitor, &request, &fd);
     if (n == -EAGAIN || n == -EINTR)
         return;
     int r = n == 0 ? -EPIPE : n < 0 ? (int)n : shim_check_request(&request, (size_t)n);

@@ -227,6 +227,9 @@ void shim_serve(void);
 void shim_wake(void);
 /* Is it a well-formed request? 0 or -errno. */
 int shim_check_request(const void *bytes, size_t n);
+/* A message, without waiting: its bytes or -errno. *ret_fd: the descriptor that came with it, or
+ * -1; of several none is left. */
+ssize_t shim_receive(int socket, struct stasis_shim_request *request, int *ret_fd);
 
 /* --- inside.c: pause and resume wait for QEMU's main loop, so never under the lock --- */
 

@@ -11,6 +11,8 @@
 #include <glib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "shim/shim.h"
 
@@ -310,6 +312,57 @@ static void messages(void)
     g_assert_cmpint(shim_check_request(&good, sizeof good), ==, -EPROTONOSUPPORT);
 }
 
+static void send_fds(int socket, const int *fds, size_t n)
+{
+    struct stasis_shim_request request = { 0 };
+    struct iovec part = { &request, sizeof request };
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(5 * sizeof(int))];
+    } control = { 0 };
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = n > 0 ? &control : NULL,
+                              .msg_controllen = n > 0 ? CMSG_SPACE(n * sizeof(int)) : 0 };
+    if (n > 0) {
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(n * sizeof(int));
+        memcpy(CMSG_DATA(&control.head), fds, n * sizeof(int));
+    }
+    g_assert_cmpint(sendmsg(socket, &message, 0), ==, sizeof request);
+}
+
+/* One descriptor comes with a message, or none; of more, none stays open. */
+static void descriptors(void)
+{
+    int ends[2], fds[5], received;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), ==, 0);
+    for (guint i = 0; i < 5; i++)
+        fds[i] = memfd_create("test", 0);
+    int next = dup(0);
+    close(next);
+    for (size_t n = 0; n <= 5; n++) {
+        struct stasis_shim_request request;
+        send_fds(ends[0], fds, n);
+        ssize_t got = shim_receive(ends[1], &request, &received);
+        if (n > 1)
+            g_assert_cmpint(got, ==, -EPROTO);
+        else
+            g_assert_cmpint(got, ==, sizeof request);
+        g_assert_cmpint(received, ==, n == 1 ? next : -1);
+        if (n == 1)
+            close(received);
+        int free_now = dup(0);
+        g_assert_cmpint(free_now, ==, next);
+        close(free_now);
+    }
+    for (guint i = 0; i < 5; i++)
+        close(fds[i]);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -320,5 +373,6 @@ int main(int argc, char **argv)
     g_test_add_func("/shim/bits", bits);
     g_test_add_func("/shim/maps", lines_of_maps);
     g_test_add_func("/shim/messages", messages);
+    g_test_add_func("/shim/descriptors", descriptors);
     return g_test_run();
 }
