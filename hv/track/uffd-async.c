@@ -278,7 +278,12 @@ static int async_take_back(StasisTracker *tracker, guint block, guint64 first, g
 /* By itself: what KVM has mapped a second time must stay as it is now. */
 static StasisTracker *async_open(const StasisRam *ram, StasisQmp *qmp, GError **error)
 {
-    return stasis_shim_hold(ram, error) ? stasis_uffd_async_open(ram, qmp, error) : NULL;
+    if (!stasis_shim_hold(ram, error))
+        return NULL;
+    StasisTracker *tracker = stasis_uffd_async_open(ram, qmp, error);
+    if (tracker == NULL)
+        stasis_shim_unhold(ram->pid);
+    return tracker;
 }
 
 static gboolean async_available(const StasisRam *ram)
