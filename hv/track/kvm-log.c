@@ -357,7 +357,9 @@ static void choose_tables(LogTracker *self)
 }
 
 /* The VM is stopped. What was written stays as it is: the tables up to the next such page go, and
- * the one that has it is passed over. */
+ * the one that has it is passed over. Not while a part is lent: protection by another userfaultfd,
+ * which looks like a page that was not written, would go with the tables, and QEMU's next write
+ * there would fault nobody. */
 static void drop_tables(LogTracker *self)
 {
     const StasisRamBlock *block = stasis_ram_block(&self->own, self->drop_block);

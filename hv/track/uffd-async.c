@@ -325,6 +325,8 @@ int stasis_uffd_async_span_present(StasisTracker *tracker, guint i, guint64 firs
                                    guint64 max_pages, guint64 *ret_n, guint64 *ret_found)
 {
     AsyncTracker *self = (AsyncTracker *)tracker;
+    if (self->n_lent > 0)
+        return -EBUSY;
     const StasisRamBlock *block = stasis_ram_block(self->ram, i);
     struct pm_scan_arg arg = {
         .size = sizeof(arg),
@@ -350,6 +352,8 @@ int stasis_uffd_async_span_unwritten(StasisTracker *tracker, guint i, guint64 fi
                                      guint64 n_pages, guint64 *ret_n)
 {
     AsyncTracker *self = (AsyncTracker *)tracker;
+    if (self->n_lent > 0)
+        return -EBUSY;
     const StasisRamBlock *block = stasis_ram_block(self->ram, i);
     Mapping mapping = { block, block->hva, self->sparse[i] };
     guint64 start = block->hva + first * PAGE, next;

@@ -24,7 +24,7 @@ int stasis_uffd_async_register(StasisTracker *tracker, guint i);
 
 /* How far is it from page @first of block @i to the end of it, or to where @max_pages pages are in
  * QEMU's page tables, or to the first one that was written? In pages, *ret_found of them in those
- * tables; 0 or −errno. Allocates nothing. */
+ * tables; 0 or −errno, −EBUSY while a part is lent. Allocates nothing. */
 int stasis_uffd_async_span_present(StasisTracker *tracker, guint i, guint64 first,
                                    guint64 max_pages, guint64 *ret_n, guint64 *ret_found);
 int stasis_uffd_async_span_unwritten(StasisTracker *tracker, guint i, guint64 first,

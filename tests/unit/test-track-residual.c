@@ -4,6 +4,7 @@
  * has missed nothing, and nothing else is left of it. */
 #include "test-track-child.h"
 #include "track/residual.h"
+#include "track/uffd-async.h"
 
 typedef struct {
     TestChild *child;
@@ -85,6 +86,17 @@ static guint64 count_faults(Fixture *f)
     return stats.n;
 }
 
+/* Page tables go with the protection in them, so none may while a part is lent: what is protected
+ * there looks as if it were only not written. */
+static void assert_tables_may_go(Fixture *f, gboolean may)
+{
+    guint64 n, n_found;
+    g_assert_cmpint(stasis_uffd_async_span_unwritten(f->tracker, TEST_MEMFD, 200, 100, &n), ==,
+                    may ? 0 : -EBUSY);
+    g_assert_cmpint(stasis_uffd_async_span_present(f->tracker, TEST_MEMFD, 200, 100, &n, &n_found),
+                    ==, may ? 0 : -EBUSY);
+}
+
 /* Near pages share a range; what is in none is tracked as ever, also by a harvest that re-arms. */
 static void test_part(Fixture *f, gconstpointer data)
 {
@@ -99,6 +111,7 @@ static void test_part(Fixture *f, gconstpointer data)
     const StasisDirty *pages = stasis_residual_get_pages(f->residual);
     assert_within(hot, pages);
     g_assert_cmpuint(stasis_dirty_count(pages), ==, 25 + 1 + 2 + 1);
+    assert_tables_may_go(f, FALSE);
     /* More, partly the same. */
     stasis_dirty_clear(hot);
     stasis_bitmap_set_range(hot->blocks[TEST_MEMFD], 90, 50);
@@ -124,6 +137,7 @@ static void test_part(Fixture *f, gconstpointer data)
     g_assert_cmpuint(count_faults(f), ==, 6);
 
     g_assert_true(stasis_residual_end(f->residual, &error));
+    assert_tables_may_go(f, TRUE);
     g_assert_cmpuint(test_count_uffds(f->child->pid), ==, 1);
     g_assert_nonnull(stasis_tracker_kept(f->ram, 0));
     /* All of it counts as written, and nothing besides. */
