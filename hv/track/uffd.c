@@ -83,7 +83,9 @@ typedef struct {
     int errnum; /* why the process may not make one */
 } Making;
 
-/* With the thread held: make the context, fetch it, and close the process's own unless kept. */
+/* With the thread held: make the context, fetch it, and close the process's own unless kept. Ours
+ * is enough, so that goes before the context has features: one without is swept, should we be
+ * killed here, and so is one to be kept, with them. */
 static gboolean make_and_fetch(StasisInject *inject, gpointer data, GError **error)
 {
     Making *making = data;
@@ -99,12 +101,13 @@ static gboolean make_and_fetch(StasisInject *inject, gpointer data, GError **err
         if (uffd->fd < 0)
             ok = unsupported(error, uffd->pid, "can't fetch its userfaultfd", -uffd->fd);
     }
-    ok = ok && stasis_fault(STASIS_FAULT_UFFD_FETCHED, error) && negotiate(uffd, error);
-    if (ok && making->keep)
+    ok = ok && stasis_fault(STASIS_FAULT_UFFD_FETCHED, error);
+    gboolean kept = ok && making->keep && negotiate(uffd, error);
+    if (kept)
         uffd->remote_fd = (int)remote;
     else
         stasis_inject_syscall(inject, SYS_close, (unsigned long[6]){ (unsigned long)remote });
-    return ok;
+    return making->keep ? kept : ok && negotiate(uffd, error);
 }
 
 StasisUffd *stasis_uffd_create(pid_t pid, StasisQmp *qmp, guint64 features, gboolean keep,
