@@ -2,7 +2,7 @@
 /*
  * Ctrl-C, SIGTERM and SIGHUP ask the operation at work to give up cleanly; a second SIGINT or
  * SIGTERM ends the process at once (a VM that is stopped at that moment is let go by the library's
- * own guard, as after kill -9).
+ * own guard, as after kill -9). Ctrl-Z stops us only while no VM waits for us.
  *
  * Handlers and a pipe, rather than blocked signals: a handler is reset by exec, so a QEMU that we
  * start inherits nothing of this. A signal that was ignored when we were started (nohup, a shell's
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stasis/error.h>
+#include <stasis/suspend.h>
 #include <unistd.h>
 
 #include <glib-unix.h>
@@ -72,5 +73,6 @@ gboolean cli_signals_init(GCancellable *cancellable, GError **error)
     }
     struct sigaction pipe_action = { .sa_handler = on_sigpipe, .sa_flags = SA_RESTART };
     sigaction(SIGPIPE, &pipe_action, NULL);
+    stasis_defer_suspend();
     return TRUE;
 }

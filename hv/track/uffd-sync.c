@@ -5,6 +5,7 @@
  * tracking on kernels without WP_ASYNC (before 6.7).
  *
  * Only we hold the context: if we die the kernel drops every protection and wakes every waiter.
+ * If we are stopped they wait: Ctrl-Z is put off (base/hold.h).
  * The fault thread never waits for QEMU, nor for a disk. A fault is one step for everyone else: a
  * page that is noted, saved and released is never protected again in between, which would let later
  * writes pass unseen.
@@ -19,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/hold.h"
 #include "base/io.h"
 #include "track/shim-client.h"
 #include "track/uffd-ram.h"
@@ -101,6 +103,7 @@ static void sync_close(StasisTracker *tracker, gboolean keep)
     stasis_dirty_free(self->written);
     g_mutex_clear(&self->mutex);
     g_free(self);
+    stasis_hold_end();
 }
 
 static guint64 sync_features(void)
@@ -122,6 +125,7 @@ static StasisTracker *open_sync(const StasisRam *ram, StasisQmp *qmp, gboolean w
     self->base.ops = &stasis_tracker_uffd_sync;
     self->ram = ram;
     self->whole = whole;
+    stasis_hold_begin();
     g_mutex_init(&self->mutex);
     self->quit_fd = eventfd(0, EFD_CLOEXEC);
     self->written = stasis_dirty_new(ram);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/hold.h"
 #include "base/io.h"
 
 /* A QEMU that is busy answers late; one that is gone hangs up. */
@@ -37,7 +38,8 @@ typedef struct {
 
 struct _StasisLifeline {
     pid_t pid;
-    int pipe_fd; /* its other end sees our death */
+    int pipe_fd;      /* its other end sees our death */
+    gboolean resumes; /* a VM, so that one is held while it is armed */
     struct Shared *shared;
 };
 
@@ -180,8 +182,12 @@ static StasisLifeline *start_for(StasisQmp *qmp, const char *mark, const char *c
     StasisQmpLegacy legacy;
     stasis_qmp_get_legacy(qmp, &legacy);
     Will will = { .legacy = &legacy, .mark = mark, .sweeper = sweeper };
-    if (legacy.fd >= 0 || legacy.argv != NULL)
-        return start(&will, error);
+    if (legacy.fd >= 0 || legacy.argv != NULL) {
+        StasisLifeline *lifeline = start(&will, error);
+        if (lifeline != NULL)
+            lifeline->resumes = TRUE;
+        return lifeline;
+    }
     g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                         "stasis-domain is not installed where the library is: without it the VM "
                         "would stay stopped if stasis died in between");
@@ -213,12 +219,16 @@ StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **er
 
 void stasis_lifeline_arm(StasisLifeline *lifeline)
 {
-    __atomic_store_n(&lifeline->shared->armed, 1, __ATOMIC_RELEASE);
+    if (__atomic_exchange_n(&lifeline->shared->armed, 1, __ATOMIC_ACQ_REL) == 0 &&
+        lifeline->resumes)
+        stasis_hold_begin();
 }
 
 void stasis_lifeline_disarm(StasisLifeline *lifeline)
 {
-    __atomic_store_n(&lifeline->shared->armed, 0, __ATOMIC_RELEASE);
+    if (__atomic_exchange_n(&lifeline->shared->armed, 0, __ATOMIC_ACQ_REL) != 0 &&
+        lifeline->resumes)
+        stasis_hold_end();
 }
 
 void stasis_lifeline_set_untidy(StasisLifeline *lifeline, gboolean untidy)
@@ -235,6 +245,7 @@ void stasis_lifeline_fire(StasisLifeline *lifeline)
     while (waitpid(lifeline->pid, NULL, 0) < 0 && errno == EINTR)
         ;
     lifeline->pid = -1;
+    stasis_lifeline_disarm(lifeline);
 }
 
 void stasis_lifeline_free(StasisLifeline *lifeline)

@@ -28,7 +28,8 @@ StasisLifeline *stasis_lifeline_new_sweeping(StasisQmp *qmp, const char *mark,
 /* Our death makes the process become the program @argv (argv[0] its path), which does what is to be
  * done; no mark, no "cont". */
 StasisLifeline *stasis_lifeline_new_program(const char *const *argv, GError **error);
-/* From now on our death makes the VM run. One store; call it before "stop" is sent. */
+/* From now on our death makes the VM run, and Ctrl-Z waits (base/hold.h). No more than that; call
+ * it before "stop" is sent. */
 void stasis_lifeline_arm(StasisLifeline *lifeline);
 void stasis_lifeline_disarm(StasisLifeline *lifeline);
 /* Is there something to clear away if we die? One store. */

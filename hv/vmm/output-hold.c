@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hold.h"
 #include "base/json.h"
 
 #define PREFIX "stasis-hold-"
@@ -27,6 +28,7 @@ StasisOutputHold *stasis_output_hold_new(StasisQmp *qmp)
 {
     StasisOutputHold *hold = g_new0(StasisOutputHold, 1);
     hold->qmp = qmp;
+    stasis_hold_begin();
     hold->names = g_new0(char *, 1);
     hold->older = g_ptr_array_new_with_free_func(g_free);
     hold->newest = g_ptr_array_new_with_free_func(g_free);
@@ -43,6 +45,7 @@ void stasis_output_hold_free(StasisOutputHold *hold)
     g_ptr_array_unref(hold->older);
     g_ptr_array_unref(hold->newest);
     g_free(hold);
+    stasis_hold_end();
 }
 
 const char *const *stasis_output_hold_get_names(StasisOutputHold *hold)

@@ -39,6 +39,7 @@
 #include <stasis/seal.h>
 #include <stasis/serve.h>
 #include <stasis/store.h>
+#include <stasis/suspend.h>
 #include <stasis/transaction.h>
 #include <stasis/version.h>
 #include <stasis/vm.h>

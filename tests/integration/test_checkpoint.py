@@ -219,7 +219,8 @@ def one_at_a_time(t):
     vm = run_vm(t, Bare(mem="384M", set="16M", touch="192M", fill="random"), accel=FAST)
     store, other = new_store(t), new_store(t, "other")
     # It holds the VM for as long as we like.
-    process = held.held(t, "copy-half", "checkpoint-create", vm.name, *store)
+    process = held.held(t, "cow-half", "checkpoint-create", vm.name, "--mode", "cow", *store)
+    t.check(held.catches(process.pid, signal.SIGTSTP), "Ctrl-Z stops whom the guest's writes wait for")
     result = stasis("checkpoint-create", vm.name, *other, expect=1)
     t.check(str(process.pid) in result.err, f"does not name the holder {process.pid}: {result!r}")
     t.equal(stasis_json("info", vm.name)["state"], "busy", "state of a held VM")

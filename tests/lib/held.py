@@ -13,6 +13,13 @@ def state(pid):
         return f.read().rsplit(")", 1)[1].split()[0]
 
 
+def catches(pid, signum):
+    """Has it a handler for the signal?"""
+    with open(f"/proc/{pid}/status") as f:
+        caught = next(line for line in f if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+
+
 def _threads(pid):
     """(state, ticks of CPU time) of each thread."""
     found = []
