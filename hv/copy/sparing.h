@@ -7,7 +7,8 @@
  * costs half a microsecond of stop. So what is written in each interval anyhow is better left
  * dirty, and taken in each stop as it is. The price is that what was written once stays dirty, too.
  * So there is an image that arms again all that is dirty when that has become more than half as
- * much again as what one interval writes; and after so many images, for what has become idle.
+ * much again as what one interval writes; and after so many images, for what has become idle (not
+ * under a control loop, whose limit is so low that it can stay).
  */
 #pragma once
 
