@@ -29,9 +29,10 @@ GArray *stasis_vcpus_threads(StasisQmp *qmp, GError **error)
     return g_steal_pointer(&threads);
 }
 
-/* The CPU that a thread runs on, or -1 when it does not run: fields 3 and 39 of /proc/PID/task/TID/
- * stat. The second field may hold anything, so they are counted from its end. */
-static int running_on(pid_t pid, pid_t thread)
+/* The CPU that a thread runs on, or -1 when it does not run; if @sleeper then the one that it ran
+ * on last. Fields 3 and 39 of /proc/PID/task/TID/ stat. The second field may hold anything, so they
+ * are counted from its end. */
+static int running_on(pid_t pid, pid_t thread, gboolean sleeper)
 {
     enum { STATE = 3, PROCESSOR = 39 };
     g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/stat", (int)pid, (int)thread);
@@ -40,21 +41,26 @@ static int running_on(pid_t pid, pid_t thread)
         return -1;
     const char *end = strrchr(text, ')');
     g_auto(GStrv) fields = end != NULL ? g_strsplit(end + 1 + strspn(end + 1, " "), " ", 0) : NULL;
-    if (fields == NULL || g_strv_length(fields) <= PROCESSOR - STATE || strcmp(fields[0], "R") != 0)
+    if (fields == NULL || g_strv_length(fields) <= PROCESSOR - STATE ||
+        (!sleeper && strcmp(fields[0], "R") != 0))
         return -1;
     guint64 cpu = g_ascii_strtoull(fields[PROCESSOR - STATE], NULL, 10);
     return cpu < CPU_SETSIZE ? (int)cpu : -1;
 }
 
-void stasis_vcpus_spare(pid_t pid, const GArray *threads, const cpu_set_t *allowed, cpu_set_t *ret)
+void stasis_vcpus_spare(pid_t pid, const GArray *threads, const cpu_set_t *allowed,
+                        gboolean sleepers, cpu_set_t *ret)
 {
     cpu_set_t spare = *allowed;
     for (guint i = 0; i < threads->len; i++) {
-        int cpu = running_on(pid, g_array_index(threads, pid_t, i));
+        int cpu = running_on(pid, g_array_index(threads, pid_t, i), sleepers);
         if (cpu >= 0)
             CPU_CLR(cpu, &spare);
     }
-    *ret = CPU_COUNT(&spare) > 0 ? spare : *allowed;
+    if (CPU_COUNT(&spare) == 0 && sleepers)
+        stasis_vcpus_spare(pid, threads, allowed, FALSE, ret);
+    else
+        *ret = CPU_COUNT(&spare) > 0 ? spare : *allowed;
 }
 
 void stasis_affinity_begin(StasisAffinity *affinity, pid_t pid, const GArray *threads)
@@ -63,7 +69,7 @@ void stasis_affinity_begin(StasisAffinity *affinity, pid_t pid, const GArray *th
         return;
     affinity->begun = TRUE;
     cpu_set_t spare;
-    stasis_vcpus_spare(pid, threads, &affinity->before, &spare);
+    stasis_vcpus_spare(pid, threads, &affinity->before, affinity->sleepers, &spare);
     sched_setaffinity(0, sizeof(spare), &spare);
 }
 
@@ -75,7 +81,7 @@ void stasis_affinity_follow(const StasisAffinity *affinity, pid_t pid, const GAr
         return;
     last_us = now;
     cpu_set_t spare;
-    stasis_vcpus_spare(pid, threads, &affinity->before, &spare);
+    stasis_vcpus_spare(pid, threads, &affinity->before, affinity->sleepers, &spare);
     sched_setaffinity(0, sizeof(spare), &spare);
 }
 

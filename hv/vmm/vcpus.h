@@ -16,14 +16,17 @@ G_BEGIN_DECLS
 /* Thread IDs (pid_t) of the virtual CPUs. */
 GArray *stasis_vcpus_threads(StasisQmp *qmp, GError **error);
 
-/* The CPUs of @allowed on which none of @threads of process @pid is running now; @allowed itself
- * when that would be none. */
-void stasis_vcpus_spare(pid_t pid, const GArray *threads, const cpu_set_t *allowed, cpu_set_t *ret);
+/* The CPUs of @allowed on which none of @threads of process @pid is running now, or, of those that
+ * sleep (@sleepers), ran last: it is where they will be woken. Without the sleepers' when that
+ * would be none; @allowed itself when it would be none even so. */
+void stasis_vcpus_spare(pid_t pid, const GArray *threads, const cpu_set_t *allowed,
+                        gboolean sleepers, cpu_set_t *ret);
 
 /* What the calling thread may run on. Zero-initialized; begin any number of times, end once, both
  * in the same thread. Threads that it makes in between stay where it is. Never fails: then nothing
  * is changed. */
 typedef struct {
+    gboolean sleepers; /* set by the caller: the guest is one that sleeps, but must not be late */
     gboolean begun;
     cpu_set_t before;
 } StasisAffinity;

@@ -72,7 +72,7 @@ static void test_spare(void)
     g_autoptr(GArray) ids = start(sitters, threads, 2);
     /* The worker may be off its CPU for a moment when it is looked at. */
     for (int i = 0; i < 1000; i++) {
-        stasis_vcpus_spare(getpid(), ids, &allowed, &spare);
+        stasis_vcpus_spare(getpid(), ids, &allowed, FALSE, &spare);
         if (!CPU_ISSET(sitters[0].cpu, &spare))
             break;
         g_usleep(1000);
@@ -88,6 +88,31 @@ static void test_spare(void)
     end(threads, 2);
 }
 
+/* One that sleeps is woken where it ran last; that is kept clear if there is another CPU. */
+static void test_sleepers(void)
+{
+    cpu_set_t allowed, spare;
+    g_assert_cmpint(sched_getaffinity(0, sizeof(allowed), &allowed), ==, 0);
+    if (CPU_COUNT(&allowed) < 2) {
+        g_test_skip("one CPU only");
+        return;
+    }
+    Sitter sitter = { .cpu = nth_cpu(&allowed, 1), .works = FALSE };
+    GThread *thread;
+    g_autoptr(GArray) ids = start(&sitter, &thread, 1);
+    for (guint i = 0; i < 100; i++) {
+        stasis_vcpus_spare(getpid(), ids, &allowed, TRUE, &spare);
+        g_assert_false(CPU_ISSET(sitter.cpu, &spare));
+        g_assert_cmpint(CPU_COUNT(&spare), ==, CPU_COUNT(&allowed) - 1);
+    }
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sitter.cpu, &one);
+    stasis_vcpus_spare(getpid(), ids, &one, TRUE, &spare);
+    g_assert_true(CPU_EQUAL(&spare, &one));
+    end(&thread, 1);
+}
+
 /* None left, threads that are gone, none at all: everything allowed stays allowed. */
 static void test_none_left(void)
 {
@@ -99,13 +124,13 @@ static void test_none_left(void)
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(sitter.cpu, &one);
-    stasis_vcpus_spare(getpid(), ids, &one, &spare);
+    stasis_vcpus_spare(getpid(), ids, &one, FALSE, &spare);
     g_assert_true(CPU_EQUAL(&spare, &one));
     end(&thread, 1);
-    stasis_vcpus_spare(getpid(), ids, &allowed, &spare);
+    stasis_vcpus_spare(getpid(), ids, &allowed, FALSE, &spare);
     g_assert_true(CPU_EQUAL(&spare, &allowed));
     g_array_set_size(ids, 0);
-    stasis_vcpus_spare(getpid(), ids, &allowed, &spare);
+    stasis_vcpus_spare(getpid(), ids, &allowed, FALSE, &spare);
     g_assert_true(CPU_EQUAL(&spare, &allowed));
 }
 
@@ -113,6 +138,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/vmm/vcpus/spare", test_spare);
+    g_test_add_func("/vmm/vcpus/sleepers", test_sleepers);
     g_test_add_func("/vmm/vcpus/none-left", test_none_left);
     return g_test_run();
 }

@@ -291,7 +291,7 @@ static gboolean wait_cycle_end(Job *job, GError **error)
     guint64 us = job->options->cycle_wait_us;
     return job->series->cycle_word == NULL ||
            stasis_cycle_word_wait(job->series->cycle_word, us != 0 ? us : CYCLE_WAIT_US,
-                                  job->copy.cancellable, error);
+                                  follow_vcpus, job, job->copy.cancellable, error);
 }
 
 /* What is sent from now on waits for the image after this one: as late as can be, but the approach
@@ -312,6 +312,16 @@ static gboolean let_output_go(Job *job, const char *id, GError **error)
     return FALSE;
 }
 
+/* Disks are flushed as late as can be, but not in the guest's slack, which that may well outlast.
+ */
+static gboolean come_near(Job *job, GError **error)
+{
+    if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
+        return FALSE;
+    stasis_instant_flush(job->instant);
+    return wait_cycle_end(job, error);
+}
+
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
 static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
 {
@@ -319,9 +329,7 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
     gboolean quiet = stasis_guest_rest_begin(&job->rest, job->copy.cancellable, error);
     if (quiet)
         stasis_instant_flush(job->instant);
-    gboolean near = quiet && hold_output(job, error) &&
-                    (job->mode->approach == NULL || job->mode->approach(&job->copy, error)) &&
-                    wait_cycle_end(job, error);
+    gboolean near = quiet && hold_output(job, error) && come_near(job, error);
     gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
     return stasis_guest_rest_end(&job->rest, ok ? error : NULL) && ok;
@@ -508,6 +516,7 @@ StasisImageInfo *stasis_series_checkpoint(StasisSeries *series, GCancellable *ca
                         .mode = series->mode,
                         .record = series->session->record,
                         .instant = series->instant,
+                        .affinity = { .sleepers = series->cycle_word != NULL },
                         .rest = { .series = series } };
     g_autofree char *state = stasis_qmp_run_state(series->session->qmp, NULL);
     job.standing = state != NULL && strcmp(state, "running") != 0;

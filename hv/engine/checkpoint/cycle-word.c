@@ -3,12 +3,13 @@
 
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "base/clock.h"
 #include "vmm/guest-memory.h"
 
-/* Between two looks. With the kernel's slack for timers it is 70: what the guest has of its slack
- * less, against a CPU that would be spent on looking all the time. */
+/* Between two looks, without the kernel's slack for timers, which would make 70 of it: what the
+ * guest has of its slack less, against a CPU that would be spent on looking all the time. */
 #define LOOK_US 20
 
 struct _StasisCycleWord {
@@ -53,8 +54,9 @@ void stasis_cycle_word_free(StasisCycleWord *word)
     g_free(word);
 }
 
-gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
-                                GCancellable *cancellable, GError **error)
+static gboolean look_on(const StasisCycleWord *word, guint64 limit_us,
+                        void (*meanwhile)(gpointer data), gpointer data, GCancellable *cancellable,
+                        GError **error)
 {
     guint64 first, now, until_us = stasis_now_us() + limit_us;
     if (!stasis_cycle_word_read(word, &first, error))
@@ -69,6 +71,7 @@ gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
             return FALSE;
         if (late)
             break;
+        meanwhile(data);
         g_usleep(LOOK_US);
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
@@ -77,4 +80,16 @@ gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
                 "x; the VM runs on",
                 limit_us / 1000, word->gpa);
     return FALSE;
+}
+
+gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
+                                void (*meanwhile)(gpointer data), gpointer data,
+                                GCancellable *cancellable, GError **error)
+{
+    int slack_ns = prctl(PR_GET_TIMERSLACK);
+    prctl(PR_SET_TIMERSLACK, 1ul);
+    gboolean ok = look_on(word, limit_us, meanwhile, data, cancellable, error);
+    if (slack_ns > 0)
+        prctl(PR_SET_TIMERSLACK, (unsigned long)slack_ns);
+    return ok;
 }

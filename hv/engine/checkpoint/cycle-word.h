@@ -22,9 +22,10 @@ void stasis_cycle_word_free(StasisCycleWord *word);
 /* What it holds now. Any thread. */
 gboolean stasis_cycle_word_read(const StasisCycleWord *word, guint64 *ret, GError **error);
 
-/* Until it changes from what it is now; STASIS_ERROR_BUDGET when it has not in @limit_us. Any
- * thread. */
+/* Until it changes from what it is now; STASIS_ERROR_BUDGET when it has not in @limit_us.
+ * @meanwhile: called between two looks. Any thread. */
 gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
+                                void (*meanwhile)(gpointer data), gpointer data,
                                 GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisCycleWord, stasis_cycle_word_free)

@@ -346,7 +346,6 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     instant->thread = g_thread_try_new("stasis-ram", ram_thread, instant, error);
     if (instant->thread == NULL)
         return FALSE;
-    stasis_instant_flush(instant);
     g_autoptr(GError) local = NULL;
     gboolean ok = check_lent(instant, &local) && rewind_state(instant, &local) &&
                   give_disks(instant, &local) && stop(instant, &local) &&

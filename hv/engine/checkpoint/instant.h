@@ -22,8 +22,7 @@ StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error);
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
                               const StasisCopy *copy, const GPtrArray *disks, gboolean has_disks,
                               gboolean qmp_needed, GError **error);
-/* Have QEMU flush the disks while the VM runs; each take does so, too, for what is written in
- * between. */
+/* Have QEMU flush the disks while the VM runs: a take's stop waits for what is written since. */
 void stasis_instant_flush(StasisInstant *instant);
 /* After them: nothing of @copy is used any more. */
 void stasis_instant_end(StasisInstant *instant);
