@@ -83,11 +83,27 @@ static gboolean has_swap(void)
     return n < 0 || (heading != NULL && heading + 1 < text + n);
 }
 
+/* Of one size, since Linux 6.11; "inherit" is what is said for all. */
+static gboolean has_size(const char *directory, const char *size)
+{
+    g_autofree char *path = g_build_filename(directory, size, "shmem_enabled", NULL);
+    return !file_has(path, "[never]", TRUE) && !file_has(path, "[inherit]", TRUE);
+}
+
+gboolean stasis_kvm_log_may_be_huge(const char *directory)
+{
+    g_autofree char *enabled = g_build_filename(directory, "shmem_enabled", NULL);
+    gboolean on = !file_has(enabled, "[never]", TRUE) && !file_has(enabled, "[deny]", TRUE);
+    g_autoptr(GDir) sizes = g_dir_open(directory, 0, NULL);
+    for (const char *name; !on && sizes != NULL && (name = g_dir_read_name(sizes)) != NULL;)
+        on = g_str_has_prefix(name, "hugepages-") && has_size(directory, name);
+    return on;
+}
+
 static gboolean has_shared_huge_pages(void)
 {
-    static const char enabled[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-    gboolean off = file_has(enabled, "[never]", TRUE) || file_has(enabled, "[deny]", TRUE);
-    return !off || !file_has("/proc/meminfo", "ShmemHugePages:        0 kB", TRUE);
+    return stasis_kvm_log_may_be_huge("/sys/kernel/mm/transparent_hugepage") ||
+           !file_has("/proc/meminfo", "ShmemHugePages:        0 kB", TRUE);
 }
 
 const char *stasis_kvm_log_why_slow(void)

@@ -110,6 +110,9 @@ const StasisTrackerOps *stasis_tracker_choose(const StasisRam *ram, const char *
 
 /* One line why the stop's share of a scan grows with RAM on this host under kvm-log, or NULL. */
 const char *stasis_kvm_log_why_slow(void);
+/* May shared memory be put in huge pages, by what the kernel says in @directory (its
+ * transparent_hugepage in sysfs)? */
+gboolean stasis_kvm_log_may_be_huge(const char *directory);
 
 extern const StasisTrackerOps stasis_tracker_kvm_log;
 extern const StasisTrackerOps stasis_tracker_uffd_async;

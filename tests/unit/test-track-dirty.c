@@ -2,6 +2,7 @@
 /* Promise: a tracker, either of them, returns exactly the pages that were written since they were
  * last taken, whoever wrote them and however they lie; and loses none, however fast they are
  * written. */
+#include "base/tree.h"
 #include "test-track-child.h"
 
 #define ROUNDS 40u
@@ -320,6 +321,48 @@ static void add(const char *name, void (*func)(Fixture *, gconstpointer))
     }
 }
 
+static void say(const char *directory, const char *size, const char *what)
+{
+    g_autofree char *path = g_build_filename(directory, size, "shmem_enabled", NULL);
+    g_autofree char *above = g_path_get_dirname(path);
+    g_assert_cmpint(g_mkdir_with_parents(above, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(path, what, -1, NULL));
+}
+
+/* QEMU's tables are not trusted to keep what was in them where shared memory may be in huge pages:
+ * of any size, each of which has a word of its own since Linux 6.11. */
+static void test_huge_sizes(void)
+{
+    static const struct {
+        const char *all, *one;
+        gboolean may;
+    } cases[] = {
+        { "always within_size advise [never] deny force", NULL, FALSE },
+        { "always within_size advise never [deny] force", NULL, FALSE },
+        { "always within_size [advise] never deny force", NULL, TRUE },
+        { "always within_size advise [never] deny force",
+          "always inherit within_size advise [never]", FALSE },
+        { "always within_size advise [never] deny force",
+          "always [inherit] within_size advise never", FALSE },
+        { "[always] within_size advise never deny force",
+          "always [inherit] within_size advise never", TRUE },
+        { "always within_size advise [never] deny force",
+          "[always] inherit within_size advise never", TRUE },
+        { "always within_size advise [never] deny force",
+          "always inherit within_size [advise] never", TRUE },
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *directory = g_dir_make_tmp("huge.XXXXXX", NULL);
+        say(directory, "", cases[i].all);
+        say(directory, "hugepages-16kB", "always inherit within_size advise [never]");
+        if (cases[i].one != NULL)
+            say(directory, "hugepages-64kB", cases[i].one);
+        g_assert_cmpint(stasis_kvm_log_may_be_huge(directory), ==, cases[i].may);
+        stasis_remove_tree(directory);
+    }
+    g_assert_false(stasis_kvm_log_may_be_huge("/nowhere")); /* a kernel without them */
+}
+
 int main(int argc, char **argv)
 {
     test_be_child(argc, argv);
@@ -327,6 +370,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/track/dirty-sets", test_dirty_sets);
     g_test_add_func("/track/choose", test_choose);
+    g_test_add_func("/track/huge-sizes", test_huge_sizes);
     add("arm", test_arm);
     add("many-regions", test_many_regions);
     add("random", test_random);
