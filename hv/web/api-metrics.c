@@ -184,6 +184,9 @@ static const struct {
     { "stasis_policy_failures_total", "counter", "Times that it failed.", "failures", 1 },
     { "stasis_policy_missed_periods_total", "counter",
       "Periods that went by without an image that was due.", "missed", 1 },
+    { "stasis_policy_missed_deadlines_total", "counter",
+      "Deadlines that the guest missed while it was carried out, by the guest's own count.",
+      "missed_deadlines", 1 },
     { "stasis_policy_last_success_timestamp_seconds", "gauge",
       "When it went well last, Unix time; 0: never.", "last_success_us", 1e6 },
 };

@@ -216,7 +216,8 @@ def what_the_daemon_counts(t):
     """counters of policies come from the daemon's state directory; names of VMs are escaped"""
     state = t.path("state.d")
     os.makedirs(os.path.join(state, "state"))
-    for name, text in (("vm-a%22b%5Cc%0Ad.json", '{"runs": 7, "failures": 2, "missed": 3, "last_success_us": 1500000}'),
+    for name, text in (("vm-a%22b%5Cc%0Ad.json", '{"runs": 7, "failures": 2, "missed": 3, "missed_deadlines": 11, '
+                        '"last_success_us": 1500000}'),
                        ("vm-torn.json", '{"runs": '), ("vm-%.json", "{}"), ("other", "x")):
         with open(os.path.join(state, "state", name), "w", encoding="utf-8") as f:
             f.write(text)
@@ -228,6 +229,7 @@ def what_the_daemon_counts(t):
     values = exposition.parse(web.ask("/metrics").text)
     for name, number in (("stasis_policy_runs_total", 7), ("stasis_policy_failures_total", 2),
                          ("stasis_policy_missed_periods_total", 3),
+                         ("stasis_policy_missed_deadlines_total", 11),
                          ("stasis_policy_last_success_timestamp_seconds", 1.5)):
         t.equal(exposition.value(values, name, vm='a"b\\c\nd'), number, name)
 
