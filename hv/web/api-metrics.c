@@ -113,7 +113,9 @@ static const struct {
     { "stasis_stored_bytes",
       "Bytes of the VM's images; a file that several of them share counts for each.", kept_bytes },
     { "stasis_worst_stall_seconds",
-      "Longest time that a write of the guest waited, over the images in the store.", kept_stall },
+      "Longest time that the guest was held up at once, by a stop or by a write that waited for a "
+      "page to be saved, over the images in the store.",
+      kept_stall },
     { "stasis_last_success_timestamp_seconds", "When the newest image is from, Unix time.",
       kept_last },
     { "stasis_last_stop_seconds", "How long the newest image stopped the VM.", newest_stop, TRUE },

@@ -29,7 +29,7 @@ typedef struct {
     guint64 residual_pages;  /* pages copied in the pause, or protected for it */
     guint64 protected_pages; /* of those: protected, and copied after the pause */
     guint64 faults;          /* guest writes that waited for us (synchronous write protection) */
-    guint64 worst_stall_us;  /* the longest such wait, as we saw it */
+    guint64 worst_stall_us;  /* the longest such wait, or the stop where that was longer */
     guint64 total_us;        /* call to commit */
     guint64 copied_bytes;    /* guest memory read, every round */
     guint32 rounds;          /* pre-copy rounds before the pause */

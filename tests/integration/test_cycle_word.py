@@ -15,7 +15,7 @@ from stasistest import (FAST, case, image_ids, main, new_store, run_vm, stasis, 
                         stasis_json, willing)
 
 WORD = hex(State.GPA + State.CYCLES)
-MISSED = hex(State.GPA + 16 + 8 * State.FIELDS.index("missed"))
+MISSED = hex(State.GPA + State.MISSED)
 PERIOD_S, WORK = 2, 64
 
 

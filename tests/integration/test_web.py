@@ -9,12 +9,14 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import exposition  # noqa: E402
 import forgery  # noqa: E402
-from guests import Bare  # noqa: E402
+from guests import Bare, State  # noqa: E402
 from stasistest import (PATIENCE, case, kvm_usable, main, new_store, run_vm,  # noqa: E402
                         stasis)
 from webpage import Site, Web  # noqa: E402
 
 ACCEL = "kvm" if kvm_usable() else "tcg"
+COUNTED = ("--cycle-word", hex(State.GPA + State.CYCLES), "--cycle-wait", 60000, "--missed-word",
+           hex(State.GPA + State.MISSED))
 NOBODYS_ID = "01jq4z7k2m0000000000000000"
 
 
@@ -29,9 +31,14 @@ def images_show_up(t):
     web = Web(t, *store)
     empty = web.ask("/api/images").json
     t.equal((empty["there"], empty["images"]), (False, []), "before there is a store")
-    vm = run_vm(t, Bare(mem="32M", set="2M", rate=200), accel=ACCEL)
+    # Each cycle takes longer than a microsecond, so each is missed; the second image waits for the end of one.
+    vm = run_vm(t, Bare(mem="32M", set="2M", period=20000, work=2000, deadline=1), accel=ACCEL)
     first = vm.checkpoint(*store, "--note", "a \"note\" <b>\n")
-    second = vm.checkpoint(*store)
+    t.equal(exposition.value(exposition.parse(web.ask("/metrics").text), "stasis_guest_missed_deadlines_total",
+                             vm=vm.name), None, "deadlines that nobody counts")
+    second = vm.checkpoint(*store, *COUNTED)
+    missed = second["cost"]["missed_deadlines"]
+    t.check(missed > 0, second["cost"])
     shown = listing(web)
     t.equal([image["id"] for image in shown], [first["id"], second["id"]], "the list")
     for image, real in zip(shown, (first, second)):
@@ -60,10 +67,20 @@ def images_show_up(t):
             second["created_us"] / 1e6, "stasis_last_success_timestamp_seconds")
     t.equal(exposition.value(before, "stasis_stored_bytes", vm=vm.name),
             first["stored_bytes"] + second["stored_bytes"], "stasis_stored_bytes")
+    t.equal(exposition.value(before, "stasis_guest_missed_deadlines_total", vm=vm.name), missed,
+            "stasis_guest_missed_deadlines_total")
+    for name, member, unit in (("dirty_pages", "residual_pages", 1), ("stop_seconds", "pause_us", 1e6),
+                               ("copied_bytes", "copied_bytes", 1)):
+        t.equal(exposition.value(before, f"stasis_last_{name}", vm=vm.name), second["cost"][member] / unit,
+                f"stasis_last_{name}")
+    stalls = [image["cost"]["worst_stall_us"] / 1e6 for image in (first, second)]
+    t.equal(exposition.value(before, "stasis_worst_stall_seconds", vm=vm.name), max(stalls), f"of {stalls}")
     stasis("checkpoint-delete", first["id"], *store)
     after = listing(web)
     t.equal([(image["id"], image["parent"]) for image in after], [(second["id"], None)], "one is gone")
     t.equal(exposition.value(numbers(), "stasis_images", vm=vm.name), 1, "stasis_images")
+    t.equal(exposition.value(numbers(), "stasis_worst_stall_seconds", vm=vm.name), stalls[1],
+            "the worst stall of those that are left")
     t.equal(exposition.value(numbers(), "stasis_stop_seconds_count", vm=vm.name), 2,
             "a counter never falls")
     t.equal(web.ask(f"/api/image/{first['id']}").status, 404, "the deleted one")
