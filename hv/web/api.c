@@ -40,6 +40,8 @@ static JsonObject *image_to_json(const StasisImageInfo *info)
     json_object_set_int_member(object, "created_us", info->created_us);
     json_object_set_boolean_member(object, "paused", info->paused);
     stasis_json_set_uint(object, "ram_bytes", info->ram_bytes);
+    stasis_json_set_uint(object, "data_pages", info->data_pages);
+    stasis_json_set_uint(object, "zero_pages", info->zero_pages);
     stasis_json_set_uint(object, "stored_bytes", info->stored_bytes);
     stasis_json_set_uint(object, "pause_us", info->cost.pause_us);
     stasis_json_set_uint(object, "worst_stall_us", info->cost.worst_stall_us);
@@ -183,8 +185,6 @@ static JsonObject *describe_image(StasisStore *store, const char *id, GError **e
     set_text(object, "qemu_version", info->qemu_version);
     set_text(object, "digest", info->digest);
     stasis_json_set_uint(object, "n_vcpus", info->n_vcpus);
-    stasis_json_set_uint(object, "data_pages", info->data_pages);
-    stasis_json_set_uint(object, "zero_pages", info->zero_pages);
     json_object_set_boolean_member(object, "quiesced", info->quiesced);
     stasis_json_set_uint(object, "device_us", info->cost.device_us);
     stasis_json_set_uint(object, "ram_us", info->cost.ram_us);

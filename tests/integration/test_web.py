@@ -42,7 +42,8 @@ def images_show_up(t):
     shown = listing(web)
     t.equal([image["id"] for image in shown], [first["id"], second["id"]], "the list")
     for image, real in zip(shown, (first, second)):
-        for name in ("vm", "parent", "note", "mode", "created_us", "stored_bytes", "ram_bytes"):
+        for name in ("vm", "parent", "note", "mode", "created_us", "stored_bytes", "ram_bytes", "data_pages",
+                     "zero_pages"):
             t.equal(image[name], real[name], f"{name} of {image['id']}")
         for name in ("pause_us", "copied_bytes", "worst_stall_us", "residual_pages"):
             t.equal(image[name], real["cost"][name], f"{name} of {image['id']}")

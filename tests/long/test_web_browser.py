@@ -38,6 +38,20 @@ def check_quiet(t, web, browser):
     t.equal(strangers, [], "asked of others")
 
 
+def check_rates(t, browser, images):
+    """A full image, an increment and a full one: what is plotted is what was dirty of the increment."""
+    full, increment, _ = images
+    seconds = (increment["created_us"] - full["created_us"]) / 1e6
+    dirty = (increment["data_pages"] + increment["zero_pages"]) * 4096 / seconds
+    t.check(dirty > 0, increment)
+    rates = browser.js("state.images.map((image) => image.rate)")
+    t.check(abs(rates[1] - dirty) < 1e-6 * dirty, f"{rates} beside {dirty}")
+    t.equal((rates[0], rates[2]), (0, 0), "of full images there is none")
+    t.equal(browser.js("state.images.map((image) => document.getElementById('rates').yOf(image) !== null)"),
+            [False, True, False], "which of them are plotted")
+    t.check("/s" in text(browser, "#rates-sum"), text(browser, "#rates-sum"))
+
+
 @case
 def follows_a_store(t):
     """an empty store says what to do; an image that is taken shows up by itself, and names are text, never markup"""
@@ -63,13 +77,15 @@ def follows_a_store(t):
     os.rename(store[1] + "-gone", store[1])
     t.wait(lambda: shown(browser, "#content"), PATIENCE, "and is shown again")
     browser.js("choose(state.images[0], true)")
-    other = vm.checkpoint_id(*store, "--full")
-    t.wait(lambda: browser.js("state.images.length") == 2, PATIENCE, "another one shows up")
+    more = [vm.checkpoint(*store, *options) for options in ((), ("--full",))]
+    t.wait(lambda: browser.js("state.images.length") == 3, PATIENCE, "others show up")
+    check_rates(t, browser, [image, *more])
     t.equal(text(browser, "#details-title"), image["id"], "the first is still chosen")
     stasis("checkpoint-delete", image["id"], *store)
     t.wait(lambda: "deleted" in text(browser, "#details"), PATIENCE, "what is told of it goes with it")
-    stasis("checkpoint-delete", other, *store)
-    t.wait(lambda: shown(browser, "#empty"), PATIENCE, "and the other one, too")
+    for one in more:
+        stasis("checkpoint-delete", one["id"], *store)
+    t.wait(lambda: shown(browser, "#empty"), PATIENCE, "and the other ones, too")
     check_quiet(t, web, browser)
 
 

@@ -13,6 +13,7 @@ const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 5000;
 const PAGE_ROWS = 100;
 const COLOURS = 6;
+const PAGE_BYTES = 4096; /* docs/format.md, page_bytes */
 const LEFT = 58, RIGHT = 14, ROW = 22, LANE_HEAD = 20, LANE_GAP = 8, MAX_TREE_PX = 12000;
 
 const state = {
@@ -157,19 +158,21 @@ function arrange(images) {
   state.vms = [...vms.keys()].sort().map((name, i) => ({
     name, images: vms.get(name), colour: `--vm${i % COLOURS}`, rows: placeRows(vms.get(name)),
   }));
-  for (const vm of state.vms) {
-    let before = null;
-    for (const image of vm.images) {
-      image.of = vm;
-      if (image.kind !== "vm") continue;
-      const seconds = before ? (image.created_us - before.created_us) / 1e6 : 0;
-      image.rate = seconds > 0 ? image.copied_bytes / seconds : 0;
-      before = image;
-    }
+  for (const vm of state.vms) for (const image of vm.images) {
+    image.of = vm;
+    image.rate = dirtyRate(image);
   }
   if (state.chosen && !state.byId.has(state.chosen.id)) chooseNone("It has been deleted.");
   if (state.chosen) state.chosen = state.byId.get(state.chosen.id);
   choosers();
+}
+
+/* Bytes a second that were dirty: an increment has each page that was, once, however often it was written
+ * or copied. Of a full image nothing is known; 0. */
+function dirtyRate(image) {
+  const parent = image.kind === "vm" && image.parent && state.byId.get(image.parent);
+  const seconds = parent ? (image.created_us - parent.created_us) / 1e6 : 0;
+  return seconds > 0 ? (image.data_pages + image.zero_pages) * PAGE_BYTES / seconds : 0;
 }
 
 /* The row of each image within its VM's lane: its parent's, as long as that has no later image;
@@ -459,7 +462,7 @@ function drawRates() {
   for (let v = low; v <= high; v *= 32) ticks.push(v);
   drawLog($("rates"), low, high, (image) => image.rate || 0, (v) => `${bytes(v)}`.replace(".0 ", " "), ticks, true);
   $("rates-sum").textContent = rates.length ? `median ${bytes(quantile(rates, 0.5))}/s, most ${bytes(quantile(rates, 1))}/s` : "";
-  $("rates").setAttribute("aria-label", `Bytes copied per second between images, logarithmic: ${$("rates-sum").textContent}`);
+  $("rates").setAttribute("aria-label", `Memory dirtied per second, of each increment since its parent, logarithmic: ${$("rates-sum").textContent}`);
 }
 
 const EDGES = [100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
@@ -628,7 +631,7 @@ function showTip(image, event) {
   $("tip").hidden = !image;
   if (!image) return;
   $("tip").textContent = `${image.vm}, ${kindOf(image)}\n${moment(image.created_us)}\nstop ${image.pause_us ? span(image.pause_us) : "–"}, ` +
-    `stored ${bytes(image.stored_bytes)}${image.rate ? `\ncopied ${bytes(image.rate)}/s` : ""}${image.note ? `\n${image.note.slice(0, 120)}` : ""}`;
+    `stored ${bytes(image.stored_bytes)}${image.rate ? `\ndirtied ${bytes(image.rate)}/s` : ""}${image.note ? `\n${image.note.slice(0, 120)}` : ""}`;
   const box = $("tip").getBoundingClientRect();
   $("tip").style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 8))}px`;
   $("tip").style.top = `${event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 18}px`;
@@ -744,7 +747,7 @@ function showDetails(image, more) {
   add("Files frozen", more.frozen_us ? span(more.frozen_us) : "");
   add("Left for the stop", more.residual_pages ? `${count(more.residual_pages, "page", "pages")}` : "");
   add("Copied", more.copied_bytes ? `${bytes(more.copied_bytes)}${more.rounds ? ` in ${count(more.rounds, "round", "rounds")}` : ""}` : "");
-  add("Per second", image.rate ? `${bytes(image.rate)}/s since the one before` : "");
+  add("Dirtied", image.rate ? `${bytes(image.rate)}/s since its parent` : "");
   add("Took", span(more.total_us || 0));
   add("RAM", more.ram_bytes ? bytes(more.ram_bytes) : "");
   add("Stored", bytes(image.stored_bytes));
