@@ -19,6 +19,7 @@ static void runs_to_json(JsonArray *array, const StasisReplayRuns *runs)
     cli_json_set_uint(object, "n_failed", runs->n_bad);
     cli_json_set_uint(object, "n_same", runs->n_same);
     cli_json_set_uint(object, "n_unknown", runs->n_unknown);
+    cli_json_set_uint(object, "n_pauses", runs->n_pauses);
     for (guint i = 0; i < runs->outcomes->len; i++) {
         const StasisReplayOutcome *one = g_ptr_array_index(runs->outcomes, i);
         JsonObject *outcome = cli_outcome_to_json(&one->outcome);

@@ -58,6 +58,7 @@ typedef struct {
     guint n_unknown; /* lost, or out of time, where that is not the failure: what they would have
                         come to is not known */
     GPtrArray *outcomes; /* of StasisReplayOutcome, the most frequent first */
+    guint n_pauses;      /* how often VMs were stopped for STASIS_PERTURB_TIMING */
 } StasisReplayRuns;
 
 typedef struct {

@@ -213,6 +213,7 @@ struct _StasisReplayVm {
     StasisTrial *trial; /* or NULL: not followed yet */
     gboolean jitter, standing;
     guint64 change_us;       /* when it is stopped, or goes on, next */
+    guint n_pauses;          /* so far */
     StasisOutputFunc output; /* or NULL */
     gpointer output_data;
     GString *kept[2]; /* stdout and stderr, the trial's thread's until that has ended; or NULL */
@@ -378,9 +379,15 @@ gboolean stasis_replay_vm_look(StasisReplayVm *vm, StasisOutcome *ret)
         return TRUE;
     if (vm->jitter && stasis_now_us() >= vm->change_us) {
         /* If that fails the next look tells why. */
-        tell(vm, vm->standing ? "cont" : "stop", NULL);
+        gboolean done = tell(vm, vm->standing ? "cont" : "stop", NULL);
         vm->standing = !vm->standing;
+        vm->n_pauses += done && vm->standing;
         vm->change_us = soon(vm->standing ? STAND_US : RUN_US);
     }
     return FALSE;
+}
+
+guint stasis_replay_vm_get_n_pauses(const StasisReplayVm *vm)
+{
+    return vm->n_pauses;
 }

@@ -55,6 +55,8 @@ gboolean stasis_replay_vm_write(StasisReplayVm *vm, const char *base, GError **e
 gboolean stasis_replay_vm_go(StasisReplayVm *vm, GError **error);
 /* As stasis_trial_look(); disturbs the VM if it is to be. */
 gboolean stasis_replay_vm_look(StasisReplayVm *vm, StasisOutcome *ret);
+/* How often it was stopped for that. */
+guint stasis_replay_vm_get_n_pauses(const StasisReplayVm *vm);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisReplaySource, stasis_replay_source_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisReplayVm, stasis_replay_vm_free)

@@ -66,6 +66,7 @@ static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRu
         if (!stasis_replay_vm_look(g_ptr_array_index(vms, i), &outcome))
             continue;
         stasis_replay_count(r->replay, runs, &outcome);
+        runs->n_pauses += stasis_replay_vm_get_n_pauses(g_ptr_array_index(vms, i));
         keep(r, index, runs->n_runs, g_ptr_array_index(vms, i), &outcome);
         g_ptr_array_remove_index_fast(vms, i);
         if (r->options->ran != NULL)
