@@ -4,8 +4,10 @@
 #include "test-vmm-ram.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stasis/error.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -173,6 +175,69 @@ static void test_vfio_descriptor(void)
     g_assert_true(stasis_vm_check_supported(NULL, getpid(), &error));
 }
 
+/* What QEMU may have open, by what the link says. */
+static const struct {
+    const char *link, *why; /* why: NULL: it is fine */
+} descriptors[] = {
+    { "/dev/vfio/12", "hardware" },
+    { "/dev/vfio/vfio", "hardware" },
+    { "/dev/iommu", "hardware" },
+    { "/dev/vhost-vdpa-0", "hardware" },
+    { "anon_inode:[vfio-device]", "hardware" },
+    { "/dev/sev", "encrypted" },
+    { "/dev/sgx_vepc", "encrypted" },
+    { "anon_inode:[tdx-vm]", "encrypted" },
+    { "/dev/kvm", NULL },
+    { "anon_inode:kvm-vm", NULL },
+    { "/dev/vhost-net", NULL },
+    { "/srv/dev/sev", NULL },
+};
+
+/* Each of them in a /proc of our own, since hardware for most of them is nowhere here. */
+static void test_descriptors(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/proc", "tmpfs", 0, NULL) < 0) {
+        g_test_skip("NOT ROOT: can't make mounts of our own");
+        return;
+    }
+    g_autofree char *dir = g_strdup_printf("/proc/%d/fd", (int)getpid());
+    g_autofree char *path = g_build_filename(dir, "7", NULL);
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    for (guint i = 0; i < G_N_ELEMENTS(descriptors); i++) {
+        g_autoptr(GError) error = NULL;
+        g_test_message("%s", descriptors[i].link);
+        g_assert_cmpint(symlink(descriptors[i].link, path), ==, 0);
+        if (descriptors[i].why != NULL)
+            assert_refused(NULL, getpid(), descriptors[i].link, descriptors[i].why);
+        else
+            g_assert_true(stasis_vm_check_supported(NULL, getpid(), &error));
+        g_assert_no_error(error);
+        g_assert_cmpint(g_unlink(path), ==, 0);
+    }
+    g_assert_cmpint(umount2("/proc", MNT_DETACH), ==, 0);
+}
+
+/* A machine with an object that encrypts its memory; it gets that when it is there already, since
+ * without such hardware QEMU would not start with it. */
+static void test_encryption(void)
+{
+    g_autoptr(TestQemu) qemu =
+        test_qemu_start("-S -machine q35 -m 64 -object sev-guest,id=sev0,cbitpos=47,"
+                        "reduced-phys-bits=1");
+    g_autoptr(GError) error = NULL;
+    g_assert_true(stasis_vm_check_supported(qemu->qmp, 0, &error));
+    g_assert_no_error(error);
+    g_autoptr(JsonObject) arguments = json_object_new();
+    json_object_set_string_member(arguments, "path", "/machine");
+    json_object_set_string_member(arguments, "property", "confidential-guest-support");
+    json_object_set_string_member(arguments, "value", "/objects/sev0");
+    g_autoptr(JsonNode) answer = stasis_qmp_execute(qemu->qmp, "qom-set", arguments, -1, 0, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(answer);
+    assert_refused(qemu, 0, "/objects/sev0", "encrypted");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -186,6 +251,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm/support/unmigratable", test_unmigratable);
     g_test_add_func("/vmm/support/vhost-user-net", test_vhost_user_net);
     g_test_add_func("/vmm/support/vhost-user-blk", test_vhost_user_blk);
+    g_test_add_func("/vmm/support/encryption", test_encryption);
     g_test_add_func("/vmm/support/vfio-descriptor", test_vfio_descriptor);
+    g_test_add_func("/vmm/support/descriptors", test_descriptors);
     return g_test_run();
 }
