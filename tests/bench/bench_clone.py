@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (ACCEL, HAVE_ENGINE, MIB, RUNS, SIZES, Machine, Qmp, Vm, fresh_name,  # noqa: E402
-                      half, ms, save, size_bytes, stasis, stasis_json, summary, table, with_case)
+                      half, ms, save, size_bytes, stasis, stasis_json, summary, table, verdict, verdict_beside, with_case)
 
 CLONES = 20
 
@@ -160,6 +160,12 @@ def main():
           ["shared", "own of it, MiB", "process Pss, MiB", "command, ms"],
           [[f"{100 * shared['shared']:.1f} %", f"{shared['own_bytes']['median'] / MIB:.1f}",
             f"{shared['process_pss']['median'] / MIB:.1f}", f"{shared['command_ms']:.0f}"]])
+    print()
+    for row in out:
+        verdict_beside(f"{row['ram']}: a clone runs, beside spawning QEMU and loading devices", row["clone"]["median"],
+                       row["floor"]["median"], 1.2)
+    verdict(f"RAM that {CLONES} idle clones share", f"{100 * shared['shared']:.1f} %", "at least 90 %",
+            shared["shared"] >= 0.9)
     save("clone", {"starts": out, "sharing": shared})
 
 

@@ -9,7 +9,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bench_stop import snapshot_save  # noqa: E402
 from benchlib import (ACCEL, HAVE_ENGINE, Machine, number_from_env, save, table,  # noqa: E402
-                      with_case)
+                      verdict, with_case)
 
 SECONDS = number_from_env("STASIS_BENCH_SECONDS", 60)
 RAM = "512M"
@@ -46,6 +46,18 @@ def once_a_second(t, prepare, period_us):
     return machine.guest.state(machine.vm).missed - missed
 
 
+def judge(found):
+    """Caused is what is missed beyond what is missed without a checkpoint."""
+    print()
+    for i, period_us in enumerate(PERIODS_US):
+        caused = {name: max(0, missed[i] - found["no checkpoint"][i]) for name, missed in found.items()}
+        ours = caused["stasis live"]
+        for peer in ("stasis stop", "QEMU snapshot-save"):
+            verdict(f"{1000000 // period_us} Hz, deadlines missed by stasis live beside {peer}",
+                    f"{ours} beside {caused[peer]}", "fewer than a tenth",
+                    ours * 10 < caused[peer] if caused[peer] else None)
+
+
 def main():
     if not HAVE_ENGINE:
         print("\ndeadlines: no stasis here to measure")
@@ -57,6 +69,7 @@ def main():
     table(f"Deadlines missed in {SECONDS} s with a checkpoint each second, {RAM}, {ACCEL}",
           ["", *(f"{1000000 // p} Hz" for p in PERIODS_US)],
           [[name, *missed] for name, missed in found.items()])
+    judge(found)
     save("deadlines", found)
 
 

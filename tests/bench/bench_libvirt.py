@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import guests  # noqa: E402
 import libvirthost  # noqa: E402
 from benchlib import (HAVE_ENGINE, RUNS, SET, kvm_usable, ms, new_store, save,  # noqa: E402
-                      stasis, summary, table, with_case)
+                      stasis, summary, table, verdict_beside, with_case)
 
 RAM = "1G"
 HOT_SETS = ("4M", SET, "256M")
@@ -160,8 +160,8 @@ def main():
                             for way in (OURS, MEMSPEC)])
     best = min(stood_still(f) for n, f in found.items() if n.startswith("virsh"))
     ours = stood_still(found[OURS])
-    print(f"\n  stasis beside the best of virsh: {ours:.1f} ms is {ours / best:.3f} x {best:.1f} ms "
-          f"(promise: 0.1 x): {'kept' if ours <= best / 10 else 'MISSED'}")
+    print()
+    verdict_beside("stasis beside the best of virsh", ours, best, 0.1)
     save("libvirt", {"ways": found, "hot": hot})
 
 

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (Qmp, RUNS, ms, new_store, number_from_env, save, summary, table,  # noqa: E402
-                      with_case)
+                      verdict, with_case)
 from proctree import ask, ask_gaps, end_tree, sh, start_tree, tree_vm  # noqa: E402
 from stasistest import stasis, stasis_json  # noqa: E402
 
@@ -156,9 +156,9 @@ def judge(rows):
         gap, stop = (row["proc-checkpoint"].get(key) for key in ("around_ms", "stop_ms"))
         if gap and stop:
             over = gap["median"] - stop["median"]
-            print(f"  {row['mib']} MiB {row['kind']}: {gap['median']:.1f} ms is {over:.1f} ms beyond "
-                  f"the stop of {stop['median']:.1f} ms (promise: {LIMIT_MS} ms): "
-                  f"{'kept' if over <= LIMIT_MS else 'MISSED'}")
+            verdict(f"{row['mib']} MiB {row['kind']}",
+                    f"{gap['median']:.1f} ms is {over:.1f} ms beyond the stop of {stop['median']:.1f} ms",
+                    f"{LIMIT_MS} ms", over <= LIMIT_MS, anywhere=True)
 
 
 def main():

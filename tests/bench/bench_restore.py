@@ -11,7 +11,10 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (ACCEL, HAVE_ENGINE, RUNS, SIZES, Machine, Qmp, Vm, fresh_name,  # noqa: E402
-                      half, ms, save, stasis, summary, table, with_case)
+                      half, ms, save, stasis, summary, table, verdict_beside, with_case)
+
+
+GROWTH = 1.2  # what is taken for none
 
 
 def watch_resume(t, vm, began_us):
@@ -60,6 +63,12 @@ def main():
           [[r["ram"], "half" if r["touched"] else "no",
             ms(r["on demand"]["first_instruction_ms"]), ms(r["on demand"]["all_ram_ms"]),
             ms(r["eager"]["first_instruction_ms"])] for r in out])
+    print()
+    first = {(r["ram"], r["touched"]): r["on demand"]["first_instruction_ms"]["median"] for r in out}
+    for (ram, touched), took in first.items():
+        if ram != SIZES[0]:
+            verdict_beside(f"on demand, {ram}{', half touched' if touched else ''}: first instruction, beside {SIZES[0]}",
+                           took, first[SIZES[0], touched], GROWTH)
     save("restore", out)
 
 

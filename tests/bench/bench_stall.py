@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from benchlib import (ACCEL, HAVE_ENGINE, SET, SIZES, Machine, number_from_env,  # noqa: E402
-                      quantile, save, table, with_case)
+                      quantile, save, table, verdict, with_case)
 
 COUNT = number_from_env("STASIS_BENCH_STALLS", 200)
 PROMISED_MS = 1  # beside the stop
@@ -65,9 +65,16 @@ def main():
         rows.append([name, *(f"{quantile([s for s, _ in found], q):.1f}" for q in (.5, .9, .99, 1)),
                      *(f"{quantile(beyond, q):.1f}" for q in (.5, .9, .99, 1))])
     table(f"The guest's worst stall, and how much of it is not the stop, ms; {COUNT} checkpoints each, "
-          f"{ram}, prepared, {SET} rewritten all the time (promise: {PROMISED_MS} ms at 99 %)",
+          f"{ram}, prepared, {SET} rewritten all the time",
           ["", "stall, median", "90 %", "99 %", "most", "beyond, median", "90 %", "99 %", "most"],
           rows)
+    at_99 = {name: quantile([stall - stop for stall, stop in zip(found["stall_ms"], found["stop_ms"])], .99)
+             for name, found in out.items()}
+    print()
+    verdict("stasis live: the guest's worst stall beyond the stop, at 99 %",
+            f"{at_99['stasis live']:.1f} ms (by the host alone {at_99['no checkpoint']:.1f}, and "
+            f"{at_99['no checkpoint, a busy process beside']:.1f} beside a busy process)",
+            f"{PROMISED_MS} ms", at_99["stasis live"] <= PROMISED_MS)
     save("stall", out)
 
 

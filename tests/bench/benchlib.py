@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the benchmarks share: machines with an observer, statistics, tables, JSON.
+"""What the benchmarks share: machines with an observer, statistics, tables, promises, JSON.
 
 A VM that is measured has two monitors: one for whoever takes the snapshot, one for an observer
 that takes the times of QEMU's own STOP and RESUME events and sends nothing meanwhile.
@@ -27,7 +27,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 MIB = 1 << 20
 RUNS = number_from_env("STASIS_BENCH_RUNS", 5)
-SIZES = os.environ.get("STASIS_BENCH_RAM", "512M 2G 8G").split()
+SIZES_TOLD = os.environ.get("STASIS_BENCH_RAM")
+SIZES = (SIZES_TOLD or "512M 2G 8G").split()
 ACCEL = "kvm" if kvm_usable() else "tcg"
 SET = "32M"  # the guest rewrites this much all the time
 HAVE_ENGINE = os.access(STASIS, os.X_OK) and not os.environ.get("STASIS_BENCH_PEERS_ONLY")
@@ -124,12 +125,33 @@ def table(title, head, rows):
     sys.stdout.flush()
 
 
+_verdicts = []
+
+
+def verdict(what, found, promise, kept, anywhere=False):
+    """Print a promise beside what was found, both texts with units, for save() to keep with the figures. kept is
+    None where it can't be told. Promises are of KVM, unless made `anywhere`. None makes a benchmark fail."""
+    kept = None if kept is None else bool(kept)
+    said = {True: "kept", False: "MISSED", None: "can't be told"}[kept]
+    if ACCEL != "kvm" and not anywhere and kept is not None:
+        said += f" with {ACCEL}; the promise is of KVM"
+    print(f"  {what}: {found} (promise: {promise}): {said}", flush=True)
+    _verdicts.append({"what": what, "found": found, "promise": promise, "kept": kept,
+                      "of_kvm": not anywhere, "accel": ACCEL})
+
+
+def verdict_beside(what, value, base, most, anywhere=False):
+    """The same of milliseconds that are to be at most `most` times as many as `base`."""
+    found = f"{value:.2f} ms is {value / base:.2f} x {base:.2f} ms" if base else f"{value:.2f} ms beside none"
+    verdict(what, found, f"{most} x", value <= most * base if base else None, anywhere)
+
+
 def save(name, data):
-    """Put a benchmark's figures where tests/bench/run.sh collects them."""
+    """Put a benchmark's figures, and what it said of promises, where tests/bench/run.sh collects them."""
     directory = os.environ.get("STASIS_BENCH_OUT")
     if directory:
         with open(os.path.join(directory, name + ".json"), "w") as f:
-            json.dump(data, f, indent=2)
+            json.dump({"figures": data, "verdicts": _verdicts}, f, indent=2)
 
 
 def stay_in_memory():
@@ -151,6 +173,6 @@ def with_case(function, *args, **kwargs):
 
 
 __all__ = ["ACCEL", "BUILD", "HAVE_ENGINE", "MIB", "Machine", "Qmp", "QmpError", "RUNS", "SET",
-           "SIZES", "STASIS", "Vm", "environment", "fresh_name", "guests", "half", "ms",
+           "SIZES", "SIZES_TOLD", "STASIS", "Vm", "environment", "fresh_name", "guests", "half", "ms",
            "new_store", "number_from_env", "restored_vm", "run_vm", "save", "size_bytes", "stasis",
-           "stasis_json", "stay_in_memory", "summary", "table", "with_case"]
+           "stasis_json", "stay_in_memory", "summary", "table", "verdict", "verdict_beside", "with_case"]
