@@ -472,6 +472,7 @@ install: all
 	install -m 644 $(B)/libstasis-guest.a $(DESTDIR)$(libdir)/
 	install -m 644 $(B)/stasis.1 docs/man/stasis-boundary.1 docs/man/stasis-mqueue.1 docs/man/stasis-session.1 \
 	    $(DESTDIR)$(mandir)/man1/
+	ln -sf stasis-session.1 $(DESTDIR)$(mandir)/man1/stasis-resume.1
 	install -d $(DESTDIR)$(mandir)/man3
 	install -m 644 docs/man/stasis_freeze.3 $(DESTDIR)$(mandir)/man3/
 	ln -sf stasis-session $(DESTDIR)$(libexecdir)/guest/stasis-resume

@@ -7,6 +7,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import secondreader  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (MODES, Vm, add_case, case, fresh_name, image_ids, main,  # noqa: E402
                         mount_read_only, mount_tmpfs, new_store, number_from_env, run_vm, stasis,
@@ -155,9 +156,18 @@ def any_bit_flipped(t):
         stasis("checkpoint-verify", image_id, *store)
 
 
+def is_refused(store, image_id):
+    try:
+        secondreader.read_memory(store[1], image_id)
+    except secondreader.Refused:
+        return True
+    return False
+
+
 @case
 def damaged_is_not_restored(t):
-    """no VM comes out of a damaged image: restore and export fail with exit 13, nothing left"""
+    """no VM comes out of a damaged image: restore and export fail with exit 13, nothing left; who
+    checks what docs/format.md wants of a reader refuses it as well"""
     store, ids, files = small_chain(t, "stop")
     for path in files:
         if ids[0] not in path or not os.path.getsize(path):
@@ -177,7 +187,9 @@ def damaged_is_not_restored(t):
             t.check(result.rc == 13, f"{what}: {result!r}")
             t.check(not os.path.exists(t.path("out")), f"{what}: a file was left by {command}")
         t.equal(stasis_json("list"), [], f"{what}: VMs left")
+        t.check(is_refused(store, ids[0]), f"{what}: the second reader takes it")
         flip(path, bit)
+    t.check(not is_refused(store, ids[0]), "the second reader refuses it undamaged")
 
 
 @case
