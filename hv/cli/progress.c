@@ -22,7 +22,6 @@ CliProgress cli_progress_new(const CliCall *call)
     return progress;
 }
 
-
 static size_t terminal_columns(void)
 {
     struct winsize size = { 0 };

@@ -13,8 +13,8 @@ G_BEGIN_DECLS
 typedef struct _StasisdPage StasisdPage;
 
 /* Addresses as in <stasis/web.h>; NULL: not. Returns when they can be reached, or after a first try
- * that came to nothing (it is tried again, then), or after seconds. STASIS_ERROR_USAGE: they are none
- * that can be served; nothing else is an error. */
+ * that came to nothing (it is tried again, then), or after seconds. STASIS_ERROR_USAGE: they are
+ * none that can be served; nothing else is an error. */
 StasisdPage *stasisd_page_new(const char *web, const char *metrics, const char *state_dir,
                               GError **error);
 void stasisd_page_free(StasisdPage *page); /* may be NULL */

@@ -89,8 +89,8 @@ static void apply_within(const StasisPruneOptions *options, GPtrArray *images)
     }
 }
 
-/* By their IDs, which say when they were made, and rise also when a clock is set back: an image that
- * was just taken must not be an old one. */
+/* By their IDs, which say when they were made, and rise also when a clock is set back: an image
+ * that was just taken must not be an old one. */
 static gint compare_ids(gconstpointer a, gconstpointer b)
 {
     const StasisPruneImage *x = *(StasisPruneImage *const *)a, *y = *(StasisPruneImage *const *)b;

@@ -319,8 +319,9 @@ static void test_environment(void)
         { 65534, NULL, "..1" },
         { 65534, "qemu:///system", ".." },
     };
-    static const char script[] = "echo \"{\\\"ok\\\": true, \\\"result\\\": {\\\"x\\\": "
-                                 "\\\"$STASIS_CONNECT.$LIBVIRT_DEFAULT_URI.$STASIS_NO_DOMAINS\\\"}}\"";
+    static const char script[] =
+        "echo \"{\\\"ok\\\": true, \\\"result\\\": {\\\"x\\\": "
+        "\\\"$STASIS_CONNECT.$LIBVIRT_DEFAULT_URI.$STASIS_NO_DOMAINS\\\"}}\"";
     const char *const argv[] = { "-c", script, NULL };
     World world;
     g_setenv("STASIS_CONNECT", "a", TRUE);

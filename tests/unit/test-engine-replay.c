@@ -205,7 +205,8 @@ static void test_said(void)
     check_refused((StasisCiOptions){ .argv = bad }, bundle);
     check_refused((StasisCiOptions){ .argv = good, .env = env }, bundle);
     check_refused((StasisCiOptions){ .argv = good, .on = on }, bundle);
-    g_assert_true(stasis_ci_words_check("x", good, &error) && stasis_ci_words_check("x", NULL, &error));
+    g_assert_true(stasis_ci_words_check("x", good, &error) &&
+                  stasis_ci_words_check("x", NULL, &error));
     g_rmdir(dir);
 }
 

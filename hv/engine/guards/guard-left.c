@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VM that has failed, and that its guard leaves as it is. A policy's guard is begun anew and finds
- * it so: that is the same failure, of which there is a bundle, or at which it has given up. Which
- * QEMU that is (PID and start time) is in a file of the VM's directory in memory, which goes with
- * the VM as the failure does.
+ * A VM that has failed, and that its guard leaves as it is. A policy's guard is begun anew and
+ * finds it so: that is the same failure, of which there is a bundle, or at which it has given up.
+ * Which QEMU that is (PID and start time) is in a file of the VM's directory in memory, which goes
+ * with the VM as the failure does.
  */
 #include <fcntl.h>
 #include <stasis/error.h>

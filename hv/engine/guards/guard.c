@@ -183,7 +183,8 @@ static gboolean handle(StasisGuard *guard, StasisFailure *failure, gboolean *ret
     guint64 seen_us = stasis_now_us();
     StasisGuardEvent event = { .what = "failure", .failure = failure };
     StasisRecord failed = { .pid = stasis_ring_get_session(guard->ring)->record->pid,
-                            .start_time = stasis_ring_get_session(guard->ring)->record->start_time };
+                            .start_time =
+                                stasis_ring_get_session(guard->ring)->record->start_time };
     g_clear_pointer(&guard->result->last, stasis_failure_free);
     guard->result->last = failure;
     guard->result->n_failures++;

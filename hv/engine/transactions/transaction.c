@@ -203,8 +203,7 @@ static gboolean take_image(StasisTransaction *tx, StasisVm *vm,
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, tx->store, &checkpoint, cancellable, error);
     tx->image = series != NULL ? stasis_series_take(series, cancellable, error) : NULL;
-    if (tx->image == NULL ||
-        !stasis_made_note(tx->memory, tx->store, NOTE, tx->image->id, error))
+    if (tx->image == NULL || !stasis_made_note(tx->memory, tx->store, NOTE, tx->image->id, error))
         return FALSE;
     stasis_watch_keep_ended(series->session->qmp, series->session->record,
                             options->on != NULL && stasis_watch_has(options->on, "crash") &&
