@@ -303,8 +303,10 @@ gboolean stasis_agent_greet(StasisAgent *agent, const StasisAgentWait *wait, GEr
         return fail(agent, STASIS_ERROR_FAILED, error, "the conversation failed before");
     agent->noise_bytes = 0;
     if (!say_hello(agent, wait, error) ||
-        !next_frame(agent, STASIS_AGENT_HELLO, agent->hello_id, wait,
-                    "no answer; is stasis-agent running in the guest?", &frame, error))
+        !next_frame(
+            agent, STASIS_AGENT_HELLO, agent->hello_id, wait,
+            "no answer; is stasis-agent running in the guest? (stasis agent-install puts it there)",
+            &frame, error))
         return FALSE;
     guint64 version = stasis_field_number(frame.payload, frame.length, STASIS_AGENT_TAG_VERSION, 0);
     if (frame.code == STASIS_AGENT_VERSION)

@@ -243,7 +243,9 @@ const CliCommand cli_cmd_guard = {
         "VM back in place to the last image from before the failure began; restart ends its QEMU "
         "and starts a new one from there, on the same disks. If it fails again within ten seconds "
         "an older image is taken, after a pause that doubles from 100 ms on; after --max-tries of "
-        "that on end the guard gives up and leaves the VM as it is.\n\n"
+        "that on end the guard gives up and leaves the VM as it is. Without an image from before "
+        "the failure it leaves it, too, and fails. Of a store that --store names it removes what "
+        "it has made there itself.\n\n"
         "The guest's speed counts for more here than the shortest stop: what it rewrites all the "
         "time, up to 40 MiB, is copied in the stop of each image, for up to 5 ms, because a "
         "write fault for each page would cost it several times as much.\n\n"
@@ -265,7 +267,8 @@ const CliCommand cli_cmd_guard = {
         "It runs until Ctrl-C or until the VM is shut down, by its guest or from outside, which is "
         "no failure unless --on exit says so (exit status 0), or ends with 125 after a capture "
         "alone, or when it "
-        "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
+        "gives up. What happens is told on stderr, by --progress json as one JSON object a line, "
+        "for which the guard does not wait where nobody reads. "
         "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "
         "(at a panic; with --on exit also when the guest shuts down), so that it can be put back.",
     .arguments = arguments,
