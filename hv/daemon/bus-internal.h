@@ -29,6 +29,11 @@ struct _StasisdBus {
 StasisdPeer *stasisd_bus_find_peer(StasisdBus *bus, GDBusConnection *connection,
                                    const char *sender);
 
+/* flow.c: limit what @connection, whose socket that is, may have under way. */
+void stasisd_flow_limit(GDBusConnection *connection, GSocket *socket);
+/* A signal is about to be emitted on it, whether there is such a limit or not. */
+void stasisd_flow_tell(GDBusConnection *connection);
+
 /* objects.c */
 gboolean stasisd_bus_export(StasisdBus *bus, GDBusConnection *connection, GError **error);
 /* "/org/stasis1/job/12"; "/org/stasis1/policy/web_2d1". Free with g_free(). */

@@ -31,10 +31,11 @@ static void on_event(guint owner, JsonObject *event, gpointer data)
     g_autoptr(GVariant) details = g_variant_ref_sink(stasisd_to_variant(json_object_ref(event)));
     for (guint i = 0; i < bus->peers->len; i++) {
         StasisdPeer *peer = bus->peers->pdata[i];
-        if (peer->watches && stasisd_peer_sees(peer, owner))
-            g_dbus_connection_emit_signal(peer->connection, peer->sender, STASISD_PATH,
-                                          STASISD_MANAGER, "Event",
-                                          g_variant_new("(s@a{sv})", what, details), NULL);
+        if (!peer->watches || !stasisd_peer_sees(peer, owner))
+            continue;
+        stasisd_flow_tell(peer->connection);
+        g_dbus_connection_emit_signal(peer->connection, peer->sender, STASISD_PATH, STASISD_MANAGER,
+                                      "Event", g_variant_new("(s@a{sv})", what, details), NULL);
     }
 }
 
@@ -154,6 +155,8 @@ static void join(StasisdBus *bus, const Joining *joining)
                                                  joining->start_time));
     g_dbus_connection_set_exit_on_close(connection, FALSE);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
+    if (!stasisd_uid_is_master(joining->uid))
+        stasisd_flow_limit(connection, g_socket_connection_get_socket(joining->stream));
     if (!stasisd_bus_export(bus, connection, &error))
         g_warning("bus: %s", error->message);
     g_dbus_connection_start_message_processing(connection);

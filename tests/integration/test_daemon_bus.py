@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: stasisd is asked over D-Bus, as it says there itself; nobody sees or does what he may not; and its
 unit of systemd takes away nothing that a run needs."""
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from daemonbus import NOBODY, call, gdbus, open_daemon  # noqa: E402
+from daemonbus import NOBODY, call, gdbus, greeted, message, open_daemon  # noqa: E402
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare  # noqa: E402
 import forgery  # noqa: E402
@@ -154,6 +155,33 @@ def not_locked_out(t):
     for one in held:
         one.close()
     t.wait(lambda: "[]" in call(daemon, "ListJobs", uid=NOBODY), PATIENCE, "he is, without them")
+
+
+@case
+def cut_off(t):
+    """who calls and never reads is cut off; connections that go at once leave no trace"""
+    daemon = open_daemon(t)
+    one, n = greeted(daemon.socket, NOBODY), 0
+    try:
+        while n < 20000:
+            n += 1
+            one.sendall(message(n, "ListJobs"))
+    except OSError:
+        pass
+    t.check(n < 20000, "he is cut off")
+    for _ in range(500):
+        # Many at once are refused, until it is seen that those before have gone.
+        with contextlib.suppress(RuntimeError, OSError):
+            greeted(daemon.socket, NOBODY).close()
+    t.wait(lambda: "[]" in call(daemon, "ListJobs", uid=NOBODY), PATIENCE, "he may come again")
+    # A hundred at a time are nobody's harm, if they are read.
+    with greeted(daemon.socket, NOBODY) as one:
+        one.sendall(b"".join(message(n + 1, "ListJobs") for n in range(100)))
+        said = b""
+        while said.count(b"aa{sv}") < 100:
+            more = one.recv(65536)
+            t.check(more, f"all are answered: {len(said)} bytes")
+            said += more
 
 
 RULES = """

@@ -2,6 +2,8 @@
 """stasisd as other users reach it: by D-Bus, and by the command without rights of its own."""
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import tempfile
 
@@ -38,6 +40,35 @@ def open_daemon(t, *args, bus="unix:path=/nonexistent"):
     daemon.socket = daemon.env["STASISD_SOCKET"] = os.path.join(directory, "socket")
     daemon.env["DBUS_SYSTEM_BUS_ADDRESS"] = bus
     return daemon.start()
+
+
+def _aligned(data, n):
+    return data + b"\0" * (-len(data) % n)
+
+
+def message(serial, method):
+    """A call of the manager's @method, which takes no argument, as D-Bus has it on the wire."""
+    fields = b""
+    for code, kind, text in ((1, b"o", b"/org/stasis1"), (2, b"s", b"org.stasis1.Manager"), (3, b"s", method.encode())):
+        fields = _aligned(fields, 8) + bytes((code, 1)) + kind + b"\0" + struct.pack("<I", len(text)) + text + b"\0"
+    return _aligned(b"l" + bytes((1, 0, 1)) + struct.pack("<III", 0, serial, len(fields)) + fields, 8)
+
+
+def greeted(path, uid):
+    """A connection of user @uid, by nothing but a socket, on which calls may be sent."""
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(PATIENCE)
+    os.seteuid(uid)  # that is whom the kernel names at its other end
+    try:
+        one.connect(path)
+    finally:
+        os.seteuid(0)
+    one.sendall(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n")
+    said = one.recv(200)
+    if not said.startswith(b"OK "):
+        raise RuntimeError(f"stasisd says {said}")
+    one.sendall(b"BEGIN\r\n")
+    return one
 
 
 class User:
