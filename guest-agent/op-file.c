@@ -101,7 +101,9 @@ static int make_link(const char *path, const StasisField *target)
         return EINVAL;
     memcpy(text, target->value, target->length);
     text[target->length] = '\0';
-    int error = remove_old(path);
+    if (symlink(text, path) == 0)
+        return 0;
+    int error = errno == EEXIST ? remove_old(path) : errno;
     return error == 0 && symlink(text, path) < 0 ? errno : error;
 }
 
@@ -131,17 +133,25 @@ static int write_file(int fd, uint64_t offset, mode_t mode, const StasisField *b
     return write_bytes(fd, offset, bytes);
 }
 
+/* A descriptor, or the negative error. */
+static int open_file(const char *path, bool anew)
+{
+    int flags = O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW | (anew ? O_CREAT | O_EXCL : 0);
+    int fd = open(path, flags, 0600);
+    int error = fd < 0 ? errno : 0;
+    if (!anew || error != EEXIST)
+        return error != 0 ? -error : fd;
+    error = remove_old(path);
+    fd = error == 0 ? open(path, flags, 0600) : -1;
+    return fd >= 0 ? fd : error != 0 ? -error : -errno;
+}
+
 static int make_file(const char *path, uint64_t offset, mode_t mode, const StasisField *bytes)
 {
-    int error = offset == 0 ? remove_old(path) : 0;
-    if (error != 0)
-        return error;
-    int fd = open(
-        path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW | (offset == 0 ? O_CREAT | O_EXCL : 0),
-        0600);
+    int fd = open_file(path, offset == 0);
     if (fd < 0)
-        return errno;
-    error = write_file(fd, offset, mode, bytes);
+        return -fd;
+    int error = write_file(fd, offset, mode, bytes);
     if (close(fd) < 0 && error == 0)
         error = errno;
     return error;
