@@ -10,6 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
 from agentguest import WithAgent, in_busybox, wait_agent  # noqa: E402
+from coopguest import sh_beside, start_coop, wait_log, with_coop  # noqa: E402
 from guests import Bare  # noqa: E402
 from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
@@ -24,7 +25,7 @@ def common():
     if not _common:
         t = shared()
         path = make_disk(t, "disk", "raw")
-        vm = run_vm(t, WithAgent(t, mem="160M", log="/dev/vda", memory="1M"), "-drive",
+        vm = run_vm(t, WithAgent(t, mem="160M", log="/dev/vda", memory="1M", files=with_coop()), "-drive",
                     f"file={path},format=raw,if=virtio", options=("--agent",))
         wait_agent(t, vm)
         _common.update(vm=vm, disk=path, store=new_store(t))
@@ -103,10 +104,18 @@ def killed(t):
 
 
 @case
-def thawed_by_another(t):
-    """when somebody in the guest thaws what is frozen there is no image, and that is said"""
+def told(t):
+    """programs that want to know are told before and after, though no agent-serve takes it"""
     vm, _, store = common()
-    before = image_ids(store)
+    pid = start_coop(vm, "/tmp/told", "told")
+    wait_log(t, vm, "/tmp/told", "listening")
+    vm.checkpoint("--quiesce", *store)
+    t.equal(wait_log(t, vm, "/tmp/told", "after"), ["listening", "before", "after"], "what it heard")
+    sh_beside(vm, f"kill -9 {pid}")
+
+
+def thawed_meanwhile(t, vm, store):
+    """What a checkpoint says over whose freeze somebody in the guest has thawed."""
     stasis("agent-exec", vm.name, "--", *in_busybox(
         "(until fsfreeze -u $(grep ^/dev/vda /proc/mounts | cut -d ' ' -f 2); do sleep 0.05; done) "
         "< /dev/null > /dev/null 2>&1 &"))
@@ -115,9 +124,22 @@ def thawed_by_another(t):
     held.go_on(process)
     said = process.communicate()[1].decode()
     t.equal(process.returncode, 1, said)
+    return said
+
+
+@case
+def thawed_by_another(t):
+    """when somebody in the guest thaws what is frozen there is no image, and that is said"""
+    vm, _, store = common()
+    vm.checkpoint("--quiesce", *store)
+    before = image_ids(store)
+    for _ in range(5):
+        said = thawed_meanwhile(t, vm, store)
+        if "(any more)" not in said:
+            break
+        t.note(f"once more, it took so long that all had thawed: {said}")
     t.check("somebody in the guest has thawed" in said, said)
     t.equal(image_ids(store), before, "images")
-    t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "the next one")
 
 
 @case
