@@ -9,6 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
 from guests import Bare, check_memory_image  # noqa: E402
+from qmp import Qmp  # noqa: E402
 from stasistest import (FAST, FULL, MODES, add_case, case, image_ids, main, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
@@ -290,4 +291,26 @@ for _mode in MODES:
     add_case(series, _mode,
              promise=f"a series, mode {_mode}: each image an increment of the one before, none "
                      "torn; Ctrl-C ends it with all that it printed in the store")
+
+
+@case
+def device_in_series(t):
+    """a device whose writes nobody sees, plugged in while a series is taken, ends that as it would have
+    kept one from beginning"""
+    other = t.path("other.qmp")
+    vm = run_vm(t, Bare(mem="48M", rate=200), "-qmp", f"unix:{other},server=on,wait=off")
+    store = new_store(t)
+    vm.checkpoint_id(*store)
+    process = stasis_start(t, "checkpoint-create", vm.name, "--every", 50, *store)
+    t.wait(lambda: len(image_ids(store)) > 1, 60, "an image")
+    with Qmp(other) as qmp:
+        qmp.cmd("chardev-add", id="c", backend={"type": "null", "data": {}})
+        qmp.cmd("object-add", **{"qom-type": "cryptodev-vhost-user", "id": "crypto", "chardev": "c"})
+        qmp.cmd("device_add", driver="virtio-crypto-pci", id="v", cryptodev="crypto")
+    t.wait(lambda: process.poll() is not None, 60, "the series ends")
+    said = process.communicate()[1].decode()
+    t.check(process.returncode == 1 and "vhost-user" in said, f"exit {process.returncode}: {said}")
+    vm.check_runs()
+
+
 main()

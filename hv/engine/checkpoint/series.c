@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What is costly to find out about a VM is found out once for a series of checkpoints: its RAM
- * blocks, its machine, its tracker. Between two of them the VM may change all the same (memory is
- * plugged in or out by another monitor); QEMU's own list of RAM blocks tells.
+ * blocks, its machine, its tracker. Between two of them the VM may change all the same (memory or a
+ * device is plugged in or out by another monitor); QEMU's own lists of RAM blocks and of devices
+ * tell. Its disks are looked at each time: a medium is changed in none of those lists.
  */
 #include "engine/checkpoint/series.h"
 
@@ -29,12 +30,39 @@ static void forget_memory(StasisSeries *series)
     g_clear_pointer(&series->layout, g_free);
 }
 
+/* RAM blocks, and what was plugged in: as text, to be compared. Not what only is there (/objects),
+ * as what holds the VM's output for us is. Free with g_free(). */
+static char *look_at_layout(StasisQmp *qmp, GError **error)
+{
+    static const char *const containers[] = { "/machine/peripheral", "/machine/peripheral-anon" };
+    g_autofree char *blocks = stasis_qmp_human(qmp, "info ramblock", error);
+    if (blocks == NULL)
+        return NULL;
+    GString *layout = g_string_new(blocks);
+    for (guint i = 0; i < G_N_ELEMENTS(containers); i++) {
+        g_autoptr(JsonObject) arguments = json_object_new();
+        json_object_set_string_member(arguments, "path", containers[i]);
+        g_autoptr(JsonNode) children = stasis_qmp_execute(qmp, "qom-list", arguments, -1, 0, error);
+        if (children == NULL) {
+            g_string_free(layout, TRUE);
+            return NULL;
+        }
+        g_autofree char *text = json_to_string(children, FALSE);
+        g_string_append(layout, text);
+    }
+    /* One that went and came back under its name looks as if it had stayed. */
+    g_string_append_printf(layout, "%" G_GUINT64_FORMAT,
+                           stasis_qmp_wait_event(qmp, "DEVICE_DELETED", 0, 0));
+    return g_string_free(layout, FALSE);
+}
+
 gboolean stasis_series_refresh(StasisSeries *series, GError **error)
 {
     StasisQmp *qmp = series->session->qmp;
     StasisRecord *record = series->session->record;
-    g_autofree char *layout = stasis_qmp_human(qmp, "info ramblock", error);
-    if (layout == NULL)
+    g_autofree char *layout = look_at_layout(qmp, error);
+    if (layout == NULL ||
+        (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))
         return FALSE;
     if (g_strcmp0(layout, series->layout) == 0)
         return TRUE;
@@ -100,8 +128,7 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     if (!stasis_rollback_check_whole(record->name, error) || !find_suspended(series, error) ||
         !stasis_session_sweep(series->session, record->track_image, error) ||
         !stasis_pager_wait(record, options->progress, options->progress_data, cancellable, error) ||
-        !stasis_series_refresh(series, error) ||
-        (series->mode->pre_copies && !stasis_dma_needs_drain(qmp, &series->drain, error)))
+        !stasis_series_refresh(series, error))
         return FALSE;
     g_auto(GStrv) sweeper = stasis_vm_sweep_argv(record->name);
     /* There is no such mark now: it is for whoever takes the VM back later. */

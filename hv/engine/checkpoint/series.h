@@ -45,7 +45,7 @@ struct _StasisSeries {
     StasisDiskPart *held_disks; /* so held, or NULL: there are none, or they had to be copied */
 };
 
-/* Look at the VM's memory again if it has changed. */
+/* Look at the VM's memory and devices again if they have changed, and at its disks. */
 gboolean stasis_series_refresh(StasisSeries *series, GError **error);
 /* Is there something of ours in QEMU that is to be cleared away if we die? Besides what holds the
  * VM's output. */
