@@ -9,12 +9,13 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
-from agentguest import WithAgent, wait_agent  # noqa: E402
+from agentguest import WithAgent, in_busybox, wait_agent  # noqa: E402
 from coopguest import sh_beside, start_coop, wait_log, with_coop  # noqa: E402
 from guests import Bare  # noqa: E402
 from logdisks import journal_is_needed, logged, make_disk  # noqa: E402
 from stasistest import (accelerators, case, image_ids, main, new_store, restored_vm,  # noqa: E402
                         run_vm, shared, stasis, stasis_json)
+from tap import full_case  # noqa: E402
 
 DISK = "virtio0"
 _common = {}
@@ -112,6 +113,38 @@ def told(t):
     vm.checkpoint("--quiesce", *store)
     t.equal(wait_log(t, vm, "/tmp/told", "after"), ["listening", "before", "after"], "what it heard")
     sh_beside(vm, f"kill -9 {pid}")
+
+
+def thawed_meanwhile(t, vm, store):
+    """What a checkpoint says over whose freeze somebody in the guest has thawed."""
+    # In a session of its own: it would end with this command.
+    thaw = ("touch /tmp/ready; until fsfreeze --unfreeze $(grep ^/dev/vda /proc/mounts | cut -d \" \" -f 2); do sleep 0.05; done")
+    for name in ("touch", "fsfreeze", "grep", "cut", "sleep"):
+        thaw = thaw.replace(f"{name} ", f"busybox {name} ")
+    stasis("agent-exec", vm.name, "--", *in_busybox(
+        f"rm -f /tmp/ready; setsid busybox sh -c '{thaw}' < /dev/null > /dev/null 2>&1 & "
+        "until [ -e /tmp/ready ]; do sleep 0.05; done"))
+    process = held.held(t, "quiesced", "checkpoint-create", vm.name, "--quiesce", *store)
+    logs_on(t, vm, "thawed")
+    held.go_on(process)
+    said = process.communicate()[1].decode()
+    t.equal(process.returncode, 1, said)
+    return said
+
+
+@full_case
+def thawed_by_another(t):
+    """when somebody in the guest thaws what is frozen there is no image, and that is said"""
+    vm, _, store = common()
+    vm.checkpoint("--quiesce", *store)
+    before = image_ids(store)
+    for _ in range(5):
+        said = thawed_meanwhile(t, vm, store)
+        if "(any more)" not in said:
+            break
+        t.note(f"once more, it took so long that all had thawed: {said}")
+    t.check("somebody in the guest has thawed" in said, said)
+    t.equal(image_ids(store), before, "images")
 
 
 @case
