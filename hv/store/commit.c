@@ -110,15 +110,8 @@ static StasisManifest *write_manifest(StasisImageWriter *writer, GError **error)
     g_autoptr(StasisManifest) listed = stasis_manifest_parse(text, len, error);
     if (listed == NULL || !stasis_manifest_check_seal(writer->store, listed, text, len, error))
         return NULL;
-    stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, "manifest.json", error);
-    if (fd < 0)
-        return NULL;
-    int e = stasis_pwrite_all(fd, text, len, 0);
-    if (e < 0) {
-        stasis_set_errno(error, -e, "manifest.json: write");
-        return NULL;
-    }
-    if (!sync_fd(fd, "manifest.json", error) || !sync_parts(writer, error))
+    if (!stasis_store_write_new(writer->dir_fd, "manifest.json", text, len, error) ||
+        !sync_parts(writer, error))
         return NULL;
     return g_steal_pointer(&listed);
 }
@@ -126,20 +119,12 @@ static StasisManifest *write_manifest(StasisImageWriter *writer, GError **error)
 static gboolean give_place(StasisImageWriter *writer, GError **error)
 {
     const char *id = writer->manifest->info->id;
-    int images_fd = writer->store->images_fd;
     if (fsync(writer->dir_fd) < 0 || fsync(writer->tmp_fd) < 0)
         return stasis_set_errno(error, errno, "tmp: sync");
-    if (!stasis_fault(STASIS_FAULT_MANIFEST_WRITTEN, error))
-        return FALSE;
-    if (renameat2(writer->tmp_fd, id, images_fd, id, RENAME_NOREPLACE) < 0)
-        return stasis_set_errno(error, errno, "rename to images/%s", id);
-    gboolean ok = stasis_fault(STASIS_FAULT_RENAMED, error);
-    if (ok && (fsync(images_fd) < 0 || fsync(writer->tmp_fd) < 0))
-        ok = stasis_set_errno(error, errno, "images: sync");
-    /* Not known to be durable, so not to be listed; _free then removes it. */
-    if (!ok)
-        renameat(images_fd, id, writer->tmp_fd, id);
-    return ok;
+    /* What is not known to be durable is not listed; _free then removes it. */
+    return stasis_fault(STASIS_FAULT_MANIFEST_WRITTEN, error) &&
+           stasis_store_move(writer->tmp_fd, id, writer->store->images_fd, id, RENAME_NOREPLACE,
+                             STASIS_FAULT_RENAMED, "images", error);
 }
 
 StasisImageInfo *stasis_image_writer_commit(StasisImageWriter *writer, GError **error)

@@ -126,9 +126,8 @@ static gboolean unlist(const Deletion *deletion, int tmp_fd, GError **error)
         if (renameat(images_fd, id, tmp_fd, id) < 0 && errno != ENOENT)
             ok = stasis_set_errno(error, errno, "image %s: delete", id);
     }
-    ok = ok && stasis_fault(STASIS_FAULT_STORE_UNLISTED, error);
-    if (ok && (fsync(images_fd) < 0 || fsync(tmp_fd) < 0))
-        ok = stasis_set_errno(error, errno, "images: sync");
+    ok = ok &&
+         stasis_store_settle_move(tmp_fd, images_fd, STASIS_FAULT_STORE_UNLISTED, "images", error);
     /* Not known to be durable: then the files must stay, and so the names. */
     for (char **id = deletion->ids; !ok && *id != NULL; id++)
         renameat(tmp_fd, *id, images_fd, *id);

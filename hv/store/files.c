@@ -119,6 +119,18 @@ int stasis_store_create_file(int dir_fd, const char *name, GError **error)
     return fd;
 }
 
+gboolean stasis_store_write_new(int dir_fd, const char *name, const char *text, gsize len,
+                                GError **error)
+{
+    stasis_autofd int fd = stasis_store_create_file(dir_fd, name, error);
+    if (fd < 0)
+        return FALSE;
+    int r = stasis_pwrite_all(fd, text, len, 0);
+    if (r == 0 && fdatasync(fd) < 0)
+        r = -errno;
+    return r == 0 || stasis_set_errno(error, -r, "%s: write", name);
+}
+
 int stasis_store_open_dir(int parent_fd, const char *name)
 {
     return openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);

@@ -9,6 +9,7 @@
 #include <stasis/error.h>
 #include <sys/types.h>
 
+#include "base/fault.h"
 #include "store/config.h"
 #include "store/image.h"
 #include "store/seal.h"
@@ -71,11 +72,26 @@ guint8 *stasis_store_read_checked(int fd, const char *name, guint64 size, const 
 char *stasis_store_read_text(int dir_fd, const char *name, gsize max_bytes, gsize *ret_len,
                              GError **error);
 int stasis_store_create_file(int dir_fd, const char *name, GError **error);
+/* A new file of @len bytes, synced; its directory is not. */
+gboolean stasis_store_write_new(int dir_fd, const char *name, const char *text, gsize len,
+                                GError **error);
 int stasis_store_open_dir(int parent_fd, const char *name);
 /* Names in a directory, sorted. Free with g_strfreev(). NULL with errno set. */
 char **stasis_store_list_names(int dir_fd);
 /* Remove a directory and the files in it, as far as possible. */
 void stasis_store_remove_dir(int parent_fd, const char *name);
+
+/* ---- move.c ---- */
+
+/* After entries were moved from directory @from_fd to @to_fd: pass the fault point, and have both
+ * on the disk. FALSE: that is not known, and they are to be moved back. @place: for messages, where
+ * images are, "images". */
+gboolean stasis_store_settle_move(int to_fd, int from_fd, StasisFault passed, const char *place,
+                                  GError **error);
+/* Move one, and settle that; what is not known to be durable is moved back. @flags as of
+ * renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE or 0. */
+gboolean stasis_store_move(int from_fd, const char *from, int to_fd, const char *to, guint flags,
+                           StasisFault passed, const char *place, GError **error);
 
 /* ---- id.c ---- */
 

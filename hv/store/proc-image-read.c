@@ -295,15 +295,13 @@ gboolean stasis_store_delete_process(StasisStore *store, const char *id, GError 
     int lock_fd = stasis_store_lock(store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
     if (lock_fd < 0)
         return FALSE;
-    gboolean ok = renameat(place_fd, id, tmp_fd, id) == 0 ||
-                  stasis_set_errno(error, errno, "image %s: delete", id);
-    ok = ok && stasis_fault(STASIS_FAULT_STORE_UNLISTED, error);
-    if (ok && (fsync(place_fd) < 0 || fsync(tmp_fd) < 0))
-        ok = stasis_set_errno(error, errno, STASIS_PROCESS_DIR ": sync");
+    /* What is not known to be durable keeps its files, and so its name. */
+    gboolean ok = stasis_store_move(place_fd, id, tmp_fd, id, /* flags= */ 0,
+                                    STASIS_FAULT_STORE_UNLISTED, STASIS_PROCESS_DIR, error);
     if (ok)
         stasis_store_remove_dir(tmp_fd, id);
-    else /* not known to be durable: the files must stay, and so the name */
-        renameat(tmp_fd, id, place_fd, id);
+    else
+        g_prefix_error(error, "image %s: delete: ", id);
     stasis_store_unlock(&lock_fd);
     return ok;
 }

@@ -214,15 +214,11 @@ static StasisProcessImageInfo *write_manifest(StasisProcImageWriter *writer,
     if (listed == NULL ||
         !stasis_proc_image_manifest_check_seal(writer->store, listed, text, strlen(text), error))
         return NULL;
-    stasis_autofd int fd = stasis_store_create_file(writer->work.dir_fd, "manifest.json", error);
-    if (fd < 0)
+    const StasisWork *work = &writer->work;
+    if (!stasis_store_write_new(work->dir_fd, "manifest.json", text, strlen(text), error))
         return NULL;
-    int r = stasis_pwrite_all(fd, text, strlen(text), 0);
-    if (r == 0 &&
-        (fdatasync(fd) < 0 || fsync(writer->work.dir_fd) < 0 || fsync(writer->work.tmp_fd) < 0))
-        r = -errno;
-    if (r < 0) {
-        stasis_set_errno(error, -r, "manifest.json: write");
+    if (fsync(work->dir_fd) < 0 || fsync(work->tmp_fd) < 0) {
+        stasis_set_errno(error, errno, "tmp: sync");
         return NULL;
     }
     return g_steal_pointer(&listed);
@@ -243,19 +239,11 @@ static int open_place(StasisStore *store, GError **error)
 
 static gboolean give_place(StasisProcImageWriter *writer, const char *id, GError **error)
 {
-    StasisWork *work = &writer->work;
+    const StasisWork *work = &writer->work;
     stasis_autofd int place_fd = open_place(writer->store, error);
-    if (place_fd < 0 || !stasis_fault(STASIS_FAULT_PROC_WRITTEN, error))
-        return FALSE;
-    if (renameat2(work->tmp_fd, work->name, place_fd, id, RENAME_NOREPLACE) < 0)
-        return stasis_set_errno(error, errno, "rename to " STASIS_PROCESS_DIR "/%s", id);
-    gboolean ok = stasis_fault(STASIS_FAULT_PROC_RENAMED, error);
-    if (ok && (fsync(place_fd) < 0 || fsync(work->tmp_fd) < 0))
-        ok = stasis_set_errno(error, errno, STASIS_PROCESS_DIR ": sync");
-    /* Not known to be durable, so not to be listed. */
-    if (!ok)
-        renameat(place_fd, id, work->tmp_fd, work->name);
-    return ok;
+    return place_fd >= 0 && stasis_fault(STASIS_FAULT_PROC_WRITTEN, error) &&
+           stasis_store_move(work->tmp_fd, work->name, place_fd, id, RENAME_NOREPLACE,
+                             STASIS_FAULT_PROC_RENAMED, STASIS_PROCESS_DIR, error);
 }
 
 StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,

@@ -334,14 +334,8 @@ static gboolean write_manifest(Rebase *rebase, GError **error)
     /* What can't be read back must not take the place of what can. */
     g_autoptr(StasisManifest) parsed =
         text != NULL ? stasis_manifest_parse(text, len, error) : NULL;
-    stasis_autofd int fd =
-        parsed != NULL ? stasis_store_create_file(rebase->work.dir_fd, "manifest.json", error) : -1;
-    if (fd < 0)
-        return FALSE;
-    int r = stasis_pwrite_all(fd, text, len, 0);
-    if (r == 0 && (fdatasync(fd) < 0 || fsync(rebase->work.dir_fd) < 0))
-        r = -errno;
-    return r == 0 || stasis_set_errno(error, -r, "manifest.json: write");
+    return parsed != NULL &&
+           stasis_store_write_new(rebase->work.dir_fd, "manifest.json", text, len, error);
 }
 
 /* Nobody else should have been at it; but the other is about to be removed. */
@@ -359,29 +353,17 @@ static gboolean is_whole(const Rebase *rebase, GError **error)
     return TRUE;
 }
 
-static gboolean swap(const Rebase *rebase)
-{
-    return renameat2(rebase->work.tmp_fd, rebase->work.name, rebase->store->images_fd, rebase->id,
-                     RENAME_EXCHANGE) == 0;
-}
-
 static gboolean give_place(Rebase *rebase, GError **error)
 {
     if (!write_manifest(rebase, error) || !is_whole(rebase, error))
         return FALSE;
-    if (fsync(rebase->work.tmp_fd) < 0)
+    const StasisWork *work = &rebase->work;
+    if (fsync(work->dir_fd) < 0 || fsync(work->tmp_fd) < 0)
         return stasis_set_errno(error, errno, "tmp: sync");
-    if (!stasis_fault(STASIS_FAULT_STORE_WRITTEN, error))
-        return FALSE;
-    if (!swap(rebase))
-        return stasis_set_errno(error, errno, "exchange it with images/%s", rebase->id);
-    gboolean ok = stasis_fault(STASIS_FAULT_STORE_SWAPPED, error);
-    if (ok && (fsync(rebase->store->images_fd) < 0 || fsync(rebase->work.tmp_fd) < 0))
-        ok = stasis_set_errno(error, errno, "images: sync");
     /* Not known to be durable: then rather the old one, whose files are still there. */
-    if (!ok)
-        swap(rebase);
-    return ok;
+    return stasis_fault(STASIS_FAULT_STORE_WRITTEN, error) &&
+           stasis_store_move(work->tmp_fd, work->name, rebase->store->images_fd, rebase->id,
+                             RENAME_EXCHANGE, STASIS_FAULT_STORE_SWAPPED, "images", error);
 }
 
 static gboolean commit(Rebase *rebase, GError **error)
