@@ -57,6 +57,22 @@ gboolean stasis_store_is_current(StasisStore *store, const char *id, int dir_fd)
            now.st_dev == then.st_dev && now.st_ino == then.st_ino;
 }
 
+gpointer stasis_store_look(StasisStore *store, const char *id, StasisLookFunc look, gpointer data,
+                           GError **error)
+{
+    for (guint tries = 0;; tries++) {
+        g_autoptr(GError) local = NULL;
+        gboolean moved = FALSE;
+        gpointer seen = look(store, id, data, &moved, &local);
+        if (seen != NULL)
+            return seen;
+        if (!moved || tries == STASIS_LOOK_AGAIN) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return NULL;
+        }
+    }
+}
+
 GPtrArray *stasis_store_list(StasisStore *store, GError **error)
 {
     return stasis_listing_once(&stasis_listing_images, store, error);

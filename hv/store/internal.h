@@ -134,6 +134,13 @@ void stasis_store_explain(StasisStore *store, const char *id, const char *what, 
 gboolean stasis_store_is_current(StasisStore *store, const char *id, int dir_fd);
 /* How often to look anew before giving up; each time another process has changed the image. */
 #define STASIS_LOOK_AGAIN 100
+/* One look at image @id; *ret_moved (FALSE before) when it failed because an image was being
+ * rewritten or deleted. */
+typedef gpointer (*StasisLookFunc)(StasisStore *store, const char *id, gpointer data,
+                                   gboolean *ret_moved, GError **error);
+/* Look until it is seen; the error is of the last look. */
+gpointer stasis_store_look(StasisStore *store, const char *id, StasisLookFunc look, gpointer data,
+                           GError **error);
 
 /* Always FALSE, with STASIS_ERROR_NO_STORE. */
 gboolean stasis_store_cant_write(StasisStore *store, int errnum, const char *what, GError **error);

@@ -78,12 +78,10 @@ gboolean stasis_layer_check_files(int dir_fd, StasisManifest *manifest, GError *
     return ok;
 }
 
-/* One look; *ret_moved when it failed because the image is being rewritten or deleted. */
-static StasisLayer *try_open(StasisStore *store, const char *id, gboolean *ret_moved,
-                             GError **error)
+static gpointer try_open(StasisStore *store, const char *id, gpointer unused, gboolean *ret_moved,
+                         GError **error)
 {
     g_autoptr(StasisLayer) layer = layer_new();
-    *ret_moved = FALSE;
     layer->manifest = stasis_manifest_load(store, id, &layer->dir_fd, error);
     if (layer->manifest == NULL)
         return NULL;
@@ -99,16 +97,7 @@ static StasisLayer *try_open(StasisStore *store, const char *id, gboolean *ret_m
 
 StasisLayer *stasis_layer_open(StasisStore *store, const char *id, GError **error)
 {
-    for (guint tries = 0;; tries++) {
-        g_autoptr(GError) local = NULL;
-        gboolean moved;
-        StasisLayer *layer = try_open(store, id, &moved, &local);
-        if (layer != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
-            if (layer == NULL)
-                g_propagate_error(error, g_steal_pointer(&local));
-            return layer;
-        }
-    }
+    return stasis_store_look(store, id, try_open, NULL, error);
 }
 
 StasisLayer *stasis_layer_open_parent(StasisStore *store, const StasisLayer *child, GError **error)

@@ -194,11 +194,10 @@ static StasisManifest *load_from(StasisStore *store, int dir_fd, const char *id,
     return g_steal_pointer(&manifest);
 }
 
-/* One look; *ret_moved when it failed because the image is being rewritten or deleted. */
-static StasisManifest *try_load(StasisStore *store, const char *id, int *ret_dir_fd,
-                                gboolean *ret_moved, GError **error)
+static gpointer try_load(StasisStore *store, const char *id, gpointer ret, gboolean *ret_moved,
+                         GError **error)
 {
-    *ret_moved = FALSE;
+    int *ret_dir_fd = ret;
     stasis_autofd int dir_fd =
         stasis_id_is_valid(id) ? stasis_store_open_dir(store->images_fd, id) : -1;
     if (dir_fd < 0 && (!stasis_id_is_valid(id) || errno == ENOENT)) {
@@ -223,16 +222,7 @@ static StasisManifest *try_load(StasisStore *store, const char *id, int *ret_dir
 StasisManifest *stasis_manifest_load(StasisStore *store, const char *id, int *ret_dir_fd,
                                      GError **error)
 {
-    for (guint tries = 0;; tries++) {
-        g_autoptr(GError) local = NULL;
-        gboolean moved;
-        StasisManifest *manifest = try_load(store, id, ret_dir_fd, &moved, &local);
-        if (manifest != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
-            if (manifest == NULL)
-                g_propagate_error(error, g_steal_pointer(&local));
-            return manifest;
-        }
-    }
+    return stasis_store_look(store, id, try_load, ret_dir_fd, error);
 }
 
 gboolean stasis_manifest_check_parent(const StasisManifest *child, const StasisManifest *parent,

@@ -34,13 +34,12 @@ static gboolean open_parts(StasisImageReader *reader, const StasisLayer *layer, 
     return TRUE;
 }
 
-/* Open the chain once. *ret_moved when that failed because an image of it was rewritten or deleted
- * in the middle: then it is to be opened anew, from the newest on. Mixing versions of two images is
- * fine otherwise, as what an image holds never changes. */
-static StasisImageReader *try_open(StasisStore *store, const char *id, gboolean *ret_moved,
-                                   GError **error)
+/* Open the chain once. When an image of it was rewritten or deleted in the middle it is to be
+ * opened anew, from the newest on. Mixing versions of two images is fine otherwise, as what an
+ * image holds never changes. */
+static gpointer try_open(StasisStore *store, const char *id, gpointer unused, gboolean *ret_moved,
+                         GError **error)
 {
-    *ret_moved = FALSE;
     g_autoptr(StasisImageReader) reader = g_new0(StasisImageReader, 1);
     reader->layers = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_layer_free);
     reader->part_fds = g_array_new(FALSE, FALSE, sizeof(int));
@@ -78,16 +77,7 @@ static StasisImageReader *try_open(StasisStore *store, const char *id, gboolean 
 
 StasisImageReader *stasis_image_reader_open(StasisStore *store, const char *id, GError **error)
 {
-    for (guint tries = 0;; tries++) {
-        g_autoptr(GError) local = NULL;
-        gboolean moved;
-        StasisImageReader *reader = try_open(store, id, &moved, &local);
-        if (reader != NULL || !moved || tries == STASIS_LOOK_AGAIN) {
-            if (reader == NULL)
-                g_propagate_error(error, g_steal_pointer(&local));
-            return reader;
-        }
-    }
+    return stasis_store_look(store, id, try_open, NULL, error);
 }
 
 void stasis_image_reader_free(StasisImageReader *reader)

@@ -143,9 +143,8 @@ static gboolean take_layer(Rebase *rebase, const StasisLayer *layer, gboolean ne
 
 /* One walk from the image down to its new parent; *ret_moved when it failed because an image of
  * the way was rewritten or deleted meanwhile. */
-static gboolean try_take(Rebase *rebase, gboolean *ret_moved, GError **error)
+static gboolean walk(Rebase *rebase, gboolean *ret_moved, GError **error)
 {
-    *ret_moved = FALSE;
     g_autoptr(StasisLayer) layer = stasis_layer_open(rebase->store, rebase->id, error);
     if (layer == NULL)
         return FALSE;
@@ -180,22 +179,16 @@ static gboolean try_take(Rebase *rebase, gboolean *ret_moved, GError **error)
     }
 }
 
-static gboolean take_files(Rebase *rebase, GError **error)
+static gpointer take_files(StasisStore *store, const char *id, gpointer data, gboolean *ret_moved,
+                           GError **error)
 {
-    for (guint tries = 0;; tries++) {
-        g_autoptr(GError) local = NULL;
-        gboolean moved = FALSE;
-        if (stasis_work_open(&rebase->work, rebase->store, &local) &&
-            stasis_fault(STASIS_FAULT_STORE_OPENED, &local) && try_take(rebase, &moved, &local))
-            return TRUE;
-        if (!moved || tries == STASIS_LOOK_AGAIN) {
-            g_propagate_error(error, g_steal_pointer(&local));
-            return FALSE;
-        }
-        rebase_clear(rebase);
-        rebase->merge = NULL;
-        rebase->fds = g_array_new(FALSE, FALSE, sizeof(int));
-    }
+    Rebase *rebase = data;
+    rebase_clear(rebase); /* of the look before */
+    rebase->merge = NULL;
+    rebase->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    gboolean ok = stasis_work_open(&rebase->work, store, error) &&
+                  stasis_fault(STASIS_FAULT_STORE_OPENED, error) && walk(rebase, ret_moved, error);
+    return ok ? rebase : NULL;
 }
 
 /* ---- making the new files ---- */
@@ -392,7 +385,8 @@ gboolean stasis_rebase(StasisStore *store, const char *id, const char *base,
                               .work = { .tmp_fd = -1, .dir_fd = -1 },
                               .fds = g_array_new(FALSE, FALSE, sizeof(int)) };
     g_autoptr(GError) local = NULL;
-    if (take_files(&rebase, &local) && make_files(&rebase, &local) && commit(&rebase, &local))
+    if (stasis_store_look(store, id, take_files, &rebase, &local) != NULL &&
+        make_files(&rebase, &local) && commit(&rebase, &local))
         return TRUE;
     if (!g_error_matches(local, G_IO_ERROR, G_IO_ERROR_CANCELLED) &&
         strstr(local->message, id) == NULL)
