@@ -184,7 +184,7 @@ guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us
         gboolean whole = !qmp->broken && qmp->transport->take_events(qmp);
         const StasisQmpEvent *event = stasis_qmp_find_event(qmp, name, strlen(name));
         guint64 time_us = event != NULL ? event->time_us : 0;
-        if (time_us > after_us || !whole || last)
+        if ((time_us > after_us && timeout_ms > 0) || !whole || last)
             return time_us;
         last = stasis_now_us() >= deadline_us; /* but what has come by now still counts */
         if (!qmp->transport->wait(qmp, deadline_us))

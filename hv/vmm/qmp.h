@@ -55,7 +55,8 @@ gboolean stasis_qmp_execute_line(StasisQmp *qmp, const char *line, guint timeout
 char *stasis_qmp_human(StasisQmp *qmp, const char *line, GError **error);
 
 /* QEMU's own time of the last event @name since the connection began, in Unix microseconds; 0 if
- * there was none. Waits until @timeout_ms for one newer than @after_us. */
+ * there was none. Waits until @timeout_ms for one newer than @after_us; with 0, what has come by
+ * now is heard. */
 guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us, guint timeout_ms);
 /* Was the VM let go on since we had it stopped at @stopped_us, Unix microseconds? @noted_us is the
  * last RESUME of before, which is known by being the same, since the clock may have been set back;
