@@ -37,6 +37,14 @@ void stasis_lifeline_set_untidy(StasisLifeline *lifeline, gboolean untidy);
 /* Let it act now: the way out when our own "cont" can't be sent any more. Waits for it.
  * Clearing away is ours, as long as we live. */
 void stasis_lifeline_fire(StasisLifeline *lifeline);
+
+/* Stop the VM, armed before. *ret_by_us is FALSE, and it is disarmed, when somebody else had
+ * stopped it. On an error the VM may stand, by us: *ret_by_us is TRUE, and it stays armed. */
+gboolean stasis_lifeline_stop(StasisLifeline *lifeline, StasisQmp *qmp, gboolean *ret_by_us,
+                              GError **error);
+/* Let it go on, and disarm. FALSE: that could not be said; then @lifeline has been fired. */
+gboolean stasis_lifeline_resume(StasisLifeline *lifeline, StasisQmp *qmp, GError **error);
+
 /* Ends the process and reaps it. */
 void stasis_lifeline_free(StasisLifeline *lifeline);
 

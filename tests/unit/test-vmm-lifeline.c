@@ -361,6 +361,64 @@ static void test_few_descriptors(Fixture *f, gconstpointer data)
     stasis_qmp_free(qmp);
 }
 
+static void stop_by(Fixture *f, StasisQmp *qmp, StasisLifeline *lifeline, gboolean wanted_by_us)
+{
+    g_autoptr(GError) error = NULL;
+    gboolean by_us = !wanted_by_us;
+    g_assert_true(stasis_lifeline_stop(lifeline, qmp, &by_us, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(by_us, ==, wanted_by_us);
+    g_assert_false(is_running(f));
+}
+
+/* A stop of ours is under the lifeline until the VM goes on; one of somebody else's is not. */
+static void test_stop(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    StasisQmp *qmp = connect_first(f);
+    StasisLifeline *lifeline = new_lifeline(qmp);
+    stop_by(f, qmp, lifeline, TRUE);
+    g_assert_true(stasis_lifeline_resume(lifeline, qmp, &error));
+    g_assert_no_error(error);
+    g_assert_true(is_running(f));
+    test_command(f->qemu, "{\"execute\":\"stop\"}\n");
+    stop_by(f, qmp, lifeline, FALSE);
+    stasis_lifeline_free(lifeline);
+    g_assert_false(is_running(f));
+    test_command(f->qemu, "{\"execute\":\"cont\"}\n");
+    lifeline = new_lifeline(qmp);
+    stop_by(f, qmp, lifeline, TRUE);
+    stasis_lifeline_free(lifeline);
+    g_assert_true(is_running(f));
+    stasis_qmp_free(qmp);
+}
+
+/* Our end of the connection is lost: the lifeline, which has its own, says "cont". */
+static void test_resume_lost(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    gboolean by_us = FALSE;
+    StasisQmp *qmp = connect_first(f);
+    g_autoptr(StasisLifeline) lifeline = new_lifeline(qmp);
+    stop_by(f, qmp, lifeline, TRUE);
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(dup2(null_fd, socket_of(qmp)), >=, 0);
+    close(null_fd);
+    g_assert_false(stasis_lifeline_resume(lifeline, qmp, &error));
+    g_assert_nonnull(error);
+    g_assert_true(is_running(f));
+    check_no_child(f);
+    /* And a stop that can't be said may have been heard. */
+    stasis_lifeline_free(lifeline);
+    lifeline = new_lifeline(f->qemu->qmp);
+    g_assert_false(stasis_lifeline_stop(lifeline, qmp, &by_us, NULL));
+    g_assert_true(by_us);
+    test_command(f->qemu, "{\"execute\":\"stop\"}\n");
+    stasis_lifeline_fire(lifeline);
+    g_assert_true(is_running(f));
+    stasis_qmp_free(qmp);
+}
+
 /* QEMU is gone: nobody waits for its answer for long. */
 static void test_qemu_gone(Fixture *f, gconstpointer data)
 {
@@ -389,6 +447,8 @@ int main(int argc, char **argv)
     ADD("fire", test_fire);
     ADD("normal", test_normal);
     ADD("few-descriptors", test_few_descriptors);
+    ADD("stop", test_stop);
+    ADD("resume-lost", test_resume_lost);
     ADD("qemu-gone", test_qemu_gone);
     return g_test_run();
 }

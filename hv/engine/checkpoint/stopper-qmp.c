@@ -9,12 +9,8 @@
 #include "disk/flush.h"
 #include "engine/checkpoint/stopper.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
-/* Hang limits, not expectations. */
-#define STOP_TIMEOUT_MS 30000
+/* A hang limit, not an expectation. */
 #define SAVE_TIMEOUT_MS 30000
-#define CONT_TIMEOUT_MS 30000
 
 typedef struct {
     StasisStopper base;
@@ -50,22 +46,10 @@ static void qmp_flush(StasisStopper *stopper)
         stasis_disk_flush_in_qemu(self->qmp, stasis_disk_at(self->disks, i));
 }
 
-/* QEMU tells of a stop only when it was running: without that event somebody else has stopped it
- * meanwhile. */
 static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
-    guint64 before = stasis_qmp_wait_event(self->qmp, "STOP", 0, 0);
-    stasis_lifeline_arm(self->lifeline);
-    *ret_stopped = TRUE;
-    if (!stasis_qmp_execute_line(self->qmp, STOP_LINE, STOP_TIMEOUT_MS, error))
-        return FALSE;
-    guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
-    if (stasis_qmp_wait_event(self->qmp, "STOP", before, lag_ms) == before) {
-        stasis_lifeline_disarm(self->lifeline);
-        *ret_stopped = FALSE;
-    }
-    return TRUE;
+    return stasis_lifeline_stop(self->lifeline, self->qmp, ret_stopped, error);
 }
 
 static gboolean qmp_save(StasisStopper *stopper, GError **error)
@@ -80,21 +64,14 @@ static gboolean qmp_save(StasisStopper *stopper, GError **error)
 static gboolean qmp_resume(StasisStopper *stopper, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
-    g_autoptr(GError) local = NULL;
     guint64 before = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
-    /* Twice is as good as once, and a connection that was lost may be made again. */
-    if (stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, &local) ||
-        stasis_qmp_execute_line(self->qmp, CONT_LINE, CONT_TIMEOUT_MS, NULL)) {
-        stasis_lifeline_disarm(self->lifeline);
-        /* It tells how long the stop was. */
-        guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
-        if (lag_ms > 0)
-            stasis_qmp_wait_event(self->qmp, "RESUME", before, lag_ms);
-        return TRUE;
-    }
-    stasis_lifeline_fire(self->lifeline);
-    g_propagate_error(error, g_steal_pointer(&local));
-    return FALSE;
+    if (!stasis_lifeline_resume(self->lifeline, self->qmp, error))
+        return FALSE;
+    /* It tells how long the stop was. */
+    guint lag_ms = stasis_qmp_get_event_lag_ms(self->qmp);
+    if (lag_ms > 0)
+        stasis_qmp_wait_event(self->qmp, "RESUME", before, lag_ms);
+    return TRUE;
 }
 
 static guint64 qmp_get_save_us(StasisStopper *stopper)

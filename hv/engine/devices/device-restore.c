@@ -29,11 +29,6 @@
 #include "engine/rollback/rollback-internal.h"
 #include "vmm/machine.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
-/* A hang limit, no expectation. */
-#define TIMEOUT_MS 30000
-
 typedef struct {
     StasisVm *vm;
     StasisStore *store;
@@ -222,16 +217,9 @@ static gboolean check_state(StasisQmp *qmp, gboolean *ret_running, GError **erro
 
 static gboolean stop(Restore *restore, StasisQmp *qmp, GError **error)
 {
-    guint64 before = stasis_qmp_wait_event(qmp, "STOP", 0, 0);
     restore->stop_us = stasis_now_us();
-    stasis_lifeline_arm(restore->lifeline);
-    if (!stasis_qmp_execute_line(qmp, STOP_LINE, TIMEOUT_MS, error))
-        return FALSE;
-    guint lag_ms = stasis_qmp_get_event_lag_ms(qmp);
-    restore->stopped = stasis_qmp_wait_event(qmp, "STOP", before, lag_ms) != before;
-    if (!restore->stopped) /* by somebody else, just now */
-        stasis_lifeline_disarm(restore->lifeline);
-    return stasis_fault(STASIS_FAULT_DEVICE_STOPPED, error);
+    return stasis_lifeline_stop(restore->lifeline, qmp, &restore->stopped, error) &&
+           stasis_fault(STASIS_FAULT_DEVICE_STOPPED, error);
 }
 
 /* The VM as it is when this returns, stopped. */

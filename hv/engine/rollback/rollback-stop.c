@@ -7,30 +7,17 @@
 
 #include "engine/rollback/rollback-internal.h"
 
-#define STOP_LINE "{\"execute\":\"stop\"}\n"
-#define CONT_LINE "{\"execute\":\"cont\"}\n"
-/* Hang limits, not expectations. */
-#define TIMEOUT_MS 30000
-
 static guint64 last_event(StasisQmp *qmp, const char *name)
 {
     return stasis_qmp_wait_event(qmp, name, 0, 0);
 }
 
-/* QEMU tells of a stop only when the VM was running: otherwise somebody else has stopped it. */
 gboolean stasis_rollback_stop(StasisQmp *qmp, StasisLifeline *lifeline, StasisRollbackStop *ret,
                               GError **error)
 {
-    guint64 before = last_event(qmp, "STOP");
-    stasis_lifeline_arm(lifeline);
-    *ret = (StasisRollbackStop){ .by_us = TRUE };
-    if (!stasis_qmp_execute_line(qmp, STOP_LINE, TIMEOUT_MS, error))
+    *ret = (StasisRollbackStop){ 0 };
+    if (!stasis_lifeline_stop(lifeline, qmp, &ret->by_us, error))
         return FALSE;
-    guint lag_ms = stasis_qmp_get_event_lag_ms(qmp);
-    if (stasis_qmp_wait_event(qmp, "STOP", before, lag_ms) == before) {
-        stasis_lifeline_disarm(lifeline);
-        ret->by_us = FALSE;
-    }
     stasis_rollback_note_stop(qmp, ret);
     return TRUE;
 }
@@ -57,16 +44,9 @@ gboolean stasis_rollback_still_stands(const StasisRollbackStop *stop, StasisQmp 
 
 gboolean stasis_rollback_resume(StasisQmp *qmp, StasisLifeline *lifeline, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    /* Twice: as in stopper-qmp.c. */
-    if (!stasis_qmp_execute_line(qmp, CONT_LINE, TIMEOUT_MS, &local) &&
-        !stasis_qmp_execute_line(qmp, CONT_LINE, TIMEOUT_MS, NULL)) {
-        g_propagate_error(error, g_steal_pointer(&local));
-        stasis_lifeline_fire(lifeline);
-        g_prefix_error(error, "the VM could not be resumed at once; see stasis info, and stasis "
-                              "resume: ");
-        return FALSE;
-    }
-    stasis_lifeline_disarm(lifeline);
-    return TRUE;
+    if (stasis_lifeline_resume(lifeline, qmp, error))
+        return TRUE;
+    g_prefix_error(error, "the VM could not be resumed at once; see stasis info, and stasis "
+                          "resume: ");
+    return FALSE;
 }
