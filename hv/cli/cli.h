@@ -165,7 +165,6 @@ JsonNode *cli_help_json(void);
 char *cli_check_table(void);
 
 /* cmd-vm.c */
-JsonObject *cli_vm_to_json(const StasisVmInfo *info);
 /* Where the VM runs now: its name on stdout, or its description as JSON. */
 gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error);
 

@@ -9,7 +9,7 @@ static const CliArgument name_only[] = {
     { NULL },
 };
 
-JsonObject *cli_vm_to_json(const StasisVmInfo *info)
+static JsonObject *vm_to_json(const StasisVmInfo *info)
 {
     JsonObject *object = json_object_new();
     cli_json_set_string(object, "name", info->name);
@@ -57,7 +57,7 @@ gboolean cli_show_started(CliCall *call, StasisVm *vm, GError **error)
     }
     /* The VM is there whatever its description says: a failure to get that is no failure. */
     g_autoptr(StasisVmInfo) info = stasis_vm_get_info(vm, NULL);
-    JsonObject *object = info != NULL ? cli_vm_to_json(info) : json_object_new();
+    JsonObject *object = info != NULL ? vm_to_json(info) : json_object_new();
     cli_json_set_string(object, "name", name);
     cli_take_object(call, object);
     return TRUE;
@@ -165,7 +165,7 @@ static gboolean list(CliCall *call, GError **error)
     for (guint i = 0; i < vms->len; i++) {
         const StasisVmInfo *info = vms->pdata[i];
         if (array != NULL) {
-            json_array_add_object_element(array, cli_vm_to_json(info));
+            json_array_add_object_element(array, vm_to_json(info));
             continue;
         }
         g_autofree char *pid = info->pid > 0 ? g_strdup_printf("%d", (int)info->pid) : NULL;
@@ -210,7 +210,7 @@ static gboolean info_vm(CliCall *call, GError **error)
     if (info == NULL)
         return FALSE;
     if (call->json) {
-        cli_take_object(call, cli_vm_to_json(info));
+        cli_take_object(call, vm_to_json(info));
         return TRUE;
     }
     g_autofree char *pid = g_strdup_printf("%d", (int)info->pid);

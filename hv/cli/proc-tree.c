@@ -17,7 +17,7 @@ const char *cli_edge_class_name(StasisGuestEdgeClass edge_class)
     return names[edge_class];
 }
 
-const StasisGuestProcess *cli_boundary_find(const StasisGuestBoundary *boundary, guint pid)
+static const StasisGuestProcess *find(const StasisGuestBoundary *boundary, guint pid)
 {
     for (guint i = 0; i < boundary->n_processes; i++)
         if (boundary->processes[i].pid == pid)
@@ -31,7 +31,7 @@ int cli_boundary_origin(const StasisGuestBoundary *boundary, guint index)
     if (p->via < 0)
         return -1;
     const StasisGuestEdge *e = &boundary->edges[p->via];
-    const StasisGuestProcess *from = cli_boundary_find(boundary, e->a == p->pid ? e->b : e->a);
+    const StasisGuestProcess *from = find(boundary, e->a == p->pid ? e->b : e->a);
     return from != NULL ? (int)(from - boundary->processes) : -1;
 }
 

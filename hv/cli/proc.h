@@ -23,7 +23,6 @@ GBytes *cli_boundary_to_svg(const StasisGuestBoundary *boundary, gboolean explai
 const char *cli_edge_class_name(StasisGuestEdgeClass edge_class);
 /* The process that member @index came in from (index), -1 when it was asked for. */
 int cli_boundary_origin(const StasisGuestBoundary *boundary, guint index);
-const StasisGuestProcess *cli_boundary_find(const StasisGuestBoundary *boundary, guint pid);
 
 /* Who is asked for, by the options --pid, --unit, --cgroup, --cut and --boundary. */
 typedef struct {

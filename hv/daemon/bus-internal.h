@@ -36,9 +36,8 @@ void stasisd_flow_tell(GDBusConnection *connection);
 
 /* objects.c */
 gboolean stasisd_bus_export(StasisdBus *bus, GDBusConnection *connection, GError **error);
-/* "/org/stasis1/job/12"; "/org/stasis1/policy/web_2d1". Free with g_free(). */
+/* "/org/stasis1/job/12". Free with g_free(). */
 char *stasisd_job_path(guint id);
-char *stasisd_policy_node(const char *vm);
 /* A JSON object as a{sv}, floating. Takes @object over. */
 GVariant *stasisd_to_variant(JsonObject *object);
 

@@ -47,7 +47,6 @@ typedef struct {
     GString *said; /* the end of its stderr that is no JSON */
     char *phase;
     guint64 done_bytes, total_bytes;
-    gpointer owner_data;
 } StasisdJob;
 
 const char *stasisd_job_state_name(StasisdJobState state);

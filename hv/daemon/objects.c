@@ -14,7 +14,8 @@ char *stasisd_job_path(guint id)
     return g_strdup_printf(JOBS "/%u", id);
 }
 
-char *stasisd_policy_node(const char *vm)
+/* "web_2d1" of "web-1". */
+static char *policy_node(const char *vm)
 {
     GString *node = g_string_new(NULL);
     for (const char *c = vm; *c != '\0'; c++) {
@@ -46,7 +47,7 @@ static const char *find_vm(StasisdBus *bus, const StasisdPeer *peer, const char 
 {
     g_autoptr(GList) vms = stasisd_service_vms(bus->service);
     for (GList *vm = vms; vm != NULL && node != NULL; vm = vm->next) {
-        g_autofree char *own = stasisd_policy_node(vm->data);
+        g_autofree char *own = policy_node(vm->data);
         if (strcmp(own, node) == 0 &&
             stasisd_peer_sees(peer, stasisd_service_policy(bus->service, vm->data)->owner))
             return vm->data;
@@ -133,7 +134,7 @@ static char **enumerate(GDBusConnection *connection, const char *sender, const c
     const GPtrArray *jobs = stasisd_jobs_all(stasisd_service_jobs(bus->service));
     for (GList *vm = vms; peer != NULL && vm != NULL && strcmp(path, POLICIES) == 0;
          vm = vm->next) {
-        g_autofree char *node = stasisd_policy_node(vm->data);
+        g_autofree char *node = policy_node(vm->data);
         if (stasisd_peer_sees(peer, stasisd_service_policy(bus->service, vm->data)->owner))
             g_strv_builder_add(nodes, node);
     }

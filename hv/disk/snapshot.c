@@ -314,11 +314,6 @@ const StasisDisk *stasis_disk_snapshot_get(const StasisDiskSnapshot *snapshot, g
     return item_at(snapshot, i)->disk;
 }
 
-gboolean stasis_disk_snapshot_is_incremental(const StasisDiskSnapshot *snapshot, guint i)
-{
-    return item_at(snapshot, i)->incremental;
-}
-
 /* QEMU answers no to anything about a snapshot that it had to give up, and does not say why. */
 static gboolean fail_read(const Item *item, GError *why, GError **error)
 {

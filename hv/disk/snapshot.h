@@ -55,8 +55,6 @@ gboolean stasis_disk_snapshot_open(StasisDiskSnapshot *snapshot, guint n_connect
 /* The disks that are copied, in the order of @disks; numbers below count these. */
 guint stasis_disk_snapshot_get_n(const StasisDiskSnapshot *snapshot);
 const StasisDisk *stasis_disk_snapshot_get(const StasisDiskSnapshot *snapshot, guint i);
-/* Is there a bitmap since the parent? Else all of the disk is needed. */
-gboolean stasis_disk_snapshot_is_incremental(const StasisDiskSnapshot *snapshot, guint i);
 
 /* Pages (of 4096 bytes) of disk @i that the image needs, and pages that read as zero. */
 gboolean stasis_disk_snapshot_map(StasisDiskSnapshot *snapshot, guint i, StasisBitmap *needed,

@@ -79,7 +79,8 @@ bool shim_mapping_parse(const char *line, struct shim_mapping *ret)
            parse_number(at, 10, '\n', &ret->inode) != NULL;
 }
 
-bool shim_mapping_extend(struct shim_mapping *run, const struct shim_mapping *next)
+/* Lines of one object in a row, as one. false: @next does not continue @run, which now is @next. */
+static bool extend(struct shim_mapping *run, const struct shim_mapping *next)
 {
     if (next->start == run->end && next->shared == run->shared && next->shared &&
         next->writable == run->writable && next->dev == run->dev && next->inode == run->inode &&
@@ -103,7 +104,7 @@ static bool take_line(struct finder *finder, const char *line)
     struct shim_mapping next, before = finder->run;
     if (!shim_mapping_parse(line, &next))
         return false;
-    if (shim_mapping_extend(&finder->run, &next))
+    if (extend(&finder->run, &next))
         return false;
     if (before.start <= finder->address && finder->address + finder->bytes <= before.end) {
         finder->run = before;

@@ -7,7 +7,7 @@
  * looks, by the number that is lost. QEMU alone would never see another page of that vCPU's.
  *
  * Such a ring is one that is full to the last entry. What was lost is unknown: all counts as
- * written (shim_ring_doubt). Then the whole ring is given back, and the first entry that comes
+ * written (doubt() in ring.c). Then the whole ring is given back, and the first entry that comes
  * afterwards shows where KVM is. What lies before it is given back, too: else KVM would wait for it
  * for ever.
  *

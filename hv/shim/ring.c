@@ -86,6 +86,40 @@ bool shim_ring_has_news(const struct shim_vcpu *vcpu)
     return vcpu->lost || shim_flags_of(shim_gfn(vcpu->real, head)) == KVM_DIRTY_GFN_F_DIRTY;
 }
 
+/* Turning the log off and on arms all of a slot; what was written in between nobody knows. */
+static void arm_whole(struct shim_slot *slot)
+{
+    shim_set_flags(slot, false);
+    shim_set_flags(slot, true);
+    shim_slot_gone(slot);
+}
+
+/* Where QEMU logs the log must stay on: all counts as written until it is off. (To QEMU such pages
+ * are lost without us, too.) A log that is off arms all when it is turned on. */
+static void settle_doubts(void)
+{
+    for (unsigned i = 0; shim.ring_doubts && i < shim.end_slots; i++) {
+        struct shim_slot *slot = &shim.slots[i];
+        if (!slot->used || !slot->doubtful)
+            continue;
+        slot->doubtful = shim_slot_is_logged(slot);
+        if (slot->doubtful)
+            shim_slot_gone(slot);
+        else if (shim.logging)
+            arm_whole(slot);
+    }
+}
+
+/* Entries may have been lost in any slot: what can be armed anew as a whole is, and all of it
+ * counts as written for the monitor. */
+static void doubt(void)
+{
+    shim.ring_doubts = true;
+    for (unsigned i = 0; i < shim.end_slots; i++)
+        shim.slots[i].doubtful = true;
+    settle_doubts();
+}
+
 void shim_ring_read(struct shim_vcpu *vcpu)
 {
     struct lookup last = { 0 };
@@ -105,7 +139,7 @@ void shim_ring_read(struct shim_vcpu *vcpu)
         __atomic_store_n(&vcpu->head, vcpu->head + 1, __ATOMIC_RELEASE);
     }
     if (shim_ring_is_full(vcpu))
-        shim_ring_doubt();
+        doubt();
 }
 
 void shim_ring_read_all(void)
@@ -159,42 +193,10 @@ static bool reset(void)
     return sure;
 }
 
-/* Turning the log off and on arms all of a slot; what was written in between nobody knows. */
-static void arm_whole(struct shim_slot *slot)
-{
-    shim_set_flags(slot, false);
-    shim_set_flags(slot, true);
-    shim_slot_gone(slot);
-}
-
-/* Where QEMU logs the log must stay on: all counts as written until it is off. (To QEMU such pages
- * are lost without us, too.) A log that is off arms all when it is turned on. */
-static void settle_doubts(void)
-{
-    for (unsigned i = 0; shim.ring_doubts && i < shim.end_slots; i++) {
-        struct shim_slot *slot = &shim.slots[i];
-        if (!slot->used || !slot->doubtful)
-            continue;
-        slot->doubtful = shim_slot_is_logged(slot);
-        if (slot->doubtful)
-            shim_slot_gone(slot);
-        else if (shim.logging)
-            arm_whole(slot);
-    }
-}
-
-void shim_ring_doubt(void)
-{
-    shim.ring_doubts = true;
-    for (unsigned i = 0; i < shim.end_slots; i++)
-        shim.slots[i].doubtful = true;
-    settle_doubts();
-}
-
 void shim_ring_finish(void)
 {
     if (shim.ring_marked > 0 && !reset())
-        shim_ring_doubt();
+        doubt();
 }
 
 /* A ring may have run over since it was read; then KVM is writing over what was marked just now. As
@@ -210,7 +212,7 @@ static uint32_t mark_if_whole(struct shim_vcpu *vcpu, uint32_t n)
     vcpu->tail = tail;
     shim.ring_marked -= n;
     __atomic_store_n(&vcpu->head, tail + shim.ring_entries, __ATOMIC_RELEASE);
-    shim_ring_doubt();
+    doubt();
     return 0;
 }
 
@@ -230,7 +232,8 @@ static uint32_t arm_piece(const uint32_t *limit)
     return n;
 }
 
-void shim_ring_arm(void)
+/* Re-arm what has been read, and that may be re-armed. */
+static void arm(void)
 {
     while (arm_piece(NULL) == PIECE_ENTRIES)
         ;
@@ -296,7 +299,7 @@ int shim_ring_reset(void)
     uint32_t n = 0;
     for (unsigned i = 0; i < shim.n_vcpus; i++)
         n += take_back(&shim.vcpus[i]);
-    shim_ring_arm();
+    arm();
     shim_ring_watch();
     return (int)n;
 }
@@ -310,7 +313,7 @@ static bool is_of(struct shim_slot *slot, uint64_t page, void *opaque)
 void shim_ring_begin_for_qemu(struct shim_slot *slot)
 {
     shim_ring_read_all();
-    shim_ring_arm();
+    arm();
     bool armed =
         shim_retired_arm(slot->range, slot->first_page, slot->first_page + slot->n_pages, false);
     if (each_unarmed(is_of, slot) || !armed)
@@ -325,7 +328,7 @@ void shim_ring_watch(void)
     /* Nothing new comes when nobody logs; but a full ring would keep its vCPU from running. */
     if (!logs && !shim.logging && shim.n_vcpus > 0) {
         shim_ring_read_all();
-        shim_ring_arm();
+        arm();
     }
     for (unsigned i = 0; i < shim.n_vcpus && !left; i++)
         left = shim.vcpus[i].tail != shim.vcpus[i].head;
@@ -349,6 +352,6 @@ bool shim_ring_make_room(struct shim_vcpu *vcpu)
     shim_ring_read(vcpu);
     shim_ring_recover(vcpu);
     retire(vcpu);
-    shim_ring_arm();
+    arm();
     return vcpu->given == vcpu->taken;
 }

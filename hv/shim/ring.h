@@ -21,9 +21,6 @@ static inline void shim_set_gfn_flags(struct kvm_dirty_gfn *gfn, uint32_t flags)
     __atomic_store_n(&gfn->flags, flags, __ATOMIC_RELEASE);
 }
 
-/* Entries may have been lost in any slot: what can be armed anew as a whole is, and all of it
- * counts as written for the monitor. */
-void shim_ring_doubt(void);
 /* @n more entries of the real one, from its tail on, are to be armed. */
 uint32_t shim_ring_mark(struct shim_vcpu *vcpu, uint32_t n);
 /* Have KVM arm what is marked. */

@@ -136,8 +136,6 @@ struct shim_mapping {
 };
 /* Text up to a newline or NUL; false when it is none. */
 bool shim_mapping_parse(const char *line, struct shim_mapping *ret);
-/* Lines of one object in a row, as one. false: @next does not continue @run, which now is @next. */
-bool shim_mapping_extend(struct shim_mapping *run, const struct shim_mapping *next);
 
 /* --- slots.c: what QEMU asks of KVM; results as of ioctl with -errno --- */
 
@@ -191,9 +189,8 @@ static inline void shim_pending_add(struct shim_range *range, uint64_t page)
 bool shim_ring_has_news(const struct shim_vcpu *vcpu);
 void shim_ring_read(struct shim_vcpu *vcpu);
 void shim_ring_read_all(void);
-/* Re-arm what has been read, and that may be re-armed. Slowly: our thread's way, which lets QEMU's
- * threads in between. */
-void shim_ring_arm(void);
+/* Re-arm what has been read, and that may be re-armed: our thread's way, which lets QEMU's threads
+ * in between. */
 void shim_ring_arm_slowly(void);
 /* What is read and not re-armed counts as written again. */
 void shim_ring_keep_unarmed(void);

@@ -13,7 +13,6 @@
 
 #include "base/fd.h"
 #include "base/io.h"
-#include "store/cache.h"
 #include "store/internal.h"
 #include "store/listing.h"
 #include "store/proc-image.h"

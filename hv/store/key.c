@@ -16,7 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/io.h"
 #include "store/internal.h"
 
 #define FIRST_LINE "stasis-keys 1"

@@ -54,9 +54,6 @@ void stasis_proc_file_reader_free(StasisProcFileReader *reader);
  * can make of it: hexadecimal, of the SHA-256 @content. Free with g_free(). */
 char *stasis_proc_file_mac(const StasisKey *key, const char *content, GError **error);
 
-/* The key that the image is encrypted with; NULL: it is not, or the key is not there. */
-const StasisKey *stasis_proc_image_reader_get_key(const StasisProcImageReader *reader);
-
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcFileWriter, stasis_proc_file_writer_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisProcFileReader, stasis_proc_file_reader_free)
 

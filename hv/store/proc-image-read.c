@@ -122,7 +122,8 @@ StasisProcessImageInfo *stasis_store_get_process(StasisStore *store, const char 
     return reader != NULL ? g_steal_pointer(&reader->info) : NULL;
 }
 
-const StasisKey *stasis_proc_image_reader_get_key(const StasisProcImageReader *reader)
+/* The key that the image is encrypted with; NULL: it is not, or the key is not there. */
+static const StasisKey *key_of(const StasisProcImageReader *reader)
 {
     const char *id = reader->info->encrypted_with;
     return id != NULL ? stasis_keys_find(reader->store->keys, STASIS_KEY_SEAL, id) : NULL;
@@ -218,7 +219,7 @@ gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
         return FALSE;
     }
     return read_file(reader, g_ptr_array_index(reader->files, i),
-                     stasis_proc_image_reader_get_key(reader), take, user_data, error);
+                     key_of(reader), take, user_data, error);
 }
 
 /* ---- verifying ---- */
@@ -251,7 +252,7 @@ gboolean stasis_proc_image_reader_check_sizes(StasisProcImageReader *reader, GEr
 static gboolean verify_file(const StasisProcImageReader *reader, guint i, StasisProcImageTake take,
                             StasisTask *task, GError **error)
 {
-    const StasisKey *key = stasis_proc_image_reader_get_key(reader);
+    const StasisKey *key = key_of(reader);
     StasisProcImageFile stored;
     if (reader->info->encrypted_with == NULL || key != NULL)
         return read_file(reader, g_ptr_array_index(reader->files, i), key, take, task, error);

@@ -36,7 +36,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
-#include "base/io.h"
 
 #define HOLD_TIMEOUT_US 2000000
 #define RED_ZONE 128

@@ -78,7 +78,7 @@ StasisOption *stasis_option_new(const char *name, const char *value)
     return option;
 }
 
-void stasis_option_free(StasisOption *option)
+static void option_free(StasisOption *option)
 {
     if (option == NULL)
         return;
@@ -94,7 +94,7 @@ gboolean stasis_option_is(const StasisOption *option, const char *name)
 
 GPtrArray *stasis_cmdline_parse(const char *const *argv)
 {
-    GPtrArray *options = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_option_free);
+    GPtrArray *options = g_ptr_array_new_with_free_func((GDestroyNotify)option_free);
     for (guint i = 1; argv[0] != NULL && argv[i] != NULL; i++) {
         const char *arg = argv[i];
         if (arg[0] != '-') {

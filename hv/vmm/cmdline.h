@@ -17,7 +17,6 @@ GPtrArray *stasis_cmdline_parse(const char *const *argv);
 char **stasis_cmdline_to_argv(const char *program, const GPtrArray *options);
 
 StasisOption *stasis_option_new(const char *name, const char *value);
-void stasis_option_free(StasisOption *option);
 /* Does an argument follow option @name (without dashes)? */
 gboolean stasis_option_takes_argument(const char *name);
 /* Is it named @name? FALSE for a bare argument. */

@@ -166,7 +166,7 @@ gboolean stasis_domain_define(const char *uri, const char *xml, GError **error)
 
 /* ---- all of them ---- */
 
-void stasis_domain_entry_free(StasisDomainEntry *entry)
+static void entry_free(StasisDomainEntry *entry)
 {
     if (entry == NULL)
         return;
@@ -217,8 +217,7 @@ GPtrArray *stasis_domain_list(const char *uri, GError **error)
         return NULL;
     g_autoptr(StasisLibvirtCall) call = stasis_libvirt_call_new(do_list, asked.connection, NULL);
     StasisCallEnd end = stasis_libvirt_call_run(call, stasis_domain_deadline_us());
-    g_autoptr(GPtrArray) list =
-        g_ptr_array_new_with_free_func((GDestroyNotify)stasis_domain_entry_free);
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)entry_free);
     if (end != STASIS_CALL_OK)
         stasis_domain_call_error(&asked, call, end, "list the domains", error);
     stasis_virt->virConnectClose(asked.connection);

@@ -144,7 +144,7 @@ static char **split(const char *native, GError **error)
     return NULL;
 }
 
-char **stasis_domain_native_edit(const char *native, const char *xml, GError **error)
+static char **edit(const char *native, const char *xml, GError **error)
 {
     g_autoptr(GPtrArray) types = interface_types(xml, error);
     g_auto(GStrv) argv = types != NULL ? split(native, error) : NULL;
@@ -188,7 +188,7 @@ char **stasis_domain_native_argv(const char *uri, const char *xml, GError **erro
     memcpy(call->text + uri_len, xml, strlen(xml) + 1);
     StasisCallEnd end = stasis_libvirt_call_run(call, stasis_now_us() + TIMEOUT_US);
     if (end == STASIS_CALL_OK)
-        return stasis_domain_native_edit(call->result, xml, error);
+        return edit(call->result, xml, error);
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                 "%s does not say how QEMU is started for the domain: %s; give the command line "
                 "behind \"--\" instead",

@@ -15,7 +15,4 @@ G_BEGIN_DECLS
  */
 char **stasis_domain_native_argv(const char *uri, const char *xml, GError **error);
 
-/* The part of it that needs no libvirtd: from what libvirt printed. */
-char **stasis_domain_native_edit(const char *native, const char *xml, GError **error);
-
 G_END_DECLS

@@ -71,7 +71,7 @@ void stasis_xml_set(xmlNode *node, const char *attribute, const char *value)
     stasis_libxml->xmlSetProp(node, (const xmlChar *)attribute, (const xmlChar *)value);
 }
 
-char *stasis_xml_text(xmlNode *node)
+static char *get_text(xmlNode *node)
 {
     return node != NULL ? take_text(stasis_libxml->xmlNodeGetContent(node)) : NULL;
 }
@@ -131,12 +131,12 @@ char *stasis_domain_xml_to_text(StasisDomainDoc *doc)
 
 char *stasis_domain_xml_get_name(StasisDomainDoc *doc)
 {
-    return stasis_xml_text(stasis_xml_child(stasis_xml_root(doc), "name"));
+    return get_text(stasis_xml_child(stasis_xml_root(doc), "name"));
 }
 
 char *stasis_domain_xml_get_uuid(StasisDomainDoc *doc)
 {
-    return stasis_xml_text(stasis_xml_child(stasis_xml_root(doc), "uuid"));
+    return get_text(stasis_xml_child(stasis_xml_root(doc), "uuid"));
 }
 
 char *stasis_domain_xml_get_type(StasisDomainDoc *doc)

@@ -80,7 +80,6 @@ void stasis_xml_remove(xmlNode *node);
 /* Free with g_free(); NULL when there is none. */
 char *stasis_xml_get(xmlNode *node, const char *attribute);
 void stasis_xml_set(xmlNode *node, const char *attribute, const char *value);
-char *stasis_xml_text(xmlNode *node);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisDomainDoc, stasis_domain_xml_free)
 

@@ -73,7 +73,6 @@ typedef struct {
     guint64 ram_bytes;
 } StasisDomainEntry;
 
-void stasis_domain_entry_free(StasisDomainEntry *entry);
 /* All domains, by name. Element type: StasisDomainEntry, freed with the array. */
 GPtrArray *stasis_domain_list(const char *uri, GError **error);
 

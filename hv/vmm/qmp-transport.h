@@ -62,8 +62,6 @@ struct _StasisQmp {
 gboolean stasis_qmp_fail(StasisQmp *qmp, int code, GError **error, const char *format, ...)
     G_GNUC_PRINTF(4, 5);
 
-/* The event of that name, or NULL when there was none. */
-StasisQmpEvent *stasis_qmp_find_event(StasisQmp *qmp, const char *name, gsize len);
 /* @text (or NULL): the event as it came. */
 void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 time_us,
                            const char *text, gsize text_len);

@@ -36,7 +36,8 @@ gboolean stasis_qmp_fail(StasisQmp *qmp, int code, GError **error, const char *f
     return FALSE;
 }
 
-StasisQmpEvent *stasis_qmp_find_event(StasisQmp *qmp, const char *name, gsize len)
+/* The event of that name, or NULL when there was none. */
+static StasisQmpEvent *find_event(StasisQmp *qmp, const char *name, gsize len)
 {
     for (guint i = 0; i < qmp->n_events; i++)
         if (strlen(qmp->events[i].name) == len && memcmp(qmp->events[i].name, name, len) == 0)
@@ -51,7 +52,7 @@ void stasis_qmp_note_event(StasisQmp *qmp, const char *name, gsize len, guint64 
         stasis_event_log_add(qmp->event_log, name, len, time_us, text, text_len);
     if (len > STASIS_QMP_EVENT_NAME)
         return;
-    StasisQmpEvent *event = stasis_qmp_find_event(qmp, name, len);
+    StasisQmpEvent *event = find_event(qmp, name, len);
     if (event == NULL && qmp->n_events < STASIS_QMP_EVENTS) {
         event = &qmp->events[qmp->n_events++];
         memcpy(event->name, name, len);
@@ -182,7 +183,7 @@ guint64 stasis_qmp_wait_event(StasisQmp *qmp, const char *name, guint64 after_us
     guint64 deadline_us = stasis_now_us() + timeout_ms * G_GUINT64_CONSTANT(1000);
     for (gboolean last = FALSE;;) {
         gboolean whole = !qmp->broken && qmp->transport->take_events(qmp);
-        const StasisQmpEvent *event = stasis_qmp_find_event(qmp, name, strlen(name));
+        const StasisQmpEvent *event = find_event(qmp, name, strlen(name));
         guint64 time_us = event != NULL ? event->time_us : 0;
         if ((time_us > after_us && timeout_ms > 0) || !whole || last)
             return time_us;
@@ -210,11 +211,6 @@ guint stasis_qmp_get_event_lag_ms(StasisQmp *qmp)
 }
 
 /* ---- the connection ---- */
-
-const char *stasis_qmp_get_path(StasisQmp *qmp)
-{
-    return qmp->path;
-}
 
 const char *stasis_qmp_get_version(StasisQmp *qmp)
 {

@@ -29,7 +29,6 @@ StasisQmp *stasis_qmp_open_fd(int fd, const char *path, guint timeout_ms, GCance
                               GError **error);
 void stasis_qmp_free(StasisQmp *qmp);
 
-const char *stasis_qmp_get_path(StasisQmp *qmp);    /* as it was given */
 const char *stasis_qmp_get_version(StasisQmp *qmp); /* "7.2.22" */
 /* The process that answers. Of a socket SO_PEERCRED names whoever called listen(), which need not
  * be QEMU (a manager that passed the socket on, the parent of a daemon), so it is checked against

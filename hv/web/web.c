@@ -26,7 +26,6 @@
 
 #define MAX_CONNECTIONS 64u
 #define IDLE_S 30u
-#define MAX_QUERY 256u
 
 typedef struct {
     StasisWeb *web;

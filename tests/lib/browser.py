@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A real browser without a screen: Debian's chromium, driven over its debugging pipe
 (https://chromedevtools.github.io/devtools-protocol/), so that nothing listens anywhere."""
-import base64
 import json
 import os
 import select
@@ -120,11 +119,6 @@ class Browser:
         self.mouse("mouseMoved", x, y)
         self.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
         self.mouse("mouseReleased", x, y, button="left", clickCount=1)
-
-    def screenshot(self, path, whole=False):
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        with open(path, "wb") as f:
-            f.write(base64.b64decode(data))
 
     def complaints(self):
         """What went wrong in the page: exceptions, errors on the console, refusals by its policy."""

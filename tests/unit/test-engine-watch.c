@@ -186,20 +186,6 @@ static void test_cut(Console *console, gconstpointer unused)
     assert_seen(console, "log", "boom");
 }
 
-/* A VM that was taken back: what it wrote until then is over, half a line as well. */
-static void test_rearm(Console *console, gconstpointer unused)
-{
-    watch(console, "log=boom", FALSE);
-    say(console, "bo");
-    assert_quiet(console);
-    say(console, "om\nboom\n");
-    stasis_watch_rearm(console->watch);
-    say(console, "om\n");
-    assert_quiet(console);
-    say(console, "boom again\n");
-    assert_seen(console, "log", "boom again");
-}
-
 /* It came at some time since the look before: an image taken in between may be of it. */
 static void test_since(Console *console, gconstpointer unused)
 {
@@ -242,7 +228,6 @@ int main(int argc, char **argv)
     ADD("whole", test_whole);
     ADD("long", test_long);
     ADD("cut", test_cut);
-    ADD("rearm", test_rearm);
     ADD("since", test_since);
     ADD("none", test_no_console);
     return g_test_run();

@@ -40,12 +40,22 @@ static GPtrArray *find_all(StasisVmstate *vmstate, const Wanted *wanted, gboolea
     return found;
 }
 
+/* "serial", or with more than one of that name "serial#1". */
+static char *name_of(StasisVmstate *vmstate, const StasisVmstateSection *section)
+{
+    Wanted same = { .name = section->name };
+    g_autoptr(GPtrArray) found = find_all(vmstate, &same, /* whole= */ TRUE);
+    g_autofree char *shown = g_strescape(section->name, NULL);
+    return found->len > 1 ? g_strdup_printf("%s#%u", shown, section->instance)
+                          : g_steal_pointer(&shown);
+}
+
 static void set_ambiguous(StasisVmstate *vmstate, const GPtrArray *found, const char *text,
                           const char *where, GError **error)
 {
     g_autoptr(GString) names = g_string_new(NULL);
     for (guint i = 0; i < found->len && names->len < MAX_SHOWN; i++) {
-        g_autofree char *name = stasis_device_name(vmstate, found->pdata[i]);
+        g_autofree char *name = name_of(vmstate, found->pdata[i]);
         g_string_append_printf(names, "%s%s", i > 0 ? ", " : "", name);
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s has %u devices \"%s\"; name one: %s",
@@ -71,13 +81,4 @@ const StasisVmstateSection *stasis_device_find(StasisVmstate *vmstate, const cha
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
                     "%s has no device \"%s\"; device-list names those that it has", where, text);
     return NULL;
-}
-
-char *stasis_device_name(StasisVmstate *vmstate, const StasisVmstateSection *section)
-{
-    Wanted same = { .name = section->name };
-    g_autoptr(GPtrArray) found = find_all(vmstate, &same, /* whole= */ TRUE);
-    g_autofree char *shown = g_strescape(section->name, NULL);
-    return found->len > 1 ? g_strdup_printf("%s#%u", shown, section->instance)
-                          : g_steal_pointer(&shown);
 }

@@ -15,7 +15,4 @@ G_BEGIN_DECLS
 const StasisVmstateSection *stasis_device_find(StasisVmstate *vmstate, const char *text,
                                                const char *where, GError **error);
 
-/* "serial", or with more than one of that name "serial#1". Free with g_free(). */
-char *stasis_device_name(StasisVmstate *vmstate, const StasisVmstateSection *section);
-
 G_END_DECLS

@@ -12,7 +12,6 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "base/io.h"
 #include "device/qcow2-format.h"
 #include "engine/exchange/export-internal.h"
 

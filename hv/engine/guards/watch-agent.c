@@ -114,20 +114,11 @@ static gboolean look_for_silence(gpointer data, StasisWatched *vm, char **ret_de
     return lost;
 }
 
-static void rearm_agent(gpointer data, StasisWatched *vm)
-{
-    Agent *agent = data;
-    g_mutex_lock(&agent->mutex);
-    agent->heard_us = stasis_now_us();
-    g_mutex_unlock(&agent->mutex);
-}
-
 const StasisWatcherOps stasis_watch_agent = {
     .name = "agent-lost",
     .value = "seconds, 0.1 to 3600",
     .needs_monitor = TRUE,
     .open = open_agent,
     .look = look_for_silence,
-    .rearm = rearm_agent,
     .close = close_agent,
 };

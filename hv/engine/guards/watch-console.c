@@ -47,7 +47,8 @@ static char *file_of(const StasisOption *option)
                                            : NULL;
 }
 
-char *stasis_watch_find_console(const StasisRecord *record)
+/* The file, or NULL: it goes to none. */
+static char *find_console(const StasisRecord *record)
 {
     if (record->console_path != NULL)
         return g_strdup(record->console_path);
@@ -74,7 +75,7 @@ char *stasis_watch_find_console(const StasisRecord *record)
 
 GBytes *stasis_watch_read_console(const StasisRecord *record, gsize max_bytes)
 {
-    g_autofree char *path = stasis_watch_find_console(record);
+    g_autofree char *path = find_console(record);
     stasis_autofd int fd =
         path != NULL ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
     struct stat st;
@@ -115,7 +116,7 @@ static Console *open_file(StasisWatched *vm, const char *path, GRegex *regex)
 static gpointer open_console(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
                              double seconds, GError **error)
 {
-    g_autofree char *path = stasis_watch_find_console(vm->record);
+    g_autofree char *path = find_console(vm->record);
     g_autoptr(GRegex) regex = g_regex_new(text, G_REGEX_OPTIMIZE, 0, error);
     Console *console = regex != NULL ? open_file(vm, path, regex) : NULL;
     if (regex != NULL && console == NULL)
@@ -129,7 +130,7 @@ static gpointer open_console(const StasisWatcherOps *ops, StasisWatched *vm, con
 static gpointer open_last_words(const StasisWatcherOps *ops, StasisWatched *vm, const char *text,
                                 double seconds, GError **error)
 {
-    g_autofree char *path = stasis_watch_find_console(vm->record);
+    g_autofree char *path = find_console(vm->record);
     g_autoptr(GRegex) regex = g_regex_new(LAST_WORDS, 0, 0, error);
     return regex != NULL ? open_file(vm, path, regex) : NULL;
 }
@@ -195,15 +196,6 @@ static gboolean look_at_console(gpointer data, StasisWatched *vm, char **ret_det
     return found;
 }
 
-static void rearm_console(gpointer data, StasisWatched *vm)
-{
-    Console *console = data;
-    struct stat st;
-    if (fstat(console->fd, &st) == 0)
-        console->at = st.st_size;
-    g_string_truncate(console->line, 0);
-}
-
 const StasisWatcherOps stasis_watch_console = {
     .name = "log",
     .value = "a regular expression",
@@ -211,7 +203,6 @@ const StasisWatcherOps stasis_watch_console = {
     .value_is_text = TRUE,
     .open = open_console,
     .look = look_at_console,
-    .rearm = rearm_console,
     .close = close_console,
 };
 
@@ -219,6 +210,5 @@ const StasisWatcherOps stasis_watch_last_words = {
     .name = "panic",
     .open = open_last_words,
     .look = look_at_console,
-    .rearm = rearm_console,
     .close = close_console,
 };

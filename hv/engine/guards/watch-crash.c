@@ -126,20 +126,12 @@ static gboolean look_for_crash(gpointer data, StasisWatched *vm, char **ret_deta
     return at_us > crash->seen_us && look_at_rest(crash, vm, at_us, ret_detail);
 }
 
-static void rearm_crash(gpointer data, StasisWatched *vm)
-{
-    Crash *crash = data;
-    g_clear_pointer(&vm->ended, g_free);
-    crash->seen_us = stasis_qmp_wait_event(vm->qmp, EVENT, 0, 0);
-}
-
 const StasisWatcherOps stasis_watch_crash = {
     .name = "crash",
     .needs_monitor = TRUE,
     .of_end = TRUE,
     .open = open_crash,
     .look = look_for_crash,
-    .rearm = rearm_crash,
     .close = g_free,
 };
 
@@ -149,6 +141,5 @@ const StasisWatcherOps stasis_watch_end = {
     .needs_monitor = TRUE,
     .open = open_crash,
     .look = look_for_crash,
-    .rearm = rearm_crash,
     .close = g_free,
 };

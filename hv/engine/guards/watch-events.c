@@ -51,14 +51,6 @@ static gboolean look_for_event(gpointer data, StasisWatched *vm, char **ret_deta
     return TRUE;
 }
 
-static void rearm_event(gpointer data, StasisWatched *vm)
-{
-    Event *event = data;
-    event->was_before = FALSE;
-    if (vm->qmp != NULL)
-        event->seen_us = stasis_qmp_wait_event(vm->qmp, event->ops->event, 0, 0);
-}
-
 /* ---- panic, watchdog, reset ---- */
 
 const StasisWatcherOps stasis_watch_panic = {
@@ -68,7 +60,6 @@ const StasisWatcherOps stasis_watch_panic = {
     .state = "guest-panicked",
     .open = open_event,
     .look = look_for_event,
-    .rearm = rearm_event,
     .close = g_free,
 };
 
@@ -79,7 +70,6 @@ const StasisWatcherOps stasis_watch_watchdog = {
     .state = "watchdog",
     .open = open_event,
     .look = look_for_event,
-    .rearm = rearm_event,
     .close = g_free,
 };
 
@@ -89,7 +79,6 @@ const StasisWatcherOps stasis_watch_reset = {
     .event = "RESET",
     .open = open_event,
     .look = look_for_event,
-    .rearm = rearm_event,
     .close = g_free,
 };
 
@@ -113,7 +102,6 @@ const StasisWatcherOps stasis_watch_exit = {
     .state = "shutdown",
     .open = open_event,
     .look = look_for_exit,
-    .rearm = rearm_event,
     .close = g_free,
 };
 

@@ -67,11 +67,6 @@ static gpointer open_hang(const StasisWatcherOps *ops, StasisWatched *vm, const 
     return hang;
 }
 
-static void rearm_hang(gpointer data, StasisWatched *vm)
-{
-    g_array_set_size(((Hang *)data)->cpus, 0);
-}
-
 /* Nanoseconds that a thread has been on a CPU: the first field of schedstat (proc(5), kernel's
  * Documentation/scheduler/sched-stats). */
 static guint64 ran_ns(pid_t pid, pid_t thread)
@@ -205,6 +200,5 @@ const StasisWatcherOps stasis_watch_hang = {
     .needs_monitor = TRUE,
     .open = open_hang,
     .look = look_for_hang,
-    .rearm = rearm_hang,
     .close = close_hang,
 };

@@ -248,15 +248,6 @@ StasisEventLog *stasis_watch_get_log(StasisWatch *watch)
     return watch->vm.log;
 }
 
-void stasis_watch_rearm(StasisWatch *watch)
-{
-    for (guint i = 0; i < watch->watchers->len; i++) {
-        Watcher *watcher = &g_array_index(watch->watchers, Watcher, i);
-        if (watcher->ops->rearm != NULL)
-            watcher->ops->rearm(watcher->state, &watch->vm);
-    }
-}
-
 /* Of one that has ended there is what it said, and nothing to be asked. */
 static gboolean hears(const StasisWatcherOps *ops)
 {

@@ -43,8 +43,6 @@ struct _StasisWatcherOps {
                      double seconds, GError **error);
     /* TRUE: seen, with *ret_detail (or NULL). Called often; looks as often as it needs to. */
     gboolean (*look)(gpointer watcher, StasisWatched *vm, char **ret_detail);
-    /* What was until now does not count: the VM was put back. */
-    void (*rearm)(gpointer watcher, StasisWatched *vm);
     void (*close)(gpointer watcher);
 };
 
@@ -64,7 +62,6 @@ StasisWatch *stasis_watch_new(const StasisRecord *record, StasisQmp *qmp, const 
                               gboolean whole_console, GError **error);
 void stasis_watch_free(StasisWatch *watch);
 StasisEventLog *stasis_watch_get_log(StasisWatch *watch);
-void stasis_watch_rearm(StasisWatch *watch);
 
 /* Look once, without waiting; NULL: there is nothing. */
 StasisFailure *stasis_watch_look(StasisWatch *watch);

@@ -25,7 +25,6 @@
 #include "engine/processes/proc-checkpoint.h"
 #include "engine/vm/sweep.h"
 #include "vmm/lifeline.h"
-#include "vmm/registry.h"
 
 #define STATE_FILE "served"
 #define POLL_MS 500u

@@ -20,7 +20,6 @@
 #include "engine/processes/proc-boundary.h"
 #include "engine/processes/proc-receive.h"
 #include "engine/processes/proc-talk.h"
-#include "engine/vm/session.h"
 #include "store/scratch.h"
 
 #define MAX_CHECK_MS 60000u

@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "engine/guest/agent-vm.h"
-#include "engine/vm/session.h"
 #include "store/proc-image.h"
 
 #define DEFAULT_TIMEOUT_MS 600000u

@@ -24,7 +24,6 @@
 #include "engine/guest/process.h"
 #include "engine/processes/watch-images.h"
 #include "engine/processes/watch-read.h"
-#include "vmm/registry.h"
 
 #define STATE_FILE "watched"
 #define POLL_MS 500u
