@@ -22,7 +22,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "device/qcow2-format.h"
+#include "base/qcow2.h"
 
 #define MAX_VMSTATE_BYTES (64u << 20)
 #define L1_ENTRIES 2u
@@ -38,28 +38,17 @@ static guint64 cluster_offset(guint64 cluster)
 
 /* ---- the tables ---- */
 
+/* What follows are zeros: no header extensions. */
 static void put_header(guint8 *p)
 {
-    p = stasis_put32(p, STASIS_QCOW2_MAGIC);
-    p = stasis_put32(p, 3);
-    p = stasis_put64(p, 0); /* no backing file */
-    p = stasis_put32(p, 0);
-    p = stasis_put32(p, STASIS_QCOW2_CLUSTER_BITS);
-    p = stasis_put64(p, STASIS_QCOW2_DISK_BYTES);
-    p = stasis_put32(p, 0); /* no encryption */
-    p = stasis_put32(p, L1_ENTRIES);
-    p = stasis_put64(p, cluster_offset(ACTIVE_L1));
-    p = stasis_put64(p, cluster_offset(REFCOUNT_TABLE));
-    p = stasis_put32(p, 1); /* clusters of it */
-    p = stasis_put32(p, 1); /* snapshots */
-    p = stasis_put64(p, cluster_offset(SNAPSHOTS));
-    p = stasis_put64(p, 0); /* features: incompatible, compatible, autoclear */
-    p = stasis_put64(p, 0);
-    p = stasis_put64(p, 0);
-    p = stasis_put32(p, STASIS_QCOW2_REFCOUNT_ORDER);
-    stasis_put32(
-        p,
-        STASIS_QCOW2_HEADER_BYTES); /* behind it zeros, which end the list of header extensions */
+    const StasisQcow2Header header = { .size_bytes = STASIS_QCOW2_DISK_BYTES,
+                                       .l1_offset = cluster_offset(ACTIVE_L1),
+                                       .refcount_offset = cluster_offset(REFCOUNT_TABLE),
+                                       .snapshots_offset = cluster_offset(SNAPSHOTS),
+                                       .n_l1 = L1_ENTRIES,
+                                       .refcount_clusters = 1,
+                                       .n_snapshots = 1 };
+    stasis_qcow2_put_header(p, &header);
 }
 
 static void put_refcounts(guint8 *table, guint8 *block, guint32 n_clusters)

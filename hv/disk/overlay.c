@@ -13,66 +13,33 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#define CLUSTER_BITS 16u
-#define CLUSTER_BYTES (1u << CLUSTER_BITS)
+#include "base/qcow2.h"
+
 #define L1_SHIFT 29u
 #define L1_CLUSTER 3u
-#define REFCOUNT_ORDER 4u
-#define HEADER_BYTES 104u
-#define MAGIC 0x514649fbu          /* "QFI\xfb" */
 #define BACKING_FORMAT 0xe2792acau /* header extension: the backing file's format */
 /* QEMU's limit for an L1 table is 32 MiB. */
 #define MAX_L1_ENTRIES (1u << 22)
 #define MAX_BACKING_BYTES 1023u
 
-static void put32(GByteArray *file, guint32 value)
-{
-    value = GUINT32_TO_BE(value);
-    g_byte_array_append(file, (const guint8 *)&value, sizeof value);
-}
-
-static void put64(GByteArray *file, guint64 value)
-{
-    value = GUINT64_TO_BE(value);
-    g_byte_array_append(file, (const guint8 *)&value, sizeof value);
-}
-
-static void pad_to(GByteArray *file, gsize len)
-{
-    gsize old = file->len;
-    g_byte_array_set_size(file, (guint)len);
-    memset(file->data + old, 0, len - old);
-}
-
-static void put_header(GByteArray *file, guint64 size, guint32 n_l1, const char *backing,
+static void put_header(guint8 *p, guint64 size, guint32 n_l1, const char *backing,
                        const char *backing_format)
 {
-    char format[8] = "";
-    guint32 extension = 8 + sizeof format, end = 8;
-    memcpy(format, backing_format, strlen(backing_format));
-    put32(file, MAGIC);
-    put32(file, 3);
-    put64(file, HEADER_BYTES + extension + end);
-    put32(file, (guint32)strlen(backing));
-    put32(file, CLUSTER_BITS);
-    put64(file, size);
-    put32(file, 0); /* no encryption */
-    put32(file, n_l1);
-    put64(file, (guint64)L1_CLUSTER << CLUSTER_BITS);
-    put64(file, CLUSTER_BYTES); /* refcount table */
-    put32(file, 1);             /* clusters of it */
-    put32(file, 0);             /* snapshots */
-    put64(file, 0);
-    put64(file, 0); /* features: incompatible, compatible, autoclear */
-    put64(file, 0);
-    put64(file, 0);
-    put32(file, REFCOUNT_ORDER);
-    put32(file, HEADER_BYTES);
-    put32(file, BACKING_FORMAT);
-    put32(file, (guint32)strlen(format));
-    g_byte_array_append(file, (const guint8 *)format, sizeof format);
-    pad_to(file, file->len + end);
-    g_byte_array_append(file, (const guint8 *)backing, (guint)strlen(backing));
+    const guint32 format_bytes = 8, extension = 8 + format_bytes, end = 8;
+    const StasisQcow2Header header = {
+        .size_bytes = size,
+        .l1_offset = (guint64)L1_CLUSTER << STASIS_QCOW2_CLUSTER_BITS,
+        .refcount_offset = STASIS_QCOW2_CLUSTER_BYTES,
+        .backing_offset = STASIS_QCOW2_HEADER_BYTES + extension + end,
+        .n_l1 = n_l1,
+        .refcount_clusters = 1,
+        .backing_bytes = (guint32)strlen(backing),
+    };
+    p = stasis_qcow2_put_header(p, &header);
+    p = stasis_put32(p, BACKING_FORMAT);
+    p = stasis_put32(p, (guint32)strlen(backing_format));
+    memcpy(p, backing_format, strlen(backing_format));
+    memcpy(p + format_bytes + end, backing, strlen(backing));
 }
 
 static guint64 number_at(const guint8 *head, gsize offset, gsize bytes)
@@ -85,7 +52,7 @@ static guint64 number_at(const guint8 *head, gsize offset, gsize bytes)
 
 char *stasis_overlay_get_backing(const guint8 *head, gsize len)
 {
-    if (len < HEADER_BYTES || number_at(head, 0, 4) != MAGIC)
+    if (len < STASIS_QCOW2_HEADER_BYTES || number_at(head, 0, 4) != STASIS_QCOW2_MAGIC)
         return NULL;
     guint64 offset = number_at(head, 8, 8), bytes = number_at(head, 16, 4);
     if (offset == 0 || bytes == 0 || bytes > MAX_BACKING_BYTES || offset > len ||
@@ -111,16 +78,14 @@ GBytes *stasis_overlay_new(guint64 size_bytes, const char *backing, const char *
         return NULL;
     }
     guint n_clusters =
-        L1_CLUSTER + (guint)((n_l1 * sizeof(guint64) + CLUSTER_BYTES - 1) >> CLUSTER_BITS);
-    GByteArray *file = g_byte_array_new();
+        L1_CLUSTER + (guint)((n_l1 * sizeof(guint64) + STASIS_QCOW2_CLUSTER_BYTES - 1) >>
+                             STASIS_QCOW2_CLUSTER_BITS);
+    gsize len = (gsize)n_clusters << STASIS_QCOW2_CLUSTER_BITS;
+    guint8 *file = g_malloc0(len);
     put_header(file, size_bytes, (guint32)n_l1, backing, backing_format);
-    pad_to(file, CLUSTER_BYTES);
-    put64(file, 2 * CLUSTER_BYTES);
-    pad_to(file, 2 * CLUSTER_BYTES);
-    for (guint i = 0; i < n_clusters; i++) {
-        guint16 one = GUINT16_TO_BE(1);
-        g_byte_array_append(file, (const guint8 *)&one, sizeof one);
-    }
-    pad_to(file, (gsize)n_clusters << CLUSTER_BITS);
-    return g_byte_array_free_to_bytes(file);
+    stasis_put64(file + STASIS_QCOW2_CLUSTER_BYTES, 2 * STASIS_QCOW2_CLUSTER_BYTES);
+    guint8 *refcount = file + 2 * STASIS_QCOW2_CLUSTER_BYTES;
+    for (guint i = 0; i < n_clusters; i++)
+        refcount = stasis_put16(refcount, 1);
+    return g_bytes_new_take(file, len);
 }

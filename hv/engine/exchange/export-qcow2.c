@@ -12,7 +12,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
-#include "device/qcow2-format.h"
+#include "base/qcow2.h"
 #include "engine/exchange/export-internal.h"
 
 #define CLUSTER_PAGES (STASIS_QCOW2_CLUSTER_BYTES / STASIS_PAGE_BYTES)
@@ -156,27 +156,14 @@ static gboolean put_refcounts(Qcow2 *q, guint64 *ret_table, guint64 *ret_table_c
 
 static gboolean put_header(Qcow2 *q, guint64 table, guint64 table_clusters, GError **error)
 {
-    guint8 header[STASIS_QCOW2_HEADER_BYTES + 8] = { 0 },
-                                              *p = header; /* zeros end the header extensions */
-    p = stasis_put32(p, STASIS_QCOW2_MAGIC);
-    p = stasis_put32(p, 3);
-    p = stasis_put64(p, 0); /* no backing file */
-    p = stasis_put32(p, 0);
-    p = stasis_put32(p, STASIS_QCOW2_CLUSTER_BITS);
-    p = stasis_put64(p, q->size_bytes);
-    p = stasis_put32(p, 0); /* no encryption */
-    p = stasis_put32(p, (guint32)q->n_l1);
-    p = stasis_put64(p, STASIS_QCOW2_CLUSTER_BYTES); /* the L1 table */
-    p = stasis_put64(p, table);
-    p = stasis_put32(p, (guint32)table_clusters);
-    p = stasis_put32(p, 0); /* no snapshots */
-    p = stasis_put64(p, 0);
-    p = stasis_put64(p, 0); /* features: incompatible, compatible, autoclear */
-    p = stasis_put64(p, 0);
-    p = stasis_put64(p, 0);
-    p = stasis_put32(p, STASIS_QCOW2_REFCOUNT_ORDER);
-    stasis_put32(p, STASIS_QCOW2_HEADER_BYTES);
-    return stasis_export_file_place(q->export->file, header, sizeof(header), 0, error);
+    const StasisQcow2Header header = { .size_bytes = q->size_bytes,
+                                       .l1_offset = STASIS_QCOW2_CLUSTER_BYTES,
+                                       .refcount_offset = table,
+                                       .n_l1 = (guint32)q->n_l1,
+                                       .refcount_clusters = (guint32)table_clusters };
+    guint8 bytes[STASIS_QCOW2_HEADER_BYTES + 8] = { 0 };
+    stasis_qcow2_put_header(bytes, &header);
+    return stasis_export_file_place(q->export->file, bytes, sizeof(bytes), 0, error);
 }
 
 gboolean stasis_export_qcow2(StasisExport *export, GError **error)
