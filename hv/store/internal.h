@@ -9,6 +9,7 @@
 #include <stasis/error.h>
 #include <sys/types.h>
 
+#include "base/digest.h"
 #include "base/fault.h"
 #include "store/config.h"
 #include "store/image.h"
@@ -37,26 +38,7 @@ G_BEGIN_DECLS
 #define STASIS_MAX_DISK_BYTES ((guint64)1 << 50) /* all disks together */
 #define STASIS_MAX_INDEX_BYTES ((guint64)1 << 33)
 
-/* ---- digest.c: SHA-256 ---- */
-
-#define STASIS_CHECKSUM_BYTES 16u
-typedef struct {
-    guint8 bytes[32];
-} StasisDigest;
-#define STASIS_DIGEST_HEX 65 /* with its NUL */
-
-/* Of @a and then @b (either may be empty). Thread-safe; allocates once a thread. */
-gboolean stasis_digest_of(StasisDigest *ret, const void *a, size_t a_len, const void *b,
-                          size_t b_len, GError **error);
-/* The same of bytes that come piece by piece. What went wrong is told at the end, once. */
-typedef struct _StasisHash StasisHash;
-StasisHash *stasis_hash_new(void);
-void stasis_hash_add(StasisHash *hash, const void *bytes, gsize n);
-gboolean stasis_hash_end(StasisHash *hash, StasisDigest *ret, GError **error);
-void stasis_hash_free(StasisHash *hash); /* may be NULL */
-void stasis_digest_to_hex(const StasisDigest *digest, char ret[STASIS_DIGEST_HEX]);
-/* 64 lower-case hexadecimal digits? */
-gboolean stasis_digest_hex_is_valid(const char *hex);
+#define STASIS_CHECKSUM_BYTES 16u /* of an extent: the first of its SHA-256 */
 
 /* ---- files.c: files of an untrusted directory ---- */
 

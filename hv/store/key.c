@@ -34,16 +34,6 @@ struct _StasisKeys {
 
 /* ---- hexadecimal ---- */
 
-void stasis_to_hex(const guint8 *bytes, gsize n, char *ret)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (gsize i = 0; i < n; i++) {
-        ret[2 * i] = digits[bytes[i] >> 4];
-        ret[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    ret[2 * n] = '\0';
-}
-
 static int digit(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;

@@ -69,8 +69,6 @@ gboolean stasis_key_sign(const StasisKey *key, const void *bytes, gsize len,
 gboolean stasis_key_verify(const StasisKey *key, const void *bytes, gsize len,
                            const guint8 signature[STASIS_SIGNATURE_BYTES]);
 
-/* Hexadecimal, lower case; @ret has 2 * @n + 1 bytes. */
-void stasis_to_hex(const guint8 *bytes, gsize n, char *ret);
 /* Exactly 2 * @n lower-case digits at @hex. */
 gboolean stasis_from_hex(const char *hex, guint8 *ret, gsize n);
 

@@ -169,11 +169,9 @@ static gboolean origin_read(Origin *origin, guint8 *piece, gsize n, guint64 offs
 static gboolean origin_check(const Origin *origin, const StasisProcImageFile *file,
                              const StasisKey *key, GError **error)
 {
-    StasisDigest digest;
     char sha256[STASIS_DIGEST_HEX];
-    if (!stasis_hash_end(origin->sum, &digest, error))
+    if (!stasis_hash_end_hex(origin->sum, sha256, error))
         return FALSE;
-    stasis_digest_to_hex(&digest, sha256);
     if (file->mac == NULL)
         return strcmp(sha256, file->sha256) == 0 ||
                stasis_corrupt(error, "%s: its SHA-256 is not what the manifest says", file->name);
@@ -218,8 +216,8 @@ gboolean stasis_proc_image_reader_read(StasisProcImageReader *reader, guint i,
         g_propagate_error(error, g_error_copy(reader->why_not));
         return FALSE;
     }
-    return read_file(reader, g_ptr_array_index(reader->files, i),
-                     key_of(reader), take, user_data, error);
+    return read_file(reader, g_ptr_array_index(reader->files, i), key_of(reader), take, user_data,
+                     error);
 }
 
 /* ---- verifying ---- */

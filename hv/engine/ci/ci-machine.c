@@ -13,10 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
-#include "base/sha256.h"
 
 #define DEFAULT_QEMU "qemu-system-x86_64"
 #define DEFAULT_MEMORY "512M"
@@ -133,21 +133,21 @@ char **stasis_ci_machine_argv(const StasisCiOptions *options, const char *dir,
 
 /* ---- its name ---- */
 
-static void sum_text(StasisSha256 *sum, const char *text)
+static void sum_text(StasisHash *sum, const char *text)
 {
     if (text != NULL)
-        stasis_sha256_add(sum, text, strlen(text));
-    stasis_sha256_add(sum, "", 1);
+        stasis_hash_add(sum, text, strlen(text));
+    stasis_hash_add(sum, "", 1);
 }
 
-static void sum_path(StasisSha256 *sum, const char *path)
+static void sum_path(StasisHash *sum, const char *path)
 {
     g_autofree char *absolute = path != NULL ? g_canonicalize_filename(path, NULL) : NULL;
     sum_text(sum, absolute);
 }
 
 /* What is on the command line: where the files lie, too, as the machine's image names them. */
-static void sum_machine(StasisSha256 *sum, const StasisCiOptions *options, const char *qemu)
+static void sum_machine(StasisHash *sum, const StasisCiOptions *options, const char *qemu)
 {
     g_autofree char *shape = g_strdup_printf("%u %d", options->n_vcpus, options->add_agent);
     sum_text(sum, options->append);
@@ -162,18 +162,18 @@ static void sum_machine(StasisSha256 *sum, const StasisCiOptions *options, const
     sum_path(sum, options->image);
 }
 
-static gboolean sum_content(StasisSha256 *sum, int fd, const char *path, GError **error)
+static gboolean sum_content(StasisHash *sum, int fd, const char *path, GError **error)
 {
     g_autofree guint8 *bytes = g_malloc(READ_BYTES);
     ssize_t n;
     while ((n = read(fd, bytes, READ_BYTES)) > 0)
-        stasis_sha256_add(sum, bytes, (gsize)n);
+        stasis_hash_add(sum, bytes, (gsize)n);
     return n == 0 || stasis_set_errno(error, errno, "read %s", path);
 }
 
 /* By what is in it: a fresh checkout or build on a CI runner has other times, and the same bytes. A
  * large disk is not read each time. */
-static gboolean sum_file(StasisSha256 *sum, const char *path, GError **error)
+static gboolean sum_file(StasisHash *sum, const char *path, GError **error)
 {
     struct stat st;
     if (path == NULL)
@@ -192,16 +192,16 @@ static gboolean sum_file(StasisSha256 *sum, const char *path, GError **error)
 
 char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
 {
-    g_autoptr(StasisSha256) machine = stasis_sha256_new(), files = stasis_sha256_new();
-    char machine_hex[STASIS_SHA256_HEX], files_hex[STASIS_SHA256_HEX];
+    g_autoptr(StasisHash) machine = stasis_hash_new(), files = stasis_hash_new();
+    char machine_hex[STASIS_DIGEST_HEX], files_hex[STASIS_DIGEST_HEX];
     g_autofree char *qemu =
         g_find_program_in_path(options->qemu != NULL ? options->qemu : DEFAULT_QEMU);
     sum_machine(machine, options, qemu);
     if (!sum_file(files, qemu, error) || !sum_file(files, options->kernel, error) ||
-        !sum_file(files, options->initrd, error) || !sum_file(files, options->image, error))
+        !sum_file(files, options->initrd, error) || !sum_file(files, options->image, error) ||
+        !stasis_hash_end_hex(machine, machine_hex, error) ||
+        !stasis_hash_end_hex(files, files_hex, error))
         return NULL;
-    stasis_sha256_finish(machine, machine_hex);
-    stasis_sha256_finish(files, files_hex);
     return g_strdup_printf("%.*s-%.32s", STASIS_CI_MACHINE_DIGITS, machine_hex, files_hex);
 }
 

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/sha256.h"
 #include "engine/guards/bundle-work.h"
 
 #define MAX_THREADS 4
@@ -83,12 +83,12 @@ static gboolean may_go_on(StasisBundleWork *work, GError **error)
     return !others_failed;
 }
 
-static gboolean copy_bytes(StasisBundleWork *work, StasisBundleSource *source, StasisSha256 *sha,
+static gboolean copy_bytes(StasisBundleWork *work, StasisBundleSource *source, StasisHash *sha,
                            guint64 at, GError **error)
 {
     gsize n;
     const void *bytes = g_bytes_get_data(source->bytes, &n);
-    stasis_sha256_add(sha, bytes, n);
+    stasis_hash_add(sha, bytes, n);
     int r = n > 0 ? stasis_pwrite_all(work->fd, bytes, n, (off_t)at) : 0;
     return r == 0 || stasis_set_errno(error, -r, "write %s", source->member->name);
 }
@@ -118,7 +118,7 @@ static void free_piece(guint8 **piece)
     free(*piece);
 }
 
-static gboolean copy_file(StasisBundleWork *work, StasisBundleSource *source, StasisSha256 *sha,
+static gboolean copy_file(StasisBundleWork *work, StasisBundleSource *source, StasisHash *sha,
                           guint64 at, GError **error)
 {
     const char *name = source->member->name;
@@ -137,7 +137,7 @@ static gboolean copy_file(StasisBundleWork *work, StasisBundleSource *source, St
         n = piece_at(at + done, source->member->size_bytes - done, block);
         int r = stasis_pread_all(fd, piece, n, (off_t)done);
         if (r == 0) {
-            stasis_sha256_add(sha, piece, n);
+            stasis_hash_add(sha, piece, n);
             r = write_piece(work, piece, n, at + done, block);
         }
         if (r < 0)
@@ -155,13 +155,12 @@ static gboolean put(StasisBundleWork *work, StasisBundleSource *source, GError *
         return FALSE;
     if (member->link != NULL)
         return TRUE;
-    g_autoptr(StasisSha256) sha = stasis_sha256_new();
+    g_autoptr(StasisHash) sha = stasis_hash_new();
     guint64 at = source->offset + STASIS_TAR_BLOCK;
     gboolean ok = source->bytes != NULL ? copy_bytes(work, source, sha, at, error)
                                         : copy_file(work, source, sha, at, error);
-    member->sha256 = g_malloc(STASIS_SHA256_HEX);
-    stasis_sha256_finish(sha, member->sha256);
-    return ok;
+    member->sha256 = g_malloc0(STASIS_DIGEST_HEX);
+    return ok && stasis_hash_end_hex(sha, member->sha256, error);
 }
 
 static void put_one(gpointer data, gpointer user_data)

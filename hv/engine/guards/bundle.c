@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/digest.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/sha256.h"
 #include "engine/guards/bundle-internal.h"
 #include "store/image.h"
 #include "vmm/boot-files.h"
@@ -167,7 +167,7 @@ static gboolean pass(StasisBundle *bundle, guint i, int to, Task *task, GError *
 {
     const StasisBundleMember *member = bundle->info->members->pdata[i];
     guint64 at = g_array_index(bundle->offsets, guint64, i);
-    g_autoptr(StasisSha256) sha = stasis_sha256_new();
+    g_autoptr(StasisHash) sha = stasis_hash_new();
     g_autofree guint8 *piece = g_malloc(STASIS_BUNDLE_PIECE);
     for (guint64 done = 0; done < member->size_bytes;) {
         gsize n = (gsize)MIN(STASIS_BUNDLE_PIECE, member->size_bytes - done);
@@ -176,13 +176,14 @@ static gboolean pass(StasisBundle *bundle, guint i, int to, Task *task, GError *
             r = stasis_pwrite_all(to, piece, n, (off_t)done);
         if (r < 0)
             return stasis_set_errno(error, -r, "%s", member->name);
-        stasis_sha256_add(sha, piece, n);
+        stasis_hash_add(sha, piece, n);
         done += n;
         if (!advance(task, n, error))
             return FALSE;
     }
-    char hex[STASIS_SHA256_HEX];
-    stasis_sha256_finish(sha, hex);
+    char hex[STASIS_DIGEST_HEX];
+    if (!stasis_hash_end_hex(sha, hex, error))
+        return FALSE;
     return strcmp(hex, member->sha256) == 0 ||
            stasis_bundle_corrupt(error, "%s: its SHA-256 is %.16s…, listed is %.16s…", member->name,
                                  hex, member->sha256);

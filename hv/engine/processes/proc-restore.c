@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "engine/guest/agent-vm.h"
 #include "store/proc-image.h"
 
@@ -23,8 +24,8 @@ typedef struct {
     StasisAgent *agent;
     StasisAgentWait wait;
     char *token;
-    GChecksum *all;
-    GChecksum *file;           /* of the one that is being sent */
+    StasisHash *all;
+    StasisHash *file;          /* of the one that is being sent; put_all()'s */
     guint64 under_way[WINDOW]; /* requests, in order: [first, first + n) */
     guint first, n;
     guint64 done_bytes;
@@ -34,8 +35,7 @@ static void restoring_clear(Restoring *r)
 {
     g_clear_pointer(&r->agent, stasis_agent_free);
     g_clear_pointer(&r->reader, stasis_proc_image_reader_free);
-    g_clear_pointer(&r->all, g_checksum_free);
-    g_clear_pointer(&r->file, g_checksum_free);
+    g_clear_pointer(&r->all, stasis_hash_free);
     g_clear_pointer(&r->token, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Restoring, restoring_clear)
@@ -67,7 +67,7 @@ static gboolean put(const StasisProcImageFile *file, guint64 offset, const guint
                             &r->under_way[(r->first + r->n) % WINDOW], &r->wait, error))
         return FALSE;
     r->n++;
-    g_checksum_update(r->file, bytes, (gssize)n);
+    stasis_hash_add(r->file, bytes, n);
     guint64 before = r->done_bytes;
     r->done_bytes += n;
     StasisProgress progress = { "send", r->done_bytes, r->reader->info->size_bytes };
@@ -83,12 +83,14 @@ static gboolean put_all(Restoring *r, GError **error)
         const StasisProcImageFile *file = g_ptr_array_index(r->reader->files, i);
         if (!stasis_proc_image_file_is_criu(file))
             continue;
-        g_checksum_reset(r->file);
-        if (!stasis_proc_image_reader_read(r->reader, i, put, r, error))
+        g_autoptr(StasisHash) hash = r->file = stasis_hash_new();
+        char sha256[STASIS_DIGEST_HEX];
+        if (!stasis_proc_image_reader_read(r->reader, i, put, r, error) ||
+            !stasis_hash_end_hex(hash, sha256, error))
             return FALSE;
-        g_autofree char *line = g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name,
-                                                file->size, g_checksum_get_string(r->file));
-        g_checksum_update(r->all, (const guchar *)line, (gssize)strlen(line));
+        g_autofree char *line =
+            g_strdup_printf("%s %" G_GUINT64_FORMAT " %s\n", file->name, file->size, sha256);
+        stasis_hash_add(r->all, line, strlen(line));
     }
     while (r->n > 0)
         if (!finish_oldest(r, error))
@@ -111,13 +113,13 @@ static guint first_tree(const StasisProcessImageInfo *info)
 static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
 {
     const StasisProcessImageInfo *info = r->reader->info;
-    guint8 digest[32];
-    gsize n = sizeof digest;
+    StasisDigest digest;
+    if (!stasis_hash_end(r->all, &digest, error))
+        return FALSE;
     g_autofree guint8 *room = g_malloc(STASIS_AGENT_MAX_PAYLOAD);
     StasisFieldWriter fields = { .payload = room, .room = STASIS_AGENT_MAX_PAYLOAD };
-    g_checksum_get_digest(r->all, digest, &n);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_TOKEN, r->token);
-    stasis_field_put(&fields, STASIS_AGENT_TAG_DIGEST, digest, sizeof digest);
+    stasis_field_put(&fields, STASIS_AGENT_TAG_DIGEST, digest.bytes, sizeof digest.bytes);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_REPLACE, r->options->replace);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_SHELL_JOB, info->shell_job);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_SESSION, info->session);
@@ -162,8 +164,7 @@ gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm
         r = { .options = options,
               .wait = { stasis_now_us() + timeout_ms * G_GUINT64_CONSTANT(1000), cancellable },
               .token = g_uuid_string_random(),
-              .all = g_checksum_new(G_CHECKSUM_SHA256),
-              .file = g_checksum_new(G_CHECKSUM_SHA256) };
+              .all = stasis_hash_new() };
     r.reader = stasis_proc_image_reader_open(store, id, error);
     StasisAgentWait open = stasis_agent_wait_until(MIN(timeout_ms, OPEN_MS), cancellable);
     r.agent = r.reader != NULL ? stasis_agent_open_vm(stasis_vm_get_name(vm), &open, error) : NULL;
