@@ -154,6 +154,29 @@ gboolean stasis_json_string_at(JsonArray *array, guint i, const char **ret, GErr
     return TRUE;
 }
 
+char **stasis_json_strings(JsonObject *object, const char *name, guint max, GError **error)
+{
+    JsonArray *array;
+    if (!stasis_json_array(object, name, &array, error))
+        return NULL;
+    guint n = json_array_get_length(array);
+    if (n > max) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT,
+                    "JSON: member \"%s\" has %u elements, more than %u", name, n, max);
+        return NULL;
+    }
+    g_auto(GStrv) strings = g_new0(char *, (gsize)n + 1);
+    for (guint i = 0; i < n; i++) {
+        const char *text;
+        if (!stasis_json_string_at(array, i, &text, NULL)) {
+            wrong(error, name, "list of strings");
+            return NULL;
+        }
+        strings[i] = g_strdup(text);
+    }
+    return g_steal_pointer(&strings);
+}
+
 const char *stasis_json_string_or(JsonObject *object, const char *name, const char *fallback)
 {
     const char *value = fallback;
@@ -191,4 +214,16 @@ void stasis_json_set_string(JsonObject *object, const char *name, const char *va
 {
     g_autofree char *valid = g_utf8_make_valid(value != NULL ? value : "", -1);
     json_object_set_string_member(object, name, valid);
+}
+
+void stasis_json_set_strings(JsonObject *object, const char *name, const char *const *values)
+{
+    if (values == NULL)
+        return;
+    JsonArray *array = json_array_new();
+    for (; *values != NULL; values++) {
+        g_autofree char *valid = g_utf8_make_valid(*values, -1);
+        json_array_add_string_element(array, valid);
+    }
+    json_object_set_array_member(object, name, array);
 }

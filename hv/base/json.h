@@ -24,6 +24,8 @@ gboolean stasis_json_array(JsonObject *object, const char *name, JsonArray **ret
 /* Element @i of @array, which must be an object or a string. */
 gboolean stasis_json_object_at(JsonArray *array, guint i, JsonObject **ret, GError **error);
 gboolean stasis_json_string_at(JsonArray *array, guint i, const char **ret, GError **error);
+/* A required list of at most @max strings. Free with g_strfreev(). */
+char **stasis_json_strings(JsonObject *object, const char *name, guint max, GError **error);
 
 /* Optional members: the default when absent, null or of another type. */
 const char *stasis_json_string_or(JsonObject *object, const char *name, const char *fallback);
@@ -34,8 +36,10 @@ gboolean stasis_json_bool_or(JsonObject *object, const char *name, gboolean fall
 char *stasis_json_to_text(JsonObject *object, gboolean pretty);
 
 /* Members of ours. JSON of json-glib holds signed 64-bit integers: more becomes the most of those.
- * A text is made UTF-8, since it may come from a command line, QEMU or a guest; NULL is "". */
+ * A text is made UTF-8, since it may come from a command line, QEMU or a guest; NULL is "". A list
+ * that is NULL is left out. */
 void stasis_json_set_uint(JsonObject *object, const char *name, guint64 value);
 void stasis_json_set_string(JsonObject *object, const char *name, const char *value);
+void stasis_json_set_strings(JsonObject *object, const char *name, const char *const *values);
 
 G_END_DECLS

@@ -237,22 +237,13 @@ static gboolean parse_cost(JsonObject *root, StasisCost *cost, GError **error)
 /* Optional; a text for each device. */
 static gboolean parse_suspended(JsonObject *root, StasisImageInfo *info, GError **error)
 {
-    JsonArray *array;
-    const char *text;
     if (!json_object_has_member(root, "suspended"))
         return TRUE;
-    if (!stasis_json_array(root, "suspended", &array, error))
-        return FALSE;
-    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
-    for (guint i = 0; i < json_array_get_length(array); i++) {
-        if (!stasis_json_string_at(array, i, &text, error))
-            return FALSE;
-        if (i == MAX_SUSPENDED || stasis_manifest_has_control(text))
-            return stasis_corrupt(error, "suspended is too long or malformed");
-        g_strv_builder_add(builder, text);
-    }
-    info->suspended = g_strv_builder_end(builder);
-    return TRUE;
+    info->suspended = stasis_json_strings(root, "suspended", MAX_SUSPENDED, error);
+    for (char **text = info->suspended; text != NULL && *text != NULL; text++)
+        if (stasis_manifest_has_control(*text))
+            return stasis_corrupt(error, "suspended is malformed");
+    return info->suspended != NULL;
 }
 
 static gboolean parse_about(JsonObject *root, StasisImageInfo *info, GError **error)

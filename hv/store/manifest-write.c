@@ -114,16 +114,6 @@ static void set_parent(JsonObject *root, const StasisManifest *manifest)
     stasis_json_set_uint(root, "depth", manifest->depth);
 }
 
-static void set_suspended(JsonObject *root, const StasisImageInfo *info)
-{
-    if (info->suspended == NULL)
-        return;
-    JsonArray *array = json_array_new();
-    for (char **text = info->suspended; *text != NULL; text++)
-        json_array_add_string_element(array, *text);
-    json_object_set_array_member(root, "suspended", array);
-}
-
 static void set_about(JsonObject *root, const StasisImageInfo *info)
 {
     stasis_json_set_string(root, "vm", info->vm);
@@ -141,7 +131,7 @@ static void set_about(JsonObject *root, const StasisImageInfo *info)
     json_object_set_boolean_member(root, "paused", info->paused);
     if (info->quiesced)
         json_object_set_boolean_member(root, "quiesced", TRUE);
-    set_suspended(root, info);
+    stasis_json_set_strings(root, "suspended", (const char *const *)info->suspended);
 }
 
 static void set_cost(JsonObject *root, const StasisCost *cost)

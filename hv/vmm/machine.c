@@ -175,11 +175,8 @@ static JsonArray *layout_to_json(const GPtrArray *layout)
 GBytes *stasis_machine_to_json(const StasisMachine *machine)
 {
     g_autoptr(JsonObject) o = json_object_new();
-    JsonArray *argv = json_array_new();
-    for (guint i = 0; machine->argv[i] != NULL; i++)
-        json_array_add_string_element(argv, machine->argv[i]);
     json_object_set_string_member(o, "name", machine->name);
-    json_object_set_array_member(o, "argv", argv);
+    stasis_json_set_strings(o, "argv", (const char *const *)machine->argv);
     json_object_set_string_member(o, "cwd", machine->cwd);
     json_object_set_string_member(o, "machine", machine->machine);
     json_object_set_string_member(o, "accel", machine->accel);
@@ -217,25 +214,22 @@ static gboolean is_text(const char *text, gsize max_bytes)
     return strlen(text) <= max_bytes && g_utf8_validate(text, -1, NULL);
 }
 
-static char **read_json_argv(JsonArray *array, GError **error)
+static char **read_json_argv(JsonObject *o, GError **error)
 {
-    guint n = json_array_get_length(array);
-    if (n < 1 || n > MAX_ARGS) {
-        corrupt(error, "argv has %u elements", n);
+    g_auto(GStrv) argv = stasis_json_strings(o, "argv", MAX_ARGS, error);
+    if (argv == NULL) {
+        g_prefix_error(error, "machine.json: ");
         return NULL;
     }
-    g_auto(GStrv) argv = g_new0(char *, n + 1);
-    for (guint i = 0; i < n; i++) {
-        const char *arg;
-        if (!stasis_json_string_at(array, i, &arg, error)) {
-            g_prefix_error(error, "machine.json: argv: ");
-            return NULL;
-        }
-        if (!is_text(arg, MAX_ARG_BYTES - 1)) {
+    for (guint i = 0; argv[i] != NULL; i++) {
+        if (!is_text(argv[i], MAX_ARG_BYTES - 1)) {
             corrupt(error, "argv[%u] is too long or not UTF-8", i);
             return NULL;
         }
-        argv[i] = g_strdup(arg);
+    }
+    if (argv[0] == NULL) {
+        corrupt(error, "argv is empty");
+        return NULL;
     }
     if (!is_emulator(argv[0])) {
         corrupt(error, "argv[0] \"%.80s\" is no absolute path of a QEMU", argv[0]);
@@ -341,16 +335,16 @@ StasisMachine *stasis_machine_from_json(GBytes *json, GError **error)
     }
     g_autoptr(JsonObject) o = stasis_json_parse_object(text, (gssize)len, error);
     g_autoptr(StasisMachine) machine = g_new0(StasisMachine, 1);
-    JsonArray *array;
-    if (o == NULL || !stasis_json_array(o, "argv", &array, error)) {
+    if (o == NULL) {
         g_prefix_error(error, "machine.json: ");
         return NULL;
     }
-    machine->argv = read_json_argv(array, error);
+    machine->argv = read_json_argv(o, error);
     if (machine->argv == NULL || !read_words(machine, o, error))
         return NULL;
     if (!json_object_has_member(o, "layout"))
         return g_steal_pointer(&machine);
+    JsonArray *array;
     if (!stasis_json_array(o, "layout", &array, error)) {
         g_prefix_error(error, "machine.json: ");
         return NULL;

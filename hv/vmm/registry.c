@@ -138,21 +138,6 @@ static gboolean read_int(JsonObject *object, const char *name, guint64 max, guin
     return FALSE;
 }
 
-/* NULL when there are none. */
-static char **read_strings(JsonObject *o, const char *name)
-{
-    JsonArray *array;
-    const char *text;
-    if (!stasis_json_array(o, name, &array, NULL))
-        return NULL;
-    g_autoptr(GPtrArray) strings = g_ptr_array_new();
-    for (guint i = 0; i < json_array_get_length(array); i++)
-        if (stasis_json_string_at(array, i, &text, NULL))
-            g_ptr_array_add(strings, g_strdup(text));
-    g_ptr_array_add(strings, NULL);
-    return (char **)g_ptr_array_free(g_steal_pointer(&strings), FALSE);
-}
-
 static StasisRecord *parse_record(const char *name, JsonObject *o, GError **error)
 {
     g_autoptr(StasisRecord) record = g_new0(StasisRecord, 1);
@@ -183,7 +168,7 @@ static StasisRecord *parse_record(const char *name, JsonObject *o, GError **erro
     record->reader_start_time = stasis_json_uint_or(o, "reader_start_time", 0);
     record->track_image = g_strdup(stasis_json_string_or(o, "track_image", NULL));
     record->track_store = g_strdup(stasis_json_string_or(o, "track_store", NULL));
-    record->overlay_files = read_strings(o, "overlay_files");
+    record->overlay_files = stasis_json_strings(o, "overlay_files", /* max= */ G_MAXUINT, NULL);
     record->overlay_image = g_strdup(stasis_json_string_or(o, "overlay_image", NULL));
     record->overlay_store = g_strdup(stasis_json_string_or(o, "overlay_store", NULL));
     record->track_token = g_ascii_strtoull(stasis_json_string_or(o, "track_token", "0"), NULL, 16);
@@ -217,16 +202,6 @@ static void set_string(JsonObject *o, const char *name, const char *value)
         json_object_set_string_member(o, name, value);
 }
 
-static void set_strings(JsonObject *o, const char *name, char **values)
-{
-    if (values == NULL)
-        return;
-    JsonArray *array = json_array_new();
-    for (char **value = values; *value != NULL; value++)
-        json_array_add_string_element(array, *value);
-    json_object_set_array_member(o, name, array);
-}
-
 gboolean stasis_record_save(const StasisRecord *record, GError **error)
 {
     int errnum;
@@ -254,7 +229,7 @@ gboolean stasis_record_save(const StasisRecord *record, GError **error)
         json_object_set_int_member(o, "reader_pid", record->reader_pid);
         json_object_set_int_member(o, "reader_start_time", (gint64)record->reader_start_time);
     }
-    set_strings(o, "overlay_files", record->overlay_files);
+    stasis_json_set_strings(o, "overlay_files", (const char *const *)record->overlay_files);
     set_string(o, "overlay_image", record->overlay_image);
     set_string(o, "overlay_store", record->overlay_store);
     set_string(o, "track_image", record->track_image);

@@ -195,6 +195,42 @@ static void test_elements(void)
     }
 }
 
+static void assert_strings(JsonObject *object, const char *name, guint max, guint wanted)
+{
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) strings = stasis_json_strings(object, name, max, &error);
+    g_assert_cmpint(strings == NULL, ==, wanted == G_MAXUINT);
+    if (strings != NULL) {
+        g_assert_no_error(error);
+        g_assert_cmpuint(g_strv_length(strings), ==, wanted);
+        return;
+    }
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_assert_nonnull(strstr(error->message, name));
+}
+
+/* A list of strings comes whole or not at all, and is what was written. */
+static void test_strings(void)
+{
+    static const char *const words[] = { "", "two", "gr\xc3\xb6\xc3\x9f", NULL };
+    static const char *const odd[] = { "x\xffy", NULL }, *const none[] = { NULL };
+    g_autoptr(JsonObject) object = parse(ALL_TYPES);
+    stasis_json_set_strings(object, "words", words);
+    stasis_json_set_strings(object, "odd", odd);
+    stasis_json_set_strings(object, "none", none);
+    stasis_json_set_strings(object, "null", NULL);
+    g_assert_false(json_object_has_member(object, "null"));
+    assert_strings(object, "words", 3, 3);
+    assert_strings(object, "words", 2, G_MAXUINT);
+    assert_strings(object, "odd", 1, 1);
+    assert_strings(object, "none", 0, 0);
+    assert_strings(object, "null", 9, G_MAXUINT);
+    assert_strings(object, "a", 9, G_MAXUINT);
+    assert_strings(object, "s", 9, G_MAXUINT);
+    g_auto(GStrv) read = stasis_json_strings(object, "words", 3, NULL);
+    g_assert_true(g_strv_equal(words, (const char *const *)read));
+}
+
 /* json-glib takes "\222" for one byte: such a string is none of ours. */
 static void test_octal_escape(void)
 {
@@ -285,6 +321,7 @@ int main(int argc, char **argv)
     g_test_add_func("/base/json/depth", test_depth);
     g_test_add_func("/base/json/types", test_types);
     g_test_add_func("/base/json/elements", test_elements);
+    g_test_add_func("/base/json/strings", test_strings);
     g_test_add_func("/base/json/octal-escape", test_octal_escape);
     g_test_add_func("/base/json/to-text", test_to_text);
     g_test_add_func("/base/json/noise", test_noise);

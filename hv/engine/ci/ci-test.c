@@ -25,7 +25,7 @@ void stasis_ci_test_free(StasisCiTest *test)
     g_free(test);
 }
 
-/* As take_words() reads them. */
+/* As they are read back. */
 gboolean stasis_ci_words_check(const char *what, const char *const *words, GError **error)
 {
     guint n = 0;
@@ -92,35 +92,13 @@ char *stasis_ci_test_to_text(const StasisCiTest *test)
     return stasis_json_to_text(object, /* pretty= */ TRUE);
 }
 
-static char **take_words(JsonObject *object, const char *name, GError **error)
-{
-    JsonArray *array;
-    g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
-    if (!stasis_json_array(object, name, &array, error))
-        return NULL;
-    guint n = json_array_get_length(array);
-    if (n > MAX_WORDS) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, "\"%s\" has %u words, more than %u",
-                    name, n, MAX_WORDS);
-        return NULL;
-    }
-    for (guint i = 0; i < n; i++) {
-        const char *word;
-        if (!stasis_json_string_at(array, i, &word, error))
-            return NULL;
-        g_ptr_array_add(words, g_strdup(word));
-    }
-    g_ptr_array_add(words, NULL);
-    return (char **)g_ptr_array_free(g_steal_pointer(&words), FALSE);
-}
-
 /* Added after the format: a test without is as it was. */
 static gboolean take_env(StasisCiTest *test, JsonObject *object, GError **error)
 {
     g_autoptr(GError) why = NULL;
     if (!json_object_has_member(object, "env"))
         return TRUE;
-    test->env = take_words(object, "env", error);
+    test->env = stasis_json_strings(object, "env", MAX_WORDS, error);
     if (test->env == NULL)
         return FALSE;
     if (stasis_ci_env_check((const char *const *)test->env, &why))
@@ -139,8 +117,8 @@ static gboolean take(StasisCiTest *test, JsonObject *object, GError **error)
                     "format %" G_GUINT64_FORMAT "; use the stasis that made it", format);
         return FALSE;
     }
-    test->argv = take_words(object, "argv", error);
-    test->on = test->argv != NULL ? take_words(object, "on", error) : NULL;
+    test->argv = stasis_json_strings(object, "argv", MAX_WORDS, error);
+    test->on = test->argv != NULL ? stasis_json_strings(object, "on", MAX_WORDS, error) : NULL;
     g_autoptr(GError) why = NULL;
     if (test->on != NULL && !stasis_watch_check((const char *const *)test->on, &why)) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_CORRUPT, why->message);

@@ -108,24 +108,13 @@ static void set_text(JsonObject *object, const char *name, const char *text)
         json_object_set_null_member(object, name);
 }
 
-static JsonArray *words_to_json(char **words)
-{
-    JsonArray *array = json_array_new();
-    for (char **word = words; *word != NULL; word++) {
-        g_autofree char *valid = g_utf8_make_valid(*word, -1);
-        json_array_add_string_element(array, valid);
-    }
-    return array;
-}
-
 static JsonObject *reason_to_json(const StasisBundleInfo *info)
 {
     JsonObject *reason = json_object_new();
     set_text(reason, "kind", info->kind);
     set_text(reason, "detail", info->detail);
     json_object_set_int_member(reason, "at_us", info->at_us);
-    if (info->on != NULL)
-        json_object_set_array_member(reason, "on", words_to_json(info->on));
+    stasis_json_set_strings(reason, "on", (const char *const *)info->on);
     return reason;
 }
 
@@ -181,9 +170,8 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info)
         stasis_json_set_string(object, "by", info->by);
         stasis_json_set_string(object, "name", info->name);
     }
-    if (info->command != NULL)
-        json_object_set_array_member(object, "command", words_to_json(info->command));
-    else
+    stasis_json_set_strings(object, "command", (const char *const *)info->command);
+    if (info->command == NULL)
         json_object_set_null_member(object, "command");
     json_object_set_object_member(object, "versions", versions_to_json(info));
     g_autoptr(JsonObject) machine =
@@ -203,21 +191,10 @@ char *stasis_bundle_info_to_json(const StasisBundleInfo *info)
 /* None, or null: *ret stays as it is. */
 static gboolean parse_list(JsonObject *object, const char *name, char ***ret, GError **error)
 {
-    JsonArray *array;
     if (!json_object_has_member(object, name) || json_object_get_null_member(object, name))
         return TRUE;
-    if (!stasis_json_array(object, name, &array, error))
-        return FALSE;
-    guint n = json_array_get_length(array);
-    g_auto(GStrv) words = g_new0(char *, n + 1);
-    for (guint i = 0; i < n; i++) {
-        const char *word;
-        if (!stasis_json_string_at(array, i, &word, error))
-            return FALSE;
-        words[i] = g_strdup(word);
-    }
-    *ret = g_steal_pointer(&words);
-    return TRUE;
+    *ret = stasis_json_strings(object, name, /* max= */ G_MAXUINT, error);
+    return *ret != NULL;
 }
 
 static gboolean parse_images(JsonObject *object, StasisBundleInfo *info, GError **error)
