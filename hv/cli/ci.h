@@ -8,10 +8,6 @@ G_BEGIN_DECLS
 
 JsonObject *cli_outcome_to_json(const StasisOutcome *outcome);
 
-/* cmd-agent-copy.c: the members, and the note, that say what was copied. */
-void cli_json_set_copied(JsonObject *object, const StasisAgentCopied *copied);
-void cli_note_copied(CliCall *call, const StasisAgentCopied *copied);
-
 /* junit.c: a report of one test, @argv, as JUnit's XML, which CI services read. */
 gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,
                          const GString *output, GError **error);

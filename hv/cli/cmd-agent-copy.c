@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files into a guest and out of it, by its agent. */
-#include "ci.h"
+#include "agent-copy.h"
 #include "output.h"
 #include "progress.h"
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent-copy.h"
 #include "ci.h"
 #include "output.h"
 #include "progress.h"
