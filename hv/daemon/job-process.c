@@ -20,7 +20,7 @@
 #include "base/json.h"
 #include "daemon/job.h"
 #include "daemon/peer.h"
-#include "engine/vm/session.h"
+#include "vmm/domain.h"
 #include "vmm/registry.h"
 
 #define MAX_SAID 4096u

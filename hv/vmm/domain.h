@@ -17,6 +17,9 @@
 
 G_BEGIN_DECLS
 
+/* Set by whoever may do things to VMs of stasis alone: a domain's record has that domain's name. */
+#define STASIS_NO_DOMAINS_VARIABLE "STASIS_NO_DOMAINS"
+
 typedef struct _StasisDomain StasisDomain;
 
 /* "qemu:///system", "qemu:///session", "qemu+unix:///…?socket=PATH"; anything else is

@@ -22,9 +22,6 @@ typedef struct {
 StasisSession *stasis_session_open(const char *name, guint wait_ms, GError **error);
 void stasis_session_free(StasisSession *session);
 
-/* Set by whoever may do things to VMs of stasis alone: a domain's record has that domain's name. */
-#define STASIS_NO_DOMAINS_VARIABLE "STASIS_NO_DOMAINS"
-
 /* A handle on @name; engine-internal constructor. */
 StasisVm *stasis_vm_new(const char *name);
 
