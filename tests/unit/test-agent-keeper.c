@@ -10,7 +10,7 @@
 /* What the keeper, a process of its own, and the test share. */
 static struct {
     volatile int letting_go, may_go;
-} *shared;
+} * shared;
 
 static void wait_for(volatile int *what)
 {
