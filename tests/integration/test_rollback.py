@@ -4,11 +4,13 @@
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import held  # noqa: E402
 import procmem  # noqa: E402
 from guests import Bare, Linux, Memory, check_memory_image  # noqa: E402
 from stasistest import (BUILD, FAST, NOBODY, accelerators, add_case, attach, case,  # noqa: E402
@@ -192,7 +194,7 @@ for _what, _guest, _qemu in LAYOUTS:
 @case
 def untracked(t):
     """a VM whose tracking was lost goes back by comparing all of its memory; after that it is
-    tracked from the image"""
+    tracked from the image; Ctrl-Z waits until a rollback is done"""
     vm = plain_qemu(t, Bare(mem="32M", set="4M", touch="8M"), *EXACT, accel=FAST)
     store = new_store(t)
     attach(vm)
@@ -205,6 +207,11 @@ def untracked(t):
     t.check(done["rewritten_pages"] < 4000, f"{done}: only what differs")
     again = stasis_json("rollback", vm.name, "--force", *store)
     t.check(not again["compared"], f"tracked now: {again}")
+    # Whose end would no longer let the VM go on, and which is half changed from here on.
+    process = held.held(t, "rollback-disarmed", "rollback", vm.name, "--force", *store)
+    t.check(held.catches(process.pid, signal.SIGTSTP), "Ctrl-Z stops a rollback halfway")
+    code, said = held.ended(process)
+    t.equal(code, 0, said)
     check_exact(vm, store, [image_id])
     vm.check_runs()
     vm.guest.check_unharmed(vm)

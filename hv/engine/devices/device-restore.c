@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/hold.h"
 #include "device/pci-state.h"
 #include "engine/checkpoint/series.h"
 #include "engine/devices/device-kind.h"
@@ -39,6 +40,7 @@ typedef struct {
     char *machine, *accel;              /* the image's */
     StasisLifeline *lifeline;           /* armed while the VM is stopped by us */
     gboolean stopped;
+    gboolean holds;   /* Ctrl-Z waits */
     guint64 stop_us;  /* when it was stopped */
     char *running_id; /* image C, or NULL */
     StasisDeviceRestoreInfo *info;
@@ -215,6 +217,21 @@ static gboolean check_state(StasisQmp *qmp, gboolean *ret_running, GError **erro
     return FALSE;
 }
 
+/* Ctrl-Z waits from the stop until the VM is whole again: a rollback's own hold ends where it
+ * fails, which may be halfway. */
+static void hold(Restore *restore)
+{
+    restore->holds = TRUE;
+    stasis_hold_begin();
+}
+
+static void let_go(Restore *restore)
+{
+    if (restore->holds)
+        stasis_hold_end();
+    restore->holds = FALSE;
+}
+
 static gboolean stop(Restore *restore, StasisQmp *qmp, GError **error)
 {
     restore->stop_us = stasis_now_us();
@@ -234,9 +251,12 @@ static gboolean take_safety(Restore *restore, StasisSeries *series, GCancellable
     if (running) {
         g_autoptr(StasisImageInfo) before = stasis_series_take(series, cancellable, error);
         restore->running_id = before != NULL ? g_strdup(before->id) : NULL;
-        if (before == NULL || !stop(restore, qmp, error))
+        if (before == NULL)
             return FALSE;
     }
+    hold(restore);
+    if (running && !stop(restore, qmp, error))
+        return FALSE;
     series->mode = stasis_mode_ops(STASIS_MODE_STOP);
     g_autoptr(StasisImageInfo) safety = stasis_series_take(series, cancellable, error);
     if (safety == NULL)
@@ -341,7 +361,9 @@ StasisDeviceRestoreInfo *stasis_device_restore(StasisVm *vm, StasisStore *store,
     restore.info->size_bytes = restore.wanted->payload_size;
     if (!look(&restore, cancellable, error))
         return NULL;
-    if (restore.info->changed_bytes > 0 && !put_back(&restore, cancellable, error))
+    gboolean done = restore.info->changed_bytes == 0 || put_back(&restore, cancellable, error);
+    let_go(&restore);
+    if (!done)
         return NULL;
     /* The one before it is for nothing now; if it can't be deleted it is one image more. */
     if (restore.running_id != NULL)

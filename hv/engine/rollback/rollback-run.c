@@ -4,7 +4,8 @@
  *     stop        the last pages are read, the devices compared with the image's: what can be
  *                 refused or fail is behind us. (A VM that has failed stands from the beginning;
  *                 and what is trusted is read only where it is written: rewrite.h)
- *     mark        "half rolled back"; the dead man's switch is off from here on
+ *     mark        "half rolled back"; the dead man's switch is off from here on, and Ctrl-Z waits
+ * as before: it would leave the VM half overwritten for as long as the user likes
  *     ---------------------------------------------------------------- no way back
  *     harvest     what was written since the image; re-armed
  *     write       these pages, from the image
@@ -23,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/hold.h"
 #include "base/io.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/quiesce.h"
@@ -427,8 +429,11 @@ StasisRollbackInfo *stasis_rollback_run(StasisRollback *rollback, GCancellable *
     rollback->stop = (StasisRollbackStop){ 0 };
     info->id = g_strdup(rollback->id);
     info->compared = rollback->compared || rollback->tracker == NULL;
+    /* The switch alone would hold only until the point of no return. */
+    stasis_hold_begin();
     gboolean ok = run_all(&run, cancellable, error);
     rollback->loader->ops->settle(rollback->loader);
+    stasis_hold_end();
     if (!ok)
         return NULL;
     rollback->compared = FALSE;
