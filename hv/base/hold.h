@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A VM is held by this process: stopped, or its writes to memory, or what it sends, wait for us.
+ * A VM is held by this process: stopped, or its writes to memory, or what it sends, or its guest's
+ * writes to frozen file systems or suspended devices, wait for us.
  * Ctrl-Z would make it wait for as long as the user likes. Where the program asked for it
  * (stasis_defer_suspend() of <stasis/suspend.h>), that comes into force when nothing is held any
  * more.

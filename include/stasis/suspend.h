@@ -4,7 +4,7 @@
 #include <stasis/macros.h>
 
 /* Ctrl-Z (SIGTSTP; also SIGTTIN and SIGTTOU) stops this process at once as before, but not while it
- * holds a VM: stopped, with writes to memory that wait for it, or with output held. Then it is
- * stopped as soon as it has let go of all. For programs at a terminal; for good, and for actions
- * that are the default ones. */
+ * holds a VM: stopped, with writes to memory that wait for it, with output held, or with the
+ * guest's file systems frozen or devices of it suspended. Then it is stopped as soon as it has let
+ * go of all. For programs at a terminal; for good, and for actions that are the default ones. */
 STASIS_API void stasis_defer_suspend(void);

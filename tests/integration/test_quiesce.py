@@ -87,6 +87,7 @@ def killed(t):
     t.check(vm.checkpoint("--quiesce", *store)["quiesced"], "right after kill -9")
     before = image_ids(store)
     process = held.held(t, "quiesced", *create)
+    t.check(held.catches(process.pid, signal.SIGTSTP), "Ctrl-Z leaves them frozen")
     t.check(not journal_is_needed(disk), "the disk while it is frozen")
     process.send_signal(signal.SIGKILL)
     process.wait()

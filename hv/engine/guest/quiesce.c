@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hold.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/awaken.h"
 #include "engine/guest/guest-ready.h"
@@ -27,6 +28,8 @@ struct _StasisQuiesce {
     guint64 n_frozen;        /* file systems */
     guint64 frozen_us;       /* the last time */
     gboolean suspended;      /* devices are */
+    gboolean holds_files;    /* Ctrl-Z waits for the thaw */
+    gboolean holds_devices;  /* and for these */
     char **devices;          /* that are or were, or NULL */
 };
 
@@ -115,7 +118,24 @@ StasisQuiesce *stasis_quiesce_open(StasisSession *session, StasisQuiesceWhat wha
     return quiesce;
 }
 
-gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError **error)
+/* A guest whose file systems are frozen, or that misses devices, waits for us. */
+static void hold(gboolean *holds)
+{
+    if (!*holds)
+        stasis_hold_begin();
+    *holds = TRUE;
+}
+
+static void let_go(gboolean *holds)
+{
+    if (*holds)
+        stasis_hold_end();
+    *holds = FALSE;
+}
+
+/* ---- file systems ---- */
+
+static gboolean freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError **error)
 {
     guint8 room[32];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
@@ -145,6 +165,15 @@ gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable
     return TRUE;
 }
 
+gboolean stasis_quiesce_freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError **error)
+{
+    hold(&quiesce->holds_files);
+    gboolean ok = freeze(quiesce, cancellable, error);
+    if (!ok)
+        let_go(&quiesce->holds_files);
+    return ok;
+}
+
 /* Who is root in the guest can thaw one, too. */
 static gboolean check_thawed(const StasisQuiesce *quiesce, GBytes *answer, GError **error)
 {
@@ -158,11 +187,8 @@ static gboolean check_thawed(const StasisQuiesce *quiesce, GBytes *answer, GErro
     return FALSE;
 }
 
-/* Not to be called off. */
-gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error)
+static gboolean thaw(StasisQuiesce *quiesce, GError **error)
 {
-    if (quiesce->frozen_since_us == 0)
-        return TRUE;
     StasisAgentWait wait = { .deadline_us = stasis_now_us() + ANSWER_US };
     g_autoptr(GBytes) answer =
         stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_FS_THAW, NULL, &wait, error);
@@ -175,6 +201,14 @@ gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error)
     gboolean all = check_thawed(quiesce, answer, error);
     stasis_guest_ready_end(quiesce->agent, all);
     return all;
+}
+
+/* Not to be called off. */
+gboolean stasis_quiesce_thaw(StasisQuiesce *quiesce, GError **error)
+{
+    gboolean ok = quiesce->frozen_since_us == 0 || thaw(quiesce, error);
+    let_go(&quiesce->holds_files);
+    return ok;
 }
 
 guint64 stasis_quiesce_get_frozen_us(const StasisQuiesce *quiesce)
@@ -229,10 +263,12 @@ gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices
                               ((const StasisPciDevice *)devices->pdata[i])->way);
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_DRIVER, driver);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, hold_ms);
+    hold(&quiesce->holds_devices);
     g_autoptr(GBytes) answer =
         stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_SUSPEND, &fields, &wait, error);
     if (answer == NULL) {
         converse(quiesce, NULL, NULL); /* it may be at it still */
+        let_go(&quiesce->holds_devices);
         return FALSE;
     }
     g_strfreev(quiesce->devices);
@@ -257,6 +293,7 @@ gboolean stasis_quiesce_wake(StasisQuiesce *quiesce, GError **error)
     quiesce->suspended = FALSE;
     if (answer == NULL)
         converse(quiesce, NULL, NULL);
+    let_go(&quiesce->holds_devices);
     return answer != NULL;
 }
 
