@@ -3,7 +3,8 @@
  * Stopper "inside": the shim has QEMU's main loop stop the VM, save the devices and let it go on,
  * without a round trip to the monitor in between (hv/shim/inside.c). While the VM is stopped QEMU's
  * main loop waits for us, so nothing may be asked over QMP. If we die the shim sees our end of the
- * socket hang up, and lets the VM go on: no lifeline is needed.
+ * socket hang up, and lets the VM go on: no lifeline is needed. Ctrl-Z, which no switch puts off
+ * then, is put off here, from the stop until resume().
  *
  * The functions of QEMU that this calls are no stable interface: only versions that were tested.
  */
@@ -14,6 +15,7 @@
 
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/hold.h"
 #include "base/io.h"
 #include "engine/checkpoint/stopper.h"
 #include "track/shim-client.h"
@@ -117,10 +119,13 @@ static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GErro
     InsideStopper *self = (InsideStopper *)stopper;
     self->before_us = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
     struct stasis_shim_reply reply = { 0 };
+    stasis_hold_begin();
     int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, 0, (guint64)self->fdset, -1, &reply);
     self->disk_us = reply.part_ns / 1000;
     /* -ETIMEDOUT and the like: it may come to a stop yet, and then it is for resume() to say. */
     self->stopped = *ret_stopped = r != -ESTALE;
+    if (!self->stopped)
+        stasis_hold_end(); /* there will be no resume() */
     if (r == -EIO) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                             "QEMU could not give a device its filter or overlay; "
@@ -153,6 +158,7 @@ static gboolean inside_resume(StasisStopper *stopper, GError **error)
                             "the stop took so long that the shim let the VM go on; try again");
     else if (r < 0)
         stasis_set_errno(error, -r, "let the VM go on from inside QEMU");
+    stasis_hold_end();
     return r == 0;
 }
 
