@@ -60,6 +60,11 @@ void stasis_hold_end(void)
         kill(getpid(), SIGTSTP);
 }
 
+void stasis_forget_suspend(void)
+{
+    asked = 0;
+}
+
 void stasis_defer_suspend(void)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mutex);

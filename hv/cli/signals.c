@@ -2,7 +2,8 @@
 /*
  * Ctrl-C, SIGTERM and SIGHUP ask the operation at work to give up cleanly; a second SIGINT or
  * SIGTERM ends the process at once (a VM that is stopped at that moment is let go by the library's
- * own guard, as after kill -9). Ctrl-Z stops us only while no VM waits for us.
+ * own guard, as after kill -9). Ctrl-Z stops us only while no VM waits for us, and not at all if
+ * one of these comes before that.
  *
  * Handlers and a pipe, rather than blocked signals: a handler is reset by exec, so a QEMU that we
  * start inherits nothing of this. A signal that was ignored when we were started (nohup, a shell's
@@ -24,6 +25,7 @@ static volatile sig_atomic_t asked;
 static void on_signal(int signum)
 {
     int saved = errno;
+    stasis_forget_suspend();
     if (asked && signum != SIGHUP)
         _exit(130);
     if (!asked && write(wake_fd, "", 1) < 0)

@@ -8,3 +8,7 @@
  * guest's file systems frozen or devices of it suspended. Then it is stopped as soon as it has let
  * go of all. For programs at a terminal; for good, and for actions that are the default ones. */
 STASIS_API void stasis_defer_suspend(void);
+
+/* The process was told to end: a Ctrl-Z that waits does not stop it on its way any more. May be
+ * called by a signal's handler. */
+STASIS_API void stasis_forget_suspend(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: Ctrl-Z does not stop a process that holds a VM, but stops it once nothing is held; one
- * that holds none it stops at once; a program that did not ask for this is left alone. */
+ * that holds none it stops at once, and one that was told to end after it not at all; a program
+ * that did not ask for this is left alone. */
 #include <glib.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -58,6 +59,22 @@ static void waits(void)
     finish(pid);
 }
 
+static void hold_and_end(void)
+{
+    stasis_defer_suspend();
+    stasis_hold_begin();
+    raise(SIGTSTP);
+    stasis_forget_suspend();
+    stasis_hold_end();
+}
+
+static void told_to_end(void)
+{
+    int status;
+    start(hold_and_end, &status);
+    g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void hold_before(void)
 {
     stasis_defer_suspend();
@@ -110,6 +127,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/base/hold/waits", waits);
+    g_test_add_func("/base/hold/told-to-end", told_to_end);
     g_test_add_func("/base/hold/at-once", at_once);
     g_test_add_func("/base/hold/not-asked-for", not_asked_for);
     g_test_add_func("/base/hold/ignored", ignored);
