@@ -10,8 +10,10 @@
  *     output   parts: stream (u8, 1 or 2), length (u32), bytes; appended by the watcher, who holds
  *              a flock(2) on it as long as he lives
  *     pid      the command's, which is its process group as well
- *     status   "exit N TRUNCATED TIMED_OUT" or "signal N …"; renamed into place when it has ended,
- *              but made when it begins: by its end it may have filled the file system
+ *     status   "exit N TRUNCATED TIMED_OUT" or "signal N …", when it has ended
+ *
+ * These two are renamed into place when they are known, but made before the command begins: from
+ * then on it may have filled the file system.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -40,8 +42,9 @@
 #define LOOK_MS 200 /* for a watcher that was killed; all else wakes us */
 #define HEAD_BYTES 5u
 #define PATH_BYTES 256
-#define END_NAME ".end" /* of what becomes "status" */
-#define END_BYTES 64    /* with blanks behind the words */
+#define PID_NAME ".pid" /* of what becomes "pid" */
+#define END_NAME ".end" /* … and "status" */
+#define LINE_BYTES 64   /* of either, with blanks behind the words */
 
 static void job_path(char path[PATH_BYTES], const char *token, const char *file)
 {
@@ -98,41 +101,41 @@ static void append_output(Command *c, uint16_t tag, const uint8_t *bytes, uint32
     }
 }
 
-/* Aside, then in place; false when it can't be written. */
-static bool put_file(const char *token, const char *name, const char *text)
+static bool write_line(const char *path, int flags, const char *words)
 {
-    char aside[PATH_BYTES], path[PATH_BYTES];
-    job_path(aside, token, ".new");
-    job_path(path, token, name);
-    int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool ok = fd >= 0 && write_all(fd, text, strlen(text));
+    char line[LINE_BYTES + 2];
+    int n = snprintf(line, sizeof line, "%-*s\n", LINE_BYTES, words);
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+    bool ok = fd >= 0 && write_all(fd, line, (size_t)n);
     if (fd >= 0)
         close(fd);
-    return ok && rename(aside, path) == 0;
+    return ok;
+}
+
+/* Room for a line. */
+static bool reserve(const Watcher *w, const char *aside)
+{
+    char path[PATH_BYTES];
+    job_path(path, w->token, aside);
+    return write_line(path, O_CREAT | O_TRUNC, "");
+}
+
+/* Into that room, then in place. */
+static bool put_words(const Watcher *w, const char *aside, const char *name, const char *words)
+{
+    char from[PATH_BYTES], to[PATH_BYTES];
+    job_path(from, w->token, aside);
+    job_path(to, w->token, name);
+    return write_line(from, 0, words) && rename(from, to) == 0;
 }
 
 static void note_end(const Watcher *w, const Command *c, int status)
 {
-    char words[END_BYTES], line[END_BYTES + 2], aside[PATH_BYTES], path[PATH_BYTES];
+    char words[LINE_BYTES];
     bool killed = WIFSIGNALED(status);
     snprintf(words, sizeof words, "%s %d %d %d", killed ? "signal" : "exit",
              killed ? WTERMSIG(status) : WEXITSTATUS(status), c->truncated, c->timed_out);
-    snprintf(line, sizeof line, "%-*s\n", END_BYTES, words);
-    job_path(aside, w->token, END_NAME);
-    job_path(path, w->token, "status");
-    int fd = open(aside, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && write_all(fd, line, strlen(line)))
-        rename(aside, path);
-    if (fd >= 0)
-        close(fd);
-}
-
-/* Room for that. */
-static bool reserve_end(const Watcher *w)
-{
-    char line[END_BYTES + 2];
-    snprintf(line, sizeof line, "%-*s\n", END_BYTES, "");
-    return put_file(w->token, END_NAME, line);
+    put_words(w, END_NAME, "status", words);
 }
 
 /* Nothing of the agent's stays open in it: neither the port nor the pipe to the loop. */
@@ -148,9 +151,9 @@ static void __attribute__((noreturn)) watch(Watcher *w, Command *c, int ready)
     syscall(SYS_close_range, 5u, ~0u, 0u);
     w->output = 3;
     flock(w->output, LOCK_EX | LOCK_NB);
-    int r = reserve_end(w) ? command_start(c, &pid) : errno;
-    snprintf(number, sizeof number, "%d\n", (int)pid);
-    if (r == 0 && !put_file(w->token, "pid", number))
+    int r = reserve(w, PID_NAME) && reserve(w, END_NAME) ? command_start(c, &pid) : errno;
+    snprintf(number, sizeof number, "%d", (int)pid);
+    if (r == 0 && !put_words(w, PID_NAME, "pid", number))
         r = errno;
     write_all(4, &r, sizeof r);
     close(4);
@@ -261,7 +264,7 @@ typedef struct {
 
 static bool read_end(const char *token, End *ret)
 {
-    char path[PATH_BYTES], line[END_BYTES + 2];
+    char path[PATH_BYTES], line[LINE_BYTES + 2];
     job_path(path, token, "status");
     read_line(path, line, sizeof line);
     return sscanf(line, "%15s %d %d %d", ret->how, &ret->number, &ret->truncated,
