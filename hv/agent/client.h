@@ -70,10 +70,11 @@ GBytes *stasis_agent_finish(StasisAgent *agent, guint64 id, StasisAgentPartFunc 
                             GError **error);
 
 /* What stasis_agent_finish() has to allow for @n bytes of a command's output: they come in parts as
- * the command has written them, byte by byte maybe, each with heads. */
+ * the command has written them, byte by byte maybe, each with heads: its frame's (20), its own (6),
+ * and of a job where the next one begins (14). */
 static inline gsize stasis_agent_output_bytes(guint64 n)
 {
-    return (gsize)(n * 33 + 4 * STASIS_AGENT_MAX_PAYLOAD);
+    return (gsize)(n * 41 + 4 * STASIS_AGENT_MAX_PAYLOAD);
 }
 
 /* Linux's error with which the agent refused the last request, if that is finished; 0: it did not,

@@ -253,12 +253,13 @@ static void answer_byte_by_byte(Peer *peer, const StasisAgentFrame *frame)
         return;
     }
     StasisFieldWriter fields = { .payload = peer->payload, .room = sizeof peer->payload };
+    stasis_field_put_number(&fields, STASIS_AGENT_TAG_OFFSET, 1); /* as a job's have */
     stasis_field_put(&fields, STASIS_AGENT_TAG_OUTPUT, "x", 1);
     for (guint i = 1; i <= N_BYTES; i++)
         reply(peer, STASIS_AGENT_ANSWER, 0, i == N_BYTES ? STASIS_AGENT_END : 0, id, fields.length);
 }
 
-/* A command that writes byte by byte has all of its output. */
+/* A command that writes byte by byte, a job too, has all of its output. */
 static void test_small_parts(void)
 {
     Peer *peer = g_new0(Peer, 1);
