@@ -82,8 +82,8 @@ static int make_directories(char *path, mode_t mode)
     return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
 }
 
-/* What has that name goes, as long as it is no directory: it may be another user's, who would have
- * a hand in what is written, or a link to something else. */
+/* A file or link of that name goes: it may be another user's, who would have a hand in what is
+ * written, or lead to something else. What is neither stays: it may be the guest's /dev/null. */
 static int remove_old(const char *path)
 {
     struct stat st;
@@ -91,6 +91,8 @@ static int remove_old(const char *path)
         return errno == ENOENT ? 0 : errno;
     if (S_ISDIR(st.st_mode))
         return EISDIR;
+    if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        return EINVAL;
     return unlink(path) < 0 && errno != ENOENT ? errno : 0;
 }
 

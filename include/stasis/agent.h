@@ -94,9 +94,11 @@ typedef struct {
  * Copy @path of this host, a file or a directory with all that is in it, into the guest's directory
  * @dir (absolute; made if need be), by the agent: no network, and no disk of the guest's that is
  * shared. Contents and permissions, and links as links; owners are the agent's user. A file or a
- * link takes the place of what has its name there, which goes, unless that is a directory; links to
- * directories on the way are followed. When it fails, what was copied by then stays. *ret may be
- * NULL. What vanishes meanwhile from a directory that is copied is counted, and no failure.
+ * link takes the place of a file or link of its name there, which goes; anything else of that name
+ * (a directory, a device, a FIFO, a socket) is refused, and a file that something is mounted on
+ * (EBUSY). Links to directories on the way are followed. When it fails, what was copied by then
+ * stays. *ret may be NULL. What vanishes meanwhile from a directory that is copied is counted, and
+ * no failure.
  */
 STASIS_API gboolean stasis_vm_agent_copy_in(StasisVm *vm, const char *path, const char *dir,
                                             const StasisAgentCopyOptions *options,

@@ -3,12 +3,14 @@
 """Promise: what must not be left half done the agent brings to its end, whoever goes away meanwhile; what it
 starts is nobody special. It runs as a process of this host, with a /run of its own, and what it takes for CRIU
 is a script."""
+import errno
 import fcntl
 import hashlib
 import io
 import itertools
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
@@ -238,6 +240,12 @@ def overwritten(t):
     t.equal(here.host.call("FILE_WRITE", PATH=other, KIND="link", INPUT="/nowhere").status, "OK", "a link over a file")
     t.equal(os.readlink(other), "/nowhere", "it")
     t.equal(here.host.call("FILE_WRITE", PATH=t.dir, KIND="link", INPUT="x").status, "FAILED", "over a directory")
+    fifo = t.path("fifo")
+    os.mkfifo(fifo)
+    for kind in ("file", "link"):
+        answer = here.host.call("FILE_WRITE", PATH=fifo, KIND=kind, INPUT=b"x")
+        t.equal((answer.status, answer.number("ERRNO")), ("FAILED", errno.EINVAL), f"a {kind} over a FIFO")
+    t.check(stat.S_ISFIFO(os.lstat(fifo).st_mode), "the FIFO is there")
 
 
 @case
