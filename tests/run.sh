@@ -200,7 +200,7 @@ run_program() {
     chmod 755 "$dir" # guests of other users live below it
     mark=$(basename "$dir").$$.$RANDOM
     mkdir -m 700 "$dir/run"
-    mkdir "$dir/tmp"
+    mkdir -m 755 "$dir/tmp"
 
     began=$(date +%s%N)
     : >"$log"

@@ -12,10 +12,13 @@ static struct {
     volatile int letting_go, may_go;
 } * shared;
 
+/* In either process; so neither waits for ever if the other has ended. */
 static void wait_for(volatile int *what)
 {
-    while (!*what)
+    for (int i = 0; !*what; i++) {
+        g_assert_cmpint(i, <, 120000);
         g_usleep(1000);
+    }
 }
 
 static void hold(const void *what, int64_t end_ms, KeeperReport *report)
