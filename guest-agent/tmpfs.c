@@ -267,7 +267,6 @@ static bool make_link(const StasisTarEntry *entry, const char *path)
     return (unlink(path) == 0 || errno == ENOENT) && link(first, path) == 0;
 }
 
-/* Nothing but tmpfs is written to, whoever made the archive. */
 static void complain_no_tmpfs(const char *path, const char *dir, Answer *answer)
 {
     answer_error(answer, STASIS_AGENT_STATE, 0,
@@ -357,6 +356,7 @@ static bool look_at_entry(Rooms *rooms, const StasisTarEntry *entry, bool replac
 
 static unsigned n_put; /* entries */
 
+/* Nothing but tmpfs is written to, whoever made the archive. */
 static bool put_entry(int archive, const StasisTarEntry *entry, Answer *answer)
 {
     char path[STASIS_TAR_MAX_NAME + 2], dir[sizeof path];
