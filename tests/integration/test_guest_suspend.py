@@ -106,6 +106,7 @@ def comes_back(t):
     for signum in (signal.SIGKILL, signal.SIGINT):
         if signum == signal.SIGKILL:
             process = held.held(t, "suspended", *create)
+            t.check(held.catches(process.pid, signal.SIGTSTP), "Ctrl-Z leaves it suspended")
             process.kill()
             process.wait()
         else:
