@@ -44,13 +44,12 @@ const StasisImageInfo *stasis_guard_back_go(StasisGuard *guard, const StasisFail
                                             guint64 seen_us, GError **error)
 {
     const StasisImageInfo *image =
-        stasis_ring_find_before(guard->ring, failure->since_us, guard->n_tries - 1);
+        stasis_ring_find_before(guard->ring, failure->since_us, failure->at_us, guard->n_tries - 1);
     gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
     if (image == NULL) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "VM %s failed (%s) before there was an image, or the ring has none from before "
-                    "that any more: it is left as it is",
-                    guard->name, failure->kind);
+                    "VM %s failed (%s) before there was an image: it is left as it is", guard->name,
+                    failure->kind);
         return NULL;
     }
     g_clear_pointer(&guard->watch, stasis_watch_free);

@@ -112,16 +112,21 @@ gboolean stasis_ring_may_skip(const GError *error)
            g_error_matches(error, STASIS_ERROR, STASIS_ERROR_BUDGET);
 }
 
-const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,
-                                               guint n_older)
+static guint count_before(const StasisRing *ring, gint64 us)
 {
-    guint before = ring->images->len;
-    while (before > 0 &&
-           ((StasisImageInfo *)ring->images->pdata[before - 1])->created_us >= since_us)
-        before--;
-    if (before == 0)
-        return NULL;
-    return ring->images->pdata[before - 1 - MIN(n_older, before - 1)];
+    guint n = ring->images->len;
+    while (n > 0 && ((StasisImageInfo *)ring->images->pdata[n - 1])->created_us >= us)
+        n--;
+    return n;
+}
+
+const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,
+                                               gint64 seen_us, guint n_older)
+{
+    guint n = count_before(ring, since_us);
+    if (n == 0)
+        return count_before(ring, seen_us) > 0 ? ring->images->pdata[0] : NULL;
+    return ring->images->pdata[n - 1 - MIN(n_older, n - 1)];
 }
 
 void stasis_ring_forget_after(StasisRing *ring, const StasisImageInfo *image)

@@ -41,10 +41,12 @@ gboolean stasis_ring_may_skip(const GError *error);
 gboolean stasis_ring_trim(StasisRing *ring, GError **error);
 guint stasis_ring_get_n_images(const StasisRing *ring);
 
-/* The newest image from before @since_us (Unix time), or up to @n_older before that; the oldest
- * when there are no more. NULL: none is from before that. */
+/* The newest image from before a failure that began at @since_us (Unix time), or up to @n_older
+ * before that; the oldest when there are no more. It may have been seen, at @seen_us, later than
+ * the ring reaches back, and when it began is known from above alone: then the oldest that was
+ * taken before it was seen. NULL: none was. */
 const StasisImageInfo *stasis_ring_find_before(const StasisRing *ring, gint64 since_us,
-                                               guint n_older);
+                                               gint64 seen_us, guint n_older);
 /* What comes after @image never was. */
 void stasis_ring_forget_after(StasisRing *ring, const StasisImageInfo *image);
 
