@@ -449,6 +449,20 @@ def was_before(t):
     t.wait(guard.ended, 120, "the guard ends")
     t.equal((guard.process.returncode, guard.count("captured"), guard.count("rolled-back")), (1, 1, 0), guard.events)
     t.equal(vm.status(), "guest-panicked", "it is left as it is")
+    # A policy's guard knows what one before has left, and a failure of another kind from that.
+    policys = ("-o", t.dir, "--by-policy")
+    for was_left in ("nothing", "panic", "hang"):
+        if was_left == "hang":
+            with open(os.path.join(os.path.dirname(memory_of(vm)), "left"), "r+") as f:
+                left = f.read()
+                t.check(left.endswith(" panic\n"), left)
+                f.seek(0)
+                f.write(left.replace("panic", "hang"))
+                f.truncate()
+        guard = Guard(t, vm, *policys)
+        t.wait(guard.ended, 120, "the guard ends")
+        t.equal((guard.process.returncode, guard.count("captured")), (1, 0) if was_left == "panic" else (EVENT, 1),
+                f"{was_left} was left: {guard.events}")
 
 
 @case

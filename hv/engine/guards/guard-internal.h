@@ -87,12 +87,13 @@ gboolean stasis_guard_back_is_half(const StasisGuard *guard);
 
 /* ---- guard-left.c; of a guard that is no policy's nothing of it does anything ---- */
 
-/* The VM, whose QEMU is @record's, stays as it is after a failure. */
-void stasis_guard_left_note(StasisGuard *guard, const StasisRecord *record);
+/* The VM, whose QEMU is @record's, stays as it is after @failure. */
+void stasis_guard_left_note(StasisGuard *guard, const StasisRecord *record,
+                            const StasisFailure *failure);
 /* It does not any more. */
 void stasis_guard_left_forget(StasisGuard *guard);
 /* FALSE, STASIS_ERROR_FAILED: @failure was there when the guard was begun, and one before has left
- * that QEMU so. */
+ * that QEMU with a failure of that kind. */
 gboolean stasis_guard_left_check(const StasisGuard *guard, const StasisFailure *failure,
                                  GError **error);
 

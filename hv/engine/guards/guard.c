@@ -201,7 +201,7 @@ static gboolean handle(StasisGuard *guard, StasisFailure *failure, gboolean *ret
     if (image != NULL)
         stasis_guard_left_forget(guard);
     else if (captured)
-        stasis_guard_left_note(guard, &failed);
+        stasis_guard_left_note(guard, &failed, failure);
     if (local != NULL) {
         guard->keep_ring |= stasis_guard_back_is_half(guard);
         g_propagate_error(error, g_steal_pointer(&local));
