@@ -338,19 +338,28 @@ static gboolean is_over(const StasisdEntry *entry, const StasisdJob *job)
                                    : g_strv_contains(gone, job->error_name);
 }
 
-/* A guard that ended at a failure of its VM, which may be there still. */
-static gboolean saw_failure(const StasisdJob *job)
+/* Of a guard that ended at a failure of its VM the kind of that; else NULL. */
+static char *failure_of(const StasisdJob *job)
 {
     g_autoptr(JsonObject) result =
         job->result != NULL ? stasis_json_parse_object(job->result, -1, NULL) : NULL;
-    return strcmp(job->kind, "guard") == 0 && !job->aborting && result != NULL &&
-           json_object_has_member(result, "last") && !json_object_has_member(result, "ended");
+    if (strcmp(job->kind, "guard") != 0 || job->aborting || result == NULL ||
+        !json_object_has_member(result, "last") || json_object_has_member(result, "ended"))
+        return NULL;
+    JsonNode *last = json_object_get_member(result, "last");
+    return JSON_NODE_HOLDS_OBJECT(last)
+               ? g_strdup(stasis_json_string_or(json_node_get_object(last), "kind", NULL))
+               : NULL;
 }
 
-/* How often on end there was nothing to be done, of a kind that lasts. */
-static guint count_on_end(const StasisdEntry *entry, const StasisdJob *job)
+/* How often on end there was nothing to be done, of a kind that lasts; or a guard saw what the one
+ * before had seen. */
+static guint count_on_end(StasisdEntry *entry, const StasisdJob *job)
 {
-    if (job->state == STASISD_DONE && !saw_failure(job))
+    g_autofree char *before = g_steal_pointer(&entry->failure);
+    entry->failure = failure_of(job);
+    if (job->state == STASISD_DONE &&
+        (entry->failure == NULL || g_strcmp0(entry->failure, before) != 0))
         return 0;
     gboolean lasted = job->ended_us - job->started_us > MAX_BACKOFF_S * G_TIME_SPAN_SECOND;
     return lasted ? 1 : entry->n_on_end + 1;

@@ -17,8 +17,9 @@ typedef struct {
     gint64 retry_us;           /* CLOCK_BOOTTIME, 0: none; G_MAXINT64: never */
     guint n_on_end;            /* failures on end */
     gboolean may_have_watched; /* a watch's run under way; of one that was taken up: who knows */
-    guint n_told; /* periods missed since the last run that went well, as told so far */
-    char *text;   /* the policy as it is in its file */
+    guint n_told;  /* periods missed since the last run that went well, as told so far */
+    char *text;    /* the policy as it is in its file */
+    char *failure; /* the kind of the one that the last guard ended at, or NULL */
 } StasisdEntry;
 
 struct _StasisdService {

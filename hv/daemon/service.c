@@ -21,6 +21,7 @@ static void entry_free(gpointer data)
     stasis_policy_free(entry->policy);
     stasisd_policy_state_clear(&entry->state);
     g_free(entry->text);
+    g_free(entry->failure);
     g_free(entry);
 }
 

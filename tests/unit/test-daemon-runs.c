@@ -88,7 +88,8 @@ static StasisdEntry *run_once(World *world, const char *said, const char *text)
 #define BAD(code) \
     "echo '{\"ok\": false, \"error\": {\"code\": \"" code "\", \"message\": \"no\"}}'; exit 1"
 
-/* A guard that saw a failure finds it again: it is begun anew later each time. */
+/* A guard that could not begin is begun anew later each time; one that saw a failure is not, the
+ * first time. */
 static void test_back_off(void)
 {
     static const struct {
@@ -96,7 +97,7 @@ static void test_back_off(void)
         guint n_on_end;
     } rows[] = {
         { OK("\"failures\": 0"), 0 },
-        { OK("\"last\": {\"kind\": \"panic\"}"), 1 },
+        { OK("\"last\": {\"kind\": \"panic\"}"), 0 },
         { OK("\"last\": {\"kind\": \"panic\"}, \"ended\": \"guest-shutdown\""), 0 },
         { BAD("failed"), 1 },
     };
@@ -108,6 +109,32 @@ static void test_back_off(void)
         g_assert_cmpuint(entry->n_on_end, ==, rows[i].n_on_end);
         world_clear(&world);
     }
+}
+
+/* What guards see again and again, of one kind, has them wait. */
+static void test_storm(void)
+{
+    static const struct {
+        const char *kind;
+        guint n_on_end;
+    } rows[] = { { "log", 0 }, { "log", 1 }, { "log", 2 }, { "panic", 0 }, { "panic", 1 } };
+    World world;
+    g_autofree char *said =
+        g_strdup_printf("echo \"{\\\"ok\\\": true, \\\"result\\\": {\\\"last\\\": "
+                        "{\\\"kind\\\": \\\"$(cat \"$STASIS_STATE_DIR/kind\")\\\"}}}\"");
+    world_init(&world, said);
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        put(&world, "kind", rows[i].kind);
+        if (i == 0) {
+            put(&world, "policies/vm-web.json", "{\"vm\": \"web\", \"guard\": \"panic\"}");
+            stasisd_service_reload(world.service);
+        } else {
+            stasisd_runs_add(world.service, entry_of(&world, "web"));
+        }
+        wait_over(&world, i + 1);
+        g_assert_cmpuint(entry_of(&world, "web")->n_on_end, ==, rows[i].n_on_end);
+    }
+    world_clear(&world);
 }
 
 #define WATCHING "echo '{\"event\": \"watching\"}' >&2; "
@@ -186,6 +213,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL); /* a bad file is warned of */
     g_test_add_func("/daemon/runs/back-off", test_back_off);
+    g_test_add_func("/daemon/runs/storm", test_storm);
     g_test_add_func("/daemon/runs/pids", test_pids);
     g_test_add_func("/daemon/runs/not-begun", test_not_begun);
     g_test_add_func("/daemon/runs/removed", test_removed);
