@@ -234,8 +234,8 @@ gboolean stasisd_job_start(StasisdJob *job, const char *program, int dir_fd, con
     job->pidfd = (int)syscall(SYS_pidfd_open, job->pid, 0);
     if (job->pidfd < 0) {
         stasis_set_errno(error, errno, "pidfd_open of %d", (int)job->pid);
-        /* Nobody would know of it. */
-        kill(job->pid, SIGINT);
+        /* Nobody would know of it; it has hardly begun, and we wait for it. */
+        kill(job->pid, SIGKILL);
         waitpid(job->pid, NULL, 0);
         job->pid = 0;
         return FALSE;
