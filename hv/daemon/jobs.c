@@ -200,8 +200,9 @@ static gboolean on_idle(gpointer data)
         if (job->state != STASISD_WAITING ||
             (place != NO_PLACE && n_taken[place] >= jobs->n_places))
             continue;
-        n_taken[place]++;
         start(jobs, job);
+        /* Of one that could not begin nobody tells the end. */
+        n_taken[place] += job->state == STASISD_RUNNING;
     }
     return G_SOURCE_REMOVE;
 }

@@ -143,6 +143,22 @@ static void test_places(void)
     world_clear(&world);
 }
 
+/* Those that can't begin take no place of those that can. */
+static void test_not_begun(void)
+{
+    World world;
+    world_init(&world);
+    guint last = 0;
+    for (guint i = 0; i < 3; i++) {
+        last = add(&world, "test", DONE);
+        g_autofree char *in_the_way = g_strdup_printf("%s/jobs/%u.out", world.dir, last);
+        g_assert_true(i == 2 || mkdir(in_the_way, 0700) == 0);
+    }
+    wait_over(&world, 3);
+    g_assert_cmpint(stasisd_jobs_find(world.jobs, last)->state, ==, STASISD_DONE);
+    world_clear(&world);
+}
+
 /* Exports that nobody reads keep each other waiting, and nobody else. */
 static void test_exports(void)
 {
@@ -344,6 +360,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/daemon/jobs/ends", test_ends);
     g_test_add_func("/daemon/jobs/places", test_places);
+    g_test_add_func("/daemon/jobs/not-begun", test_not_begun);
     g_test_add_func("/daemon/jobs/exports", test_exports);
     g_test_add_func("/daemon/jobs/descriptor", test_descriptor);
     g_test_add_func("/daemon/jobs/adopted", test_adopted);
