@@ -58,21 +58,21 @@ static void print_bundle_failed(CliCall *call, const StasisGuardEvent *event)
 {
     const char *name = call->args[0], *why = event->reason->message;
     if (event->path == NULL)
-        cli_note(call, "%s: the bundle could not be written, and is lost: %s", name, why);
+        cli_try_note(call, "%s: the bundle could not be written, and is lost: %s", name, why);
     else
-        cli_note(call,
-                 "%s: the bundle could not be written: %s; it is in memory (%s), and is "
-                 "tried again",
-                 name, why, event->path);
+        cli_try_note(call,
+                     "%s: the bundle could not be written: %s; it is in memory (%s), and is "
+                     "tried again",
+                     name, why, event->path);
 }
 
 static void print_bundle_removed(CliCall *call, const StasisGuardEvent *event)
 {
     const char *name = call->args[0];
     if (event->reason != NULL)
-        cli_note(call, "%s: an old bundle is left: %s", name, event->reason->message);
+        cli_try_note(call, "%s: an old bundle is left: %s", name, event->reason->message);
     else if (cli_flag(call, "verbose"))
-        cli_note(call, "%s: %s removed", name, event->path);
+        cli_try_note(call, "%s: %s removed", name, event->path);
 }
 
 static void print_event(CliCall *call, const StasisGuardEvent *event)
@@ -80,32 +80,32 @@ static void print_event(CliCall *call, const StasisGuardEvent *event)
     const char *name = call->args[0];
     g_autofree char *took = cli_format_us(event->took_us);
     if (is(event, "armed")) {
-        cli_note(call, "%s: guarded", name);
+        cli_try_note(call, "%s: guarded", name);
     } else if (is(event, "ended")) {
-        cli_note(call, "%s: not guarded any more: %s", name, event->detail);
+        cli_try_note(call, "%s: not guarded any more: %s", name, event->detail);
     } else if (is(event, "bundle-removed")) {
         print_bundle_removed(call, event);
     } else if (event->image != NULL) {
         g_autofree char *pause = cli_format_us(event->image->cost.pause_us);
         if (cli_flag(call, "verbose"))
-            cli_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
+            cli_try_note(call, "%s: image %s, stop %s", name, event->image->id, pause);
     } else if (event->reason != NULL) {
         if (on_end(event) > 1 && !cli_flag(call, "verbose"))
             return;
         if (is(event, "bundle-failed"))
             print_bundle_failed(call, event);
         else
-            cli_note(call, "%s: no image: %s", name, event->reason->message);
+            cli_try_note(call, "%s: no image: %s", name, event->reason->message);
     } else if (event->path != NULL) {
-        cli_note(call, "%s: captured in %s", name, took);
+        cli_try_note(call, "%s: captured in %s", name, took);
     } else if (event->id != NULL) {
-        cli_note(call, "%s: %s to %s in %s (%u on end)", name, event->what, event->id, took,
-                 event->n_tries);
+        cli_try_note(call, "%s: %s to %s in %s (%u on end)", name, event->what, event->id, took,
+                     event->n_tries);
     } else {
         const StasisFailure *failure = event->failure;
-        cli_note(call, "%s: %s: %s%s%s", name, event->what, failure->kind,
-                 failure->detail != NULL ? ": " : "",
-                 failure->detail != NULL ? failure->detail : "");
+        cli_try_note(call, "%s: %s: %s%s%s", name, event->what, failure->kind,
+                     failure->detail != NULL ? ": " : "",
+                     failure->detail != NULL ? failure->detail : "");
     }
 }
 

@@ -42,6 +42,19 @@ void cli_note(const CliCall *call, const char *format, ...)
     print_stderr(text);
 }
 
+void cli_try_note(const CliCall *call, const char *format, ...)
+{
+    if (call->json || cli_flag(call, "quiet"))
+        return;
+    va_list ap;
+    va_start(ap, format);
+    g_autofree char *text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    g_autofree char *shown = cli_printable(text);
+    g_autofree char *line = g_strconcat("stasis: ", shown, "\n", NULL);
+    cli_try_write(line, strlen(line));
+}
+
 gboolean cli_flush(CliCall *call)
 {
     errno = 0;

@@ -35,6 +35,8 @@ void cli_report_object(JsonObject *object);
 
 /* A line on stderr, "stasis: …"; not with -q or --json. */
 void cli_note(const CliCall *call, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* The same; nothing, when nobody reads. */
+void cli_try_note(const CliCall *call, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Text from an image, a guest or another program as it may be shown on a terminal: valid UTF-8,
  * control characters written as \xNN. NULL becomes "". Free with g_free(). */
