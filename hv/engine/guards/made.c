@@ -13,7 +13,7 @@
 #define MAX_LIST_BYTES (16u << 20)
 #define STORE_CHARS 16
 
-/* ---- the list: an ID a line ---- */
+/* ---- the list: an ID a line; one that was written by half, the disk being full, is none ---- */
 
 /* One for each store and note; NULL: they are known by their note. Free with g_free(). */
 static char *list_of(const StasisMemory *memory, StasisStore *store, const char *note)
@@ -40,7 +40,8 @@ static GHashTable *read_list(int dir_fd, const char *name)
     g_autofree char *text = stasis_read_file_at(dir_fd, name, MAX_LIST_BYTES, &len, NULL);
     g_auto(GStrv) lines = g_strsplit(text != NULL ? text : "", "\n", -1);
     for (char **line = lines; *line != NULL; line++)
-        g_hash_table_add(ids, g_strdup(*line));
+        if (**line != '\0')
+            g_hash_table_add(ids, g_strdup(*line));
     return ids;
 }
 
@@ -52,19 +53,28 @@ static gboolean write_list(int dir_fd, const char *name, const GPtrArray *ids, G
     return stasis_write_file_at(dir_fd, name, text->str, text->len, /* durable= */ FALSE, error);
 }
 
-gboolean stasis_made_note(const StasisMemory *memory, StasisStore *store, const char *note,
-                          const char *id, GError **error)
+static gboolean add_to_list(const StasisMemory *memory, const char *name, const char *id,
+                            GError **error)
 {
-    g_autofree char *name = list_of(memory, store, note);
-    if (name == NULL)
-        return TRUE;
-    g_autofree char *line = g_strconcat(id, "\n", NULL);
+    /* The line before may be half of one. */
+    g_autofree char *line = g_strconcat("\n", id, "\n", NULL);
     stasis_autofd int dir_fd = open_dir(memory, error);
     if (dir_fd < 0)
         return FALSE;
     stasis_autofd int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     int r = fd >= 0 ? stasis_write_all(fd, line, strlen(line)) : -errno;
     return r == 0 || stasis_set_errno(error, -r, "%s/%s", memory->dir, name);
+}
+
+gboolean stasis_made_note(const StasisMemory *memory, StasisStore *store, const char *note,
+                          const char *id, GError **error)
+{
+    const char *const ids[] = { id, NULL };
+    g_autofree char *name = list_of(memory, store, note);
+    if (name == NULL || add_to_list(memory, name, id, error))
+        return TRUE;
+    stasis_store_delete_images(store, ids, NULL, NULL, NULL, NULL);
+    return FALSE;
 }
 
 gboolean stasis_made_prune(const StasisMemory *memory, StasisStore *store, const char *vm_name,

@@ -11,7 +11,8 @@
 
 G_BEGIN_DECLS
 
-/* @id in @store, with note @note, is one. @memory: the VM's, held; NULL: @store is ours alone. */
+/* @id in @store, with note @note, is one. @memory: the VM's, held; NULL: @store is ours alone.
+ * FALSE: nobody would know of it, and it has been deleted. */
 gboolean stasis_made_note(const StasisMemory *memory, StasisStore *store, const char *note,
                           const char *id, GError **error);
 /* Delete all of VM @vm_name in @store with note @note that are, but the newest @n_keep. */

@@ -99,9 +99,11 @@ const StasisImageInfo *stasis_ring_take(StasisRing *ring, GCancellable *cancella
     StasisImageInfo *image = stasis_series_take(ring->series, cancellable, error);
     if (image == NULL)
         return NULL;
-    g_ptr_array_add(ring->images, image);
-    if (!stasis_made_note(ring->memory, ring->store, ring->note, image->id, error))
+    if (!stasis_made_note(ring->memory, ring->store, ring->note, image->id, error)) {
+        stasis_image_info_free(image);
         return NULL;
+    }
+    g_ptr_array_add(ring->images, image);
     gboolean full = ring->draft == NULL && ring->images->len > ring->keep + ring->keep / 2;
     return !full || stasis_ring_trim(ring, error) ? image : NULL;
 }
