@@ -270,8 +270,10 @@ const CliCommand cli_cmd_guard = {
         "It runs until Ctrl-C or until the VM is shut down, by its guest or from outside, which is "
         "no failure unless --on exit says so (exit status 0), or ends with 125 after a capture "
         "alone, or when it "
-        "gives up. What happens is told on stderr, by --progress json as one JSON object a line, "
-        "for which the guard does not wait where nobody reads. "
+        "gives up. What happens is told on stderr, by --progress json as one JSON object a line. "
+        "The "
+        "guard does not wait for who reads: a line for which there is no room, as nobody does, is "
+        "dropped. "
         "The VM is busy for other commands meanwhile, and QEMU stands still where it would end "
         "(at a panic; with --on exit also when the guest shuts down), so that it can be put back.",
     .arguments = arguments,

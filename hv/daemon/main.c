@@ -33,7 +33,7 @@ static const GOptionEntry options[] = {
     { "system-bus", 0, 0, G_OPTION_ARG_NONE, &system_bus, "be org.stasis1 on the system bus, too",
       NULL },
     { "jobs", 'j', 0, G_OPTION_ARG_INT, &n_places,
-      "runs at a time (default: as many as there are CPUs, at least 2)", "N" },
+      "runs at a time (default: as many as there are CPUs, at least 2), and as many exports", "N" },
     { "web", 0, 0, G_OPTION_ARG_FILENAME, &web,
       "serve a page to look at there, as stasis web does; its URL is in web.url of the state "
       "directory",
