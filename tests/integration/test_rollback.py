@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import held  # noqa: E402
 import procmem  # noqa: E402
-from guests import Bare, Linux, Memory, check_memory_image  # noqa: E402
+from guests import Bare, Linux, Memory, State, check_memory_image  # noqa: E402
 from stasistest import (BUILD, FAST, NOBODY, accelerators, add_case, attach, case,  # noqa: E402
                         end_process, environment, huge_pages, image_ids, main, new_store,
                         plain_qemu, run_vm, stasis, stasis_json, stasis_start)
@@ -248,6 +248,33 @@ def nothing_is_lost(t):
     refused(vm, UNSAVED, "--force", first, *store)
     refused(vm, 12, "no image", "01aaaaaaaaaaaaaaaaaaaaaaaa", "--force", *store)
     vm.guest.check_unharmed(vm)
+
+
+def give_back(vm, gpa, size):
+    """As a balloon does, and nobody writes for it: that memory is the host's again. (To read it through a
+    mapping would bring pages of zeros.)"""
+    open_files = f"/proc/{vm.pid}/fd"
+    ram = [fd for fd in os.listdir(open_files) if os.readlink(f"{open_files}/{fd}").startswith("/memfd:")
+           and os.stat(f"{open_files}/{fd}").st_size > gpa + size]
+    vm.t.check(ram, "its RAM is a file in memory")
+    for fd in ram:
+        subprocess.run(["fallocate", "-p", "-o", str(gpa), "-l", str(size), f"{open_files}/{fd}"], check=True)
+
+
+@case
+def discarded(t):
+    """what a balloon, or a guest that tells its free pages, gave back to the host since has its content again"""
+    vm = run_vm(t, Bare(mem="32M", set="2M", touch="8M", fill="random", rate=200), *EXACT, "-device",
+                "virtio-balloon-pci", accel=FAST)
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    gpa = struct.unpack("<Q", Memory(vm, State.GPA, State.SIZE).read(State.TOUCHED, 8))[0]
+    before = Memory(vm, gpa, 65536).read()
+    t.check(any(before), "the guest has filled it")
+    give_back(vm, gpa, 65536)
+    work(vm)
+    check_exact(vm, store, [image])
+    t.equal(Memory(vm, gpa, 65536).read(), before, "its content")
 
 
 @case

@@ -97,7 +97,7 @@ class State:
               "period_us").split()
     HISTOGRAM = 24
     SIZE = 0x100 + 8 * HISTOGRAM
-    FAIL, CYCLES, SENT = 0x248, 0x250, 0x258
+    TOUCHED, FAIL, CYCLES, SENT = 0x1c8, 0x248, 0x250, 0x258
     MISSED = 16 + 8 * FIELDS.index("missed")
     MISSES, MISS, MISSES_KEPT = 0x260, 0x268, 64
     RUNNING, FAILED = 2, 3

@@ -184,6 +184,38 @@ gboolean stasis_rewrite_mark_differing(StasisRewrite *rewrite, StasisImageReader
     return stasis_image_reader_mark_differing(rewrite->reader, other, maps);
 }
 
+/* Of [@first, @end), which has no memory. */
+static gboolean mark_not_zero(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 end,
+                              StasisBitmap *pages, GError **error)
+{
+    for (guint64 page = first, run; page < end; page += run) {
+        gboolean zero;
+        if (!stasis_image_reader_locate(rewrite->reader, self->image_block, page, &run, &zero,
+                                        error))
+            return FALSE;
+        run = MIN(run, end - page);
+        if (!zero)
+            stasis_bitmap_set_range(pages, page, run);
+    }
+    return TRUE;
+}
+
+gboolean stasis_rewrite_mark_discarded(StasisRewrite *rewrite, StasisDirty *dirty, GError **error)
+{
+    for (guint i = 0; i < rewrite->n_blocks; i++) {
+        const Block *self = &rewrite->blocks[i];
+        for (guint64 page = 0, n; page < self->n_pages; page += n) {
+            guint64 same, offset = page * PAGE, left = self->block->size_bytes - offset;
+            gboolean hole = stasis_ram_is_hole(rewrite->ram, self->block, offset, left, &same);
+            /* What ends within a page is that page. */
+            n = MIN((same + PAGE - 1) / PAGE, self->n_pages - page);
+            if (hole && !mark_not_zero(rewrite, self, page, page + n, dirty->blocks[i], error))
+                return FALSE;
+        }
+    }
+    return TRUE;
+}
+
 /* Compare [@first, +@n), at most a chunk; bits of what differs go into @differs. */
 static gboolean compare_chunk(StasisRewrite *rewrite, const Block *self, guint64 first, guint64 n,
                               StasisBitmap *differs, GError **error)

@@ -29,6 +29,12 @@ void stasis_rewrite_free(StasisRewrite *rewrite);
 gboolean stasis_rewrite_mark_differing(StasisRewrite *rewrite, StasisImageReader *other,
                                        StasisDirty *dirty);
 
+/* Mark in @dirty what has no memory now and is not zero in the image: a balloon, virtio-mem, or a
+ * guest that reports its free pages, had QEMU give it back to the host. Nobody has written that, so
+ * no tracker tells of shared memory that is discarded, nor KVM's log of any. The VM must be
+ * stopped. Of huge pages (hugetlbfs) nothing is known. */
+gboolean stasis_rewrite_mark_discarded(StasisRewrite *rewrite, StasisDirty *dirty, GError **error);
+
 /* Compare all of RAM with the image and mark in @dirty what differs. The VM may run: what it writes
  * behind us is not seen. */
 gboolean stasis_rewrite_compare(StasisRewrite *rewrite, StasisDirty *dirty,

@@ -53,6 +53,7 @@ struct _StasisRollback {
     gboolean saved;       /* nothing would be lost: first run only */
     gboolean compared;    /* since the last run all of RAM was compared */
     gboolean devices_checked;
+    gboolean may_discard; /* it has a device by which memory is given back to the host */
     guint64 unplugged_us; /* last DEVICE_DELETED that was looked at */
     guint64 cold_pages;   /* the last run had to read so many in its stop */
 };

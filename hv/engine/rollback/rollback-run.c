@@ -148,6 +148,9 @@ static gboolean begin_reading(Run *run, GError **error)
         return TRUE;
     if (rollback->tracker == NULL)
         return stasis_rewrite_compare(rollback->rewrite, rollback->pages, NULL, NULL, NULL, error);
+    if (rollback->may_discard &&
+        !stasis_rewrite_mark_discarded(rollback->rewrite, rollback->pages, error))
+        return FALSE;
     if (stasis_rewrite_is_direct(rollback->rewrite))
         return TRUE;
     int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);

@@ -96,6 +96,17 @@ static char *choose_image(StasisStore *store, const StasisRecord *record,
     return newest_of(store, record, error);
 }
 
+/* Has the machine a device by which QEMU gives memory of the guest's back to the host? */
+static gboolean can_discard(StasisVmstate *vmstate)
+{
+    for (guint i = 0; i < stasis_vmstate_get_n_sections(vmstate); i++) {
+        const char *name = stasis_vmstate_get_section(vmstate, i)->name;
+        if (strstr(name, "virtio-balloon") != NULL || strstr(name, "virtio-mem") != NULL)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static gboolean set_devices(StasisRollback *rollback, GBytes *stream, GError **error)
 {
     StasisVmstate *vmstate = stasis_vmstate_parse(stream, error);
@@ -103,6 +114,7 @@ static gboolean set_devices(StasisRollback *rollback, GBytes *stream, GError **e
         return FALSE;
     g_clear_pointer(&rollback->vmstate, stasis_vmstate_free);
     rollback->vmstate = vmstate;
+    rollback->may_discard = can_discard(vmstate);
     return TRUE;
 }
 
@@ -403,6 +415,9 @@ static gboolean read_at_once(StasisRollback *rollback, GError **error)
         stasis_rewrite_is_direct(rollback->rewrite))
         return TRUE;
     stasis_dirty_or(rollback->pages, rollback->differs);
+    if (rollback->may_discard &&
+        !stasis_rewrite_mark_discarded(rollback->rewrite, rollback->pages, error))
+        return FALSE;
     int r = rollback->tracker->ops->harvest_stopped(rollback->tracker, rollback->pages);
     if (r < 0)
         return stasis_set_errno(error, -r, "find the pages that were written");
