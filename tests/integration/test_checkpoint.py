@@ -138,7 +138,7 @@ for _mode in MODES:
 
 @case
 def paused_stays_paused(t):
-    """a paused VM stays paused, its image says so, and the guest has not moved"""
+    """a paused VM stays paused, its image says so, the guest has not moved, and no descriptor more is left for each"""
     guest = Bare(mem="48M", rate=200)
     vm = run_vm(t, guest)
     store = new_store(t)
@@ -149,8 +149,14 @@ def paused_stays_paused(t):
         t.equal((image["paused"], image["cost"]["pause_us"]), (True, 0), "paused, pause_us")
         t.equal(vm.status(), "paused", "query-status")
     t.equal(guest.progress(vm), before, "progress of the paused guest")
+    with vm.qmp() as qmp:
+        sets = qmp.cmd("query-fdsets")
+    t.check(len(sets) <= 1, f"QEMU's descriptor sets: {sets}")
     stasis("resume", vm.name)
     vm.check_runs()
+    vm.checkpoint(*store)
+    with vm.qmp() as qmp:
+        t.equal(qmp.cmd("query-fdsets"), [], "those of the VM that runs")
 
 
 @case

@@ -35,7 +35,7 @@ int main(int argc, char **argv)
     StasisCopy copy = { .ram = &ram };
     g_autoptr(StasisLifeline) lifeline = stasis_lifeline_new(session->qmp, &error);
     g_autoptr(StasisInstant) instant =
-        lifeline != NULL ? stasis_instant_new(session->qmp, &error) : NULL;
+        lifeline != NULL ? stasis_instant_new(session->qmp, ram.pid, &error) : NULL;
     if (instant == NULL ||
         !stasis_instant_begin(instant, lifeline, &copy, NULL, FALSE, FALSE, &error) ||
         !stasis_instant_take(instant, &copy, &nothing, NULL, &error))

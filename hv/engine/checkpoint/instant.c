@@ -9,18 +9,15 @@
 #include "engine/checkpoint/instant.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <semaphore.h>
 #include <stasis/error.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "base/fd.h"
 #include "base/io.h"
-#include "base/json.h"
 #include "engine/checkpoint/stopper.h"
+#include "vmm/state-file.h"
 
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
@@ -33,11 +30,10 @@
 struct _StasisInstant {
     StasisQmp *qmp;
     StasisStopper *stopper;
-    int state_fd; /* memfd, to read */
-    int write_fd; /* the same, open for writing only; QEMU has it in an fdset */
-    gint64 fdset;
+    pid_t pid;             /* QEMU's */
+    StasisStateFile state; /* into which it saves its devices */
     gboolean was_paused, stopped;
-    guint lent;       /* generation of the connection that write_fd was handed over on */
+    guint lent;       /* generation of the connection that the state's memory was handed over on */
     guint generation; /* the same, before the stop */
     guint64 reset_event_us, resume_event_us; /* the last before the stop, by QEMU's clock */
     guint64 stop_sent_us, ram_us, pause_us, worst_pause_us;
@@ -54,30 +50,10 @@ struct _StasisInstant {
     int ram_result;
 };
 
-static gboolean make_memfd(StasisInstant *instant, GError **error)
-{
-    instant->state_fd = memfd_create("stasis-vmstate", MFD_CLOEXEC);
-    if (instant->state_fd < 0)
-        return stasis_set_errno(error, errno, "memory for the device state");
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", instant->state_fd);
-    instant->write_fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (instant->write_fd < 0)
-        return stasis_set_errno(error, errno, "open the memory for the device state");
-    return TRUE;
-}
-
-/* QEMU wants a descriptor that is open for writing only; it shares that one's file position. */
 static gboolean lend(StasisInstant *instant, GError **error)
 {
-    g_autoptr(JsonNode) answer =
-        stasis_qmp_execute(instant->qmp, "add-fd", NULL, instant->write_fd, 0, error);
-    guint64 set;
-    if (answer == NULL || !JSON_NODE_HOLDS_OBJECT(answer) ||
-        !stasis_json_uint(json_node_get_object(answer), "fdset-id", &set, error))
-        return FALSE;
-    instant->fdset = (gint64)set;
     instant->lent = stasis_qmp_get_generation(instant->qmp);
-    return TRUE;
+    return stasis_state_file_lend(&instant->state, instant->qmp, instant->pid, error);
 }
 
 /* A QEMU whose monitor was closed meanwhile has dropped our descriptor. */
@@ -96,12 +72,12 @@ static gboolean state_is_fit(const char *state)
     return !g_strv_contains(unfit, state);
 }
 
-StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error)
+StasisInstant *stasis_instant_new(StasisQmp *qmp, pid_t pid, GError **error)
 {
     g_autoptr(StasisInstant) instant = g_new0(StasisInstant, 1);
-    *instant = (StasisInstant){ .qmp = qmp, .state_fd = -1, .write_fd = -1, .fdset = -1 };
+    *instant = (StasisInstant){ .qmp = qmp, .pid = pid, .state = STASIS_STATE_FILE_NONE };
     sem_init(&instant->go, 0, 0);
-    return make_memfd(instant, error) && lend(instant, error) ? g_steal_pointer(&instant) : NULL;
+    return lend(instant, error) ? g_steal_pointer(&instant) : NULL;
 }
 
 gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
@@ -126,7 +102,7 @@ gboolean stasis_instant_begin(StasisInstant *instant, StasisLifeline *lifeline,
         .qmp = instant->qmp,
         .lifeline = lifeline,
         .tracker = copy->tracker,
-        .fdset = instant->fdset,
+        .fdset = instant->state.set,
         .may_be_long = copy->stop_may_be_long,
         .has_disks = has_disks,
         .disks = disks,
@@ -147,14 +123,7 @@ void stasis_instant_free(StasisInstant *instant)
         return;
     stasis_instant_end(instant);
     sem_destroy(&instant->go);
-    if (instant->fdset >= 0) {
-        g_autoptr(JsonObject) args = json_object_new();
-        json_object_set_int_member(args, "fdset-id", instant->fdset);
-        g_autoptr(JsonNode) answer =
-            stasis_qmp_execute(instant->qmp, "remove-fd", args, -1, 0, NULL);
-    }
-    stasis_clear_fd(&instant->state_fd);
-    stasis_clear_fd(&instant->write_fd);
+    stasis_state_file_close(&instant->state, instant->qmp, instant->was_paused);
     g_free(instant);
 }
 
@@ -190,7 +159,8 @@ static gboolean check_lent(StasisInstant *instant, GError **error)
 /* An earlier take has moved QEMU's position. */
 static gboolean rewind_state(StasisInstant *instant, GError **error)
 {
-    return (ftruncate(instant->state_fd, 0) == 0 && lseek(instant->write_fd, 0, SEEK_SET) == 0) ||
+    return (ftruncate(instant->state.fd, 0) == 0 &&
+            lseek(instant->state.write_fd, 0, SEEK_SET) == 0) ||
            stasis_set_errno(error, errno, "rewind the device state");
 }
 
@@ -376,14 +346,14 @@ gboolean stasis_instant_lacked_memory(const StasisInstant *instant)
 
 GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error)
 {
-    off_t size = lseek(instant->state_fd, 0, SEEK_END);
+    off_t size = lseek(instant->state.fd, 0, SEEK_END);
     if (size <= 0 || size > MAX_STATE_BYTES) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "QEMU saved %" G_GINT64_FORMAT " bytes of device state", (gint64)size);
         return NULL;
     }
     g_autofree guint8 *data = g_malloc((gsize)size);
-    int r = stasis_pread_all(instant->state_fd, data, (size_t)size, 0);
+    int r = stasis_pread_all(instant->state.fd, data, (size_t)size, 0);
     if (r < 0) {
         stasis_set_errno(error, -r, "read the device state");
         return NULL;
@@ -395,7 +365,7 @@ GBytes *stasis_instant_save_devices(StasisInstant *instant, GError **error)
 {
     if (!ensure_lent(instant, error) || !rewind_state(instant, error))
         return NULL;
-    g_autofree char *line = stasis_stopper_save_line(instant->fdset);
+    g_autofree char *line = stasis_stopper_save_line(instant->state.set);
     return stasis_qmp_execute_line(instant->qmp, line, 0, error)
                ? stasis_instant_get_vmstate(instant, error)
                : NULL;

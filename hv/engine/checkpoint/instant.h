@@ -14,8 +14,9 @@ G_BEGIN_DECLS
 
 typedef struct _StasisInstant StasisInstant;
 
-/* Memory for the device state, and QEMU's descriptor of it: for any number of checkpoints. */
-StasisInstant *stasis_instant_new(StasisQmp *qmp, GError **error);
+/* Memory for the device state, and the descriptor of it in the QEMU that is process @pid: for any
+ * number of checkpoints. */
+StasisInstant *stasis_instant_new(StasisQmp *qmp, pid_t pid, GError **error);
 /* Before the takes of one checkpoint: see whether the VM is fit, and choose who stops it.
  * @has_disks: disks will be taken too, and @qmp_needed: by commands to the monitor. @disks: the
  * VM's (of StasisDisk, or NULL), which QEMU flushes. */

@@ -139,7 +139,7 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
     if (series->lifeline == NULL || !stasis_fault(STASIS_FAULT_LIFELINE_UP, error) ||
         !hold_output(series, sweeper != NULL, error))
         return FALSE;
-    series->instant = stasis_instant_new(qmp, error);
+    series->instant = stasis_instant_new(qmp, record->pid, error);
     if (series->instant != NULL && options->missed_word != 0) {
         series->missed_word = stasis_cycle_word_new(qmp, record->pid, options->missed_word, error);
         if (series->missed_word == NULL)

@@ -43,7 +43,7 @@ StasisVmstate *stasis_device_take(StasisSession *session, StasisDeviceTake *ret,
     StasisCopy copy = { .ram = &ram, .qmp = session->qmp, .cancellable = cancellable };
     g_autoptr(StasisLifeline) lifeline = stasis_lifeline_new(session->qmp, error);
     g_autoptr(StasisInstant) instant =
-        lifeline != NULL ? stasis_instant_new(session->qmp, error) : NULL;
+        lifeline != NULL ? stasis_instant_new(session->qmp, ram.pid, error) : NULL;
     if (instant == NULL || !take(instant, lifeline, &copy, error))
         return NULL;
     g_autoptr(GBytes) stream = stasis_instant_get_vmstate(instant, error);
