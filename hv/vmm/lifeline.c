@@ -238,8 +238,10 @@ void stasis_lifeline_set_untidy(StasisLifeline *lifeline, gboolean untidy)
 
 void stasis_lifeline_fire(StasisLifeline *lifeline)
 {
-    if (lifeline->pid < 0)
+    if (lifeline->pid < 0) {
+        stasis_lifeline_disarm(lifeline);
         return;
+    }
     stasis_lifeline_set_untidy(lifeline, FALSE);
     close(lifeline->pipe_fd);
     while (waitpid(lifeline->pid, NULL, 0) < 0 && errno == EINTR)

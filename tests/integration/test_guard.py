@@ -463,6 +463,21 @@ def was_before(t):
         t.wait(guard.ended, 120, "the guard ends")
         t.equal((guard.process.returncode, guard.count("captured")), (1, 0) if was_left == "panic" else (EVENT, 1),
                 f"{was_left} was left: {guard.events}")
+    with open(os.path.join(os.path.dirname(memory_of(vm)), "left")) as f:
+        t.equal(f.read().split()[2:], ["hang", "panic"], "what was left")
+
+
+@case
+def hung_before(t):
+    """nor is a VM that hung before its guard was there taken back, to an image of that hang"""
+    vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), accel=FAST)
+    vm.guest.fail(vm, Bare.HANG)
+    before = vm.progress()
+    while (now := vm.progress()) > before:
+        before = now
+    guard = Guard(t, vm, "--every", 100, "--on", "hang=0.5", "--do", "rollback")
+    t.wait(guard.ended, 120, "the guard ends")
+    t.equal((guard.process.returncode, guard.count("rolled-back")), (1, 0), guard.events)
 
 
 @case

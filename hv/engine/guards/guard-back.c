@@ -43,8 +43,10 @@ static StasisRollback *get_ready(StasisGuard *guard, const char *image)
 const StasisImageInfo *stasis_guard_back_go(StasisGuard *guard, const StasisFailure *failure,
                                             guint64 seen_us, GError **error)
 {
+    /* Of a failure that is older than we are every image of ours is, too. */
+    gint64 until_us = failure->since_us > guard->armed_us ? failure->at_us : failure->since_us;
     const StasisImageInfo *image =
-        stasis_ring_find_before(guard->ring, failure->since_us, failure->at_us, guard->n_tries - 1);
+        stasis_ring_find_before(guard->ring, failure->since_us, until_us, guard->n_tries - 1);
     gboolean restart = guard->options->then == STASIS_GUARD_RESTART;
     if (image == NULL) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,

@@ -71,6 +71,24 @@ static gboolean converse(StasisQuiesce *quiesce, GCancellable *cancellable, GErr
     return quiesce->agent != NULL && stasis_agent_greet(quiesce->agent, &wait, error);
 }
 
+/* It is none where one was lost and no other could be begun. */
+static gboolean has_conversation(const StasisQuiesce *quiesce, GError **error)
+{
+    if (quiesce->agent == NULL)
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "VM %s: agent: the conversation was lost, and no other could be begun",
+                    quiesce->name);
+    return quiesce->agent != NULL;
+}
+
+static GBytes *call(StasisQuiesce *quiesce, guint32 operation, StasisFieldWriter *fields,
+                    const StasisAgentWait *wait, GError **error)
+{
+    return has_conversation(quiesce, error)
+               ? stasis_agent_call(quiesce->agent, operation, fields, wait, error)
+               : NULL;
+}
+
 static gboolean can(const StasisQuiesce *quiesce, StasisQuiesceWhat what, GError **error)
 {
     for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
@@ -140,14 +158,15 @@ static gboolean freeze(StasisQuiesce *quiesce, GCancellable *cancellable, GError
     guint8 room[32];
     StasisFieldWriter fields = { .payload = room, .room = sizeof room };
     StasisAgentWait ready = { stasis_now_us() + STASIS_READY_MS * 1000u, cancellable };
+    if (!has_conversation(quiesce, error))
+        return FALSE;
     if (!stasis_guest_ready_begin(quiesce->agent, NULL, 0, &ready, error)) {
         converse(quiesce, NULL, NULL);
         return FALSE;
     }
     StasisAgentWait wait = { stasis_now_us() + FROZEN_MS * 1000u + ANSWER_US, cancellable };
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, FROZEN_MS);
-    g_autoptr(GBytes) answer =
-        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_FS_FREEZE, &fields, &wait, error);
+    g_autoptr(GBytes) answer = call(quiesce, STASIS_AGENT_OP_FS_FREEZE, &fields, &wait, error);
     if (answer == NULL) {
         converse(quiesce, NULL, NULL); /* it may be at it still */
         return FALSE;
@@ -190,8 +209,7 @@ static gboolean check_thawed(const StasisQuiesce *quiesce, GBytes *answer, GErro
 static gboolean thaw(StasisQuiesce *quiesce, GError **error)
 {
     StasisAgentWait wait = { .deadline_us = stasis_now_us() + ANSWER_US };
-    g_autoptr(GBytes) answer =
-        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_FS_THAW, NULL, &wait, error);
+    g_autoptr(GBytes) answer = call(quiesce, STASIS_AGENT_OP_FS_THAW, NULL, &wait, error);
     quiesce->frozen_us = stasis_now_us() - quiesce->frozen_since_us;
     quiesce->frozen_since_us = 0;
     if (answer == NULL) {
@@ -264,8 +282,7 @@ gboolean stasis_quiesce_suspend(StasisQuiesce *quiesce, const GPtrArray *devices
     stasis_field_put_text(&fields, STASIS_AGENT_TAG_DRIVER, driver);
     stasis_field_put_number(&fields, STASIS_AGENT_TAG_TIMEOUT, hold_ms);
     hold(&quiesce->holds_devices);
-    g_autoptr(GBytes) answer =
-        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_SUSPEND, &fields, &wait, error);
+    g_autoptr(GBytes) answer = call(quiesce, STASIS_AGENT_OP_DEVICE_SUSPEND, &fields, &wait, error);
     if (answer == NULL) {
         converse(quiesce, NULL, NULL); /* it may be at it still */
         let_go(&quiesce->holds_devices);
@@ -288,8 +305,7 @@ gboolean stasis_quiesce_wake(StasisQuiesce *quiesce, GError **error)
     if (!quiesce->suspended)
         return TRUE;
     StasisAgentWait wait = { .deadline_us = stasis_now_us() + SUSPEND_WAIT_US };
-    g_autoptr(GBytes) answer =
-        stasis_agent_call(quiesce->agent, STASIS_AGENT_OP_DEVICE_RESUME, NULL, &wait, error);
+    g_autoptr(GBytes) answer = call(quiesce, STASIS_AGENT_OP_DEVICE_RESUME, NULL, &wait, error);
     quiesce->suspended = FALSE;
     if (answer == NULL)
         converse(quiesce, NULL, NULL);
