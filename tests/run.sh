@@ -26,7 +26,7 @@
 set -uo pipefail
 
 if [ $# -lt 1 ] || [ ! -d "$1" ]; then
-    echo "usage: tests/run.sh BUILD [NAME…|unit|integration|fault|fuzz|long]" >&2
+    echo "usage: tests/run.sh BUILD [NAME…|unit|integration|fault|fuzz|long|deep]" >&2
     exit 2
 fi
 build=$(cd "$1" && pwd)
@@ -83,12 +83,14 @@ done
 programs=(${sorted[@]+"${sorted[@]}"})
 
 # Those that `make check` leaves to `make check-deep`: they try what others show once at each point where it
-# can break (all of fault/), under libvirt, or on guests of other kinds.
+# can break (all of fault/), under libvirt, on guests of other kinds, or for each word of a table.
 deep="test_residual test_libvirt_faults test_agent_libvirt test_proc_scope test_disk_guest
       test_proc_libvirt test_libvirt_overlay test_proc_mqueue test_proc_hostile test_proc_disks
       test_interchange_libvirt test_overlay_pivot test_store_faults test_session_terminal
       test_ci_recorded test_proc_sealed test_slow_disk test_guard_libvirt test_daemon_libvirt
-      test_try_guest test_guests test_boundary_guest test_agent_install test_harness"
+      test_try_guest test_guests test_boundary_guest test_agent_install test_harness
+      test_libvirt_disks test_boundary test_proc_graph test_shell test_completion test_overlay
+      test_interchange test_guard_kept test_guest_suspend test-copy-instant"
 
 # Is the program of "KIND NAME" one of these?
 is_deep() {
