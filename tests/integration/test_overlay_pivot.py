@@ -14,14 +14,12 @@ from agentguest import WithAgent  # noqa: E402
 from guests import Bare, kernel_module  # noqa: E402
 from held import go_on, held  # noqa: E402
 from qmp import Qmp  # noqa: E402
-from stasistest import (BUILD, FULL, case, main, new_store, number_from_env, run_vm, stasis,  # noqa: E402
+from stasistest import (FULL, case, main, new_store, number_from_env, run_vm, stasis,  # noqa: E402
                         stasis_json)
 
 COMMITS = number_from_env("STASIS_TEST_COMMITS", 100 if FULL else 1)
 SIZE = 8 << 20
 IDE = ("scsi_common", "scsi_mod", "libata", "ata_piix", "sd_mod")
-# The end of taking an overlay back waits for the disk's own file to be synced.
-SLOW = os.path.join(BUILD, "tests", "lib", "slow-sync.so")
 # Bursts of writes past the guest's cache, then the burst's number to a place of its own.
 WRITER = """#!/bin/busybox sh
 for module in {modules}; do
@@ -74,7 +72,7 @@ def start(t):
         with open(path, "wb") as f:
             f.truncate(SIZE)
     sign = t.path("slow")
-    with patch.dict(os.environ, LD_PRELOAD=SLOW, STASIS_TEST_SLOW_SYNC=sign):
+    with patch.dict(os.environ, LD_PRELOAD=disks.SLOW_SYNC, STASIS_TEST_SLOW_SYNC=sign):
         vm = run_vm(t, guest,
                     *(word for n, path in enumerate(paths) for word in (
                         "-blockdev", f"driver=file,node-name=file{n},filename={path}",

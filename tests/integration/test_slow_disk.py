@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Promise: a slow disk neither tears an image nor becomes stop time.
+"""Promise: a slow disk neither tears an image nor becomes stop time, nor makes an error of a VM's end.
 
-The disk is a loop device held back by the block I/O controller.
+The disk is a loop device held back by the block I/O controller, or a file that is synced slowly (lib/slow-sync.c).
 """
 import os
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
+from guardtest import Guard  # noqa: E402
 from guests import Bare, Linux  # noqa: E402
-from stasistest import (FULL, MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
+from qmp import Qmp  # noqa: E402
+from stasistest import (FAST, FULL, MODES, PATIENCE, case, checkpoint_with_reference, main,  # noqa: E402
                         new_store, run_vm)
 
 DISK_BYTES, LARGE_BYTES = 8 << 20, 64 << 20
@@ -103,6 +106,31 @@ def flushed_before(t):
         # QEMU itself, in its group, would need 32 s for it.
         t.check(image["cost"]["pause_us"] < 16e6, f"{mode}: stopped {image['cost']['pause_us']} µs")
     guest.check_unharmed(vm)
+
+
+@case
+def flushed_at_the_end(t):
+    """a guest that shuts down is guarded to its end, though QEMU gives no answer meanwhile for longer than
+    anybody waits for one: it writes to its disk"""
+    sign = t.path("slow")
+    path = t.path("disk")
+    with open(path, "wb") as f:
+        f.truncate(DISK_BYTES)
+    with patch.dict(os.environ, LD_PRELOAD=disks.SLOW_SYNC, STASIS_TEST_SLOW_SYNC=sign):
+        vm = run_vm(t, Bare(mem="24M", set="4M", rate=200), "-blockdev", f"driver=file,filename={path},node-name=disk",
+                    "-qmp", f"unix:{t.path('second')},server=on,wait=off", accel=FAST)
+    guard = Guard(t, vm, "--every", 60000)
+    guard.wait("image", 1)
+    with Qmp(t.path("second")) as qmp:
+        qmp.hmp('qemu-io disk "write -P 7 0 4096"')
+    with open(sign, "w", encoding="ascii") as f:
+        f.write("45000")
+    vm.guest.fail(vm, Bare.OFF)
+    found = guard.end(0)
+    t.check(vm.alive(), "QEMU is at it yet")
+    t.equal((found["failures"], found["bundles"]), (0, []), found)
+    t.check("guest-shutdown" in found["ended"], found)
+    t.wait(lambda: not vm.alive(), 120, "QEMU has ended")
 
 
 main()

@@ -7,8 +7,12 @@ import random
 import subprocess
 import time
 
+from stasistest import BUILD
+
 SIZE = 16 << 20
 CHUNK = 65536
+# Preloaded into QEMU: files take their time to be synced.
+SLOW_SYNC = os.path.join(BUILD, "tests", "lib", "slow-sync.so")
 
 
 def sha256(path):

@@ -100,14 +100,18 @@ static gboolean look_at_rest(Crash *crash, StasisWatched *vm, guint64 at_us, cha
         crash->rests_us = stasis_now_us() + REST_US;
     }
     vm->ending = stasis_now_us() < crash->rests_us;
-    g_autofree char *state = vm->ending ? NULL : stasis_qmp_run_state(vm->qmp, NULL);
-    if (state == NULL)
+    if (vm->ending)
+        return FALSE;
+    g_autofree char *state = stasis_qmp_run_state(vm->qmp, NULL);
+    g_autofree char *reason = read_reason(vm);
+    /* No answer any more: it may write for minutes to a slow disk, or hang on its way out. What
+     * ends by a failure has not ended yet. */
+    if (state == NULL && is_failure(reason))
         return FALSE;
     crash->seen_us = at_us;
-    if (strcmp(state, "shutdown") != 0)
+    if (state != NULL && strcmp(state, "shutdown") != 0)
         return FALSE;
     vm->since_us = (gint64)at_us;
-    g_autofree char *reason = read_reason(vm);
     return judge(crash, vm, !is_failure(reason), reason, ret_detail);
 }
 
