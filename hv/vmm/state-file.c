@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stasis/error.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,7 @@
 
 /* What the set is called in QEMU. */
 #define NAME "stasis-vmstate"
+#define MAX_BYTES (64u << 20)
 
 /* Open @write_fd's memory for reading as well. It may be QEMU's word alone that it is ours: another
  * file would not be. */
@@ -110,4 +112,52 @@ void stasis_state_file_close(StasisStateFile *self, StasisQmp *qmp, gboolean kee
         g_autoptr(JsonNode) answer = stasis_qmp_execute(qmp, "remove-fd", arguments, -1, 0, NULL);
     }
     forget(self);
+}
+
+gboolean stasis_state_file_rewind(StasisStateFile *self, GError **error)
+{
+    return (ftruncate(self->fd, 0) == 0 && lseek(self->write_fd, 0, SEEK_SET) == 0) ||
+           stasis_set_errno(error, errno, "rewind the device state");
+}
+
+char *stasis_state_file_save_line(gint64 set)
+{
+    return g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
+                           "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
+                           set);
+}
+
+GBytes *stasis_state_file_read(StasisStateFile *self, GError **error)
+{
+    off_t size = lseek(self->fd, 0, SEEK_END);
+    if (size <= 0 || size > MAX_BYTES) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "QEMU saved %" G_GINT64_FORMAT " bytes of device state", (gint64)size);
+        return NULL;
+    }
+    g_autofree guint8 *data = g_malloc((gsize)size);
+    int r = stasis_pread_all(self->fd, data, (size_t)size, 0);
+    if (r < 0) {
+        stasis_set_errno(error, -r, "read the device state");
+        return NULL;
+    }
+    return g_bytes_new_take(g_steal_pointer(&data), (gsize)size);
+}
+
+GBytes *stasis_state_file_save(StasisStateFile *self, StasisQmp *qmp, GError **error)
+{
+    g_autofree char *line = stasis_state_file_save_line(self->set);
+    return stasis_state_file_rewind(self, error) && stasis_qmp_execute_line(qmp, line, 0, error)
+               ? stasis_state_file_read(self, error)
+               : NULL;
+}
+
+GBytes *stasis_state_file_save_once(StasisQmp *qmp, pid_t pid, gboolean keep, GError **error)
+{
+    StasisStateFile file = STASIS_STATE_FILE_NONE;
+    GBytes *saved = stasis_state_file_lend(&file, qmp, pid, error)
+                        ? stasis_state_file_save(&file, qmp, error)
+                        : NULL;
+    stasis_state_file_close(&file, qmp, keep);
+    return saved;
 }

@@ -30,4 +30,15 @@ gboolean stasis_state_file_lend(StasisStateFile *self, StasisQmp *qmp, pid_t pid
 /* @keep: QEMU keeps it, for the next one. */
 void stasis_state_file_close(StasisStateFile *self, StasisQmp *qmp, gboolean keep);
 
+/* Empty, for another save. */
+gboolean stasis_state_file_rewind(StasisStateFile *self, GError **error);
+/* The command that has QEMU save into it, for stasis_qmp_execute_line(). Free with g_free(). */
+char *stasis_state_file_save_line(gint64 set);
+/* What QEMU has saved into it. */
+GBytes *stasis_state_file_read(StasisStateFile *self, GError **error);
+/* The three together: the devices of a VM that is stopped, and stays so. */
+GBytes *stasis_state_file_save(StasisStateFile *self, StasisQmp *qmp, GError **error);
+/* The same with one that is lent for this alone. @keep: as above. */
+GBytes *stasis_state_file_save_once(StasisQmp *qmp, pid_t pid, gboolean keep, GError **error);
+
 G_END_DECLS

@@ -242,6 +242,8 @@ def nothing_is_lost(t):
     # which may count as a write of QEMU's.)
     stasis("rollback", vm.name, first, "--paused", *store)
     stasis("rollback", vm.name, safety, "--paused", *store)
+    lent = vm.descriptors().count("/memfd:stasis-vmstate (deleted)")
+    t.equal(lent, 1, "descriptors for the devices' state that a VM that stays paused has kept")
     t.check(vm.progress() >= reached, "the safety image holds what the guest had done")
     stasis("resume", vm.name)
     vm.check_runs()

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/devices/device-save.h"
 #include "engine/rollback/rollback-internal.h"
+#include "vmm/state-file.h"
 
 #define RUN_US 3000
 #define SHOWN 8
@@ -67,7 +67,8 @@ static void show_difference(const StasisVmstateSection *section, const guint8 *w
 static void compare_devices(const StasisRollback *rollback, Totals *totals)
 {
     GError *error = NULL;
-    g_autoptr(GBytes) stream = stasis_device_save(rollback->session->qmp, &error);
+    g_autoptr(GBytes) stream = stasis_state_file_save_once(
+        rollback->session->qmp, rollback->session->record->pid, FALSE, &error);
     g_autoptr(StasisVmstate) now = stream != NULL ? stasis_vmstate_parse(stream, &error) : NULL;
     if (now == NULL)
         die("save the devices", error);

@@ -21,7 +21,6 @@
 
 /* Kept back of a pause budget for letting the VM go on. */
 #define CONT_RESERVE_US 1000
-#define MAX_STATE_BYTES (64u << 20)
 /* How long nothing of ours runs after the VM was let go. QEMU's main loop still holds the lock that
  * the virtual CPUs want, and threads of ours that begin to compress now, on its CPU, would keep it
  * from running until the scheduler's next tick. */
@@ -154,14 +153,6 @@ static gboolean check_lent(StasisInstant *instant, GError **error)
         "libvirtd was restarted right before the stop, and QEMU has dropped what it "
         "was lent; try again");
     return FALSE;
-}
-
-/* An earlier take has moved QEMU's position. */
-static gboolean rewind_state(StasisInstant *instant, GError **error)
-{
-    return (ftruncate(instant->state.fd, 0) == 0 &&
-            lseek(instant->state.write_fd, 0, SEEK_SET) == 0) ||
-           stasis_set_errno(error, errno, "rewind the device state");
 }
 
 static gboolean stop(StasisInstant *instant, GError **error)
@@ -317,9 +308,9 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     if (instant->thread == NULL)
         return FALSE;
     g_autoptr(GError) local = NULL;
-    gboolean ok = check_lent(instant, &local) && rewind_state(instant, &local) &&
-                  give_disks(instant, &local) && stop(instant, &local) &&
-                  take_stopped(instant, &local);
+    gboolean ok =
+        check_lent(instant, &local) && stasis_state_file_rewind(&instant->state, &local) &&
+        give_disks(instant, &local) && stop(instant, &local) && take_stopped(instant, &local);
     if (!resume(instant, &local))
         ok = FALSE;
     guint64 resumed_us = stasis_now_us();
@@ -346,28 +337,13 @@ gboolean stasis_instant_lacked_memory(const StasisInstant *instant)
 
 GBytes *stasis_instant_get_vmstate(StasisInstant *instant, GError **error)
 {
-    off_t size = lseek(instant->state.fd, 0, SEEK_END);
-    if (size <= 0 || size > MAX_STATE_BYTES) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                    "QEMU saved %" G_GINT64_FORMAT " bytes of device state", (gint64)size);
-        return NULL;
-    }
-    g_autofree guint8 *data = g_malloc((gsize)size);
-    int r = stasis_pread_all(instant->state.fd, data, (size_t)size, 0);
-    if (r < 0) {
-        stasis_set_errno(error, -r, "read the device state");
-        return NULL;
-    }
-    return g_bytes_new_take(g_steal_pointer(&data), (gsize)size);
+    return stasis_state_file_read(&instant->state, error);
 }
 
 GBytes *stasis_instant_save_devices(StasisInstant *instant, GError **error)
 {
-    if (!ensure_lent(instant, error) || !rewind_state(instant, error))
-        return NULL;
-    g_autofree char *line = stasis_stopper_save_line(instant->state.set);
-    return stasis_qmp_execute_line(instant->qmp, line, 0, error)
-               ? stasis_instant_get_vmstate(instant, error)
+    return ensure_lent(instant, error)
+               ? stasis_state_file_save(&instant->state, instant->qmp, error)
                : NULL;
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "disk/flush.h"
 #include "engine/checkpoint/stopper.h"
+#include "vmm/state-file.h"
 
 /* A hang limit, not an expectation. */
 #define SAVE_TIMEOUT_MS 30000
@@ -21,13 +22,6 @@ typedef struct {
     guint64 save_us;
 } QmpStopper;
 
-char *stasis_stopper_save_line(gint64 fdset)
-{
-    return g_strdup_printf("{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":"
-                           "\"/dev/fdset/%" G_GINT64_FORMAT "\",\"live\":false}}\n",
-                           fdset);
-}
-
 static StasisStopper *qmp_open(const StasisStopperMeans *means)
 {
     QmpStopper *self = g_new0(QmpStopper, 1);
@@ -35,7 +29,7 @@ static StasisStopper *qmp_open(const StasisStopperMeans *means)
     self->qmp = means->qmp;
     self->lifeline = means->lifeline;
     self->disks = means->disks;
-    self->save_line = stasis_stopper_save_line(means->fdset);
+    self->save_line = stasis_state_file_save_line(means->fdset);
     return &self->base;
 }
 

@@ -61,8 +61,6 @@ struct _StasisStopper {
 
 /* The best for a running VM, or for a paused one (@paused: its devices are to be saved only). */
 StasisStopper *stasis_stopper_open(const StasisStopperMeans *means, gboolean paused);
-/* What has QEMU save the devices into that set of descriptors, to be freed. */
-char *stasis_stopper_save_line(gint64 fdset);
 /* ops->resume(). A function, so that a test can look at the VM right before it. */
 gboolean stasis_stopper_resume(StasisStopper *stopper, GError **error);
 void stasis_stopper_close(StasisStopper *stopper);

@@ -6,8 +6,8 @@
 #include <stasis/error.h>
 
 #include "base/json.h"
-#include "engine/devices/device-save.h"
 #include "engine/rollback/rollback-internal.h"
+#include "vmm/state-file.h"
 
 static guint64 count_of(JsonObject *stats, const char *name)
 {
@@ -68,12 +68,14 @@ static gboolean reads_alike(StasisVmstate *one, StasisVmstate *other)
     return again != NULL;
 }
 
-gboolean stasis_rollback_check_devices(StasisRollback *rollback, GError **error)
+gboolean stasis_rollback_check_devices(StasisRollback *rollback, gboolean stays, GError **error)
 {
     StasisVmstate *image = rollback->vmstate;
-    g_autoptr(GBytes) stream = rollback->instant != NULL
-                                   ? stasis_instant_save_devices(rollback->instant, error)
-                                   : stasis_device_save(rollback->session->qmp, error);
+    StasisSession *session = rollback->session;
+    g_autoptr(GBytes) stream =
+        rollback->instant != NULL
+            ? stasis_instant_save_devices(rollback->instant, error)
+            : stasis_state_file_save_once(session->qmp, session->record->pid, stays, error);
     g_autoptr(StasisVmstate) now = stream != NULL ? stasis_vmstate_parse(stream, error) : NULL;
     if (now == NULL)
         return FALSE;

@@ -105,7 +105,8 @@ gboolean stasis_rollback_unsplice(StasisRollback *rollback, GError **error);
 /* STASIS_ERROR_UNSAVED, by name, when the guest has written to a disk: for images that have none.
  */
 gboolean stasis_rollback_check_disks(StasisQmp *qmp, GError **error);
-/* STASIS_ERROR_UNSUPPORTED when the machine, which is stopped, has other devices than @image. */
-gboolean stasis_rollback_check_devices(StasisRollback *rollback, GError **error);
+/* STASIS_ERROR_UNSUPPORTED when the machine, which is stopped, has other devices than @image.
+ * @stays: nobody stopped it for this (vmm/state-file.h). */
+gboolean stasis_rollback_check_devices(StasisRollback *rollback, gboolean stays, GError **error);
 
 G_END_DECLS

@@ -174,7 +174,7 @@ static gboolean check_devices(Run *run, GError **error)
     if (rollback->devices_checked && unplugged_us == rollback->unplugged_us)
         return TRUE;
     /* A machine in the middle of things is one no more; its devices can't be told from these. */
-    if (!rollback->marked && !stasis_rollback_check_devices(rollback, error))
+    if (!rollback->marked && !stasis_rollback_check_devices(rollback, !run->stopped, error))
         return FALSE;
     rollback->devices_checked = TRUE;
     rollback->unplugged_us = unplugged_us;
