@@ -85,9 +85,9 @@ static void fold_behind(CliCall *call, StasisStore *store, const char *id, guint
                  failed->message);
 }
 
-/* @devices: of cli_texts(). */
+/* @devices, @interfaces: of cli_texts(). */
 static StasisCheckpointOptions create_options_of(CliCall *call, const char **devices,
-                                                 CliProgress *progress)
+                                                 const char **interfaces, CliProgress *progress)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     const char *mode = cli_text(call, "mode"), *codec = cli_text(call, "compress");
@@ -98,6 +98,7 @@ static StasisCheckpointOptions create_options_of(CliCall *call, const char **dev
     options.full = cli_flag(call, "full");
     options.quiesce = cli_flag(call, "quiesce");
     options.hold_output = cli_flag(call, "hold-output");
+    options.hold_interfaces = interfaces;
     options.guest_suspend = devices;
     options.max_pause_us = cli_number(call, "max-pause", 0);
     options.max_buffer_bytes = cli_number(call, "max-buffer", 0);
@@ -187,6 +188,11 @@ static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *optio
 static gboolean check_hold(CliCall *call, GError **error)
 {
     guint64 every_us = cli_number(call, "every", 0);
+    if (cli_text(call, "hold-only") != NULL && !cli_flag(call, "hold-output")) {
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                            "--hold-only says of which interfaces --hold-output holds it");
+        return FALSE;
+    }
     if (!cli_flag(call, "hold-output") || (every_us > 0 && every_us <= MAX_HOLD_US))
         return TRUE;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
@@ -200,7 +206,8 @@ static gboolean create(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
     g_autofree const char **devices = cli_texts(call, "guest-suspend");
-    StasisCheckpointOptions options = create_options_of(call, devices, &progress);
+    g_autofree const char **interfaces = cli_texts(call, "hold-only");
+    StasisCheckpointOptions options = create_options_of(call, devices, interfaces, &progress);
     if (!check_hold(call, error) ||
         !cli_read_address(call, "cycle-word", &options.cycle_word, error) ||
         !cli_read_address(call, "missed-word", &options.missed_word, error))
@@ -274,6 +281,11 @@ static const CliOption create_options[] = {
     { "hold-output", 0, CLI_FLAG, NULL,
       "with --every: nothing that the guest sends through its network interfaces leaves the host "
       "before an image that remembers it is durable (see OUTPUT in the manual)" },
+    { "hold-only", 0, CLI_TEXT, "INTERFACE",
+      "… through that interface, by QEMU's name of it or of its back end; what the others send "
+      "leaves "
+      "at once; may be repeated",
+      .many = TRUE },
     { "count", 0, CLI_COUNT, "N",
       "how many to take (default: 1; with --every: until interrupted)" },
     { NULL },

@@ -17,6 +17,7 @@
 
 struct _StasisOutputHold {
     StasisQmp *qmp;
+    const char *const *only;
     guint epoch;      /* of the newest filters; 0: none was put */
     char **names;     /* of the back ends */
     GPtrArray *older; /* names of filters, the oldest first */
@@ -24,10 +25,11 @@ struct _StasisOutputHold {
     guint64 older_us, newest_us; /* when the first of them were put */
 };
 
-StasisOutputHold *stasis_output_hold_new(StasisQmp *qmp)
+StasisOutputHold *stasis_output_hold_new(StasisQmp *qmp, const char *const *only)
 {
     StasisOutputHold *hold = g_new0(StasisOutputHold, 1);
     hold->qmp = qmp;
+    hold->only = only != NULL && only[0] != NULL ? only : NULL;
     stasis_hold_begin();
     hold->names = g_new0(char *, 1);
     hold->older = g_ptr_array_new_with_free_func(g_free);
@@ -63,6 +65,13 @@ static char *first_name(const char *line)
     return end != NULL && end > begin ? g_strndup(begin, (gsize)(end - begin)) : NULL;
 }
 
+/* Of a port's line, what is connected to it. */
+static const char *behind_port(const char *line)
+{
+    const char *end = strstr(line, ": ");
+    return end != NULL ? end + 2 : "";
+}
+
 static gboolean is_nic(const char *line)
 {
     const char *type = strstr(line, ": index=");
@@ -75,7 +84,7 @@ static gboolean is_nic(const char *line)
  *      \ n0: index=0,type=user,…                             \ hub0port0: e1000.0:
  * index=0,type=nic,…
  */
-char **stasis_output_parse_backends(const char *text)
+char **stasis_output_parse_backends(const char *text, const char *const *only)
 {
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
     /* One more than can be held: see find_backends(). */
@@ -85,9 +94,12 @@ char **stasis_output_parse_backends(const char *text)
             continue;
         gboolean in_hub = g_str_has_prefix(*line, " \\ ");
         const char *peer = in_hub ? *line : line[1];
-        char *name = peer != NULL && g_str_has_prefix(peer, " \\ ") ? first_name(peer) : NULL;
-        if (name != NULL)
-            g_ptr_array_add(names, name);
+        g_autofree char *nic = first_name(in_hub ? behind_port(*line) : *line);
+        g_autofree char *name =
+            peer != NULL && g_str_has_prefix(peer, " \\ ") ? first_name(peer) : NULL;
+        if (name != NULL && (only == NULL || g_strv_contains(only, name) ||
+                             (nic != NULL && g_strv_contains(only, nic))))
+            g_ptr_array_add(names, g_steal_pointer(&name));
     }
     g_ptr_array_add(names, NULL);
     return (char **)g_ptr_array_steal(names, NULL);
@@ -170,13 +182,32 @@ gboolean stasis_output_sweep(StasisQmp *qmp, GError **error)
 
 /* ---- holding ---- */
 
+/* What was asked for by name is there. */
+static gboolean check_known(const StasisOutputHold *hold, const char *text, GError **error)
+{
+    for (const char *const *name = hold->only; name != NULL && *name != NULL; name++) {
+        const char *const one[] = { *name, NULL };
+        g_auto(GStrv) found = stasis_output_parse_backends(text, one);
+        if (found[0] != NULL)
+            continue;
+        g_autofree char *shown = g_strescape(*name, NULL);
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND,
+                    "the VM has no network interface or back end \"%.100s\" (HMP's info network "
+                    "lists them)",
+                    shown);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 static gboolean find_backends(StasisOutputHold *hold, GError **error)
 {
     g_autofree char *text = stasis_qmp_human(hold->qmp, "info network", error);
-    if (text == NULL)
+    /* What is unplugged later sends no more. */
+    if (text == NULL || (hold->epoch == 0 && !check_known(hold, text, error)))
         return FALSE;
     g_strfreev(hold->names);
-    hold->names = stasis_output_parse_backends(text);
+    hold->names = stasis_output_parse_backends(text, hold->only);
     if (g_strv_length(hold->names) > STASIS_OUTPUT_MAX_BACKENDS) {
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
                     "the VM has more than %d network interfaces; the output of so many is not held",

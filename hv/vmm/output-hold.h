@@ -34,14 +34,16 @@ G_BEGIN_DECLS
 
 typedef struct _StasisOutputHold StasisOutputHold;
 
-/* Nothing is held yet. @qmp is borrowed. */
-StasisOutputHold *stasis_output_hold_new(StasisQmp *qmp);
+/* Nothing is held yet. @only: the interfaces (or their back ends) by QEMU's names, NULL or none:
+ * all. Both are borrowed. */
+StasisOutputHold *stasis_output_hold_new(StasisQmp *qmp, const char *const *only);
 /* Removes all filters, what is held is let go; free. */
 void stasis_output_hold_free(StasisOutputHold *hold);
 
 /* Before an instant, the VM running or not: what is sent from now on is held apart. On failure what
  * was put may be there in part: free @hold. STASIS_ERROR_UNSUPPORTED: there is no interface, or one
- * whose packets don't come by QEMU (vhost), by name. */
+ * whose packets don't come by QEMU (vhost), by name. STASIS_ERROR_NOT_FOUND: one of those asked for
+ * is not there, at the first put. */
 gboolean stasis_output_hold_put(StasisOutputHold *hold, GError **error);
 /* The image of the instant after the last put is durable: let go what was sent before that. Also
  * fails when QEMU had let it go before. */
@@ -53,9 +55,9 @@ const char *const *stasis_output_hold_get_names(StasisOutputHold *hold);
 gboolean stasis_output_sweep(StasisQmp *qmp, GError **error);
 
 /* The back ends (or ports of hubs) that network interfaces are connected to, by the text of HMP's
- * "info network", NULL-terminated; no more than one above the most that are held. Free with
- * g_strfreev(). */
-char **stasis_output_parse_backends(const char *text);
+ * "info network", NULL-terminated; no more than one above the most that are held. @only: those of
+ * interfaces that are called so, or are so themselves; NULL: all. Free with g_strfreev(). */
+char **stasis_output_parse_backends(const char *text, const char *const *only);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisOutputHold, stasis_output_hold_free)
 

@@ -73,6 +73,9 @@ typedef struct {
      */
     gboolean hold_output;
     gboolean by_policy; /* mark the image as a policy's (StasisImageInfo) */
+    /* hold_output only of these: QEMU's names of interfaces or of their back ends, NULL-terminated;
+     * what the others send leaves the host at once. NULL or none: of all. */
+    const char *const *hold_interfaces;
 } StasisCheckpointOptions;
 #define STASIS_CHECKPOINT_OPTIONS_INIT                 \
     {                                                  \

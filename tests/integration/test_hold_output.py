@@ -116,6 +116,28 @@ def left_behind(t):
     check_flows(t, vm, outside, "after the next command")
 
 
+def chosen(t, interface, is_held):
+    outside = Outside(t)
+    vm = sender(t, outside, "-netdev", "user,id=other", "-device", "virtio-net-pci,netdev=other,id=nic1", send=20000)
+    process = held(t, "manifest-written", "checkpoint-create", vm.name, "--every", 20, "--hold-output",
+                   "--hold-only", interface, *new_store(t))
+    mark = vm.guest.sent(vm)
+    t.wait(lambda: vm.guest.sent(vm) > mark + 20, 120, "the guest sends on")
+    if is_held:
+        t.check(outside.most <= mark, f"{outside.most} was seen, and {mark} may have been")
+    else:
+        t.wait(lambda: outside.most > mark, 120, "it is seen at once")
+    go_on(process)
+    t.wait(lambda: outside.most > mark + 20, 120, "it is let out")
+    process.send_signal(signal.SIGINT)
+    t.equal(process.wait(120), 130, "exit status")
+    check_flows(t, vm, outside, interface)
+
+
+add_case(chosen, "out", True, promise="with --hold-only that interface's output is held")
+add_case(chosen, "nic1", False, promise="and that of others is not")
+
+
 @case
 def refused(t):
     """without a series, with a long period, and without a network interface: a clear error, no image"""
@@ -125,6 +147,11 @@ def refused(t):
         result = stasis("checkpoint-create", vm.name, "--hold-output", *options, *store, expect=2)
         t.check("--every" in result.err, result)
     check_flows(t, vm, outside, "refused")
+    result = stasis("checkpoint-create", vm.name, "--hold-output", "--every", 20, "--hold-only", "nic7", *store,
+                    expect=12)
+    t.check('"nic7"' in result.err and result.err.count("\n") == 1, result)
+    stasis("checkpoint-create", vm.name, "--hold-only", "out", *store, expect=2)
+    check_flows(t, vm, outside, "refused by name")
     silent = run_vm(t, Bare(mem="32M", set="1M"), accel=FAST)
     result = stasis("checkpoint-create", silent.name, "--hold-output", "--every", 20, *store, expect=1)
     t.check("no network interface" in result.err and result.err.count("\n") == 1, result)

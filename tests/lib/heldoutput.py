@@ -85,9 +85,9 @@ class Outside:
         self.most = self._first = self._numbers = 0
 
 
-def sender(t, outside, send=1000):
+def sender(t, outside, *qemu_args, send=1000):
     guest = Bare(mem="32M", set="1M", rate=1, send=send)
-    return run_vm(t, guest, *outside.qemu_args(), accel=FAST)
+    return run_vm(t, guest, *outside.qemu_args(), *qemu_args, accel=FAST)
 
 
 def kill_qemu(vm):

@@ -111,7 +111,7 @@ static gboolean hold_output(StasisSeries *series, gboolean have_sweeper, GError 
                             "the series without --hold-output");
         return FALSE;
     }
-    series->hold = stasis_output_hold_new(series->session->qmp);
+    series->hold = stasis_output_hold_new(series->session->qmp, series->options.hold_interfaces);
     stasis_series_set_untidy(series, FALSE);
     return TRUE;
 }
@@ -163,6 +163,8 @@ StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
     series->options.tracker = g_strdup(options->tracker);
     series->options.note = g_strdup(options->note);
     series->options.guest_suspend = (const char *const *)g_strdupv((char **)options->guest_suspend);
+    series->options.hold_interfaces =
+        (const char *const *)g_strdupv((char **)options->hold_interfaces);
     series->mode = stasis_mode_ops(options->mode);
     series->store = stasis_store_ref(store);
     if (!open_vm(series, stasis_vm_get_name(vm), cancellable, error))
@@ -218,6 +220,7 @@ void stasis_series_free(StasisSeries *series)
     g_free((char *)series->options.tracker);
     g_free((char *)series->options.note);
     g_strfreev((char **)series->options.guest_suspend);
+    g_strfreev((char **)series->options.hold_interfaces);
     g_clear_pointer(&series->suspended, g_ptr_array_unref);
     g_free(series);
 }
