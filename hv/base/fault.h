@@ -43,6 +43,7 @@ G_BEGIN_DECLS
     X(OVERLAY_MERGED, "overlay-merged")         /* one is written back, others are not */       \
     X(OVERLAY_LISTED, "overlay-listed")         /* the image is there, the record not yet */    \
     X(BEFORE_STOP, "before-stop")               /* last moment with the VM running */           \
+    X(CYCLE_ENDED, "cycle-ended")               /* running, the guest has slack */              \
     X(HOLD_PUT, "hold-put")                     /* running, output is held for this image */    \
     X(HOLD_RELEASED, "hold-released")           /* durable, output before it is let go */       \
     X(QUIESCED, "quiesced")                     /* running, the guest's file systems frozen */  \

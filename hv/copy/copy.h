@@ -46,6 +46,7 @@ typedef struct {
     gboolean (*settle_dma)(gpointer data, GError **error);
     gpointer settle_dma_data;
     gboolean stop_may_be_long; /* all of RAM is copied in it */
+    guint64 stop_by_us; /* a stop that has not begun by then is none (base/clock.h); 0: no limit */
     guint64 stop_deadline_us; /* set at the stop when there is a limit: during() must end by then */
 
     /* The modes' own. */

@@ -62,7 +62,8 @@ static struct {
     pthread_cond_t changed;
     bool ready;
     enum phase phase;
-    bool was_running, go, abandoned, timed_out;
+    bool was_running, late, go, abandoned, timed_out;
+    uint32_t by_us; /* see STASIS_SHIM_PAUSE */
     int save_result, go_result;
     uint64_t fdset, save_ns, switch_ns;
     int switch_result;
@@ -150,6 +151,11 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static bool is_late(uint32_t by_us)
+{
+    return by_us != 0 && (int32_t)((uint32_t)(now_ns() / 1000) - by_us) > 0;
+}
+
 /* All of them, also when one fails: who asked undoes them all. */
 static int switch_disks(void)
 {
@@ -200,10 +206,12 @@ static void run(void *unused)
     void *error = NULL;
     pthread_mutex_lock(&stop.mutex);
     stop.was_running = !stop.abandoned && qemu.runstate_is_running();
-    if (!stop.was_running)
+    stop.late = is_late(stop.by_us);
+    bool goes_on = !stop.was_running || stop.late;
+    if (goes_on)
         rest();
     pthread_mutex_unlock(&stop.mutex);
-    if (!stop.was_running)
+    if (goes_on)
         return;
     qemu.qmp_stop(&error);
     result_of(error);
@@ -256,7 +264,17 @@ int shim_inside_switch(int fd, uint64_t bytes)
     return r;
 }
 
-int shim_inside_pause(uint64_t fdset)
+/* What the main loop made of it. */
+static int pause_result(void)
+{
+    if (stop.abandoned)
+        return -ETIMEDOUT;
+    if (!stop.was_running)
+        return -ESTALE;
+    return stop.late ? -ETIME : stop.switch_result;
+}
+
+int shim_inside_pause(uint64_t fdset, uint32_t by_us)
 {
     if (!shim_inside_ready())
         return -EOPNOTSUPP;
@@ -266,13 +284,14 @@ int shim_inside_pause(uint64_t fdset)
     if (r == 0) {
         stop.go = stop.abandoned = stop.timed_out = false;
         stop.fdset = fdset;
+        stop.by_us = by_us;
         enter(ASKED);
         shim_inside_schedule(run, NULL);
         while (stop.phase == ASKED && !stop.abandoned)
             if (pthread_cond_timedwait(&stop.changed, &stop.mutex, &deadline) == ETIMEDOUT)
                 stop.abandoned = stop.phase == ASKED;
         /* An abandoned bottom half finds that out when it runs. */
-        r = stop.abandoned ? -ETIMEDOUT : stop.was_running ? stop.switch_result : -ESTALE;
+        r = pause_result();
     }
     pthread_mutex_unlock(&stop.mutex);
     return r;

@@ -219,7 +219,7 @@ static int perform_waiting(const struct stasis_shim_request *request, int fd)
 {
     switch (request->op) {
     case STASIS_SHIM_PAUSE:
-        return shim_inside_pause(request->arg[0]);
+        return shim_inside_pause(request->arg[0], request->flags);
     case STASIS_SHIM_RESUME:
         return shim_inside_resume();
     case STASIS_SHIM_FLUSH:

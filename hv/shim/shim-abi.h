@@ -90,8 +90,9 @@ enum stasis_shim_op {
     STASIS_SHIM_DROP_TABLES,
     /* Stop the VM from inside QEMU, and begin to save its devices into /dev/fdset/arg[0]; the
      * answer comes when it stands still, and says in part_ns how long the disks of SWITCH took.
-     * -ESTALE: it was not running, and nothing is done. -EIO: a
-     * disk was not switched; it stands still all the same. */
+     * flags: the low half of CLOCK_MONOTONIC in microseconds; later than that nothing is done and
+     * the answer is -ETIME; 0: there is no limit. -ESTALE: it was not running, and nothing is done.
+     * -EIO: a disk was not switched; it stands still all the same. */
     STASIS_SHIM_PAUSE,
     /* When the devices are saved let it go on; the answer comes after that, and says in part_ns how
      * long saving took. -EIO: they could not be

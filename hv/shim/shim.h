@@ -242,7 +242,7 @@ bool shim_inside_can_switch(void);
 bool shim_inside_is_stopped(void);
 /* STASIS_SHIM_PAUSE and _RESUME. */
 int shim_inside_switch(int fd, uint64_t bytes);
-int shim_inside_pause(uint64_t fdset);
+int shim_inside_pause(uint64_t fdset, uint32_t by_us);
 int shim_inside_resume(void);
 /* Between PAUSE and RESUME: how long giving disks their nodes took; after: saving the devices. */
 uint64_t shim_inside_part_ns(void);

@@ -3,6 +3,7 @@
 """Promise: with --cycle-word a checkpoint falls right after the guest has changed that word of its memory,
 or there is none and the VM runs on; with --missed-word it tells how many deadlines the guest missed over it;
 a policy with a deadline does so each time."""
+import json
 import os
 import re
 import struct
@@ -11,6 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from daemonhost import Daemon  # noqa: E402
 from guests import Bare, State, check_memory_image  # noqa: E402
+from held import go_on, held  # noqa: E402
 from stasistest import (FAST, case, image_ids, main, new_store, run_vm, stasis,  # noqa: E402
                         stasis_json, willing)
 
@@ -45,6 +47,23 @@ def at_the_end(t):
         t.check(found > before, f"{found} ends of cycles in the image, {before} before")
         t.equal(image["cost"]["missed_deadlines"], None, "nobody counts")
     vm.check_runs(what="at the end")
+
+
+@case
+def too_late(t):
+    """a stop that would come when the slack is over is not made: the next end of a cycle is waited for"""
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=PERIOD_S * 1000000, work=WORK), accel=FAST)
+    store = new_store(t)
+    process = held(t, "cycle-ended", "checkpoint-create", "--json", vm.name, "--cycle-word", WORD, "--cycle-wait", 120000,
+                   *store)
+    before = vm.guest.cycles(vm)
+    t.wait(lambda: vm.guest.cycles(vm) > before, 60, "another cycle ends")
+    before = vm.guest.cycles(vm)
+    go_on(process)
+    out, err = process.communicate(timeout=120)
+    t.equal(process.returncode, 0, err)
+    found = cycles_in(t, json.loads(out)["result"], store)
+    t.check(found > before, f"{found} ends of cycles in the image, {before} when it might have stopped")
 
 
 @case

@@ -133,6 +133,24 @@ def monitor_asleep(t):
 
 
 @case
+def too_late(t):
+    """a stop that is asked for by a time that is over is not made, one that is in time is"""
+    vm = shim_vm(t)
+    monitor = Monitor(vm.pid)
+    now = time.monotonic_ns() // 1000
+    for over in (1, 1000, 1 << 30):
+        t.equal(monitor.call(shimtalk.PAUSE, flags=(now - over) & 0xffffffff or 1, arg=NO_FDSET), -errno.ETIME,
+                f"PAUSE {over} us too late")
+    check_goes_on(t, vm)
+    by = (time.monotonic_ns() // 1000 + (1 << 30)) & 0xffffffff
+    t.equal(monitor.call(shimtalk.PAUSE, flags=by or 1, arg=NO_FDSET), 0, "PAUSE in time")
+    # Its devices are saved into no file.
+    t.check(monitor.call(shimtalk.RESUME) in (-errno.EIO, -errno.ETIME), "RESUME")
+    check_goes_on(t, vm)
+    monitor.close()
+
+
+@case
 def already_paused(t):
     """a VM that somebody else has paused is left alone, and stays paused over a checkpoint"""
     vm = shim_vm(t)

@@ -32,6 +32,9 @@
 #define MAX_DEFAULT_THREADS 8
 #define MAX_TRIES 3
 #define CYCLE_WAIT_US 1000000u
+/* So much of its slack may be gone when the VM is stopped, where nobody says how much there is: on
+ * a host that is not busy it is a tenth of it. */
+#define CYCLE_FRESH_US 1000u
 
 typedef struct {
     StasisSeries *series;
@@ -285,13 +288,23 @@ static gboolean get_disks_ready(Job *job, GError **error)
                                       job->parent, error);
 }
 
-/* The last thing before the stop: the guest has slack from now on. */
-static gboolean wait_cycle_end(Job *job, GError **error)
+/* The last thing before the stop: the guest has slack from now on. How long is for --max-pause to
+ * say, of which the stop itself has half. The host may be in the way, of the look or of the stop; a
+ * stop that would begin so late is not made, and the next cycle's end waited for, in the first half
+ * of the time that there is for that. */
+static gboolean wait_cycle_end(Job *job, guint64 begun_us, GError **error)
 {
-    guint64 us = job->options->cycle_wait_us;
-    return job->series->cycle_word == NULL ||
-           stasis_cycle_word_wait(job->series->cycle_word, us != 0 ? us : CYCLE_WAIT_US,
-                                  follow_vcpus, job, job->copy.cancellable, error);
+    guint64 us = job->options->cycle_wait_us != 0 ? job->options->cycle_wait_us : CYCLE_WAIT_US;
+    guint64 pause_us = job->options->max_pause_us;
+    StasisCycleWait wait = { .until_us = begun_us + us, .meanwhile = follow_vcpus, .data = job };
+    if (stasis_now_us() < begun_us + us / 2)
+        wait.fresh_us = pause_us != 0 ? pause_us / 2 : CYCLE_FRESH_US;
+    guint64 since_us;
+    if (!stasis_cycle_word_wait(job->series->cycle_word, &wait, &since_us, job->copy.cancellable,
+                                error))
+        return FALSE;
+    job->copy.stop_by_us = wait.fresh_us != 0 ? since_us + wait.fresh_us : 0;
+    return stasis_fault(STASIS_FAULT_CYCLE_ENDED, error);
 }
 
 /* What is sent from now on waits for the image after this one: as late as can be, but the approach
@@ -319,7 +332,23 @@ static gboolean come_near(Job *job, GError **error)
     if (job->mode->approach != NULL && !job->mode->approach(&job->copy, error))
         return FALSE;
     stasis_instant_flush(job->instant);
-    return wait_cycle_end(job, error);
+    return TRUE;
+}
+
+static gboolean take_in_slack(Job *job, StasisDiskTaking *disks, GError **error)
+{
+    guint64 begun_us = stasis_now_us();
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+        if (job->series->cycle_word != NULL && !wait_cycle_end(job, begun_us, error))
+            return FALSE;
+        if (stasis_instant_take(job->instant, &job->copy, job->mode, disks, &local))
+            return TRUE;
+        if (!stasis_instant_was_late(job->instant)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+    }
 }
 
 /* *ret_lacked: there was too little memory for what the guest wrote in the last moment. */
@@ -330,7 +359,7 @@ static gboolean try_instant(Job *job, gboolean *ret_lacked, GError **error)
     if (quiet)
         stasis_instant_flush(job->instant);
     gboolean near = quiet && hold_output(job, error) && come_near(job, error);
-    gboolean ok = near && stasis_instant_take(job->instant, &job->copy, job->mode, disks, error);
+    gboolean ok = near && take_in_slack(job, disks, error);
     *ret_lacked = near && !ok && stasis_instant_lacked_memory(job->instant);
     return stasis_guest_rest_end(&job->rest, ok ? error : NULL) && ok;
 }

@@ -54,41 +54,43 @@ void stasis_cycle_word_free(StasisCycleWord *word)
     g_free(word);
 }
 
-static gboolean look_on(const StasisCycleWord *word, guint64 limit_us,
-                        void (*meanwhile)(gpointer data), gpointer data, GCancellable *cancellable,
-                        GError **error)
+static gboolean look_on(const StasisCycleWord *word, const StasisCycleWait *wait,
+                        guint64 *ret_since_us, GCancellable *cancellable, GError **error)
 {
-    guint64 first, now, until_us = stasis_now_us() + limit_us;
-    if (!stasis_cycle_word_read(word, &first, error))
+    guint64 last, now, begun_us = stasis_now_us();
+    *ret_since_us = begun_us;
+    if (!stasis_cycle_word_read(word, &last, error))
         return FALSE;
     for (;;) {
-        gboolean late = stasis_now_us() >= until_us; /* before the look: we may be held up, too */
+        guint64 look_us = stasis_now_us(); /* before the look: we may be held up, too */
         if (!stasis_cycle_word_read(word, &now, error))
             return FALSE;
-        if (now != first)
+        if (now != last &&
+            (wait->fresh_us == 0 || stasis_now_us() - *ret_since_us <= wait->fresh_us))
             return TRUE;
         if (g_cancellable_set_error_if_cancelled(cancellable, error))
             return FALSE;
-        if (late)
+        if (look_us >= wait->until_us)
             break;
-        meanwhile(data);
+        last = now;
+        *ret_since_us = look_us;
+        wait->meanwhile(wait->data);
         g_usleep(LOOK_US);
     }
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
                 "no end of a cycle in %" G_GUINT64_FORMAT
                 " ms: the guest did not change the word at guest-physical 0x%" G_GINT64_MODIFIER
                 "x; the VM runs on",
-                limit_us / 1000, word->gpa);
+                (stasis_now_us() - begun_us) / 1000, word->gpa);
     return FALSE;
 }
 
-gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
-                                void (*meanwhile)(gpointer data), gpointer data,
-                                GCancellable *cancellable, GError **error)
+gboolean stasis_cycle_word_wait(const StasisCycleWord *word, const StasisCycleWait *wait,
+                                guint64 *ret_since_us, GCancellable *cancellable, GError **error)
 {
     int slack_ns = prctl(PR_GET_TIMERSLACK);
     prctl(PR_SET_TIMERSLACK, 1ul);
-    gboolean ok = look_on(word, limit_us, meanwhile, data, cancellable, error);
+    gboolean ok = look_on(word, wait, ret_since_us, cancellable, error);
     if (slack_ns > 0)
         prctl(PR_SET_TIMERSLACK, (unsigned long)slack_ns);
     return ok;

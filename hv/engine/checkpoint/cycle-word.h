@@ -22,11 +22,19 @@ void stasis_cycle_word_free(StasisCycleWord *word);
 /* What it holds now. Any thread. */
 gboolean stasis_cycle_word_read(const StasisCycleWord *word, guint64 *ret, GError **error);
 
-/* Until it changes from what it is now; STASIS_ERROR_BUDGET when it has not in @limit_us.
- * @meanwhile: called between two looks. Any thread. */
-gboolean stasis_cycle_word_wait(const StasisCycleWord *word, guint64 limit_us,
-                                void (*meanwhile)(gpointer data), gpointer data,
-                                GCancellable *cancellable, GError **error);
+/* How to wait: until @until_us, by stasis_now_us(). A change that may be older than @fresh_us,
+ * since nobody looked meanwhile, is passed over (0: none is). @meanwhile: called between two looks.
+ */
+typedef struct {
+    guint64 until_us, fresh_us;
+    void (*meanwhile)(gpointer data);
+    gpointer data;
+} StasisCycleWait;
+
+/* Until it changes from what it is now; STASIS_ERROR_BUDGET when it has not in time. *ret_since_us:
+ * it had not changed then. Any thread. */
+gboolean stasis_cycle_word_wait(const StasisCycleWord *word, const StasisCycleWait *wait,
+                                guint64 *ret_since_us, GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisCycleWord, stasis_cycle_word_free)
 

@@ -46,6 +46,7 @@ struct _StasisInstant {
     GThread *thread; /* made before the stop */
     sem_t go;        /* posted when the RAM thread may begin, or shall end */
     gboolean abandoned;
+    gboolean late; /* no stop was made: it would have begun too late */
     int ram_result;
 };
 
@@ -155,6 +156,14 @@ static gboolean check_lent(StasisInstant *instant, GError **error)
     return FALSE;
 }
 
+static gboolean late_error(GError **error)
+{
+    g_clear_error(error);
+    g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_BUDGET,
+                        "the VM could not be stopped in time; it runs on");
+    return FALSE;
+}
+
 static gboolean stop(StasisInstant *instant, GError **error)
 {
     instant->reset_event_us = stasis_qmp_wait_event(instant->qmp, "RESET", 0, 0);
@@ -164,7 +173,13 @@ static gboolean stop(StasisInstant *instant, GError **error)
     instant->time_us = g_get_real_time();
     if (instant->was_paused)
         return TRUE;
-    gboolean ok = instant->stopper->ops->stop(instant->stopper, &instant->stopped, error);
+    guint64 by_us = instant->copy->stop_by_us;
+    instant->late = by_us != 0 && instant->stop_sent_us > by_us;
+    gboolean ok =
+        !instant->late && instant->stopper->ops->stop(instant->stopper, by_us, &instant->stopped,
+                                                      &instant->late, error);
+    if (instant->late)
+        return late_error(error);
     if (ok && !instant->stopped)
         instant->was_paused = TRUE;
     instant->disks_given &= instant->stopped;
@@ -303,6 +318,7 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     instant->mode = mode;
     instant->disks = disks;
     instant->ram_result = 0;
+    instant->late = FALSE;
     instant->abandoned = TRUE;
     instant->thread = g_thread_try_new("stasis-ram", ram_thread, instant, error);
     if (instant->thread == NULL)
@@ -318,8 +334,9 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
         sem_post(&instant->go);
         g_thread_join(g_steal_pointer(&instant->thread));
     }
-    measure(instant, resumed_us);
-    if (!instant->was_paused)
+    if (!instant->late)
+        measure(instant, resumed_us);
+    if (!instant->was_paused && !instant->late)
         g_usleep(LET_GO_US);
     if (!ok) {
         g_propagate_error(error, g_steal_pointer(&local));
@@ -328,6 +345,11 @@ gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const Sta
     if (copy->max_pause_us != 0 && instant->pause_us > copy->max_pause_us)
         return budget_error(copy, "measured after the fact", error);
     return stasis_fault(STASIS_FAULT_RESUMED, error);
+}
+
+gboolean stasis_instant_was_late(const StasisInstant *instant)
+{
+    return instant->late;
 }
 
 gboolean stasis_instant_lacked_memory(const StasisInstant *instant)

@@ -35,6 +35,8 @@ void stasis_instant_free(StasisInstant *instant);
 gboolean stasis_instant_take(StasisInstant *instant, StasisCopy *copy, const StasisModeOps *mode,
                              StasisDiskTaking *disks, GError **error);
 
+/* The take made no stop, since copy->stop_by_us was over; the VM has noticed nothing. */
+gboolean stasis_instant_was_late(const StasisInstant *instant);
 /* The take failed for want of memory for the residual (−ENOBUFS); another may be made. */
 gboolean stasis_instant_lacked_memory(const StasisInstant *instant);
 

@@ -114,16 +114,20 @@ static gboolean inside_give_disks(StasisStopper *stopper, StasisDiskTaking *disk
     return stasis_fault(STASIS_FAULT_DISK_GIVEN, error);
 }
 
-static gboolean inside_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
+static gboolean inside_stop(StasisStopper *stopper, guint64 by_us, gboolean *ret_stopped,
+                            gboolean *ret_late, GError **error)
 {
     InsideStopper *self = (InsideStopper *)stopper;
     self->before_us = stasis_qmp_wait_event(self->qmp, "RESUME", 0, 0);
     struct stasis_shim_reply reply = { 0 };
     stasis_hold_begin();
-    int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, 0, (guint64)self->fdset, -1, &reply);
+    /* As far as it fits; 0 is for none. */
+    guint32 by = by_us != 0 ? MAX((guint32)by_us, 1) : 0;
+    int r = stasis_shim_call(self->shim, STASIS_SHIM_PAUSE, by, (guint64)self->fdset, -1, &reply);
     self->disk_us = reply.part_ns / 1000;
     /* -ETIMEDOUT and the like: it may come to a stop yet, and then it is for resume() to say. */
-    self->stopped = *ret_stopped = r != -ESTALE;
+    *ret_late = r == -ETIME;
+    self->stopped = *ret_stopped = r != -ESTALE && r != -ETIME;
     if (!self->stopped)
         stasis_hold_end(); /* there will be no resume() */
     if (r == -EIO) {

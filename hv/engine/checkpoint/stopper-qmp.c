@@ -40,7 +40,8 @@ static void qmp_flush(StasisStopper *stopper)
         stasis_disk_flush_in_qemu(self->qmp, stasis_disk_at(self->disks, i));
 }
 
-static gboolean qmp_stop(StasisStopper *stopper, gboolean *ret_stopped, GError **error)
+static gboolean qmp_stop(StasisStopper *stopper, guint64 by_us, gboolean *ret_stopped,
+                         gboolean *ret_late, GError **error)
 {
     QmpStopper *self = (QmpStopper *)stopper;
     return stasis_lifeline_stop(self->lifeline, self->qmp, ret_stopped, error);

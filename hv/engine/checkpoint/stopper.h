@@ -41,8 +41,10 @@ typedef struct {
     /* Before stop(), or NULL: the disks of @disks are to be taken by stop(), if that stops the VM;
      * else it is for the caller. */
     gboolean (*give_disks)(StasisStopper *stopper, StasisDiskTaking *disks, GError **error);
-    /* *ret_stopped FALSE: it was not running any more, and is not ours to resume. */
-    gboolean (*stop)(StasisStopper *stopper, gboolean *ret_stopped, GError **error);
+    /* *ret_stopped FALSE: it was not running any more, and is not ours to resume. Later than @by_us
+     * (base/clock.h; 0: no limit) it may be left undone: FALSE, and *ret_late. */
+    gboolean (*stop)(StasisStopper *stopper, guint64 by_us, gboolean *ret_stopped,
+                     gboolean *ret_late, GError **error);
     /* May return before it is done; what goes wrong then is resume()'s error. */
     gboolean (*save)(StasisStopper *stopper, GError **error);
     /* Whatever this says, the VM goes on now, or as soon as QEMU can be reached. */
