@@ -258,8 +258,10 @@ static const CliOption create_options[] = {
     { "max-pause", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, rather than pause it for longer" },
     { "cycle-word", 0, CLI_TEXT, "ADDRESS",
-      "stop the VM when the guest changes the word of 8 bytes at that guest-physical address, as it does at the "
-      "end of each control cycle; not later than 1 ms after that (or half of --max-pause), but after another" },
+      "stop the VM when the guest changes the word of 8 bytes at that guest-physical address, as "
+      "it does at the "
+      "end of each control cycle; not later than 1 ms after that (or half of --max-pause), but "
+      "after another" },
     { "cycle-wait", 0, CLI_MS, "MS",
       "fail with exit status 5, the VM running, if it does not in that time (default 1000)" },
     { "missed-word", 0, CLI_TEXT, "ADDRESS",

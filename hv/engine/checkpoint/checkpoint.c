@@ -290,20 +290,21 @@ static gboolean get_disks_ready(Job *job, GError **error)
 
 /* The last thing before the stop: the guest has slack from now on. How long is for --max-pause to
  * say, of which the stop itself has half. The host may be in the way, of the look or of the stop; a
- * stop that would begin so late is not made, and the next cycle's end waited for, in the first half
- * of the time that there is for that. */
+ * stop that would begin so late is not made, and the next cycle's end waited for, for as long as
+ * there may be none. After that on a host that is always in the way any end will do. */
 static gboolean wait_cycle_end(Job *job, guint64 begun_us, GError **error)
 {
     guint64 us = job->options->cycle_wait_us != 0 ? job->options->cycle_wait_us : CYCLE_WAIT_US;
-    guint64 pause_us = job->options->max_pause_us;
-    StasisCycleWait wait = { .until_us = begun_us + us, .meanwhile = follow_vcpus, .data = job };
-    if (stasis_now_us() < begun_us + us / 2)
-        wait.fresh_us = pause_us != 0 ? pause_us / 2 : CYCLE_FRESH_US;
-    guint64 since_us;
+    guint64 pause_us = job->options->max_pause_us, since_us;
+    StasisCycleWait wait = { .limit_us = us,
+                             .fresh_us = pause_us != 0 ? pause_us / 2 : CYCLE_FRESH_US,
+                             .fresh_until_us = begun_us + us,
+                             .meanwhile = follow_vcpus,
+                             .data = job };
     if (!stasis_cycle_word_wait(job->series->cycle_word, &wait, &since_us, job->copy.cancellable,
                                 error))
         return FALSE;
-    job->copy.stop_by_us = wait.fresh_us != 0 ? since_us + wait.fresh_us : 0;
+    job->copy.stop_by_us = stasis_now_us() < wait.fresh_until_us ? since_us + wait.fresh_us : 0;
     return stasis_fault(STASIS_FAULT_CYCLE_ENDED, error);
 }
 

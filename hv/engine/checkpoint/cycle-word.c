@@ -57,8 +57,8 @@ void stasis_cycle_word_free(StasisCycleWord *word)
 static gboolean look_on(const StasisCycleWord *word, const StasisCycleWait *wait,
                         guint64 *ret_since_us, GCancellable *cancellable, GError **error)
 {
-    guint64 last, now, begun_us = stasis_now_us();
-    *ret_since_us = begun_us;
+    guint64 last, now, changed_us = stasis_now_us();
+    *ret_since_us = changed_us;
     if (!stasis_cycle_word_read(word, &last, error))
         return FALSE;
     for (;;) {
@@ -66,11 +66,13 @@ static gboolean look_on(const StasisCycleWord *word, const StasisCycleWait *wait
         if (!stasis_cycle_word_read(word, &now, error))
             return FALSE;
         if (now != last &&
-            (wait->fresh_us == 0 || stasis_now_us() - *ret_since_us <= wait->fresh_us))
+            (look_us >= wait->fresh_until_us || stasis_now_us() - *ret_since_us <= wait->fresh_us))
             return TRUE;
+        if (now != last)
+            changed_us = look_us;
         if (g_cancellable_set_error_if_cancelled(cancellable, error))
             return FALSE;
-        if (look_us >= wait->until_us)
+        if (look_us - changed_us >= wait->limit_us)
             break;
         last = now;
         *ret_since_us = look_us;
@@ -81,7 +83,7 @@ static gboolean look_on(const StasisCycleWord *word, const StasisCycleWait *wait
                 "no end of a cycle in %" G_GUINT64_FORMAT
                 " ms: the guest did not change the word at guest-physical 0x%" G_GINT64_MODIFIER
                 "x; the VM runs on",
-                (stasis_now_us() - begun_us) / 1000, word->gpa);
+                wait->limit_us / 1000, word->gpa);
     return FALSE;
 }
 

@@ -22,11 +22,11 @@ void stasis_cycle_word_free(StasisCycleWord *word);
 /* What it holds now. Any thread. */
 gboolean stasis_cycle_word_read(const StasisCycleWord *word, guint64 *ret, GError **error);
 
-/* How to wait: until @until_us, by stasis_now_us(). A change that may be older than @fresh_us,
- * since nobody looked meanwhile, is passed over (0: none is). @meanwhile: called between two looks.
- */
+/* How to wait: for @limit_us at most, after each change anew. Before @fresh_until_us (base/clock.h)
+ * a change that may be older than @fresh_us, since nobody looked meanwhile, is passed over.
+ * @meanwhile: called between two looks. */
 typedef struct {
-    guint64 until_us, fresh_us;
+    guint64 limit_us, fresh_us, fresh_until_us;
     void (*meanwhile)(gpointer data);
     gpointer data;
 } StasisCycleWait;
