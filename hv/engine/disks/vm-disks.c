@@ -7,20 +7,18 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/json.h"
 #include "disk/describe.h"
 #include "disk/in-use.h"
 #include "disk/overlay.h"
+#include "engine/disks/disk-dir.h"
 #include "store/cache.h"
 #include "store/scratch.h"
 
-/* Says whose they are. A directory without it, and that nobody holds, is a leftover. */
-#define MARK_FILE "vm.json"
-#define MAX_MARK_BYTES 65536u
 #define MAX_TRIES 100
 #define COPY_BYTES ((size_t)8 << 20)
 
@@ -117,61 +115,29 @@ StasisVmDisks *stasis_vm_disks_plan(const GPtrArray *notes, const char *dir)
     return disks;
 }
 
-/* ---- removing ---- */
-
-void stasis_vm_disks_remove(const char *dir)
-{
-    g_autoptr(GDir) list = g_dir_open(dir, 0, NULL);
-    const char *name;
-    while (list != NULL && (name = g_dir_read_name(list)) != NULL) {
-        g_autofree char *path = g_build_filename(dir, name, NULL);
-        if (g_str_has_prefix(name, "disk-") || strcmp(name, MARK_FILE) == 0)
-            unlink(path);
-    }
-    rmdir(dir);
-}
-
-/* Is it of a VM that is there, or that wanted to leave its disks behind? Also if nobody can tell.
- */
-static gboolean is_wanted(int dir_fd)
-{
-    gsize len;
-    guint64 pid, start_time;
-    g_autofree char *text = stasis_read_file_at(dir_fd, MARK_FILE, MAX_MARK_BYTES, &len, NULL);
-    g_autoptr(JsonObject) mark =
-        text != NULL ? stasis_json_parse_object(text, (gssize)len, NULL) : NULL;
-    if (mark == NULL)
-        return text != NULL || faccessat(dir_fd, MARK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
-               errno != ENOENT;
-    return !stasis_json_bool_or(mark, "temporary", FALSE) ||
-           !stasis_json_uint(mark, "pid", &pid, NULL) ||
-           !stasis_json_uint(mark, "start_time", &start_time, NULL) ||
-           (pid <= G_MAXINT32 && stasis_process_start_time((pid_t)pid) == start_time);
-}
-
-/* What killed makers and ended clones left. */
-static void sweep(const char *parent)
-{
-    g_autoptr(GDir) list = g_dir_open(parent, 0, NULL);
-    const char *name;
-    while (list != NULL && (name = g_dir_read_name(list)) != NULL) {
-        g_autofree char *dir = g_build_filename(parent, name, NULL);
-        stasis_autofd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !is_wanted(fd))
-            stasis_vm_disks_remove(dir);
-    }
-}
+/* ---- making ---- */
 
 /* Those of stores that are gone, too: their memory is given back when no disks are there. */
-static void sweep_all(const char *parent)
+static void sweep_all(const char *parent, gboolean own)
 {
     g_auto(GStrv) memory = stasis_scratch_find("disks");
     for (guint i = 0; memory[i] != NULL; i++)
-        sweep(memory[i]);
-    sweep(parent);
+        stasis_disk_dir_sweep(memory[i], /* own= */ TRUE);
+    stasis_disk_dir_sweep(parent, own);
 }
 
-/* ---- making ---- */
+/* Ours until the VM is there: who finds it when we have died may sweep it. */
+static gboolean mark_as_ours(const StasisVmDisks *disks, const char *vm_name, GError **error)
+{
+    const StasisDiskDirMark mark = { .vm = vm_name,
+                                     .pid = getpid(),
+                                     .start_time = stasis_process_start_time(getpid()),
+                                     .temporary = TRUE };
+    if (stasis_disk_dir_mark(disks->dir_fd, &mark, error))
+        return TRUE;
+    g_prefix_error(error, "%s: ", disks->dir);
+    return FALSE;
+}
 
 /* One that is ours; *ret_swept when somebody took it for a leftover before we held it. */
 static gboolean try_open_dir(StasisVmDisks *disks, const char *template, gboolean *ret_swept,
@@ -335,22 +301,28 @@ StasisVmDisks *stasis_vm_disks_new(const StasisVmDisksWanted *wanted, GCancellab
     g_autofree char *dir = g_build_filename(parent, name, NULL);
     g_autoptr(GPtrArray) none = g_ptr_array_new();
     g_autoptr(StasisVmDisks) disks = stasis_vm_disks_plan(none, dir);
-    sweep_all(parent);
-    if (!open_dir(disks, parent, error) || !fill(disks, wanted, cancellable, error))
+    sweep_all(parent, /* own= */ wanted->dir == NULL);
+    if (!open_dir(disks, parent, error) || !mark_as_ours(disks, wanted->vm_name, error) ||
+        !fill(disks, wanted, cancellable, error))
         return NULL;
     return g_steal_pointer(&disks);
 }
 
 gboolean stasis_vm_disks_keep(StasisVmDisks *disks, const StasisRecord *record, GError **error)
 {
-    g_autoptr(JsonObject) mark = json_object_new();
-    json_object_set_string_member(mark, "vm", record->name);
-    json_object_set_int_member(mark, "pid", record->pid);
-    json_object_set_int_member(mark, "start_time", (gint64)record->start_time);
-    json_object_set_boolean_member(mark, "temporary", record->disks_temporary);
-    g_autofree char *text = stasis_json_to_text(mark, TRUE);
-    disks->kept = stasis_write_file_at(disks->dir_fd, MARK_FILE, text, strlen(text), FALSE, error);
+    const StasisDiskDirMark mark = { .vm = record->name,
+                                     .pid = record->pid,
+                                     .start_time = record->start_time,
+                                     .temporary = record->disks_temporary };
+    disks->kept = stasis_disk_dir_mark(disks->dir_fd, &mark, error);
     return disks->kept;
+}
+
+void stasis_vm_disks_remove(const char *dir)
+{
+    stasis_autofd int fd = stasis_disk_dir_open(dir);
+    if (fd >= 0)
+        stasis_disk_dir_remove(fd, dir);
 }
 
 void stasis_vm_disks_free(StasisVmDisks *disks)

@@ -22,7 +22,7 @@ G_BEGIN_DECLS
 
 typedef struct {
     char *dir;
-    int dir_fd;     /* flock()ed until they are kept: nobody sweeps it */
+    int dir_fd;     /* flock()ed until they are kept, and marked as ours: nobody sweeps it */
     GArray *disks;  /* of StasisLaunchDisk */
     GPtrArray *own; /* of char: what those point to */
     gboolean kept;
@@ -61,7 +61,7 @@ gboolean stasis_vm_disks_keep(StasisVmDisks *disks, const StasisRecord *record, 
 /* Removes the files unless they were kept. */
 void stasis_vm_disks_free(StasisVmDisks *disks);
 
-/* Remove the files of VM disks in @dir, and it. */
+/* Remove the files of VM disks in @dir, and it if nothing else is there. */
 void stasis_vm_disks_remove(const char *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StasisVmDisks, stasis_vm_disks_free)
