@@ -171,9 +171,9 @@ const CliCommand cli_cmd_disk_prune = {
     .description =
         "Remove those of a VM's disk files that lie aside (see disk-list) and that nobody needs: "
         "no image of the store refers to them, no other file beside them, and no disk of a VM that "
-        "was restored from the store, lies on them, and no program has them open. Images of other "
-        "stores and overlays that you have made elsewhere are not known: use --dry-run first if "
-        "there are such.",
+        "was restored into the store or beside them (off or not) or that stasis list has, lies on "
+        "them, and no program has them open. Images of other stores and overlays that you have "
+        "made elsewhere are not known: use --dry-run first if there are such.",
     .arguments = arguments,
     .options = prune_options,
     .examples = prune_examples,
@@ -197,7 +197,8 @@ const CliCommand cli_cmd_disk_commit = {
         "Write what checkpoints with --disk overlay let the VM write to other files into the files "
         "below, one after the other and while it runs, until it writes to the files that it was "
         "started with, and remove the others. It goes no further than to the first file that an "
-        "image of the store refers to, or that a disk of a VM restored from the store lies on, and "
+        "image of the store refers to, or that a disk of a restored VM (as for disk-prune) lies "
+        "on, and "
         "is refused where that leaves nothing to do. An image refers to all below its file, so "
         "delete images from the newest on to have it go further. If it is killed in the middle, "
         "the "

@@ -273,5 +273,27 @@ def commit(t):
     files_hold(t, before, [d.snapshot() for d in all_disks], "its own files")
 
 
+@case
+def lain_on(t):
+    """files that the disk of a VM restored beside them lies on are neither written to nor removed, though that VM is off"""
+    vm, all_disks = start(t, (("qcow2", "virtio"),))
+    store, rng = new_store(t), disks.rng_of(7)
+    write_all(vm, all_disks, rng)
+    image_id, model = vm.checkpoint_id("--disk", "overlay", *store), all_disks[0].snapshot()
+    name = fresh_name("beside")
+    stasis("restore", image_id, "--name", name, "--paused", "--disk-dir", t.path(""), *store)
+    own = os.path.join(stasis_json("info", name)["disk_dir"], "disk-0.qcow2")
+    stasis("kill", name)
+    stasis("checkpoint-delete", image_id, *store)
+    write_all(vm, all_disks, rng)
+    result = stasis("disk-commit", vm.name, *store, expect=None)
+    t.check(result.rc != 0 and own in result.err, f"refused, and says why: {result!r}")
+    files_hold(t, [own], [model], "the restored VM's disk")
+    shutil.rmtree(os.path.dirname(own))
+    t.equal(stasis_json("disk-commit", vm.name, *store)["n_overlays"], 1, "without it")
+    stasis("pause", vm.name)
+    files_hold(t, [all_disks[0].path], [all_disks[0].snapshot()], "the VM's own")
+
+
 if __name__ == "__main__":
     main()

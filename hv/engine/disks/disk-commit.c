@@ -10,6 +10,7 @@
 #include "disk/freeze.h"
 #include "engine/disks/disk-files.h"
 #include "engine/disks/disk-freeze.h"
+#include "engine/disks/disk-needs.h"
 #include "engine/rollback/rollback-mark.h"
 #include "engine/vm/sweep.h"
 

@@ -63,7 +63,7 @@ static Marked read_mark(int dir_fd, StasisDiskDirMark *ret)
 gboolean stasis_disk_dir_is_marked(int dir_fd)
 {
     StasisDiskDirMark mark;
-    return read_mark(dir_fd, &mark) == MARKED;
+    return read_mark(dir_fd, &mark) != NO_MARK;
 }
 
 /* ---- removing ---- */

@@ -20,7 +20,7 @@ typedef struct {
 } StasisDiskDirMark;
 
 gboolean stasis_disk_dir_mark(int dir_fd, const StasisDiskDirMark *mark, GError **error);
-/* Has it a mark of ours? */
+/* Has it a mark, if only one that can't be read? */
 gboolean stasis_disk_dir_is_marked(int dir_fd);
 
 /* A directory at @path, not by a link; -1 with errno. */

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "engine/disks/disk-needs.h"
+
+#include <fcntl.h>
+#include <stasis/error.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "disk/overlay.h"
+#include "engine/disks/disk-dir.h"
+#include "store/scratch.h"
+#include "vmm/registry.h"
+
+/* As much of a qcow2 file as its backing file's name is in, as a rule. */
+#define HEAD_BYTES 4096u
+#define DISKS_DIR "disks"
+
+StasisVmDiskFile *stasis_disk_files_find(const GPtrArray *files, const char *path)
+{
+    for (guint i = 0; i < files->len; i++) {
+        StasisVmDiskFile *file = g_ptr_array_index(files, i);
+        if (strcmp(file->path, path) == 0)
+            return file;
+    }
+    return NULL;
+}
+
+static void append(char ***list, const char *word)
+{
+    guint n = g_strv_length(*list);
+    *list = g_renew(char *, *list, n + 2);
+    (*list)[n] = g_strdup(word);
+    (*list)[n + 1] = NULL;
+}
+
+void stasis_disk_files_add(GPtrArray *files, const char *disk, const char *path,
+                           StasisDiskFileUse use)
+{
+    struct stat st;
+    if (stasis_disk_files_find(files, path) != NULL || stat(path, &st) < 0)
+        return;
+    StasisVmDiskFile *file = g_new0(StasisVmDiskFile, 1);
+    file->disk = g_strdup(disk);
+    file->path = g_strdup(path);
+    file->use = use;
+    file->stored_bytes = (guint64)st.st_blocks * 512;
+    file->images = g_new0(char *, 1);
+    file->overlays = g_new0(char *, 1);
+    g_ptr_array_add(files, file);
+}
+
+/* ---- images ---- */
+
+static gboolean add_image(GPtrArray *files, StasisStore *store, const char *id, GError **error)
+{
+    g_autoptr(GPtrArray) needed = stasis_image_get_disk_files(store, id, error);
+    for (guint i = 0; needed != NULL && i < needed->len; i++) {
+        const StasisDiskFile *one = g_ptr_array_index(needed, i);
+        StasisVmDiskFile *file = stasis_disk_files_find(files, one->path);
+        if (file != NULL)
+            append(&file->images, id);
+    }
+    return needed != NULL;
+}
+
+static gboolean add_images(GPtrArray *files, StasisStore *store, GError **error)
+{
+    g_autoptr(GPtrArray) images = store != NULL ? stasis_store_list(store, error) : NULL;
+    for (guint i = 0; images != NULL && i < images->len; i++) {
+        const StasisImageInfo *info = g_ptr_array_index(images, i);
+        if (info->disks_refer && !add_image(files, store, info->id, error))
+            return FALSE;
+    }
+    return store == NULL || images != NULL;
+}
+
+/* ---- overlays ---- */
+
+typedef struct {
+    GPtrArray *files;
+    GHashTable *seen; /* directories, by device and inode */
+} Search;
+
+/* What a file at @path would lie on, if it is a qcow2 file; a disk whose guest wrote such a head
+ * keeps a file from being removed, and no more. NULL: on nothing. */
+static char *backing_of(const char *path)
+{
+    guint8 head[HEAD_BYTES];
+    stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return NULL;
+    ssize_t n = pread(fd, head, sizeof head, 0);
+    g_autofree char *name = n > 0 ? stasis_overlay_get_backing(head, (gsize)n) : NULL;
+    g_autofree char *dir = g_path_get_dirname(path);
+    return name != NULL ? g_canonicalize_filename(name, dir) : NULL;
+}
+
+static gboolean is_new(Search *search, int dir_fd)
+{
+    struct stat st;
+    return fstat(dir_fd, &st) == 0 &&
+           g_hash_table_add(search->seen,
+                            g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT,
+                                            (guint64)st.st_dev, (guint64)st.st_ino));
+}
+
+static gboolean is_vm_disks(const char *path)
+{
+    stasis_autofd int fd = stasis_disk_dir_open(path);
+    return fd >= 0 && stasis_disk_dir_is_marked(fd);
+}
+
+/* And in the directories there that VMs have their disks in. */
+static void look_in(Search *search, const char *parent)
+{
+    stasis_autofd int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || !is_new(search, fd))
+        return;
+    g_autoptr(GDir) dir = g_dir_open(parent, 0, NULL);
+    for (const char *name; dir != NULL && (name = g_dir_read_name(dir)) != NULL;) {
+        g_autofree char *path = g_build_filename(parent, name, NULL);
+        g_autofree char *backing = backing_of(path);
+        StasisVmDiskFile *file =
+            backing != NULL ? stasis_disk_files_find(search->files, backing) : NULL;
+        if (file != NULL)
+            append(&file->overlays, path);
+        if (is_vm_disks(path))
+            look_in(search, path);
+    }
+}
+
+/* Beside the files, and where they are a VM's own, beside its directory. */
+static void look_beside(Search *search)
+{
+    for (guint i = 0; i < search->files->len; i++) {
+        const StasisVmDiskFile *file = g_ptr_array_index(search->files, i);
+        g_autofree char *parent = g_path_get_dirname(file->path);
+        g_autofree char *above = g_path_get_dirname(parent);
+        look_in(search, parent);
+        if (is_vm_disks(parent))
+            look_in(search, above);
+    }
+}
+
+static void look_in_store(Search *search, StasisStore *store)
+{
+    g_autofree char *disks = stasis_store_scratch_path(store, DISKS_DIR, NULL);
+    g_autoptr(GDir) dir = disks == NULL ? NULL : g_dir_open(disks, 0, NULL);
+    for (const char *name; dir != NULL && (name = g_dir_read_name(dir)) != NULL;) {
+        g_autofree char *path = g_build_filename(disks, name, NULL);
+        look_in(search, path);
+    }
+}
+
+/* Where VMs have their disks, wherever that is. */
+static gboolean look_at_vms(Search *search, GError **error)
+{
+    g_auto(GStrv) names = stasis_record_names(error);
+    for (char **name = names; name != NULL && *name != NULL; name++) {
+        g_autoptr(GError) local = NULL;
+        g_autoptr(StasisRecord) record = stasis_record_load(*name, &local);
+        if (record == NULL && !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+        if (record != NULL && record->disk_dir != NULL)
+            look_in(search, record->disk_dir);
+    }
+    return names != NULL;
+}
+
+gboolean stasis_disk_files_look(GPtrArray *files, StasisStore *store, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    Search search = { files, seen };
+    if (!add_images(files, store, error))
+        return FALSE;
+    look_beside(&search);
+    if (store != NULL)
+        look_in_store(&search, store);
+    return look_at_vms(&search, error);
+}
+
+/* ---- who ---- */
+
+char *stasis_disk_files_who_needs(const GPtrArray *files, const StasisVmDiskFile *file)
+{
+    if (file->images[0] != NULL)
+        return g_strdup_printf("image %s refers to", file->images[0]);
+    for (char **overlay = file->overlays; *overlay != NULL; overlay++)
+        if (stasis_disk_files_find(files, *overlay) == NULL)
+            return g_strdup_printf("%s lies on", *overlay);
+    return NULL;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Promise: of the files that a VM's disks lie in it is known who needs them, wherever that is, by
+ * whatever name, and through whatever lies between.
+ */
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <base/fd.h>
+#include <disk/overlay.h>
+#include <engine/disks/disk-dir.h>
+#include <engine/disks/disk-needs.h>
+#include <vmm/registry.h>
+
+#include "test-store-util.h"
+
+#define A "web.qcow2.stasis-01jq4z7k2m01jq4z7k2m01jq4a"
+#define B "web.qcow2.stasis-01jq4z7k2m01jq4z7k2m01jq4b"
+#define D "web.qcow2.stasis-01jq4z7k2m01jq4z7k2m01jq4d"
+
+/* web <- A <- B, which a VM writes to. */
+typedef struct {
+    char *top, *dir, *run; /* run: the runtime directory */
+    GPtrArray *files;
+} Fixture;
+
+static char *make_overlay(const char *dir, const char *name, const char *base)
+{
+    g_autoptr(GError) error = NULL;
+    char *path = g_build_filename(dir, name, NULL);
+    g_autoptr(GBytes) bytes = stasis_overlay_new(1 << 20, base, "qcow2", &error);
+    g_assert_no_error(error);
+    gsize len;
+    const char *data = g_bytes_get_data(bytes, &len);
+    g_file_set_contents(path, data, (gssize)len, &error);
+    g_assert_no_error(error);
+    return path;
+}
+
+static char *in(const Fixture *f, const char *name)
+{
+    return g_build_filename(f->dir, name, NULL);
+}
+
+static void add(const Fixture *f, const char *dir, const char *name, StasisDiskFileUse use)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    guint n = f->files->len;
+    stasis_disk_files_add(f->files, "disk", path, use);
+    g_assert_cmpuint(f->files->len, ==, n + 1);
+}
+
+static void set_up(Fixture *f, gconstpointer data)
+{
+    f->top = test_make_dir();
+    f->dir = g_build_filename(f->top, "images", NULL);
+    f->run = g_build_filename(f->top, "run", NULL);
+    g_assert_cmpint(mkdir(f->dir, 0700) | mkdir(f->run, 0700), ==, 0);
+    g_setenv("STASIS_RUNTIME_DIR", f->run, TRUE);
+    g_autofree char *web = in(f, "web.qcow2"), *a = in(f, A);
+    g_assert_true(g_file_set_contents(web, "disk", -1, NULL));
+    g_free(make_overlay(f->dir, A, web));
+    g_free(make_overlay(f->dir, B, a));
+    f->files = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_vm_disk_file_free);
+    add(f, f->dir, B, STASIS_DISK_FILE_TOP);
+    add(f, f->dir, A, STASIS_DISK_FILE_BELOW);
+    add(f, f->dir, "web.qcow2", STASIS_DISK_FILE_BELOW);
+}
+
+static void tear_down(Fixture *f, gconstpointer data)
+{
+    g_ptr_array_unref(f->files);
+    test_remove_tree(f->top);
+    g_free(f->top);
+    g_free(f->dir);
+    g_free(f->run);
+}
+
+static void look(const Fixture *f, StasisStore *store)
+{
+    g_autoptr(GError) error = NULL;
+    stasis_disk_files_look(f->files, store, &error);
+    g_assert_no_error(error);
+}
+
+/* @who: how what is said of it begins, or NULL. */
+static void assert_needs(const Fixture *f, const char *name, const char *who)
+{
+    g_autofree char *path = in(f, name);
+    StasisVmDiskFile *file = stasis_disk_files_find(f->files, path);
+    g_assert_nonnull(file);
+    g_autofree char *said = stasis_disk_files_who_needs(f->files, file);
+    g_test_message("%s: %s", name, said != NULL ? said : "nobody");
+    g_assert_cmpint(said != NULL, ==, who != NULL);
+    g_assert_true(who == NULL || g_str_has_prefix(said, who));
+}
+
+/* ---- where a VM's disks are ---- */
+
+/* As a restored VM has it; @marked: in a directory that says so. */
+static char *make_vm_disk(const char *parent, const char *name, const char *base, gboolean marked)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_build_filename(parent, name, NULL);
+    const StasisDiskDirMark mark = { .vm = "vm2", .pid = 1, .start_time = 1 };
+    g_assert_cmpint(mkdir(dir, 0700), ==, 0);
+    char *disk = make_overlay(dir, "disk-0.qcow2", base);
+    stasis_autofd int fd = stasis_disk_dir_open(dir);
+    g_assert_true(!marked || stasis_disk_dir_mark(fd, &mark, &error));
+    g_assert_no_error(error);
+    return disk;
+}
+
+static void test_beside(Fixture *f, gconstpointer data)
+{
+    g_autofree char *a = in(f, A), *disk = make_vm_disk(f->dir, "vm2.x7Gh2a", a, TRUE);
+    look(f, NULL);
+    assert_needs(f, A, disk);
+    assert_needs(f, B, NULL);
+}
+
+static void test_below_beside(Fixture *f, gconstpointer data)
+{
+    g_autofree char *a = in(f, A), *outer = g_build_filename(f->dir, "vm2.x7Gh2a", NULL);
+    g_free(make_vm_disk(f->dir, "vm2.x7Gh2a", "nothing", TRUE));
+    g_autofree char *disk = make_vm_disk(outer, "vm2.x7Gh2b", a, TRUE);
+    look(f, NULL);
+    assert_needs(f, A, disk);
+}
+
+/* The VM's own disk is one of a restored VM's. */
+static void test_beside_own(Fixture *f, gconstpointer data)
+{
+    g_autofree char *own = make_vm_disk(f->top, "vm2.x7Gh2a", "nothing", TRUE);
+    g_autofree char *disk = make_vm_disk(f->top, "vm2.x7Gh2b", own, TRUE);
+    stasis_disk_files_add(f->files, "disk", own, STASIS_DISK_FILE_BELOW);
+    look(f, NULL);
+    g_autofree char *said =
+        stasis_disk_files_who_needs(f->files, stasis_disk_files_find(f->files, own));
+    g_assert_nonnull(said);
+    g_assert_true(g_str_has_prefix(said, disk));
+}
+
+static void test_elsewhere(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *a = in(f, A), *disk = make_vm_disk(f->top, "vm2.x7Gh2a", a, FALSE);
+    g_autofree char *dir = g_path_get_dirname(disk);
+    StasisRecord record = {
+        .name = (char *)"vm2", .pid = 1, .start_time = 1, .qmp_path = (char *)"/", .disk_dir = dir
+    };
+    look(f, NULL);
+    assert_needs(f, A, NULL);
+    stasis_record_save(&record, &error);
+    g_assert_no_error(error);
+    look(f, NULL);
+    assert_needs(f, A, disk);
+}
+
+static void test_in_store(Fixture *f, gconstpointer data)
+{
+    g_autofree char *path = NULL, *a = in(f, A);
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autofree char *disks = g_build_filename(path, "disks", NULL);
+    g_assert_cmpint(g_mkdir_with_parents(disks, 0700), ==, 0);
+    g_autofree char *disk = make_vm_disk(disks, "vm2.x7Gh2a", a, FALSE);
+    look(f, store);
+    assert_needs(f, A, disk);
+    test_remove_tree(path);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add("/engine/disk-files/beside", Fixture, NULL, set_up, test_beside, tear_down);
+    g_test_add("/engine/disk-files/below-beside", Fixture, NULL, set_up, test_below_beside,
+               tear_down);
+    g_test_add("/engine/disk-files/beside-own", Fixture, NULL, set_up, test_beside_own, tear_down);
+    g_test_add("/engine/disk-files/elsewhere", Fixture, NULL, set_up, test_elsewhere, tear_down);
+    g_test_add("/engine/disk-files/in-store", Fixture, NULL, set_up, test_in_store, tear_down);
+    return g_test_run();
+}
