@@ -2,6 +2,7 @@
 /* Promise: of the files that a VM's disks lie in it is known who needs them, wherever that is, by
  * whatever name, and through whatever lies between.
  */
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -168,6 +169,46 @@ static void test_in_store(Fixture *f, gconstpointer data)
     test_remove_tree(path);
 }
 
+/* ---- through what lies between ---- */
+
+/* web <- A <- B; D lies aside on A, and what @vm2 says on that. */
+static void test_through_aside(Fixture *f, gconstpointer vm2)
+{
+    g_autofree char *a = in(f, A), *d = make_overlay(f->dir, D, a), *disk = NULL;
+    add(f, f->dir, D, STASIS_DISK_FILE_ASIDE);
+    if (vm2 != NULL)
+        disk = make_vm_disk(f->dir, "vm2.x7Gh2a", d, TRUE);
+    look(f, NULL);
+    assert_needs(f, A, disk);
+    assert_needs(f, D, disk);
+    assert_needs(f, B, NULL);
+}
+
+/* As another VM that somebody started on it has it. */
+static void test_open_aside(Fixture *f, gconstpointer data)
+{
+    g_autofree char *a = in(f, A), *d = make_overlay(f->dir, D, a);
+    add(f, f->dir, D, STASIS_DISK_FILE_ASIDE);
+    look(f, NULL);
+    stasis_autofd int fd = open(d, O_RDONLY | O_CLOEXEC);
+    assert_needs(f, A, d);
+}
+
+static void test_circle(Fixture *f, gconstpointer data)
+{
+    g_autofree char *d = in(f, D), *web = in(f, "web.qcow2");
+    g_free(make_overlay(f->dir, D, d));
+    g_free(make_overlay(f->dir, "web.qcow2", d));
+    g_free(make_overlay(f->dir, A, web));
+    add(f, f->dir, D, STASIS_DISK_FILE_ASIDE);
+    look(f, NULL);
+    assert_needs(f, D, NULL);
+    g_free(make_overlay(f->dir, "other.qcow2", web));
+    look(f, NULL);
+    g_autofree char *other = in(f, "other.qcow2");
+    assert_needs(f, D, other);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -177,5 +218,10 @@ int main(int argc, char **argv)
     g_test_add("/engine/disk-files/beside-own", Fixture, NULL, set_up, test_beside_own, tear_down);
     g_test_add("/engine/disk-files/elsewhere", Fixture, NULL, set_up, test_elsewhere, tear_down);
     g_test_add("/engine/disk-files/in-store", Fixture, NULL, set_up, test_in_store, tear_down);
+    g_test_add("/engine/disk-files/aside", Fixture, NULL, set_up, test_through_aside, tear_down);
+    g_test_add("/engine/disk-files/through-aside", Fixture, "vm2", set_up, test_through_aside,
+               tear_down);
+    g_test_add("/engine/disk-files/open-aside", Fixture, NULL, set_up, test_open_aside, tear_down);
+    g_test_add("/engine/disk-files/circle", Fixture, NULL, set_up, test_circle, tear_down);
     return g_test_run();
 }

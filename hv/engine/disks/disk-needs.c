@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "disk/in-use.h"
 #include "disk/overlay.h"
 #include "engine/disks/disk-dir.h"
 #include "store/scratch.h"
@@ -186,12 +187,32 @@ gboolean stasis_disk_files_look(GPtrArray *files, StasisStore *store, GError **e
 
 /* ---- who ---- */
 
-char *stasis_disk_files_who_needs(const GPtrArray *files, const StasisVmDiskFile *file)
+/* What lies aside is nobody's, unless a program has it open. */
+static gboolean is_used(const StasisVmDiskFile *file)
 {
+    return file->use == STASIS_DISK_FILE_ASIDE && !stasis_disk_check_unused(file->path, NULL);
+}
+
+/* @seen: what was asked about; heads that a guest wrote can lead in a circle. */
+static char *who_needs(const GPtrArray *files, const StasisVmDiskFile *file, GHashTable *seen)
+{
+    if (!g_hash_table_add(seen, (gpointer)file))
+        return NULL;
     if (file->images[0] != NULL)
         return g_strdup_printf("image %s refers to", file->images[0]);
-    for (char **overlay = file->overlays; *overlay != NULL; overlay++)
-        if (stasis_disk_files_find(files, *overlay) == NULL)
+    for (char **overlay = file->overlays; *overlay != NULL; overlay++) {
+        const StasisVmDiskFile *above = stasis_disk_files_find(files, *overlay);
+        if (above == NULL || is_used(above))
             return g_strdup_printf("%s lies on", *overlay);
+        char *who = who_needs(files, above, seen);
+        if (who != NULL)
+            return who;
+    }
     return NULL;
+}
+
+char *stasis_disk_files_who_needs(const GPtrArray *files, const StasisVmDiskFile *file)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    return who_needs(files, file, seen);
 }

@@ -18,8 +18,9 @@ gboolean stasis_disk_files_look(GPtrArray *files, StasisStore *store, GError **e
 
 /* One of them by its absolute path; NULL: it is not among them. */
 StasisVmDiskFile *stasis_disk_files_find(const GPtrArray *files, const char *path);
-/* Who needs @file besides the VM and what lies aside: "image ID refers to", "PATH lies on". NULL:
- * nobody that is known. Free with g_free(). */
+/* Who needs @file, or one of @files that lies on it, besides the VM: "image ID refers to", "PATH
+ * lies on". What lies aside, and nobody needs or has open, is nobody. NULL: nobody that is known.
+ * Free with g_free(). */
 char *stasis_disk_files_who_needs(const GPtrArray *files, const StasisVmDiskFile *file);
 
 G_END_DECLS
