@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <base/fd.h>
+#include <disk/describe.h>
 #include <disk/overlay.h>
 #include <engine/disks/disk-dir.h>
 #include <engine/disks/disk-needs.h>
@@ -209,6 +210,130 @@ static void test_circle(Fixture *f, gconstpointer data)
     assert_needs(f, D, other);
 }
 
+/* ---- other names ---- */
+
+static char *make_link(const Fixture *f)
+{
+    char *link = g_build_filename(f->top, "link", NULL);
+    g_assert_cmpint(symlink("images", link), ==, 0);
+    return link;
+}
+
+/* @data: what an overlay calls A. */
+static void test_other_name(Fixture *f, gconstpointer data)
+{
+    g_autofree char *link = make_link(f), *full = NULL, *other = NULL;
+    const char *name = data;
+    if (name[0] == '/')
+        full = g_strconcat(f->top, name, NULL);
+    other = make_overlay(f->dir, "other.qcow2", full != NULL ? full : name);
+    look(f, NULL);
+    assert_needs(f, A, other);
+    assert_needs(f, B, NULL);
+}
+
+/* A VM started by the link, what lies on its disk by the real name, and it is listed once. */
+static void test_own_other_name(Fixture *f, gconstpointer data)
+{
+    g_autofree char *link = make_link(f), *a = in(f, A);
+    g_autofree char *linked = g_build_filename(link, A, NULL);
+    g_ptr_array_set_size(f->files, 0);
+    add(f, link, A, STASIS_DISK_FILE_TOP);
+    stasis_disk_files_add(f->files, "disk", a, STASIS_DISK_FILE_BELOW);
+    g_assert_cmpuint(f->files->len, ==, 1);
+    look(f, NULL);
+    StasisVmDiskFile *file = stasis_disk_files_find(f->files, linked);
+    g_assert_cmpuint(g_strv_length(file->overlays), ==, 1);
+    g_autofree char *name = g_path_get_basename(file->overlays[0]);
+    g_assert_cmpstr(name, ==, B);
+}
+
+/* A file that is a link itself: what lies on it by its real name is beside that. */
+static void test_linked_file(Fixture *f, gconstpointer data)
+{
+    g_autofree char *far = g_build_filename(f->top, "far", NULL), *real = NULL, *other = NULL;
+    g_autofree char *link = in(f, "linked.qcow2");
+    g_assert_cmpint(mkdir(far, 0700), ==, 0);
+    real = make_overlay(far, "real.qcow2", "nothing");
+    other = make_overlay(far, "other.qcow2", real);
+    g_assert_cmpint(symlink(real, link), ==, 0);
+    add(f, f->dir, "linked.qcow2", STASIS_DISK_FILE_BELOW);
+    look(f, NULL);
+    assert_needs(f, "linked.qcow2", other);
+}
+
+static void free_layer(gpointer layer)
+{
+    stasis_disk_layer_free(layer);
+}
+
+/* An image that refers to the files called so in @dir. */
+static char *make_image(StasisStore *store, const char *dir, const char *const *names)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) disks = g_ptr_array_new(),
+                         layers = g_ptr_array_new_with_free_func(free_layer);
+    for (; *names != NULL; names++) {
+        g_autofree char *path = g_build_filename(dir, *names, NULL);
+        g_ptr_array_add(layers, stasis_disk_layer_new(path, "qcow2"));
+    }
+    StasisDisk disk = { .name = (char *)"disk",
+                        .node = (char *)"node",
+                        .line_node = (char *)"node",
+                        .format = (char *)"qcow2",
+                        .filename = ((StasisDiskLayer *)g_ptr_array_index(layers, 0))->path,
+                        .size_bytes = 1 << 20,
+                        .writable = TRUE,
+                        .layers = layers };
+    g_ptr_array_add(disks, &disk);
+    g_autoptr(GBytes) notes = stasis_disks_describe(disks, TRUE, "/", &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, NULL, &error);
+    StasisImageInfo info = { .vm = (char *)"web", .mode = (char *)"stop", .n_vcpus = 1 };
+    stasis_image_writer_set_info(writer, &info);
+    g_assert_cmpint(stasis_image_writer_add_block(writer, "pc.ram", STASIS_PAGE_BYTES, &error), ==,
+                    0);
+    g_assert_true(test_add(writer, 0, 0, 1, STASIS_STORED_ZERO, NULL, &error));
+    test_add_parts(writer);
+    stasis_image_writer_set_refers(writer);
+    stasis_image_writer_add_part(writer, STASIS_DISKS_PART, notes, &error);
+    g_assert_no_error(error);
+    g_autoptr(StasisImageInfo) listed = stasis_image_writer_commit(writer, &error);
+    g_assert_no_error(error);
+    return g_strdup(listed->id);
+}
+
+/* @lost: the link is gone when that is asked for. */
+static void test_image(Fixture *f, gconstpointer lost)
+{
+    static const char *const names[] = { A, "web.qcow2", NULL };
+    g_autofree char *path = NULL, *link = make_link(f);
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autofree char *id = make_image(store, link, names), *who = g_strconcat("image ", id, NULL);
+    if (lost != NULL)
+        g_assert_cmpint(unlink(link), ==, 0);
+    look(f, store);
+    assert_needs(f, A, who);
+    assert_needs(f, "web.qcow2", who);
+    assert_needs(f, B, NULL);
+    test_remove_tree(path);
+}
+
+/* One of another VM, whose disk had the same name and is gone, says nothing. */
+static void test_image_of_other(Fixture *f, gconstpointer data)
+{
+    static const char *const names[] = { "web.qcow2", NULL };
+    g_autofree char *path = NULL, *far = g_build_filename(f->top, "far", NULL);
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_assert_cmpint(mkdir(far, 0700), ==, 0);
+    g_free(make_overlay(far, "web.qcow2", "nothing"));
+    g_autofree char *id = make_image(store, far, names);
+    test_remove_tree(far);
+    look(f, store);
+    assert_needs(f, "web.qcow2", NULL);
+    test_remove_tree(path);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -223,5 +348,21 @@ int main(int argc, char **argv)
                tear_down);
     g_test_add("/engine/disk-files/open-aside", Fixture, NULL, set_up, test_open_aside, tear_down);
     g_test_add("/engine/disk-files/circle", Fixture, NULL, set_up, test_circle, tear_down);
+    g_test_add("/engine/disk-files/by-link", Fixture, "/link/" A, set_up, test_other_name,
+               tear_down);
+    g_test_add("/engine/disk-files/by-relative", Fixture, "../link/" A, set_up, test_other_name,
+               tear_down);
+    g_test_add("/engine/disk-files/by-protocol", Fixture, "file:" A, set_up, test_other_name,
+               tear_down);
+    g_test_add("/engine/disk-files/by-lost", Fixture, "/gone/" A, set_up, test_other_name,
+               tear_down);
+    g_test_add("/engine/disk-files/own-by-link", Fixture, NULL, set_up, test_own_other_name,
+               tear_down);
+    g_test_add("/engine/disk-files/linked-file", Fixture, NULL, set_up, test_linked_file,
+               tear_down);
+    g_test_add("/engine/disk-files/image-by-link", Fixture, NULL, set_up, test_image, tear_down);
+    g_test_add("/engine/disk-files/image-by-lost", Fixture, "lost", set_up, test_image, tear_down);
+    g_test_add("/engine/disk-files/image-of-other", Fixture, NULL, set_up, test_image_of_other,
+               tear_down);
     return g_test_run();
 }

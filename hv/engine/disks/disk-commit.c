@@ -37,7 +37,8 @@ static guint count_free(const StasisDisk *disk, guint n, const char *cwd, const 
         const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, i);
         g_autofree char *path = g_canonicalize_filename(layer->path, cwd);
         const StasisVmDiskFile *file = stasis_disk_files_find(files, path);
-        g_autofree char *who = file != NULL ? stasis_disk_files_who_needs(files, file) : NULL;
+        g_autofree char *who = file != NULL ? stasis_disk_files_who_needs(files, file)
+                                            : g_strdup("nobody can tell who needs");
         if (who == NULL)
             continue;
         if (*ret_why == NULL)

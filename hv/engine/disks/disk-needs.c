@@ -3,14 +3,17 @@
 
 #include <fcntl.h>
 #include <stasis/error.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "disk/freeze.h"
 #include "disk/in-use.h"
 #include "disk/overlay.h"
 #include "engine/disks/disk-dir.h"
+#include "engine/disks/vm-disks.h"
 #include "store/scratch.h"
 #include "vmm/registry.h"
 
@@ -18,19 +21,68 @@
 #define HEAD_BYTES 4096u
 #define DISKS_DIR "disks"
 
+/* ---- the same file ---- */
+
+/* What a list's elements are. A file has other names, too, by links: device and inode tell. */
+typedef struct {
+    StasisVmDiskFile file;
+    dev_t dev;
+    ino_t ino;
+} Known;
+
+/* What somebody calls a file. */
+typedef struct {
+    const char *path;
+    gboolean is_there;
+    dev_t dev;
+    ino_t ino; /* of one that is not there: what it was, 0: not known */
+} Called;
+
+static Called call(const char *path, guint64 inode)
+{
+    struct stat st;
+    Called called = { .path = path, .ino = (ino_t)inode };
+    if (stat(path, &st) < 0)
+        return called;
+    called.is_there = TRUE;
+    called.dev = st.st_dev;
+    called.ino = st.st_ino;
+    return called;
+}
+
+static gboolean is_it(const StasisVmDiskFile *file, const Called *called)
+{
+    const Known *known = (const Known *)file;
+    return strcmp(file->path, called->path) == 0 ||
+           (called->is_there && known->dev == called->dev && known->ino == called->ino);
+}
+
+/* Where that can't be told, as behind a link that is gone, the last part of the name has to do. */
+static gboolean may_be_it(const StasisVmDiskFile *file, const Called *called)
+{
+    if (called->is_there || is_it(file, called))
+        return is_it(file, called);
+    g_autofree char *name = g_path_get_basename(file->path);
+    g_autofree char *other = g_path_get_basename(called->path);
+    return strcmp(name, other) == 0 &&
+           (called->ino == 0 || called->ino == ((const Known *)file)->ino ||
+            stasis_disk_is_overlay_path(name));
+}
+
 StasisVmDiskFile *stasis_disk_files_find(const GPtrArray *files, const char *path)
 {
-    for (guint i = 0; i < files->len; i++) {
-        StasisVmDiskFile *file = g_ptr_array_index(files, i);
-        if (strcmp(file->path, path) == 0)
-            return file;
-    }
+    const Called called = call(path, 0);
+    for (guint i = 0; i < files->len; i++)
+        if (is_it(g_ptr_array_index(files, i), &called))
+            return g_ptr_array_index(files, i);
     return NULL;
 }
 
 static void append(char ***list, const char *word)
 {
     guint n = g_strv_length(*list);
+    if (g_strv_contains((const char *const *)*list, word))
+        return;
     *list = g_renew(char *, *list, n + 2);
     (*list)[n] = g_strdup(word);
     (*list)[n + 1] = NULL;
@@ -42,7 +94,10 @@ void stasis_disk_files_add(GPtrArray *files, const char *disk, const char *path,
     struct stat st;
     if (stasis_disk_files_find(files, path) != NULL || stat(path, &st) < 0)
         return;
-    StasisVmDiskFile *file = g_new0(StasisVmDiskFile, 1);
+    Known *known = g_new0(Known, 1);
+    StasisVmDiskFile *file = &known->file;
+    known->dev = st.st_dev;
+    known->ino = st.st_ino;
     file->disk = g_strdup(disk);
     file->path = g_strdup(path);
     file->use = use;
@@ -54,16 +109,26 @@ void stasis_disk_files_add(GPtrArray *files, const char *disk, const char *path,
 
 /* ---- images ---- */
 
-static gboolean add_image(GPtrArray *files, StasisStore *store, const char *id, GError **error)
+static void add_layer(GPtrArray *files, const StasisDiskLayer *layer, const char *id)
 {
-    g_autoptr(GPtrArray) needed = stasis_image_get_disk_files(store, id, error);
-    for (guint i = 0; needed != NULL && i < needed->len; i++) {
-        const StasisDiskFile *one = g_ptr_array_index(needed, i);
-        StasisVmDiskFile *file = stasis_disk_files_find(files, one->path);
-        if (file != NULL)
+    const Called called = call(layer->path, layer->inode);
+    for (guint i = 0; i < files->len; i++) {
+        StasisVmDiskFile *file = g_ptr_array_index(files, i);
+        if (may_be_it(file, &called))
             append(&file->images, id);
     }
-    return needed != NULL;
+}
+
+static gboolean add_image(GPtrArray *files, StasisStore *store, const char *id, GError **error)
+{
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, id, error);
+    g_autoptr(GPtrArray) notes = reader != NULL ? stasis_vm_disks_read_notes(reader, error) : NULL;
+    for (guint i = 0; notes != NULL && i < notes->len; i++) {
+        const StasisDiskNote *note = g_ptr_array_index(notes, i);
+        for (guint k = 0; note->layers != NULL && k < note->layers->len; k++)
+            add_layer(files, g_ptr_array_index(note->layers, k), id);
+    }
+    return notes != NULL;
 }
 
 static gboolean add_images(GPtrArray *files, StasisStore *store, GError **error)
@@ -95,8 +160,26 @@ static char *backing_of(const char *path)
         return NULL;
     ssize_t n = pread(fd, head, sizeof head, 0);
     g_autofree char *name = n > 0 ? stasis_overlay_get_backing(head, (gsize)n) : NULL;
+    if (name == NULL)
+        return NULL;
+    const char *file = g_str_has_prefix(name, "file:") ? name + strlen("file:") : name;
     g_autofree char *dir = g_path_get_dirname(path);
-    return name != NULL ? g_canonicalize_filename(name, dir) : NULL;
+    /* What ".." is behind a link is left to the kernel. */
+    return g_path_is_absolute(file) ? g_strdup(file) : g_build_filename(dir, file, NULL);
+}
+
+static void add_overlay(GPtrArray *files, const char *path)
+{
+    g_autofree char *backing = backing_of(path);
+    if (backing == NULL)
+        return;
+    const Called called = call(backing, 0);
+    const StasisVmDiskFile *own = stasis_disk_files_find(files, path);
+    for (guint i = 0; i < files->len; i++) {
+        StasisVmDiskFile *file = g_ptr_array_index(files, i);
+        if (may_be_it(file, &called))
+            append(&file->overlays, own != NULL ? own->path : path);
+    }
 }
 
 static gboolean is_new(Search *search, int dir_fd)
@@ -123,14 +206,19 @@ static void look_in(Search *search, const char *parent)
     g_autoptr(GDir) dir = g_dir_open(parent, 0, NULL);
     for (const char *name; dir != NULL && (name = g_dir_read_name(dir)) != NULL;) {
         g_autofree char *path = g_build_filename(parent, name, NULL);
-        g_autofree char *backing = backing_of(path);
-        StasisVmDiskFile *file =
-            backing != NULL ? stasis_disk_files_find(search->files, backing) : NULL;
-        if (file != NULL)
-            append(&file->overlays, path);
+        add_overlay(search->files, path);
         if (is_vm_disks(path))
             look_in(search, path);
     }
+}
+
+static void look_beside_file(Search *search, const char *path)
+{
+    g_autofree char *parent = g_path_get_dirname(path);
+    g_autofree char *above = g_path_get_dirname(parent);
+    look_in(search, parent);
+    if (is_vm_disks(parent))
+        look_in(search, above);
 }
 
 /* Beside the files, and where they are a VM's own, beside its directory. */
@@ -138,11 +226,11 @@ static void look_beside(Search *search)
 {
     for (guint i = 0; i < search->files->len; i++) {
         const StasisVmDiskFile *file = g_ptr_array_index(search->files, i);
-        g_autofree char *parent = g_path_get_dirname(file->path);
-        g_autofree char *above = g_path_get_dirname(parent);
-        look_in(search, parent);
-        if (is_vm_disks(parent))
-            look_in(search, above);
+        char *real = realpath(file->path, NULL);
+        look_beside_file(search, file->path);
+        if (real != NULL)
+            look_beside_file(search, real);
+        free(real);
     }
 }
 
