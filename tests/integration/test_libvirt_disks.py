@@ -2,13 +2,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: the disks of a libvirt domain are of the image's instant, and a restored domain or a clone
 has that content, whatever became of the originals."""
+import glob
+import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
+import held  # noqa: E402
 import libvirthost  # noqa: E402
 from libvirthost import URI, Events, destroy, virsh  # noqa: E402
 from logdisks import records  # noqa: E402
@@ -163,6 +168,49 @@ def others(t):
     left = subprocess.run(["find", os.path.dirname(paths[0]), "-name", f"{vm.name}.??????"],
                           capture_output=True, text=True, check=True).stdout
     t.equal(left, "", "left behind")
+
+
+@case
+def not_kept(t):
+    """a domain whose disks can't be kept with it is ended before its guest runs; what a killed restore left goes with the next, and what others have beside it stays"""
+    vm, paths = start(t)
+    store = new_store(t)
+    image = vm.checkpoint_id(*store)
+    destroy(vm.name)
+    beside = os.path.dirname(paths[0])
+
+    def made():
+        return sorted(glob.glob(os.path.join(beside, f"{vm.name}.??????")))
+    for name in ("windows", "backup.x7Gh2a"):
+        os.mkdir(os.path.join(beside, name))
+        with open(os.path.join(beside, name, "disk-0.qcow2"), "w", encoding="utf-8") as f:
+            f.write("somebody's")
+    process = held.held(t, "domain-loaded", "restore", image, *store)
+    directory, = made()
+    mark = os.path.join(directory, "vm.json")
+    with open(mark, encoding="utf-8") as f:
+        t.equal(json.load(f)["temporary"], True, "while it is made")
+    os.unlink(mark)
+    os.makedirs(os.path.join(mark, "in the way"))
+    code, said = held.ended(process)
+    t.check(code == 1 and "vm.json" in said and "ended again" in said, f"{code}, {said}")
+    t.equal(vm.state().split(" (")[0], "shut off", "the domain")
+    t.equal(os.listdir(directory), ["vm.json"], "its disks")
+    shutil.rmtree(directory)
+    stasis("restore", image, *store, expect=-signal.SIGKILL,
+           env={"STASIS_FAULT": "domain-loaded:kill"})
+    t.wait(lambda: vm.state().startswith("shut off"), 60, "the domain is ended")
+    left, = made()
+    stasis("restore", image, "--paused", *store)
+    back = restored(t, vm.name, vm)
+    t.check(left not in made() and len(made()) == 1, f"{left} is left: {made()}")
+    with open(os.path.join(made()[0], "vm.json"), encoding="utf-8") as f:
+        mark = json.load(f)
+    t.equal((mark["pid"], mark["temporary"]), (back.pid, False), "whose they are")
+    check_restored(t, back, "after that")
+    for name in ("windows", "backup.x7Gh2a"):
+        with open(os.path.join(beside, name, "disk-0.qcow2"), encoding="utf-8") as f:
+            t.equal(f.read(), "somebody's", name)
 
 
 if __name__ == "__main__":

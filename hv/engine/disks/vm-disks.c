@@ -126,6 +126,14 @@ static void sweep_all(const char *parent, gboolean own)
     stasis_disk_dir_sweep(parent, own);
 }
 
+static gboolean put_mark(const StasisVmDisks *disks, const StasisDiskDirMark *mark, GError **error)
+{
+    if (stasis_disk_dir_mark(disks->dir_fd, mark, error))
+        return TRUE;
+    g_prefix_error(error, "%s: ", disks->dir);
+    return FALSE;
+}
+
 /* Ours until the VM is there: who finds it when we have died may sweep it. */
 static gboolean mark_as_ours(const StasisVmDisks *disks, const char *vm_name, GError **error)
 {
@@ -133,10 +141,7 @@ static gboolean mark_as_ours(const StasisVmDisks *disks, const char *vm_name, GE
                                      .pid = getpid(),
                                      .start_time = stasis_process_start_time(getpid()),
                                      .temporary = TRUE };
-    if (stasis_disk_dir_mark(disks->dir_fd, &mark, error))
-        return TRUE;
-    g_prefix_error(error, "%s: ", disks->dir);
-    return FALSE;
+    return put_mark(disks, &mark, error);
 }
 
 /* One that is ours; *ret_swept when somebody took it for a leftover before we held it. */
@@ -314,7 +319,7 @@ gboolean stasis_vm_disks_keep(StasisVmDisks *disks, const StasisRecord *record, 
                                      .pid = record->pid,
                                      .start_time = record->start_time,
                                      .temporary = record->disks_temporary };
-    disks->kept = stasis_disk_dir_mark(disks->dir_fd, &mark, error);
+    disks->kept = put_mark(disks, &mark, error);
     return disks->kept;
 }
 

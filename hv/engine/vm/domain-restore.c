@@ -105,16 +105,6 @@ static gboolean give_disks(StasisDomainDoc *doc, const StasisSource *source, con
     return TRUE;
 }
 
-/* The domain is there. */
-static gboolean keep_disks(StasisVmDisks *disks, StasisVm *vm, GError **error)
-{
-    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(vm), error);
-    if (record == NULL)
-        return FALSE;
-    record->disk_dir = g_strdup(disks->dir);
-    return stasis_record_save(record, error) && stasis_vm_disks_keep(disks, record, error);
-}
-
 /* ---- one domain ---- */
 
 static StasisVm *revive(StasisDomainDoc *doc, const StasisSource *source,
@@ -127,10 +117,8 @@ static StasisVm *revive(StasisDomainDoc *doc, const StasisSource *source,
     g_autofree char *xml = stasis_domain_xml_to_text(doc);
     revival->xml = xml;
     revival->id = stasis_image_reader_get_info(source->reader)->id;
-    g_autoptr(StasisVm) vm = stasis_domain_revive(source, revival, cancellable, error);
-    if (vm == NULL || (disks != NULL && !keep_disks(disks, vm, error)))
-        return NULL;
-    return g_steal_pointer(&vm);
+    revival->disks = disks;
+    return stasis_domain_revive(source, revival, cancellable, error);
 }
 
 StasisVm *stasis_restore_domain(const StasisSource *source, const StasisRestoreOptions *options,

@@ -17,15 +17,10 @@ typedef struct {
     StasisDomain *domain;
     StasisVm *vm;
     StasisLifeline *guard;
-    gboolean kept;
 } Revival;
 
 static void revival_clear(Revival *revival)
 {
-    if (revival->domain != NULL && !revival->kept)
-        stasis_domain_destroy(revival->domain, NULL);
-    if (revival->vm != NULL && !revival->kept)
-        stasis_record_remove(stasis_vm_get_name(revival->vm), NULL);
     if (revival->guard != NULL)
         stasis_lifeline_disarm(revival->guard);
     g_clear_pointer(&revival->guard, stasis_lifeline_free);
@@ -118,26 +113,63 @@ static gboolean load(Revival *revival, const StasisSource *source,
     return info != NULL;
 }
 
+/* Before it runs: from then on nobody may take its disks for left over, and they are its own. */
+static gboolean keep_disks(const Revival *revival, StasisVmDisks *disks, GError **error)
+{
+    g_autoptr(StasisRecord) record = stasis_record_load(stasis_vm_get_name(revival->vm), error);
+    if (record == NULL)
+        return FALSE;
+    record->disk_dir = g_strdup(disks->dir);
+    return stasis_record_save(record, error) && stasis_vm_disks_keep(disks, record, error);
+}
+
+static gboolean make(Revival *revival, const StasisSource *source,
+                     const StasisDomainRevival *wanted, GCancellable *cancellable, GError **error)
+{
+    if (!guard(revival, error) || !stasis_fault(STASIS_FAULT_DOMAIN_CREATED, error))
+        return FALSE;
+    revival->vm = stasis_vm_adopt_domain(revival->domain, error);
+    if (revival->vm == NULL || !stasis_fault(STASIS_FAULT_DOMAIN_KNOWN, error) ||
+        !load(revival, source, wanted, cancellable, error) ||
+        !stasis_fault(STASIS_FAULT_DOMAIN_LOADED, error) ||
+        (wanted->disks != NULL && !keep_disks(revival, wanted->disks, error)))
+        return FALSE;
+    stasis_awaken_mark(stasis_vm_get_name(revival->vm), wanted->kind, wanted->new_identity);
+    return wanted->paused || stasis_image_reader_get_info(source->reader)->paused ||
+           stasis_vm_resume(revival->vm, error);
+}
+
+/* Its disks go with it, but only with it. */
+static void end(const Revival *revival, const StasisDomainRevival *wanted, GError **error)
+{
+    const char *name = stasis_domain_get_name(revival->domain);
+    gboolean ended = stasis_domain_destroy(revival->domain, NULL);
+    if (revival->vm != NULL)
+        stasis_record_remove(stasis_vm_get_name(revival->vm), NULL);
+    if (wanted->disks != NULL)
+        wanted->disks->kept = !ended;
+    if (ended)
+        g_prefix_error(error,
+                       "domain %s was started, could not be loaded, and is ended again: ", name);
+    else if (wanted->disks != NULL)
+        g_prefix_error(error,
+                       "domain %s was started, could not be loaded, and could not be ended (its "
+                       "disks in %s are left): ",
+                       name, wanted->disks->dir);
+    else
+        g_prefix_error(
+            error, "domain %s was started, could not be loaded, and could not be ended: ", name);
+}
+
 StasisVm *stasis_domain_revive(const StasisSource *source, const StasisDomainRevival *wanted,
                                GCancellable *cancellable, GError **error)
 {
     g_auto(Revival) revival = { 0 };
     revival.domain = stasis_domain_create_paused(wanted->uri, wanted->xml, error);
-    if (revival.domain == NULL || !guard(&revival, error) ||
-        !stasis_fault(STASIS_FAULT_DOMAIN_CREATED, error))
+    if (revival.domain == NULL)
         return NULL;
-    revival.vm = stasis_vm_adopt_domain(revival.domain, error);
-    if (revival.vm == NULL || !stasis_fault(STASIS_FAULT_DOMAIN_KNOWN, error) ||
-        !load(&revival, source, wanted, cancellable, error) ||
-        !stasis_fault(STASIS_FAULT_DOMAIN_LOADED, error)) {
-        g_prefix_error(error, "domain %s was started, could not be loaded, and is ended again: ",
-                       stasis_domain_get_name(revival.domain));
-        return NULL;
-    }
-    stasis_awaken_mark(stasis_vm_get_name(revival.vm), wanted->kind, wanted->new_identity);
-    if (!wanted->paused && !stasis_image_reader_get_info(source->reader)->paused &&
-        !stasis_vm_resume(revival.vm, error))
-        return NULL;
-    revival.kept = TRUE;
-    return g_steal_pointer(&revival.vm);
+    if (make(&revival, source, wanted, cancellable, error))
+        return g_steal_pointer(&revival.vm);
+    end(&revival, wanted, error);
+    return NULL;
 }

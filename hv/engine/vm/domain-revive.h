@@ -10,6 +10,7 @@
 #include <stasis/store.h>
 #include <stasis/vm.h>
 
+#include "engine/disks/vm-disks.h"
 #include "engine/restore/revive.h"
 #include "vmm/domain-xml.h"
 
@@ -24,12 +25,14 @@ typedef struct {
         leave_disks;  /* else its writable disks get the image's content, if they have another */
     const char *kind; /* as in StasisRevival */
     gboolean new_identity; /* of a clone's guest, too */
+    StasisVmDisks *disks;  /* its own, which the XML names, or NULL: kept with it */
     StasisProgressFunc progress;
     gpointer progress_data;
 } StasisDomainRevival;
 
-/* The domain, known by name and running (or paused); NULL with nothing left behind. If we are
- * killed meanwhile the domain is destroyed. */
+/* The domain, known by name and running (or paused); NULL with nothing left behind, unless @error
+ * says that it could not be ended: then its disks are kept, too. If we are killed meanwhile the
+ * domain is destroyed. */
 StasisVm *stasis_domain_revive(const StasisSource *source, const StasisDomainRevival *revival,
                                GCancellable *cancellable, GError **error);
 
