@@ -171,7 +171,7 @@ const CliCommand cli_cmd_disk_prune = {
     .description =
         "Remove those of a VM's disk files that lie aside (see disk-list) and that nobody needs: "
         "no image of the store refers to them, no other file beside them, and no disk of a VM that "
-        "was restored into the store or beside them (off or not) or that stasis list has, lies on "
+        "was restored from the store (off or not), or that stasis list has, lies on "
         "them, and no program has them open. Images of other stores and overlays that you have "
         "made elsewhere are not known: use --dry-run first if there are such.",
     .arguments = arguments,

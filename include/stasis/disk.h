@@ -44,9 +44,9 @@ typedef struct {
 STASIS_API void stasis_vm_disk_file_free(StasisVmDiskFile *file);
 
 /* The files of @vm's writable disks, by disk: from what it writes to down, then those that were
- * made by STASIS_DISKS_OVERLAY and lie beside them. @store: whose images, and restored VMs' disks
- * in it, are looked at besides such disks beside the files and those of all VMs of the host; NULL:
- * none. Element type: StasisVmDiskFile. */
+ * made by STASIS_DISKS_OVERLAY and lie beside them. @store: whose images, and disks of VMs
+ * restored from it, are looked at besides such disks beside the files and those of all VMs of the
+ * host; NULL: none. Element type: StasisVmDiskFile. */
 STASIS_API GPtrArray *stasis_vm_list_disk_files(StasisVm *vm, StasisStore *store, GError **error);
 
 /* Remove those that lie beside and that no image of @store, no file that was found to lie on it and

@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import (case, fresh_name, image_ids, kvm_usable, main, new_store,  # noqa: E402
+from stasistest import (add_case, case, fresh_name, image_ids, kvm_usable, main, new_store,  # noqa: E402
                         run_vm, stasis, stasis_json)
 
 KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "blockdev"), ("qcow2", "blockdev"))
@@ -273,15 +273,16 @@ def commit(t):
     files_hold(t, before, [d.snapshot() for d in all_disks], "its own files")
 
 
-@case
-def lain_on(t):
-    """files that the disk of a VM restored beside them lies on are neither written to nor removed, though that VM is off"""
+def lain_on(t, where):
     vm, all_disks = start(t, (("qcow2", "virtio"),))
     store, rng = new_store(t), disks.rng_of(7)
     write_all(vm, all_disks, rng)
     image_id, model = vm.checkpoint_id("--disk", "overlay", *store), all_disks[0].snapshot()
-    name = fresh_name("beside")
-    stasis("restore", image_id, "--name", name, "--paused", "--disk-dir", t.path(""), *store)
+    name, links = fresh_name("beside"), os.path.join(store[1], "disks")
+    stasis("restore", image_id, "--name", name, "--disk-dir", t.path(where), *store, expect=1,
+           env={"STASIS_FAULT": "disk-template:error"})
+    t.equal(glob.glob(f"{links}/*") + glob.glob(f"{t.path(where)}/{name}.*"), [], "of one that failed")
+    stasis("restore", image_id, "--name", name, "--paused", "--disk-dir", t.path(where), *store)
     own = os.path.join(stasis_json("info", name)["disk_dir"], "disk-0.qcow2")
     stasis("kill", name)
     stasis("checkpoint-delete", image_id, *store)
@@ -293,6 +294,10 @@ def lain_on(t):
     t.equal(stasis_json("disk-commit", vm.name, *store)["n_overlays"], 1, "without it")
     stasis("pause", vm.name)
     files_hold(t, [all_disks[0].path], [all_disks[0].snapshot()], "the VM's own")
+
+
+for _where, _words in (("", "beside them"), ("elsewhere", "with its disks elsewhere")):
+    add_case(lain_on, _where, promise=f"files that the disk of a VM restored {_words} lies on are not written to, though that VM is off")
 
 
 if __name__ == "__main__":

@@ -234,14 +234,23 @@ static void look_beside(Search *search)
     }
 }
 
-static void look_in_store(Search *search, StasisStore *store)
+/* Also behind links. */
+static void look_in_all(Search *search, const char *disks)
 {
-    g_autofree char *disks = stasis_store_scratch_path(store, DISKS_DIR, NULL);
     g_autoptr(GDir) dir = disks == NULL ? NULL : g_dir_open(disks, 0, NULL);
     for (const char *name; dir != NULL && (name = g_dir_read_name(dir)) != NULL;) {
         g_autofree char *path = g_build_filename(disks, name, NULL);
-        look_in(search, path);
+        g_autofree char *link = g_file_read_link(path, NULL);
+        look_in(search, link != NULL && g_path_is_absolute(link) ? link : path);
     }
+}
+
+static void look_in_store(Search *search, StasisStore *store)
+{
+    g_autofree char *links = g_build_filename(stasis_store_get_path(store), DISKS_DIR, NULL);
+    g_autofree char *disks = stasis_store_scratch_path(store, DISKS_DIR, NULL);
+    look_in_all(search, links);
+    look_in_all(search, disks);
 }
 
 /* Where VMs have their disks, wherever that is. */

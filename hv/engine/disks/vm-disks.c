@@ -294,6 +294,27 @@ static gboolean fill(StasisVmDisks *disks, const StasisVmDisksWanted *wanted,
     return TRUE;
 }
 
+static gboolean lies_on_others(const GPtrArray *notes)
+{
+    for (guint i = 0; i < notes->len; i++)
+        if (((const StasisDiskNote *)g_ptr_array_index(notes, i))->layers != NULL)
+            return TRUE;
+    return FALSE;
+}
+
+/* The store names what lies on files that it refers to, for when no record does any more
+ * (disk-needs.h). One that can't be written to has no VMs' disks either. */
+static void note_in_store(StasisVmDisks *disks, const StasisVmDisksWanted *wanted)
+{
+    if (wanted->dir == NULL || !lies_on_others(wanted->notes))
+        return;
+    g_autofree char *name = g_path_get_basename(disks->dir);
+    g_autofree char *parent = g_build_filename(stasis_store_get_path(wanted->store), "disks", NULL);
+    g_autofree char *link = g_build_filename(parent, name, NULL);
+    if ((mkdir(parent, 0700) == 0 || errno == EEXIST) && symlink(disks->dir, link) == 0)
+        disks->link = g_steal_pointer(&link);
+}
+
 StasisVmDisks *stasis_vm_disks_new(const StasisVmDisksWanted *wanted, GCancellable *cancellable,
                                    GError **error)
 {
@@ -307,8 +328,10 @@ StasisVmDisks *stasis_vm_disks_new(const StasisVmDisksWanted *wanted, GCancellab
     g_autoptr(GPtrArray) none = g_ptr_array_new();
     g_autoptr(StasisVmDisks) disks = stasis_vm_disks_plan(none, dir);
     sweep_all(parent, /* own= */ wanted->dir == NULL);
-    if (!open_dir(disks, parent, error) || !mark_as_ours(disks, wanted->vm_name, error) ||
-        !fill(disks, wanted, cancellable, error))
+    if (!open_dir(disks, parent, error) || !mark_as_ours(disks, wanted->vm_name, error))
+        return NULL;
+    note_in_store(disks, wanted);
+    if (!fill(disks, wanted, cancellable, error))
         return NULL;
     return g_steal_pointer(&disks);
 }
@@ -336,6 +359,9 @@ void stasis_vm_disks_free(StasisVmDisks *disks)
         return;
     if (!disks->kept)
         stasis_vm_disks_remove(disks->dir);
+    if (!disks->kept && disks->link != NULL)
+        unlink(disks->link);
+    g_free(disks->link);
     stasis_clear_fd(&disks->dir_fd);
     g_array_unref(disks->disks);
     g_ptr_array_unref(disks->own);

@@ -22,6 +22,7 @@ G_BEGIN_DECLS
 
 typedef struct {
     char *dir;
+    char *link;     /* in the store, to one that is elsewhere, or NULL */
     int dir_fd;     /* flock()ed until they are kept, and marked as ours: nobody sweeps it */
     GArray *disks;  /* of StasisLaunchDisk */
     GPtrArray *own; /* of char: what those point to */
