@@ -97,13 +97,15 @@ def kill_qemu(vm):
 
 def series(t, vm, store, *options, every=20):
     """One under way, whose first image is there."""
-    before = len(image_ids(store)) if os.path.isdir(store[1]) else 0
+    # A directory becomes a store with this file.
+    mark = os.path.join(store[1], "stasis-store.json")
+    before = len(image_ids(store)) if os.path.exists(mark) else 0
     process = stasis_start(t, "checkpoint-create", vm.name, "--every", every, *options, *store)
 
     def begun():
         if process.poll() is not None:
             raise RuntimeError(f"the series ended: {process.communicate()}")
-        return os.path.isdir(store[1]) and len(image_ids(store)) > before
+        return os.path.exists(mark) and len(image_ids(store)) > before
     t.wait(begun, 120, "the first image of the series")
     return process
 
