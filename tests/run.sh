@@ -60,6 +60,13 @@ for f in tests/fuzz/*.c; do programs+=("fuzz $(basename "$f" .c)"); done
 for f in tests/long/test_*.py; do programs+=("long $(basename "$f" .py)"); done
 shopt -u nullglob
 
+# They have a log and counts by their names.
+twice=$(printf '%s\n' "${programs[@]##* }" | sort | uniq -d)
+if [ -n "$twice" ]; then
+    echo "run.sh: two test programs have one name: $twice" >&2
+    failed=$((failed + 1))
+fi
+
 # Those that take longest first, so that all slots end at about the same time.
 long_first="test_proc test_points test_residual test_files test_restore test_proc_points test_proc_scope
             test_libvirt_faults test_agent_libvirt test_shim test_libvirt test_checkpoint test_agent
