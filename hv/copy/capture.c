@@ -236,7 +236,8 @@ static guint64 find_places(StasisCapture *capture, guint index, guint64 first, g
     return same;
 }
 
-/* Untouched memory, however long, takes no place. 0 pages when it is none. */
+/* Untouched memory, however long, takes no place. 0 pages when it is none. It may have been data
+ * when it was taken before (a balloon gives memory back): what was copied then counts no more. */
 static guint64 take_hole(StasisCapture *capture, guint index, guint64 first, guint64 n)
 {
     const StasisRamBlock *block = stasis_ram_block(capture->ram, index);
@@ -247,6 +248,7 @@ static guint64 take_hole(StasisCapture *capture, guint index, guint64 first, gui
         return 0;
     guint64 pages = same == len ? n : same / STASIS_PAGE_BYTES;
     stasis_bitmap_set_range(capture->holes->blocks[index], first, pages);
+    stasis_bitmap_clear_range(capture->taken->blocks[index], first, pages);
     return pages;
 }
 

@@ -178,6 +178,43 @@ static void test_holes(void)
     test_remove_tree(path);
 }
 
+/* Memory that was taken and is given back to the host before the stop, as by a balloon, is zero in
+ * the image, also where the run that vanished begins before what was taken. */
+static void test_given_back(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(StasisStore) store = test_make_store(&path);
+    g_autoptr(GError) error = NULL;
+    CopyRam m;
+    copy_ram_init(&m, N_A, N_B);
+    StasisRamBlock *block = g_ptr_array_index(m.ram->blocks, 1);
+    g_autoptr(StasisDirty) dirty = stasis_dirty_new(m.ram);
+    g_autoptr(StasisDirty) known = stasis_dirty_new(m.ram);
+    for (guint b = 0; b < COPY_BLOCKS; b++) {
+        memset(m.at[b] + 64 * STASIS_PAGE_BYTES, 0x41, 64 * STASIS_PAGE_BYTES);
+        stasis_bitmap_set_range(dirty->blocks[b], 64, 64);
+    }
+    g_autoptr(StasisCapture) capture =
+        stasis_capture_new(m.ram, known, TRUE, 400, &pool, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(stasis_capture_take_running(capture, dirty), ==, 0);
+    madvise(m.at[0], 128 * STASIS_PAGE_BYTES, MADV_DONTNEED);
+    g_assert_cmpint(fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                              128 * STASIS_PAGE_BYTES),
+                    ==, 0);
+    stasis_dirty_set_all(dirty);
+    g_assert_cmpint(stasis_capture_take_stopped(capture, dirty, 0, NULL), ==, 0);
+    g_autoptr(StasisImageWriter) writer = copy_writer(store, NULL, m.ram);
+    g_autoptr(StasisPipeline) pipeline = stasis_pipeline_new(m.ram, writer, STASIS_CODEC_LZ4, 2);
+    g_assert_true(stasis_capture_push(capture, pipeline, NULL, &error));
+    g_autofree char *id = copy_commit(store, writer);
+    copy_assert_image(store, id, &m);
+    g_clear_pointer(&pipeline, stasis_pipeline_free);
+    g_clear_pointer(&capture, stasis_capture_free);
+    copy_ram_clear(&m);
+    test_remove_tree(path);
+}
+
 /* Room for some only: the rest stays marked, and what was captured can be marked again. */
 static void test_no_room(void)
 {
@@ -280,6 +317,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/copy/capture/moment", test_moment);
     g_test_add_func("/copy/capture/holes", test_holes);
+    g_test_add_func("/copy/capture/given-back", test_given_back);
     g_test_add_func("/copy/capture/no-room", test_no_room);
     g_test_add_func("/copy/capture/many-runs", test_many_runs);
     g_test_add_func("/copy/capture/fails", test_fails);
