@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/tree.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,6 +11,17 @@
 
 #define TREE_DEPTH 8
 
+struct dirent *stasis_next_entry(DIR *dir)
+{
+    struct dirent *entry;
+    do {
+        errno = 0;
+        entry = readdir(dir);
+    } while (entry != NULL &&
+             (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+    return entry;
+}
+
 int stasis_empty_dir(int dir_fd, guint depth)
 {
     int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -19,9 +29,12 @@ int stasis_empty_dir(int dir_fd, guint depth)
     int r = dir == NULL ? -errno : 0;
     if (dir == NULL)
         stasis_close_fdp(&copy);
-    for (struct dirent *entry; r == 0 && (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
+    for (struct dirent *entry; r == 0;) {
+        entry = stasis_next_entry(dir);
+        if (entry == NULL) {
+            r = -errno;
+            break;
+        }
         if (unlinkat(dir_fd, entry->d_name, 0) == 0 || errno == ENOENT)
             continue;
         /* One of our own may be one that nothing can be taken from. */

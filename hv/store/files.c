@@ -4,7 +4,6 @@
  * FIFO or device in place of a file is refused, and nothing is mapped (a file that shrinks under
  * a mapping kills the process).
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "store/internal.h"
 
 /* Messages may quote what they complain about: keep them one line that is safe on a terminal. */
@@ -149,14 +149,18 @@ char **stasis_store_list_names(int dir_fd)
     if (dir == NULL)
         return NULL;
     stasis_steal_fd(&fd);
-    GPtrArray *names = g_ptr_array_new();
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            g_ptr_array_add(names, g_strdup(entry->d_name));
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    for (struct dirent *entry; (entry = stasis_next_entry(dir)) != NULL;)
+        g_ptr_array_add(names, g_strdup(entry->d_name));
+    int errnum = errno;
     closedir(dir);
+    if (errnum != 0) {
+        errno = errnum;
+        return NULL;
+    }
     g_ptr_array_sort(names, compare_names);
     g_ptr_array_add(names, NULL);
-    return (char **)g_ptr_array_free(names, FALSE);
+    return (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
 }
 
 void stasis_store_remove_dir(int parent_fd, const char *name)

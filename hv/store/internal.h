@@ -58,7 +58,7 @@ int stasis_store_create_file(int dir_fd, const char *name, GError **error);
 gboolean stasis_store_write_new(int dir_fd, const char *name, const char *text, gsize len,
                                 GError **error);
 int stasis_store_open_dir(int parent_fd, const char *name);
-/* Names in a directory, sorted. Free with g_strfreev(). NULL with errno set. */
+/* All names in a directory, sorted. Free with g_strfreev(). NULL with errno set. */
 char **stasis_store_list_names(int dir_fd);
 /* Remove a directory and the files in it, as far as possible. */
 void stasis_store_remove_dir(int parent_fd, const char *name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: whatever is deleted, folded or pruned, and killed in the middle, every image that is
  * listed reads back exactly what was written, and the store takes no more room than its images. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -65,6 +66,49 @@ static void test_ring(void)
     }
     g_test_message("live %" G_GUINT64_FORMAT " dead %" G_GUINT64_FORMAT, live, dead);
     g_assert_cmpuint(dead, <, live / 4);
+    model_clear(&model);
+}
+
+/* A directory whose reading fails after so many entries, "." and ".." with them. */
+static struct {
+    ino_t inode; /* 0: none */
+    guint after, n_read;
+} broken;
+
+/* In the place of the C library's. */
+struct dirent *readdir(DIR *dir)
+{
+    struct stat st;
+    if (broken.inode != 0 && fstat(dirfd(dir), &st) == 0 && st.st_ino == broken.inode) {
+        if (telldir(dir) == 0)
+            broken.n_read = 0;
+        if (broken.n_read++ == broken.after) {
+            errno = EIO;
+            return NULL;
+        }
+    }
+    return (struct dirent *)readdir64(dir);
+}
+
+/* The list of images can't be read to its end: nothing is deleted that a child may need. */
+static void test_delete_unread(void)
+{
+    Model model;
+    struct stat st;
+    model_init(&model, 8);
+    add_chain(&model, 3);
+    g_assert_cmpint(fstat(model.store->images_fd, &st), ==, 0);
+    for (guint after = 0; after < 6; after++) {
+        g_autoptr(GError) error = NULL;
+        broken.inode = st.st_ino;
+        broken.after = after;
+        gboolean deleted = stasis_store_delete(model.store, known_at(&model, 0)->id, &error);
+        broken.inode = 0;
+        g_assert_false(deleted);
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
+        g_assert_nonnull(strstr(error->message, g_strerror(EIO)));
+        check_all(&model);
+    }
     model_clear(&model);
 }
 
@@ -499,6 +543,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/store/rebase/delete-any", test_delete_any);
     g_test_add_func("/store/rebase/ring", test_ring);
+    g_test_add_func("/store/rebase/delete-unread", test_delete_unread);
     g_test_add_func("/store/rebase/delete-several", test_delete_several);
     g_test_add_func("/store/rebase/readers", test_readers);
     g_test_add_func("/store/rebase/fold", test_fold);

@@ -5,7 +5,6 @@
  * or its root. So all is unpacked where nobody else gets in, made harmless there, and moved on
  * entry by entry, by descriptors of directories; no link is followed.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stasis/error.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "engine/files/files-internal.h"
 
 #define MAX_DEPTH 200u
@@ -97,9 +97,10 @@ static void settle_in(Settling *settling, int from, int to, guint depth)
         stasis_close_fdp(&copy);
         return;
     }
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            settle_one(settling, from, to, entry->d_name, depth);
+    for (struct dirent *entry; (entry = stasis_next_entry(dir)) != NULL;)
+        settle_one(settling, from, to, entry->d_name, depth);
+    if (errno != 0)
+        fail(settling, "look into", "a directory");
     closedir(dir);
 }
 

@@ -3,7 +3,6 @@
  * What goes into a bundle: the files of images and of all that these need, what is said of the
  * failure, and the kernel and so on that the machine boots.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stasis/error.h>
@@ -15,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "engine/guards/bundle-work.h"
 #include "store/image.h"
 #include "vmm/boot-files.h"
@@ -122,10 +122,13 @@ static gboolean add_image(StasisBundleWork *work, const char *id, GError **error
     if (dir == NULL)
         return stasis_set_errno(error, errno, "image %s", id);
     stasis_steal_fd(&list_fd);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+    for (struct dirent *entry; (entry = stasis_next_entry(dir)) != NULL;)
         if (entry->d_name[0] != '.')
             g_ptr_array_add(names, g_strdup(entry->d_name));
+    int errnum = errno;
     closedir(dir);
+    if (errnum != 0)
+        return stasis_set_errno(error, errnum, "image %s: look into it", id);
     g_ptr_array_sort(names, by_name);
     for (guint i = 0; i < names->len; i++) {
         g_autofree char *name =

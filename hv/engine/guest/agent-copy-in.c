@@ -3,7 +3,6 @@
  * Into a guest: each file piece by piece, each piece behind the one before. What is copied is
  * walked by descriptors; links in it are not followed, but copied.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stasis/error.h>
@@ -13,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "engine/guest/agent-copy.h"
 
 #define PIECE (56u << 10)
@@ -108,9 +108,12 @@ static gboolean put_directory(StasisAgentCopy *copy, int fd, const struct stat *
         return skip_gone(copy, depth) || stasis_set_errno(error, errno, "read directory");
     stasis_steal_fd(&list_fd);
     gboolean ok = TRUE;
-    for (struct dirent *entry; ok && (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
+    for (struct dirent *entry; ok;) {
+        entry = stasis_next_entry(dir);
+        if (entry == NULL) {
+            ok = errno == 0 || stasis_set_errno(error, errno, "read directory");
+            break;
+        }
         g_autofree char *path = g_build_filename(to, entry->d_name, NULL);
         ok = put_at(copy, fd, entry->d_name, AT_SYMLINK_NOFOLLOW, path, depth + 1, error);
     }
