@@ -2,6 +2,7 @@
 /* `stasis`: one process, one command. What that is, and how it went, is for cli_run(). */
 #include <fcntl.h>
 #include <locale.h>
+#include <stasis/store.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -20,6 +21,7 @@ static void occupy_standard_fds(void)
 int main(int argc, char **argv)
 {
     occupy_standard_fds();
+    stasis_raise_file_limit();
     /* Characters and dates as the user has them; numbers and messages stay as documented. */
     setlocale(LC_CTYPE, "");
     return cli_run((const char *const *)argv, NULL);

@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/limit.h"
 #include "daemon/job.h"
 #include "daemon/peer.h"
 #include "vmm/domain.h"
@@ -142,6 +143,7 @@ static void become(gpointer data)
     int out = GPOINTER_TO_INT(data);
     char buf[1024];
     setsid();
+    stasis_restore_file_limit();
     int in = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     gssize n = in >= 0 ? read(in, buf, sizeof(buf)) : -1;
     if (n <= 0 || pwrite(out, buf, (size_t)n, 0) != n)

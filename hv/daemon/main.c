@@ -7,10 +7,10 @@
 #include <signal.h>
 #include <stasis/daemon.h>
 #include <stasis/error.h>
+#include <stasis/store.h>
 #include <stasis/version.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <glib-unix.h>
@@ -22,7 +22,6 @@
 
 #define FIRST_PASSED_FD 3
 #define LOGS_S 10
-#define MAX_FILES ((rlim_t)65536)
 
 static gboolean system_bus, show_version;
 static int n_places;
@@ -139,23 +138,14 @@ static gboolean run(GError **error)
     return TRUE;
 }
 
-/* Two of each job, and one of each connection: 1024, which is usual, are soon used up. */
-static void raise_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= MAX_FILES)
-        return;
-    limit.rlim_cur = MIN(limit.rlim_max, MAX_FILES);
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GOptionContext) context = g_option_context_new("- carries out stasis's policies");
     stasis_occupy_standard_fds();
     umask(022);
-    raise_limit();
+    /* Two of each job, and one of each connection. */
+    stasis_raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
     g_option_context_add_main_entries(context, options, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error) || argc > 1) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* stasis-pager NAME READY-FD: fills the RAM of a VM that is restored on demand. Started by the
  * library, not by people. */
+#include <stasis/store.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,5 +13,6 @@ int main(int argc, char **argv)
         fputs("stasis-pager is started by stasis restore\n", stderr);
         return 2;
     }
+    stasis_raise_file_limit();
     return stasis_pager_main(argv[1], atoi(argv[2]));
 }

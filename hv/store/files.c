@@ -35,6 +35,17 @@ gboolean stasis_corrupt(GError **error, const char *format, ...)
     return FALSE;
 }
 
+gboolean stasis_store_cant_open(GError **error, int errnum, const char *name)
+{
+    if (errnum != EMFILE)
+        return stasis_set_errno(error, errnum, "%s: open", name);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                "%s: open: %s, as the files of all images of a chain are opened at once; make it "
+                "shorter with store-fold --max-depth, or allow more files (ulimit -n)",
+                name, g_strerror(errnum));
+    return FALSE;
+}
+
 int stasis_store_open_file(int dir_fd, const char *name, guint64 *ret_size, GError **error)
 {
     stasis_autofd int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -43,7 +54,7 @@ int stasis_store_open_file(int dir_fd, const char *name, guint64 *ret_size, GErr
         if (errno == ENOENT)
             stasis_corrupt(error, "%s: the file is missing", name);
         else
-            stasis_set_errno(error, errno, "%s: open", name);
+            stasis_store_cant_open(error, errno, name);
         return -1;
     }
     if (!S_ISREG(st.st_mode)) {

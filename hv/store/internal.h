@@ -53,6 +53,8 @@ guint8 *stasis_store_read_checked(int fd, const char *name, guint64 size, const 
 /* A file of at most @max_bytes, with a NUL behind its end. g_free() it. */
 char *stasis_store_read_text(int dir_fd, const char *name, gsize max_bytes, gsize *ret_len,
                              GError **error);
+/* Always FALSE. @errnum is that of open(2); of too many files it says what to do. */
+gboolean stasis_store_cant_open(GError **error, int errnum, const char *name);
 int stasis_store_create_file(int dir_fd, const char *name, GError **error);
 /* A new file of @len bytes, synced; its directory is not. */
 gboolean stasis_store_write_new(int dir_fd, const char *name, const char *text, gsize len,

@@ -207,7 +207,8 @@ static gpointer try_load(StasisStore *store, const char *id, gpointer ret, gbool
         return NULL;
     }
     if (dir_fd < 0) {
-        stasis_set_errno(error, errno, "image %s: open its directory", id);
+        stasis_store_cant_open(error, errno, id);
+        g_prefix_error(error, "image ");
         return NULL;
     }
     StasisManifest *manifest = load_from(store, dir_fd, id, error);

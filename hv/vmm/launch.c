@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/limit.h"
 #include "vmm/machine.h"
 #include "vmm/shim-preload.h"
 
@@ -72,6 +73,7 @@ static void G_GNUC_NORETURN become_qemu(const StasisLaunch *launch, const char *
                   dup3(moved, 3, O_CLOEXEC) == 3;
     syscall(SYS_close_range, 4u, ~0u, 0u);
     reset_signals();
+    stasis_restore_file_limit();
     if (niceness != 0)
         step_back(niceness);
     char go;

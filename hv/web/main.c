@@ -10,6 +10,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <stasis/error.h>
+#include <stasis/store.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 
@@ -66,6 +67,7 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     stasis_occupy_standard_fds();
+    stasis_raise_file_limit();
     setlocale(LC_CTYPE, "");
     /* Nothing that it reads may make it more than it is. */
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

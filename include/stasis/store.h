@@ -11,6 +11,11 @@
 
 G_BEGIN_DECLS
 
+/* As many open files as this process is allowed, from now on (the soft RLIMIT_NOFILE); for main().
+ * Whoever reads an image has all files of its chain open, so that it stays readable whatever is
+ * deleted meanwhile, and 1024, which is usual, are soon used up. QEMU is started with what was. */
+STASIS_API void stasis_raise_file_limit(void);
+
 typedef struct _StasisStore StasisStore;
 
 typedef enum {

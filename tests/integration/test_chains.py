@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Promise: any image of a running VM's chain can be deleted, and long chains fold, while checkpoints
 go on; all other images stay what they were."""
+import contextlib
 import errno
 import hashlib
+import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -16,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import forgery  # noqa: E402
 import secondreader  # noqa: E402
 from guests import Bare  # noqa: E402
-from stasistest import (FAST, case, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
+from stasistest import (FAST, STASIS, case, image_ids, main, mount_tmpfs, new_store,  # noqa: E402
                         restored_vm, run_vm, stasis, stasis_json, stasis_start)
 
 
@@ -122,6 +126,45 @@ def folds_behind_a_checkpoint(t):
     t.equal(vm.checkpoint(*store)["parent"], ids[-1], "parent of the next image")
     check_whole(store)
     vm.check_runs()
+
+
+@contextlib.contextmanager
+def file_limit(soft):
+    """Programs that are started in it may have so many files open, or raise that."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@case
+def many_files(t):
+    """a chain of more files than the usual limit of open ones is read, and restored; QEMU and the user's programs
+    have the limit that was; where more are not allowed, the error says what makes them fewer"""
+    guest = Bare(mem="32M", set="1M", rate=20)
+    vm = run_vm(t, guest, accel=FAST)
+    store = new_store(t)
+    newest = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    before = contents(t, store, [newest])
+    with open(os.path.join(store[1], "images", newest, "manifest.json"), encoding="utf-8") as f:
+        image = (newest, json.load(f)["digest"], 0)
+    for number in range(1, 220):
+        image = forgery.image_like(store[1], newest, number + (1 << 79), parent=image)
+    with file_limit(200):
+        t.equal(contents(t, store, [image[0]]), {image[0]: before[newest]}, "contents")
+        back = restored_vm(t, image[0], store, guest)
+        guest.check_unharmed(back, "restored from many files")
+        with open(f"/proc/{back.pid}/limits", encoding="ascii") as f:
+            t.check(re.search(r"^Max open files +200 ", f.read(), re.M), "QEMU's limits")
+        told = stasis("try", back.name, *store, "--", "sh", "-c", "ulimit -Sn").out
+        t.check("200\n" in told, told)
+    done = subprocess.run(["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", STASIS, "export", image[0], *store,
+                           "--format", "raw-memory", t.path("raw")], capture_output=True, text=True, check=False)
+    t.check(done.returncode == 1 and "Too many open files" in done.stderr and
+            "store-fold --max-depth" in done.stderr, done)
 
 
 @case

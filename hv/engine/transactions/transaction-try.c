@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/limit.h"
 #include "engine/guards/watch.h"
 #include "engine/transactions/transaction-file.h"
 
@@ -44,6 +45,7 @@ static void become_child(gpointer data)
 {
     const Command *command = data;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    stasis_restore_file_limit();
     if (command->own_group)
         setpgid(0, 0);
     if (command->to_stderr)
