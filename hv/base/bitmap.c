@@ -18,6 +18,13 @@ StasisBitmap *stasis_bitmap_new(guint64 n_pages)
     return bitmap;
 }
 
+StasisBitmap *stasis_bitmap_try_new(guint64 n_pages)
+{
+    StasisBitmap bitmap = { .n_pages = n_pages };
+    bitmap.words = g_try_new0(guint64, MAX(n_words(&bitmap), 1));
+    return bitmap.words != NULL ? g_memdup2(&bitmap, sizeof bitmap) : NULL;
+}
+
 void stasis_bitmap_free(StasisBitmap *bitmap)
 {
     if (bitmap == NULL)

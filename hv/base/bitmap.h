@@ -15,6 +15,8 @@ typedef struct {
 } StasisBitmap;
 
 StasisBitmap *stasis_bitmap_new(guint64 n_pages);
+/* The same, or NULL when there is not so much memory: for sizes that others say. */
+StasisBitmap *stasis_bitmap_try_new(guint64 n_pages);
 void stasis_bitmap_free(StasisBitmap *bitmap);
 
 void stasis_bitmap_set_range(StasisBitmap *bitmap, guint64 first, guint64 n);

@@ -220,8 +220,10 @@ static gboolean read_block(Stream *stream, guint64 *left, GError **error)
 
 static gboolean read_blocks(Stream *stream, guint64 total, GError **error)
 {
-    if (stream->sizes->len > 0 || total == 0 || total > STASIS_STREAM_MAX_RAM_BYTES)
+    if (stream->sizes->len > 0 || total == 0)
         return corrupt(stream, "a wrong list of RAM blocks", error);
+    if (total > STASIS_STREAM_MAX_RAM_BYTES)
+        return corrupt(stream, "RAM of more than 16 TiB", error);
     while (total > 0)
         if (!read_block(stream, &total, error))
             return FALSE;

@@ -12,9 +12,10 @@
 
 G_BEGIN_DECLS
 
-/* Blocks of a machine; their sizes add up to no more than this, far above any machine's RAM. */
+/* Blocks of a machine; their sizes add up to no more than this, above any machine's RAM. Whoever
+ * sorts pages needs a bit of memory for each, whatever of them a stream has. */
 #define STASIS_STREAM_MAX_BLOCKS 1024u
-#define STASIS_STREAM_MAX_RAM_BYTES ((guint64)1 << 50)
+#define STASIS_STREAM_MAX_RAM_BYTES ((guint64)1 << 44)
 
 typedef struct {
     /* Up to @len bytes of the stream into @buf: how many, 0 at its end, -1 on error. */

@@ -70,11 +70,11 @@ static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
 {
     StasisManifest *manifest = writer->manifest;
     g_autoptr(GArray) dead = NULL;
-    g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead);
+    g_autoptr(GArray) records = stasis_records_resolve(writer->records, manifest, &dead, error);
     manifest->data[0].size = __atomic_load_n(&writer->end, __ATOMIC_RELAXED);
     if (manifest->depth > STASIS_MAX_DEPTH)
         manifest->format = MAX(manifest->format, STASIS_FORMAT_REWRITTEN);
-    if (!check_complete(manifest, error) ||
+    if (records == NULL || !check_complete(manifest, error) ||
         !stasis_dead_clear(writer->pages_fd, dead, &manifest->data[0].hole_bytes, error) ||
         !sync_fd(writer->pages_fd, "pages", error) ||
         !stasis_fault(STASIS_FAULT_DATA_WRITTEN, error))

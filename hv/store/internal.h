@@ -281,8 +281,9 @@ typedef struct {
 
 /* From records in the order they were added to records sorted by page of which none overlap: the
  * later one wins. *ret_dead (NULL: not wanted): ranges of the one data file in no record, sorted,
- * joined. Counts go into @manifest. */
-GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead);
+ * joined. Counts go into @manifest. NULL when there is no memory for a bit a page. */
+GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead,
+                               GError **error);
 
 /* ---- layer.c: one image of a chain, open for reading ---- */
 

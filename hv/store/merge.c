@@ -123,7 +123,7 @@ gboolean stasis_merge_add(StasisMerge *merge, const StasisLayer *layer, gboolean
 
 /* ---- deciding ---- */
 
-static void resolve(StasisMerge *merge)
+static gboolean resolve(StasisMerge *merge, GError **error)
 {
     g_autoptr(GArray) added = g_array_new(FALSE, FALSE, sizeof(StasisIndexRecord));
     for (guint i = merge->layers->len; i > 0; i--) {
@@ -131,7 +131,8 @@ static void resolve(StasisMerge *merge)
         g_array_append_vals(added, records->data, records->len);
         g_ptr_array_remove_index(merge->layers, i - 1);
     }
-    merge->records = stasis_records_resolve(added, merge->manifest, NULL);
+    merge->records = stasis_records_resolve(added, merge->manifest, NULL, error);
+    return merge->records != NULL;
 }
 
 static gint compare_moves(gconstpointer a, gconstpointer b)
@@ -271,7 +272,8 @@ static void renumber_records(StasisMerge *merge)
 
 gboolean stasis_merge_decide(StasisMerge *merge, gboolean full, GError **error)
 {
-    resolve(merge);
+    if (!resolve(merge, error))
+        return FALSE;
     guint64 known = stasis_manifest_known_pages(merge->manifest);
     if (full && known != merge->manifest->n_pages)
         return stasis_corrupt(error,

@@ -8,9 +8,11 @@
  * and one bit of memory a page. A compressed extent can be superseded in part only: its pieces
  * then share the stored bytes and differ in how many of the pages they skip.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/bitmap.h"
+#include "base/io.h"
 #include "store/internal.h"
 
 /* The first open page in [@from, @end), or @end. */
@@ -103,15 +105,29 @@ static void join_ranges(GArray *dead)
     g_array_set_size(dead, n);
 }
 
-GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead)
+/* All pages of all blocks. */
+static GPtrArray *open_all(const StasisManifest *manifest, GError **error)
 {
     g_autoptr(GPtrArray) open = g_ptr_array_new_with_free_func((GDestroyNotify)stasis_bitmap_free);
     for (guint i = 0; i < manifest->blocks->len; i++) {
         guint64 n_pages = stasis_manifest_block(manifest, i)->n_pages;
-        StasisBitmap *bitmap = stasis_bitmap_new(n_pages);
+        StasisBitmap *bitmap = stasis_bitmap_try_new(n_pages);
+        if (bitmap == NULL) {
+            stasis_set_errno(error, ENOMEM, "sort %" G_GUINT64_FORMAT " pages", n_pages);
+            return NULL;
+        }
         stasis_bitmap_set_range(bitmap, 0, n_pages);
         g_ptr_array_add(open, bitmap);
     }
+    return g_steal_pointer(&open);
+}
+
+GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead,
+                               GError **error)
+{
+    g_autoptr(GPtrArray) open = open_all(manifest, error);
+    if (open == NULL)
+        return NULL;
     GArray *pieces = g_array_sized_new(FALSE, FALSE, sizeof(StasisIndexRecord), added->len);
     g_autoptr(GArray) dead = g_array_new(FALSE, FALSE, sizeof(StasisDeadRange));
     guint64 dead_bytes = 0;
