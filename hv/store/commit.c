@@ -79,6 +79,8 @@ static gboolean write_data_and_index(StasisImageWriter *writer, GError **error)
         !sync_fd(writer->pages_fd, "pages", error) ||
         !stasis_fault(STASIS_FAULT_DATA_WRITTEN, error))
         return FALSE;
+    manifest->data[0].dead_bytes += writer->dead_bytes;
+    manifest->data[0].hole_bytes += writer->hole_bytes;
     stasis_autofd int fd = stasis_store_create_file(writer->dir_fd, "index", error);
     return fd >= 0 && stasis_index_write(fd, records, manifest, error) &&
            sync_fd(fd, "index", error) && stasis_fault(STASIS_FAULT_INDEX_WRITTEN, error);

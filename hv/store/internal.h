@@ -285,6 +285,10 @@ typedef struct {
 GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead,
                                GError **error);
 
+/* Drop those of @added that are superseded as a whole. Their ranges of the data file, as above;
+ * NULL when there is no memory for a bit a page: then nothing was dropped. */
+GArray *stasis_records_compact(GArray *added, const StasisManifest *manifest, GError **error);
+
 /* ---- layer.c: one image of a chain, open for reading ---- */
 
 typedef struct {
@@ -486,8 +490,10 @@ struct _StasisImageWriter {
     int pages_fd;
     StasisManifest *manifest; /* as it grows */
     StasisManifest *parent;   /* or NULL */
-    GMutex mutex;             /* guards records */
-    GArray *records;          /* in order of addition */
+    GMutex mutex;             /* guards the next three */
+    GArray *records;          /* in order of addition; those that were superseded may be gone */
+    guint64 dead_bytes;       /* of the data file, of those that are gone */
+    guint64 hole_bytes;       /* of these, punched out */
     guint64 end;              /* of the data file; atomic */
     gint failed;              /* an extent could not be written: no commit; atomic */
     StasisSealer *sealer;     /* of an encrypted store, or NULL */

@@ -5,8 +5,9 @@
  *
  * The records are walked from the newest to the oldest with a bitmap of the pages that are still
  * open: what a record can still fill becomes its piece or pieces. Linear in pages and records,
- * and one bit of memory a page. A compressed extent can be superseded in part only: its pieces
- * then share the stored bytes and differ in how many of the pages they skip.
+ * and one bit of memory a page. Whoever adds far more records than there are pages drops in between
+ * those that can fill nothing any more. A compressed extent can be superseded in part only: its
+ * pieces then share the stored bytes and differ in how many of the pages they skip.
  */
 #include <errno.h>
 #include <string.h>
@@ -122,6 +123,35 @@ static GPtrArray *open_all(const StasisManifest *manifest, GError **error)
     return g_steal_pointer(&open);
 }
 
+static void add_dead(GArray *dead, const StasisIndexRecord *record)
+{
+    StasisDeadRange range = { record->offset, record->stored_len };
+    if (range.len > 0)
+        g_array_append_val(dead, range);
+}
+
+GArray *stasis_records_compact(GArray *added, const StasisManifest *manifest, GError **error)
+{
+    g_autoptr(GPtrArray) open = open_all(manifest, error);
+    if (open == NULL)
+        return NULL;
+    GArray *dead = g_array_new(FALSE, FALSE, sizeof(StasisDeadRange));
+    g_autoptr(GArray) pieces = g_array_new(FALSE, FALSE, sizeof(StasisIndexRecord));
+    StasisIndexRecord *records = (StasisIndexRecord *)(void *)added->data;
+    guint kept = added->len;
+    for (guint i = added->len; i > 0; i--) {
+        const StasisIndexRecord *record = &records[i - 1];
+        if (place(record, g_ptr_array_index(open, record->block), pieces))
+            records[--kept] = *record;
+        else
+            add_dead(dead, record);
+        g_array_set_size(pieces, 0);
+    }
+    g_array_remove_range(added, 0, kept);
+    join_ranges(dead);
+    return dead;
+}
+
 GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GArray **ret_dead,
                                GError **error)
 {
@@ -133,12 +163,10 @@ GArray *stasis_records_resolve(const GArray *added, StasisManifest *manifest, GA
     guint64 dead_bytes = 0;
     for (guint i = added->len; i > 0; i--) {
         const StasisIndexRecord *record = &g_array_index(added, StasisIndexRecord, i - 1);
-        if (place(record, g_ptr_array_index(open, record->block), pieces) ||
-            record->stored_len == 0)
+        if (place(record, g_ptr_array_index(open, record->block), pieces))
             continue;
-        StasisDeadRange range = { record->offset, record->stored_len };
-        g_array_append_val(dead, range);
-        dead_bytes += range.len;
+        add_dead(dead, record);
+        dead_bytes += record->stored_len;
     }
     g_array_sort(pieces, compare_records);
     manifest->info->data_pages = manifest->info->zero_pages = 0;

@@ -18,6 +18,8 @@
 /* Start writing to the disk each time this much has come together, so that the sync at the end
  * finds little to do. */
 #define WRITEBACK_BYTES ((guint64)8 << 20)
+/* Not for a few records too many. */
+#define SPARE_RECORDS 4096u
 
 static gboolean set_parent(StasisImageWriter *writer, const char *parent, GError **error)
 {
@@ -225,6 +227,35 @@ static gboolean write_extent(StasisImageWriter *writer, StasisIndexRecord *r, co
     return TRUE;
 }
 
+/* A stream may have its pages any number of times: what is superseded takes neither memory nor
+ * room. There are never more records than pages after it, so it costs little for each that is
+ * added. */
+static gboolean compact(StasisImageWriter *writer, GError **error)
+{
+    guint64 holes = 0;
+    if (writer->records->len < 2 * writer->manifest->n_pages + SPARE_RECORDS)
+        return TRUE;
+    g_autoptr(GArray) dead = stasis_records_compact(writer->records, writer->manifest, error);
+    if (dead == NULL || !stasis_dead_clear(writer->pages_fd, dead, &holes, error))
+        return FALSE;
+    for (guint i = 0; i < dead->len; i++)
+        writer->dead_bytes += g_array_index(dead, StasisDeadRange, i).len;
+    writer->hole_bytes += holes;
+    return TRUE;
+}
+
+/* What is written already, or zero. */
+static gboolean note(StasisImageWriter *writer, const StasisIndexRecord *record, GError **error)
+{
+    g_mutex_lock(&writer->mutex);
+    g_array_append_vals(writer->records, record, 1);
+    gboolean ok = compact(writer, error);
+    g_mutex_unlock(&writer->mutex);
+    if (!ok)
+        g_atomic_int_set(&writer->failed, 1);
+    return ok;
+}
+
 gboolean stasis_image_writer_add_extent(StasisImageWriter *writer, guint block, guint64 first_page,
                                         guint64 n_pages, StasisStoredAs stored_as,
                                         const void *stored, size_t stored_len, GError **error)
@@ -250,10 +281,7 @@ gboolean stasis_image_writer_add_extent(StasisImageWriter *writer, guint block, 
             return FALSE;
         }
     }
-    g_mutex_lock(&writer->mutex);
-    g_array_append_val(writer->records, record);
-    g_mutex_unlock(&writer->mutex);
-    return TRUE;
+    return note(writer, &record, error);
 }
 
 gboolean stasis_image_writer_add_part(StasisImageWriter *writer, const char *name, GBytes *data,

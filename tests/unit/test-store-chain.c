@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: every image of a chain reads back exactly what was written last, however it overlaps. */
-#include <stasis/store.h>
-
 #include <fcntl.h>
+#include <stasis/store.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "store/internal.h"
 #include "test-store-util.h"
 
 #define CHAIN 3u
@@ -201,6 +202,72 @@ static void test_dead_bytes(void)
     test_remove_tree(path);
 }
 
+/* Of all extents that some record is of, each once. */
+static guint64 live_bytes(const StasisLayer *layer)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    guint64 bytes = 0;
+    for (guint b = 0; b < layer->manifest->blocks->len; b++)
+        for (guint64 i = 0; i < layer->index.blocks[b].n_records; i++) {
+            const StasisIndexRecord *r =
+                &layer->index.records[layer->index.blocks[b].first_record + i];
+            if (r->stored_len > 0 && g_hash_table_add(seen, GSIZE_TO_POINTER(r->offset + 1)))
+                bytes += r->stored_len;
+        }
+    return bytes;
+}
+
+/* Far more extents than pages, as a stream may have them: neither memory nor the disk grows with
+ * that, and the last of each page counts. */
+static void test_many_extents(void)
+{
+    g_autofree char *path = NULL;
+    StasisStore *store = test_make_store(&path);
+    g_autoptr(GError) error = NULL;
+    Model model;
+    model_init(&model, 9);
+    g_autoptr(StasisImageWriter) writer = stasis_image_writer_new(store, NULL, &error);
+    g_assert_no_error(error);
+    for (guint b = 0; b < N_BLOCKS; b++)
+        stasis_image_writer_add_block(writer, b == 0 ? "a" : "b", model.size[b], &error);
+    for (guint b = 0; b < N_BLOCKS; b++)
+        test_add(writer, b, 0, model.n_pages[b], STASIS_STORED_ZERO, NULL, &error);
+    g_assert_no_error(error);
+    guint most = 0;
+    guint64 most_bytes = 0;
+    for (guint i = 0; i < 15000; i++) {
+        struct stat st;
+        write_random_extent(&model, writer);
+        most = MAX(most, writer->records->len);
+        g_assert_cmpint(fstat(writer->pages_fd, &st), ==, 0);
+        most_bytes = MAX(most_bytes, (guint64)st.st_blocks * 512);
+    }
+    g_assert_cmpuint(most, <, 5000);
+    test_add_parts(writer);
+    g_autoptr(StasisImageInfo) info = stasis_image_writer_commit(writer, &error);
+    g_assert_no_error(error);
+    g_test_message("%u records, %" G_GUINT64_FORMAT " KiB", most, most_bytes >> 10);
+    g_autoptr(StasisImageReader) reader = stasis_image_reader_open(store, info->id, &error);
+    g_assert_no_error(error);
+    model.id[0] = g_strdup(info->id);
+    for (guint b = 0; b < N_BLOCKS; b++) {
+        gsize len = (gsize)model.n_pages[b] * STASIS_PAGE_BYTES;
+        model.at[0][b] = g_memdup2(model.now[b], len);
+        check_block(&model, reader, 0, b);
+    }
+    /* What is dead is zero, and counted. */
+    g_assert_true(stasis_store_verify(store, info->id, NULL, NULL, NULL, &error));
+    g_autoptr(StasisLayer) layer = stasis_layer_open(store, info->id, &error);
+    g_assert_no_error(error);
+    const StasisDataFile *data = &layer->manifest->data[0];
+    g_assert_cmpuint(data->dead_bytes + live_bytes(layer), ==, data->size);
+    g_assert_cmpuint(data->hole_bytes, <=, data->dead_bytes);
+    g_assert_cmpuint(most_bytes, <, data->size / 2);
+    model_clear(&model);
+    stasis_store_unref(store);
+    test_remove_tree(path);
+}
+
 #define N_THREADS 4u
 #define PER_THREAD 1024u
 
@@ -322,6 +389,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/store/chain/random", test_random_chains);
     g_test_add_func("/store/chain/dead-bytes", test_dead_bytes);
+    g_test_add_func("/store/chain/many-extents", test_many_extents);
     g_test_add_func("/store/chain/threads", test_threads);
     g_test_add_func("/store/chain/refusals", test_refusals);
     return g_test_run();
