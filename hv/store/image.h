@@ -152,9 +152,11 @@ int stasis_image_intake_create(StasisImageIntake *intake, const char *id, const 
 /* Another name of a file that was made before. */
 gboolean stasis_image_intake_link(StasisImageIntake *intake, const char *id, const char *name,
                                   const char *from_id, const char *from_name, GError **error);
-/* List them, but for those that the store has already. IDs of those that are new, oldest first;
- * free with g_strfreev(). On failure the store is as before. */
-char **stasis_image_intake_commit(StasisImageIntake *intake, GError **error);
+/* List them, when all who write to the store are done, but for those that the store has already.
+ * IDs of those that are new, oldest first; free with g_strfreev(). On failure the store is as
+ * before. */
+char **stasis_image_intake_commit(StasisImageIntake *intake, GCancellable *cancellable,
+                                  GError **error);
 /* Removes what was not listed. */
 void stasis_image_intake_free(StasisImageIntake *intake);
 

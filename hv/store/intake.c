@@ -215,13 +215,15 @@ static gint by_id(gconstpointer a, gconstpointer b)
     return strcmp(x->id, y->id);
 }
 
-char **stasis_image_intake_commit(StasisImageIntake *intake, GError **error)
+char **stasis_image_intake_commit(StasisImageIntake *intake, GCancellable *cancellable,
+                                  GError **error)
 {
     g_ptr_array_sort(intake->guests, by_id);
     if (!stasis_fault(STASIS_FAULT_BUNDLE_TAKEN, error))
         return NULL;
     stasis_autofd int tmp_fd = -1;
-    int lock_fd = stasis_store_lock(intake->store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
+    int lock_fd =
+        stasis_store_lock(intake->store, STASIS_STORE_LOCK_LONG_MS, cancellable, &tmp_fd, error);
     if (lock_fd < 0)
         return NULL;
     g_autoptr(GPtrArray) placed = g_ptr_array_new_with_free_func(g_free);

@@ -98,6 +98,9 @@ struct _StasisStore {
 /* How long a writer waits for another one: longer than the commit of a rebased image takes, which
  * is all that background work holds the lock for. */
 #define STASIS_STORE_LOCK_WAIT_MS 2000u
+/* Where the lock is the last step of work that was done without it, and that would be lost: waits
+ * for a checkpoint at work, however long that takes, within reason. */
+#define STASIS_STORE_LOCK_LONG_MS 600000u
 
 /* Take the writer lock, waiting up to @wait_ms for it, and clear tmp/ of what dead writers left. On
  * success the descriptor that holds the lock, and in *ret_tmp_fd the directory tmp/. */

@@ -248,7 +248,7 @@ static gboolean give_place(StasisProcImageWriter *writer, const char *id, GError
 
 StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,
                                                         const StasisProcessImageInfo *info,
-                                                        GError **error)
+                                                        GCancellable *cancellable, GError **error)
 {
     if (writer->file != NULL || writer->in_pages) {
         stasis_corrupt(error, "the last file of the image does not end");
@@ -257,7 +257,8 @@ StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *w
     if (writer->pages != NULL && !stasis_proc_pages_finish(writer->pages, writer->files, error))
         return NULL;
     stasis_autofd int tmp_fd = -1;
-    int lock_fd = stasis_store_lock(writer->store, STASIS_STORE_LOCK_WAIT_MS, NULL, &tmp_fd, error);
+    int lock_fd =
+        stasis_store_lock(writer->store, STASIS_STORE_LOCK_LONG_MS, cancellable, &tmp_fd, error);
     g_autofree char *id = lock_fd >= 0 ? make_id(writer->store, error) : NULL;
     g_autoptr(StasisProcessImageInfo) listed =
         id != NULL ? write_manifest(writer, info, id, error) : NULL;

@@ -56,11 +56,11 @@ gboolean stasis_proc_image_writer_end(StasisProcImageWriter *writer, guint8 ret_
 /* A small part of our own: "boundary.json". */
 gboolean stasis_proc_image_writer_add_part(StasisProcImageWriter *writer, const char *name,
                                            GBytes *data, GError **error);
-/* Take the lock, sync, rename, sync. Of @info id, parent, digest, files and sizes are ignored. On
- * failure nothing is listed. */
+/* Take the lock, when all who write to the store are done, sync, rename, sync. Of @info id, parent,
+ * digest, files and sizes are ignored. On failure nothing is listed. */
 StasisProcessImageInfo *stasis_proc_image_writer_commit(StasisProcImageWriter *writer,
                                                         const StasisProcessImageInfo *info,
-                                                        GError **error);
+                                                        GCancellable *cancellable, GError **error);
 /* Removes what was not committed. */
 void stasis_proc_image_writer_free(StasisProcImageWriter *writer);
 

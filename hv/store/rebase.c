@@ -26,8 +26,6 @@
 #include "store/seal-manifest.h"
 
 #define COPY_BYTES ((size_t)4 << 20)
-/* Background work waits for a checkpoint at work, however long that takes, within reason. */
-#define LOCK_WAIT_MS 600000u
 
 typedef struct {
     StasisStore *store;
@@ -364,8 +362,8 @@ static gboolean commit(Rebase *rebase, GError **error)
     stasis_autofd int tmp_fd = -1;
     int lock_fd = -1;
     if (!rebase->task->lock_held) {
-        lock_fd = stasis_store_lock(rebase->store, LOCK_WAIT_MS, rebase->task->cancellable, &tmp_fd,
-                                    error);
+        lock_fd = stasis_store_lock(rebase->store, STASIS_STORE_LOCK_LONG_MS,
+                                    rebase->task->cancellable, &tmp_fd, error);
         if (lock_fd < 0)
             return FALSE;
     }

@@ -67,7 +67,7 @@ static void put_image(Fixture *f, StasisImageIntake *intake, const char *id, con
 static void assert_corrupt(Fixture *f, StasisImageIntake *intake)
 {
     g_autoptr(GError) error = NULL;
-    g_auto(GStrv) placed = stasis_image_intake_commit(intake, &error);
+    g_auto(GStrv) placed = stasis_image_intake_commit(intake, NULL, &error);
     g_assert_null(placed);
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
     g_assert_cmpuint(test_count(f->store), ==, 0);
@@ -86,10 +86,38 @@ static void test_whole(Fixture *f, gconstpointer unused)
     g_autoptr(StasisImageIntake) intake = stasis_image_intake_new(f->store);
     put_image(f, intake, f->ids[1], NULL, FALSE);
     put_image(f, intake, f->ids[0], NULL, FALSE);
-    g_auto(GStrv) placed = stasis_image_intake_commit(intake, &error);
+    g_auto(GStrv) placed = stasis_image_intake_commit(intake, NULL, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(g_strv_length(placed), ==, 2);
     test_assert_small(f->store, f->ids[1], 20);
+}
+
+static gpointer end_writer(gpointer writer)
+{
+    g_usleep(2500 * 1000);
+    stasis_image_writer_free(writer);
+    return NULL;
+}
+
+/* It took minutes, maybe, to get here: a checkpoint at work is waited for, unless the user has
+ * enough of that. */
+static void test_waits(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    g_autoptr(StasisImageIntake) intake = stasis_image_intake_new(f->store);
+    put_image(f, intake, f->ids[0], NULL, FALSE);
+    StasisImageWriter *writer = stasis_image_writer_new(f->store, NULL, &error);
+    g_assert_no_error(error);
+    g_cancellable_cancel(cancellable);
+    g_assert_null(stasis_image_intake_commit(intake, cancellable, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    g_clear_error(&error);
+    GThread *thread = g_thread_new("writer", end_writer, writer);
+    g_auto(GStrv) placed = stasis_image_intake_commit(intake, NULL, &error);
+    g_thread_join(thread);
+    g_assert_no_error(error);
+    g_assert_cmpuint(g_strv_length(placed), ==, 1);
 }
 
 /* Of the right ID, and another. */
@@ -178,6 +206,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 #define ADD(name, func) g_test_add("/store/intake/" name, Fixture, NULL, set_up, func, tear_down)
     ADD("whole", test_whole);
+    ADD("waits", test_waits);
     ADD("other-parent", test_other_parent);
     ADD("ahead", test_ahead);
     ADD("no-descriptors", test_no_descriptors);

@@ -38,7 +38,7 @@ static StasisProcessImageInfo *commit(StasisStore *store, const char *parent, co
     g_assert_true(add_pages(writer, "pages-1.img", pages, N_PAGES / 2 * PAGE, &error));
     g_assert_true(
         add_pages(writer, "pages-2.img", pages + N_PAGES / 2 * PAGE, N_PAGES / 2 * PAGE, &error));
-    StasisProcessImageInfo *listed = stasis_proc_image_writer_commit(writer, info, &error);
+    StasisProcessImageInfo *listed = stasis_proc_image_writer_commit(writer, info, NULL, &error);
     g_assert_no_error(error);
     g_assert_true(listed->parent == NULL || g_strcmp0(listed->parent, parent) == 0);
     g_assert_cmpuint(listed->size_bytes, ==, 3 + N_PAGES * PAGE);

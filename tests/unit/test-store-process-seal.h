@@ -39,7 +39,8 @@ static inline char *commit(StasisStore *store, const char *parent, guint32 salt,
     g_assert_true(stasis_proc_image_writer_begin(writer, "pages-1.img", error));
     g_assert_true(stasis_proc_image_writer_add(writer, pages, N_PAGES * PAGE, error));
     g_assert_true(stasis_proc_image_writer_end(writer, NULL, error));
-    g_autoptr(StasisProcessImageInfo) listed = stasis_proc_image_writer_commit(writer, info, error);
+    g_autoptr(StasisProcessImageInfo) listed =
+        stasis_proc_image_writer_commit(writer, info, NULL, error);
     g_assert_nonnull(listed->encrypted_with);
     g_assert_true(listed->encryption_checked);
     g_assert_true(listed->signature_checked == (listed->signed_by != NULL));

@@ -26,7 +26,7 @@ static char *commit_one(StasisStore *store)
     add_file(writer, "inventory.img", "abc");
     add_file(writer, "pages-1.img", "");
     g_autoptr(StasisProcessImageInfo) listed =
-        stasis_proc_image_writer_commit(writer, info, &error);
+        stasis_proc_image_writer_commit(writer, info, NULL, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(listed->n_files, ==, 2);
     gboolean sealed = listed->encrypted_with != NULL;
@@ -79,7 +79,7 @@ static void test_not_committed(void)
     add_file(writer, "inventory.img", "abc");
     g_assert_false(stasis_proc_image_writer_begin(writer, "inventory.img", NULL));
     g_assert_true(stasis_proc_image_writer_begin(writer, "pstree.img", &error));
-    g_assert_null(stasis_proc_image_writer_commit(writer, info, &error));
+    g_assert_null(stasis_proc_image_writer_commit(writer, info, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
     g_clear_pointer(&writer, stasis_proc_image_writer_free);
     g_assert_cmpuint(count(store), ==, 0);
@@ -125,7 +125,7 @@ static char *commit_noted(StasisStore *store, const char *note, gboolean by_poli
     info->by_policy = by_policy;
     add_file(writer, "inventory.img", "abc");
     g_autoptr(StasisProcessImageInfo) listed =
-        stasis_proc_image_writer_commit(writer, info, &error);
+        stasis_proc_image_writer_commit(writer, info, NULL, &error);
     g_assert_no_error(error);
     g_assert_true(listed->by_policy == by_policy);
     return g_strdup(listed->id);
@@ -179,7 +179,7 @@ static char *commit_at(StasisStore *store, const char *vm, gint64 hour, gboolean
     info->by_policy = by_policy;
     add_file(writer, "inventory.img", content);
     g_autoptr(StasisProcessImageInfo) listed =
-        stasis_proc_image_writer_commit(writer, info, &error);
+        stasis_proc_image_writer_commit(writer, info, NULL, &error);
     g_assert_no_error(error);
     return g_strdup(listed->id);
 }

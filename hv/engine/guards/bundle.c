@@ -308,7 +308,7 @@ char **stasis_bundle_import(StasisBundle *bundle, StasisStore *store, StasisProg
     for (guint i = 0; i < bundle->info->members->len; i++)
         if (!take_file(bundle, i, intake, &task, error))
             return NULL;
-    return stasis_image_intake_commit(intake, error);
+    return stasis_image_intake_commit(intake, cancellable, error);
 }
 
 StasisStore *stasis_bundle_extract(StasisBundle *bundle, const char *path,

@@ -480,7 +480,8 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
     if (!dumped || !keep_boundary(&job, error))
         return NULL;
     job.info->cost.total_us = stasis_now_us() - job.began_us;
-    StasisProcessImageInfo *info = stasis_proc_image_writer_commit(job.writer, job.info, error);
+    StasisProcessImageInfo *info =
+        stasis_proc_image_writer_commit(job.writer, job.info, cancellable, error);
     if (info != NULL && job.talk != NULL)
         stasis_talk_keep(stasis_vm_get_name(vm), job.talk, job.boundary, cancellable);
     return info;
