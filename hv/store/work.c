@@ -78,8 +78,9 @@ void stasis_work_sweep(int tmp_fd, const char *name)
 {
     stasis_autofd int dir_fd = stasis_store_open_dir(tmp_fd, name);
     gboolean no_dir = dir_fd < 0 && (errno == ENOTDIR || errno == ELOOP);
-    if (g_str_has_prefix(name, PREFIX) && !no_dir &&
-        (dir_fd < 0 || flock(dir_fd, LOCK_EX | LOCK_NB) < 0))
+    /* Ours is left for whatever reason it can't be locked; another, if somebody has it locked. */
+    if (!no_dir && (dir_fd < 0 || flock(dir_fd, LOCK_EX | LOCK_NB) < 0) &&
+        (g_str_has_prefix(name, PREFIX) || errno == EWOULDBLOCK))
         return;
     stasis_store_remove_dir(tmp_fd, name);
 }

@@ -2,6 +2,7 @@
 /* Promise: pruning keeps what the policy says, the check finds all damage and says whom it hits,
  * and what statistics say a deletion frees is what it frees. */
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 
@@ -344,6 +345,16 @@ static void test_leftovers(void)
     g_autoptr(StasisCheckReport) meanwhile = check(&model, FALSE);
     g_assert_cmpuint(meanwhile->leftovers->len, ==, 2);
     g_clear_pointer(&writer, stasis_image_writer_free);
+    /* Of whatever name, what somebody has locked stays: docs/format.md. */
+    g_autofree char *d = g_build_filename(model.path, "tmp", "of-another-program", NULL);
+    g_assert_cmpint(g_mkdir_with_parents(d, 0700), ==, 0);
+    stasis_autofd int held = open(d, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    g_assert_cmpint(flock(held, LOCK_EX | LOCK_NB), ==, 0);
+    add_image(&model, 1, "vm", 0);
+    g_assert_cmpint(access(d, F_OK), ==, 0);
+    stasis_clear_fd(&held);
+    add_image(&model, 1, "vm", 0);
+    g_assert_cmpint(access(d, F_OK), <, 0);
     model_clear(&model);
 }
 
