@@ -200,13 +200,21 @@ static gboolean place(StasisImageIntake *intake, Guest *guest, GPtrArray *placed
     }
     if (present)
         return TRUE;
-    if (fsync(guest->work.dir_fd) < 0 ||
+    if (fsync(guest->work.dir_fd) < 0 || fsync(guest->work.tmp_fd) < 0 ||
         renameat2(guest->work.tmp_fd, guest->work.name, intake->store->images_fd, guest->id,
                   RENAME_NOREPLACE) < 0)
         return stasis_set_errno(error, errno, "rename to images/%s", guest->id);
     guest->placed = TRUE;
     g_ptr_array_add(placed, g_strdup(guest->id));
     return stasis_fault(STASIS_FAULT_BUNDLE_LISTING, error);
+}
+
+/* Out of tmp/ for good, and in images/. */
+static gboolean settle(const StasisImageIntake *intake, int tmp_fd, GError **error)
+{
+    if (fsync(intake->store->images_fd) < 0 || fsync(tmp_fd) < 0)
+        return stasis_set_errno(error, errno, "images: sync");
+    return TRUE;
 }
 
 static gint by_id(gconstpointer a, gconstpointer b)
@@ -230,8 +238,7 @@ char **stasis_image_intake_commit(StasisImageIntake *intake, GCancellable *cance
     gboolean ok = TRUE;
     for (guint i = 0; ok && i < intake->guests->len; i++)
         ok = place(intake, intake->guests->pdata[i], placed, error);
-    if (ok && fsync(intake->store->images_fd) < 0)
-        ok = stasis_set_errno(error, errno, "images: sync");
+    ok = ok && settle(intake, tmp_fd, error);
     if (!ok)
         take_back(intake);
     stasis_store_unlock(&lock_fd);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "base/fd.h"
 #include "store/internal.h"
@@ -120,6 +121,40 @@ static void test_waits(Fixture *f, gconstpointer unused)
     g_assert_cmpuint(g_strv_length(placed), ==, 1);
 }
 
+/* What is synced: for test_synced. */
+static ino_t synced[64];
+static guint n_synced;
+
+/* In the place of the C library's. */
+int fsync(int fd)
+{
+    struct stat st;
+    if (n_synced < G_N_ELEMENTS(synced) && fstat(fd, &st) == 0)
+        synced[n_synced++] = st.st_ino;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* As docs/format.md has it for any image: its directory and tmp/, and when it has its place images/
+ * and tmp/. */
+static void test_synced(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageIntake) intake = stasis_image_intake_new(f->store);
+    put_image(f, intake, f->ids[0], NULL, FALSE);
+    n_synced = 0;
+    g_auto(GStrv) placed = stasis_image_intake_commit(intake, NULL, &error);
+    g_assert_no_error(error);
+    const char *const in_order[] = { "images/ID", "tmp", "images", "tmp" };
+    g_assert_cmpuint(n_synced, ==, G_N_ELEMENTS(in_order));
+    for (guint i = 0; i < n_synced; i++) {
+        struct stat st;
+        g_autofree char *path =
+            g_build_filename(f->to, i > 0 ? in_order[i] : "images", i > 0 ? NULL : placed[0], NULL);
+        g_assert_cmpint(stat(path, &st), ==, 0);
+        g_assert_cmpuint(synced[i], ==, st.st_ino);
+    }
+}
+
 /* Of the right ID, and another. */
 static void test_other_parent(Fixture *f, gconstpointer unused)
 {
@@ -207,6 +242,7 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add("/store/intake/" name, Fixture, NULL, set_up, func, tear_down)
     ADD("whole", test_whole);
     ADD("waits", test_waits);
+    ADD("synced", test_synced);
     ADD("other-parent", test_other_parent);
     ADD("ahead", test_ahead);
     ADD("no-descriptors", test_no_descriptors);
