@@ -102,7 +102,10 @@ static gboolean check_gap(const StasisLayer *layer, guint64 at, guint64 end, GEr
         at = data > (off_t)at ? (guint64)data : at;
         guint64 n = at < end ? MIN(end - at, CHUNK_BYTES) : 0;
         int r = stasis_pread_all(layer->data_fds[0], chunk, n, (off_t)at);
-        if (r < 0 || !is_zero(chunk, n))
+        if (r < 0)
+            return stasis_set_errno(error, -r, "image %s: pages: read at offset %" G_GUINT64_FORMAT,
+                                    layer->manifest->info->id, at);
+        if (!is_zero(chunk, n))
             return stasis_corrupt(error,
                                   "image %s: file pages, offset %" G_GUINT64_FORMAT
                                   ": unused bytes that are not zero",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Promise: every image of a chain reads back exactly what was written last, however it overlaps. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stasis/store.h>
 #include <sys/stat.h>
@@ -162,6 +163,19 @@ static void test_random_chains(void)
     test_remove_tree(path);
 }
 
+/* Where reading fails, if not 0. */
+static off_t unreadable;
+
+/* In the place of the C library's. */
+ssize_t pread(int fd, void *buf, size_t len, off_t offset)
+{
+    if (unreadable != 0 && unreadable >= offset && unreadable < offset + (off_t)len) {
+        errno = EIO;
+        return -1;
+    }
+    return pread64(fd, buf, len, offset);
+}
+
 /* An image whose parts of RAM were rewritten many times gives the dead bytes back to the disk. */
 static void test_dead_bytes(void)
 {
@@ -198,6 +212,13 @@ static void test_dead_bytes(void)
     g_assert_cmpint(stasis_pwrite_all(fd, "\1", 1, 12345), ==, 0);
     g_assert_false(stasis_store_verify(store, info->id, NULL, NULL, NULL, &error));
     g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+    g_clear_error(&error);
+    /* What can't be read is no such bit. */
+    unreadable = 12345;
+    g_assert_false(stasis_store_verify(store, info->id, NULL, NULL, NULL, &error));
+    unreadable = 0;
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_FAILED);
+    g_assert_nonnull(strstr(error->message, g_strerror(EIO)));
     stasis_store_unref(store);
     test_remove_tree(path);
 }
