@@ -230,6 +230,19 @@ def disk_full(t):
 
 
 @case
+def disk_full_in_the_stop(t):
+    """a full disk is what the error says, too, where memory is written while the VM stands still"""
+    vm = run_vm(t, Bare(mem="64M", set="8M", touch="24M", fill="random", rate=1), accel=FAST)
+    disk = t.path("disk")
+    mount_tmpfs(t, disk, "10m")
+    store = ["--store", os.path.join(disk, "store")]
+    result = stasis("checkpoint-create", vm.name, "--mode", "stop", "--max-buffer", "1M", *store, expect=1)
+    t.check("No space left" in result.err, result)
+    vm.check_runs()
+    vm.check_nothing_left()
+
+
+@case
 def commands_tell(t):
     """store-prune, store-check and store-stats say what they will do and what there is, as text
     and as JSON; damage is exit 13 and names who is hit"""

@@ -249,6 +249,9 @@ static gboolean check_ram(const StasisInstant *instant, GError **error)
 {
     if (instant->ram_result == 0)
         return TRUE;
+    /* Where it was written meanwhile, that knows better. */
+    if (!stasis_copy_may_go_on(instant->copy, error))
+        return FALSE;
     if (instant->ram_result == -ETIME)
         return budget_error(instant->copy, "memory to copy", error);
     if (instant->ram_result == -ENOBUFS) {
