@@ -4,6 +4,7 @@
  * exchanged for another and taken out again: known to be durable, or not moved at all.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -20,10 +21,34 @@ gboolean stasis_store_settle_move(int to_fd, int from_fd, StasisFault passed, co
     return TRUE;
 }
 
+int stasis_store_rename_new(int from_fd, const char *from, int to_fd, const char *to)
+{
+    int r = renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE);
+    if (r == 0 || errno != EINVAL)
+        return r;
+    if (faccessat(to_fd, to, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        errno = EEXIST;
+    return errno == ENOENT ? renameat(from_fd, from, to_fd, to) : -1;
+}
+
+static gboolean cant_exchange(const char *place, const char *name, GError **error)
+{
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
+                "%s: rename %s: the store's file system can't exchange two directories "
+                "(RENAME_EXCHANGE of renameat2(2)), so no image of a chain can go but its newest; "
+                "copy the store to another file system",
+                place, name);
+    return FALSE;
+}
+
 gboolean stasis_store_move(int from_fd, const char *from, int to_fd, const char *to, guint flags,
                            StasisFault passed, const char *place, GError **error)
 {
-    if (renameat2(from_fd, from, to_fd, to, flags) < 0)
+    int r = flags == RENAME_NOREPLACE ? stasis_store_rename_new(from_fd, from, to_fd, to)
+                                      : renameat2(from_fd, from, to_fd, to, flags);
+    if (r < 0 && errno == EINVAL && flags == RENAME_EXCHANGE)
+        return cant_exchange(place, to, error);
+    if (r < 0)
         return stasis_set_errno(error, errno, "%s: rename %s", place, to);
     if (stasis_store_settle_move(to_fd, from_fd, passed, place, error))
         return TRUE;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/fault.h"
@@ -109,6 +110,44 @@ static void test_delete_unread(void)
         g_assert_nonnull(strstr(error->message, g_strerror(EIO)));
         check_all(&model);
     }
+    model_clear(&model);
+}
+
+/* A file system that knows no flags of renameat2(2). */
+static gboolean plain_renames;
+
+/* In the place of the C library's. */
+int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned int flags)
+{
+    if (plain_renames && flags != 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    return (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
+}
+
+/* There images are taken, and the newest go; what needs an exchange says so, and all stay whole. */
+static void test_plain_renames(void)
+{
+    Model model;
+    g_autoptr(GError) error = NULL;
+    model_init(&model, 11);
+    plain_renames = TRUE;
+    add_chain(&model, 4);
+    check_all(&model);
+    delete_one(&model, 3);
+    check_all(&model);
+    g_assert_false(stasis_store_delete(model.store, known_at(&model, 0)->id, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED);
+    g_assert_nonnull(strstr(error->message, "another file system"));
+    check_all(&model);
+    /* What is there is not replaced. */
+    int images_fd = model.store->images_fd;
+    const char *a = known_at(&model, 0)->id, *b = known_at(&model, 1)->id;
+    g_assert_cmpint(stasis_store_rename_new(images_fd, a, images_fd, b), <, 0);
+    g_assert_cmpint(errno, ==, EEXIST);
+    plain_renames = FALSE;
+    check_all(&model);
     model_clear(&model);
 }
 
@@ -544,6 +583,7 @@ int main(int argc, char **argv)
     g_test_add_func("/store/rebase/delete-any", test_delete_any);
     g_test_add_func("/store/rebase/ring", test_ring);
     g_test_add_func("/store/rebase/delete-unread", test_delete_unread);
+    g_test_add_func("/store/rebase/plain-renames", test_plain_renames);
     g_test_add_func("/store/rebase/delete-several", test_delete_several);
     g_test_add_func("/store/rebase/readers", test_readers);
     g_test_add_func("/store/rebase/fold", test_fold);
