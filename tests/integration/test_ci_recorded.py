@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import sys
 import tarfile
 
@@ -36,7 +37,8 @@ def altered(bundle, path, member):
 @case
 def again(t):
     """a recorded failure is replayed, with its console, its environment and what the test wrote, and what does
-    not come out as recorded is lost; it can't be bisected"""
+    not come out as recorded is lost; it can't be bisected,
+    and a debugger's port that is taken is told"""
     bundle = t.path("fail.bundle")
     script = """[ "$STEPS $SAID" = "20 it's \\"said\\"" ] || exit 9; exec /bin/racy 20 40 5 $STEPS"""
     ciguest.recorded_failure(bundle, "--env", "STEPS=20", "--env", 'SAID=it\'s "said"',
@@ -52,6 +54,12 @@ def again(t):
     for options in (["--bisect"], ["--from", "1"], ["--perturb", "seed"]):
         done = stasis("replay", bundle, *options, expect=2)
         t.check("was recorded" in done.err, f"{done!r}")
+    # QEMU's monitor says in words alone that it can't listen there.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = stasis("replay", bundle, "--gdb", taken.getsockname()[1], expect=1)
+    t.check("gdbstub" in done.err and "in use" in done.err, f"{done!r}")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
 
 

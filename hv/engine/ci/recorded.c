@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "engine/ci/bound.h"
+#include "engine/ci/gdbstub.h"
 #include "engine/ci/outcome.h"
 #include "engine/ci/recorded-images.h"
 #include "engine/guards/watch.h"
@@ -281,8 +282,7 @@ static gboolean open_stub(Run *run, GError **error)
     const StasisRecorded *r = run->recorded;
     if (r->gdb == NULL)
         return TRUE;
-    g_autofree char *said = stasis_qmp_human(run->session->qmp, r->gdb, error);
-    if (said == NULL)
+    if (!stasis_gdbstub_open(run->session->qmp, r->gdb, error))
         return FALSE;
     if (r->ready != NULL)
         r->ready(run->vm, r->ready_data);

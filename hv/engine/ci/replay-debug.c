@@ -6,37 +6,17 @@
 
 #include "base/io.h"
 #include "engine/ci/ci-record.h"
+#include "engine/ci/gdbstub.h"
 #include "engine/ci/recorded.h"
 #include "engine/ci/replay-run.h"
 #include "engine/ci/replay-tally.h"
 
 #define LOOK_US 10000
 
-/* The monitor's command, or NULL. A path must have nothing that QEMU would read as an option. */
-static char *gdbserver(const char *gdb, GError **error)
-{
-    guint64 port;
-    if (gdb[0] == '/' && strpbrk(gdb, ", \t\n\"") == NULL)
-        return g_strdup_printf("gdbserver unix:path=%s,server=on,wait=off", gdb);
-    if (g_ascii_string_to_unsigned(gdb, 10, 1, 65535, &port, NULL))
-        return g_strdup_printf("gdbserver tcp:127.0.0.1:%u", (guint)port);
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
-                "gdbstub at \"%s\": a TCP port, or the absolute path of a socket, is meant", gdb);
-    return NULL;
-}
-
 static gboolean listen_for(StasisReplayVm *vm, const char *gdb, GError **error)
 {
-    g_autofree char *line = gdbserver(gdb, error);
-    g_autofree char *said =
-        line != NULL ? stasis_qmp_human(stasis_replay_vm_get_qmp(vm), line, error) : NULL;
-    if (said == NULL)
-        return FALSE;
-    g_strstrip(said);
-    if (g_str_has_prefix(said, "Waiting for gdb"))
-        return TRUE;
-    g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "gdbstub at %s: %s", gdb, said);
-    return FALSE;
+    g_autofree char *command = stasis_gdbstub_command(gdb, error);
+    return command != NULL && stasis_gdbstub_open(stasis_replay_vm_get_qmp(vm), command, error);
 }
 
 /* Of @images, the machine's beginning first; the newest unless @from says another. */
@@ -59,7 +39,7 @@ static gboolean debug_recorded(const StasisReplaySource *source, const StasisRep
                                gpointer user_data, StasisOutcome *ret, GCancellable *cancellable,
                                GError **error)
 {
-    g_autofree char *line = gdbserver(gdb, error);
+    g_autofree char *line = stasis_gdbstub_command(gdb, error);
     g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(images, g_strdup(STASIS_RECORDED_BEGINNING));
     if (line == NULL || !stasis_ci_record_replay(source, images, ret, cancellable, error))
