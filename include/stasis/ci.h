@@ -76,8 +76,8 @@ typedef struct {
     const char *bundle;  /* where to leave a bundle of a failure: a new file; or NULL */
     const char *scratch; /* directory for the ring, NULL: /var/tmp */
     /* Have QEMU record the machine, so that its execution can be had again instruction by
-     * instruction. Emulated, from a kernel and an initrd, without a ring; the agent has to be of
-     * this version. */
+     * instruction. Emulated, from a kernel and an initrd, without a ring, for 10 min at most;
+     * the agent has to be of this version. */
     gboolean deterministic;
     /* "NAME=value", at most 256: what the test has in its environment beside the agent's; or NULL.
      * A replay's test has it, too. */

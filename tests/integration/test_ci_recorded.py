@@ -66,7 +66,7 @@ def again(t):
 @case
 def refused(t):
     """what can't be recorded is refused by name"""
-    for more in (["--cpus", "2"], ["--warm"], ["--image", "x"], ["--qemu-arg", "-S"]):
+    for more in (["--cpus", "2"], ["--warm"], ["--image", "x"], ["--qemu-arg", "-S"], ["--timeout", "601s"]):
         done = stasis("ci-run", "--store", ciguest.store(), *ciguest.machine(), "--deterministic", *more, "--", "true", expect=2)
         t.check("recorded" in done.err, f"{done!r}")
     done = stasis("ci-run", *ciguest.machine(), "--deterministic", "--", "true", "x" * 1000, expect=2)

@@ -17,7 +17,7 @@
 static const char *const files[] = { STASIS_RECORDED_LOG, STASIS_RECORDED_DISK,
                                      STASIS_RECORDED_ANSWER };
 
-static gboolean check(const StasisCiOptions *options, GError **error)
+static gboolean check(const StasisCiOptions *options, guint64 timeout_us, GError **error)
 {
     const char *what = NULL;
     if (options->kernel == NULL || options->image != NULL || options->from != NULL)
@@ -28,6 +28,8 @@ static gboolean check(const StasisCiOptions *options, GError **error)
         what = "a machine that is recorded can't have further arguments";
     else if (options->warm)
         what = "what is recorded begins with the machine's start, not with an image";
+    else if (timeout_us > STASIS_RECORDED_MAX_US)
+        what = "a test that is recorded ends within 10 minutes (--timeout)";
     for (guint i = 0; options->on != NULL && options->on[i] != NULL; i++)
         if (!g_str_has_prefix(options->on[i], "log="))
             what = "of a machine that is recorded only the console is watched: --on log=REGEX";
@@ -127,7 +129,7 @@ gboolean stasis_ci_record(const StasisCiOptions *options, const char *dir, guint
                           .on = (char **)options->on,
                           .memory = (char *)(options->memory != NULL ? options->memory
                                                                      : DEFAULT_MEMORY) };
-    if (!check(options, error))
+    if (!check(options, timeout_us, error))
         return FALSE;
     g_autofree char *append = stasis_recorded_append(
         options->append != NULL ? options->append : DEFAULT_APPEND, &test, error);

@@ -22,6 +22,9 @@ G_BEGIN_DECLS
 /* The snapshot of its beginning. */
 #define STASIS_RECORDED_BEGINNING "beginning"
 
+/* The agent lets nothing that it executes run for longer. */
+#define STASIS_RECORDED_MAX_US ((guint64)600 * 1000000)
+
 typedef struct {
     const char *dir; /* absolute */
     StasisNursery *nursery;
