@@ -17,16 +17,26 @@ from stasistest import case, main, stasis, stasis_json  # noqa: E402
 from tap import FULL  # noqa: E402
 
 
-def altered(bundle, path, member):
-    """A bundle with another last byte in one of its members, and whole."""
+def flipped(data):
+    """Another last byte."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def ended_otherwise(data):
+    """A test.json of another signal."""
+    return json.dumps({**json.loads(data), "number": 6}).encode()
+
+
+def altered(bundle, path, member, change=flipped):
+    """A bundle with one of its members changed, and whole."""
     with tarfile.open(bundle) as old, tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as new:
         files = {info.name: (info, old.extractfile(info).read()) for info in old.getmembers()}
         info, data = files[member]
-        files[member] = info, data[:-1] + bytes([data[-1] ^ 1])
+        files[member] = info, change(data)
         info, data = files["bundle.json"]
         told = json.loads(data)
-        next(m for m in told["members"] if m["name"] == member)["sha256"] = \
-            hashlib.sha256(files[member][1]).hexdigest()
+        next(m for m in told["members"] if m["name"] == member).update(
+            sha256=hashlib.sha256(files[member][1]).hexdigest(), size=len(files[member][1]))
         files["bundle.json"] = info, json.dumps(told, indent=2).encode()
         for info, data in files.values():
             info.size = len(data)
@@ -49,6 +59,8 @@ def again(t):
         said = ciguest.replay(altered(bundle, t.path("other.bundle"), member))
         t.equal(ciguest.counts(said["images"][0]), {"lost": 1}, f"{member}: {said}")
         os.unlink(t.path("other.bundle"))
+    said = ciguest.replay(altered(bundle, t.path("other.bundle"), "test.json", ended_otherwise))
+    t.equal(said["images"][0]["outcomes"][0]["detail"], "not as recorded: signal 11 instead of signal 6", f"{said}")
     said = ciguest.replay(bundle)
     t.equal(ciguest.counts(said["images"][0]), {"signal 11": 1}, f"{said}")
     for options in (["--bisect"], ["--from", "1"], ["--perturb", "seed"]):

@@ -208,10 +208,13 @@ static void compare(StasisBundle *bundle, const char *dir, const StasisCiTest *t
         differs_at(bundle, STASIS_CI_RECORDED STASIS_RECORDED_ANSWER, dir, STASIS_RECORDED_ANSWER);
     if (console < 0 && answer < 0 && strcmp(outcome->name, test->outcome.name) == 0)
         return;
-    g_snprintf(outcome->detail, sizeof outcome->detail,
-               "not as recorded: %s instead of %s; the %s differs at byte %" G_GINT64_FORMAT,
-               outcome->name, test->outcome.name, console >= 0 ? "console" : "agent's answer",
-               console >= 0 ? console : answer);
+    g_autoptr(GString) detail = g_string_new("not as recorded: ");
+    g_string_append_printf(detail, "%s instead of %s", outcome->name, test->outcome.name);
+    if (console >= 0 || answer >= 0)
+        g_string_append_printf(detail, "; the %s differs at byte %" G_GINT64_FORMAT,
+                               console >= 0 ? "console" : "agent's answer",
+                               console >= 0 ? console : answer);
+    g_strlcpy(outcome->detail, detail->str, sizeof outcome->detail);
     outcome->kind = STASIS_OUTCOME_LOST;
     stasis_outcome_name(outcome);
 }
