@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "vmm/cmdline.h"
 
 #define DEFAULT_QEMU "qemu-system-x86_64"
 #define DEFAULT_MEMORY "512M"
@@ -96,8 +97,7 @@ static gboolean add_disk(GPtrArray *argv, const StasisCiOptions *options, const 
     g_autofree char *path = make_overlay(options, dir, cancellable, error);
     if (path == NULL)
         return FALSE;
-    g_auto(GStrv) parts = g_strsplit(path, ",", -1); /* QEMU's way to have a comma in a value */
-    g_autofree char *escaped = g_strjoinv(",,", parts);
+    g_autofree char *escaped = stasis_optlist_escape(path);
     g_autofree char *drive =
         g_strdup_printf("file=%s,format=qcow2,if=virtio,id=disk,discard=unmap", escaped);
     add(argv, "-drive", drive);

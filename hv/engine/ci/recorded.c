@@ -18,6 +18,7 @@
 #include "engine/ci/recorded-images.h"
 #include "engine/guards/watch.h"
 #include "engine/vm/session.h"
+#include "vmm/cmdline.h"
 
 #define MAX_APPEND 2000u /* x86's COMMAND_LINE_SIZE is 2048, with the zero byte */
 #define EXEC_ID 2u
@@ -209,6 +210,7 @@ static void add(GPtrArray *argv, const char *option, char *value)
 static GPtrArray *machine_argv(const StasisRecorded *r)
 {
     GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *dir = stasis_optlist_escape(r->dir); /* who gave --scratch named it */
     g_ptr_array_add(argv, g_strdup(r->qemu != NULL ? r->qemu : DEFAULT_QEMU));
     g_ptr_array_add(argv, g_strdup("-nodefaults"));
     add(argv, "-m", g_strdup(r->test->memory));
@@ -222,14 +224,15 @@ static GPtrArray *machine_argv(const StasisRecorded *r)
     if (r->initrd != NULL)
         add(argv, "-initrd", g_canonicalize_filename(r->initrd, NULL));
     add(argv, "-drive",
-        g_strdup_printf("file=%s/" STASIS_RECORDED_DISK ",format=qcow2,if=none,id=rr", r->dir));
+        g_strdup_printf("file=%s/" STASIS_RECORDED_DISK ",format=qcow2,if=none,id=rr", dir));
     add(argv, "-icount",
         g_strdup_printf("shift=5,rr=%s,rrfile=%s/" STASIS_RECORDED_LOG ",rrsnapshot=%s",
-                        r->record ? "record" : "replay", r->dir,
+                        r->record ? "record" : "replay", dir,
                         r->from != NULL ? r->from : STASIS_RECORDED_BEGINNING));
     /* Its vmstate waits for the vCPU, which waits for who loads it: a QEMU that goes back to an
      * image in which this is active hangs (7.2; kvmvapic.c). Only Windows XP wants it. */
     add(argv, "-global", g_strdup("apic.vapic=off"));
+    /* All behind "file:" is the path. */
     add(argv, "-serial", g_strdup_printf("file:%s/" STASIS_RECORDED_CONSOLE, r->dir));
     add(argv, "-serial", g_strdup_printf("file:%s/" STASIS_RECORDED_ANSWER, r->dir));
     g_ptr_array_add(argv, NULL);
