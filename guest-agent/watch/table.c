@@ -48,6 +48,7 @@ WatchProcess *watch_table_add(WatchTable *table, pid_t pid, uint64_t start, cons
         if (p->pid != pid || p->start != start)
             continue;
         p->known |= known;
+        p->has |= known;
         return p;
     }
     if (table->n == STASIS_AGENT_MAX_WATCHED) {
@@ -55,18 +56,22 @@ WatchProcess *watch_table_add(WatchTable *table, pid_t pid, uint64_t start, cons
         return NULL;
     }
     WatchProcess *p = &table->processes[table->n++];
-    *p = (WatchProcess){ .pid = pid, .start = start, .known = known, .ended = stat == NULL };
+    *p = (WatchProcess){
+        .pid = pid, .start = start, .known = known, .has = known, .ended = stat == NULL
+    };
     if (stat != NULL)
         snprintf(p->comm, sizeof p->comm, "%s", stat->comm);
     return p;
 }
 
+static const WatchStat unseen;
+
 void watch_table_fork(WatchTable *table, WatchProcess *parent, pid_t child, const WatchStat *stat)
 {
     count(&parent->forks);
     parent->last_child = child;
-    if (stat != NULL)
-        watch_table_add(table, child, stat->start, stat, false);
+    watch_table_add(table, child, stat != NULL ? stat->start : 0, stat != NULL ? stat : &unseen,
+                    false);
 }
 
 void watch_table_exec(WatchProcess *process, const WatchStat *stat)
@@ -132,6 +137,19 @@ static void put_process(const WatchTable *table, const WatchProcess *p, WatchKin
     answer_record(answer, STASIS_AGENT_TAG_CHANGE, &record);
 }
 
+/* Who has started all others may end before the host asks again: it can't ask for these by that. */
+static void put_new(WatchProcess *p, Answer *answer)
+{
+    uint8_t room[RECORD_BYTES];
+    StasisFieldWriter record = { .payload = room, .room = sizeof room };
+    p->told_has = !p->has && !p->ended && p->start != 0;
+    if (!p->told_has)
+        return;
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, (uint64_t)p->pid);
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_START, p->start);
+    answer_record(answer, STASIS_AGENT_TAG_PROCESS, &record);
+}
+
 static void put_object(const WatchObject *object, Answer *answer)
 {
     uint8_t room[RECORD_BYTES];
@@ -151,7 +169,8 @@ void watch_table_put(WatchTable *table, Answer *answer)
         put_process(table, p, WATCH_FORK, p->told_forks = p->forks, answer);
         put_process(table, p, WATCH_EXEC, p->told_execs = p->execs, answer);
         put_process(table, p, WATCH_EXIT, p->told_ended = p->ended, answer);
-        p->known = true;
+        put_new(p, answer);
+        p->known |= p->start != 0;
     }
     for (unsigned i = 0; i < table->n_objects; i++)
         put_object(&table->objects[i], answer);
@@ -166,6 +185,7 @@ void watch_table_confirm(WatchTable *table)
         p->forks -= p->told_forks;
         p->execs -= p->told_execs;
         p->told_forks = p->told_execs = 0;
+        p->has |= p->told_has;
         if (p->told_ended)
             drop(table, p);
     }

@@ -58,8 +58,9 @@ typedef struct {
     uint32_t forks, execs;           /* since the last answer that came */
     uint32_t told_forks, told_execs; /* … of which so many are in the present one */
     bool ended, told_ended;
-    bool known;  /* the host has been told of it, or named it */
-    bool ending; /* it is on its way out: has to be looked at */
+    bool known;         /* the host has been told of it, or named it */
+    bool has, told_has; /* the host has its start, from itself or by an answer */
+    bool ending;        /* it is on its way out: has to be looked at */
     char comm[64];
 } WatchProcess;
 
@@ -87,7 +88,8 @@ WatchProcess *watch_table_find(WatchTable *table, pid_t pid);
  * is counted as lost. */
 WatchProcess *watch_table_add(WatchTable *table, pid_t pid, uint64_t start, const WatchStat *stat,
                               bool known);
-/* @parent, which is watched, has started @child; @stat NULL: that has ended already. */
+/* @parent, which is watched, has started @child; @stat NULL: that has ended already, but who it
+ * started is still to be heard of: it stays, with start 0, until its end is. */
 void watch_table_fork(WatchTable *table, WatchProcess *parent, pid_t child, const WatchStat *stat);
 void watch_table_exec(WatchProcess *process, const WatchStat *stat);
 /* @process may be another one then: the last takes the place of one that nobody needs to know of.

@@ -245,7 +245,8 @@ typedef enum {
      * KIND "fork", "exec", "exit", "mqueue", "sem" or "shm"…, [PID…, START… (as many, ≤
      * STASIS_AGENT_MAX_LOOK_AT): watch these, too, and what they start], [TIMEOUT ≤ 60 s], [LEASE ≤
      * 600 s, left out: 60 s] → CHANGE… as soon as there is one, or at TIMEOUT none; last SEQUENCE,
-     * N_WATCHED, [LOST: so often more happened than could be kept], [FRESH]. A change is told again
+     * N_WATCHED, [LOST: so often more happened than could be kept], [FRESH]; PROCESS…, of PID and
+     * START alone, before that: started by those who are watched, and watched. Both are told again
      * until the next request has its SEQUENCE. The watch goes on when the conversation ends, and
      * ends when nobody has asked for LEASE ms. FRESH is 1 when it began with this request: nothing
      * is known of what was before, except that those PIDs that are not there any more have ended.

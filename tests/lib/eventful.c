@@ -7,7 +7,7 @@
  * It makes FIFO, reads words from it, and writes after each the number of those that it has done,
  * and the last child's PID, into DONE. Words: fork (a child that waits), end (the last child is
  * ended), exec (itself, under the name "eventful-too"), msg, sem, shm (SysV; one each), mq, psem,
- * pshm (POSIX), each also with "un" before it to remove it, exit.
+ * pshm (POSIX), each also with "un" before it to remove it, exit, leave (fork, and exit at once).
  */
 #include <fcntl.h>
 #include <mqueue.h>
@@ -76,6 +76,10 @@ static bool do_word(const char *word, char **argv, const char *n)
         return shm_unlink(NAME) == 0;
     else if (strcmp(word, "exit") == 0)
         exit(0);
+    else if (strcmp(word, "leave") == 0) {
+        start_child();
+        _exit(0);
+    }
     return true;
 }
 

@@ -29,8 +29,9 @@ class Eventful:
         if session:
             self.pid = int(sh_beside(vm, "stasis-session -b -- eventful /tmp/do /tmp/done"))
         else:
-            self.pid = int(sh_beside(vm, "eventful /tmp/do /tmp/done < /dev/null > /dev/null 2>&1 & "
-                                         "echo $!"))
+            # Until it has a session it would end with this script.
+            self.pid = int(sh_beside(vm, "setsid eventful /tmp/do /tmp/done < /dev/null > /dev/null 2>&1 & "
+                                         "while [ $(cat /proc/$!/comm) != eventful ]; do usleep 10000; done; echo $!"))
         t.wait(lambda: self.done() == 0, 120, "it runs")
         self.child = 0
 
@@ -46,7 +47,7 @@ class Eventful:
     def do(self, word):
         sh_beside(self.vm, f"echo {word} > /tmp/do")
         self.n += 1
-        if word != "exit":
+        if word not in ("exit", "leave"):
             self.t.wait(lambda: self.done() == self.n, 120, f"{word} is done")
 
 

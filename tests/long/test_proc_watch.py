@@ -93,6 +93,21 @@ def one_of_two(t):
 
 
 @case
+def leaves(t):
+    """of one that forks and ends at once, as who goes into the background does, the child is in the image, also if
+    there was none before"""
+    vm, store = common(), new_store(t)
+    one = Eventful(t, vm, session=False)
+    watch = Watch(t, vm, store, one.pid, "--on", "fork,exit", *AT_ONCE)
+    one.do("leave")
+    image = watch.image("the fork")
+    t.equal(names_in(image, store), ["eventful-child"], "who is left")
+    sh_beside(vm, "kill -9 $(pidof eventful-child)")
+    result = watch.end()
+    t.equal((result["ended"], result["taken"], result["failed"], images_in(store)), (True, 1, 0, []), result)
+
+
+@case
 def interval(t):
     """what happens sooner after an image than it is told to take one waits, and is told"""
     vm, store = common(), new_store(t)

@@ -40,7 +40,11 @@ static bool hear(const Answer *answer, uint16_t status, uint8_t flags)
     for (uint32_t at = 0;
          stasis_field_next(answer->fields.payload, answer->fields.length, &at, &field);) {
         char *line = heard.lines[heard.n++];
-        if (text_of(&field, STASIS_AGENT_TAG_WHAT)[0] != '\0')
+        if (field.tag == STASIS_AGENT_TAG_PROCESS)
+            g_snprintf(line, sizeof heard.lines[0], "new %d since %d",
+                       (int)number_of(&field, STASIS_AGENT_TAG_PID),
+                       (int)number_of(&field, STASIS_AGENT_TAG_START));
+        else if (text_of(&field, STASIS_AGENT_TAG_WHAT)[0] != '\0')
             g_snprintf(
                 line, sizeof heard.lines[0], "%s %s %s", text_of(&field, STASIS_AGENT_TAG_KIND),
                 text_of(&field, STASIS_AGENT_TAG_WHAT), text_of(&field, STASIS_AGENT_TAG_OBJECT));
@@ -85,7 +89,8 @@ static void test_told_until_confirmed(void)
     check_told("");
     watch_table_fork(&table, watch_table_find(&table, 1), 2, &child);
     watch_table_exec(watch_table_find(&table, 2), &child);
-    check_told("fork 1 p x1; exec 2 child x1");
+    check_told("fork 1 p x1; exec 2 child x1; new 2 since 5");
+    check_told("fork 1 p x1; exec 2 child x1; new 2 since 5");
     /* More happens while the answer is under way. */
     watch_table_fork(&table, watch_table_find(&table, 1), 3, NULL);
     watch_table_confirm(&table);
@@ -93,7 +98,27 @@ static void test_told_until_confirmed(void)
     check_told("fork 1 p x1");
     watch_table_confirm(&table);
     g_assert_false(watch_table_has_changes(&table));
+    watch_table_end(&table, watch_table_find(&table, 3));
     g_assert_cmpuint(watch_table_count(&table), ==, 2);
+}
+
+/* Of a child that has ended before it could be looked at, who it started is watched; nothing else
+ * is told of it. */
+static void test_unseen(void)
+{
+    WatchStat child = { .start = 5, .state = 'R', .n_threads = 1, .comm = "child" };
+    watch_table_clear(&table, ALL);
+    add(1, true);
+    watch_table_fork(&table, watch_table_find(&table, 1), 2, NULL);
+    g_assert_nonnull(watch_table_find(&table, 2));
+    watch_table_fork(&table, watch_table_find(&table, 2), 3, &child);
+    watch_table_end(&table, watch_table_find(&table, 1));
+    g_assert_cmpuint(watch_table_count(&table), ==, 2);
+    check_told("fork 1 p x1; exit 1 p x1; fork 2  x1; new 3 since 5");
+    watch_table_end(&table, watch_table_find(&table, 2));
+    watch_table_confirm(&table);
+    check_told("");
+    g_assert_cmpuint(watch_table_count(&table), ==, 1);
 }
 
 static void test_ends(void)
@@ -174,6 +199,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/agent-watch/told-until-confirmed", test_told_until_confirmed);
+    g_test_add_func("/agent-watch/unseen", test_unseen);
     g_test_add_func("/agent-watch/ends", test_ends);
     g_test_add_func("/agent-watch/only-what-is-wanted", test_only_what_is_wanted);
     g_test_add_func("/agent-watch/no-room", test_no_room);

@@ -59,6 +59,31 @@ static void put(TestPart *part, const char *kind, const char *what, guint64 pid,
     stasis_field_put(&part->part, STASIS_AGENT_TAG_CHANGE, record.payload, record.length);
 }
 
+/* Who was started and is watched, beside what happened. */
+static void test_new(void)
+{
+    g_autofree TestPart *part = test_part_new();
+    g_autoptr(StasisWatchReader) reader = stasis_watch_reader_new("VM x");
+    guint8 room[64];
+    StasisFieldWriter record = { .payload = room, .room = sizeof room };
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_PID, 12);
+    stasis_field_put_number(&record, STASIS_AGENT_TAG_START, 7);
+    put(part, "fork", NULL, 11, "a");
+    stasis_field_put(&part->part, STASIS_AGENT_TAG_PROCESS, record.payload, record.length);
+    g_assert_true(stasis_watch_reader_take(part->part.payload, part->part.length, reader, NULL));
+    g_assert_cmpuint(stasis_watch_reader_get(reader)->len, ==, 1);
+    const GArray *all = stasis_watch_reader_get_new(reader);
+    g_assert_cmpuint(all->len, ==, 1);
+    g_assert_cmpuint(g_array_index(all, StasisWatchNew, 0).pid, ==, 12);
+    g_assert_cmpuint(g_array_index(all, StasisWatchNew, 0).start, ==, 7);
+    while (all->len < STASIS_AGENT_MAX_WATCHED)
+        g_assert_true(
+            stasis_watch_reader_take(part->part.payload, part->part.length, reader, NULL));
+    g_autoptr(GError) error = NULL;
+    g_assert_false(stasis_watch_reader_take(part->part.payload, part->part.length, reader, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+}
+
 static void test_changes(void)
 {
     g_autofree TestPart *part = test_part_new();
@@ -225,6 +250,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/proc-watch/words", test_words);
     g_test_add_func("/proc-watch/changes", test_changes);
+    g_test_add_func("/proc-watch/new", test_new);
     g_test_add_func("/proc-watch/kinds", test_kinds);
     g_test_add_func("/proc-watch/nonsense", test_nonsense);
     g_test_add_func("/proc-watch/too-many", test_too_many);

@@ -101,12 +101,18 @@ static gboolean lives(const Watch *w, guint pid, guint64 start, guint *ret_index
     return FALSE;
 }
 
-static void know(Watch *w, guint pid, guint64 start)
+static void remember(Watch *w, guint pid, guint64 start)
 {
     guint index;
     Process process = { pid, start };
     if (!lives(w, pid, start, &index) && w->living->len < STASIS_AGENT_MAX_PROCESSES)
         g_array_append_val(w->living, process);
+}
+
+static void know(Watch *w, guint pid, guint64 start)
+{
+    Process process = { pid, start };
+    remember(w, pid, start);
     if (w->ask->len < STASIS_AGENT_MAX_LOOK_AT)
         g_array_append_val(w->ask, process);
 }
@@ -224,6 +230,11 @@ static gboolean listen(Watch *w, guint ms, GError **error)
         tell(w, &(StasisProcessWatchEvent){ .what = "watching" });
     for (guint i = 0; i < changes->len; i++)
         take_change(w, &g_array_index(changes, StasisWatchChange, i));
+    const GArray *started = stasis_watch_reader_get_new(reader);
+    for (guint i = 0; i < started->len; i++) {
+        const StasisWatchNew *one = &g_array_index(started, StasisWatchNew, i);
+        remember(w, one->pid, one->start); /* the agent watches it by itself */
+    }
     /* It was taken back, started again, or waited for us for too long: it begins anew with who is
      * known here, and whatever happened meanwhile is one more reason. */
     if (fresh && !first) {
@@ -339,6 +350,9 @@ static void take_image(Watch *w)
     g_autoptr(GArray) pids = find_roots(w);
     StasisBoundaryOptions boundary = *w->options->boundary;
     StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
+    /* All that are known have ended: whoever lives is in a later answer, or has ended as well. */
+    if (boundary.n_pids > 0 && pids->len == 0 && boundary.unit == NULL && boundary.cgroup == NULL)
+        return;
     if (boundary.n_pids > 0) {
         boundary.pids = (const guint *)(gconstpointer)pids->data;
         boundary.n_pids = pids->len;

@@ -91,6 +91,7 @@ guint stasis_process_events_from_words(const char *const *words, GError **error)
 struct _StasisWatchReader {
     char *who;
     GArray *changes;
+    GArray *new_ones;
 };
 
 static void clear_change(gpointer data)
@@ -106,6 +107,7 @@ StasisWatchReader *stasis_watch_reader_new(const char *who)
     reader->who = g_strdup(who);
     reader->changes = g_array_new(FALSE, TRUE, sizeof(StasisWatchChange));
     g_array_set_clear_func(reader->changes, clear_change);
+    reader->new_ones = g_array_new(FALSE, TRUE, sizeof(StasisWatchNew));
     return reader;
 }
 
@@ -114,6 +116,7 @@ void stasis_watch_reader_free(StasisWatchReader *reader)
     if (reader == NULL)
         return;
     g_array_unref(reader->changes);
+    g_array_unref(reader->new_ones);
     g_free(reader->who);
     g_free(reader);
 }
@@ -121,6 +124,11 @@ void stasis_watch_reader_free(StasisWatchReader *reader)
 const GArray *stasis_watch_reader_get(const StasisWatchReader *reader)
 {
     return reader->changes;
+}
+
+const GArray *stasis_watch_reader_get_new(const StasisWatchReader *reader)
+{
+    return reader->new_ones;
 }
 
 static gboolean nonsense(const StasisWatchReader *reader, const char *what, GError **error)
@@ -173,17 +181,31 @@ static gboolean take_change(StasisWatchReader *reader, const StasisField *record
     return TRUE;
 }
 
+static gboolean take_new(StasisWatchReader *reader, const StasisField *record, GError **error)
+{
+    guint64 pid = stasis_field_number(record->value, record->length, STASIS_AGENT_TAG_PID, 0);
+    if (reader->new_ones->len == STASIS_AGENT_MAX_WATCHED)
+        return nonsense(reader, "more processes than can be watched", error);
+    if (pid == 0 || pid > MAX_PID)
+        return nonsense(reader, "a process ID that is none", error);
+    StasisWatchNew one = { (guint)pid, stasis_field_number(record->value, record->length,
+                                                           STASIS_AGENT_TAG_START, 0) };
+    g_array_append_val(reader->new_ones, one);
+    return TRUE;
+}
+
 gboolean stasis_watch_reader_take(const guint8 *fields, guint32 length, gpointer data,
                                   GError **error)
 {
     StasisWatchReader *reader = data;
     StasisField field;
     for (guint32 at = 0; stasis_field_next(fields, length, &at, &field);) {
-        if (field.tag != STASIS_AGENT_TAG_CHANGE)
+        gboolean is_new = field.tag == STASIS_AGENT_TAG_PROCESS;
+        if (field.tag != STASIS_AGENT_TAG_CHANGE && !is_new)
             continue;
         if (!stasis_fields_are_valid(field.value, field.length))
             return nonsense(reader, "a record that is not whole", error);
-        if (!take_change(reader, &field, error))
+        if (!(is_new ? take_new : take_change)(reader, &field, error))
             return FALSE;
     }
     return TRUE;

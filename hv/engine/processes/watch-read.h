@@ -17,6 +17,12 @@ typedef struct {
     char *object;  /* of an object, or NULL */
 } StasisWatchChange;
 
+/* One that is watched, since it was started by who is. */
+typedef struct {
+    guint pid;
+    guint64 start;
+} StasisWatchNew;
+
 typedef struct _StasisWatchReader StasisWatchReader;
 
 /* @who is for messages ("VM web"). */
@@ -27,6 +33,9 @@ gboolean stasis_watch_reader_take(const guint8 *fields, guint32 length, gpointer
                                   GError **error);
 /* What was taken: StasisWatchChange; the reader's. */
 const GArray *stasis_watch_reader_get(const StasisWatchReader *reader);
+
+/* … and StasisWatchNew; the reader's. */
+const GArray *stasis_watch_reader_get_new(const StasisWatchReader *reader);
 
 /* "fork", "mqueue" …, of one event. */
 const char *stasis_process_event_word(StasisProcessEvents event);
