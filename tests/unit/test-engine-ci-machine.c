@@ -134,6 +134,56 @@ static void test_files(World *world, gconstpointer unused)
     g_assert_false(stasis_ci_machine_is_other_state(other, moved));
 }
 
+static void check_changes(const World *world, const StasisCiOptions *options, const char *path)
+{
+    g_autofree char *first = key(options);
+    write_file(path, "next");
+    g_autofree char *changed = key(options);
+    g_assert_cmpstr(changed, !=, first);
+    g_assert_true(stasis_ci_machine_is_other_state(changed, first));
+    write_file(path, "text");
+    g_autofree char *again = key(options);
+    g_assert_cmpstr(again, ==, first);
+}
+
+/* What further words for QEMU name; what is no file is not looked at. */
+static void test_named(World *world, gconstpointer unused)
+{
+    static const char *const forms[] = { "if=virtio,file=%s,format=raw",
+                                         "{\"driver\": \"file\", \"filename\": \"%s\"}",
+                                         "driver=raw,file.filename=%s", "%s" };
+    g_autofree char *fifo = g_build_filename(world->dir, "fifo", NULL);
+    g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
+    for (guint i = 0; i < G_N_ELEMENTS(forms); i++) {
+        g_autofree char *word = g_strdup_printf(forms[i], world->files[COPY]);
+        g_autofree char *waits = g_strdup_printf(forms[i], fifo);
+        const char *const args[] = { "-drive", word, "file=nbd://nobody/x", waits, NULL };
+        StasisCiOptions options = machine(world);
+        options.qemu_args = args;
+        g_test_message("%s", word);
+        check_changes(world, &options, world->files[COPY]);
+    }
+}
+
+/* The agent that is put into the disk's overlay. */
+static void test_agent(World *world, gconstpointer unused)
+{
+    static const char *const names[] = { "stasis-agent", "stasis-agent.service", "stasis-session" };
+    char *paths[G_N_ELEMENTS(names)];
+    StasisCiOptions options = machine(world);
+    options.add_agent = TRUE;
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        paths[i] = g_build_filename(world->dir, names[i], NULL);
+        write_file(paths[i], "text");
+    }
+    g_setenv("STASIS_GUEST_AGENT", paths[0], TRUE);
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        check_changes(world, &options, paths[i]);
+        g_free(paths[i]);
+    }
+    g_unsetenv("STASIS_GUEST_AGENT");
+}
+
 /* A path means the same from wherever. */
 static void test_relative(World *world, gconstpointer unused)
 {
@@ -175,6 +225,8 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add("/ci-machine/" name, World, NULL, set_up, func, tear_down)
     ADD("options", test_options);
     ADD("files", test_files);
+    ADD("named", test_named);
+    ADD("agent", test_agent);
     ADD("relative", test_relative);
     ADD("large", test_large);
     ADD("missing", test_missing);

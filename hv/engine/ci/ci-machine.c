@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "engine/guest/agent-program.h"
 #include "vmm/cmdline.h"
 
 #define DEFAULT_QEMU "qemu-system-x86_64"
@@ -190,6 +191,38 @@ static gboolean sum_file(StasisHash *sum, const char *path, GError **error)
     return large || sum_content(sum, fd, path, error);
 }
 
+/* Of a word for QEMU: one that is a file, or that names one as the image of a drive. What QEMU
+ * would find in no file system, or where it would wait, is not opened. */
+static gboolean sum_word(StasisHash *sum, const char *word, GError **error)
+{
+    static const char *const keys[] = { "file", "filename", "file.filename", "path" };
+    struct stat st;
+    for (guint i = 0; i <= G_N_ELEMENTS(keys); i++) {
+        g_autofree char *named =
+            i == 0 ? g_strdup(word) : stasis_optlist_get(word, keys[i - 1], NULL);
+        g_autofree char *path = named != NULL ? g_canonicalize_filename(named, "/") : NULL;
+        if (path != NULL && stat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) &&
+            !sum_file(sum, path, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean sum_words(StasisHash *sum, const char *const *words, GError **error)
+{
+    for (guint i = 0; words != NULL && words[i] != NULL; i++)
+        if (!sum_word(sum, words[i], error))
+            return FALSE;
+    return TRUE;
+}
+
+/* Where it can't be had whoever puts it in will tell. */
+static gboolean sum_agent(StasisHash *sum, gboolean is_added, GError **error)
+{
+    g_auto(GStrv) files = is_added ? stasis_agent_program_files(NULL) : NULL;
+    return sum_words(sum, (const char *const *)files, error);
+}
+
 char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
 {
     g_autoptr(StasisHash) machine = stasis_hash_new(), files = stasis_hash_new();
@@ -199,6 +232,8 @@ char *stasis_ci_machine_key(const StasisCiOptions *options, GError **error)
     sum_machine(machine, options, qemu);
     if (!sum_file(files, qemu, error) || !sum_file(files, options->kernel, error) ||
         !sum_file(files, options->initrd, error) || !sum_file(files, options->image, error) ||
+        !sum_agent(files, options->add_agent, error) ||
+        !sum_words(files, options->qemu_args, error) ||
         !stasis_hash_end_hex(machine, machine_hex, error) ||
         !stasis_hash_end_hex(files, files_hex, error))
         return NULL;

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "disk/in-use.h"
 #include "engine/files/files-internal.h"
+#include "engine/guest/agent-program.h"
 #include "vmm/domain-xml.h"
 #include "vmm/domain.h"
 #include "vmm/libexec.h"
@@ -57,6 +58,18 @@ static gboolean find_files(Files *ret, GError **error)
                         "stasis-agent, stasis-agent.service and stasis-session are not where the "
                         "library is: install stasis as a whole");
     return FALSE;
+}
+
+char **stasis_agent_program_files(GError **error)
+{
+    g_auto(Files) files = { NULL };
+    char **paths = find_files(&files, error) ? g_new0(char *, 4) : NULL;
+    if (paths == NULL)
+        return NULL;
+    paths[0] = g_steal_pointer(&files.program);
+    paths[1] = g_steal_pointer(&files.unit);
+    paths[2] = g_steal_pointer(&files.session);
+    return paths;
 }
 
 static StasisAgentInstall *read_result(const char *text, GError **error)
