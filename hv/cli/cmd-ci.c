@@ -74,6 +74,7 @@ static void read_options(CliCall *call, StasisCiOptions *options, char **on)
     options->initrd = cli_text(call, "initrd");
     options->append = cli_text(call, "append");
     options->image = cli_text(call, "image");
+    options->image_format = cli_text(call, "image-format");
     options->add_agent = cli_flag(call, "install-agent");
     options->memory = cli_text(call, "memory");
     options->n_vcpus = (guint)cli_number(call, "cpus", 0);
@@ -231,6 +232,8 @@ static const CliOption options[] = {
     { "initrd", 0, CLI_FILE, "FILE", "its initial RAM disk" },
     { "append", 0, CLI_TEXT, "LINE", "its command line (default: console=ttyS0)" },
     { "image", 0, CLI_FILE, "FILE", "a disk; it is not written to" },
+    { "image-format", 0, CLI_CHOICE, "raw|qcow2|vmdk|vdi|vhdx|vpc",
+      "of the disk (default: raw or qcow2, what it looks like)" },
     { "install-agent", 0, CLI_FLAG, NULL, "put the agent into what is used in the disk's place" },
     { "from", 0, CLI_IMAGE, "ID", "go on from this image instead of booting" },
     { "warm", 0, CLI_FLAG, NULL,

@@ -112,7 +112,7 @@ const char *stasis_disk_guess_format(const char *path, GError **error)
         return "qcow2";
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                 "%s begins as a qcow2 file that lies on another one, which the guest of a raw disk "
-                "can write, too; say which it is by --format",
+                "can write, too; say which it is (--format, or --image-format of ci-run)",
                 path);
     return NULL;
 }

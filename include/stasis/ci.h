@@ -91,6 +91,9 @@ typedef struct {
      */
     StasisProgressFunc progress;
     gpointer progress_data;
+    /* Of @image, as QEMU calls it; NULL: raw or qcow2, by how it begins. One that begins as a qcow2
+     * file that lies on another is refused then: the guest of a raw disk can have written that. */
+    const char *image_format;
 } StasisCiOptions;
 #define STASIS_CI_OPTIONS_INIT                 \
     {                                          \

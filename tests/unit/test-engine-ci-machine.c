@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stasis/error.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,7 +80,7 @@ static char *key(const StasisCiOptions *options)
 static void test_options(World *world, gconstpointer unused)
 {
     static const char *const more[] = { "-device", "edu", "-S", NULL }, *const none[] = { NULL };
-    StasisCiOptions same = machine(world), others[11];
+    StasisCiOptions same = machine(world), others[12];
     g_autofree char *first = key(&same);
     for (guint i = 0; i < G_N_ELEMENTS(others); i++)
         others[i] = machine(world);
@@ -94,6 +95,7 @@ static void test_options(World *world, gconstpointer unused)
     others[8].kernel = world->files[COPY];
     others[9].initrd = NULL;
     others[10].image = NULL;
+    others[11].image_format = "raw";
     for (guint i = 0; i < G_N_ELEMENTS(others); i++) {
         g_autofree char *other = key(&others[i]);
         g_test_message("machine %u", i);
@@ -184,6 +186,34 @@ static void test_agent(World *world, gconstpointer unused)
     g_unsetenv("STASIS_GUEST_AGENT");
 }
 
+/* A raw disk whose guest has written a qcow2 file's head into it, with a file of the host's behind
+ * it: it is read as what it is, or not at all. */
+static void test_format(World *world, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    StasisCiOptions options = machine(world);
+    g_autofree char *overlay = g_build_filename(world->dir, "disk.qcow2", NULL);
+    guint8 head[512] = { 'Q', 'F', 'I', 0xfb, 0, 0, 0, 3, [15] = 112, [19] = 4 };
+    memcpy(head + 112, "/etc", 4);
+    g_file_set_contents(world->files[DISK], (const char *)head, sizeof head, &error);
+    g_assert_no_error(error);
+    g_assert_null(stasis_ci_machine_argv(&options, world->dir, NULL, &error));
+    g_assert_error(error, STASIS_ERROR, STASIS_ERROR_USAGE);
+    g_assert_nonnull(strstr(error->message, "--image-format"));
+    g_clear_error(&error);
+    g_assert_false(g_file_test(overlay, G_FILE_TEST_EXISTS));
+    options.image_format = "raw";
+    g_auto(GStrv) argv = stasis_ci_machine_argv(&options, world->dir, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(argv);
+    g_autofree char *written = NULL;
+    gsize size;
+    g_file_get_contents(overlay, &written, &size, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(memmem(written, size, world->files[DISK], strlen(world->files[DISK])));
+    g_assert_nonnull(memmem(written, size, "raw", 3));
+}
+
 /* A path means the same from wherever. */
 static void test_relative(World *world, gconstpointer unused)
 {
@@ -227,6 +257,7 @@ int main(int argc, char **argv)
     ADD("files", test_files);
     ADD("named", test_named);
     ADD("agent", test_agent);
+    ADD("format", test_format);
     ADD("relative", test_relative);
     ADD("large", test_large);
     ADD("missing", test_missing);

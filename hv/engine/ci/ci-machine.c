@@ -16,7 +16,7 @@
 #include "base/digest.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/json.h"
+#include "disk/in-use.h"
 #include "engine/guest/agent-program.h"
 #include "vmm/cmdline.h"
 
@@ -57,26 +57,12 @@ static char *qemu_img(const char *const *argv, GError **error)
     return NULL;
 }
 
-/* By QEMU's own probing, as it would be done for a -drive without a format. */
-static char *find_format(const char *image, GError **error)
-{
-    const char *const argv[] = { "qemu-img", "info", "-U", "--output=json", image, NULL };
-    g_autofree char *text = qemu_img(argv, error);
-    g_autoptr(JsonNode) node = text != NULL ? json_from_string(text, error) : NULL;
-    JsonObject *object =
-        node != NULL && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
-    if (object == NULL) {
-        g_prefix_error(error, "disk %s: ", image);
-        return NULL;
-    }
-    return g_strdup(stasis_json_string_or(object, "format", "raw"));
-}
-
 static char *make_overlay(const StasisCiOptions *options, const char *dir,
                           GCancellable *cancellable, GError **error)
 {
     g_autofree char *image = g_canonicalize_filename(options->image, NULL);
-    g_autofree char *format = find_format(image, error);
+    const char *format = options->image_format != NULL ? options->image_format
+                                                       : stasis_disk_guess_format(image, error);
     g_autofree char *path = g_build_filename(dir, "disk.qcow2", NULL);
     const char *const argv[] = { "qemu-img", "create", "-q",   "-f", "qcow2", "-b",
                                  image,      "-F",     format, path, NULL };
@@ -155,6 +141,7 @@ static void sum_machine(StasisHash *sum, const StasisCiOptions *options, const c
     sum_text(sum, options->memory);
     sum_text(sum, options->accel);
     sum_text(sum, shape);
+    sum_text(sum, options->image_format);
     for (guint i = 0; options->qemu_args != NULL && options->qemu_args[i] != NULL; i++)
         sum_text(sum, options->qemu_args[i]);
     sum_path(sum, qemu);
