@@ -19,7 +19,8 @@ def disk_for_criu(t):
 def export_for_criu(t, info, store, name="criu"):
     """The directory of an exported image, and the command that proc-export told for it."""
     directory = t.path(name)
-    said = stasis_json("proc-export", info["id"], directory, "--format", "criu", *store)
+    # As a shell completes a directory's name.
+    said = stasis_json("proc-export", info["id"], f"{directory}/", "--format", "criu", *store)
     return directory, said["command"]
 
 

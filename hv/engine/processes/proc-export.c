@@ -183,7 +183,7 @@ static char *make_command(const Export *e, GError **error)
         reader->info->shell_job ? " --shell-job" : "", words->str, redirections->str);
 }
 
-gboolean stasis_process_export(StasisStore *store, const char *id, const char *path,
+gboolean stasis_process_export(StasisStore *store, const char *id, const char *asked_path,
                                char **ret_command, StasisProgressFunc progress, gpointer user_data,
                                GCancellable *cancellable, GError **error)
 {
@@ -193,6 +193,8 @@ gboolean stasis_process_export(StasisStore *store, const char *id, const char *p
                          .data = user_data,
                          .cancellable = cancellable,
                          .reader = stasis_proc_image_reader_open(store, id, error) };
+    /* Without the slash that may be at the end of a directory's: others go before it. */
+    g_autofree char *path = g_canonicalize_filename(asked_path, NULL);
     if (e.reader == NULL)
         return FALSE;
     e.progress = (StasisProgress){ "export", 0, e.reader->info->size_bytes };
