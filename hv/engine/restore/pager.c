@@ -119,15 +119,17 @@ gboolean stasis_pager_wait(const StasisRecord *record, StasisProgressFunc progre
         StasisProgress now = { .phase = "load" };
         if (cancellable != NULL && g_cancellable_is_cancelled(cancellable))
             return stasis_set_cancelled(error);
-        if (!is_working(record->name) && stasis_pager_is_loading(record->name)) {
-            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
-                        "VM %s: its RAM is not complete and its pager has ended; see pager.log in "
-                        "its directory",
+        /* With QEMU the pager ends, which then has nothing to tell: asked in this order. */
+        gboolean working = is_working(record->name);
+        if (!stasis_record_is_alive(record)) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "VM %s: its QEMU has ended",
                         record->name);
             return FALSE;
         }
-        if (!stasis_record_is_alive(record)) {
-            g_set_error(error, STASIS_ERROR, STASIS_ERROR_NOT_FOUND, "VM %s: its QEMU has ended",
+        if (!working && stasis_pager_is_loading(record->name)) {
+            g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                        "VM %s: its RAM is not complete and its pager has ended; see pager.log in "
+                        "its directory",
                         record->name);
             return FALSE;
         }
