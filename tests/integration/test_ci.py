@@ -98,6 +98,20 @@ def usage(t):
 
 
 @case
+def from_paused(t):
+    """a test goes on from an image of a VM that was paused when it was taken"""
+    ciguest.ci_run(test=["/bin/busybox", "true"], expect=0)
+    store, name = ("--store", ciguest.store()), fresh_name("paused")
+    stasis("restore", "latest", "--name", name, "--paused", *store)
+    t.defer(stasis, "kill", name, expect=None)
+    # Not in the store of machines: others go on from the latest of that.
+    mine = ("--store", t.path("store"))
+    image_id = stasis_json("checkpoint-create", name, *mine)["id"]
+    done = stasis("ci-run", *mine, "--from", image_id, "--boot-timeout", "60s", "--", *SH, "exit 3", expect=3)
+    t.check("exit 3" in done.err, f"{done!r}")
+
+
+@case
 def no_boot(t):
     """a guest that gives up before its agent is there is not waited for: its console tells"""
     done = stasis("ci-run", "--kernel", image("kernel"), "--initrd", ciguest.initrd(), "--append",

@@ -109,6 +109,14 @@ static gboolean restore(Ci *ci, const char *id, const char *name, GError **error
     return ci->vm != NULL;
 }
 
+/* A VM that was paused when its image was taken is paused in it: no agent would ever answer. */
+static gboolean go_on_from(Ci *ci, const char *name, GError **error)
+{
+    g_autoptr(StasisImageInfo) info = stasis_store_get_image(ci->store, ci->options->from, error);
+    return info != NULL && restore(ci, ci->options->from, name, error) &&
+           (!info->paused || stasis_vm_resume(ci->vm, error));
+}
+
 static gboolean boot(Ci *ci, const char *name, GError **error)
 {
     StasisRunOptions run = STASIS_RUN_OPTIONS_INIT;
@@ -244,7 +252,7 @@ static gboolean begin(Ci *ci, const char *key, const char *name, GError **error)
 {
     g_autoptr(GError) why = NULL;
     if (ci->options->from != NULL)
-        return restore(ci, ci->options->from, name, error);
+        return go_on_from(ci, name, error);
     if (key != NULL && restore_warm(ci, key, name, &why))
         return TRUE;
     if (why == NULL)
