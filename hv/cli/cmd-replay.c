@@ -53,6 +53,11 @@ static void replay_to_json(CliCall *call, const StasisReplay *replay, gboolean b
     if (replay->n_unwritten > 0)
         cli_note(call, "what %u runs wrote is not all in %s: %s", replay->n_unwritten,
                  cli_text(call, "output"), replay->output_error);
+    cli_json_set_uint(object, "n_not_run", replay->n_not_run);
+    cli_json_set_string(object, "not_run_error", replay->not_run_error);
+    if (replay->n_not_run > 0)
+        cli_note(call, "%u runs more were asked for, and could not be started: %s",
+                 replay->n_not_run, replay->not_run_error);
     if (bisect) {
         index_to_json(object, "inevitable", replay->inevitable);
         index_to_json(object, "open", replay->open);

@@ -67,14 +67,17 @@ typedef struct {
     GPtrArray *images;     /* of StasisReplayRuns, oldest first; without bisect just one */
     gint inevitable;       /* of bisect: index of the first image from which on every run that is
                               known came out as the failure; -1: there is none */
-    gint open;          /* … and of the last one before that from which one did not; -1: none */
-    guint n_unwritten;  /* runs whose output could not be written to output_dir … */
-    char *output_error; /* … and why, of the first; NULL: all could */
+    gint open;           /* … and of the last one before that from which one did not; -1: none */
+    guint n_unwritten;   /* runs whose output could not be written to output_dir … */
+    char *output_error;  /* … and why, of the first; NULL: all could */
+    guint n_not_run;     /* runs, of those that were asked for, whose VM could not be started … */
+    char *not_run_error; /* … and why, of the first; NULL: all ran */
 } StasisReplay;
 
 STASIS_API void stasis_replay_free(StasisReplay *replay);
 
-/* Run the test in the bundle at @path from one image. */
+/* Run the test in the bundle at @path from one image. Where a VM can't be started, what has run
+ * counts (n_not_run); where none has, that is an error. */
 STASIS_API StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
                                        GCancellable *cancellable, GError **error);
 

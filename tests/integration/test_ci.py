@@ -199,6 +199,21 @@ def ring_fails(t):
 
 
 @case
+def not_all_run(t):
+    """where no more VMs can be started, what has run is told, and how many have not"""
+    scratch = t.path("scratch")
+    os.mkdir(scratch)
+    process = stasis_start(t, "replay", failure(t), "--times", 50, "--verbose", "--scratch", scratch)
+    line = process.stderr.readline()
+    t.check(b"image" in line, line)
+    shutil.rmtree(os.path.join(scratch, os.listdir(scratch)[0], "store"), ignore_errors=True)
+    out, err = process.communicate(timeout=PATIENCE)
+    t.equal(process.returncode, 0, err)
+    n = int(re.search(rb"of (\d+) runs failed", out)[1])
+    t.check(1 <= n < 50 and b"%d runs more were asked for" % (50 - n) in err, (out, err))
+
+
+@case
 def no_test(t):
     """a bundle that ci-run did not leave can't be replayed, and that says what can be done with it"""
     other = t.path("other.bundle")

@@ -19,6 +19,7 @@ void stasis_replay_free(StasisReplay *replay)
         return;
     g_strfreev(replay->argv);
     g_free(replay->output_error);
+    g_free(replay->not_run_error);
     g_ptr_array_unref(replay->images);
     g_free(replay);
 }

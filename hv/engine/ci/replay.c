@@ -74,22 +74,37 @@ static void reap(const Replaying *r, guint index, GPtrArray *vms, StasisReplayRu
     }
 }
 
-/* @times runs from image @index, as many at once as wanted. */
+/* One could not be started: those that run are waited for, and more are not tried. */
+static void leave_out(const Replaying *r, guint n, GError *why)
+{
+    r->replay->n_not_run += n;
+    if (r->replay->not_run_error == NULL)
+        r->replay->not_run_error = g_strdup(why->message);
+}
+
+/* @times runs from image @index, as many at once as wanted. FALSE only where none could be had. */
 static gboolean run_all(const Replaying *r, guint index, guint times, StasisReplayRuns *runs,
                         GError **error)
 {
     guint jobs = CLAMP(r->options->jobs, 1, MAX_JOBS), started = 0;
     g_autoptr(GPtrArray) vms =
         g_ptr_array_new_with_free_func((GDestroyNotify)stasis_replay_vm_free);
+    g_autoptr(GError) why = NULL;
     while (started < times || vms->len > 0) {
         if (g_cancellable_is_cancelled(r->cancellable))
             return stasis_set_cancelled(error);
         if (started < times && vms->len < jobs) {
-            StasisReplayVm *vm = start(r, index, error);
-            if (vm == NULL)
+            StasisReplayVm *vm = start(r, index, &why);
+            if (vm != NULL) {
+                g_ptr_array_add(vms, vm);
+                started++;
+            } else if (vms->len == 0 && runs->n_runs == 0) {
+                g_propagate_error(error, g_steal_pointer(&why));
                 return FALSE;
-            g_ptr_array_add(vms, vm);
-            started++;
+            } else if (!g_cancellable_is_cancelled(r->cancellable)) {
+                leave_out(r, times - started, why);
+                times = started;
+            }
         }
         reap(r, index, vms, runs);
         if (vms->len == jobs || started == times)
