@@ -22,6 +22,7 @@ typedef enum {
     CLI_IMAGE,      /* an image ID, a unique prefix of one, or "latest" */
     CLI_PROC_IMAGE, /* the same of an image of processes */
     CLI_FILE,       /* a path, any bytes */
+    CLI_FILES,      /* several paths, colons between them */
     CLI_DIR,        /* a directory, any bytes */
     CLI_CHOICE,     /* one of the words of the shown value, "auto|kvm|tcg" */
     CLI_COUNT,      /* 1 … 2^31-1 */
@@ -115,6 +116,8 @@ struct _CliCall {
 /* run.c: run the command line @argv (argv[0] the program), within @shell or NULL; returns its exit
  * status, and everything else is said. */
 int cli_run(const char *const *argv, CliShell *shell);
+/* The value of a CLI_FILES as one that means the same in any directory. Free with g_free(). */
+char *cli_absolute_paths(const char *paths);
 
 /* parse.c */
 const CliCommand *cli_find_command(const char *name);

@@ -24,6 +24,8 @@ static GPtrArray *globals_of(const CliCall *call)
         g_ptr_array_add(words, g_strconcat("--", o->name, NULL));
         if (o->type == CLI_DIR || o->type == CLI_FILE)
             g_ptr_array_add(words, g_canonicalize_filename(cli_text(call, o->name), NULL));
+        else if (o->type == CLI_FILES)
+            g_ptr_array_add(words, cli_absolute_paths(cli_text(call, o->name)));
         else if (o->type != CLI_FLAG)
             g_ptr_array_add(words, g_strdup(cli_text(call, o->name)));
     }

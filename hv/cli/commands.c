@@ -108,7 +108,7 @@ const CliCommand *const cli_commands[] = {
 const CliOption cli_global_options[] = {
     { "store", 0, CLI_DIR, "DIR",
       "directory of the images (default: $STASIS_STORE, else /var/lib/stasis)" },
-    { "key-file", 0, CLI_TEXT, "FILE",
+    { "key-file", 0, CLI_FILES, "FILE",
       "keys of a sealed store, several files separated by colons (default: $STASIS_KEY_FILE); a "
       "store that is not sealed with them is refused" },
     { "connect", 0, CLI_TEXT, "URI",

@@ -129,6 +129,14 @@ static void offer_process_images(const Line *line, const char *shown, CliOffer *
     offer_ids(line, stasis_store_list_process_ids, offer);
 }
 
+/* The last of several: what is behind the last colon. */
+static void offer_files(const Line *line, const char *shown, CliOffer *offer)
+{
+    const char *colon = strrchr(line->partial + offer->skip, ':');
+    if (colon != NULL)
+        offer->skip = colon + 1 - line->partial;
+}
+
 static void offer_command_line(const Line *line, const char *shown, CliOffer *offer)
 {
     const CliArgument *first = line->command->arguments;
@@ -150,6 +158,7 @@ static const struct {
     { "image", CLI_OFFER_WORDS, offer_images },
     { "process-image", CLI_OFFER_WORDS, offer_process_images },
     { "file", CLI_OFFER_FILES, NULL },
+    { "files", CLI_OFFER_FILES, offer_files },
     { "directory", CLI_OFFER_DIRS, NULL },
     { "choice", CLI_OFFER_WORDS, offer_choices },
     { "topic", CLI_OFFER_WORDS, offer_topics },

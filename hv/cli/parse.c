@@ -167,6 +167,7 @@ static const struct {
     [CLI_IMAGE] = { parse_text, "an image ID", "image" },
     [CLI_PROC_IMAGE] = { parse_text, "the ID of an image of processes", "process-image" },
     [CLI_FILE] = { parse_path, "a path", "file" },
+    [CLI_FILES] = { parse_text, "a path, or several with colons between them", "files" },
     [CLI_DIR] = { parse_path, "a directory", "directory" },
     [CLI_CHOICE] = { parse_choice, "one of", "choice" },
     [CLI_COUNT] = { parse_count, "a number from 1", "none" },

@@ -22,18 +22,46 @@ static void show_version(CliCall *call)
     cli_take_object(call, versions);
 }
 
+char *cli_absolute_paths(const char *paths)
+{
+    g_auto(GStrv) each = g_strsplit(paths, ":", -1);
+    for (char **path = each; *path != NULL; path++) {
+        char *relative = *path;
+        *path = *relative != '\0' ? g_canonicalize_filename(relative, NULL) : g_strdup("");
+        g_free(relative);
+    }
+    return g_strjoinv(":", each);
+}
+
+/* What the environment names from here is named so for what runs elsewhere: a VM's pager, a fold in
+ * the background, a command of the shell that has gone to another directory. */
+static void make_environment_absolute(void)
+{
+    const char *keys = g_getenv(STASIS_KEY_FILE_VARIABLE), *store = g_getenv("STASIS_STORE");
+    if (keys != NULL && *keys != '\0') {
+        g_autofree char *absolute = cli_absolute_paths(keys);
+        g_setenv(STASIS_KEY_FILE_VARIABLE, absolute, TRUE);
+    }
+    if (store != NULL && *store != '\0') {
+        g_autofree char *absolute = g_canonicalize_filename(store, NULL);
+        g_setenv("STASIS_STORE", absolute, TRUE);
+    }
+}
+
 /* What the library and the programs that it starts know of key files is the environment; a shell's
  * next line has its own again. */
 static gboolean run_with_keys(CliCall *call, GError **error)
 {
     const char *files = cli_text(call, "key-file");
+    if (files == NULL)
+        return call->command->handler(call, error);
     g_autofree char *before = g_strdup(g_getenv(STASIS_KEY_FILE_VARIABLE));
-    if (files != NULL)
-        g_setenv(STASIS_KEY_FILE_VARIABLE, files, TRUE);
+    g_autofree char *absolute = cli_absolute_paths(files);
+    g_setenv(STASIS_KEY_FILE_VARIABLE, absolute, TRUE);
     gboolean ok = call->command->handler(call, error);
-    if (files != NULL && before != NULL)
+    if (before != NULL)
         g_setenv(STASIS_KEY_FILE_VARIABLE, before, TRUE);
-    else if (files != NULL)
+    else
         g_unsetenv(STASIS_KEY_FILE_VARIABLE);
     return ok;
 }
@@ -67,6 +95,7 @@ static gboolean run(CliCall *call, const char *const *argv, GError **error)
     }
     if (!(flags & (CLI_IN_SHELL | CLI_OWN_SIGNALS)) && !cli_signals_init(call->cancellable, error))
         return FALSE;
+    make_environment_absolute();
     return run_with_keys(call, error);
 }
 

@@ -177,6 +177,31 @@ def restored_vm_by_environment(t, guest, image, store, key):
 
 
 @case
+def named_from_here(t):
+    """a key file and a store may be named from where one is: what runs elsewhere finds them, too"""
+    store, _ = sealed_store(t)
+    guest, vm = bare(t)
+    image = vm.checkpoint_id(*store)
+    stasis("kill", vm.name)
+    here, keys = os.getcwd(), "store.key:./store.key"
+    t.defer(os.chdir, here)
+    os.chdir(t.dir)
+    for options, env in ((["--store", "store", "--key-file", keys], {}),
+                         ([], {"STASIS_STORE": "store", "STASIS_KEY_FILE": keys})):
+        back = Vm(t, guest, fresh_name("back"))
+        t.defer(stasis, "kill", back.name, expect=None)
+        stasis("restore", image, "--name", back.name, *options, env=env)
+        back.learn()
+        back.check_runs()
+        guest.check_unharmed(back, f"restored with {options or env}")
+        stasis("kill", back.name)
+        stasis("shell", *options, "-c", f"cd /; checkpoint-verify {image}", env=env)
+        os.mkdir("elsewhere")
+        stasis("shell", *options, "-c", f"cd elsewhere; device-list {image}", env=env)
+        os.rmdir("elsewhere")
+
+
+@case
 def tampered_with(t):
     """what somebody who can write to the store changes is found before anything of it is used"""
     store, _ = sealed_store(t, "--sign")

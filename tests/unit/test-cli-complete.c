@@ -115,7 +115,8 @@ static void check_option(const CliCommand *command, const CliOption *option)
     g_assert_cmpint(next->kind, ==, joined->kind);
     g_assert_cmpuint(next->words->len, ==, joined->words->len);
     g_assert_cmpint(next->kind == CLI_OFFER_DIRS, ==, option->type == CLI_DIR);
-    g_assert_cmpint(next->kind == CLI_OFFER_FILES, ==, option->type == CLI_FILE);
+    g_assert_cmpint(next->kind == CLI_OFFER_FILES, ==,
+                    option->type == CLI_FILE || option->type == CLI_FILES);
     if (option->type != CLI_CHOICE)
         return;
     g_auto(GStrv) choices = g_strsplit(option->value, "|", -1);
@@ -132,6 +133,17 @@ static void test_options(void)
         for (const CliOption *o = cli_global_options; o->name != NULL; o++)
             check_option(cli_commands[i], o);
     }
+}
+
+/* Of several files in one word it is the last that is completed. */
+static void test_files(void)
+{
+    g_autoptr(CliOffer) next = offer(FALSE, "list --key-file a:dir/b");
+    g_autoptr(CliOffer) joined = offer(FALSE, "list --key-file=a:dir/b");
+    g_assert_cmpint(next->kind, ==, CLI_OFFER_FILES);
+    g_assert_cmpuint(next->skip, ==, 2);
+    g_assert_cmpint(joined->kind, ==, CLI_OFFER_FILES);
+    g_assert_cmpuint(joined->skip, ==, strlen("--key-file=a:"));
 }
 
 static void test_arguments(void)
@@ -263,6 +275,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/complete/completers", test_completers_are_known);
     g_test_add_func("/cli/complete/commands", test_commands);
     g_test_add_func("/cli/complete/options", test_options);
+    g_test_add_func("/cli/complete/files", test_files);
     g_test_add_func("/cli/complete/arguments", test_arguments);
     g_test_add_func("/cli/complete/lines", test_lines);
     g_test_add_func("/cli/complete/file-names", test_file_names);
