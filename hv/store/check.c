@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/options.h"
 #include "store/internal.h"
 #include "store/proc-image.h"
 
@@ -210,9 +211,11 @@ static guint64 total_bytes(const StasisGraph *graph)
     return sum;
 }
 
-StasisCheckReport *stasis_store_check(StasisStore *store, const StasisCheckOptions *options,
+StasisCheckReport *stasis_store_check(StasisStore *store, const StasisCheckOptions *given,
                                       GCancellable *cancellable, GError **error)
 {
+    StasisCheckOptions own = STASIS_CHECK_OPTIONS_INIT;
+    const StasisCheckOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisGraph) graph = stasis_graph_load(store, /* strict= */ FALSE, error);
     if (graph == NULL)
         return NULL;

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/options.h"
 #include "store/internal.h"
 
 typedef struct {
@@ -138,9 +139,11 @@ static gboolean fold_all(Fold *fold)
     return TRUE;
 }
 
-gboolean stasis_store_fold(StasisStore *store, const StasisFoldOptions *options,
+gboolean stasis_store_fold(StasisStore *store, const StasisFoldOptions *given,
                            StasisFoldResult *ret_result, GCancellable *cancellable, GError **error)
 {
+    StasisFoldOptions own = STASIS_FOLD_OPTIONS_INIT;
+    const StasisFoldOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(Fold) fold = {
         .store = store,
         .max_depth = options->max_depth != 0 ? options->max_depth : STASIS_DEFAULT_MAX_DEPTH,

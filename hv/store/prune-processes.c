@@ -8,6 +8,7 @@
 #include <stasis/process-image.h>
 
 #include "base/fd.h"
+#include "base/options.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "store/prune.h"
@@ -99,11 +100,12 @@ static gboolean delete_going(StasisStore *store, const StasisPruneResult *result
     return TRUE;
 }
 
-StasisPruneResult *stasis_store_prune_processes(StasisStore *store,
-                                                const StasisPruneOptions *options,
+StasisPruneResult *stasis_store_prune_processes(StasisStore *store, const StasisPruneOptions *given,
                                                 const char *const *ids, GCancellable *cancellable,
                                                 GError **error)
 {
+    StasisPruneOptions own = STASIS_PRUNE_OPTIONS_INIT;
+    const StasisPruneOptions *options = stasis_own_options(&own, given, sizeof own);
     if (!stasis_prune_check(options, error))
         return NULL;
     g_autoptr(StasisPruneResult) result = list(store, options, ids, error);

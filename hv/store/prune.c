@@ -2,6 +2,7 @@
 /* Pruning: a policy says which images stay (retain.c); the others are deleted in one go. */
 #include <stasis/maintenance.h>
 
+#include "base/options.h"
 #include "store/internal.h"
 #include "store/prune.h"
 #include "store/retain.h"
@@ -120,9 +121,11 @@ static gboolean decide(StasisStore *store, const StasisPruneOptions *options,
            estimate(&scale, result->images, &result->freed_bytes, error);
 }
 
-StasisPruneResult *stasis_store_prune(StasisStore *store, const StasisPruneOptions *options,
+StasisPruneResult *stasis_store_prune(StasisStore *store, const StasisPruneOptions *given,
                                       GCancellable *cancellable, GError **error)
 {
+    StasisPruneOptions own = STASIS_PRUNE_OPTIONS_INIT;
+    const StasisPruneOptions *options = stasis_own_options(&own, given, sizeof own);
     if (!stasis_prune_check(options, error))
         return NULL;
     g_autoptr(StasisPruneResult) result = list(store, options, error);

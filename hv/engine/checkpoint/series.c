@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/options.h"
 #include "engine/checkpoint/dma.h"
 #include "engine/restore/pager.h"
 #include "engine/rollback/rollback-mark.h"
@@ -154,12 +155,14 @@ static gboolean open_vm(StasisSeries *series, const char *name, GCancellable *ca
 }
 
 StasisSeries *stasis_series_new(StasisVm *vm, StasisStore *store,
-                                const StasisCheckpointOptions *options, GCancellable *cancellable,
+                                const StasisCheckpointOptions *given, GCancellable *cancellable,
                                 GError **error)
 {
+    StasisCheckpointOptions own = STASIS_CHECKPOINT_OPTIONS_INIT;
+    const StasisCheckpointOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisSeries) series = g_new0(StasisSeries, 1);
     series->begun_us = stasis_now_us();
-    series->options = *options;
+    series->options = own;
     series->options.tracker = g_strdup(options->tracker);
     series->options.note = g_strdup(options->note);
     series->options.guest_suspend = (const char *const *)g_strdupv((char **)options->guest_suspend);
@@ -251,9 +254,11 @@ StasisImageInfo *stasis_checkpoint_create_aside(StasisVm *vm, StasisStore *store
 }
 
 StasisImageInfo *stasis_checkpoint_create(StasisVm *vm, StasisStore *store,
-                                          const StasisCheckpointOptions *options,
+                                          const StasisCheckpointOptions *given,
                                           GCancellable *cancellable, GError **error)
 {
+    StasisCheckpointOptions own = STASIS_CHECKPOINT_OPTIONS_INIT;
+    const StasisCheckpointOptions *options = stasis_own_options(&own, given, sizeof own);
     if (options->hold_output) {
         g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE,
                             "output is held from one image of a series to the next; this is one");

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/ci/bound.h"
 #include "engine/ci/ci-bundle.h"
 #include "engine/ci/ci-copy.h"
@@ -492,9 +493,11 @@ static gboolean check(StasisStore *store, const StasisCiOptions *options, GError
     return FALSE;
 }
 
-StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *options,
+StasisCiResult *stasis_ci_run(StasisStore *store, const StasisCiOptions *given,
                               GCancellable *cancellable, GError **error)
 {
+    StasisCiOptions own = STASIS_CI_OPTIONS_INIT;
+    const StasisCiOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(Ci) ci = { .options = options, .store = store, .cancellable = cancellable };
     if (!check(store, options, error))
         return NULL;

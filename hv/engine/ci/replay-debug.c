@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/ci/ci-record.h"
 #include "engine/ci/gdbstub.h"
 #include "engine/ci/recorded.h"
@@ -73,10 +74,12 @@ static gboolean debug_image(const StasisReplaySource *source, const StasisReplay
     return TRUE;
 }
 
-StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *options,
+StasisReplay *stasis_replay_debug(const char *path, const StasisReplayOptions *given,
                                   const char *gdb, void (*ready)(StasisVm *vm, gpointer user_data),
                                   gpointer user_data, GCancellable *cancellable, GError **error)
 {
+    StasisReplayOptions own = STASIS_REPLAY_OPTIONS_INIT;
+    const StasisReplayOptions *options = stasis_own_options(&own, given, sizeof own);
     guint index = 0;
     StasisOutcome outcome;
     g_autoptr(StasisReplaySource) source =

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/ci/ci-record.h"
 #include "engine/ci/replay-run.h"
 #include "engine/ci/replay-tally.h"
@@ -153,9 +154,11 @@ static gboolean check_recorded(const char *path, const StasisReplayOptions *opti
     return FALSE;
 }
 
-StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *options,
+StasisReplay *stasis_replay(const char *path, const StasisReplayOptions *given,
                             GCancellable *cancellable, GError **error)
 {
+    StasisReplayOptions own = STASIS_REPLAY_OPTIONS_INIT;
+    const StasisReplayOptions *options = stasis_own_options(&own, given, sizeof own);
     guint index;
     g_autoptr(StasisReplaySource) source =
         stasis_replay_source_open(path, options->scratch, cancellable, error);
@@ -187,9 +190,11 @@ static gboolean confirm(const Replaying *r, StasisReplay *replay, guint times, G
     return TRUE;
 }
 
-StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *options,
+StasisReplay *stasis_replay_bisect(const char *path, const StasisReplayOptions *given,
                                    GCancellable *cancellable, GError **error)
 {
+    StasisReplayOptions own = STASIS_REPLAY_OPTIONS_INIT;
+    const StasisReplayOptions *options = stasis_own_options(&own, given, sizeof own);
     guint all = 1u << STASIS_PERTURB_SEED | 1u << STASIS_PERTURB_TIMING;
     g_autoptr(StasisReplaySource) source =
         stasis_replay_source_open(path, options->scratch, cancellable, error);

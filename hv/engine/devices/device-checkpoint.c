@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/options.h"
 #include "engine/devices/device-name.h"
 #include "engine/devices/device-take.h"
 #include "store/image.h"
@@ -62,8 +63,7 @@ StasisImageInfo *stasis_device_checkpoint(StasisVm *vm, StasisStore *store,
                                           GCancellable *cancellable, GError **error)
 {
     StasisDeviceCheckpointOptions options = STASIS_DEVICE_CHECKPOINT_OPTIONS_INIT;
-    if (given != NULL)
-        memcpy(&options, given, MIN(given->struct_size, sizeof options));
+    stasis_own_options(&options, given, sizeof options);
     guint64 begun_us = stasis_now_us();
     StasisDeviceTake taken;
     g_autoptr(StasisSession) session = stasis_device_open(stasis_vm_get_name(vm), error);

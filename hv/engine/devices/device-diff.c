@@ -4,6 +4,7 @@
 #include <stasis/error.h>
 #include <string.h>
 
+#include "base/options.h"
 #include "device/vmstate.h"
 #include "engine/devices/device-describe.h"
 #include "store/image.h"
@@ -145,8 +146,7 @@ GPtrArray *stasis_store_compare_devices(StasisStore *store, const char *before, 
                                         GCancellable *cancellable, GError **error)
 {
     StasisDeviceDiffOptions defaults = STASIS_DEVICE_DIFF_OPTIONS_INIT;
-    if (options != NULL)
-        memcpy(&defaults, options, MIN(options->struct_size, sizeof(defaults)));
+    stasis_own_options(&defaults, options, sizeof defaults);
     g_autoptr(StasisVmstate) a = read_devices(store, before, error);
     g_autoptr(StasisVmstate) b = a != NULL ? read_devices(store, after, error) : NULL;
     if (b == NULL)

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/hold.h"
+#include "base/options.h"
 #include "device/pci-state.h"
 #include "engine/checkpoint/series.h"
 #include "engine/devices/device-kind.h"
@@ -350,8 +351,7 @@ StasisDeviceRestoreInfo *stasis_device_restore(StasisVm *vm, StasisStore *store,
     g_auto(Restore) restore = { .vm = vm, .store = store, .id = id };
     guint64 begun_us = stasis_now_us();
     restore.options = (StasisDeviceRestoreOptions)STASIS_DEVICE_RESTORE_OPTIONS_INIT;
-    if (given != NULL)
-        memcpy(&restore.options, given, MIN(given->struct_size, sizeof restore.options));
+    stasis_own_options(&restore.options, given, sizeof restore.options);
     restore.info = g_new0(StasisDeviceRestoreInfo, 1);
     if (!open_image(&restore, device, error))
         return NULL;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "base/options.h"
 #include "vmm/domain-xml.h"
 #include "vmm/domain.h"
 #include "vmm/shim-preload.h"
@@ -58,8 +59,10 @@ static gboolean edit(StasisDomain *domain, StasisDomainDoc *doc,
 }
 
 StasisPreparation *stasis_prepare(const char *uri, const char *name,
-                                  const StasisPrepareOptions *options, GError **error)
+                                  const StasisPrepareOptions *given, GError **error)
 {
+    StasisPrepareOptions own = STASIS_PREPARE_OPTIONS_INIT;
+    const StasisPrepareOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisDomain) domain = stasis_domain_open(uri, name, error);
     if (domain == NULL)
         return NULL;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/options.h"
 #include "engine/exchange/export-internal.h"
 
 #define PROGRESS_US 50000
@@ -78,8 +79,7 @@ gboolean stasis_export(StasisStore *store, const char *id, const StasisExportOpt
                        GCancellable *cancellable, GError **error)
 {
     StasisExportOptions own = STASIS_EXPORT_OPTIONS_INIT;
-    memcpy(&own, given, MIN(given->struct_size, sizeof own));
-    const StasisExportOptions *options = &own;
+    const StasisExportOptions *options = stasis_own_options(&own, given, sizeof own);
     if (!check_options(options, error))
         return FALSE;
     g_autofree char *full_id = stasis_store_resolve(store, id, error);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/options.h"
 #include "engine/exchange/import-internal.h"
 
 #define PROGRESS_US 50000
@@ -131,7 +132,7 @@ StasisImageInfo *stasis_import(StasisStore *store, const StasisImportOptions *gi
                                GCancellable *cancellable, GError **error)
 {
     StasisImportOptions options = STASIS_IMPORT_OPTIONS_INIT;
-    memcpy(&options, given, MIN(given->struct_size, sizeof options));
+    stasis_own_options(&options, given, sizeof options);
     g_autoptr(StasisImportSource) source = stasis_import_source_open(&options, cancellable, error);
     Import import = { .options = &options,
                       .source = source,

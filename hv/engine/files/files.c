@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/options.h"
 #include "base/tree.h"
 #include "engine/disks/vm-disks.h"
 #include "engine/files/files-internal.h"
@@ -87,7 +88,7 @@ static gboolean open_job(StasisFilesJob *job, StasisStore *store, const char *id
                          const StasisFilesOptions *given, GCancellable *cancellable, GError **error)
 {
     StasisFilesOptions options = STASIS_FILES_OPTIONS_INIT;
-    memcpy(&options, given, MIN(given->struct_size, sizeof options));
+    stasis_own_options(&options, given, sizeof options);
     g_autofree char *full_id = stasis_store_resolve(store, id, error);
     if (full_id == NULL)
         return FALSE;

@@ -10,6 +10,7 @@
 
 #include "base/fault.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/guards/bundle-draft.h"
 #include "engine/guards/bundle-place.h"
 #include "engine/guards/bundle-work.h"
@@ -121,9 +122,11 @@ static gboolean write_new(StasisStore *store, const char *const *ids, const char
 }
 
 gboolean stasis_bundle_create(StasisStore *store, const char *const *ids, const char *path,
-                              const StasisBundleOptions *options, GCancellable *cancellable,
+                              const StasisBundleOptions *given, GCancellable *cancellable,
                               GError **error)
 {
+    StasisBundleOptions own = STASIS_BUNDLE_OPTIONS_INIT;
+    const StasisBundleOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autofree char *dir = g_path_get_dirname(path), *base = g_path_get_basename(path);
     if (write_new(store, ids, dir, base, options, cancellable, error))
         return TRUE;

@@ -19,6 +19,7 @@
 #include <stasis/maintenance.h>
 
 #include "base/clock.h"
+#include "base/options.h"
 #include "engine/devices/device-load.h"
 #include "engine/guards/guard-internal.h"
 #include "engine/guards/made.h"
@@ -309,9 +310,11 @@ static gboolean begin(StasisGuard *guard, StasisStore *store, GError **error)
 }
 
 StasisGuardResult *stasis_guard_run(StasisVm *vm, StasisStore *store,
-                                    const StasisGuardOptions *options, GCancellable *cancellable,
+                                    const StasisGuardOptions *given, GCancellable *cancellable,
                                     GError **error)
 {
+    StasisGuardOptions own = STASIS_GUARD_OPTIONS_INIT;
+    const StasisGuardOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(StasisGuard) guard = {
         .vm = vm,
         .name = stasis_vm_get_name(vm),

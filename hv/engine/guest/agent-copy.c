@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/guest/agent-vm.h"
 
 #define ANSWER_MS 60000
@@ -42,8 +43,7 @@ static gboolean copy_vm(StasisVm *vm,
                         StasisAgentCopied *ret, GCancellable *cancellable, GError **error)
 {
     StasisAgentCopyOptions own = STASIS_AGENT_COPY_OPTIONS_INIT;
-    if (options != NULL)
-        memcpy(&own, options, MIN(options->struct_size, sizeof own));
+    stasis_own_options(&own, options, sizeof own);
     StasisAgentWait wait = stasis_agent_wait_until(0, cancellable);
     g_autoptr(StasisAgent) agent = stasis_agent_open_vm(stasis_vm_get_name(vm), &wait, error);
     StasisAgentCopy copy = { .agent = agent, .options = &own, .cancellable = cancellable };

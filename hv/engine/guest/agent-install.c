@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/options.h"
 #include "disk/in-use.h"
 #include "engine/files/files-internal.h"
 #include "engine/guest/agent-program.h"
@@ -116,9 +117,11 @@ static StasisAgentInstall *write_to(GPtrArray *disks, const StasisAgentInstallOp
 }
 
 StasisAgentInstall *stasis_agent_install_disk(const char *path,
-                                              const StasisAgentInstallOptions *options,
+                                              const StasisAgentInstallOptions *given,
                                               GCancellable *cancellable, GError **error)
 {
+    StasisAgentInstallOptions own = STASIS_AGENT_INSTALL_OPTIONS_INIT;
+    const StasisAgentInstallOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autofree char *full = g_canonicalize_filename(path, NULL);
     const char *format = options->format;
     if (!stasis_disk_check_unused(full, error))
@@ -165,9 +168,11 @@ static gboolean add_channel(StasisAgentInstall *install, const char *uri, const 
 }
 
 StasisAgentInstall *stasis_agent_install_domain(const char *uri, const char *name,
-                                                const StasisAgentInstallOptions *options,
+                                                const StasisAgentInstallOptions *given,
                                                 GCancellable *cancellable, GError **error)
 {
+    StasisAgentInstallOptions own = STASIS_AGENT_INSTALL_OPTIONS_INIT;
+    const StasisAgentInstallOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisDomain) domain = stasis_domain_open(uri, name, error);
     if (domain == NULL)
         return NULL;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/fork/fork-sweep.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/awaken.h"
@@ -288,9 +289,11 @@ static StasisAgentExec *take_exec(Collected *collected, GBytes *answer)
 }
 
 StasisAgentExec *stasis_vm_agent_exec(StasisVm *vm, const char *const *argv,
-                                      const StasisAgentExecOptions *options,
+                                      const StasisAgentExecOptions *given,
                                       GCancellable *cancellable, GError **error)
 {
+    StasisAgentExecOptions own = STASIS_AGENT_EXEC_OPTIONS_INIT;
+    const StasisAgentExecOptions *options = stasis_own_options(&own, given, sizeof own);
     guint timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : DEFAULT_EXEC_MS;
     guint64 max_bytes = options->max_bytes != 0 ? options->max_bytes : DEFAULT_EXEC_BYTES, id = 0;
     if (timeout_ms > MAX_EXEC_MS || max_bytes > MAX_EXEC_BYTES) {

@@ -4,6 +4,7 @@
 
 #include <stasis/error.h>
 
+#include "base/options.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/process-read.h"
 
@@ -175,9 +176,11 @@ StasisGuestBoundary *stasis_vm_find_boundary_to(StasisVm *vm, const StasisBounda
                : NULL;
 }
 
-StasisGuestBoundary *stasis_vm_find_boundary(StasisVm *vm, const StasisBoundaryOptions *options,
+StasisGuestBoundary *stasis_vm_find_boundary(StasisVm *vm, const StasisBoundaryOptions *given,
                                              GCancellable *cancellable, GError **error)
 {
+    StasisBoundaryOptions own = STASIS_BOUNDARY_OPTIONS_INIT;
+    const StasisBoundaryOptions *options = stasis_own_options(&own, given, sizeof own);
     return stasis_vm_find_boundary_to(vm, options, FALSE, cancellable, error);
 }
 

@@ -19,6 +19,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/serve-left.h"
 #include "engine/guest/hold-dir.h"
@@ -263,7 +264,7 @@ static char *take_vm(Server *s, StasisServed *served, GError **error)
 {
     StasisCheckpointOptions options = STASIS_CHECKPOINT_OPTIONS_INIT;
     if (s->options->checkpoint != NULL)
-        options = *s->options->checkpoint;
+        stasis_own_options(&options, s->options->checkpoint, sizeof options);
     options.note = s->options->note;
     g_autoptr(StasisImageInfo) info =
         stasis_checkpoint_create(s->vm, s->store, &options, s->cancellable, error);
@@ -385,9 +386,11 @@ gboolean stasis_serve_left(const char *name, const char *life, GError **error)
     return answer != NULL;
 }
 
-gboolean stasis_vm_serve(StasisVm *vm, StasisStore *store, const StasisServeOptions *options,
+gboolean stasis_vm_serve(StasisVm *vm, StasisStore *store, const StasisServeOptions *given,
                          GCancellable *cancellable, GError **error)
 {
+    StasisServeOptions own = STASIS_SERVE_OPTIONS_INIT;
+    const StasisServeOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(Server) s = { vm, store, options, cancellable, .dir_fd = -1, .lock_fd = -1 };
     if (!open_state(&s, error) || !start_lifeline(&s, error))
         return FALSE;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/options.h"
 #include "vmm/libexec.h"
 
 #define MAX_SAID 2000u
@@ -76,8 +77,10 @@ static const char *place(const char *line)
     return line != NULL && strcmp(line, "-") != 0 ? line : NULL;
 }
 
-gboolean stasis_web_run(const StasisWebOptions *options, GCancellable *cancellable, GError **error)
+gboolean stasis_web_run(const StasisWebOptions *given, GCancellable *cancellable, GError **error)
 {
+    StasisWebOptions own = STASIS_WEB_OPTIONS_INIT;
+    const StasisWebOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(GSubprocess) process = start(options, error);
     if (process == NULL)
         return FALSE;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/options.h"
 #include "engine/fork/fork-sweep.h"
 #include "engine/fork/fork.h"
 #include "engine/guest/agent-vm.h"
@@ -158,7 +159,8 @@ static gboolean check_direct(const Job *job, GError **error)
 /* What is asked for; whoever can wait for an image can wait for that, in a guest that is busy. */
 static StasisBoundaryOptions asked_for(const Job *job)
 {
-    StasisBoundaryOptions options = *job->options->boundary;
+    StasisBoundaryOptions options = STASIS_BOUNDARY_OPTIONS_INIT;
+    stasis_own_options(&options, job->options->boundary, sizeof options);
     if (options.timeout_ms == 0)
         options.timeout_ms = timeout_of(job, MAX_CHECK_MS);
     return options;
@@ -177,9 +179,11 @@ static gboolean check_boundary(Job *job, GError **error)
 }
 
 StasisGuestBoundary *stasis_process_checkpoint_plan(StasisVm *vm,
-                                                    const StasisProcessCheckpointOptions *options,
+                                                    const StasisProcessCheckpointOptions *given,
                                                     GCancellable *cancellable, GError **error)
 {
+    StasisProcessCheckpointOptions own = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
+    const StasisProcessCheckpointOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(Job) job = { .vm = vm,
                         .options = options,
                         .cancellable = cancellable,
@@ -488,9 +492,11 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
 }
 
 StasisProcessImageInfo *stasis_process_checkpoint(StasisVm *vm, StasisStore *store,
-                                                  const StasisProcessCheckpointOptions *options,
+                                                  const StasisProcessCheckpointOptions *given,
                                                   GCancellable *cancellable, GError **error)
 {
+    StasisProcessCheckpointOptions own = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
+    const StasisProcessCheckpointOptions *options = stasis_own_options(&own, given, sizeof own);
     return take(vm, store, options, FALSE, cancellable, error);
 }
 

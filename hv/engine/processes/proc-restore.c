@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/digest.h"
+#include "base/options.h"
 #include "engine/guest/agent-vm.h"
 #include "store/proc-image.h"
 
@@ -156,9 +157,11 @@ static gboolean restore(Restoring *r, guint *ret_pid, GError **error)
 }
 
 gboolean stasis_process_restore(StasisStore *store, const char *id, StasisVm *vm,
-                                const StasisProcessRestoreOptions *options, guint *ret_pid,
+                                const StasisProcessRestoreOptions *given, guint *ret_pid,
                                 GCancellable *cancellable, GError **error)
 {
+    StasisProcessRestoreOptions own = STASIS_PROCESS_RESTORE_OPTIONS_INIT;
+    const StasisProcessRestoreOptions *options = stasis_own_options(&own, given, sizeof own);
     guint timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
     g_auto(Restoring)
         r = { .options = options,

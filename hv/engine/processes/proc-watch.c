@@ -19,6 +19,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/guest/agent-vm.h"
 #include "engine/guest/hold-dir.h"
 #include "engine/guest/process.h"
@@ -310,7 +311,8 @@ static void retain(Watch *w, const char *newest)
         return;
     g_autoptr(GError) failure = NULL;
     g_auto(GStrv) ids = stasis_watch_images_list(w->images);
-    StasisPruneOptions options = *w->options->retain;
+    StasisPruneOptions options = STASIS_PRUNE_OPTIONS_INIT;
+    stasis_own_options(&options, w->options->retain, sizeof options);
     options.vm = options.note = NULL;
     options.by_policy = FALSE;
     options.keep_newest = options.dry_run = TRUE;
@@ -348,7 +350,8 @@ static void take_image(Watch *w)
 {
     g_autoptr(GError) failure = NULL;
     g_autoptr(GArray) pids = find_roots(w);
-    StasisBoundaryOptions boundary = *w->options->boundary;
+    StasisBoundaryOptions boundary = STASIS_BOUNDARY_OPTIONS_INIT;
+    stasis_own_options(&boundary, w->options->boundary, sizeof boundary);
     StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
     /* All that are known have ended: whoever lives is in a later answer, or has ended as well. */
     if (boundary.n_pids > 0 && pids->len == 0 && boundary.unit == NULL && boundary.cgroup == NULL)
@@ -473,9 +476,11 @@ static gboolean run(Watch *w, GError **error)
 }
 
 StasisProcessWatchResult *stasis_process_watch(StasisVm *vm, StasisStore *store,
-                                               const StasisProcessWatchOptions *options,
+                                               const StasisProcessWatchOptions *given,
                                                GCancellable *cancellable, GError **error)
 {
+    StasisProcessWatchOptions own = STASIS_PROCESS_WATCH_OPTIONS_INIT;
+    const StasisProcessWatchOptions *options = stasis_own_options(&own, given, sizeof own);
     g_auto(Watch) w = { .vm = vm,
                         .store = store,
                         .options = options,

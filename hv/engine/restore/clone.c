@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "engine/ci/bound.h"
 #include "engine/disks/vm-disks.h"
 #include "engine/restore/revive.h"
@@ -313,8 +314,10 @@ StasisClones *stasis_clone_bound(StasisStore *store, const char *id,
     return g_steal_pointer(&list);
 }
 
-StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisCloneOptions *options,
+StasisClones *stasis_clone(StasisStore *store, const char *id, const StasisCloneOptions *given,
                            GCancellable *cancellable, GError **error)
 {
+    StasisCloneOptions own = STASIS_CLONE_OPTIONS_INIT;
+    const StasisCloneOptions *options = stasis_own_options(&own, given, sizeof own);
     return stasis_clone_bound(store, id, options, /* nursery= */ NULL, cancellable, error);
 }

@@ -3,6 +3,7 @@
 #include <stasis/error.h>
 #include <stasis/restore.h>
 
+#include "base/options.h"
 #include "engine/ci/bound.h"
 #include "engine/restore/revive.h"
 #include "engine/vm/domain-restore.h"
@@ -41,8 +42,10 @@ StasisVm *stasis_restore_bound(StasisStore *store, const char *id,
     return started != NULL ? stasis_vm_new(started->record->name) : NULL;
 }
 
-StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *options,
+StasisVm *stasis_restore(StasisStore *store, const char *id, const StasisRestoreOptions *given,
                          GCancellable *cancellable, GError **error)
 {
+    StasisRestoreOptions own = STASIS_RESTORE_OPTIONS_INIT;
+    const StasisRestoreOptions *options = stasis_own_options(&own, given, sizeof own);
     return stasis_restore_bound(store, id, options, /* nursery= */ NULL, cancellable, error);
 }

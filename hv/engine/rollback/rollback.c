@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/options.h"
 #include "disk/disk.h"
 #include "engine/checkpoint/dma.h"
 #include "engine/restore/pager.h"
@@ -356,7 +357,8 @@ static gboolean open_switches(StasisRollback *rollback, GError **error)
 static StasisRollback *new_rollback(StasisStore *store, const StasisRollbackOptions *options)
 {
     StasisRollback *rollback = g_new0(StasisRollback, 1);
-    memcpy(&rollback->options, options, MIN(options->struct_size, sizeof(*options)));
+    rollback->options = (StasisRollbackOptions)STASIS_ROLLBACK_OPTIONS_INIT;
+    stasis_own_options(&rollback->options, options, sizeof rollback->options);
     rollback->store = stasis_store_ref(store);
     rollback->cold_pages = G_MAXUINT64; /* so that the first run looks ahead */
     return rollback;

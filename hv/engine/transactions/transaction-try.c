@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/limit.h"
+#include "base/options.h"
 #include "engine/guards/watch.h"
 #include "engine/transactions/transaction-file.h"
 
@@ -144,9 +145,11 @@ static gboolean conclude(StasisTransaction *tx, StasisTryResult *result, GError 
     return result->undone != NULL;
 }
 
-StasisTryResult *stasis_try(StasisVm *vm, StasisStore *store, const StasisTryOptions *options,
+StasisTryResult *stasis_try(StasisVm *vm, StasisStore *store, const StasisTryOptions *given,
                             GCancellable *cancellable, GError **error)
 {
+    StasisTryOptions own = STASIS_TRY_OPTIONS_INIT;
+    const StasisTryOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisTransaction) tx =
         stasis_transaction_begin(vm, store, &options->transaction, cancellable, error);
     if (tx == NULL)

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/options.h"
 #include "engine/checkpoint/series.h"
 #include "engine/guards/made.h"
 #include "engine/guards/watch.h"
@@ -269,9 +270,11 @@ void stasis_transaction_abandon(StasisTransaction *tx)
 }
 
 StasisTransaction *stasis_transaction_begin(StasisVm *vm, StasisStore *store,
-                                            const StasisTransactionOptions *options,
+                                            const StasisTransactionOptions *given,
                                             GCancellable *cancellable, GError **error)
 {
+    StasisTransactionOptions own = STASIS_TRANSACTION_OPTIONS_INIT;
+    const StasisTransactionOptions *options = stasis_own_options(&own, given, sizeof own);
     g_autoptr(StasisTransaction) tx = g_new0(StasisTransaction, 1);
     if (options->on != NULL && !stasis_watch_check(options->on, error))
         return NULL;

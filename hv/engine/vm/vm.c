@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/options.h"
 #include "disk/disk.h"
 #include "engine/ci/bound.h"
 #include "engine/devices/device-load.h"
@@ -91,9 +92,11 @@ StasisVm *stasis_vm_run_bound(const char *name, const StasisRunOptions *options,
     return stasis_started_keep(started, error) ? stasis_vm_new(name) : NULL;
 }
 
-StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *options, const char *const *argv,
+StasisVm *stasis_vm_run(const char *name, const StasisRunOptions *given, const char *const *argv,
                         GCancellable *cancellable, GError **error)
 {
+    StasisRunOptions own = STASIS_RUN_OPTIONS_INIT;
+    const StasisRunOptions *options = stasis_own_options(&own, given, sizeof own);
     return stasis_vm_run_bound(name, options, argv, /* nursery= */ NULL, cancellable, error);
 }
 
