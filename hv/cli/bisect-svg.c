@@ -2,6 +2,7 @@
 /* How often a test failed from each image of a ring, over the time of the image: a picture that
  * needs nothing but itself. */
 #include "ci.h"
+#include "report-file.h"
 
 #define WIDTH 720
 #define HEIGHT 320
@@ -101,5 +102,5 @@ gboolean cli_write_bisect_svg(const char *path, const StasisReplay *replay, GErr
     add_axes(svg, &plot);
     add_points(svg, &plot);
     g_string_append(svg, "</svg>\n");
-    return g_file_set_contents(path, svg->str, (gssize)svg->len, error);
+    return cli_write_report(path, svg->str, svg->len, error);
 }

@@ -8,12 +8,14 @@
 #include "ci.h"
 #include "output.h"
 #include "progress.h"
+#include "report-file.h"
 #include "watch.h"
 
 /* What the test wrote, for the report. */
 typedef struct {
     gboolean show;
     GString *output;
+    gboolean over;        /* it was run, and its outcome is known */
     CliProgress progress; /* of what is copied before the test and after it */
 } Heard;
 
@@ -146,10 +148,11 @@ static gboolean write_files(CliCall *call, const StasisCiResult *result, const H
                             GError **error)
 {
     const char *junit = cli_text(call, "junit"), *console = cli_text(call, "console");
-    if (console != NULL &&
-        !g_file_set_contents(console, result->console != NULL ? result->console : "", -1, error))
-        return FALSE;
-    return junit == NULL || cli_write_junit(junit, call->args, result, heard->output, error);
+    const char *said = result->console != NULL ? result->console : "";
+    /* The one is there though the other may not be. */
+    gboolean ok = junit == NULL || cli_write_junit(junit, call->args, result, heard->output, error);
+    return (console == NULL || cli_write_report(console, said, strlen(said), ok ? error : NULL)) &&
+           ok;
 }
 
 /* "PATH:DIR" each, at the last colon; the texts are cut there. Free with g_free(). */
@@ -200,22 +203,30 @@ static gboolean run_heard(CliCall *call, Heard *heard, GError **error)
     options.max_copy_bytes = cli_number(call, "max-copy", 0);
     g_autoptr(StasisCiResult) result = run_test(call, &options, error);
     cli_progress_end(&heard->progress);
-    if (result == NULL || !write_files(call, result, heard, error))
+    if (result == NULL)
         return FALSE;
+    /* How it came out is told whatever becomes of the files. */
+    heard->over = TRUE;
     call->exit_code = stasis_outcome_exit_code(&result->outcome);
     result_to_json(call, result, heard, options.bundle);
     tell(call, result, options.bundle);
-    return TRUE;
+    return write_files(call, result, heard, error);
 }
 
 /* Our own errors may have the exit status of a test: the report tells them apart. */
 static gboolean run(CliCall *call, GError **error)
 {
     g_autoptr(GError) why = NULL;
-    Heard heard = { !call->json, g_string_new(NULL), cli_progress_new(call) };
+    g_autoptr(GError) unwritten = NULL;
     const char *junit = cli_text(call, "junit");
-    if (!run_heard(call, &heard, &why) && junit != NULL)
-        cli_write_junit_error(junit, call->args, why, heard.output, NULL);
+    if (!cli_check_report(call, "junit", error))
+        return FALSE;
+    Heard heard = { !call->json, g_string_new(NULL), FALSE, cli_progress_new(call) };
+    if (cli_check_report(call, "console", &why) && run_heard(call, &heard, &why))
+        junit = NULL;
+    if (junit != NULL && !heard.over &&
+        !cli_write_junit_error(junit, call->args, why, heard.output, &unwritten))
+        cli_note(call, "no report: %s", unwritten->message);
     g_string_free(heard.output, TRUE);
     if (why == NULL)
         return TRUE;

@@ -5,6 +5,7 @@
 
 #include "ci.h"
 #include "output.h"
+#include "report-file.h"
 #include "table.h"
 
 #define BAR_CELLS 40u
@@ -160,14 +161,16 @@ static void tell_run(guint image, const StasisOutcome *outcome, gpointer user_da
 static gboolean bisect(CliCall *call, const StasisReplayOptions *options, GError **error)
 {
     const char *plot = cli_text(call, "plot");
+    if (!cli_check_report(call, "plot", error))
+        return FALSE;
     g_autoptr(StasisReplay) replay =
         stasis_replay_bisect(call->args[0], options, call->cancellable, error);
-    if (replay == NULL || (plot != NULL && !cli_write_bisect_svg(plot, replay, error)))
+    if (replay == NULL)
         return FALSE;
     replay_to_json(call, replay, TRUE);
     if (!call->json)
         print_bisect(replay);
-    return TRUE;
+    return plot == NULL || cli_write_bisect_svg(plot, replay, error);
 }
 
 /* ---- a debugger ---- */

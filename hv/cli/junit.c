@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ci.h"
+#include "report-file.h"
 
 /* Text of a guest as XML may have it: UTF-8 without the characters that XML 1.0 has no way to
  * write. */
@@ -73,7 +74,7 @@ static gboolean write_report(const char *path, char **argv, const Verdict *verdi
     if (console != NULL)
         add_text(xml, "system-err", console, strlen(console));
     g_string_append(xml, "  </testcase>\n</testsuite>\n");
-    return g_file_set_contents(path, xml->str, (gssize)xml->len, error);
+    return cli_write_report(path, xml->str, xml->len, error);
 }
 
 gboolean cli_write_junit(const char *path, char **argv, const StasisCiResult *result,

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -184,6 +185,21 @@ def again(t):
     told = stasis_json("bundle-info", bundle, "--console")
     t.check("console" in told and "events" not in told, f"{sorted(told)}")
     t.equal(stasis("list").out.count("\n"), 1, "no VM stays")
+
+
+@case
+def reports_fail(t):
+    """a report that can't be written is known before the test is run, and throws no result away"""
+    report, full = t.path("report.xml"), t.path("full")
+    done = ciguest.ci_run("--json", "--junit", report, "--console", "/proc/x", test=["true"], expect=1)
+    t.check("--console" in done.envelope["error"]["message"] and "result" not in done.envelope, f"{done!r}")
+    check_junit(t, report, "stasis: failed")
+    ciguest.ci_run("--junit", t.path("none/x"), test=["true"], expect=1)
+    os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))  # as /dev/full
+    done = ciguest.ci_run("--json", "--junit", report, "--console", full, test=[*SH, "exit 3"], expect=1)
+    t.equal(done.json["outcome"]["name"], "exit 3", f"the result besides {done.envelope['error']}")
+    check_junit(t, report, "exit 3")
+    t.check(stat.S_ISCHR(os.stat(full).st_mode), "what it was to be written to is another")
 
 
 @case
