@@ -78,7 +78,8 @@ static gboolean run_typed(CliShell *shell, const CliCall *call, GError **error)
         printf("stasis %s: \"help\" lists the commands, \"quit\" leaves\n", stasis_version());
     gboolean ok = cli_shell_prompt(shell, error);
     /* Each failure has been seen. */
-    shell->status = 0;
+    if (!shell->chosen)
+        shell->status = 0;
     return ok;
 }
 
@@ -221,10 +222,25 @@ const CliCommand cli_cmd_pwd = {
 
 static gboolean quit(CliCall *call, GError **error)
 {
+    const char *text = call->args[0];
+    guint64 status = 0;
+    if (text != NULL && !g_ascii_string_to_unsigned(text, 10, 0, 255, &status, NULL)) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "\"%s\" is no exit status, a number from 0 to 255", text);
+        return FALSE;
+    }
     call->shell->ended = TRUE;
+    call->shell->chosen = text != NULL;
+    if (text != NULL)
+        call->shell->status = (int)status;
     return TRUE;
 }
 
+static const CliArgument quit_arguments[] = {
+    { "STATUS", CLI_OPTIONAL, CLI_TEXT,
+      "exit status of the shell (default: that of the command before; 0 at a prompt)" },
+    { NULL },
+};
 static const CliExample quit_examples[] = {
     { "shell -c \"list; quit; doctor\"", "No doctor" },
     { NULL },
@@ -233,7 +249,8 @@ const CliCommand cli_cmd_quit = {
     .group = "prompt",
     .name = "quit",
     .summary = "leave the shell",
-    .description = "In the shell: run no more commands.",
+    .description = "In the shell: run no more commands, and exit with STATUS.",
+    .arguments = quit_arguments,
     .examples = quit_examples,
     .handler = quit,
     .flags = CLI_IN_SHELL,
@@ -243,6 +260,7 @@ const CliCommand cli_cmd_exit = {
     .name = "exit",
     .summary = "leave the shell",
     .description = "The same as quit.",
+    .arguments = quit_arguments,
     .examples = quit_examples,
     .handler = quit,
     .flags = CLI_IN_SHELL,

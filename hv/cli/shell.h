@@ -16,8 +16,9 @@ struct _CliShell {
     gboolean interactive; /* commands are typed */
     gboolean on_stdin;    /* commands come from standard input, so it is not for those */
     gboolean exit_on_error;
-    gboolean ended; /* no more commands: quit, a failure with --exit-on-error, a signal */
-    int status;     /* of the last command */
+    gboolean chosen; /* quit has said what the status is */
+    gboolean ended;  /* no more commands: quit, a failure with --exit-on-error, a signal */
+    int status;      /* of the last command */
     guint n_commands, n_failed;
 };
 

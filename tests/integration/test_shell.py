@@ -86,6 +86,8 @@ def words_of_the_shell_need_one(t):
     t.check(done.returncode == 1 and b"nowhere" in done.stderr, done)
     done = run_script("no-such-command; exit; list\n")
     t.equal((done.returncode, done.stdout), (2, b""), "exit keeps the status of the command before")
+    for word, status in (("exit 3", 3), ("quit 0", 0), ("exit 256", 2), ("exit x", 2)):
+        t.equal(run_script(f"no-such-command; {word}").returncode, status, word)
 
 
 def make_sub(t):
