@@ -111,34 +111,34 @@ static gboolean verify(CliCall *call, GError **error)
     return FALSE;
 }
 
-/* Those of processes at once, as none needs another; those of VMs are then alone in @ids. */
+/* Take those of processes out of @ids. */
+static GPtrArray *take_processes(StasisStore *store, GPtrArray *ids)
+{
+    GPtrArray *processes = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < ids->len;) {
+        if (is_of_processes(store, ids->pdata[i]))
+            g_ptr_array_add(processes, g_ptr_array_steal_index(ids, i));
+        else
+            i++;
+    }
+    return processes;
+}
+
+/* No one of them needs another. */
 static gboolean delete_processes(StasisStore *store, GPtrArray *ids, JsonArray *array,
                                  CliCall *call, GError **error)
 {
-    for (guint i = ids->len; i > 0; i--) {
-        const char *id = ids->pdata[i - 1];
-        if (!is_of_processes(store, id))
-            continue;
-        if (!stasis_store_delete_process(store, id, error))
+    for (guint i = 0; i < ids->len; i++) {
+        if (!stasis_store_delete_process(store, ids->pdata[i], error))
             return FALSE;
-        show_outcome(call, array, id, "deleted", NULL);
-        g_ptr_array_remove_index(ids, i - 1);
+        show_outcome(call, array, ids->pdata[i], "deleted", NULL);
     }
     return TRUE;
 }
 
-static gboolean delete_images(CliCall *call, GError **error)
+static gboolean delete_of_vms(StasisStore *store, GPtrArray *ids, JsonArray *array, CliCall *call,
+                              GError **error)
 {
-    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
-    /* All are looked up before the first goes: "latest" is the latest of now. */
-    g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
-    if (ids == NULL)
-        return FALSE;
-    g_autoptr(JsonArray) array = json_array_new();
-    if (!delete_processes(store, ids, array, call, error)) {
-        cli_take_array(call, g_steal_pointer(&array));
-        return FALSE;
-    }
     guint n = ids->len;
     g_ptr_array_add(ids, NULL);
     CliProgress progress = cli_progress_new(call);
@@ -148,7 +148,24 @@ static gboolean delete_images(CliCall *call, GError **error)
     cli_progress_end(&progress);
     for (guint i = 0; ok && i < n; i++)
         show_outcome(call, array, ids->pdata[i], "deleted", NULL);
-    cli_take_array(call, g_steal_pointer(&array));
+    return ok;
+}
+
+static gboolean delete_images(CliCall *call, GError **error)
+{
+    g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_EXISTING, error);
+    /* All are looked up before the first goes: "latest" is the latest of now. */
+    g_autoptr(GPtrArray) ids = store != NULL ? resolve_arguments(call, store, error) : NULL;
+    if (ids == NULL)
+        return FALSE;
+    g_autoptr(GPtrArray) processes = take_processes(store, ids);
+    g_autoptr(JsonArray) array = json_array_new();
+    /* Those of VMs first: data may have to move for them, which fails where there is no room. */
+    gboolean ok = delete_of_vms(store, ids, array, call, error) &&
+                  delete_processes(store, processes, array, call, error);
+    /* What has gone is told, too. */
+    if (ok || json_array_get_length(array) > 0)
+        cli_take_array(call, g_steal_pointer(&array));
     return ok;
 }
 
@@ -196,7 +213,9 @@ const CliCommand cli_cmd_checkpoint_delete = {
     .description =
         "Delete the images named, wherever they are in a chain: data that other images need move "
         "to those first. All others keep their ID and their content, and can be restored at every "
-        "moment, also if this is killed. Either all that are named go or, on failure, none. "
+        "moment, also if this is killed. Either all images of VMs that are named go or, on "
+        "failure, "
+        "none, and then none of processes; those go after them, one by one. "
         "VMs that are running may be checkpointed meanwhile; a VM whose newest image is deleted "
         "gets a full one next.",
     .arguments = delete_arguments,
