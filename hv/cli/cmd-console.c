@@ -61,7 +61,7 @@ static off_t find_tail(int fd, guint64 n_lines)
 }
 
 /* Print what is there from the descriptor's position on. */
-static gboolean copy_rest(int fd, const char *path, GError **error)
+static gboolean copy_rest(CliCall *call, int fd, const char *path, GError **error)
 {
     char buf[65536];
     for (;;) {
@@ -74,12 +74,16 @@ static gboolean copy_rest(int fd, const char *path, GError **error)
             return set_errno(error, "reading the console log", path);
         if (n == 0)
             break;
-        if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
-            return set_errno(error, "writing the console log to", "standard output");
+        /* That nobody reads on is told by cli_finish(), once. */
+        if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n) {
+            call->unheard = errno;
+            break;
+        }
     }
-    if (fflush(stdout) != 0)
-        return set_errno(error, "writing the console log to", "standard output");
-    return TRUE;
+    if (cli_flush(call))
+        return TRUE;
+    g_cancellable_set_error_if_cancelled(call->cancellable, error);
+    return FALSE;
 }
 
 static gboolean follow(CliCall *call, int fd, const char *path, pid_t pid, GError **error)
@@ -94,10 +98,10 @@ static gboolean follow(CliCall *call, int fd, const char *path, pid_t pid, GErro
             call->exit_code = 130;
             return TRUE;
         }
-        if (!gone && !copy_rest(fd, path, error))
+        if (!gone && !copy_rest(call, fd, path, error))
             return FALSE;
     }
-    return copy_rest(fd, path, error);
+    return copy_rest(call, fd, path, error);
 }
 
 static gboolean show_json(CliCall *call, int fd, const char *path, GError **error)
@@ -149,7 +153,7 @@ static gboolean console(CliCall *call, GError **error)
         return set_errno(error, "reading the console log", path);
     if (call->json)
         return show_json(call, fd, path, error);
-    if (!copy_rest(fd, path, error))
+    if (!copy_rest(call, fd, path, error))
         return FALSE;
     return !cli_flag(call, "follow") || follow(call, fd, path, info->pid, error);
 }

@@ -38,7 +38,8 @@ static void take_option(Line *line, const char *word)
     if (option == NULL)
         return;
     give(line, option, equals != NULL ? equals + 1 : "");
-    if (equals == NULL && option->type != CLI_FLAG)
+    gboolean attached = word[1] != '-' && word[2] != '\0';
+    if (equals == NULL && !attached && option->type != CLI_FLAG)
         line->waiting = option;
 }
 

@@ -254,10 +254,74 @@ static GOptionGroup *group_new(Scope *scope)
     return group;
 }
 
-/* Take the options out of *argv. @strict stops at the first word that is none. */
-static gboolean parse_options(CliCall *call, const CliOption *own, gboolean strict, char ***argv,
-                              GError **error)
+/* Where in @word, "-n20" or "-fn20", the value of a short option begins; NULL: it has none, and
+ * *ret_next says whether that is the next word. */
+static char *find_attached(const CliCommand *command, char *word, gboolean *ret_next)
 {
+    *ret_next = FALSE;
+    for (char *letter = word + 1; *letter != '\0'; letter++) {
+        const char typed[] = { '-', *letter, '\0' };
+        const CliOption *option = *letter != '-' ? cli_find_option(command, typed) : NULL;
+        if (option == NULL)
+            return NULL;
+        if (option->type == CLI_FLAG)
+            continue;
+        *ret_next = letter[1] == '\0';
+        return *ret_next ? NULL : letter + 1;
+    }
+    return NULL;
+}
+
+/* "--json=true" would be as good as "--json" to GOption, and "--json=false" too. */
+static gboolean check_flag(const CliCommand *command, const char *word, GError **error)
+{
+    const char *equals = strchr(word, '=');
+    g_autofree char *typed = equals != NULL ? g_strndup(word, equals - word) : NULL;
+    const CliOption *option = typed != NULL ? cli_find_option(command, typed) : NULL;
+    if (option == NULL || option->type != CLI_FLAG)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE, "%s takes no value", typed);
+    return FALSE;
+}
+
+/* What GOption does not know: "-n20" becomes "-n 20", and a flag with a value is refused. The first
+ * word is no option; with @strict nothing is looked at behind the next that is none. */
+static char **split_attached(const CliCommand *command, gboolean strict, char **words,
+                             GError **error)
+{
+    g_autoptr(GStrvBuilder) split = g_strv_builder_new();
+    gboolean is_value = TRUE, over = FALSE;
+    for (; *words != NULL; words++) {
+        gboolean is_option = !over && !is_value && (*words)[0] == '-' && (*words)[1] != '\0';
+        gboolean next = FALSE;
+        char *value = NULL;
+        over |= strict && !is_option && !is_value;
+        if (is_option && (*words)[1] == '-') {
+            const CliOption *option = cli_find_option(command, *words); /* none for "--name=…" */
+            next = option != NULL && option->type != CLI_FLAG;
+            if (!check_flag(command, *words, error))
+                return NULL;
+        } else if (is_option) {
+            value = find_attached(command, *words, &next);
+        }
+        g_autofree char *letters = value != NULL ? g_strndup(*words, value - *words) : NULL;
+        g_strv_builder_add(split, letters != NULL ? letters : *words);
+        if (value != NULL)
+            g_strv_builder_add(split, value);
+        is_value = next;
+    }
+    return g_strv_builder_end(split);
+}
+
+/* Take the options out of *argv. @strict stops at the first word that is none. */
+static gboolean parse_options(CliCall *call, gboolean strict, char ***argv, GError **error)
+{
+    const CliOption *own = call->command != NULL ? call->command->options : NULL;
+    char **split = split_attached(call->command, strict, *argv, error);
+    if (split == NULL)
+        return FALSE;
+    g_strfreev(*argv);
+    *argv = split;
     Scope global = { call, cli_global_options };
     Scope command = { call, own };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
@@ -379,7 +443,7 @@ static gboolean parse_command(CliCall *call, char ***words, const char *const *b
     }
     g_free((*words)[0]);
     memmove(*words, *words + 1, g_strv_length(*words + 1) * sizeof(char *) + sizeof(char *));
-    if (!parse_options(call, call->command->options, FALSE, words, error)) {
+    if (!parse_options(call, FALSE, words, error)) {
         if (behind == NULL && takes_command_line(call->command))
             g_prefix_error(error, "the command line to run goes behind \"--\"; before it, ");
         return FALSE;
@@ -412,9 +476,14 @@ gboolean cli_parse(CliCall *call, const char *const *argv, GError **error)
     call->args = g_new0(char *, 1);
     if (n == 0)
         return TRUE;
-    if (!parse_options(call, NULL, TRUE, &words, error))
+    if (!parse_options(call, TRUE, &words, error))
         return FALSE;
     const char *const *behind = argv[n] != NULL ? argv + n + 1 : NULL;
+    if (words[1] == NULL && behind != NULL && behind[0] != NULL) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "a command of stasis goes before \"--\": \"%s\" is behind it", behind[0]);
+        return FALSE;
+    }
     return words[1] == NULL || parse_command(call, &words, behind, error);
 }
 

@@ -78,7 +78,15 @@ static gboolean run(CliCall *call, const char *const *argv, GError **error)
     if (call->command == NULL && !help && !call->json && isatty(STDIN_FILENO) &&
         isatty(STDOUT_FILENO))
         call->command = &cli_cmd_shell;
-    if (call->command == NULL || help) {
+    /* A script whose $COMMAND is empty has failed. */
+    if (call->command == NULL && !help) {
+        g_autofree char *text = cli_help_overview();
+        if (!call->json)
+            fputs(text, stderr);
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_USAGE, "no command is given");
+        return FALSE;
+    }
+    if (help) {
         g_autofree char *text =
             call->command != NULL ? cli_help_command(call->command) : cli_help_overview();
         if (call->json)

@@ -123,7 +123,8 @@ def help_covers_everything(t):
     """help names every command, and help of a command its every argument and option"""
     told = table()
     overview = stasis("help").out
-    t.equal(stasis().out, overview, "`stasis` alone")
+    alone = stasis(expect=2)
+    t.check(not alone.out and alone.err.startswith(overview), "`stasis` alone", alone)
     t.equal(stasis("--help").out, overview, "`stasis --help`")
     for group in told["groups"]:
         in_group = stasis("help", group["id"]).out
@@ -264,6 +265,14 @@ def unknown_commands_get_a_hint(t):
     t.check("group of commands" in stasis("checkpoint", expect=2).err, "a group's name")
     t.check('did you mean "checkpoint-create"' in stasis("checkpoint", "create", "vm", expect=2).err, "two words")
     stasis("--no-such-option", "list", expect=2)
+    for words in ([], ["-q"], ["--"], ["--", "list"], ["--store", "x", "--", "list"]):
+        done = stasis(*words, expect=2)
+        t.check(not done.out and done.err.splitlines()[-1].startswith("see: stasis help"), done)
+    t.check(stasis("--help").out.startswith("Usage") and stasis("help").out.startswith("Usage"), "asked for")
+    error = json.loads(stasis("--json", expect=2).out)
+    t.equal((error["command"], error["error"]["code"]), (None, "usage"), "no command, as JSON")
+    for word in ("--quiet=no", "--json=true", "--verbose="):
+        t.check("takes no value" in stasis("list", word, expect=2).err, word)
     error = json.loads(stasis("--json", "lst", expect=2).out)
     t.equal((error["command"], error["error"]["code"]), (None, "usage"), "unknown, as JSON")
 
@@ -437,7 +446,12 @@ def console_follows(t):
     t.equal(stasis("console", name, "-n", "1").out, whole.splitlines(keepends=True)[-1],
             "the last line")
     t.equal(stasis("console", name, "-n", "9999").out, whole, "more lines than there are")
+    t.equal(stasis("console", name, "-n1").out, whole.splitlines(keepends=True)[-1], "-n1")
     t.check("SeaBIOS" in stasis("console", "--json", name).json["text"], "console --json")
+    for words in (["console", name], ["console", "-f", name]):
+        with open("/dev/full", "wb") as full:
+            done = run_in(t, *words, stdout=full)
+        t.equal((done.returncode, done.stderr.count(b"\n")), (1, 1), f"nobody gets it: {done}")
     stasis("console", "--json", "-f", name, expect=2)
     interrupted, ended = (stasis_start(t, "console", "-f", name) for _ in range(2))
     for process in (interrupted, ended):
