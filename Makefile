@@ -22,6 +22,9 @@ bashcompdir ?= $(prefix)/share/bash-completion/completions
 libexecdir ?= $(prefix)/libexec/stasis
 datadir    ?= $(prefix)/share
 unitdir    ?= $(prefix)/lib/systemd/system
+# polkit and the bus look below /usr/share only, wherever the rest is.
+polkitdir  ?= /usr/share/polkit-1/actions
+dbusdir    ?= /usr/share/dbus-1
 
 JOBS    := $(shell nproc)
 VERSION := $(shell sed -n 's/.*STASIS_VERSION "\(.*\)"/\1/p' include/stasis/version.h)
@@ -452,12 +455,12 @@ install: all
 	install -m 755 $(B)/stasis-pager $(B)/stasis-domain $(B)/stasis-sweep $(FILES_BIN) $(WEB_BIN) $(DESTDIR)$(libexecdir)/
 	install -m 644 $(B)/stasis-shim.so $(DESTDIR)$(libexecdir)/
 	install -m 755 $(B)/stasis-boundary $(B)/stasisd $(DESTDIR)$(bindir)/
-	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(datadir)/polkit-1/actions $(DESTDIR)$(mandir)/man8 \
-	    $(DESTDIR)$(datadir)/dbus-1/interfaces $(DESTDIR)$(datadir)/dbus-1/system.d
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(polkitdir) $(DESTDIR)$(mandir)/man8 \
+	    $(DESTDIR)$(datadir)/dbus-1/interfaces $(DESTDIR)$(dbusdir)/system.d
 	install -m 644 hv/daemon/stasisd.socket $(DESTDIR)$(unitdir)/
 	sed 's|@bindir@|$(bindir)|' hv/daemon/stasisd.service.in >$(DESTDIR)$(unitdir)/stasisd.service
-	install -m 644 hv/daemon/org.stasis1.policy $(DESTDIR)$(datadir)/polkit-1/actions/
-	install -m 644 hv/daemon/org.stasis1.conf $(DESTDIR)$(datadir)/dbus-1/system.d/
+	install -m 644 hv/daemon/org.stasis1.policy $(DESTDIR)$(polkitdir)/
+	install -m 644 hv/daemon/org.stasis1.conf $(DESTDIR)$(dbusdir)/system.d/
 	install -m 644 hv/daemon/org.stasis1.xml $(DESTDIR)$(datadir)/dbus-1/interfaces/
 	install -m 644 docs/man/stasisd.8 docs/man/stasis-agent.8 $(DESTDIR)$(mandir)/man8/
 	install -m 755 $(B)/stasis-agent $(B)/stasis-session $(B)/stasis-mqueue $(DESTDIR)$(libexecdir)/guest/
