@@ -166,15 +166,21 @@ static char *last_words(const char *log_path)
     return g_strjoinv("; ", lines + first);
 }
 
-/* Add to @error why, in QEMU's own words. */
+/* Say why, in QEMU's own words; the log goes with the VM's directory. What its socket said, or that
+ * there is none ("not found", as of a VM), tells something only where QEMU says nothing. */
 static void explain(GError **error, const char *program, const char *log_path)
 {
+    if (error == NULL)
+        return;
+    g_autoptr(GError) cause = g_steal_pointer(error);
     g_autofree char *words = last_words(log_path);
     g_autofree char *base = g_path_get_basename(program);
     if (words[0] != '\0')
-        g_prefix_error(error, "%s did not start: \"%s\" (log: %s): ", base, words, log_path);
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s did not start: \"%s\"", base,
+                    words);
     else
-        g_prefix_error(error, "%s did not start and said nothing (log: %s): ", base, log_path);
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "%s did not start and said nothing: %s", base, cause->message);
 }
 
 static gboolean has_ended(int pidfd)
