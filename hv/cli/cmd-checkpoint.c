@@ -150,7 +150,21 @@ static void tell_of_hold(CliCall *call, StasisSeries *series)
     cli_note(call, "network output is held from now on: %s", shown);
 }
 
-static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *store,
+/* libvirt starts its domains with the new files; nobody else would. */
+static void tell_of_overlays(CliCall *call, StasisVm *vm)
+{
+    const char *disks = cli_text(call, "disk");
+    g_autoptr(StasisVmInfo) info =
+        g_strcmp0(disks, "overlay") == 0 ? stasis_vm_get_info(vm, NULL) : NULL;
+    if (info != NULL && info->connect == NULL)
+        cli_note(call,
+                 "VM %s writes to new files from now on, FILE.stasis-ID beside each disk's FILE, "
+                 "which nobody may write to any more: start it again with those, or take them back "
+                 "by disk-commit",
+                 call->args[0]);
+}
+
+static gboolean take_series(CliCall *call, StasisVm *vm, StasisSeries *series, StasisStore *store,
                             JsonArray *array, CliProgress *progress, GError **error)
 {
     guint64 every_us = cli_number(call, "every", 0);
@@ -167,21 +181,12 @@ static gboolean take_series(CliCall *call, StasisSeries *series, StasisStore *st
         if (info == NULL)
             return FALSE;
         show_created(call, store, info, i, &next_fold, array);
-        if (i == 0)
-            tell_of_hold(call, series);
+        if (i > 0)
+            continue;
+        tell_of_hold(call, series);
+        tell_of_overlays(call, vm);
     }
     return TRUE;
-}
-
-/* libvirt starts its domains with the new files; nobody else would. */
-static void tell_of_overlays(CliCall *call, const StasisCheckpointOptions *options)
-{
-    if (options->disks == STASIS_DISKS_OVERLAY && cli_connection(call) == NULL)
-        cli_note(call,
-                 "VM %s writes to new files from now on, FILE.stasis-ID beside each disk's FILE, "
-                 "which nobody may write to any more: start it again with those, or take them back "
-                 "by disk-commit",
-                 call->args[0]);
 }
 
 /* Whoever the guest talks to waits as long. */
@@ -221,14 +226,13 @@ static gboolean create(CliCall *call, GError **error)
     g_autoptr(StasisSeries) series =
         stasis_series_new(vm, store, &options, call->cancellable, error);
     g_autoptr(JsonArray) array = json_array_new();
-    gboolean ok = series != NULL && take_series(call, series, store, array, &progress, error);
+    gboolean ok = series != NULL && take_series(call, vm, series, store, array, &progress, error);
     cli_progress_end(&progress);
     /* Those are durable, however the series ends. */
     if (!ok && call->json && json_array_get_length(array) > 0)
         cli_take_array(call, g_steal_pointer(&array));
     if (!ok)
         return FALSE;
-    tell_of_overlays(call, &options);
     if (call->json && json_array_get_length(array) == 1)
         cli_take_object(call, json_object_ref(json_array_get_object_element(array, 0)));
     else if (call->json)
