@@ -149,8 +149,25 @@ static JsonObject *carry_out_at(CliCall *call, const char *uri, const char *meth
                      error);
 }
 
+/* Its store is the daemon's, and so are its keys. */
+static gboolean check_globals(CliCall *call, GError **error)
+{
+    const char *what = cli_text(call, "store") != NULL      ? "--store"
+                       : cli_text(call, "key-file") != NULL ? "--key-file"
+                                                            : NULL;
+    if (what == NULL)
+        return TRUE;
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "stasisd uses its own store and keys, of STASIS_STORE and STASIS_KEY_FILE in "
+                "/etc/default/stasisd: there is no %s here",
+                what);
+    return FALSE;
+}
+
 static gboolean checkpoint(CliCall *call, GError **error)
 {
+    if (!check_globals(call, error))
+        return FALSE;
     g_autoptr(JsonObject) job =
         carry_out_at(call, cli_daemon_connection(call, call->args[0]), "Checkpoint", call->args[0],
                      cli_text(call, "note"), error);
@@ -159,6 +176,8 @@ static gboolean checkpoint(CliCall *call, GError **error)
 
 static gboolean restore(CliCall *call, GError **error)
 {
+    if (!check_globals(call, error))
+        return FALSE;
     g_autoptr(JsonObject) job = carry_out_at(call, cli_connection(call), "Restore", call->args[0],
                                              cli_text(call, "name"), error);
     return show(call, job, "name");
@@ -166,6 +185,8 @@ static gboolean restore(CliCall *call, GError **error)
 
 static gboolean rollback(CliCall *call, GError **error)
 {
+    if (!check_globals(call, error))
+        return FALSE;
     g_autoptr(JsonObject) job = carry_out_at(call, cli_daemon_connection(call, call->args[0]),
                                              "Rollback", call->args[0], call->args[1], error);
     return show(call, job, "safety_id");
@@ -216,6 +237,8 @@ static gboolean export_to_file(CliCall *call, const char *path, GError **error)
 
 static gboolean export_image(CliCall *call, GError **error)
 {
+    if (!check_globals(call, error))
+        return FALSE;
     const char *path = call->args[1];
     return strcmp(path, "-") == 0 ? export_to(call, STDOUT_FILENO, error)
                                   : export_to_file(call, path, error);

@@ -187,8 +187,42 @@ static gboolean listen_to(Listener *listener, GDBusConnection *daemon, GError **
     return reply != NULL;
 }
 
+/* One that never comes would be waited for for ever. */
+static gboolean check_kind(CliCall *call, GError **error)
+{
+    static const char *const kinds[] = {
+        "job",
+        "missed",
+        "guard-armed",
+        "guard-failure",
+        "guard-skipped",
+        "guard-captured",
+        "guard-bundle-failed",
+        "guard-bundle-removed",
+        "guard-rolled-back",
+        "guard-restarted",
+        "guard-gave-up",
+        "guard-ended",
+        "watch-watching",
+        "watch-image",
+        "watch-removed",
+        "watch-failed",
+        "watch-lost",
+        NULL,
+    };
+    const char *kind = cli_text(call, "event");
+    if (kind == NULL || g_strv_contains(kinds, kind))
+        return TRUE;
+    g_autofree char *all = g_strjoinv(", ", (char **)kinds);
+    g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                "--event: there is no kind \"%s\"; there are %s", kind, all);
+    return FALSE;
+}
+
 static gboolean show_events(CliCall *call, GError **error)
 {
+    if (!check_kind(call, error))
+        return FALSE;
     g_autoptr(GDBusConnection) daemon = cli_daemon_need(error);
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     Listener listener = { call, loop, cli_flag(call, "loop"), FALSE };

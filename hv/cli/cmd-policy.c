@@ -145,12 +145,30 @@ static gboolean remove_policy(CliCall *call, GError **error)
 
 /* ---- run ---- */
 
+/* Where a policy names no store, it is that of whoever carries it out. */
+static gboolean take_store(CliCall *call, StasisPolicy *policy, GError **error)
+{
+    const char *store = cli_text(call, "store");
+    if (store == NULL)
+        return TRUE;
+    g_autofree char *absolute = g_canonicalize_filename(store, NULL);
+    if (policy->store != NULL && strcmp(policy->store, absolute) != 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_USAGE,
+                    "the policy of VM \"%s\" has a store of its own, %s; there is no --store",
+                    policy->vm, policy->store);
+        return FALSE;
+    }
+    g_free(policy->store);
+    policy->store = g_steal_pointer(&absolute);
+    return TRUE;
+}
+
 static gboolean run(CliCall *call, GError **error)
 {
     CliProgress progress = cli_progress_new(call);
     g_autoptr(StasisPolicy) policy = stasis_policy_load(call->args[0], error);
     g_autoptr(StasisPolicyResult) result =
-        policy != NULL
+        policy != NULL && take_store(call, policy, error)
             ? stasis_policy_run(policy, cli_progress_show, &progress, call->cancellable, error)
             : NULL;
     cli_progress_end(&progress);
