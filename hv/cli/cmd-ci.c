@@ -131,7 +131,10 @@ static void tell(CliCall *call, const StasisCiResult *result, const char *bundle
 static StasisCiResult *run_test(CliCall *call, StasisCiOptions *options, GError **error)
 {
     g_autoptr(StasisStore) store =
-        needs_store(options) ? cli_open_store(call, STASIS_STORE_CREATE, error) : NULL;
+        needs_store(options)
+            ? cli_open_store(
+                  call, options->from != NULL ? STASIS_STORE_EXISTING : STASIS_STORE_CREATE, error)
+            : NULL;
     if (store == NULL && needs_store(options))
         return NULL;
     g_autofree char *from =

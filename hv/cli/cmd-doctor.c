@@ -45,6 +45,10 @@ static void show_table(const GPtrArray *checks)
 
 static gboolean doctor(CliCall *call, GError **error)
 {
+    const char *uri = cli_text(call, "connect");
+    /* That is where it looks. */
+    if (uri != NULL)
+        g_setenv("STASIS_CONNECT", uri, TRUE);
     g_autoptr(GPtrArray) checks = stasis_doctor(cli_text(call, "store"));
     for (guint i = 0; i < checks->len; i++) {
         if (((const StasisCheck *)checks->pdata[i])->status == STASIS_CHECK_MISSING)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,11 +17,17 @@ static gboolean import_file(CliCall *call, GError **error)
     options.name = cli_text(call, "name");
     options.note = cli_text(call, "note");
     options.argv = call->args[1] != NULL ? (const char *const *)call->args + 1 : NULL;
-    options.connect = cli_text(call, "connect");
+    options.connect = cli_connection(call);
     options.codec = codec != NULL ? (StasisCodec)stasis_codec_from_string(codec) : STASIS_CODEC_LZ4;
     options.progress = cli_progress_show;
     options.progress_data = &progress;
 
+    /* No store is made for a file that is not there. */
+    if (options.path != NULL && access(path, R_OK) < 0) {
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s: cannot open it: %s", path,
+                    g_strerror(errno));
+        return FALSE;
+    }
     g_autoptr(StasisStore) store = cli_open_store(call, STASIS_STORE_CREATE, error);
     if (store == NULL)
         return FALSE;

@@ -255,6 +255,37 @@ def bad_values_are_named(t):
 
 
 @case
+def what_would_be_ignored_is_refused(t):
+    """an option that a command has no use for, a kind of event that there is none of: exit 2"""
+    for command in (["job-checkpoint", "x"], ["job-restore", ID], ["job-rollback", "x"],
+                    ["job-export", ID, "out", "--format", "qemu"]):
+        for option in ("--store", "--key-file"):
+            t.check(option in stasis(*command, option, "x", expect=2).err, command)
+    t.check("guard-armed" in stasis("event", "--event", "nonsense", expect=2).err, "the kinds")
+
+
+@case
+def no_store_is_made_in_vain(t):
+    """a file that is not there to be imported, an image to begin from: no store is made for those"""
+    store = t.path("none")
+    stasis("import", t.path("missing"), "--store", store, expect=1)
+    stasis("ci-run", "--from", ID, "--store", store, "--", "true", expect=10)
+    t.check(not os.path.exists(store), "there is a store")
+    connect = "qemu+unix:///system?socket=/nonexistent"
+    told = stasis("import", "/dev/null", "--store", store, expect=None, env={"STASIS_CONNECT": connect})
+    t.check(told.rc != 0, told)
+    found = {c["name"]: c for c in json.loads(stasis("doctor", "--json", "--connect", connect, expect=None).out)["result"]}
+    t.check("/nonexistent" in found["libvirt"]["found"], "doctor asked another:", found["libvirt"])
+
+
+@case
+def qemu_that_does_not_start(t):
+    """QEMU's own words are the message, and it is no VM that is not found"""
+    done = stasis("run", fresh_name("bad"), "--", QEMU, "-M", "nosuch", expect=1)
+    t.check("unsupported machine type" in done.err and ".log" not in done.err and "QMP" not in done.err, done)
+
+
+@case
 def unknown_commands_get_a_hint(t):
     """a misspelt command is answered with the nearest one, and not run"""
     for typed, meant in (("lst", "list"), ("checkpoint-crate", "checkpoint-create"),
