@@ -21,6 +21,7 @@ typedef enum {
     CLI_VM,         /* the name of a known VM */
     CLI_IMAGE,      /* an image ID, a unique prefix of one, or "latest" */
     CLI_PROC_IMAGE, /* the same of an image of processes */
+    CLI_ANY_IMAGE,  /* of either kind */
     CLI_FILE,       /* a path, any bytes */
     CLI_FILES,      /* several paths, colons between them */
     CLI_DIR,        /* a directory, any bytes */

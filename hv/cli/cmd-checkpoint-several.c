@@ -170,7 +170,7 @@ static gboolean delete_images(CliCall *call, GError **error)
 }
 
 static const CliArgument verify_arguments[] = {
-    { "ID", CLI_ANY, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { "ID", CLI_ANY, CLI_ANY_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
     { NULL },
 };
 static const CliOption verify_options[] = {
@@ -198,7 +198,7 @@ const CliCommand cli_cmd_checkpoint_verify = {
 };
 
 static const CliArgument delete_arguments[] = {
-    { "ID", CLI_SOME, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { "ID", CLI_SOME, CLI_ANY_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
     { NULL },
 };
 static const CliExample delete_examples[] = {

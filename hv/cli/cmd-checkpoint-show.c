@@ -292,7 +292,7 @@ const CliCommand cli_cmd_checkpoint_list = {
 };
 
 static const CliArgument info_arguments[] = {
-    { "ID", CLI_ONE, CLI_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
+    { "ID", CLI_ONE, CLI_ANY_IMAGE, "image: its ID, a unique prefix of it, or \"latest\"" },
     { NULL },
 };
 static const CliOption info_options[] = {

@@ -116,13 +116,20 @@ static void offer_ids(const Line *line, char **(*list)(StasisStore *, GError **)
     g_auto(GStrv) ids = store != NULL ? list(store, NULL) : NULL;
     for (char **id = ids; id != NULL && *id != NULL; id++)
         add(offer, *id);
-    if (ids != NULL && ids[0] != NULL)
+    if (ids != NULL && ids[0] != NULL &&
+        !g_ptr_array_find_with_equal_func(offer->words, "latest", g_str_equal, NULL))
         add(offer, "latest");
 }
 
 static void offer_images(const Line *line, const char *shown, CliOffer *offer)
 {
     offer_ids(line, stasis_store_list_ids, offer);
+}
+
+static void offer_any_images(const Line *line, const char *shown, CliOffer *offer)
+{
+    offer_ids(line, stasis_store_list_ids, offer);
+    offer_ids(line, stasis_store_list_process_ids, offer);
 }
 
 static void offer_process_images(const Line *line, const char *shown, CliOffer *offer)
@@ -158,6 +165,7 @@ static const struct {
     { "vm", CLI_OFFER_WORDS, offer_vms },
     { "image", CLI_OFFER_WORDS, offer_images },
     { "process-image", CLI_OFFER_WORDS, offer_process_images },
+    { "any-image", CLI_OFFER_WORDS, offer_any_images },
     { "file", CLI_OFFER_FILES, NULL },
     { "files", CLI_OFFER_FILES, offer_files },
     { "directory", CLI_OFFER_DIRS, NULL },

@@ -166,6 +166,7 @@ static const struct {
     [CLI_VM] = { parse_text, "the name of a VM", "vm" },
     [CLI_IMAGE] = { parse_text, "an image ID", "image" },
     [CLI_PROC_IMAGE] = { parse_text, "the ID of an image of processes", "process-image" },
+    [CLI_ANY_IMAGE] = { parse_text, "an image ID", "any-image" },
     [CLI_FILE] = { parse_path, "a path", "file" },
     [CLI_FILES] = { parse_text, "a path, or several with colons between them", "files" },
     [CLI_DIR] = { parse_path, "a directory", "directory" },

@@ -55,7 +55,7 @@ def every_row_is_completed(t):
     """each command, option, choice, VM and image argument of the table is offered where it fits"""
     told, vm = table(), vm_name()
     store, image = store_with_image(t)
-    values = {"vm": vm, "image": image}
+    values = {"vm": vm, "image": image, "any-image": image}
     names = [c["name"] for c in told["commands"]]
     t.check(set(complete(t, "")) == set(names) - {"cd", "pwd", "quit", "exit"}, complete(t, ""))
     t.equal(sorted(complete(t, "help", "")), sorted(names + [g["id"] for g in told["groups"]]),
@@ -87,6 +87,11 @@ def every_row_is_completed(t):
 def stores_are_found(t):
     """images come from the store that the line names, quoted or behind =, else from the usual one"""
     store, image = store_with_image(t)
+    os.makedirs(os.path.join(store, "processes", ID))
+    for name in ("checkpoint-info", "checkpoint-delete", "checkpoint-verify"):
+        offered = complete(t, name, "", STASIS_STORE=store)
+        t.equal(sorted(offered), sorted([ID, image, "latest"]), f"images of VMs and of processes: {name}")
+    os.rmdir(os.path.join(store, "processes", ID))
     for words in (["--store", f"'{store}'"], ["--store", store.replace(" ", "\\ ")],
                   ["--store", "=", f'"{store}"'], ["--store", store]):
         t.equal(complete(t, "restore", *words, image[:6]), [image], words)

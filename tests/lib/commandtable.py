@@ -10,7 +10,7 @@ NO_VM = "nosuch"
 NO_PROGRAM = "/nonexistent/program"
 
 # A value for each completer: right in its form, and of nothing that is there.
-_VALUES = {"none": "1", "vm": NO_VM, "image": ID, "process-image": ID, "file": "/nonexistent/file",
+_VALUES = {"none": "1", "vm": NO_VM, "image": ID, "process-image": ID, "any-image": ID, "files": "/nonexistent/file", "file": "/nonexistent/file",
            "directory": "/nonexistent/directory", "topic": "list"}
 # What a command needs besides so that it ends.
 _ENDING = {"web": ["--listen=/nonexistent/directory/socket"]}
