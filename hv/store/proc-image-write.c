@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/io.h"
+#include "base/tree.h"
 #include "store/internal.h"
 #include "store/proc-image-manifest.h"
 #include "store/proc-image-pages.h"
@@ -85,7 +86,10 @@ gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, cons
     if (stasis_proc_pages_n_sources(parent) > stasis_proc_pages_max_sources())
         return TRUE;
     writer->pages = stasis_proc_pages_new(parent, writer->work.dir_fd, writer->sealer, error);
-    writer->parent = g_strdup(id);
+    if (writer->pages != NULL)
+        writer->parent = g_strdup(id);
+    else
+        stasis_empty_dir(writer->work.dir_fd, 0); /* what was linked until then */
     return writer->pages != NULL;
 }
 

@@ -42,7 +42,8 @@ typedef struct _StasisProcImageWriter StasisProcImageWriter;
 StasisProcImageWriter *stasis_proc_image_writer_new(StasisStore *store, GError **error);
 /* Before the first file: of files of pages only those pages are stored that image @id has not. With
  * a parent whose pages lie in too many files already, of which each is to be opened to restore it,
- * there is none: all pages are stored, and a chain begins anew. */
+ * there is none: all pages are stored, and a chain begins anew. On failure the writer is as before,
+ * and may go on without a parent. */
 gboolean stasis_proc_image_writer_set_parent(StasisProcImageWriter *writer, const char *id,
                                              GError **error);
 /* One file after the other: begin, add, end. @name is untrusted; *ret_sha256 is the digest of what

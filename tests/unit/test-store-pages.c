@@ -185,6 +185,45 @@ static void test_damage(void)
     test_remove_tree(path);
 }
 
+/* A parent that is damaged is none: the image is whole without it, and so is the next on top. */
+static void test_damaged_parent(void)
+{
+    static const char *const files[] = { "pages-1.img", "manifest.json" };
+    g_autofree guint8 *pages = g_malloc(N_PAGES * PAGE);
+    test_fill(pages, N_PAGES * PAGE, 5);
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *path = NULL;
+        g_autoptr(GError) error = NULL;
+        g_autoptr(StasisStore) store = test_make_store(&path);
+        g_autoptr(StasisProcessImageInfo) parent = commit(store, NULL, pages);
+        g_autofree char *file =
+            g_build_filename(path, STASIS_PROCESS_DIR, parent->id, files[i], NULL);
+        g_assert_cmpint(truncate(file, 100), ==, 0);
+        g_autoptr(StasisProcessImageInfo) info = test_process_info();
+        g_autoptr(StasisProcImageWriter) writer = stasis_proc_image_writer_new(store, &error);
+        g_assert_false(stasis_proc_image_writer_set_parent(writer, parent->id, &error));
+        g_assert_error(error, STASIS_ERROR, STASIS_ERROR_CORRUPT);
+        g_clear_error(&error);
+        g_assert_true(add_pages(writer, "pages-1.img", pages, N_PAGES / 2 * PAGE, &error));
+        g_assert_true(add_pages(writer, "pages-2.img", pages + N_PAGES / 2 * PAGE,
+                                N_PAGES / 2 * PAGE, &error));
+        g_autoptr(StasisProcessImageInfo) listed =
+            stasis_proc_image_writer_commit(writer, info, NULL, &error);
+        g_assert_no_error(error);
+        g_assert_null(listed->parent);
+        check(store, listed->id, pages);
+        g_autofree char *made = g_build_filename(path, STASIS_PROCESS_DIR, listed->id, NULL);
+        g_autoptr(GDir) dir = g_dir_open(made, 0, NULL);
+        guint n = 0;
+        while (g_dir_read_name(dir) != NULL)
+            n++;
+        g_assert_cmpuint(n, ==, 3); /* with the manifest */
+        g_autoptr(StasisProcessImageInfo) next = commit(store, listed->id, pages);
+        g_assert_cmpstr(next->parent, ==, listed->id);
+        test_remove_tree(path);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -192,5 +231,6 @@ int main(int argc, char **argv)
     g_test_add_func("/process/pages/long-chain", test_long_chain);
     g_test_add_func("/process/pages/refused", test_refused);
     g_test_add_func("/process/pages/damage", test_damage);
+    g_test_add_func("/process/pages/damaged-parent", test_damaged_parent);
     return g_test_run();
 }

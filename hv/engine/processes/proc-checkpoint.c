@@ -447,8 +447,12 @@ static gboolean share_pages(Job *job, StasisStore *store, GError **error)
     for (guint i = images->len; i-- > 0;) {
         const StasisProcessImageInfo *info = g_ptr_array_index(images, i);
         /* Another key begins with an image that shares nothing. */
-        if (g_strcmp0(info->encrypted_with, key) == 0 && is_of_these(job, info))
-            return stasis_proc_image_writer_set_parent(job->writer, info->id, error);
+        if (g_strcmp0(info->encrypted_with, key) != 0 || !is_of_these(job, info))
+            continue;
+        /* Damaged, or gone meanwhile: then it shares nothing, and is whole; the next one has it to
+         * share with. */
+        stasis_proc_image_writer_set_parent(job->writer, info->id, NULL);
+        return TRUE;
     }
     return TRUE;
 }
