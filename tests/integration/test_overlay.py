@@ -4,13 +4,15 @@
 import glob
 import os
 import shutil
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import disks  # noqa: E402
 from guests import Bare  # noqa: E402
 from stasistest import (add_case, case, fresh_name, image_ids, kvm_usable, main, new_store,  # noqa: E402
-                        run_vm, stasis, stasis_json)
+                        run_vm, stasis, stasis_json, stasis_start)
+from tap import PATIENCE  # noqa: E402
 
 KINDS = (("qcow2", "virtio"), ("raw", "drive"), ("raw", "blockdev"), ("qcow2", "blockdev"))
 # Where it can be, so that the overlays are put in place by the shim.
@@ -57,6 +59,17 @@ def restored_holds(t, image_id, store, models, what):
     files_hold(t, [os.path.join(directory, f"disk-{i}.qcow2") for i in range(len(models))], models,
                what)
     stasis("kill", "--remove-disks", name, expect=None)
+
+
+@case
+def series_is_told(t):
+    """a series that Ctrl-C ends has told with its first image where the VM writes from then on"""
+    vm, _ = start(t, KINDS[:1])
+    series = stasis_start(t, "checkpoint-create", vm.name, "--disk", "overlay", "--every", "100", *new_store(t))
+    t.check(len(series.stdout.readline()) == 27, "the first image")
+    series.send_signal(signal.SIGINT)
+    _, told = series.communicate(timeout=PATIENCE)
+    t.equal((series.returncode, told.count(b"writes to new files")), (130, 1), told)
 
 
 @case
