@@ -37,12 +37,17 @@ static guint count_free(const StasisDisk *disk, guint n, const char *cwd, const 
         const StasisDiskLayer *layer = g_ptr_array_index(disk->layers, i);
         g_autofree char *path = g_canonicalize_filename(layer->path, cwd);
         const StasisVmDiskFile *file = stasis_disk_files_find(files, path);
-        g_autofree char *who = file != NULL ? stasis_disk_files_who_needs(files, file)
-                                            : g_strdup("nobody can tell who needs");
-        if (who == NULL)
+        g_autofree char *who = file != NULL ? stasis_disk_files_who_needs(files, file) : NULL;
+        if (file != NULL && who == NULL)
             continue;
-        if (*ret_why == NULL)
-            *ret_why = g_strdup_printf("%s %s", who, path);
+        if (*ret_why == NULL && file == NULL)
+            *ret_why = g_strdup_printf("%s can't be looked at, so nobody can tell who needs it; "
+                                       "--force does without",
+                                       path);
+        else if (*ret_why == NULL)
+            *ret_why = g_strdup_printf("%s %s, which would be written to: delete that first, or "
+                                       "use --force, and it can't be used any more",
+                                       who, path);
         return MAX(i, 1) - 1;
     }
     return n;
@@ -61,16 +66,19 @@ static gboolean choose(StasisSession *session, StasisStore *store, gboolean forc
 {
     g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)session->record->pid);
     g_autofree char *cwd = g_file_read_link(link, NULL);
-    g_autoptr(GPtrArray) files = stasis_disk_files_list(session, force ? NULL : store, error);
+    /* Who is to lose what is not asked for either. */
+    g_autoptr(GPtrArray) files = force ? NULL : stasis_disk_files_list(session, store, error);
     *ret_left = 0;
-    for (guint i = 0; files != NULL && i < disks->len; i++) {
+    if (files == NULL && !force)
+        return FALSE;
+    for (guint i = 0; i < disks->len; i++) {
         const StasisDisk *disk = stasis_disk_at(disks, i);
         guint n = disk->writable ? count_ours(disk, session->domain != NULL) : 0;
         guint n_free = n == 0 || force ? n : count_free(disk, n, cwd, files, ret_why);
         add_paths(paths, disk, n_free);
         *ret_left += n - n_free;
     }
-    return files != NULL;
+    return TRUE;
 }
 
 gboolean stasis_vm_commit_disks(StasisVm *vm, StasisStore *store, gboolean force, guint *ret_n,
@@ -91,10 +99,7 @@ gboolean stasis_vm_commit_disks(StasisVm *vm, StasisStore *store, gboolean force
     if (disks == NULL || !choose(session, store, force, disks, paths, &left, &why, error))
         return FALSE;
     if (paths->len == 0 && left > 0) {
-        g_set_error(error, STASIS_ERROR, STASIS_ERROR_BUSY,
-                    "%s, which would be written to: delete that first, or use --force, and it "
-                    "can't be used any more",
-                    why);
+        g_set_error_literal(error, STASIS_ERROR, STASIS_ERROR_BUSY, why);
         return FALSE;
     }
     *ret_n = paths->len;

@@ -154,8 +154,11 @@ typedef struct {
 static char *backing_of(const char *path)
 {
     guint8 head[HEAD_BYTES];
-    stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat st;
+    /* Before it is opened: a tape would be wound, a watchdog begin to count. */
+    if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode))
+        return NULL;
+    stasis_autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return NULL;
     ssize_t n = pread(fd, head, sizeof head, 0);
@@ -261,7 +264,8 @@ static gboolean look_at_vms(Search *search, GError **error)
         g_autoptr(GError) local = NULL;
         g_autoptr(StasisRecord) record = stasis_record_load(*name, &local);
         if (record == NULL && !g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND)) {
-            g_propagate_error(error, g_steal_pointer(&local));
+            g_propagate_prefixed_error(error, g_steal_pointer(&local),
+                                       "where VM %s has its disks can't be told: ", *name);
             return FALSE;
         }
         if (record != NULL && record->disk_dir != NULL)

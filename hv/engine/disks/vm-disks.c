@@ -302,6 +302,22 @@ static gboolean lies_on_others(const GPtrArray *notes)
     return FALSE;
 }
 
+/* What the links of note_in_store() name that is gone, where a file system that is not mounted
+ * would not be: with all that was in it. */
+static void sweep_links(const char *parent)
+{
+    g_autoptr(GDir) list = g_dir_open(parent, 0, NULL);
+    for (const char *name; list != NULL && (name = g_dir_read_name(list)) != NULL;) {
+        g_autofree char *path = g_build_filename(parent, name, NULL);
+        g_autofree char *dir = g_file_read_link(path, NULL);
+        g_autofree char *above = dir != NULL ? g_path_get_dirname(dir) : NULL;
+        g_autoptr(GDir) others = above != NULL ? g_dir_open(above, 0, NULL) : NULL;
+        if (others != NULL && g_dir_read_name(others) != NULL &&
+            faccessat(AT_FDCWD, dir, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+            unlink(path);
+    }
+}
+
 /* The store names what lies on files that it refers to, for when no record does any more
  * (disk-needs.h). One that can't be written to has no VMs' disks either. */
 static void note_in_store(StasisVmDisks *disks, const StasisVmDisksWanted *wanted)
@@ -311,6 +327,7 @@ static void note_in_store(StasisVmDisks *disks, const StasisVmDisksWanted *wante
     g_autofree char *name = g_path_get_basename(disks->dir);
     g_autofree char *parent = g_build_filename(stasis_store_get_path(wanted->store), "disks", NULL);
     g_autofree char *link = g_build_filename(parent, name, NULL);
+    sweep_links(parent);
     if ((mkdir(parent, 0700) == 0 || errno == EEXIST) && symlink(disks->dir, link) == 0)
         disks->link = g_steal_pointer(&link);
 }
