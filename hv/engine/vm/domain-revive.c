@@ -143,11 +143,15 @@ static gboolean make(Revival *revival, const StasisSource *source,
 static void end(const Revival *revival, const StasisDomainRevival *wanted, GError **error)
 {
     const char *name = stasis_domain_get_name(revival->domain);
-    gboolean ended = stasis_domain_destroy(revival->domain, NULL);
-    if (revival->vm != NULL)
-        stasis_record_remove(stasis_vm_get_name(revival->vm), NULL);
+    g_autoptr(GError) local = NULL;
+    gboolean ended = stasis_domain_destroy(revival->domain, &local) ||
+                     g_error_matches(local, STASIS_ERROR, STASIS_ERROR_NOT_FOUND);
+    if (wanted->disks != NULL && !ended && revival->vm != NULL)
+        keep_disks(revival, wanted->disks, NULL);
     if (wanted->disks != NULL)
         wanted->disks->kept = !ended;
+    if (revival->vm != NULL && ended)
+        stasis_record_remove(stasis_vm_get_name(revival->vm), NULL);
     if (ended)
         g_prefix_error(error,
                        "domain %s was started, could not be loaded, and is ended again: ", name);
