@@ -487,6 +487,8 @@ static StasisProcessImageInfo *take(StasisVm *vm, StasisStore *store,
                                              freeze(&job, error) && dump_fork(&job, error));
     if (!dumped || !keep_boundary(&job, error))
         return NULL;
+    /* The store may keep us waiting. */
+    g_clear_pointer(&job.fork, stasis_fork_free);
     job.info->cost.total_us = stasis_now_us() - job.began_us;
     StasisProcessImageInfo *info =
         stasis_proc_image_writer_commit(job.writer, job.info, cancellable, error);

@@ -29,7 +29,8 @@
 #define STATE_FILE "watched"
 #define POLL_MS 500u
 #define TALK_MS 20000u
-#define LEASE_MS 60000u
+/* The most that an agent grants: an image may wait that long for its store. */
+#define LEASE_MS 600000u
 #define RETRY_US 200000u
 #define MIN_INTERVAL_US 1000000u
 /* An agent that answers at once does not have us spin. */
