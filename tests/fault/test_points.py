@@ -18,10 +18,10 @@ NAMES = subprocess.run([os.path.join(BUILD, "tests", "lib", "fault-names")], che
 # of rolling back (test_rollback_points), copying disks (test_disk_points), freezing file systems
 # (test_quiesce), taking processes (test_proc_points), putting back a device (test_device_points),
 # bundles (test_bundle_points), transactions (test_try), serving a guest (test_serve_points), watching
-# processes (test_watch_points), holding output (test_hold_output) or making a store (test_seal_points).
+# processes (test_watch_points), holding output (test_hold_output), waiting for a cycle (test_cycle_word) or making a store (test_seal_points).
 NAMES = [n for n in NAMES
          if not n.startswith(("store-", "rollback-", "disk-", "overlay-", "domain-", "quiesced", "suspended", "proc-",
-                              "device-", "bundle-", "transaction-", "serve-", "watch-", "hold-", "init-"))]
+                              "device-", "bundle-", "transaction-", "serve-", "watch-", "hold-", "cycle-", "init-"))]
 # The points that a mode's first checkpoint of a VM does not come to. Mode stop shares all but the
 # stop itself with live.
 AROUND_THE_STOP = ("before-stop", "stopped", "harvested", "devices-saved", "resumed", "committed")

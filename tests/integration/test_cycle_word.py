@@ -6,6 +6,7 @@ a policy with a deadline does so each time."""
 import json
 import os
 import re
+import signal
 import struct
 import sys
 
@@ -64,6 +65,20 @@ def too_late(t):
     t.equal(process.returncode, 0, err)
     found = cycles_in(t, json.loads(out)["result"], store)
     t.check(found > before, f"{found} ends of cycles in the image, {before} when it might have stopped")
+
+
+@case
+def dies_there(t):
+    """stasis killed right before the stop, or failing there: the VM runs on, and the next image is taken"""
+    vm = run_vm(t, Bare(mem="32M", set="1M", period=100000, work=WORK), accel=FAST)
+    store = new_store(t)
+    for how, code in (("kill", -signal.SIGKILL), ("error", 1)):
+        stasis("checkpoint-create", vm.name, "--cycle-word", WORD, "--cycle-wait", 60000, *store, expect=code,
+               env={"STASIS_FAULT": f"cycle-ended:{how}"})
+        vm.check_runs(what=how)
+        t.equal(image_ids(store), [], f"images after {how}")
+    vm.checkpoint("--cycle-word", WORD, "--cycle-wait", 60000, *store)
+    vm.guest.check_unharmed(vm)
 
 
 @case
