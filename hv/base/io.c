@@ -130,3 +130,13 @@ gboolean stasis_set_cancelled(GError **error)
                         "interrupted; everything is as before");
     return FALSE;
 }
+
+int stasis_rename_new(int from_fd, const char *from, int to_fd, const char *to)
+{
+    int r = renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE);
+    if (r == 0 || errno != EINVAL)
+        return r;
+    if (faccessat(to_fd, to, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        errno = EEXIST;
+    return errno == ENOENT ? renameat(from_fd, from, to_fd, to) : -1;
+}

@@ -30,4 +30,8 @@ gboolean stasis_set_errno(GError **error, int errnum, const char *format, ...) G
 /* Set STASIS_ERROR_CANCELLED; what was under way is undone by the caller. Always returns FALSE. */
 gboolean stasis_set_cancelled(GError **error);
 
+/* renameat2(2) with RENAME_NOREPLACE; where the file system has none (NFS, CIFS, older OpenZFS)
+ * whoever makes @to in the same moment is not seen: the caller has a lock, or a name of its own. */
+int stasis_rename_new(int from_fd, const char *from, int to_fd, const char *to);
+
 G_END_DECLS

@@ -201,8 +201,8 @@ static gboolean place(StasisImageIntake *intake, Guest *guest, GPtrArray *placed
     if (present)
         return TRUE;
     if (fsync(guest->work.dir_fd) < 0 || fsync(guest->work.tmp_fd) < 0 ||
-        stasis_store_rename_new(guest->work.tmp_fd, guest->work.name, intake->store->images_fd,
-                                guest->id) < 0)
+        stasis_rename_new(guest->work.tmp_fd, guest->work.name, intake->store->images_fd,
+                          guest->id) < 0)
         return stasis_set_errno(error, errno, "rename to images/%s", guest->id);
     guest->placed = TRUE;
     g_ptr_array_add(placed, g_strdup(guest->id));

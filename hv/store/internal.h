@@ -72,9 +72,6 @@ void stasis_store_remove_dir(int parent_fd, const char *name);
  * images are, "images". */
 gboolean stasis_store_settle_move(int to_fd, int from_fd, StasisFault passed, const char *place,
                                   GError **error);
-/* renameat2(2) with RENAME_NOREPLACE, also where the file system has none (NFS, CIFS, older
- * OpenZFS): under the writer lock nobody else makes @to meanwhile. */
-int stasis_store_rename_new(int from_fd, const char *from, int to_fd, const char *to);
 /* Move one, and settle that; what is not known to be durable is moved back. @flags as of
  * renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE or 0. */
 gboolean stasis_store_move(int from_fd, const char *from, int to_fd, const char *to, guint flags,

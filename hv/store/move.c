@@ -21,16 +21,6 @@ gboolean stasis_store_settle_move(int to_fd, int from_fd, StasisFault passed, co
     return TRUE;
 }
 
-int stasis_store_rename_new(int from_fd, const char *from, int to_fd, const char *to)
-{
-    int r = renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE);
-    if (r == 0 || errno != EINVAL)
-        return r;
-    if (faccessat(to_fd, to, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-        errno = EEXIST;
-    return errno == ENOENT ? renameat(from_fd, from, to_fd, to) : -1;
-}
-
 static gboolean cant_exchange(const char *place, const char *name, GError **error)
 {
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_UNSUPPORTED,
@@ -44,7 +34,7 @@ static gboolean cant_exchange(const char *place, const char *name, GError **erro
 gboolean stasis_store_move(int from_fd, const char *from, int to_fd, const char *to, guint flags,
                            StasisFault passed, const char *place, GError **error)
 {
-    int r = flags == RENAME_NOREPLACE ? stasis_store_rename_new(from_fd, from, to_fd, to)
+    int r = flags == RENAME_NOREPLACE ? stasis_rename_new(from_fd, from, to_fd, to)
                                       : renameat2(from_fd, from, to_fd, to, flags);
     if (r < 0 && errno == EINVAL && flags == RENAME_EXCHANGE)
         return cant_exchange(place, to, error);

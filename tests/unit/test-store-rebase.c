@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/fault.h"
+#include "base/io.h"
 #include "store/internal.h"
 #include "test-store-model.h"
 
@@ -144,7 +145,7 @@ static void test_plain_renames(void)
     /* What is there is not replaced. */
     int images_fd = model.store->images_fd;
     const char *a = known_at(&model, 0)->id, *b = known_at(&model, 1)->id;
-    g_assert_cmpint(stasis_store_rename_new(images_fd, a, images_fd, b), <, 0);
+    g_assert_cmpint(stasis_rename_new(images_fd, a, images_fd, b), <, 0);
     g_assert_cmpint(errno, ==, EEXIST);
     plain_renames = FALSE;
     check_all(&model);

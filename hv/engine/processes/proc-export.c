@@ -123,7 +123,7 @@ static gboolean give_name(Export *e, const char *path, GError **error)
     stasis_autofd int parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent_fd < 0 || fsync(e->dir_fd) < 0)
         return stasis_set_errno(error, errno, "sync %s", e->aside);
-    if (renameat2(AT_FDCWD, e->aside, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
+    if (stasis_rename_new(AT_FDCWD, e->aside, AT_FDCWD, path) < 0)
         return stasis_set_errno(error, errno, "rename %s to %s", e->aside, path);
     g_clear_pointer(&e->aside, g_free);
     return fsync(parent_fd) == 0 || stasis_set_errno(error, errno, "sync %s", parent);
