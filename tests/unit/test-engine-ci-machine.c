@@ -151,9 +151,11 @@ static void check_changes(const World *world, const StasisCiOptions *options, co
 /* What further words for QEMU name; what is no file is not looked at. */
 static void test_named(World *world, gconstpointer unused)
 {
-    static const char *const forms[] = { "if=virtio,file=%s,format=raw",
-                                         "{\"driver\": \"file\", \"filename\": \"%s\"}",
-                                         "driver=raw,file.filename=%s", "%s" };
+    static const char *const forms[] = {
+        "if=virtio,file=%s,format=raw,readonly=on", "file=%s,snapshot=on",
+        "{\"driver\": \"file\", \"read-only\": true, \"filename\": \"%s\"}",
+        "driver=raw,read-only=on,file.filename=%s"
+    };
     g_autofree char *fifo = g_build_filename(world->dir, "fifo", NULL);
     g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
     for (guint i = 0; i < G_N_ELEMENTS(forms); i++) {
@@ -164,6 +166,22 @@ static void test_named(World *world, gconstpointer unused)
         options.qemu_args = args;
         g_test_message("%s", word);
         check_changes(world, &options, world->files[COPY]);
+    }
+}
+
+/* What the machine itself writes to makes no other one of it. */
+static void test_written(World *world, gconstpointer unused)
+{
+    static const char *const forms[] = { "if=pflash,file=%s", "file,id=log,path=%s", "%s" };
+    for (guint i = 0; i < G_N_ELEMENTS(forms); i++) {
+        g_autofree char *word = g_strdup_printf(forms[i], world->files[COPY]);
+        const char *const args[] = { "-drive", word, NULL };
+        StasisCiOptions options = machine(world);
+        options.qemu_args = args;
+        g_autofree char *before = stasis_ci_machine_key(&options, NULL);
+        write_file(world->files[COPY], word);
+        g_autofree char *after = stasis_ci_machine_key(&options, NULL);
+        g_assert_cmpstr(before, ==, after);
     }
 }
 
@@ -256,6 +274,7 @@ int main(int argc, char **argv)
     ADD("options", test_options);
     ADD("files", test_files);
     ADD("named", test_named);
+    ADD("written", test_written);
     ADD("agent", test_agent);
     ADD("format", test_format);
     ADD("relative", test_relative);
