@@ -22,9 +22,10 @@ bashcompdir ?= $(prefix)/share/bash-completion/completions
 libexecdir ?= $(prefix)/libexec/stasis
 datadir    ?= $(prefix)/share
 unitdir    ?= $(prefix)/lib/systemd/system
-# polkit and the bus look below /usr/share only, wherever the rest is.
-polkitdir  ?= /usr/share/polkit-1/actions
-dbusdir    ?= /usr/share/dbus-1
+# polkit and the bus look below /usr/share only; where stasis is a user's own they have no use for it.
+systemdata  = $(if $(filter /usr /usr/local,$(prefix)),/usr/share,$(datadir))
+polkitdir  ?= $(systemdata)/polkit-1/actions
+dbusdir    ?= $(systemdata)/dbus-1
 
 JOBS    := $(shell nproc)
 VERSION := $(shell sed -n 's/.*STASIS_VERSION "\(.*\)"/\1/p' include/stasis/version.h)
