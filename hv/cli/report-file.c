@@ -20,10 +20,35 @@ static gboolean fail(const char *path, GError **error)
     return FALSE;
 }
 
+/* The number of the descriptor of ours that @path is a name of, or -1. */
+static int number_in(const char *path)
+{
+    static const char *const places[] = { "/dev/fd/", "/proc/self/fd/" };
+    for (guint i = 0; i < G_N_ELEMENTS(places); i++) {
+        guint64 number;
+        if (g_str_has_prefix(path, places[i]) &&
+            g_ascii_string_to_unsigned(path + strlen(places[i]), 10, 0, G_MAXINT, &number, NULL))
+            return (int)number;
+    }
+    return -1;
+}
+
+/* The same by links: /dev/stdout. */
+static int descriptor_of(const char *path)
+{
+    char target[64];
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    int number = number_in(path);
+    if (number >= 0 || n < 0)
+        return number;
+    target[n] = '\0';
+    return number_in(target);
+}
+
 static gboolean is_special(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+    return descriptor_of(path) >= 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode));
 }
 
 /* Where a file that is made by renaming comes to lie: the links' end, also if it is not there. */
@@ -45,7 +70,9 @@ static char *find_target(const char *path)
 
 static gboolean write_in_place(const char *path, const char *text, gsize len, GError **error)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    int own = descriptor_of(path);
+    int fd =
+        own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return fail(path, error);
     gboolean ok = TRUE;
@@ -93,7 +120,7 @@ gboolean cli_check_report(const CliCall *call, const char *option, GError **erro
     gboolean there = stat(path, &st) == 0;
     if (there && S_ISDIR(st.st_mode))
         errno = EISDIR;
-    else if (there && !S_ISREG(st.st_mode) ? access(path, W_OK) == 0 : can_make_file_in(dir))
+    else if (there && is_special(path) ? access(path, W_OK) == 0 : can_make_file_in(dir))
         return TRUE;
     int failed = errno;
     g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "--%s can't be written to %s: %s", option,

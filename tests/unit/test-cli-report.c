@@ -46,6 +46,24 @@ static void test_links(void)
     }
 }
 
+/* A descriptor's place, by a link, too, is where others write on. */
+static void test_descriptor(void)
+{
+    g_autofree char *file = path_of("told"), *link = path_of("stdout"), *all = NULL;
+    int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    g_autofree char *place = g_strdup_printf("/dev/fd/%d", fd);
+    g_autofree char *target = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_assert_cmpint(symlink(target, link), ==, 0);
+    g_assert_cmpint(write(fd, "1", 1), ==, 1);
+    g_assert_true(write_to(place));
+    g_assert_cmpint(write(fd, "2", 1), ==, 1);
+    g_assert_true(write_to(link));
+    g_assert_cmpint(write(fd, "3", 1), ==, 1);
+    close(fd);
+    g_assert_true(g_file_get_contents(file, &all, NULL, NULL));
+    g_assert_cmpstr(all, ==, "1text2text3");
+}
+
 static void test_special(void)
 {
     g_autofree char *fifo = path_of("fifo"), *node = path_of("null");
@@ -92,9 +110,12 @@ int main(int argc, char **argv)
     dir = g_dir_make_tmp("report-XXXXXX", NULL);
     g_test_add_func("/cli/report/links", test_links);
     g_test_add_func("/cli/report/special", test_special);
+    g_test_add_func("/cli/report/descriptor", test_descriptor);
     g_test_add_func("/cli/report/check", test_check);
     int failed = g_test_run();
-    static const char *const names[] = { "first", "second", "file", "fifo", "null" };
+    static const char *const names[] = {
+        "told", "stdout", "first", "second", "file", "fifo", "null"
+    };
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = path_of(names[i]);
         g_unlink(path);
