@@ -354,9 +354,13 @@ static void take_image(Watch *w)
     StasisBoundaryOptions boundary = STASIS_BOUNDARY_OPTIONS_INIT;
     stasis_own_options(&boundary, w->options->boundary, sizeof boundary);
     StasisProcessCheckpointOptions options = STASIS_PROCESS_CHECKPOINT_OPTIONS_INIT;
-    /* All that are known have ended: whoever lives is in a later answer, or has ended as well. */
-    if (boundary.n_pids > 0 && pids->len == 0 && boundary.unit == NULL && boundary.cgroup == NULL)
+    /* All that are known have ended: whoever lives is in a later answer, or has ended as well; an
+     * older agent never tells of those that it came to watch by itself. */
+    if (boundary.n_pids > 0 && pids->len == 0 && boundary.unit == NULL && boundary.cgroup == NULL &&
+        ++w->n_tries < MAX_TRIES) {
+        w->due_us = stasis_now_us() + MIN_INTERVAL_US;
         return;
+    }
     if (boundary.n_pids > 0) {
         boundary.pids = (const guint *)(gconstpointer)pids->data;
         boundary.n_pids = pids->len;
