@@ -57,6 +57,7 @@ def store_with_images(t, *ids):
 @case
 def commands_are_the_same(t):
     """each command prints and exits in the shell as from the command line, with --json and without"""
+    stasis("store-init")  # or the first of two would make it, and the second find it
     for command in table()["commands"]:
         if command["group"] == "prompt":
             continue
