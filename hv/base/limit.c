@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "base/limit.h"
-
 #include <stasis/store.h>
 #include <sys/resource.h>
 

@@ -14,18 +14,22 @@
 
 /* ---- shell ---- */
 
-/* What the shell was told holds for each of its commands, in whatever directory that runs. */
+/* What the shell was told holds for each of its commands, in whatever directory that runs. Its
+ * store and keys are for those that have any: they are in the environment (the keys by run.c). */
 static GPtrArray *globals_of(const CliCall *call)
 {
+    const char *store = cli_text(call, "store");
+    g_autofree char *absolute = store != NULL ? g_canonicalize_filename(store, NULL) : NULL;
+    if (absolute != NULL)
+        g_setenv("STASIS_STORE", absolute, TRUE);
     GPtrArray *words = g_ptr_array_new_null_terminated(4, g_free, TRUE);
     for (const CliOption *o = cli_global_options; o->name != NULL; o++) {
-        if (!cli_flag(call, o->name))
+        if (!cli_flag(call, o->name) || strcmp(o->name, "store") == 0 ||
+            strcmp(o->name, "key-file") == 0)
             continue;
         g_ptr_array_add(words, g_strconcat("--", o->name, NULL));
         if (o->type == CLI_DIR || o->type == CLI_FILE)
             g_ptr_array_add(words, g_canonicalize_filename(cli_text(call, o->name), NULL));
-        else if (o->type == CLI_FILES)
-            g_ptr_array_add(words, cli_absolute_paths(cli_text(call, o->name)));
         else if (o->type != CLI_FLAG)
             g_ptr_array_add(words, g_strdup(cli_text(call, o->name)));
     }

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stasis/store.h>
 #include <stdio.h>
 #include <sys/wait.h>
 
@@ -51,13 +52,19 @@ static void unwatch_signals(const struct sigaction *old)
         sigaction(signals[i], &old[i], NULL);
 }
 
+/* What it starts for others is to have the limit that we had. */
+static void leave_limit(gpointer unused)
+{
+    stasis_restore_file_limit();
+}
+
 static gboolean spawn(const CliShell *self, char **argv, GError **error)
 {
     GSpawnFlags flags = G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_FILE_AND_ARGV_ZERO;
     if (!self->on_stdin)
         flags |= G_SPAWN_CHILD_INHERITS_STDIN;
     GPid pid;
-    if (!g_spawn_async(NULL, argv, NULL, flags, NULL, NULL, &pid, error))
+    if (!g_spawn_async(NULL, argv, NULL, flags, leave_limit, NULL, &pid, error))
         return FALSE;
     child = pid;
     if (told)

@@ -14,11 +14,11 @@
 #include <sys/wait.h>
 
 #include <glib-unix.h>
+#include <stasis/store.h>
 
 #include "base/fd.h"
 #include "base/io.h"
 #include "base/json.h"
-#include "base/limit.h"
 #include "daemon/job.h"
 #include "daemon/peer.h"
 #include "vmm/domain.h"

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stasis/error.h>
+#include <stasis/store.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,7 +23,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/limit.h"
 #include "vmm/machine.h"
 #include "vmm/shim-preload.h"
 
@@ -166,27 +166,30 @@ static char *last_words(const char *log_path)
     return g_strjoinv("; ", lines + first);
 }
 
+static gboolean has_ended(int pidfd)
+{
+    struct pollfd fds = { .fd = pidfd, .events = POLLIN };
+    return poll(&fds, 1, 0) > 0;
+}
+
 /* Say why, in QEMU's own words; the log goes with the VM's directory. What its socket said, or that
- * there is none ("not found", as of a VM), tells something only where QEMU says nothing. */
-static void explain(GError **error, const char *program, const char *log_path)
+ * there is none ("not found", as of a VM), tells nothing of one that has @ended by itself. */
+static void explain(GError **error, const char *program, const char *log_path, gboolean ended)
 {
     if (error == NULL)
         return;
     g_autoptr(GError) cause = g_steal_pointer(error);
     g_autofree char *words = last_words(log_path);
     g_autofree char *base = g_path_get_basename(program);
-    if (words[0] != '\0')
+    if (words[0] != '\0' && ended)
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED, "%s did not start: \"%s\"", base,
                     words);
+    else if (words[0] != '\0')
+        g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
+                    "%s did not start: %s; it said \"%s\"", base, cause->message, words);
     else
         g_set_error(error, STASIS_ERROR, STASIS_ERROR_FAILED,
                     "%s did not start and said nothing: %s", base, cause->message);
-}
-
-static gboolean has_ended(int pidfd)
-{
-    struct pollfd fds = { .fd = pidfd, .events = POLLIN };
-    return poll(&fds, 1, 0) > 0;
 }
 
 /* Poll for the socket to appear, then for QEMU's greeting. */
@@ -257,15 +260,16 @@ StasisQmp *stasis_launch_spawn(const StasisLaunch *launch, const StasisLaunchOpt
     stasis_autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0) {
         stasis_set_errno(error, errno, "pidfd_open %d", (int)pid);
-        explain(error, program, log_path);
+        explain(error, program, log_path, /* ended= */ FALSE);
         return NULL;
     }
     StasisQmp *qmp = wait_greeting(launch, pidfd, cancellable, error);
     if (qmp == NULL) {
+        gboolean ended = has_ended(pidfd);
         end_started(pidfd, group);
         unlink(launch->qmp_path);
         if (!g_cancellable_is_cancelled(cancellable))
-            explain(error, program, log_path);
+            explain(error, program, log_path, ended);
         return NULL;
     }
     /* A wrapper script may have forked: who answers is QEMU. */

@@ -15,6 +15,9 @@ G_BEGIN_DECLS
  * Whoever reads an image has all files of its chain open, so that it stays readable whatever is
  * deleted meanwhile, and 1024, which is usual, are soon used up. QEMU is started with what was. */
 STASIS_API void stasis_raise_file_limit(void);
+/* As it was before; for a child that becomes somebody else's program, which may not be able to deal
+ * with high numbers (select(2)). Async-signal-safe. */
+STASIS_API void stasis_restore_file_limit(void);
 
 typedef struct _StasisStore StasisStore;
 

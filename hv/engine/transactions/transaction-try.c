@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stasis/error.h>
+#include <stasis/store.h>
 #include <stasis/transaction.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -14,7 +15,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/io.h"
-#include "base/limit.h"
 #include "base/options.h"
 #include "engine/guards/watch.h"
 #include "engine/transactions/transaction-file.h"
