@@ -145,6 +145,17 @@ static void test_moment(void)
     test_remove_tree(path);
 }
 
+/* What was captured makes an image of what is in memory now. */
+static void assert_in_image(StasisStore *store, StasisCapture *capture, CopyRam *m)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StasisImageWriter) writer = copy_writer(store, NULL, m->ram);
+    g_autoptr(StasisPipeline) pipeline = stasis_pipeline_new(m->ram, writer, STASIS_CODEC_LZ4, 2);
+    g_assert_true(stasis_capture_push(capture, pipeline, NULL, &error));
+    g_autofree char *id = copy_commit(store, writer);
+    copy_assert_image(store, id, m);
+}
+
 /* Untouched memory takes no room, is not touched by the capture, and is zero in the image. */
 static void test_holes(void)
 {
@@ -167,12 +178,7 @@ static void test_holes(void)
     for (guint i = 0; i < N_B; i++)
         n_there += resident[i] & 1;
     g_assert_cmpuint(n_there, <, 40);
-    g_autoptr(StasisImageWriter) writer = copy_writer(store, NULL, m.ram);
-    g_autoptr(StasisPipeline) pipeline = stasis_pipeline_new(m.ram, writer, STASIS_CODEC_LZ4, 2);
-    g_assert_true(stasis_capture_push(capture, pipeline, NULL, &error));
-    g_autofree char *id = copy_commit(store, writer);
-    copy_assert_image(store, id, &m);
-    g_clear_pointer(&pipeline, stasis_pipeline_free);
+    assert_in_image(store, capture, &m);
     g_clear_pointer(&capture, stasis_capture_free);
     copy_ram_clear(&m);
     test_remove_tree(path);
@@ -204,12 +210,7 @@ static void test_given_back(void)
                     ==, 0);
     stasis_dirty_set_all(dirty);
     g_assert_cmpint(stasis_capture_take_stopped(capture, dirty, 0, NULL), ==, 0);
-    g_autoptr(StasisImageWriter) writer = copy_writer(store, NULL, m.ram);
-    g_autoptr(StasisPipeline) pipeline = stasis_pipeline_new(m.ram, writer, STASIS_CODEC_LZ4, 2);
-    g_assert_true(stasis_capture_push(capture, pipeline, NULL, &error));
-    g_autofree char *id = copy_commit(store, writer);
-    copy_assert_image(store, id, &m);
-    g_clear_pointer(&pipeline, stasis_pipeline_free);
+    assert_in_image(store, capture, &m);
     g_clear_pointer(&capture, stasis_capture_free);
     copy_ram_clear(&m);
     test_remove_tree(path);
